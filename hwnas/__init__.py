@@ -1,0 +1,30 @@
+"""hwnas: the most accurate convolutional network that keeps a latency budget on your device.
+
+The verbs of the command line are here as functions (``hwnas.profile``, ``hwnas.search``, ...),
+imported on first use, so that ``import hwnas`` loads neither torch nor a runtime.
+"""
+
+from importlib import import_module
+from typing import Any
+
+__version__ = "0.1.0"
+
+# name -> module that holds it. `__getattr__` imports on use.
+_LAZY = {
+    "BlockSpec": "hwnas.spec",
+    "NetworkSpec": "hwnas.spec",
+    "Budget": "hwnas.records",
+    "Estimate": "hwnas.records",
+    "Measurement": "hwnas.records",
+    "Setting": "hwnas.records",
+    "HwnasError": "hwnas.errors",
+}
+
+__all__ = ["__version__", *_LAZY]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name on first use (PEP 562)."""
+    if name in _LAZY:
+        return getattr(import_module(_LAZY[name]), name)
+    raise AttributeError(f"module 'hwnas' has no attribute {name!r}")

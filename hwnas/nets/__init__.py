@@ -1,0 +1,1 @@
+"""Networks: block kinds, search spaces, counting, and the two builders (torch and ONNX)."""

@@ -1,0 +1,65 @@
+"""Names to implementations, imported on use.
+
+A plug-in is one class and one line here, or an entry point of the same group in another package
+(``[project.entry-points."hwnas.backends"] mine = "my_package.backend:Mine"``).
+"""
+
+from __future__ import annotations
+
+import difflib
+from functools import cache
+from importlib import import_module
+from importlib.metadata import entry_points
+from typing import Any
+
+from hwnas.errors import InputError
+
+BUILT_IN: dict[str, dict[str, str]] = {
+    "backends": {
+        "fake": "hwnas.backends.fake:Fake",
+        "ort": "hwnas.backends.ort:Ort",
+    },
+    "spaces": {
+        "resnet-cifar": "hwnas.nets.spaces:resnet_cifar",
+        "resnet-cifar-wide": "hwnas.nets.spaces:resnet_cifar_wide",
+        "mbv2-cifar": "hwnas.nets.spaces:mbv2_cifar",
+    },
+    "strategies": {
+        "stagewise": "hwnas.search.stagewise:Stagewise",
+        "uniform": "hwnas.search.uniform:Uniform",
+        "random": "hwnas.search.random:Random",
+    },
+}
+
+
+@cache
+def _table(group: str) -> dict[str, str]:
+    table = dict(BUILT_IN[group])
+    for entry in entry_points(group=f"hwnas.{group}"):
+        table.setdefault(entry.name, entry.value)
+    return table
+
+
+def names(group: str) -> list[str]:
+    """Every registered name of a group: ``backends``, ``spaces`` or ``strategies``."""
+    return sorted(_table(group))
+
+
+def load(group: str, name: str) -> Any:
+    """Import the class or factory registered under `name`.
+
+    Raises:
+        InputError: for an unknown name, with the nearest known one.
+    """
+    table = _table(group)
+    if name not in table:
+        raise InputError(unknown(group[:-1].replace("strategie", "strategy"), name, table))
+    module, _, attribute = table[name].partition(":")
+    return getattr(import_module(module), attribute)
+
+
+def unknown(what: str, name: str, known: Any) -> str:
+    """The message for an unknown name, with "did you mean" where one is near."""
+    near = difflib.get_close_matches(name, list(known), n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    return f"unknown {what} {name!r}{hint} (known: {', '.join(sorted(known))})"

@@ -1,0 +1,209 @@
+"""The doors: what a plug-in must offer. Each is one class (or callable) and one line in `plugins`.
+
+Nothing here imports torch or a runtime; arrays are numpy's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hwnas.records import (
+    Budget,
+    Estimate,
+    Evaluation,
+    Measurement,
+    Precision,
+    Proposal,
+    Setting,
+    StageImportance,
+    Trial,
+)
+from hwnas.spec import BlockSpec, NetworkSpec
+
+if TYPE_CHECKING:
+    import torch
+
+Floats = NDArray[np.float32]
+
+# What happened, for the log, the live table and the report: a kind and its fields.
+Emit = Callable[[str, Mapping[str, Any]], None]
+
+
+@dataclass(frozen=True)
+class CallTimes:
+    """Times of single calls on the backend's own clock, input already resident.
+
+    `wall_ms` holds one value a call; `cpu_ms` is the process CPU time over all of them (None
+    where the work is not the CPU's), so that cpu_ms / sum(wall_ms) shows contention.
+    """
+
+    wall_ms: NDArray[np.float64]
+    cpu_ms: float | None = None
+
+
+@runtime_checkable
+class Engine(Protocol):
+    """A network built by a backend, ready to run."""
+
+    setting: Setting
+
+    def run(self, images: Floats) -> Floats:
+        """Class scores (batch, classes) of images (batch, channels, height, width)."""
+        ...
+
+    def time(self, calls: int) -> CallTimes:
+        """Run `calls` times on resident input and give the time of each call."""
+        ...
+
+    def save(self, path: Path) -> None:
+        """Write the engine's own file (`Backend.suffix`), atomically."""
+        ...
+
+    def close(self) -> None:
+        """Free what the runtime holds; further calls are errors."""
+        ...
+
+
+@runtime_checkable
+class Backend(Protocol):
+    """A runtime that builds engines from ONNX.
+
+    `suffix` is the ending of its engine files; `devices` the kinds of device it serves
+    ("cpu", "gpu", "fake").
+    """
+
+    name: str
+    suffix: str
+    devices: tuple[str, ...]
+
+    def unavailable(self) -> str | None:
+        """None when it works here; else the reason and the cure. Must not import the runtime."""
+        ...
+
+    def setting(self, device: str, precision: Precision, batch: int, threads: int) -> Setting:
+        """The full conditions under which this backend would run here."""
+        ...
+
+    def build(self, model: bytes, setting: Setting) -> Engine:
+        """Build from a serialised ONNX model; BuildError carries the runtime's own words."""
+        ...
+
+    def load(self, path: Path, setting: Setting) -> Engine:
+        """Load an engine file written by `Engine.save`."""
+        ...
+
+
+@dataclass(frozen=True)
+class Move:
+    """One step of growth: what is done to which stage, and the network it leads to."""
+
+    stage: int
+    kind: str  # "deeper", "wider", "kernel", "expand", "se"
+    spec: NetworkSpec
+
+
+@runtime_checkable
+class SearchSpace(Protocol):
+    """A set of networks, for one input shape and number of classes."""
+
+    name: str
+
+    def smallest(self) -> NetworkSpec:
+        """The member where growth starts."""
+        ...
+
+    def sample(self, rng: np.random.Generator) -> NetworkSpec:
+        """A random member."""
+        ...
+
+    def mutate(self, spec: NetworkSpec, rng: np.random.Generator) -> NetworkSpec:
+        """A random neighbour of a member, itself a member and different."""
+        ...
+
+    def grow(self, spec: NetworkSpec) -> list[Move]:
+        """Every one-step growth of a member that is a member."""
+        ...
+
+    def uniform(self) -> list[NetworkSpec]:
+        """Uniformly scaled members, smallest first: the usual baseline."""
+        ...
+
+    def blocks(self) -> tuple[BlockSpec, ...]:
+        """Every block that a member may hold, stem and head included: what a sweep measures."""
+        ...
+
+    def __contains__(self, spec: object) -> bool:
+        """Whether a network is a member."""
+        ...
+
+
+class CostModel(Protocol):
+    """Latency of any member of a space, from a latency table."""
+
+    setting: Setting
+    table_id: str
+
+    def estimate(self, spec: NetworkSpec) -> Estimate:
+        """Predicted latency with interval, and counts; MissingMeasurement if it cannot say."""
+        ...
+
+    def observe(self, spec: NetworkSpec, measured: Measurement) -> None:
+        """Learn from a whole network that was measured."""
+        ...
+
+
+@dataclass(frozen=True)
+class SearchContext:
+    """What a strategy may look at besides the history. Estimates never cost a measurement."""
+
+    space: SearchSpace
+    estimate: Callable[[NetworkSpec], Estimate]
+    budget: Budget
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+class SearchStrategy(Protocol):
+    """Proposes networks. Rebuilt from finished trials, so that a resumed run equals an unbroken one.
+
+    A strategy holds no state of its own: what it proposes is a function of the context, the
+    history and `rng`, which the driver derives from (seed, number of trials).
+    """
+
+    name: str
+
+    def propose(self, history: Sequence[Trial], n: int, rng: np.random.Generator) -> list[Proposal]:
+        """Up to `n` proposals; an empty list ends the search."""
+        ...
+
+
+class Evaluate(Protocol):
+    """Trains a proposal and says how good it is; built by the command from the training room."""
+
+    def __call__(self, proposal: Proposal, index: int) -> Evaluation:
+        """Evaluate the proposal that will be trial `index`."""
+        ...
+
+
+class Importance(Protocol):
+    """Says how much each stage of a trained network matters, with a standard error.
+
+    `module` is in eval mode; `images` (n, C, H, W) float32 already normalised, `labels` (n,)
+    int64, both from the training split.
+    """
+
+    def __call__(
+        self,
+        module: torch.nn.Module,
+        spec: NetworkSpec,
+        images: torch.Tensor,
+        labels: torch.Tensor,
+        rng: np.random.Generator,
+    ) -> tuple[StageImportance, ...]:
+        """One value a stage."""
+        ...

@@ -1,0 +1,272 @@
+"""The records that travel between rooms. Frozen; the unit is in the field's name."""
+
+from __future__ import annotations
+
+import datetime
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from hwnas.errors import InputError
+from hwnas.spec import NetworkSpec
+from hwnas.units import parse_ms
+
+Provenance = Literal["measured", "estimated", "imported"]
+Precision = Literal["fp32", "fp16", "bf16", "int8"]
+
+
+class Record(BaseModel):
+    """Base of the frozen records; unknown fields and NaN are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Setting(Record):
+    """The conditions that a latency is true for.
+
+    `device_arch` is the CPU model or the GPU's compute capability; `affinity` the cores that the
+    threads were bound to; `spin` whether idle threads of the runtime spin; `provenance` how the
+    numbers came about, never mixed in one table.
+    """
+
+    device: str
+    device_arch: str = ""
+    backend: str
+    backend_version: str = ""
+    driver: str = ""
+    precision: Precision = "fp32"
+    batch: int = Field(default=1, gt=0)
+    threads: int = Field(default=1, gt=0)
+    affinity: tuple[int, ...] | None = None
+    spin: bool | None = None
+    clocks_mhz: float | None = None
+    power_limit_w: float | None = None
+    provenance: Provenance = "measured"
+
+    def describe(self) -> str:
+        """One line for people: device, runtime and version, precision, batch, threads."""
+        version = f" {self.backend_version}" if self.backend_version else ""
+        text = f"{self.device}, {self.backend}{version}, {self.precision}, batch {self.batch}"
+        if self.device == "cpu":
+            text += f", {self.threads} thread{'s' * (self.threads > 1)}"
+        return text if self.provenance == "measured" else f"{text}, {self.provenance}"
+
+
+class Measurement(Record):
+    """What timing a whole graph gave, in milliseconds per call (a call is one batch).
+
+    `floor_ms` is the statistic that tables and cost models use: the floor over interleaved
+    sessions, which holds under load. `median_ms` to `p99_ms` are percentiles of single calls
+    over the accepted sessions, for budgets on percentiles. `session_ms` holds each accepted
+    session's own median. `gates` names the checks that fired and could not be cured.
+    """
+
+    floor_ms: float = Field(gt=0)
+    median_ms: float = Field(gt=0)
+    p10_ms: float = Field(gt=0)
+    p90_ms: float = Field(gt=0)
+    p95_ms: float = Field(gt=0)
+    p99_ms: float = Field(gt=0)
+    se_ms: float = Field(default=0.0, ge=0)
+    session_ms: tuple[float, ...] = ()
+    samples: int = Field(gt=0)
+    wall_cpu_ratio: float | None = None
+    gates: tuple[str, ...] = ()
+    taken_at: str = Field(default_factory=lambda: now_utc())
+
+    def at(self, percentile: Percentile) -> float:
+        """Latency at a percentile of single calls."""
+        return {"p50": self.median_ms, "p90": self.p90_ms, "p95": self.p95_ms, "p99": self.p99_ms}[percentile]
+
+
+Percentile = Literal["p50", "p90", "p95", "p99"]
+
+
+class Estimate(Record):
+    """A predicted latency with its interval, and what else a network costs.
+
+    `low_ms` to `high_ms` hold the truth with probability `coverage`. `extrapolated` lists the
+    table keys that were not measured; `by_stage_ms` splits the prediction over stem, stages, head.
+    """
+
+    latency_ms: float = Field(gt=0)
+    low_ms: float = Field(gt=0)
+    high_ms: float = Field(gt=0)
+    coverage: float = Field(gt=0, lt=1)
+    macs: int
+    params: int
+    activation_bytes: int
+    weight_bytes: int
+    by_stage_ms: dict[str, float] = Field(default_factory=dict)
+    extrapolated: tuple[str, ...] = ()
+    provenance: Provenance = "measured"
+
+
+class Budget(Record):
+    """Hard limits. A network fits when the upper bound of its latency and every count are within."""
+
+    latency_ms: float | None = Field(default=None, gt=0)
+    percentile: Percentile = "p50"
+    macs: float | None = Field(default=None, gt=0)
+    params: float | None = Field(default=None, gt=0)
+    memory_bytes: float | None = Field(default=None, gt=0)
+
+    def excess(self, estimate: Estimate) -> float:
+        """Largest relative overrun over all limits; zero or less means that it fits.
+
+        The memory of a network is its weights plus the largest sum of activations alive at once.
+        """
+        pairs = (
+            (self.latency_ms, estimate.high_ms),
+            (self.macs, estimate.macs),
+            (self.params, estimate.params),
+            (self.memory_bytes, estimate.activation_bytes + estimate.weight_bytes),
+        )
+        return max((value / limit - 1.0 for limit, value in pairs if limit is not None), default=-1.0)
+
+    def fits(self, estimate: Estimate) -> bool:
+        """Whether every limit holds."""
+        return self.excess(estimate) <= 0.0
+
+    def describe(self) -> str:
+        """The limits as a user would write them."""
+        parts = []
+        if self.latency_ms is not None:
+            parts.append(f"{self.latency_ms:.4g}ms@{self.percentile}")
+        parts += [f"{self.macs / 1e6:g}MMAC"] if self.macs else []
+        parts += [f"{self.params / 1e3:g}kparam"] if self.params else []
+        parts += [f"{self.memory_bytes / 2**20:g}MiB"] if self.memory_bytes else []
+        return ", ".join(parts) or "no limit"
+
+
+def parse_latency(text: str) -> tuple[float, Percentile]:
+    """``18ms`` or ``18ms@p95`` to milliseconds and percentile; InputError otherwise."""
+    value, _, percentile = text.partition("@")
+    known: dict[str, Percentile] = {"": "p50", "p50": "p50", "p90": "p90", "p95": "p95", "p99": "p99"}
+    if percentile not in known or text.endswith("@"):
+        raise InputError(
+            f"latency budget {text!r}: percentile {percentile!r} is not one of p50, p90, p95, p99"
+        )
+    return parse_ms(value, "latency budget"), known[percentile]
+
+
+class StageImportance(Record):
+    """Importance of one stage with its standard error, in the unit of the importance that gave it."""
+
+    stage: int
+    value: float
+    se: float = 0.0
+
+
+class Proposal(Record):
+    """What a strategy asks to be evaluated next.
+
+    `parent` is the index of the trial whose weights are inherited (None: from scratch);
+    `images` how many training images to spend (None: the run's default); `reason` says in words
+    why this network, for the log and the report.
+    """
+
+    spec: NetworkSpec
+    parent: int | None = None
+    images: int | None = None
+    reason: str = ""
+
+
+class Evaluation(Record):
+    """What training a proposal gave. Accuracies are fractions on the validation split."""
+
+    accuracy: float = Field(ge=0, le=1)
+    accuracy_se: float = Field(default=0.0, ge=0)
+    loss: float
+    images: int = 0
+    train_macs: float = 0.0
+    wall_s: float = 0.0
+    importance: tuple[StageImportance, ...] = ()
+    weights: str | None = None  # file name inside the run folder
+
+
+class Trial(Record):
+    """One network of a search, whatever became of it."""
+
+    index: int
+    spec: NetworkSpec
+    estimate: Estimate
+    state: Literal["done", "over_budget", "failed"]
+    parent: int | None = None
+    reason: str = ""
+    evaluation: Evaluation | None = None
+    measured: Measurement | None = None
+    error: str = ""
+
+
+class Check(Record):
+    """One thing that a verification looked at."""
+
+    name: str
+    passed: bool
+    detail: str
+
+
+class Promise(Record):
+    """Verdict of the measured budget test (order statistic over independent sessions).
+
+    `confidence` is the probability that a network whose true session median is over the budget
+    would have failed the test.
+    """
+
+    verdict: Literal["kept", "broken", "ambiguous"]
+    budget_ms: float
+    percentile: Percentile
+    session_ms: tuple[float, ...]
+    misses: int
+    confidence: float
+    note: str = ""
+
+
+class SearchResult(Record):
+    """What a search returns: every trial, the winner, the front, the conditions."""
+
+    strategy: str
+    space: str
+    seed: int
+    budget: Budget
+    setting: Setting
+    table_id: str
+    trials: tuple[Trial, ...]
+    best: int
+    pareto: tuple[int, ...]
+    measured: Measurement
+    promise: Promise
+    seconds: dict[str, float]
+    version: str
+
+
+class Report(Record):
+    """Whether an engine does what its network promises; `passed` is the conjunction of all checks."""
+
+    network: str
+    setting: Setting
+    max_abs_err: float
+    cosine_min: float
+    top1_agreement: float
+    top1_reference: float | None = None
+    top1_engine: float | None = None
+    predicted_ms: float | None = None
+    measured: Measurement | None = None
+    budget: Budget | None = None
+    checks: tuple[Check, ...] = ()
+
+    @property
+    def passed(self) -> bool:
+        """True when every check passed; a report without checks proves nothing and is False."""
+        return bool(self.checks) and all(check.passed for check in self.checks)
+
+
+def now_utc() -> str:
+    """The present time in UTC, ISO 8601 with seconds."""
+    return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+
+
+def to_json(record: Record) -> dict[str, Any]:
+    """A record as plain JSON types."""
+    return record.model_dump(mode="json")

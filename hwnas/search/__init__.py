@@ -1,0 +1,1 @@
+"""Searching: one driver, many strategies."""

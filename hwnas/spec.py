@@ -1,0 +1,214 @@
+"""What a network is, as data: blocks in stages, with every shape known and checked.
+
+A `BlockSpec` holds its own input size, so it is a complete key of a latency table (batch,
+precision, threads and runtime are the table's `Setting`). A `NetworkSpec` is stem, stages and
+head; it can be written to JSON, hashed, compared and grown, and knows nothing of torch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from functools import cached_property
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from hwnas.errors import InputError
+
+NETWORK_SCHEMA = "hwnas.network/1"
+
+Kind = Literal[
+    "conv",  # convolution, batch norm, activation
+    "basic",  # two 3x3 convolutions and a residual add (He et al. 2016a, fig. 2)
+    "bottleneck",  # 1x1 to c_out/expand, 3x3, 1x1, residual add (He et al. 2016a, fig. 5)
+    "mbconv",  # 1x1 expansion (omitted at expand=1), depthwise, optional SE, 1x1 projection (MobileNetV2)
+    "mbconv_full",  # the same, keeping the expansion convolution at expand=1 (HourNAS's public builder)
+    "sep_preact",  # ReLU, depthwise kxk, 1x1, batch norm (Efficient Global NAS, operator 0)
+    "conv_preact",  # ReLU, full kxk convolution, batch norm (Efficient Global NAS, operator 1)
+    "classifier",  # global average pooling and a fully connected layer
+]
+Act = Literal["none", "relu", "relu6", "hswish", "swish"]
+Convention = Literal["torch", "keras"]
+
+
+class BlockSpec(BaseModel):
+    """One block: the unit that is searched, measured and priced.
+
+    Attributes:
+        kind: which function of `hwnas.nets.blocks` builds it.
+        c_in, c_out: channels in and out.
+        kernel: side of the spatial convolution, odd, in pixels.
+        stride: 1 or 2.
+        expand: width multiplier inside the block (MBConv: hidden = expand * c_in;
+            bottleneck: hidden = c_out / expand).
+        se: squeeze-and-excitation width as a fraction of the hidden width; 0 is without.
+        act: activation.
+        size_in: side of the square input, in pixels.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Kind
+    c_in: int = Field(gt=0)
+    c_out: int = Field(gt=0)
+    kernel: int = Field(default=3, gt=0)
+    stride: Literal[1, 2] = 1
+    expand: int = Field(default=1, gt=0)
+    se: float = Field(default=0.0, ge=0.0, le=1.0)
+    act: Act = "relu"
+    size_in: int = Field(gt=0)
+
+    @model_validator(mode="after")
+    def _check(self) -> BlockSpec:
+        if self.kernel % 2 == 0:
+            raise ValueError(f"kernel {self.kernel} is even; same-size padding needs an odd kernel")
+        if self.kind == "bottleneck" and self.c_out % self.expand:
+            raise ValueError(
+                f"a bottleneck of {self.c_out} channels cannot be divided by expand={self.expand}"
+            )
+        return self
+
+    @property
+    def size_out(self) -> int:
+        """Side of the output in pixels (padding k//2; a classifier gives 1)."""
+        return 1 if self.kind == "classifier" else -(-self.size_in // self.stride)
+
+    @property
+    def joins_identity(self) -> bool:
+        """Whether input and output shapes are equal, so that the block could be left out."""
+        return self.stride == 1 and self.c_in == self.c_out and self.kind != "classifier"
+
+    @property
+    def key(self) -> str:
+        """Readable table key, for example ``basic-16x32-k3s2e1-relu@32``."""
+        se = f"se{self.se:g}" if self.se else ""
+        return (
+            f"{self.kind}-{self.c_in}x{self.c_out}-k{self.kernel}s{self.stride}e{self.expand}{se}"
+            f"-{self.act}@{self.size_in}"
+        )
+
+    def repeated(self) -> BlockSpec:
+        """The block that may follow this one in its stage: stride 1, equal widths."""
+        return self.model_copy(update={"c_in": self.c_out, "stride": 1, "size_in": self.size_out})
+
+    def __lt__(self, other: BlockSpec) -> bool:
+        return self.key < other.key
+
+
+class NetworkSpec(BaseModel):
+    """A whole network: stem, stages of blocks, head.
+
+    Attributes:
+        stem: first block, from the image.
+        stages: blocks by stage; a stage is a run of blocks whose depth is searched.
+        head: last block, a classifier.
+        convention: how the published source of the skeleton counts and builds. ``keras``:
+            convolutions carry a bias, shortcuts have no batch norm, and `params` counts the
+            batch-norm moving statistics (StageWise NAS). ``torch``: no bias before batch norm,
+            shortcuts have one, and `params` counts what is trained.
+        space, name: where it comes from; not part of the identity.
+
+    Raises:
+        pydantic.ValidationError: where neighbouring shapes do not join.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    stem: BlockSpec
+    stages: tuple[tuple[BlockSpec, ...], ...]
+    head: BlockSpec
+    convention: Convention = "torch"
+    space: str = ""
+    name: str = ""
+
+    @model_validator(mode="after")
+    def _check(self) -> NetworkSpec:
+        if not self.stages or not all(self.stages):
+            raise ValueError("a network needs at least one stage, and every stage at least one block")
+        if self.head.kind != "classifier":
+            raise ValueError(f"the head must be a classifier, not {self.head.kind!r}")
+        before = self.stem
+        for at, block in enumerate(self.blocks[1:], start=1):
+            if (before.c_out, before.size_out) != (block.c_in, block.size_in):
+                raise ValueError(
+                    f"block {at} ({block.key}) takes {block.c_in}x{block.size_in}x{block.size_in}, but the "
+                    f"block before it gives {before.c_out}x{before.size_out}x{before.size_out}"
+                )
+            before = block
+        return self
+
+    @cached_property
+    def blocks(self) -> tuple[BlockSpec, ...]:
+        """Every block in order: stem, stages, head."""
+        return (self.stem, *(b for stage in self.stages for b in stage), self.head)
+
+    @property
+    def depths(self) -> tuple[int, ...]:
+        """Blocks per stage."""
+        return tuple(len(stage) for stage in self.stages)
+
+    @property
+    def classes(self) -> int:
+        """Number of classes."""
+        return self.head.c_out
+
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of one image."""
+        return (self.stem.c_in, self.stem.size_in, self.stem.size_in)
+
+    @cached_property
+    def key(self) -> str:
+        """Identity: twelve hexadecimal digits of the hash over what is computed."""
+        body = json.dumps(self.model_dump(exclude={"space", "name"}), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(body.encode()).hexdigest()[:12]
+
+    def walk(self) -> Iterator[tuple[str, BlockSpec]]:
+        """Every block with its place: ``stem``, ``stages.0.1``, ..., ``head``.
+
+        The place is also the prefix of the block's weights in a state dict.
+        """
+        yield "stem", self.stem
+        for s, stage in enumerate(self.stages):
+            for i, block in enumerate(stage):
+                yield f"stages.{s}.{i}", block
+        yield "head", self.head
+
+    def replace_stage(self, stage: int, blocks: tuple[BlockSpec, ...]) -> NetworkSpec:
+        """A copy with other blocks in one stage; shapes are checked again."""
+        if not 0 <= stage < len(self.stages):
+            raise InputError(
+                f"stage {stage} does not exist; the network has stages 0 to {len(self.stages) - 1}"
+            )
+        stages = (*self.stages[:stage], blocks, *self.stages[stage + 1 :])
+        return NetworkSpec(
+            stem=self.stem, stages=stages, head=self.head, convention=self.convention, space=self.space
+        )
+
+    def grow(self, stage: int, step: int = 1) -> NetworkSpec:
+        """A copy deeper by `step` blocks at the end of `stage`."""
+        if step < 1:
+            raise InputError(f"growth step {step} must be at least 1")
+        blocks = self.stages[stage]
+        return self.replace_stage(stage, (*blocks, *(blocks[-1].repeated(),) * step))
+
+    def to_json(self) -> str:
+        """JSON text with its schema name, one block a line so that differences read well."""
+        body = self.model_dump(exclude_defaults=False)
+
+        def line(block: object) -> str:
+            return json.dumps(block, separators=(", ", ": "))
+
+        stages = ",\n".join(
+            "    [\n" + ",\n".join(f"      {line(b)}" for b in stage) + "\n    ]" for stage in body["stages"]
+        )
+        fields = [f'  "schema": "{NETWORK_SCHEMA}"']
+        fields += [f'  "{k}": {json.dumps(body[k])}' for k in ("name", "space", "convention")]
+        fields += [
+            f'  "stem": {line(body["stem"])}',
+            f'  "stages": [\n{stages}\n  ]',
+            f'  "head": {line(body["head"])}',
+        ]
+        return "{\n" + ",\n".join(fields) + "\n}\n"
