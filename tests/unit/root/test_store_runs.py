@@ -1,0 +1,113 @@
+"""Files are written whole or not at all; a run folder resumes, and refuses another configuration."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from hwnas import plugins, runs, store
+from hwnas.errors import DataFormatError, InputError, MissingMeasurement
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    store.write_text(path, "old")
+
+    def torn() -> None:
+        with store.atomic_path(path) as temporary:
+            temporary.write_text("half of the n")
+            raise RuntimeError("killed")
+
+    with pytest.raises(RuntimeError):
+        torn()
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]  # nothing left over
+
+
+def test_nan_never_reaches_a_file(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="JSON"):
+        store.write_json(tmp_path / "a.json", {"x": float("nan")})
+    assert not (tmp_path / "a.json").exists()
+
+
+def test_reading_says_what_is_wrong(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="does not exist"):
+        store.read_json(tmp_path / "no.json", "table")
+    with pytest.raises(InputError, match="not a file"):
+        store.read_json(tmp_path, "table")
+
+
+def test_home_follows_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HWNAS_HOME", str(tmp_path))
+    assert store.home() == tmp_path
+
+
+def test_run_folder_resumes_and_refuses(tmp_path: Path) -> None:
+    path = tmp_path / "search-0001"
+    run = runs.RunFolder(path, "search", {"seed": 0, "budget": [1, 2]})
+    assert not run.resumed
+    run.append("trial", {"index": 0})
+    again = runs.RunFolder(path, "search", {"seed": 0, "budget": (1, 2)})  # a tuple is JSON's list
+    assert again.resumed
+    assert [(e["event"], e["index"]) for e in again.events()] == [("trial", 0)]
+    with pytest.raises(InputError, match="seed was 0, is 1"):
+        runs.RunFolder(path, "search", {"seed": 1, "budget": [1, 2]})
+    with pytest.raises(InputError, match="holds a 'search' run"):
+        runs.RunFolder(path, "train", {})
+
+
+def test_a_torn_last_event_is_dropped_and_a_damaged_one_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "r"
+    run = runs.RunFolder(path, "search", {})
+    run.append("a", {})
+    run.append("b", {})
+    events = path / "events.jsonl"
+    events.write_bytes(events.read_bytes()[:-5])
+    resumed = runs.RunFolder(path, "search", {})
+    assert [e["event"] for e in resumed.events()] == ["a"]
+    resumed.append("c", {})
+    assert [e["event"] for e in resumed.events()] == ["a", "c"]
+    events.write_text("{broken\n" + events.read_text())
+    with pytest.raises(DataFormatError, match="line 1"):
+        resumed.events()
+
+
+def test_a_foreign_folder_is_not_taken_over(tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("x")
+    with pytest.raises(InputError, match="not empty"):
+        runs.RunFolder(tmp_path, "search", {})
+
+
+def test_numbering_latest_and_resolve(tmp_path: Path) -> None:
+    assert runs.next_path("search", tmp_path).name == "search-0001"
+    for name in ("search-0001", "search-0009", "train-0003"):
+        runs.RunFolder(tmp_path / name, name.split("-")[0], {})
+    assert runs.next_path("search", tmp_path).name == "search-0010"
+    runs.link_latest(tmp_path / "search-0009")
+    runs.link_latest(tmp_path / "train-0003")
+    assert (tmp_path / "latest").resolve().name == "train-0003"
+    assert runs.resolve("latest", root=tmp_path).name == "train-0003"
+    assert runs.resolve("search-0001", root=tmp_path).name == "search-0001"
+    assert runs.resolve(None, "search", root=tmp_path).name.startswith("search-")
+    with pytest.raises(InputError, match="no run at"):
+        runs.resolve("nope", root=tmp_path)
+    with pytest.raises(InputError, match="no export run"):
+        runs.resolve(None, "export", root=tmp_path)
+
+
+def test_manifest_says_how_it_came_about(tmp_path: Path) -> None:
+    runs.RunFolder(tmp_path / "r", "search", {"seed": 3})
+    manifest = json.loads((tmp_path / "r" / "manifest.json").read_text())
+    assert manifest["config"] == {"seed": 3}
+    assert {"hwnas", "python", "platform", "created", "verb", "schema"} <= manifest.keys()
+
+
+def test_unknown_plugin_names_the_nearest() -> None:
+    with pytest.raises(InputError, match="did you mean 'resnet-cifar'"):
+        plugins.load("spaces", "resnet-cifr")
+    with pytest.raises(InputError, match="unknown strategy"):
+        plugins.load("strategies", "zzz")
+
+
+def test_missing_measurement_reads_like_a_sentence() -> None:
+    assert str(MissingMeasurement("run hwnas profile")) == "run hwnas profile"
