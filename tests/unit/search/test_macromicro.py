@@ -1,0 +1,124 @@
+"""The published controller: rules worked out by hand, and the published logs replayed."""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from hwnas.errors import DataFormatError, InputError
+from hwnas.search.macromicro import Candidate, WalkOptions, advance, replay, walk
+
+SHAPE = (3, 10)
+
+
+def run(
+    options: WalkOptions, accuracy: Callable[[Candidate], float]
+) -> tuple[list[Candidate], Candidate, Candidate]:
+    """Walk with an accuracy that is a function of the candidate."""
+    controller, seen = walk(options, SHAPE), []
+    candidate = next(controller)
+    while True:
+        seen.append(candidate)
+        try:
+            candidate = controller.send(accuracy(candidate))
+        except StopIteration as end:
+            return seen, *end.value
+
+
+def test_parameters_by_hand() -> None:
+    # depth 3, width 2: layers of 2, 4 and 8 channels; the stem gives 4.
+    # stem 3*9*4 + 2*4 = 116; separable: 4*9+4*2+4 = 48, 2*9+2*4+8 = 34, 4*9+4*8+16 = 84;
+    # classifier 8*10+10 = 90
+    assert Candidate(3, 2).params_million(*SHAPE) * 1e6 == pytest.approx(372)
+    # full convolution at layer 1: 2*4*9 + 8 = 80 instead of 34; kernel 5 there: 2*4*25 + 8 = 208
+    assert Candidate(3, 2, full_conv=(1,)).params_million(*SHAPE) * 1e6 == pytest.approx(418)
+    assert Candidate(3, 2, full_conv=(1,), kernel5=(1,)).params_million(*SHAPE) * 1e6 == pytest.approx(546)
+    # first row of the published CIFAR-10 log
+    assert Candidate(10, 64).params_million(*SHAPE) == pytest.approx(0.30945, abs=1e-6)
+
+
+def test_depth_stops_at_the_third_clear_loss_since_the_last_gain() -> None:
+    table = {10: 80.0, 11: 80.2, 12: 80.0, 13: 80.17, 14: 80.0, 15: 79.0}
+    #        adopt    adopt     loss 1    between    loss 2    loss 3: stop
+    seen, macro, _ = run(WalkOptions(max_width=16), lambda c: table[c.depth] if c.epochs > 2 else 50.0)
+    deep = [c for c in seen if c.epochs > 2]
+    assert [(c.depth, c.epochs) for c in deep] == [(d, d) for d in range(10, 16)]
+    assert (macro.depth, macro.width) == (11, 16)
+
+
+def test_width_continues_from_the_last_tried_epochs_and_adopts_ties() -> None:
+    seen, macro, _ = run(
+        WalkOptions(max_width=20, max_depth=11), lambda c: 90.0 if c.width >= 18 and c.epochs > 2 else 10.0
+    )
+    # depth 10, 11 (a tie with depth 10 is no gain of 0.1), then widths 18 and 16
+    macro_phase = [(c.depth, c.width, c.epochs) for c in seen if c.epochs > 2]
+    assert macro_phase == [(10, 20, 10), (11, 20, 11), (10, 18, 13), (10, 16, 15)]
+    assert macro.width == 18
+
+
+def test_micro_keeps_parameters_by_narrowing() -> None:
+    options = WalkOptions(max_width=32, max_depth=10)
+    seen, macro, micro = run(options, lambda c: 50.0 + (0 in c.full_conv) + (3 in c.kernel5))
+    assert (micro.full_conv, micro.kernel5) == ((0,), (3,))
+    limit = macro.params_million(*SHAPE) + 0.01
+    assert all(c.params_million(*SHAPE) <= limit for c in seen if c.full_conv and not c.kernel5)
+    wider = Candidate(10, micro.width + 1, (0,), (3,))
+    first = next(c for c in seen if c.full_conv == (0,))
+    assert wider.params_million(*SHAPE) > Candidate(10, first.width, (0,)).params_million(*SHAPE)
+
+
+def test_perfect_accuracy_ends_the_depth_walk_at_once() -> None:
+    seen, macro, _ = run(WalkOptions(max_width=16), lambda c: 99.95)
+    assert macro.depth == 10
+    assert [c.depth for c in seen if c.epochs > 2] == [10]
+
+
+def test_advance_is_the_walk() -> None:
+    options = WalkOptions(max_width=20, max_depth=12)
+    seen, _, _ = run(options, lambda c: 60.0 + c.depth / 10)
+    accuracies = [60.0 + c.depth / 10 for c in seen]
+    for n, candidate in enumerate(seen):
+        assert advance(options, SHAPE, accuracies[:n]) == candidate
+    assert advance(options, SHAPE, accuracies) is None
+
+
+def logs() -> list[Path]:
+    folder = os.environ.get("HWNAS_TEST_DATA")
+    return sorted((Path(folder) / "globalnas").glob("*.json")) if folder else []
+
+
+needs_logs = pytest.mark.skipif(not logs(), reason="HWNAS_TEST_DATA with the published logs is not set")
+
+
+@needs_logs
+def test_published_logs_replay_without_a_mismatch() -> None:
+    for path in logs():
+        result = json.loads(path.read_text())["result"]
+        ours = replay(path)
+        assert ours["mismatches"] == 0, ours["mismatch_details"]
+        assert {k: ours[k] for k in result} == result
+
+
+@needs_logs
+def test_a_changed_log_is_noticed(tmp_path: Path) -> None:
+    log = json.loads(logs()[0].read_text())
+    log["rows"][5][1] += 2  # a width that was never tried
+    path = tmp_path / "log.json"
+    path.write_text(json.dumps(log))
+    assert any("row 5: width" in text for text in replay(path)["mismatch_details"])
+    log["rows"] = log["rows"][:30]
+    path.write_text(json.dumps(log))
+    with pytest.raises(InputError, match="ends after 30"):
+        replay(path)
+
+
+@pytest.mark.parametrize(
+    "body", [{}, {"settings": {"dataset": "X"}, "columns": [], "rows": []}, {"settings": 3}]
+)
+def test_what_is_not_a_log_is_refused(tmp_path: Path, body: dict[str, object]) -> None:
+    path = tmp_path / "log.json"
+    path.write_text(json.dumps(body))
+    with pytest.raises(DataFormatError, match="search log"):
+        replay(path)
