@@ -151,11 +151,23 @@ def parse_latency(text: str) -> tuple[float, Percentile]:
 
 
 class StageImportance(Record):
-    """Importance of one stage with its standard error, in the unit of the importance that gave it."""
+    """Importance of one stage with its standard error, in the unit of the importance that gave it.
+
+    `kind` is the kind of growth that it speaks for (`protocols.Move.kind`); `images` how many
+    training images finding it cost, for the accounts.
+    """
 
     stage: int
     value: float
     se: float = 0.0
+    kind: str = "deeper"
+    images: int = 0
+
+
+# What a proposal is for: a network that may win, an instrument that may not (it is never kept, so
+# a budget does not bind it), or the last training of a winner.
+Role = Literal["candidate", "probe", "final"]
+Notes = dict[str, int | float | str]
 
 
 class Proposal(Record):
@@ -163,13 +175,16 @@ class Proposal(Record):
 
     `parent` is the index of the trial whose weights are inherited (None: from scratch);
     `images` how many training images to spend (None: the run's default); `reason` says in words
-    why this network, for the log and the report.
+    why this network, for the log and the report; `notes` is the strategy's own memory, handed back
+    in the trial.
     """
 
     spec: NetworkSpec
     parent: int | None = None
     images: int | None = None
     reason: str = ""
+    role: Role = "candidate"
+    notes: Notes = Field(default_factory=dict)
 
 
 class Evaluation(Record):
@@ -197,6 +212,8 @@ class Trial(Record):
     evaluation: Evaluation | None = None
     measured: Measurement | None = None
     error: str = ""
+    role: Role = "candidate"
+    notes: Notes = Field(default_factory=dict)
 
 
 class Check(Record):
@@ -223,8 +240,21 @@ class Promise(Record):
     note: str = ""
 
 
+class Target(Record):
+    """The winner for one of several budgets: trial index, whole measurement, kept promise."""
+
+    budget: Budget
+    best: int
+    measured: Measurement
+    promise: Promise
+
+
 class SearchResult(Record):
-    """What a search returns: every trial, the winner, the front, the conditions."""
+    """What a search returns: every trial, the winner, the front, the conditions.
+
+    `budget`, `best`, `measured` and `promise` are those of the largest budget; `targets` holds
+    every budget of a search for several. `stopped` says in words why the search ended.
+    """
 
     strategy: str
     space: str
@@ -239,6 +269,8 @@ class SearchResult(Record):
     promise: Promise
     seconds: dict[str, float]
     version: str
+    targets: tuple[Target, ...] = ()
+    stopped: str = ""
 
 
 class Report(Record):
@@ -254,6 +286,7 @@ class Report(Record):
     predicted_ms: float | None = None
     measured: Measurement | None = None
     budget: Budget | None = None
+    promise: Promise | None = None
     checks: tuple[Check, ...] = ()
 
     @property
