@@ -1,0 +1,93 @@
+"""What the backends share: the host's processor, checks of input, a life that ends with `close`."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hwnas.errors import BackendUnavailable, InputError
+from hwnas.protocols import Floats
+
+INPUT_SEED = 0  # of the resident input that is timed; zeros could take a shorter path
+
+
+@cache
+def cpu_model() -> str:
+    """Processor name with family and model where the system tells them (virtual ones share names)."""
+    fields: dict[str, str] = {}
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            key, _, value = line.partition(":")
+            fields.setdefault(key.strip(), value.strip())
+    except OSError:
+        pass
+    name = fields.get("model name") or platform.processor() or platform.machine()
+    if "cpu family" in fields:
+        name += f" (family {fields['cpu family']}, model {fields.get('model', '?')})"
+    return re.sub(r"\s+", " ", name)
+
+
+def cores() -> tuple[int, ...]:
+    """Cores that this process may use, by the scheduler's numbers."""
+    if hasattr(os, "sched_getaffinity"):
+        return tuple(sorted(os.sched_getaffinity(0)))
+    return tuple(range(os.cpu_count() or 1))
+
+
+def check_cpu(backend: str, device: str, threads: int) -> None:
+    """Refuse a device that is not this CPU, and more threads than there are cores.
+
+    Raises:
+        BackendUnavailable: `device` is not "cpu".
+        InputError: more threads than this process may use cores.
+    """
+    if device != "cpu":
+        raise BackendUnavailable(f"backend {backend!r} runs on the CPU of this machine, not on {device!r}")
+    if threads > len(cores()):
+        raise InputError(
+            f"--threads {threads}: this process may use {len(cores())} cores; ask for at most that"
+        )
+
+
+def host_system() -> str:
+    """Operating system and kernel release, the closest thing to a CPU's driver."""
+    return f"{platform.system()} {platform.release()}"
+
+
+def random_input(shape: tuple[int, ...]) -> Floats:
+    """Seeded standard normal values of `shape`, float32."""
+    return np.random.default_rng(INPUT_SEED).standard_normal(shape, dtype=np.float32)
+
+
+class Life:
+    """Base of the engines: checks what goes in, and that nobody calls a closed engine."""
+
+    shape: tuple[int, ...]
+    _open = True
+
+    def _check_open(self) -> None:
+        if not self._open:
+            raise InputError("this engine is closed; build or load it again")
+
+    def _check_calls(self, calls: int) -> None:
+        self._check_open()
+        if calls < 1:
+            raise InputError(f"time() needs at least one call, not {calls}")
+
+    def _check_images(self, images: Any) -> Floats:
+        """`images` as contiguous float32 of the engine's own shape (0 there means any)."""
+        self._check_open()
+        array = np.ascontiguousarray(images, dtype=np.float32)
+        fits = array.ndim == len(self.shape) and all(
+            want in (0, got) for want, got in zip(self.shape, array.shape)
+        )
+        if not fits:
+            want = "x".join(str(n) if n else "any" for n in self.shape)
+            raise InputError(f"this engine takes images of {want}, not {'x'.join(map(str, array.shape))}")
+        return array
