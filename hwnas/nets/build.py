@@ -1,0 +1,209 @@
+"""NetworkSpec to nn.Module, and weights to files and back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from hwnas.errors import DataFormatError, InputError
+from hwnas.nets.blocks import INPUT, NORM_EPS, Act, Add, Conv, GlobalPool, Linear, Op, Scale, recipe
+from hwnas.spec import BlockSpec, Convention, NetworkSpec
+from hwnas.store import atomic_path
+
+Floats = NDArray[np.float32]
+
+_ACTS: dict[str, Callable[[Tensor], Tensor]] = {
+    "relu": F.relu,
+    "relu6": F.relu6,
+    "hswish": F.hardswish,
+    "swish": F.silu,
+    "sigmoid": torch.sigmoid,
+}
+
+
+class Block(nn.Module):
+    """One block: interprets its recipe.
+
+    An operation's layer is a child module of its name, its batch norm one named ``<name>_norm``.
+    """
+
+    def __init__(self, block: BlockSpec, convention: Convention) -> None:
+        super().__init__()
+        self.recipe = recipe(block, convention)
+        for op in self.recipe.ops:
+            if isinstance(op, Conv):
+                conv = nn.Conv2d(
+                    op.c_in,
+                    op.channels,
+                    op.kernel,
+                    stride=op.stride,
+                    padding=op.kernel // 2,
+                    groups=op.groups,
+                    bias=op.bias,
+                )
+                self.add_module(op.name, conv)
+                if op.norm:
+                    self.add_module(f"{op.name}_norm", nn.BatchNorm2d(op.channels, eps=NORM_EPS))
+            elif isinstance(op, Linear):
+                self.add_module(op.name, nn.Linear(op.c_in, op.channels))
+
+    def _layer(self, name: str, x: Tensor) -> Tensor:
+        y: Tensor = self._modules[name](x)  # type: ignore[misc]
+        return y
+
+    def _apply_op(self, op: Op, inputs: list[Tensor]) -> Tensor:
+        match op:
+            case Conv():
+                y = self._layer(op.name, inputs[0])
+                return self._layer(f"{op.name}_norm", y) if op.norm else y
+            case Act():
+                return _ACTS[op.fn](inputs[0])
+            case Add():
+                return inputs[0] + inputs[1]
+            case Scale():
+                return inputs[0] * inputs[1]
+            case GlobalPool():
+                return inputs[0].mean((2, 3), keepdim=True)
+            case Linear():
+                return self._layer(op.name, inputs[0].flatten(1))
+        raise AssertionError(f"no layer for {type(op).__name__}")
+
+    def forward_with_sum(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The output, and the value before its last activation (the residual sum, if there is one)."""
+        values = {INPUT: x}
+        for op in self.recipe.ops:
+            values[op.name] = self._apply_op(op, [values[name] for name in op.inputs])
+        return values[self.recipe.output], values[self.recipe.before_act]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The output of the block."""
+        return self.forward_with_sum(x)[0]
+
+
+class Network(nn.Module):
+    """A network built from `spec`; names in its state dict start with the places of `spec.walk()`."""
+
+    def __init__(self, spec: NetworkSpec) -> None:
+        super().__init__()
+        self.spec = spec
+        self.stem = Block(spec.stem, spec.convention)
+        self.stages = nn.ModuleList(
+            nn.ModuleList(Block(b, spec.convention) for b in stage) for stage in spec.stages
+        )
+        self.head = Block(spec.head, spec.convention)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits (batch, classes) of images (batch, C, H, W)."""
+        x = self.stem(x)
+        for stage in self.stages:
+            for block in stage:  # type: ignore[attr-defined]
+                x = block(x)
+        out: Tensor = self.head(x)
+        return out
+
+    def features(self, x: Tensor) -> list[Tensor]:
+        """Per stage the last residual sum before its activation (batch, channels, size, size).
+
+        For a block without residual sum, what its last convolution and batch norm give.
+        """
+        sums = []
+        x = self.stem(x)
+        for stage in self.stages:
+            for block in stage:  # type: ignore[attr-defined]
+                x, before_act = block.forward_with_sum(x)
+            sums.append(before_act)
+        return sums
+
+
+def build(spec: NetworkSpec, *, seed: int) -> Network:
+    """A network with fresh weights; the same seed gives the same weights."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        net = Network(spec)
+        for place, block in spec.walk():
+            initialise(net.get_submodule(place), block)  # type: ignore[arg-type]
+    return net
+
+
+def initialise(module: Block, block: BlockSpec) -> None:
+    """Fresh weights of one block from torch's global generator.
+
+    He fan-out for convolutions (He et al. 2015), N(0, 0.01) for the classifier, zero biases. The
+    last batch norm of a residual branch starts at zero where the shortcut is the identity, so that
+    a deep network starts as a shallow one (Goyal et al. 2017, section 5.1).
+    """
+    for layer in module.modules():
+        if isinstance(layer, nn.Conv2d):
+            fan_out = layer.out_channels * layer.kernel_size[0] ** 2 / layer.groups
+            nn.init.normal_(layer.weight, std=(2.0 / fan_out) ** 0.5)
+        elif isinstance(layer, nn.Linear):
+            nn.init.normal_(layer.weight, std=0.01)
+        else:
+            continue
+        if layer.bias is not None:
+            nn.init.zeros_(layer.bias)
+    end = module.recipe.residual_end
+    if end is not None and block.joins_identity:
+        nn.init.zeros_(module.get_submodule(f"{end}_norm").weight)  # type: ignore[arg-type]
+
+
+def weights(module: nn.Module) -> dict[str, Floats]:
+    """Parameters and batch-norm statistics as float32 arrays by state-dict name."""
+    return {
+        name: value.detach().to("cpu", torch.float32).contiguous().numpy()
+        for name, value in module.state_dict().items()
+        if value.is_floating_point()
+    }
+
+
+def load_weights(module: nn.Module, mapping: Mapping[str, Floats]) -> None:
+    """Copy arrays into a module, whose device and precision stay.
+
+    Raises:
+        DataFormatError: where names or shapes differ from the module's.
+    """
+    own = {n: v for n, v in module.state_dict().items() if v.is_floating_point()}
+    if mapping.keys() != own.keys():
+        missing, extra = sorted(own.keys() - mapping.keys()), sorted(mapping.keys() - own.keys())
+        raise DataFormatError(
+            f"these weights are of another network: missing {missing[:3]}, not expected {extra[:3]}"
+        )
+    for name, value in mapping.items():
+        if value.shape != tuple(own[name].shape):
+            raise DataFormatError(
+                f"weight {name!r} has shape {value.shape}; the network needs {tuple(own[name].shape)}"
+            )
+        with torch.no_grad():
+            own[name].copy_(torch.from_numpy(np.ascontiguousarray(value)))
+
+
+def save(path: Path, module: nn.Module) -> None:
+    """Write the weights as safetensors, atomically."""
+    from safetensors.numpy import save_file
+
+    with atomic_path(path) as temporary:
+        save_file(weights(module), temporary)
+
+
+def read_weights(path: Path) -> dict[str, Floats]:
+    """Read a safetensors file.
+
+    Raises:
+        InputError: where there is no such file.
+        DataFormatError: where it is damaged.
+    """
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    if not path.is_file():
+        raise InputError(f"weights {path} do not exist")
+    try:
+        return dict(load_file(path))
+    except (SafetensorError, ValueError) as exc:
+        raise DataFormatError(f"weights {path} are damaged: {exc}") from exc

@@ -1,0 +1,121 @@
+"""What a network costs, counted from its recipes. The rules are in docs/counting.md.
+
+A MAC is one multiply-accumulate; only convolutions and fully connected layers have any. Biases,
+batch norm, activations, pooling and adds count as none, as in the published figures that the
+tests compare with.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from hwnas.nets.blocks import INPUT, Act, Conv, Linear, Op, Recipe, recipe
+from hwnas.spec import BlockSpec, Convention, NetworkSpec
+
+BYTES = 4  # fp32
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Counts of a block or network, for one image.
+
+    Attributes:
+        macs: multiply-accumulates of convolutions and fully connected layers.
+        params_trainable: weights, biases, batch-norm scales and shifts.
+        params_stored: the same and the batch-norm moving mean and variance.
+        params: the one of the two that the network's convention publishes.
+        depth: convolutions on feature maps, 1x1 shortcuts included; not the two of a
+            squeeze-and-excitation gate, not the classifier.
+        activation_bytes: largest sum of activations alive at once, fp32 (see docs/counting.md).
+        weight_bytes: what is deployed, fp32: weights and biases after batch norm is folded.
+    """
+
+    macs: int
+    params: int
+    params_trainable: int
+    params_stored: int
+    depth: int
+    activation_bytes: int
+    weight_bytes: int
+
+
+def count(spec: NetworkSpec) -> Counts:
+    """Count a whole network."""
+    return _total((count_block(b, spec.convention) for b in spec.blocks), spec.convention)
+
+
+def count_block(block: BlockSpec, convention: Convention = "torch") -> Counts:
+    """Count one block."""
+    ops = recipe(block, convention)
+    return _total(
+        [
+            Counts(
+                macs=sum(map(_macs, ops.ops)),
+                params=0,
+                params_trainable=sum(_weights(op) + 2 * _normed(op) for op in ops.ops),
+                params_stored=sum(_weights(op) + 4 * _normed(op) for op in ops.ops),
+                depth=sum(isinstance(op, Conv) and not op.name.startswith("se_") for op in ops.ops),
+                activation_bytes=BYTES * max(_alive(block, ops)),
+                weight_bytes=BYTES * sum(map(_folded, ops.ops)),
+            )
+        ],
+        convention,
+    )
+
+
+def _total(parts: Iterable[Counts], convention: Convention) -> Counts:
+    parts = list(parts)
+
+    def add(name: str) -> int:
+        return sum(getattr(part, name) for part in parts)
+
+    return Counts(
+        macs=add("macs"),
+        params=add("params_stored" if convention == "keras" else "params_trainable"),
+        params_trainable=add("params_trainable"),
+        params_stored=add("params_stored"),
+        depth=add("depth"),
+        activation_bytes=max(part.activation_bytes for part in parts),
+        weight_bytes=add("weight_bytes"),
+    )
+
+
+def _macs(op: Op) -> int:
+    if isinstance(op, Conv):
+        return math.prod(op.weight_shape) * op.size**2
+    return op.c_in * op.channels if isinstance(op, Linear) else 0
+
+
+def _weights(op: Op) -> int:
+    """Weights and bias, without batch norm."""
+    if isinstance(op, Conv):
+        return math.prod(op.weight_shape) + op.bias * op.channels
+    return (op.c_in + 1) * op.channels if isinstance(op, Linear) else 0
+
+
+def _normed(op: Op) -> int:
+    """Channels that are batch-normalised."""
+    return op.channels if isinstance(op, Conv) and op.norm else 0
+
+
+def _folded(op: Op) -> int:
+    """Weights and bias once batch norm has become part of them."""
+    bias_gained = isinstance(op, Conv) and op.norm and not op.bias
+    return _weights(op) + bias_gained * op.channels
+
+
+def _alive(block: BlockSpec, ops: Recipe) -> Iterator[int]:
+    """Activations alive while each operation runs: what is still needed, and its output.
+
+    An element-wise activation overwrites its input when nothing else needs that.
+    """
+    sizes = {INPUT: block.c_in * block.size_in**2} | {op.name: op.channels * op.size**2 for op in ops.ops}
+    last_use = {name: at for at, op in enumerate(ops.ops) for name in op.inputs}
+    alive = {INPUT}
+    for at, op in enumerate(ops.ops):
+        ending = {name for name in op.inputs if last_use[name] == at}
+        in_place = isinstance(op, Act) and bool(ending)
+        yield sum(sizes[name] for name in alive) + (0 if in_place else sizes[op.name])
+        alive = (alive - ending) | {op.name}
