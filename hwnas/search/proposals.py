@@ -1,0 +1,197 @@
+"""Space proposals: sampling matrices under which nearly every network is affordable (HourNAS).
+
+HourNAS (arXiv 2005.14446) searches the non-vital blocks in a space that is first cut down to
+affordable candidates. Its search code is not public; this is a design consistent with its abstract,
+not the authors' equations. A proposal is a matrix of logits (layers x operators). Samples
+are drawn by Gumbel-softmax with a straight-through forward pass, and the logits descend on
+
+    E[ relu(cost/high - 1)^2 + relu(low/high - cost/high)^2 ] + mu * mean_{n != m} cos^2(P_n, P_m) - nu * H
+
+so that samples fall between `low` and `high`, the proposals stay different from each other, and
+their entropy H keeps them spaces rather than single networks. A narrow window costs entropy: the
+layers are sampled independently, so the spread of their sum can only shrink if each is surer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hwnas.errors import BudgetInfeasible, InputError
+
+if TYPE_CHECKING:
+    import torch
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class ProposalOptions:
+    """How proposals are found.
+
+    `hit_rate` is the share of hard samples that must lie within the window for every proposal;
+    `mu` weighs diversity, `nu` the mean entropy of a layer (nats); the temperature of the samples
+    falls from `tau_start` to `tau_end`.
+    """
+
+    count: int = 4
+    hit_rate: float = 0.95
+    mu: float = 0.002
+    nu: float = 0.0003
+    samples: int = 64
+    steps: int = 1500
+    learning_rate: float = 0.1
+    tau_start: float = 1.0
+    tau_end: float = 0.1
+    check_every: int = 25
+    check_samples: int = 2000
+
+
+@dataclass(frozen=True)
+class Proposals:
+    """Found proposals.
+
+    Attributes:
+        probability: (proposals, layers, operators); entries of operators that a layer lacks are 0.
+        hit_rate: share of hard samples within the window, for each proposal.
+        uniform_hit_rate: the same for uniform sampling, the baseline.
+        steps: gradient steps taken.
+    """
+
+    probability: Floats
+    hit_rate: tuple[float, ...]
+    uniform_hit_rate: float
+    steps: int
+
+    def sample(self, rng: np.random.Generator, proposal: int | None = None) -> tuple[int, ...]:
+        """Operator of each layer, from one proposal (a random one if none is named)."""
+        n = int(rng.integers(len(self.probability))) if proposal is None else proposal
+        return tuple(int(rng.choice(len(row), p=row)) for row in self.probability[n])
+
+
+def propose_spaces(
+    costs: Sequence[Sequence[float]],
+    fixed: float,
+    low: float,
+    high: float,
+    *,
+    seed: int,
+    options: ProposalOptions | None = None,
+) -> Proposals:
+    """Optimise proposals until their samples cost between `low` and `high`.
+
+    Args:
+        costs: for each layer the cost of each of its operators, in any one unit (ms, MACs).
+        fixed: cost of everything that is not sampled, same unit.
+        low, high: the window, same unit.
+        seed: of the samples.
+        options: see `ProposalOptions`.
+
+    Raises:
+        BudgetInfeasible: even the cheapest choice everywhere costs more than `high`.
+        InputError: the window is empty, or no choice reaches `low`.
+    """
+    o = options or ProposalOptions()
+    table, mask = _padded(costs)
+    _check_window(table, mask, fixed, low, high)
+    scaled = _Scaled(table / high, mask, fixed / high, low / high)
+    rng = np.random.default_rng(seed)
+    uniform = mask / mask.sum(axis=1, keepdims=True)
+    probability, steps = _descend(scaled, o, seed)
+    hits = tuple(scaled.hits(p, rng, o.check_samples) for p in probability)
+    return Proposals(probability, hits, scaled.hits(uniform, rng, 20_000), steps)
+
+
+def _padded(costs: Sequence[Sequence[float]]) -> tuple[Floats, NDArray[np.bool_]]:
+    if not costs or not all(costs):
+        raise InputError("every layer needs at least one operator")
+    width = max(len(row) for row in costs)
+    mask = np.array([[k < len(row) for k in range(width)] for row in costs])
+    table = np.array([[*row, *[0.0] * (width - len(row))] for row in costs], dtype=np.float64)
+    if not (np.isfinite(table).all() and (table >= 0).all()):
+        raise InputError("costs must be numbers of at least zero")
+    return table, mask
+
+
+def _check_window(table: Floats, mask: NDArray[np.bool_], fixed: float, low: float, high: float) -> None:
+    if not 0 <= low < high:
+        raise InputError(f"the window [{low:g}, {high:g}] is empty")
+    least = fixed + float(np.where(mask, table, np.inf).min(axis=1).sum())
+    most = fixed + float(np.where(mask, table, -np.inf).max(axis=1).sum())
+    if least > high:
+        raise BudgetInfeasible(f"the cheapest network costs {least:.6g}, over {high:.6g}", smallest_ms=least)
+    if most < low:
+        raise InputError(f"the dearest network costs {most:.6g}, under the window's {low:.6g}")
+
+
+@dataclass(frozen=True)
+class _Scaled:
+    """Costs in units of the window's upper end."""
+
+    table: Floats
+    mask: NDArray[np.bool_]
+    fixed: float
+    low: float
+
+    def hits(self, probability: Floats, rng: np.random.Generator, n: int) -> float:
+        """Share of hard samples within the window."""
+        cumulative = probability.cumsum(axis=1)
+        draw = rng.random((n, len(self.table), 1)) * cumulative[None, :, -1:]
+        chosen = (draw > cumulative[None]).sum(axis=2)
+        cost = self.fixed + np.take_along_axis(self.table[None], chosen[..., None], axis=2)[..., 0].sum(
+            axis=1
+        )
+        return float(((cost >= self.low) & (cost <= 1.0)).mean())
+
+
+def _descend(scaled: _Scaled, o: ProposalOptions, seed: int) -> tuple[Floats, int]:
+    """Gradient descent on the logits; stops when every proposal reaches the hit rate."""
+    import torch
+
+    generator = torch.Generator().manual_seed(seed)
+    rng = np.random.default_rng([seed, 1])
+    table, mask = torch.from_numpy(scaled.table), torch.from_numpy(scaled.mask)
+    # A little noise lets the proposals part ways; without it diversity has no gradient.
+    logits = torch.randn(o.count, *table.shape, dtype=torch.float64, generator=generator)
+    logits = logits.mul_(0.1).requires_grad_()
+    optimiser = torch.optim.Adam([logits], lr=o.learning_rate)
+
+    # Two standard errors above the asked rate, so that fresh samples keep it too.
+    enough = o.hit_rate + 2 * (o.hit_rate * (1 - o.hit_rate) / o.check_samples) ** 0.5
+
+    def probability() -> torch.Tensor:
+        return torch.softmax(logits.masked_fill(~mask, -torch.inf), dim=-1)
+
+    for step in range(1, o.steps + 1):
+        tau = o.tau_start * (o.tau_end / o.tau_start) ** (step / o.steps)
+        uniform = torch.rand(o.samples, *logits.shape, dtype=torch.float64, generator=generator)
+        noisy = logits - torch.log(-torch.log(uniform.clamp(1e-12, 1 - 1e-12)))
+        soft = torch.softmax(noisy.masked_fill(~mask, -torch.inf) / tau, dim=-1)
+        hard = torch.nn.functional.one_hot(soft.argmax(-1), table.shape[1]).to(soft.dtype)
+        cost = scaled.fixed + ((hard + soft - soft.detach()) * table).sum((-1, -2))
+        loss = (torch.relu(cost - 1.0) ** 2 + torch.relu(scaled.low - cost) ** 2).mean()
+        p = probability()
+        entropy = -(p * p.clamp_min(1e-12).log()).sum(-1).mean()
+        loss = loss + o.mu * _likeness(p) - o.nu * entropy
+        optimiser.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimiser.step()
+        if step % o.check_every == 0:
+            found: Floats = probability().detach().numpy()
+            if all(scaled.hits(p, rng, o.check_samples) >= enough for p in found):
+                return found, step
+    return probability().detach().numpy(), o.steps
+
+
+def _likeness(probability: torch.Tensor) -> torch.Tensor:
+    """Mean squared cosine between different proposals; 0 for a single one."""
+    flat = probability.flatten(1)
+    flat = flat / flat.norm(dim=1, keepdim=True)
+    n = len(flat)
+    cosines = (flat @ flat.T) ** 2
+    likeness: torch.Tensor = (cosines.sum() - cosines.diagonal().sum()) / max(1, n * (n - 1))
+    return likeness
