@@ -1,0 +1,126 @@
+"""The search spaces that ship: which levels, which operators. `chainspace` does the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import pairwise, product
+from typing import Any
+
+from hwnas import plugins
+from hwnas.nets.chainspace import ChainSpace
+from hwnas.nets.levels import Level, Operator
+from hwnas.protocols import SearchSpace
+
+BASIC = (Operator("basic"),)
+BOTTLENECK = (Operator("bottleneck", expand=4),)
+MBCONV = tuple(
+    Operator("mbconv", kernel, expand, se)
+    for se, expand, kernel in product((0.0, 0.25), (1, 3, 6), (3, 5, 7))
+)
+
+
+def make(name: str, *, input_shape: tuple[int, int, int] = (3, 32, 32), classes: int = 10) -> SearchSpace:
+    """A registered search space for an input shape (channels, height, width) and a number of classes.
+
+    Raises:
+        InputError: for an unknown name (the nearest one is named), or an image that is not square.
+    """
+    space: SearchSpace = plugins.load("spaces", name)(input_shape=input_shape, classes=classes)
+    return space
+
+
+def describe(space: SearchSpace) -> dict[str, Any]:
+    """What is in a space, for people: input, stages with widths, depths and operators, sizes."""
+    body: dict[str, Any] = {"name": space.name, "blocks": len(space.blocks())}
+    if isinstance(space, ChainSpace):
+        body |= {"input_shape": list(space.input_shape), "classes": space.classes, "members": space.members}
+        body["stages"] = [_stage(space, n) for n in sorted({level.stage for level in space.levels})]
+    return body
+
+
+def _stage(space: ChainSpace, stage: int) -> dict[str, Any]:
+    levels = [level for level in space.levels if level.stage == stage]
+    operators = list(dict.fromkeys(op for level in levels for op in level.operators))
+    return {
+        "stage": stage,
+        "sizes": sorted({space.size(level.halvings) for level in levels}, reverse=True),
+        "widths": [level.width for level in levels],
+        "depth": [min(level.depth[0] for level in levels), max(level.depth[1] for level in levels)],
+        "kinds": sorted({op.kind for op in operators}),
+        "kernels": sorted({op.kernel for op in operators}),
+        "expands": sorted({op.expand for op in operators}),
+        "se": sorted({op.se for op in operators}),
+    }
+
+
+def staged(
+    stages: Sequence[Sequence[Level]], joins: Callable[[Level, Level], bool] = lambda a, b: True
+) -> dict[str, Any]:
+    """Levels, edges, starts and ends of a skeleton that passes one level of every stage.
+
+    `joins` says whether a level may follow one of the stage before.
+    """
+    levels = [level for stage in stages for level in stage]
+    place = {id(level): at for at, level in enumerate(levels)}
+    return {
+        "levels": tuple(levels),
+        "edges": frozenset(
+            (place[id(a)], place[id(b)])
+            for before, after in pairwise(stages)
+            for a, b in product(before, after)
+            if joins(a, b)
+        ),
+        "starts": tuple(place[id(level)] for level in stages[0]),
+        "ends": tuple(place[id(level)] for level in stages[-1]),
+    }
+
+
+def not_narrower(before: Level, after: Level) -> bool:
+    """Widths that do not fall from stage to stage."""
+    return after.width >= before.width
+
+
+def resnet_cifar(*, input_shape: tuple[int, int, int], classes: int) -> ChainSpace:
+    """ResNets for small images (He et al. 2016a, section 4.2): 16, 32, 64 channels, 1 to 18 blocks each.
+
+    The skeleton, and the convention, of StageWise NAS (arXiv 2004.11178).
+    """
+    stages = [[Level(16 * 2**s, s, BASIC, (1, 18), s)] for s in range(3)]
+    return ChainSpace(
+        "resnet-cifar", input_shape, classes, **staged(stages), reference=(0, 1, 2), convention="keras"
+    )
+
+
+def resnet_cifar_wide(*, input_shape: tuple[int, int, int], classes: int) -> ChainSpace:
+    """The same skeleton with the width of each stage searched, 1 to 9 blocks each.
+
+    Many widths are no multiples of 8 or 16, where runtimes change their kernels.
+    """
+    widths = ((8, 12, 16, 20, 24, 32, 40), (12, 16, 20, 24, 32, 40, 48, 64), (16, 24, 32, 40, 48, 64, 80, 96))
+    stages = [[Level(w, s, BASIC, (1, 9), s) for w in widths[s]] for s in range(3)]
+    described = staged(stages, not_narrower)
+    reference = tuple(described["levels"].index(Level(16 * 2**s, s, BASIC, (1, 9), s)) for s in range(3))
+    return ChainSpace(
+        "resnet-cifar-wide", input_shape, classes, **described, reference=reference, convention="keras"
+    )
+
+
+def mbv2_cifar(*, input_shape: tuple[int, int, int], classes: int) -> ChainSpace:
+    """Inverted residuals (MobileNetV2) for small images: kernels 3/5/7, expansions 1/3/6, SE or not.
+
+    Every block is chosen by itself. The 1x1 convolution before the classifier is fixed, as in
+    MobileNetV2.
+    """
+    usual = Operator("mbconv", 3, 3)
+    operators = (usual, *(op for op in MBCONV if op != usual))
+    stages = [[Level(16 * 2**s, s, operators, (1, 6), s)] for s in range(3)]
+    stages.append([Level(256, 2, (Operator("conv", 1),), (1, 1), 3)])
+    return ChainSpace(
+        "mbv2-cifar",
+        input_shape,
+        classes,
+        **staged(stages),
+        reference=(0, 1, 2, 3),
+        stem_act="relu6",
+        act="relu6",
+    )
