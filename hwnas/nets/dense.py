@@ -279,3 +279,24 @@ def densenas_resnet(classes: int = 1000) -> DenseSpace:
         tail_in_network=False,
         classes=classes,
     )
+
+
+def densenas_cifar(classes: int = 10, size: int = 32) -> DenseSpace:
+    """A space of the same make for small images: 10 blocks, searchable on two CPU cores."""
+    half, quarter = -(-size // 2), -(-size // 4)
+    rows = [
+        ((16,), size, 0, 0),
+        ((16, 24), size, 1, 1),
+        ((24, 32, 40), half, 2, 2),
+        ((48, 64, 80), quarter, 3, 2),
+        ((256,), quarter, 4, 0),
+    ]
+    return DenseSpace(
+        name="densenas-cifar",
+        routing=_routing(rows),
+        reach=(4,) * 5,
+        head_ops=_MBCONV,
+        stack_ops=(*_MBCONV, SKIP),
+        stem=_stem(16, size, fixed=False, stride=1),
+        classes=classes,
+    )
