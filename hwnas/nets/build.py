@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from hwnas.errors import DataFormatError, InputError
+from hwnas.nets import growth
 from hwnas.nets.blocks import INPUT, NORM_EPS, Act, Add, Conv, GlobalPool, Linear, Op, Scale, recipe
 from hwnas.spec import BlockSpec, Convention, NetworkSpec
 from hwnas.store import atomic_path
@@ -151,6 +152,27 @@ def initialise(module: Block, block: BlockSpec) -> None:
     end = module.recipe.residual_end
     if end is not None and block.joins_identity:
         nn.init.zeros_(module.get_submodule(f"{end}_norm").weight)  # type: ignore[arg-type]
+
+
+def inherit(module: nn.Module, spec_from: NetworkSpec, spec_to: NetworkSpec, *, seed: int) -> Network:
+    """A network for `spec_to` that goes on from the weights of a network of `spec_from`.
+
+    Where `growth.preserves(spec_from, spec_to)` it computes the same function in eval mode, up to
+    rounding; elsewhere it keeps what can be kept. In training mode inserted blocks without a
+    residual branch normalise what they pass on, so the function changes there.
+
+    Args:
+        module: the trained network; left as it is.
+        spec_from, spec_to: the two networks.
+        seed: of the weights that are new.
+
+    Returns:
+        A network on the device of `module`, in its mode (training or eval).
+    """
+    net = build(spec_to, seed=seed)
+    load_weights(net, growth.inherited(weights(module), spec_from, spec_to, weights(net)))
+    device = next(module.parameters()).device
+    return net.to(device).train(module.training)
 
 
 def weights(module: nn.Module) -> dict[str, Floats]:

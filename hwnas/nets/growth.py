@@ -1,0 +1,250 @@
+"""Weights of a network for a larger one that computes the same function, as far as that exists.
+
+The rules (Net2Net, Chen et al. 2016, with zeros in the place of copies; Goyal et al. 2017 for the
+inserted residual block):
+
+- Channels are added at the end. New outputs start fresh; whatever read the old channels reads the
+  new ones with weight zero.
+- A larger kernel is the old one with a rim of zeros.
+- An inserted residual block ends in a batch norm of scale and shift zero, so the sum is its input.
+- An inserted block without a residual branch is a unit convolution and a neutral batch norm.
+- A gate (squeeze and excitation) starts at sigmoid(0) = 1/2, which the projection's weights undo.
+
+`preserves` says for which pairs of networks this is exact in eval mode.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from difflib import SequenceMatcher
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hwnas.nets.blocks import NORM_EPS, Conv, Linear, Op, recipe
+from hwnas.spec import BlockSpec, NetworkSpec
+
+Floats = NDArray[np.float32]
+State = dict[str, Floats]
+
+_PREACT = ("sep_preact", "conv_preact")
+# Applying one of these to its own output changes nothing.
+_IDEMPOTENT = ("none", "relu", "relu6")
+# Kinds whose weights mean the same: (from, to).
+_RELATED = {("sep_preact", "conv_preact"), ("mbconv", "mbconv_full"), ("mbconv_full", "mbconv")}
+
+
+def inherited(old: Mapping[str, Floats], spec_from: NetworkSpec, spec_to: NetworkSpec, fresh: State) -> State:
+    """Weights for `spec_to` from the weights `old` of `spec_from`.
+
+    Args:
+        old: arrays by state-dict name.
+        spec_from, spec_to: the two networks.
+        fresh: initial weights of `spec_to`; what is new starts from them.
+    """
+    state = {name: value.copy() for name, value in fresh.items()}
+    blocks_from, blocks_to = dict(spec_from.walk()), dict(spec_to.walk())
+    for place, origin in _origins(spec_from, spec_to):
+        block = blocks_to[place]
+        if origin is None or (origin and not _related(blocks_from[origin], block)):
+            _start_as_identity(state, place, block, spec_to)
+        elif origin:
+            _carry_over(state, old, place, origin, block, blocks_from[origin], spec_to)
+    return state
+
+
+def preserves(spec_from: NetworkSpec, spec_to: NetworkSpec) -> bool:
+    """Whether `inherited` keeps the function exactly: equal outputs in eval mode, up to rounding."""
+    if len(spec_from.stages) != len(spec_to.stages) or spec_from.convention != spec_to.convention:
+        return False
+    origins = list(_origins(spec_from, spec_to))
+    if {origin for _, origin in origins if origin} != {place for place, _ in spec_from.walk()}:
+        return False  # a block was left out
+    old, new = dict(spec_from.walk()), list(spec_to.walk())
+    for at, (place, origin) in enumerate(origins):
+        block = new[at][1]
+        if origin is None:
+            if not _can_be_identity(new[at - 1][1], block, new[at + 1][1]):
+                return False
+        elif not _keeps(old[origin], block, place):
+            return False
+    return True
+
+
+def _origins(spec_from: NetworkSpec, spec_to: NetworkSpec) -> list[tuple[str, str | None]]:
+    """For every place of `spec_to` the place of `spec_from` that it comes from.
+
+    None marks a block inserted into a stage that was there, "" one of a stage that was not.
+    """
+    found: list[tuple[str, str | None]] = [("stem", "stem")]
+    stage_of = _matching_stages(spec_from, spec_to)
+    for t, stage in enumerate(spec_to.stages):
+        f = stage_of[t]
+        if f is None:
+            found += [(f"stages.{t}.{i}", "") for i in range(len(stage))]
+            continue
+        for i, j in enumerate(_align(spec_from.stages[f], stage)):
+            found.append((f"stages.{t}.{i}", None if j is None else f"stages.{f}.{j}"))
+    return [*found, ("head", "head")]
+
+
+def _matching_stages(spec_from: NetworkSpec, spec_to: NetworkSpec) -> list[int | None]:
+    if len(spec_from.stages) == len(spec_to.stages):
+        return list(range(len(spec_to.stages)))
+    # A stage was put in or left out: the others are recognised by their width and resolution.
+    before, after = ([(s[-1].c_out, s[-1].size_out) for s in spec.stages] for spec in (spec_from, spec_to))
+    found: list[int | None] = [None] * len(after)
+    for run in SequenceMatcher(None, before, after, autojunk=False).get_matching_blocks():
+        for k in range(run.size):
+            found[run.b + k] = run.a + k
+    return found
+
+
+def _align(old: Sequence[BlockSpec], new: Sequence[BlockSpec]) -> list[int | None]:
+    """For every block of a stage the old block it comes from; None where it is inserted.
+
+    New blocks come last, except in a pre-activation chain: there they come before the last block,
+    whose own activation makes an identity of theirs.
+    """
+    extra = len(new) - len(old)
+    if extra <= 0:
+        return list(range(len(new)))
+    kept: list[int | None] = list(range(len(old)))
+    if len(old) > 1 and new[-1].kind in _PREACT and _keeps(old[-1], new[-1], ""):
+        return [*kept[:-1], *[None] * extra, kept[-1]]
+    return [*kept, *[None] * extra]
+
+
+# -- what is exact ---------------------------------------------------------------------------
+
+
+def _hidden(block: BlockSpec) -> int:
+    """Channels inside the block."""
+    if block.kind in ("mbconv", "mbconv_full"):
+        return block.expand * block.c_in
+    return block.c_out // block.expand if block.kind == "bottleneck" else block.c_out
+
+
+def _related(old: BlockSpec, new: BlockSpec) -> bool:
+    return old.kind == new.kind or (old.kind, new.kind) in _RELATED
+
+
+def _keeps(old: BlockSpec, new: BlockSpec, place: str) -> bool:
+    """Whether an old block's function can be computed by the new one on the old channels."""
+    if old.kind != new.kind and (old.kind, new.kind) != ("sep_preact", "conv_preact"):
+        return False
+    if (old.act, old.stride, old.size_in) != (new.act, new.stride, new.size_in):
+        return False
+    grown = ("c_in", "c_out", "kernel")
+    if any(getattr(new, name) < getattr(old, name) for name in grown) or _hidden(new) < _hidden(old):
+        return False
+    fixed = {"stem": "c_in", "head": "c_out"}.get(place, "stride")
+    if getattr(old, fixed) != getattr(new, fixed):
+        return False
+    if old.kind == "mbconv" and (old.expand == 1) != (new.expand == 1):
+        return False  # an activation comes between the input and the depthwise convolution
+    if old.kind in ("mbconv", "mbconv_full"):
+        return old.joins_identity == new.joins_identity and (old.se == 0 or _squeeze(new) >= _squeeze(old))
+    return old.kind not in ("basic", "bottleneck") or old.joins_identity or not new.joins_identity
+
+
+def _squeeze(block: BlockSpec) -> int:
+    return max(1, int(block.se * _hidden(block))) if block.se else 0
+
+
+def _can_be_identity(before: BlockSpec, block: BlockSpec, after: BlockSpec) -> bool:
+    """Whether a block inserted between two others can pass its input on unchanged."""
+    if not block.joins_identity:
+        return False
+    if block.kind in ("mbconv", "mbconv_full"):
+        return True
+    if block.kind in _PREACT:
+        # The activation is applied again by the next block, or there is none.
+        followed = after.kind in _PREACT and after.act == block.act
+        return block.act == "none" or (block.act in _IDEMPOTENT and followed)
+    # The activation at the end finds a value that went through it already.
+    activated = before.kind in ("conv", "basic", "bottleneck") and before.act == block.act
+    return block.act == "none" or (block.act in _IDEMPOTENT and activated)
+
+
+# -- how it is done --------------------------------------------------------------------------
+
+
+def _start_as_identity(state: State, place: str, block: BlockSpec, spec: NetworkSpec) -> None:
+    if not block.joins_identity:
+        return
+    ops = recipe(block, spec.convention)
+    if ops.residual_end is not None:
+        for part in ("weight", "bias"):
+            state[f"{place}.{ops.residual_end}_norm.{part}"][:] = 0.0
+    else:
+        for op in ops.ops:
+            if isinstance(op, Conv):
+                _unit(state, f"{place}.{op.name}", op)
+
+
+def _unit(state: State, name: str, op: Conv) -> None:
+    """Make a convolution pass its input on, as far as it has channels; new outputs stay fresh."""
+    weight = state[f"{name}.weight"]
+    centre = op.kernel // 2
+    channels = min(op.c_in, op.channels)
+    weight[:channels] = 0.0
+    for c in range(channels):
+        weight[c, 0 if op.depthwise else c, centre, centre] = 1.0
+    if op.norm:
+        # Running mean 0 and variance 1 are the initial ones; the scale undoes epsilon.
+        state[f"{name}_norm.weight"][:channels] = np.sqrt(1.0 + NORM_EPS)
+        state[f"{name}_norm.bias"][:channels] = 0.0
+
+
+def _carry_over(
+    state: State,
+    old: Mapping[str, Floats],
+    place: str,
+    origin: str,
+    block: BlockSpec,
+    block_from: BlockSpec,
+    spec: NetworkSpec,
+) -> None:
+    ops_from: dict[str, Op] = {op.name: op for op in recipe(block_from, spec.convention).ops}
+    for op in recipe(block, spec.convention).ops:
+        if not isinstance(op, Conv | Linear):
+            continue
+        name = f"{place}.{op.name}"
+        if op.name in ops_from:
+            for key in state:
+                if key.rpartition(".")[0] in (name, f"{name}_norm"):
+                    source = origin + key[len(place) :]
+                    state[key] = _overlap(state[key], old[source])
+        elif isinstance(op, Conv) and op.name in ("shortcut", "expand"):
+            _unit(state, name, op)
+        elif op.name == "se_expand":
+            state[f"{name}.weight"][:] = 0.0
+    if (block_from.kind, block.kind) == ("sep_preact", "conv_preact"):
+        # A depthwise and a 1x1 convolution in a row are one full convolution.
+        merged = old[f"{origin}.conv.weight"] * old[f"{origin}.depth.weight"][None, :, 0]
+        state[f"{place}.conv.weight"] = _overlap(state[f"{place}.conv.weight"], merged)
+    if block.se and not block_from.se and f"{origin}.project.weight" in old:
+        state[f"{place}.project.weight"] *= 2.0
+
+
+def _overlap(fresh: Floats, old: Floats) -> Floats:
+    """`old` in the corner of an array shaped like `fresh`; see the module's rules.
+
+    Axes are (out), (out, in) or (out, in, height, width); old outputs read new inputs with weight
+    zero, kernels keep their centre, new outputs are `fresh`.
+    """
+    made: Floats = fresh.copy()
+    rows = min(len(fresh), len(old))
+    made[:rows] = 0.0
+    to, of = [slice(rows)], [slice(rows)]
+    if old.ndim > 1:
+        columns = min(fresh.shape[1], old.shape[1])
+        to.append(slice(columns))
+        of.append(slice(columns))
+    for have, want in zip(old.shape[2:], fresh.shape[2:]):
+        rim = (want - have) // 2
+        to.append(slice(max(rim, 0), max(rim, 0) + min(have, want)))
+        of.append(slice(max(-rim, 0), max(-rim, 0) + min(have, want)))
+    made[tuple(to)] = old[tuple(of)]
+    return made
