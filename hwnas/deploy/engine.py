@@ -1,0 +1,142 @@
+"""Write a network and its weights as an engine, and load an engine after checking it.
+
+What other tools' users met: an engine from another GPU or runtime version that fails to load with
+the runtime's own cryptic words. `load` compares file and machine with the manifest first, and says
+in words what differs before the runtime sees the file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hwnas.deploy.manifest import (
+    FORMATS,
+    EngineManifest,
+    Format,
+    Weights,
+    check_file,
+    describe,
+    read_manifest,
+    write_manifest,
+)
+from hwnas.errors import BackendUnavailable, InputError
+from hwnas.protocols import Backend, Engine
+from hwnas.records import Setting
+from hwnas.spec import NetworkSpec
+from hwnas.store import atomic_path, write_bytes
+
+
+def engine_name(suffix: str, precision: str) -> str:
+    """``engine.onnx``, or ``engine-int8.onnx`` where the precision is not fp32."""
+    return f"engine{'' if precision == 'fp32' else f'-{precision}'}{suffix}"
+
+
+def export(
+    spec: NetworkSpec,
+    weights: Weights,
+    backend: Backend,
+    setting: Setting,
+    folder: Path,
+    *,
+    table_id: str = "",
+    file_format: str | None = None,
+    **about: Any,
+) -> EngineManifest:
+    """Build a network with its weights and write engine and manifest into a folder.
+
+    The manifest holds no proof yet: `deploy.verify.verify` gives it, and the caller writes the
+    completed manifest over this one.
+
+    Args:
+        spec: the network.
+        weights: its state by name, as `nets.build.weights` gives it.
+        backend: builds the engine; for ``onnx`` it only has to be able to.
+        setting: device, precision, batch, threads.
+        folder: takes ``engine.<suffix>`` and ``engine.<suffix>.manifest.json``.
+        table_id: of the latency table that the search used.
+        file_format: key of `FORMATS`; default the backend's own format.
+        about: further fields of `EngineManifest` (classes, mean, std, budget, predicted, run, accuracy).
+
+    Raises:
+        InputError: unknown format, or one that is not the backend's.
+        BackendUnavailable: the precision or the runtime is not to be had here.
+        BuildError: the runtime refused the network; with its own words.
+    """
+    from hwnas.nets import onnx as onnx_writer
+
+    chosen = _format(file_format or backend.name, backend)
+    model = onnx_writer.network(spec, weights, batch=setting.batch)
+    engine = backend.build(model, setting)
+    try:
+        suffix = ".onnx" if chosen.backend is None else backend.suffix
+        path = folder / engine_name(suffix, setting.precision)
+        if chosen.backend is None:
+            write_bytes(path, model)
+        else:
+            with atomic_path(path) as temporary:
+                engine.save(temporary)
+        built = engine.setting
+    finally:
+        engine.close()
+    manifest = describe(path, chosen.name, spec, weights, built, onnx=model, table_id=table_id, **about)
+    write_manifest(folder, manifest)
+    return manifest
+
+
+def _format(name: str, backend: Backend) -> Format:
+    if name not in FORMATS:
+        raise InputError(f"unknown engine format {name!r} (known: {', '.join(FORMATS)})")
+    chosen = FORMATS[name]
+    if chosen.backend not in (None, backend.name):
+        raise InputError(f"format {name!r} is written by {chosen.backend}, not by {backend.name}")
+    return chosen
+
+
+def mismatches(built: Setting, present: Setting, fields: Sequence[str]) -> list[str]:
+    """In words, why an engine that was built under one setting does not serve under another."""
+    names = {"backend_version": f"{built.backend} version", "device_arch": "processor"}
+    return [
+        f"it was built for {names.get(field, field)} {getattr(built, field)!r}, here is "
+        f"{getattr(present, field)!r}"
+        for field in ("backend", *fields)
+        if getattr(built, field) != getattr(present, field)
+    ]
+
+
+def load(path: Path, backend: Backend | None = None, *, threads: int | None = None) -> Engine:
+    """Load an engine after checking its file and this machine against the manifest.
+
+    Args:
+        path: the engine file; its manifest lies beside it.
+        backend: default the one that it was built by.
+        threads: default as it was measured.
+
+    Raises:
+        InputError: there is no engine or no manifest at `path`.
+        DataFormatError: the engine is not the file that was verified; the manifest is damaged.
+        BackendUnavailable: its runtime is not here, or is another version or processor, said in words.
+    """
+    manifest = read_manifest(path)
+    check_file(path, manifest)
+    if backend is None:
+        from hwnas import backends
+
+        backend = backends.get(manifest.setting.backend)
+    built = manifest.setting
+    present = backend.setting(built.device, built.precision, built.batch, threads or built.threads)
+    wrong = mismatches(built, present, FORMATS[manifest.format].bound_to)
+    if wrong:
+        raise BackendUnavailable(
+            f"{path} cannot be used here: {'; '.join(wrong)}; run "
+            f"`hwnas export --format {manifest.format}` on this machine"
+        )
+    return open_checked(path, manifest, backend, present)
+
+
+def open_checked(path: Path, manifest: EngineManifest, backend: Backend, setting: Setting) -> Engine:
+    """Hand a checked file to its runtime."""
+    if FORMATS[manifest.format].backend is None:
+        return backend.build(path.read_bytes(), setting)
+    return backend.load(path, setting)

@@ -1,0 +1,262 @@
+"""The manifest beside an engine: what it computes, what it was built for, how fast it was, the proof.
+
+An engine without one cannot be told from another a month later. `<engine>.manifest.json` holds the
+whole network, the conditions, the hashes, the parity and the latency that were measured.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field, model_validator
+
+import hwnas
+from hwnas.errors import DataFormatError, InputError
+from hwnas.records import (
+    Budget,
+    Check,
+    Estimate,
+    Measurement,
+    Promise,
+    Record,
+    Setting,
+    now_utc,
+    to_json,
+)
+from hwnas.spec import NetworkSpec
+from hwnas.store import parse, read_json, write_json
+
+ENGINE_SCHEMA = "hwnas.engine/1"
+Weights = Mapping[str, NDArray[np.float32]]
+
+
+@dataclass(frozen=True)
+class Format:
+    """One kind of file that `export` writes.
+
+    Attributes:
+        name: as given to ``--format``.
+        backend: the runtime whose own file it is; None where any runtime may run it.
+        bound_to: fields of `Setting` that must be the same where the file is used. A plan of
+            TensorRT and an optimised graph of ONNX Runtime hold for one version on one processor;
+            plain ONNX is bound to nothing.
+    """
+
+    name: str
+    backend: str | None
+    bound_to: tuple[str, ...]
+    text: str
+
+
+FORMATS = {
+    f.name: f
+    for f in (
+        Format("onnx", None, (), "plain ONNX, for any runtime"),
+        Format("ort", "ort", ("backend_version", "device_arch"), "ONNX Runtime's optimised graph"),
+        Format("openvino", "openvino", ("backend_version", "device_arch"), "OpenVINO's own model"),
+        Format("trt", "trt", ("backend_version", "device_arch"), "a TensorRT plan"),
+        Format("pt2", "pt2", (), "torch.export's ExportedProgram"),
+    )
+}
+
+
+class Parity(Record):
+    """How far an engine's scores are from those of the torch module with the same weights, in fp32.
+
+    `max_abs_err` is in units of the scores (raw logits), `scale` the largest absolute score of the
+    reference, `cosine_min` the smallest cosine between the two score vectors of one image,
+    `top1_agreement` the share of images for which both name the same class. `data` says which
+    images.
+    """
+
+    images: int = Field(gt=0)
+    data: str
+    max_abs_err: float = Field(ge=0)
+    scale: float = Field(ge=0)
+    cosine_min: float
+    top1_agreement: float = Field(ge=0, le=1)
+    top1_reference: float | None = None
+    top1_engine: float | None = None
+
+
+class EngineManifest(Record):
+    """What stands beside an engine file.
+
+    Attributes:
+        engine: the file's name, in the manifest's own folder.
+        format: key of `FORMATS`.
+        setting: what it was built for and measured under.
+        engine_sha256, onnx_sha256, weights_sha256: of the engine file, of the ONNX model that it
+            was built from, of the weights (`weights_digest`).
+        network, network_key: what it computes.
+        classes, mean, std: names of the classes and the normalisation of images in [0, 1], by
+            channel, where the training data gave them.
+        table_id: the latency table that the search used.
+        accuracy: fraction of images right, by split, of the network that was exported.
+        run: name of the run that it came from.
+    """
+
+    engine: str
+    format: str
+    setting: Setting
+    engine_sha256: str
+    engine_bytes: int
+    onnx_sha256: str | None = None
+    weights_sha256: str
+    network_key: str
+    network: NetworkSpec
+    classes: tuple[str, ...] = ()
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+    table_id: str = ""
+    run: str = ""
+    budget: Budget | None = None
+    predicted: Estimate | None = None
+    measured: Measurement | None = None
+    promise: Promise | None = None
+    parity: Parity | None = None
+    accuracy: dict[str, float] = Field(default_factory=dict)
+    checks: tuple[Check, ...] = ()
+    hwnas: str = hwnas.__version__
+    created: str = Field(default_factory=now_utc)
+
+    @model_validator(mode="after")
+    def _check(self) -> EngineManifest:
+        if self.format not in FORMATS:
+            raise ValueError(f"unknown engine format {self.format!r} (known: {', '.join(FORMATS)})")
+        if self.network.key != self.network_key:
+            raise ValueError(
+                f"network_key is {self.network_key}, but the network in the manifest has the key "
+                f"{self.network.key}: the manifest was edited"
+            )
+        for name in ("mean", "std"):
+            given = len(getattr(self, name))
+            if given not in (0, self.network.stem.c_in):
+                raise ValueError(f"{name} has {given} values for {self.network.stem.c_in} channels")
+        if self.classes and len(self.classes) != self.network.classes:
+            raise ValueError(f"{len(self.classes)} class names for {self.network.classes} classes")
+        return self
+
+    @property
+    def passed(self) -> bool:
+        """Whether it was verified and every check passed."""
+        return bool(self.checks) and all(check.passed for check in self.checks)
+
+
+def manifest_path(engine: Path) -> Path:
+    """Where the manifest of an engine file lies."""
+    return engine.with_name(f"{engine.name}.manifest.json")
+
+
+def write_manifest(folder: Path, manifest: EngineManifest) -> Path:
+    """Write a manifest beside its engine, atomically; gives its path."""
+    path = manifest_path(folder / manifest.engine)
+    write_json(path, {"schema": ENGINE_SCHEMA, **to_json(manifest)})
+    return path
+
+
+def read_manifest(engine: Path) -> EngineManifest:
+    """The manifest of an engine file (or the manifest itself, if its path is given).
+
+    Raises:
+        InputError: the engine has no manifest.
+        DataFormatError: the manifest is damaged, of another schema, or of another engine.
+    """
+    path = engine if engine.name.endswith(".manifest.json") else manifest_path(engine)
+    if not path.is_file():
+        raise InputError(
+            f"{engine} has no manifest ({path.name} beside it), so nothing says what it computes or what it "
+            f"was built for; export it again with `hwnas export`"
+        )
+    body = read_json(path, "engine manifest", ENGINE_SCHEMA)
+    del body["schema"]
+    manifest = parse(EngineManifest, body, f"engine manifest {path}")
+    if path != manifest_path(path.parent / manifest.engine):
+        raise DataFormatError(
+            f"engine manifest {path} belongs to {manifest.engine!r}; rename both files or neither"
+        )
+    return manifest
+
+
+def sha256(data: bytes) -> str:
+    """Hexadecimal SHA-256."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def file_sha256(path: Path) -> str:
+    """Hexadecimal SHA-256 of a file, read in pieces."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while piece := file.read(1 << 20):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+def weights_digest(weights: Weights) -> str:
+    """SHA-256 over names, shapes and values: the same for the same weights in any file."""
+    digest = hashlib.sha256()
+    for name in sorted(weights):
+        array = np.ascontiguousarray(weights[name], dtype="<f4")
+        digest.update(f"{name}:{array.shape}:".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()
+
+
+def describe(
+    path: Path,
+    file_format: str,
+    spec: NetworkSpec,
+    weights: Weights,
+    setting: Setting,
+    *,
+    onnx: bytes | None,
+    **about: Any,
+) -> EngineManifest:
+    """The manifest of an engine file that was just written."""
+    return EngineManifest(
+        engine=path.name,
+        format=file_format,
+        setting=setting,
+        engine_sha256=file_sha256(path),
+        engine_bytes=path.stat().st_size,
+        onnx_sha256=None if onnx is None else sha256(onnx),
+        weights_sha256=weights_digest(weights),
+        network_key=spec.key,
+        network=spec,
+        **about,
+    )
+
+
+def check_file(path: Path, manifest: EngineManifest) -> None:
+    """DataFormatError unless the file is, byte for byte, the one that the manifest describes."""
+    if not path.is_file():
+        raise InputError(f"engine {path} does not exist")
+    found = file_sha256(path)
+    if found != manifest.engine_sha256:
+        raise DataFormatError(
+            f"{path} is not the engine that its manifest describes: its SHA-256 is {found[:12]}..., the "
+            f"manifest says {manifest.engine_sha256[:12]}... ({path.stat().st_size} bytes, "
+            f"{manifest.engine_bytes} expected); it was changed or cut short, export it again"
+        )
+
+
+def find_engine(path: Path) -> Path:
+    """The engine at a path: the file itself, or the one engine of a folder.
+
+    Raises:
+        InputError: nothing there, or several engines to choose from.
+    """
+    if not path.is_dir():
+        return path
+    found = sorted(p.with_name(p.name.removesuffix(".manifest.json")) for p in path.glob("*.manifest.json"))
+    if len(found) == 1:
+        return found[0]
+    if not found:
+        raise InputError(f"{path} holds no engine; `hwnas export` makes one")
+    raise InputError(f"{path} holds {len(found)} engines; name one: {', '.join(p.name for p in found)}")

@@ -1,0 +1,126 @@
+"""Run an exported engine in a program: the five lines that a user deploys with.
+
+::
+
+    import hwnas
+
+    with hwnas.Session("runs/latest") as session:
+        for name, probability in session.top(image, 3)[0]:
+            print(f"{name}: {probability:.1%}")
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hwnas.deploy import engine as engines
+from hwnas.deploy.manifest import EngineManifest, find_engine, read_manifest
+from hwnas.errors import InputError, VerificationFailed
+from hwnas.protocols import Backend, Engine, Floats
+
+
+class Session:
+    """An engine with its manifest, ready to classify images.
+
+    Attributes:
+        manifest: what the engine is, how it was verified and how fast it was.
+        classes: names of the classes; "0", "1", ... where the training data gave none.
+    """
+
+    def __init__(
+        self, path: str | Path, *, backend: Backend | None = None, threads: int | None = None
+    ) -> None:
+        """Load an engine.
+
+        Args:
+            path: engine file, or a folder that holds one (a run).
+            backend: default the one that the engine was exported for.
+            threads: default as it was measured.
+
+        Raises:
+            InputError: no engine there, or several.
+            DataFormatError: engine or manifest was changed.
+            BackendUnavailable: the runtime is not here, or not the one it was built for.
+            VerificationFailed: its scores were found to differ from the network's.
+        """
+        file = find_engine(Path(path))
+        self.manifest: EngineManifest = read_manifest(file)
+        wrong = [c.detail for c in self.manifest.checks if c.name == "parity" and not c.passed]
+        if wrong:
+            raise VerificationFailed(f"{file} failed its parity check ({wrong[0]}); export it again")
+        self._engine: Engine = engines.load(file, backend, threads=threads)
+        spec = self.manifest.network
+        self.classes = self.manifest.classes or tuple(str(i) for i in range(spec.classes))
+        self._shape = spec.input_shape
+        channels = spec.stem.c_in
+        self._mean = np.array(self.manifest.mean or (0.0,) * channels, np.float32).reshape(1, channels, 1, 1)
+        self._std = np.array(self.manifest.std or (1.0,) * channels, np.float32).reshape(1, channels, 1, 1)
+
+    def scores(self, images: NDArray[Any]) -> Floats:
+        """Raw scores (logits), (n, classes) float32.
+
+        Args:
+            images: uint8 (n, H, W, C) or (H, W, C), as image libraries give them: scaled to
+                [0, 1] and normalised as in training; or float (n, C, H, W), taken as normalised.
+
+        Raises:
+            InputError: another type or shape.
+        """
+        ready = self._ready(np.asarray(images))
+        batch = self.manifest.setting.batch
+        # An engine has one batch size; the last batch is filled up and the filling thrown away.
+        missing = -len(ready) % batch
+        padded = np.concatenate([ready, np.zeros((missing, *self._shape), np.float32)]) if missing else ready
+        parts = [self._engine.run(padded[at : at + batch]) for at in range(0, len(padded), batch)]
+        return np.concatenate(parts)[: len(ready)].astype(np.float32)
+
+    def __call__(self, images: NDArray[Any]) -> Floats:
+        """Class probabilities (n, classes) of images as in `scores`; each row sums to 1."""
+        scores = self.scores(images).astype(np.float64)
+        powers = np.exp(scores - scores.max(axis=1, keepdims=True))
+        shares: Floats = (powers / powers.sum(axis=1, keepdims=True)).astype(np.float32)
+        return shares
+
+    def top(self, images: NDArray[Any], k: int = 1) -> list[list[tuple[str, float]]]:
+        """The k likeliest classes of each image with their probabilities, likeliest first."""
+        if not 1 <= k <= len(self.classes):
+            raise InputError(f"k must be 1 to {len(self.classes)}, the number of classes; got {k}")
+        rows = self(images)
+        order = np.argsort(-rows, axis=1, kind="stable")[:, :k]
+        return [[(self.classes[i], float(row[i])) for i in best] for row, best in zip(rows, order)]
+
+    def _ready(self, images: NDArray[Any]) -> Floats:
+        channels, height, width = self._shape
+        is_bytes = images.dtype == np.uint8
+        stack = images[None] if is_bytes and images.ndim == 3 else images
+        expected = (height, width, channels) if is_bytes else self._shape
+        known = is_bytes or np.issubdtype(images.dtype, np.floating)
+        if not (known and stack.ndim == 4 and stack.shape[1:] == expected and len(stack)):
+            raise InputError(
+                f"images are {images.dtype} {images.shape}; expected uint8 (n, {height}, {width}, {channels}), "
+                f"or float (n, {channels}, {height}, {width}), already normalised"
+            )
+        if not is_bytes:
+            return np.ascontiguousarray(stack, np.float32)
+        scaled = stack.transpose(0, 3, 1, 2).astype(np.float32) / np.float32(255)
+        return np.ascontiguousarray((scaled - self._mean) / self._std, np.float32)
+
+    def close(self) -> None:
+        """Free what the runtime holds."""
+        self._engine.close()
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()

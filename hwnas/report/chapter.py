@@ -1,0 +1,219 @@
+"""One run as a chapter of the page: the sentence that says it, the proof, the pictures, the tables."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from hwnas.deploy.manifest import EngineManifest
+from hwnas.records import Budget, SearchResult, Trial
+from hwnas.report import plots, sections, words
+from hwnas.report.collect import RunData
+from hwnas.report.page import Card, Chapter, Section
+from hwnas.report.table_section import table_sections
+from hwnas.units import format_count, format_ms, format_seconds
+
+
+def chapter(run: RunData, tag: str = "") -> Chapter:
+    """The chapter of a run; `tag` keeps picture names apart on a page with several runs."""
+    budget = known_budget(run)
+    best = run.best or provisional(run, budget)
+    found = [
+        sections.accuracy(run, budget, best),
+        sections.growth(run, budget, best),
+        sections.stages(run, budget, best),
+        sections.prediction(run, best),
+        sections.promise(run),
+        sections.importance(run, best),
+        *(sections.engine(engine) for engine in run.engines),
+        *table_sections(run),
+        sections.training(run),
+        sections.every_network(run, budget),
+        sections.settings(run),
+    ]
+    present = _filled([_named(section, tag) for section in found if section is not None])
+    headline, good = headline_of(run, budget, best)
+    return Chapter(
+        name=run.name,
+        headline=headline,
+        story=story(run, budget),
+        good=good,
+        cards=cards(run, budget, best),
+        sections=present,
+        missing=run.missing,
+        commands=next_commands(run),
+        used=_used(run, budget),
+    )
+
+
+def _named(section: Section, tag: str) -> Section:
+    """The section with its picture names made unique on the page."""
+    return replace(section, pictures=[replace(p, name=f"{p.name}{tag}") for p in section.pictures])
+
+
+def _filled(found: list[Section]) -> list[Section]:
+    """Half-wide sections stand in pairs; one without a partner takes the whole width."""
+    laid, partner = list(found), False
+    for at, section in enumerate(found):
+        partner = section.half and not partner
+        alone = at + 1 == len(found) or not found[at + 1].half
+        if partner and alone:
+            laid[at] = replace(section, half=False)
+            partner = False
+    return laid
+
+
+def known_budget(run: RunData) -> Budget | None:
+    """The budget: the result's, an engine's, or what the command asked for."""
+    if run.result is not None:
+        return run.result.budget
+    for engine in run.engines:
+        if engine.budget is not None:
+            return engine.budget
+    return run.asked_budget()
+
+
+def provisional(run: RunData, budget: Budget | None) -> Trial | None:
+    """The best trained network so far that fits, for a run without a result."""
+    fitting = [t for t in plots.trained(run.trials) if budget is None or budget.fits(t.estimate)]
+    return max(fitting, key=lambda t: t.evaluation.accuracy if t.evaluation else 0.0, default=None)
+
+
+def headline_of(run: RunData, budget: Budget | None, best: Trial | None) -> tuple[str, bool | None]:
+    """The headline, and whether it is good news (None: neither)."""
+    result = run.result
+    if result is not None and result.budget.latency_ms is not None:
+        split, accuracy = run.accuracy()
+        top1 = f"{words.percent(accuracy)} top-1" if accuracy is not None else "accuracy unknown"
+        verdict = result.promise
+        text = f"{words.latency(result.measured, result.budget)}, {top1}, {words.promise(verdict)}"
+        return text, verdict.verdict == "kept"
+    if best is not None and best.evaluation is not None:
+        text = f"Unfinished: {words.percent(best.evaluation.accuracy)} top-1 so far"
+        if budget is not None and budget.latency_ms is not None:
+            text += f", {words.pair_ms(best.estimate.latency_ms, budget.latency_ms)} predicted"
+        return text, None
+    for engine in run.engines:
+        return _engine_headline(engine)
+    split, accuracy = run.accuracy()
+    if accuracy is not None:
+        return f"{words.percent(accuracy)} top-1 on the {split} images", None
+    return f"{run.verb} {run.name}: nothing to show yet", None
+
+
+def _engine_headline(engine: EngineManifest) -> tuple[str, bool | None]:
+    if engine.measured is None:
+        return f"{engine.engine}: exported, not yet verified", None
+    text = format_ms(engine.measured.median_ms)
+    if engine.budget is not None and engine.budget.latency_ms is not None:
+        text = words.latency(engine.measured, engine.budget)
+    return f"{engine.engine}: {text}, {'verified' if engine.passed else 'verification failed'}", engine.passed
+
+
+def story(run: RunData, budget: Budget | None) -> str:
+    """What was asked and what was done, in two or three sentences."""
+    result, parts = run.result, []
+    setting = run.setting()
+    if budget is not None and budget.latency_ms is not None:
+        stat = words.statistic(budget.percentile)
+        parts.append(
+            f"hwnas was asked for the most accurate network whose {stat} latency is at most "
+            f"{format_ms(budget.latency_ms)}{f' on {setting.describe()}' if setting else ''}."
+        )
+    if run.trials:
+        trained = sum(t.evaluation is not None for t in run.trials)
+        refused = sum(t.state == "over_budget" for t in run.trials)
+        space = run.trials[0].spec.space or "its space"
+        parts.append(
+            f"It looked at {len(run.trials)} networks of {space} and trained {trained}"
+            + (f"; {refused} were refused untrained because they were over the budget." if refused else ".")
+        )
+    if result is not None:
+        parts.append(_proof(result))
+        split, accuracy = run.accuracy()
+        if accuracy is not None:
+            once = ", which nothing was chosen by and which were read once" if split == "test" else ""
+            parts.append(f"The accuracy is that on the {split} images{once}.")
+        if result.stopped:
+            parts.append(f"The search ended because of this: {result.stopped}.")
+    return " ".join(parts)
+
+
+def _proof(result: SearchResult) -> str:
+    verdict = result.promise
+    chance = 1 - verdict.confidence
+    return (
+        f"The winner was loaded and timed anew in {len(verdict.session_ms)} independent sessions; a network "
+        f"that is really over the budget would pass this test with a probability of {100 * chance:.2g} %."
+    )
+
+
+def cards(run: RunData, budget: Budget | None, best: Trial | None) -> list[Card]:
+    """The large figures under the headline."""
+    found = []
+    result = run.result
+    if result is not None:
+        at = result.budget.percentile
+        m = result.measured
+        found.append(
+            Card("Measured latency", format_ms(m.at(at)), f"{words.statistic(at)}; p95 {format_ms(m.p95_ms)}")
+        )
+    if best is not None:
+        e = best.estimate
+        found.append(
+            Card(
+                "Predicted latency",
+                format_ms(e.latency_ms),
+                f"{e.coverage:.0%} within {format_ms(e.low_ms)} to {format_ms(e.high_ms)}",
+            )
+        )
+        found += _accuracy_card(run, best)
+        found.append(
+            Card(
+                "Network",
+                words.depths(best.spec),
+                f"blocks per stage; {format_count(e.macs, 'MAC')}, {format_count(e.params, 'param')}",
+            )
+        )
+    if run.trials:
+        images = sum(t.evaluation.images for t in run.trials if t.evaluation)
+        seconds = run.seconds()
+        note = f"{images:,} training images"
+        found.append(
+            Card("Search", format_seconds(seconds) if seconds else f"{len(run.trials)} trials", note)
+        )
+    return found
+
+
+def _accuracy_card(run: RunData, best: Trial) -> list[Card]:
+    if best.evaluation is None:
+        return []
+    split, accuracy = run.accuracy()
+    validation = f"{words.percent(best.evaluation.accuracy)} ± {100 * best.evaluation.accuracy_se:.1f}"
+    if split == "test" and accuracy is not None:
+        return [Card("Test accuracy", words.percent(accuracy), f"validation {validation}")]
+    error = f"± {100 * best.evaluation.accuracy_se:.1f}, standard error"
+    return [Card("Validation accuracy", words.percent(best.evaluation.accuracy), error)]
+
+
+def _used(run: RunData, budget: Budget | None) -> float | None:
+    if run.result is None or budget is None or budget.latency_ms is None:
+        return None
+    return run.result.measured.at(budget.percentile) / budget.latency_ms
+
+
+def next_commands(run: RunData) -> list[str]:
+    """The commands to type next, with what each does."""
+    where = str(run.path)
+    if run.verb == "search" and run.result is None:
+        argv = run.manifest.get("argv")
+        again = " ".join(map(str, argv)) if isinstance(argv, list) and argv else "search ..."
+        out = "" if "--out" in again else f" --out {where}"
+        return [f"hwnas {again}{out}   # goes on where it stopped"]
+    if run.engines:
+        return [f"hwnas verify {run.path / run.engines[0].engine}   # the same checks again, on any machine"]
+    if run.result is not None or run.network is not None:
+        return [
+            f"hwnas export {where} --format onnx   # an engine file, proven right and fast enough",
+            f"hwnas train {where} --epochs 100   # train the chosen network for longer",
+        ]
+    return ["hwnas search --latency-budget 18ms --data folder:IMAGES   # find a network"]

@@ -1,0 +1,208 @@
+"""What a report can be drawn from, read from a run folder; what is missing is said, never guessed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from hwnas.deploy.manifest import EngineManifest, read_manifest
+from hwnas.errors import HwnasError, InputError
+from hwnas.records import Budget, Measurement, Promise, SearchResult, Setting, Trial, parse_latency
+from hwnas.spec import NetworkSpec
+from hwnas.store import parse, read_json, read_network
+
+SEARCH_SCHEMA = "hwnas.search/1"
+T = TypeVar("T")
+
+
+@dataclass
+class RunData:
+    """Everything that was found in one run folder.
+
+    Attributes:
+        trials: every network that was looked at, from the result or, without one, from the events.
+        result: None while a search has not ended (or was killed).
+        budget_ms: the (largest) latency budget; None where none is known.
+        engines: manifests of exported engines.
+        extra: further fields of result.json, such as test accuracy.
+        missing: in words, what is not there and what that means.
+    """
+
+    path: Path
+    verb: str = "run"
+    manifest: dict[str, Any] = field(default_factory=dict)
+    events: list[dict[str, Any]] = field(default_factory=list)
+    trials: tuple[Trial, ...] = ()
+    result: SearchResult | None = None
+    extra: dict[str, Any] = field(default_factory=dict)
+    network: NetworkSpec | None = None
+    engines: list[EngineManifest] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        """Name of the folder."""
+        return self.path.resolve().name
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The settings that the run was started with."""
+        found = self.manifest.get("config", {})
+        return found if isinstance(found, dict) else {}
+
+    @property
+    def best(self) -> Trial | None:
+        """The winner of a finished search."""
+        if self.result is None:
+            return None
+        return next((t for t in self.trials if t.index == self.result.best), None)
+
+    def setting(self) -> Setting | None:
+        """The conditions of the latencies."""
+        if self.result is not None:
+            return self.result.setting
+        return self.engines[0].setting if self.engines else None
+
+    def asked_budget(self) -> Budget | None:
+        """The (largest) budget that the command asked for, where its configuration shows one."""
+        asked = self.config.get("latency_budget")
+        texts = asked if isinstance(asked, list) else str(asked or "").split(",")
+        found = []
+        for text in texts:
+            try:
+                latency_ms, percentile = parse_latency(str(text).strip())
+            except HwnasError:
+                continue  # a ratio such as 1.15x:resnet20, or nothing
+            found.append(Budget(latency_ms=latency_ms, percentile=percentile))
+        return max(found, key=lambda b: b.latency_ms or 0.0, default=None)
+
+    def accuracy(self) -> tuple[str, float | None]:
+        """Which split, and the top-1 fraction there: test where it was read, else validation."""
+        shown = self.extra.get("accuracy")
+        by_split = dict(shown) if isinstance(shown, dict) else {}
+        for engine in self.engines:
+            by_split = {**engine.accuracy, **by_split}
+        if self.best is not None and self.best.evaluation is not None:
+            by_split.setdefault("val", self.best.evaluation.accuracy)
+        for split, name in (("test", "test"), ("val", "validation")):
+            if isinstance(by_split.get(split), (int, float)):
+                return name, float(by_split[split])
+        return "validation", None
+
+    def seconds(self) -> float | None:
+        """Wall time of the run; of its trainings alone while it has no result."""
+        if self.result is not None:
+            return self.result.seconds.get("total")
+        return sum(t.evaluation.wall_s for t in self.trials if t.evaluation) or None
+
+    def of(self, kind: str) -> list[dict[str, Any]]:
+        """The events of a kind, in order."""
+        return [e for e in self.events if e.get("event") == kind]
+
+
+def collect(path: Path) -> RunData:
+    """Read a run folder, whatever state it is in.
+
+    Raises:
+        InputError: there is no such folder, or nothing in it that a report could show.
+    """
+    if not path.is_dir():
+        raise InputError(f"no run folder at {path}; `hwnas runs list` shows what there is")
+    run = RunData(path)
+    run.manifest = _try(run, "manifest.json", lambda p: read_json(p, "run manifest"), {})
+    run.verb = str(run.manifest.get("verb", "run"))
+    run.events = _events(run)
+    body: dict[str, Any] = {}
+    if (path / "result.json").exists():
+        body = _try(run, "result.json", lambda p: read_json(p, "result"), body)
+    _result(run, body)
+    if run.result is None:
+        run.trials = _trials(run)
+    if (path / "network.json").exists():
+        run.network = _try(run, "network.json", read_network, None)
+    for file in sorted(path.glob("*.manifest.json")):
+        run.engines += _try(run, file.name, lambda p: [read_manifest(p)], [])
+    if not (run.manifest or run.events or run.trials or run.engines or run.extra):
+        raise InputError(f"{path} holds nothing that a report could show: it is not a run folder of hwnas")
+    return run
+
+
+def _try(run: RunData, name: str, read: Callable[[Path], T], otherwise: T) -> T:
+    try:
+        return read(run.path / name)
+    except HwnasError as exc:
+        absent = not (run.path / name).exists()
+        run.missing.append(f"{name} is missing" if absent else f"{name} cannot be read: {exc}")
+        return otherwise
+
+
+def _events(run: RunData) -> list[dict[str, Any]]:
+    """The events that can be read: a report of a damaged log beats no report."""
+    file = run.path / "events.jsonl"
+    if not file.exists():
+        run.missing.append("events.jsonl is missing: nothing is known about how the run went")
+        return []
+    events, damaged = [], 0
+    for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            event = json.loads(line)
+        except json.JSONDecodeError:
+            damaged += 1
+            continue
+        events += [event] if isinstance(event, dict) else []
+    if damaged:
+        run.missing.append(f"{damaged} line(s) of events.jsonl are damaged and were left out")
+    return events
+
+
+def _result(run: RunData, body: dict[str, Any]) -> None:
+    """Take result.json apart: a search's result, and whatever a command added to it."""
+    if body.get("schema") == SEARCH_SCHEMA:
+        known = {k: v for k, v in body.items() if k in SearchResult.model_fields}
+        run.result = _try(run, "result.json", lambda p: parse(SearchResult, known, p), None)
+        run.trials = run.result.trials if run.result else ()
+        body = {k: v for k, v in body.items() if k not in known}
+    run.extra = {k: v for k, v in body.items() if k != "schema"}
+    if run.verb == "search" and run.result is None:
+        run.missing.append(
+            "the search has no result yet: it was interrupted or still runs; repeat the command with the "
+            "same --out to go on"
+        )
+
+
+def _trials(run: RunData) -> tuple[Trial, ...]:
+    """Trials from the events, with later measurements added."""
+    found: dict[int, Trial] = {}
+    for event in run.of("trial"):
+        try:
+            trial = parse(Trial, event.get("trial", {}), "events.jsonl")
+        except HwnasError as exc:
+            run.missing.append(str(exc))
+            continue
+        found[trial.index] = trial
+    for event in run.of("confirm"):
+        at, taken = event.get("index"), event.get("measured")
+        if isinstance(at, int) and at in found and isinstance(taken, dict):
+            try:
+                measured = parse(Measurement, taken, "events.jsonl")
+            except HwnasError as exc:
+                run.missing.append(str(exc))
+                continue
+            found[at] = found[at].model_copy(update={"measured": measured})
+    return tuple(found[i] for i in sorted(found))
+
+
+def promises(run: RunData) -> list[tuple[int, Promise]]:
+    """Every promise test of a run, in order, with the index of the trial that it was about."""
+    found = []
+    for event in run.of("confirm"):
+        try:
+            found.append((int(event["index"]), parse(Promise, event["promise"], "events.jsonl")))
+        except (HwnasError, KeyError, TypeError, ValueError):
+            continue
+    if not found and run.result is not None:
+        found.append((run.result.best, run.result.promise))
+    return found

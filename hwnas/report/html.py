@@ -1,0 +1,94 @@
+"""Page to HTML: one file that opens without network, and the same pictures as SVG or PNG."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+from functools import cache
+from pathlib import Path
+
+import hwnas
+from hwnas.errors import BackendUnavailable, InputError
+from hwnas.report.page import Page
+from hwnas.store import atomic_path
+
+HERE = Path(__file__).resolve().parent
+PICTURES = ("svg", "png")
+
+
+@cache
+def plotly_script() -> str:
+    """Plotly's JavaScript, from the installed package. Its Python side is not imported: half a second."""
+    found = importlib.util.find_spec("plotly")
+    if found is None or found.origin is None:
+        raise BackendUnavailable("the report's pictures need plotly: pip install plotly")
+    return (Path(found.origin).parent / "package_data" / "plotly.min.js").read_text(encoding="utf-8")
+
+
+def looks_numeric(text: str) -> bool:
+    """Whether a table cell is a figure with perhaps a unit, to be kept on one line."""
+    return re.fullmatch(r"[-+±]?[\d.,]+( ?[±%A-Za-zµ/]{1,7})?( ?± ?[\d.,]+)?", text) is not None
+
+
+def render(page: Page) -> str:
+    """The page as one HTML text.
+
+    Everything that comes from files is escaped: text by Jinja2, figures by writing every ``<`` of
+    their JSON as an escape, so that no text can end the script element that it stands in.
+    """
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    from markupsafe import Markup
+
+    environment = Environment(
+        loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    environment.filters["looks_numeric"] = looks_numeric
+    figures = json.dumps({p.name: p.figure for p in page.pictures}, allow_nan=False, separators=(",", ":"))
+    # Markup: our own style sheet and Plotly's script are no user's text.
+    return environment.get_template("page.html").render(
+        page=page,
+        version=hwnas.__version__,
+        css=Markup((HERE / "page.css").read_text(encoding="utf-8")),
+        plotly=Markup(plotly_script() if page.pictures else ""),
+        figures=Markup(figures.replace("<", "\\u003c")),
+    )
+
+
+def write(page: Page, path: Path) -> None:
+    """Write the page, atomically."""
+    text = render(page)
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_pictures(page: Page, folder: Path, kind: str) -> list[Path]:
+    """Every picture of the page as a file of its own.
+
+    Raises:
+        InputError: `kind` is neither svg nor png.
+        BackendUnavailable: kaleido, which draws them, is not installed or has no browser.
+    """
+    if kind not in PICTURES:
+        raise InputError(f"pictures can be written as {' or '.join(PICTURES)}, not {kind!r}")
+    if importlib.util.find_spec("kaleido") is None:
+        raise BackendUnavailable(
+            f"pictures as {kind.upper()} need kaleido and a Chrome or Chromium browser: pip install kaleido "
+            "(the HTML report needs neither)"
+        )
+    import plotly.graph_objects as go
+
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for picture in page.pictures:
+        path = folder / f"{picture.name}.{kind}"
+        drawn = go.Figure(picture.figure)
+        drawn.update_layout(paper_bgcolor="white", plot_bgcolor="white")
+        try:
+            data = drawn.to_image(format=kind, width=960, height=drawn.layout.height, scale=2)
+        except (RuntimeError, ValueError) as exc:
+            raise BackendUnavailable(f"kaleido could not draw {picture.name}: {exc}") from exc
+        with atomic_path(path) as temporary:
+            temporary.write_bytes(data)
+        paths.append(path)
+    return paths

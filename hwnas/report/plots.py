@@ -1,0 +1,260 @@
+"""Pictures of a search. Each function gives a Plotly figure as a dictionary, or None without data."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from hwnas.records import Budget, Trial
+from hwnas.report import words
+from hwnas.report.style import (
+    BLUE,
+    GREY,
+    INK,
+    ORANGE,
+    RED,
+    Figure,
+    axis,
+    budget_line,
+    colour,
+    figure,
+    marker,
+    safe,
+)
+from hwnas.units import format_count, format_ms
+
+
+def hover(trial: Trial) -> str:
+    """What a point says when it is pointed at."""
+    estimate = trial.estimate
+    lines = [
+        f"<b>{words.depths(trial.spec)}</b> (network {trial.index})",
+        f"predicted {format_ms(estimate.latency_ms)}, {estimate.coverage:.0%} within "
+        f"{format_ms(estimate.low_ms)} to {format_ms(estimate.high_ms)}",
+    ]
+    if trial.measured:
+        lines.append(f"measured {format_ms(trial.measured.median_ms)}")
+    if trial.evaluation:
+        done = trial.evaluation
+        lines.append(f"validation {words.percent(done.accuracy)} ± {100 * done.accuracy_se:.1f}")
+    lines.append(f"{format_count(estimate.macs, 'MAC')}, {format_count(estimate.params, 'param')}")
+    lines += [safe(trial.reason or trial.error)] if trial.reason or trial.error else []
+    return "<br>".join(lines)
+
+
+def points(trials: Sequence[Trial], budget: Budget | None, **more: object) -> dict[str, object]:
+    """Trained trials as points: latency in ms, validation accuracy in percent."""
+    at = budget.percentile if budget else "p50"
+    return {
+        "type": "scatter",
+        "mode": "markers",
+        "x": [words.shown_ms(t, at) for t in trials],
+        "y": [100 * t.evaluation.accuracy for t in trials if t.evaluation],
+        "text": [hover(t) for t in trials],
+        "hovertemplate": "%{text}<extra></extra>",
+        **more,
+    }
+
+
+def trained(trials: Sequence[Trial]) -> list[Trial]:
+    """The trials that were trained and may win."""
+    return [t for t in trials if t.evaluation is not None and t.role != "probe"]
+
+
+def front(trials: Sequence[Trial], budget: Budget | None) -> list[Trial]:
+    """The trained networks that no other beats in both accuracy and latency, fastest first."""
+    at = budget.percentile if budget else "p50"
+    best: list[Trial] = []
+    for trial in sorted(
+        trained(trials),
+        key=lambda t: (words.shown_ms(t, at), -(t.evaluation.accuracy if t.evaluation else 0.0)),
+    ):
+        assert trial.evaluation is not None
+        last = best[-1].evaluation if best else None
+        if last is None or trial.evaluation.accuracy > last.accuracy:
+            best.append(trial)
+    return best
+
+
+def accuracy_latency(
+    trials: Sequence[Trial], budget: Budget | None, best: Trial | None, *, height: int = 430
+) -> Figure | None:
+    """Accuracy against latency: every trained network, the front, the winner, the budget."""
+    done = trained(trials)
+    if not done:
+        return None
+    on_front = front(trials, budget)
+    probes = [t for t in trials if t.evaluation is not None and t.role == "probe"]
+    data = [
+        points(
+            done,
+            budget,
+            name="trained",
+            marker={"color": BLUE, "size": 8, "opacity": 0.75},
+            error_y={
+                "type": "data",
+                "array": [100 * t.evaluation.accuracy_se for t in done if t.evaluation],
+                "thickness": 1,
+                "width": 0,
+                "color": "rgba(58,134,200,0.45)",
+            },
+        ),
+        points(
+            on_front,
+            budget,
+            name="front: nothing is better and faster",
+            mode="lines",
+            line={"color": BLUE, "width": 2, "shape": "hv"},
+            hoverinfo="skip",
+        ),
+    ]
+    if probes:
+        symbol = {"color": GREY, "size": 7, "symbol": "x-thin-open", "line": {"width": 1.5}}
+        data.append(points(probes, budget, name="short trial growth", marker=symbol))
+    if best is not None and best.evaluation is not None:
+        star = {"color": ORANGE, "size": 18, "symbol": "star", "line": {"color": INK, "width": 1}}
+        data.append(points([best], budget, name=f"chosen: {words.depths(best.spec)}", marker=star))
+    layout: Figure = {
+        "xaxis": axis("latency, ms (measured where it was, else predicted)"),
+        "yaxis": axis("validation accuracy, %"),
+    }
+    refused = [t for t in trials if t.state == "over_budget"]
+    if refused:
+        data.append(_refused(refused, done))
+    add_budget(layout, budget)
+    return figure(data, height=height, **layout)
+
+
+def _refused(refused: Sequence[Trial], done: Sequence[Trial]) -> dict[str, object]:
+    """Networks that were never trained, as marks along the foot of the picture."""
+    accuracies = [100 * t.evaluation.accuracy for t in done if t.evaluation]
+    foot = min(accuracies) - 0.06 * max(max(accuracies) - min(accuracies), 1.0)
+    return {
+        "type": "scatter",
+        "mode": "markers",
+        "name": f"refused untrained: over the budget ({len(refused)})",
+        "x": [words.shown_ms(t) for t in refused],
+        "y": [foot] * len(refused),
+        "text": [hover(t) for t in refused],
+        "hovertemplate": "%{text}<extra></extra>",
+        "marker": {"color": RED, "size": 10, "symbol": "line-ns-open", "line": {"width": 1.5}},
+    }
+
+
+def add_budget(layout: Figure, budget: Budget | None, y: float = 0.02) -> None:
+    """Draw the latency budget into a layout, where there is one."""
+    if budget is None or budget.latency_ms is None:
+        return
+    line, text = budget_line(budget.latency_ms, f"budget {format_ms(budget.latency_ms)}", y)
+    layout["shapes"] = [line]
+    layout["annotations"] = [text]
+
+
+def path_to(trials: Sequence[Trial], best: Trial | None) -> list[Trial]:
+    """The winner's ancestors from the first on, one a network (further training of one is not a step)."""
+    by_index = {t.index: t for t in trials}
+    path: list[Trial] = []
+    at = best
+    while at is not None and all(at.index != seen.index for seen in path):
+        path.append(at)
+        at = None if at.parent is None else by_index.get(at.parent)
+    steps: list[Trial] = []
+    for trial in reversed(path):
+        if steps and steps[-1].spec.key == trial.spec.key:
+            steps[-1] = trial
+        else:
+            steps.append(trial)
+    return steps
+
+
+def growth(trials: Sequence[Trial], budget: Budget | None, best: Trial | None) -> Figure | None:
+    """How depth grew: accuracy above, blocks per stage below, both over the latency axis."""
+    path = path_to(trials, best)
+    if len(path) < 2:
+        return None
+    at = budget.percentile if budget else "p50"
+    x = [words.shown_ms(t, at) for t in path]
+    on_path = {t.index for t in path} | {t.spec.key for t in path}
+    aside = [t for t in trials if t.evaluation and not {t.index, t.spec.key} & on_path]
+    data = [
+        points(
+            path,
+            budget,
+            mode="lines+markers",
+            name="accepted step",
+            line={"color": BLUE, "width": 2.5},
+            marker={"color": BLUE, "size": 9},
+        )
+    ]
+    if aside:
+        hollow = {"color": GREY, "size": 8, "symbol": "circle-open", "line": {"width": 1.5}}
+        data.append(points(aside, budget, name="tried, not taken", marker=hollow))
+    for stage in range(len(path[0].spec.stages)):
+        data.append(
+            {
+                "type": "scatter",
+                "mode": "lines+markers",
+                "name": f"stage {stage + 1}",
+                "x": x,
+                # A small shift keeps stages of equal depth apart; what is shown on hover is exact.
+                "y": [len(t.spec.stages[stage]) + 0.07 * stage for t in path],
+                "customdata": [len(t.spec.stages[stage]) for t in path],
+                "yaxis": "y2",
+                "line": {"color": colour(stage + 1), "width": 2.5, "shape": "hv"},
+                "marker": {"symbol": marker(stage), "size": 8, "color": colour(stage + 1)},
+                "hovertemplate": f"stage {stage + 1}: %{{customdata}} blocks at %{{x:.3f}} ms<extra></extra>",
+            }
+        )
+    layout: Figure = {
+        "xaxis": axis("latency, ms", anchor="y2"),
+        "yaxis": axis("validation accuracy, %", domain=[0.47, 1.0]),
+        "yaxis2": axis("blocks in a stage", domain=[0.0, 0.4], rangemode="tozero", dtick=_tick(path)),
+    }
+    add_budget(layout, budget)
+    return figure(data, height=520, **layout)
+
+
+def _tick(path: Sequence[Trial]) -> int:
+    return max(1, -(-max(max(t.spec.depths) for t in path) // 5))
+
+
+def importance(trials: Sequence[Trial], best: Trial | None) -> Figure | None:
+    """Importance of each stage with its standard error, at every step that has one."""
+    steps = [t for t in path_to(trials, best) if t.evaluation and t.evaluation.importance]
+    steps = steps or [t for t in trained(trials) if t.evaluation and t.evaluation.importance]
+    if not steps:
+        return None
+    data = []
+    for stage in range(len(steps[0].spec.stages)):
+        found = [
+            (step.index, words.depths(step.spec), item)
+            for step in steps
+            for item in (step.evaluation.importance if step.evaluation else ())
+            if item.stage == stage and item.kind == "deeper"
+        ]
+        if not found:
+            continue
+        name = f"stage {stage + 1}"
+        data.append(
+            {
+                "type": "scatter",
+                "mode": "lines+markers",
+                "name": name,
+                "x": [f"{label}<br>network {index}" for index, label, _ in found],
+                "y": [item.value for _, _, item in found],
+                "error_y": {
+                    "type": "data",
+                    "array": [item.se for _, _, item in found],
+                    "thickness": 1.5,
+                    "width": 4,
+                    "color": colour(stage + 1),
+                },
+                "line": {"color": colour(stage + 1), "width": 1.5},
+                "marker": {"symbol": marker(stage), "size": 9, "color": colour(stage + 1)},
+                "hovertemplate": f"{name}: %{{y:.3g}}<extra></extra>",
+            }
+        )
+    layout = {
+        "xaxis": axis("network on the growth path (blocks per stage)", type="category"),
+        "yaxis": axis("importance ± standard error"),
+    }
+    return figure(data, height=340, **layout) if data else None

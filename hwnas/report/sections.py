@@ -1,0 +1,301 @@
+"""Sections of a run's chapter; each is None where the run has no data for it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from hwnas.deploy.manifest import EngineManifest
+from hwnas.records import Budget, Setting, Trial
+from hwnas.report import plots, timing_plots, words
+from hwnas.report.collect import RunData, promises
+from hwnas.report.page import Picture, Section, Table
+from hwnas.report.style import Figure
+from hwnas.units import format_count, format_ms, format_seconds
+
+
+def picture(name: str, drawn: Figure | None, alt: str) -> list[Picture]:
+    """The picture of a figure, where there is one."""
+    return [Picture(name, drawn, alt)] if drawn is not None else []
+
+
+def accuracy(run: RunData, budget: Budget | None, best: Trial | None) -> Section | None:
+    """Accuracy against latency."""
+    pictures = picture(
+        "accuracy-latency",
+        plots.accuracy_latency(run.trials, budget, best),
+        "validation accuracy of every trained network against its latency",
+    )
+    if not pictures:
+        return None
+    return Section(
+        "Accuracy against latency",
+        "Every point is a network that was trained during the search; up is more accurate, left is faster. "
+        "The line joins the networks that no other beats in both. Marks along the foot were refused by "
+        "prediction alone and cost no training.",
+        pictures,
+    )
+
+
+def growth(run: RunData, budget: Budget | None, best: Trial | None) -> Section | None:
+    """How the network grew, step by step, and what was refused."""
+    drawn = plots.growth(run.trials, budget, best)
+    rows = _steps(run, best)
+    refusals = [_text(e) for e in run.of("refusal")]
+    if drawn is None and not refusals:
+        return None
+    tables = [Table(("step", "network", "what grew", "latency", "validation", "why"), rows)] if rows else []
+    if refusals:
+        lines = [(text,) for text in refusals]
+        tables.append(Table(("",), lines, f"{len(refusals)} growths that were refused"))
+    return Section(
+        "How the network grew",
+        "The network starts small and grows to the right until the budget is used. Above: validation "
+        "accuracy after each step. Below: how many blocks each stage has by then.",
+        picture("growth", drawn, "accuracy and blocks per stage over latency, step by step"),
+        tables,
+    )
+
+
+def _text(event: dict[str, Any]) -> str:
+    return str(event.get("text") or event.get("reason") or "no reason recorded")
+
+
+def _steps(run: RunData, best: Trial | None) -> list[tuple[str, ...]]:
+    path = plots.path_to(run.trials, best)
+    rows: list[tuple[str, ...]] = []
+    for number, trial in enumerate(path if len(path) > 1 else []):
+        before = path[number - 1] if number else None
+        done = trial.evaluation
+        rows.append(
+            (
+                str(number),
+                words.depths(trial.spec),
+                words.change(before.spec, trial.spec) if before else "start",
+                format_ms(words.shown_ms(trial)),
+                words.percent(done.accuracy) if done else "",
+                trial.reason,
+            )
+        )
+    return rows
+
+
+def stages(run: RunData, budget: Budget | None, best: Trial | None) -> Section | None:
+    """Where the milliseconds go."""
+    if best is None:
+        return None
+    path = plots.path_to(run.trials, best)
+    rows = [("start " + words.depths(path[0].spec), path[0].estimate.by_stage_ms)] if len(path) > 1 else []
+    rows.append(("chosen " + words.depths(best.spec), best.estimate.by_stage_ms))
+    drawn = timing_plots.stages(rows, budget.latency_ms if budget else None)
+    if drawn is None:
+        return None
+    parts = best.estimate.by_stage_ms
+    place = max(parts, key=lambda p: parts[p])
+    share = parts[place] / sum(parts.values())
+    return Section(
+        "Where the milliseconds go",
+        f"The predicted latency by part. The largest, {share:.0%} of it, is {words.stage_name(place)}.",
+        picture("stages", drawn, "predicted latency split by stage"),
+        half=True,
+    )
+
+
+def prediction_pairs(trials: Iterable[Trial]) -> list[tuple[str, float, float, float, float]]:
+    """Name, predicted, bounds and measured floor of every network that was measured whole.
+
+    The floor is what the cost model predicts; percentiles of single calls lie above it on a busy
+    machine.
+    """
+    return [
+        (
+            f"{words.depths(t.spec)} (network {t.index})",
+            t.estimate.latency_ms,
+            t.estimate.low_ms,
+            t.estimate.high_ms,
+            t.measured.floor_ms,
+        )
+        for t in trials
+        if t.measured is not None
+    ]
+
+
+def prediction(run: RunData, best: Trial | None) -> Section | None:
+    """Predicted against measured."""
+    pairs = prediction_pairs(run.trials)
+    if run.result is not None and best is not None and best.measured is None:
+        pairs += prediction_pairs([best.model_copy(update={"measured": run.result.measured})])
+    if not pairs:
+        return None
+    error = sum(abs(p / m - 1) for _, p, _, _, m in pairs) / len(pairs)
+    inside = sum(low <= m <= high for _, _, low, high, m in pairs)
+    return Section(
+        "Predicted against measured",
+        f"{len(pairs)} network{'s were' if len(pairs) > 1 else ' was'} measured whole in this run. Mean "
+        f"error {100 * error:.1f} %; {inside} of {len(pairs)} inside the interval. A measured network is "
+        "shown with the prediction that was last made for it.",
+        picture(
+            "predicted-measured", timing_plots.predicted_measured(pairs), "predicted against measured latency"
+        ),
+        half=True,
+    )
+
+
+def promise(run: RunData) -> Section | None:
+    """The promise tests."""
+    tests = [(_trial_label(run, index), p) for index, p in promises(run)]
+    drawn = timing_plots.sessions(tests)
+    if drawn is None:
+        return None
+    rows = [
+        (label, format_ms(p.budget_ms), words.promise(p), f"{100 * p.confidence:.1f} %", p.note)
+        for label, p in tests
+    ]
+    tables = [Table(("network", "budget", "verdict", "confidence", "note"), rows)]
+    if run.result is not None:
+        shown = timing_plots.distribution(run.result.measured)
+        tables.append(Table(("single calls of the winner", "time"), list(shown), "Times of single calls"))
+    return Section(
+        "The promise, by measurement",
+        "A prediction is no proof. The engine is loaded afresh in independent sessions, and each session's "
+        "latency must be within the budget.",
+        picture("promise", drawn, "latency of each session against the budget"),
+        tables,
+        half=True,
+    )
+
+
+def _trial_label(run: RunData, index: int) -> str:
+    trial = next((t for t in run.trials if t.index == index), None)
+    return f"{words.depths(trial.spec)} (network {index})" if trial else f"network {index}"
+
+
+def importance(run: RunData, best: Trial | None) -> Section | None:
+    """Importance by stage."""
+    drawn = plots.importance(run.trials, best)
+    if drawn is None:
+        return None
+    return Section(
+        "How much each stage matters",
+        "Importance of a stage as the search estimated it, with its standard error. Depth is added only "
+        "where the difference is larger than the error.",
+        picture("importance", drawn, "importance of each stage with error bars"),
+        half=True,
+    )
+
+
+def engine(engine: EngineManifest) -> Section:
+    """An exported engine and what was checked of it."""
+    rows = [
+        ("file", f"{engine.engine}, {format_count(engine.engine_bytes, 'B')}"),
+        ("built for", engine.setting.describe()),
+        ("network", f"{words.depths(engine.network)}, key {engine.network_key}"),
+        ("SHA-256", engine.engine_sha256),
+    ]
+    if engine.parity is not None:
+        p = engine.parity
+        rows.append(("images compared", f"{p.images} ({p.data})"))
+        rows.append(("largest difference of a score", f"{p.max_abs_err:.2g} (scores up to {p.scale:.3g})"))
+        rows.append(("same class named", words.percent(p.top1_agreement)))
+    if engine.measured is not None:
+        m = engine.measured
+        rows.append(("measured", f"median {format_ms(m.median_ms)}, p95 {format_ms(m.p95_ms)}"))
+    checks = [("passed" if c.passed else "FAILED", c.name, c.detail) for c in engine.checks]
+    verdict = "Not verified yet."
+    if checks:
+        verdict = "All checks passed." if engine.passed else "Not every check passed."
+    tables = [Table(("", ""), rows)]
+    tables += [Table(("check", "", ""), checks)] if checks else []
+    return Section(
+        f"Engine {engine.engine}",
+        f"{verdict} The figures are of this very file, named by its hash.",
+        tables=tables,
+        half=True,
+    )
+
+
+def training(run: RunData) -> Section | None:
+    """Where the time went."""
+    drawn = timing_plots.training(run.trials)
+    if drawn is None:
+        return None
+    done = [t.evaluation for t in run.trials if t.evaluation]
+    seconds = sum(e.wall_s for e in done)
+    images = sum(e.images for e in done)
+    lead = f"{len(done)} trainings, {images:,} images, {format_seconds(seconds)}."
+    spent = run.result.seconds if run.result else {}
+    rows = [(name, format_seconds(value)) for name, value in spent.items()]
+    final = sum(t.evaluation.wall_s for t in run.trials if t.evaluation and t.role == "final")
+    if final and seconds:
+        lead += f" {final / seconds:.0%} of the training time went into the network that was kept."
+    tables = [Table(("part of the search", "time"), rows)] if rows else []
+    return Section(
+        "Where the time went",
+        lead,
+        picture("training", drawn, "training time by network"),
+        tables,
+        half=True,
+    )
+
+
+def every_network(run: RunData, budget: Budget | None) -> Section | None:
+    """Every trial."""
+    if not run.trials:
+        return None
+    rows = []
+    for t in run.trials:
+        measured = t.measured.at(budget.percentile if budget else "p50") if t.measured else None
+        rows.append(
+            (
+                str(t.index),
+                words.depths(t.spec),
+                {"done": "trained", "over_budget": "over budget", "failed": "failed"}[t.state],
+                format_ms(t.estimate.latency_ms),
+                format_ms(measured) if measured else "",
+                words.percent(t.evaluation.accuracy) if t.evaluation else "",
+                format_count(t.estimate.macs, "MAC"),
+                t.error or t.reason,
+            )
+        )
+    head = ("#", "network", "state", "predicted", "measured", "validation", "MACs", "why")
+    return Section(
+        "Every network that was looked at",
+        "In the order in which the search looked at them.",
+        tables=[Table(head, rows, f"Show all {len(rows)}")],
+    )
+
+
+def settings(run: RunData) -> Section:
+    """Settings and versions."""
+    rows: list[tuple[str, ...]] = []
+    argv = run.manifest.get("argv")
+    if isinstance(argv, list):
+        rows.append(("command", "hwnas " + " ".join(map(str, argv))))
+    setting = run.setting()
+    if setting is not None:
+        rows += _conditions(setting)
+    if run.result is not None:
+        rows += [
+            ("strategy", run.result.strategy),
+            ("space", run.result.space),
+            ("seed", str(run.result.seed)),
+            ("budget", run.result.budget.describe()),
+            ("latency table", run.result.table_id),
+        ]
+    made_by = ("hwnas", "python", "platform", "created")
+    rows += [(k, str(run.manifest[k])) for k in made_by if k in run.manifest]
+    tables = [Table(("", ""), rows)]
+    if run.config:
+        config = [(str(k), str(v)) for k, v in sorted(run.config.items()) if v not in (None, "", [], {})]
+        tables.append(Table(("option", "value"), config, "Effective configuration"))
+    return Section("Settings and versions", "What these figures are true for.", tables=tables)
+
+
+def _conditions(setting: Setting) -> list[tuple[str, ...]]:
+    shown = (
+        ("conditions", setting.describe()),
+        ("processor", setting.device_arch),
+        ("driver", setting.driver),
+        ("cores used", ", ".join(map(str, setting.affinity or ()))),
+    )
+    return [(name, value) for name, value in shown if value]
