@@ -14,57 +14,19 @@ beta but not alpha.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from hwnas.cost.chained import Graph, expected
+from hwnas.cost.dense import Costs
 from hwnas.errors import InputError
 from hwnas.nets.build import Block, initialise
-from hwnas.nets.dense import SKIP, DenseSpace, Operator
+from hwnas.nets.dense import DenseSpace
+from hwnas.nets.dense_layers import candidates, layer_places
 from hwnas.spec import BlockSpec
 
 Kept = tuple[tuple[int, ...], ...]  # for each mixed layer the indices of the operators to compute
-
-
-@dataclass(frozen=True)
-class Costs:
-    """Cost of every candidate, all in one unit (ms or MACs).
-
-    Attributes:
-        fixed: what every network pays (stem, classifier).
-        layers: for mixed layer k, in the order of `layer_places`, one cost per operator.
-        sink: of the 1x1 convolution, for each in-edge of the sink, nearest first.
-    """
-
-    fixed: float
-    layers: tuple[tuple[float, ...], ...]
-    sink: tuple[float, ...]
-
-
-@dataclass(frozen=True)
-class LayerPlace:
-    """Where a mixed layer sits: the head of an edge, or slot `slot` of block `block`'s stack."""
-
-    block: int
-    edge: tuple[int, int] | None
-    slot: int | None
-    operators: tuple[Operator, ...]
-
-    @property
-    def name(self) -> str:
-        """``head.2-5`` or ``stack.5.0``."""
-        return f"head.{self.edge[0]}-{self.edge[1]}" if self.edge else f"stack.{self.block}.{self.slot}"
-
-
-def layer_places(space: DenseSpace) -> tuple[LayerPlace, ...]:
-    """Every mixed layer of a space: by block, its heads (nearest in-edge first), then its stack."""
-    places = []
-    for j in range(1, space.sink):
-        places += [LayerPlace(j, (i, j), None, space.head_ops) for i in space.in_edges[j]]
-        places += [LayerPlace(j, None, slot, space.stack_ops) for slot in range(space.routing[j].stack)]
-    return tuple(places)
 
 
 class MixedLayer(nn.Module):
@@ -114,7 +76,7 @@ class Supernet(nn.Module):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.stem = nn.Sequential(*(_plain(Block(b, space.convention), b) for b in space.stem))
-            self.mixed = nn.ModuleList(MixedLayer(_candidates(space, p), space) for p in self.places)
+            self.mixed = nn.ModuleList(MixedLayer(candidates(space, p), space) for p in self.places)
             tails = [space.head_block(i, space.sink, space.head_ops[0]) for i in space.in_edges[space.sink]]
             self.tails = nn.ModuleList(_plain(Block(b, space.convention), b) for b in tails)
             width = space.routing[-1].width
@@ -214,9 +176,3 @@ class Supernet(nn.Module):
         for logits, old, rows in zip(self.alpha, before, kept, strict=True):
             k = list(rows)
             logits[k] += torch.logsumexp(old[k], 0) - torch.logsumexp(logits[k], 0)
-
-
-def _candidates(space: DenseSpace, place: LayerPlace) -> list[BlockSpec | None]:
-    if place.edge is not None:
-        return [space.head_block(*place.edge, op) for op in place.operators]
-    return [None if op is SKIP else space.stack_block(place.block, op) for op in place.operators]

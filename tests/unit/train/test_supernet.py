@@ -5,9 +5,11 @@ import itertools
 import pytest
 import torch
 
+from hwnas.cost.dense import Costs
 from hwnas.nets.build import build
 from hwnas.nets.dense import SKIP, densenas_cifar, densenas_mbv2
-from hwnas.train.supernet import Costs, Supernet, layer_places
+from hwnas.nets.dense_layers import layer_places
+from hwnas.train.supernet import Supernet
 
 SPACE = densenas_cifar(size=8)
 
