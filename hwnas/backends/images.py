@@ -1,0 +1,109 @@
+"""From images as bytes to the input of a network: the arithmetic that the CUDA kernel repeats bit by bit.
+
+Resizing is separable with a triangle filter that widens when shrinking (bilinear with antialias, as
+Pillow's and torchvision's). Every operation is one float32 rounding in a fixed order, so the GPU
+kernel ``preprocess_f32`` of ``kernels/kernels.cu`` gives the same bits.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hwnas.errors import InputError
+from hwnas.protocols import Floats
+
+
+@dataclass(frozen=True)
+class Taps:
+    """One axis of a resize: output i is the sum over j of weight[i, j] * source[first[i] + j].
+
+    Attributes:
+        first: (out,) int32, index of the first source pixel.
+        weight: (out, taps) float32; rows that need fewer taps end in zeros, and only there may
+            first + j lie outside the source.
+    """
+
+    first: NDArray[np.int32]
+    weight: Floats
+
+
+@lru_cache(maxsize=64)
+def taps(source: int, out: int) -> Taps:
+    """The filter of one axis from `source` to `out` pixels; identity where they are equal.
+
+    Centres are at half pixels. The support is one source pixel to each side, times the shrinking
+    factor where the image shrinks (Pillow's ``precompute_coeffs``).
+    """
+    if source < 1 or out < 1:
+        raise InputError(f"cannot resize {source} pixels to {out}; both must be at least 1")
+    scale = source / out
+    support = max(scale, 1.0)
+    centre = (np.arange(out) + 0.5) * scale
+    first = np.maximum(np.floor(centre - support + 0.5), 0).astype(np.int32)
+    last = np.minimum(np.floor(centre + support + 0.5), source).astype(np.int32)
+    width = int((last - first).max())
+    at = first[:, None] + np.arange(width)
+    weight = np.maximum(0.0, 1.0 - np.abs((at + 0.5 - centre[:, None]) / support))
+    weight[at >= last[:, None]] = 0.0
+    weight /= weight.sum(axis=1, keepdims=True)
+    return Taps(first, weight.astype(np.float32))
+
+
+def prepare(
+    images: NDArray[np.uint8],
+    size: tuple[int, int],
+    mean: Floats,
+    std: Floats,
+    *,
+    swap_channels: bool = False,
+) -> Floats:
+    """Resize, scale to [0, 1], normalise and transpose.
+
+    Args:
+        images: (n, H, W, C) uint8.
+        size: height and width to resize to.
+        mean, std: (C,) of images in [0, 1].
+        swap_channels: reverse the channel order first (BGR from OpenCV).
+
+    Returns:
+        (n, C, height, width) float32.
+
+    Raises:
+        InputError: another type or shape.
+    """
+    check(images, mean, std)
+    source: Floats = images[..., ::-1].astype(np.float32) if swap_channels else images.astype(np.float32)
+    rows, columns = taps(images.shape[1], size[0]), taps(images.shape[2], size[1])
+    wide = _along(source, columns, axis=2)
+    square = _along(wide, rows, axis=1)
+    ready = (square / np.float32(255) - mean.astype(np.float32)) / std.astype(np.float32)
+    return np.ascontiguousarray(ready.transpose(0, 3, 1, 2))
+
+
+def _along(source: Floats, axis_taps: Taps, axis: int) -> Floats:
+    """Weighted sums along one axis, one tap after another as the kernel does."""
+    shape = [1] * source.ndim
+    shape[axis] = len(axis_taps.first)
+    total: Floats = np.zeros((*source.shape[:axis], shape[axis], *source.shape[axis + 1 :]), np.float32)
+    for j in range(axis_taps.weight.shape[1]):
+        # A tap outside the image has weight zero; the clip only keeps the index legal.
+        index = np.minimum(axis_taps.first + j, source.shape[axis] - 1)
+        total += axis_taps.weight[:, j].reshape(shape) * source.take(index, axis=axis)
+    return total
+
+
+def check(images: NDArray[Any], mean: Floats, std: Floats) -> None:
+    """InputError unless `images` are (n, H, W, C) uint8 and mean and std have C values."""
+    if images.dtype != np.uint8 or images.ndim != 4 or 0 in images.shape:
+        raise InputError(
+            f"images are {images.dtype} {images.shape}; expected uint8 (n, height, width, channels)"
+        )
+    if mean.shape != (images.shape[3],) or std.shape != mean.shape:
+        raise InputError(
+            f"mean {mean.shape} and std {std.shape} are not one value for each channel of {images.shape}"
+        )

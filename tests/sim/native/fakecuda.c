@@ -1,0 +1,441 @@
+/* libcuda.so.1 for tests: one GPU whose memory is host memory and whose kernels run on the host.
+ *
+ * What it checks, beyond answering: every copy lies inside one live allocation; nothing is freed twice
+ * or freed unallocated; red zones around each allocation are whole when it is freed; a context is
+ * current; launches name a known kernel with the right number of argument bytes. Work on a stream is
+ * held back until something waits for that stream, so that code which forgets to wait reads garbage.
+ * Order between streams is not modelled.
+ *
+ * Environment: FAKECUDA_NAME, FAKECUDA_CAPABILITY ("6.1"), FAKECUDA_MEMORY_MB (all that can be
+ * allocated), FAKECUDA_KERNELS (library with NAME_on_host and NAME_pack), FAKECUDA_EAGER (run work
+ * when it is queued), FAKECUDA_NO_GPU (no device). All but the last two are read once.
+ */
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+enum {
+    SUCCESS = 0, INVALID_VALUE = 1, OUT_OF_MEMORY = 2, NO_DEVICE = 100, INVALID_DEVICE = 101,
+    INVALID_IMAGE = 200, INVALID_CONTEXT = 201, NO_BINARY = 209, INVALID_HANDLE = 400, NOT_FOUND = 500, NOT_READY = 600,
+    ILLEGAL_ADDRESS = 700, LAUNCH_FAILED = 719, NOT_SUPPORTED = 801
+};
+typedef int Status;
+typedef uint64_t Address;
+typedef struct Op Op;
+typedef struct Stream { struct Stream *next; Op *first, *last; Status failed; } Stream;
+typedef struct Event { double at_ms; int recorded, happened, untimed; } Event;
+struct Op {
+    Op *next;
+    Status (*run)(Op *);
+    char *to;
+    const char *from;
+    size_t size;
+    int byte;
+    Event *event;
+    void *function;
+    unsigned grid[3], block[3];
+    int (*callback)(void *);
+    void *argument;
+    char packed[512];
+};
+
+/* In this order fakecuda_stats gives them. */
+static struct {
+    long allocations, frees, streams, streams_freed, events, events_freed, modules, modules_freed, launches,
+        live_bytes, peak_bytes, contexts_pushed, default_stream_uses, red_zone_hits;
+} stats;
+void fakecuda_stats(long *out) { memcpy(out, &stats, sizeof stats); }
+
+static double now_ms(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return t.tv_sec * 1e3 + t.tv_nsec * 1e-6;
+}
+static const char *setting(const char *name, const char *otherwise)
+{
+    const char *value = getenv(name);
+    return value && *value ? value : otherwise;
+}
+
+/* ---- device ---- */
+static int capability[2] = {8, 6};
+static long capacity;
+static char device_name[128];
+Status cuInit(unsigned flags)
+{
+    (void)flags;
+    sscanf(setting("FAKECUDA_CAPABILITY", "8.6"), "%d.%d", &capability[0], &capability[1]);
+    capacity = atol(setting("FAKECUDA_MEMORY_MB", "1024")) << 20;
+    snprintf(device_name, sizeof device_name, "%s", setting("FAKECUDA_NAME", "Simulated GPU"));
+    return getenv("FAKECUDA_NO_GPU") ? NO_DEVICE : SUCCESS;
+}
+Status cuDriverGetVersion(int *v) { *v = 13000; return SUCCESS; }
+Status cuDeviceGetCount(int *n) { *n = 1; return SUCCESS; }
+Status cuDeviceGet(int *device, int index) { *device = 0; return index ? INVALID_DEVICE : SUCCESS; }
+Status cuDeviceGetName(char *out, int n, int d) { (void)d; snprintf(out, n, "%s", device_name); return SUCCESS; }
+Status cuDeviceTotalMem_v2(size_t *n, int d) { (void)d; *n = capacity; return SUCCESS; }
+Status cuDeviceComputeCapability(int *major, int *minor, int d)
+{
+    (void)d;
+    *major = capability[0];
+    *minor = capability[1];
+    return SUCCESS;
+}
+Status cuDeviceGetPCIBusId(char *out, int n, int d) { (void)d; snprintf(out, n, "0000:01:00.0"); return SUCCESS; }
+Status cuDeviceGetAttribute(int *value, int attribute, int d)
+{
+    (void)d;
+    switch (attribute) {
+    case 1: case 2: case 3: *value = 1024; break;  /* threads a block */
+    case 4: *value = 64; break;
+    case 5: *value = 2147483647; break;            /* blocks a grid */
+    case 6: case 7: *value = 65535; break;
+    case 8: *value = 48 << 10; break;              /* shared memory a block */
+    case 10: *value = 32; break;                   /* warp */
+    case 16: *value = 30; break;                   /* multiprocessors */
+    case 38: *value = 3 << 20; break;              /* L2 */
+    case 75: *value = capability[0]; break;
+    case 76: *value = capability[1]; break;
+    default: *value = 0;
+    }
+    return SUCCESS;
+}
+
+/* ---- contexts: the primary one only ---- */
+static void *current[64];
+static int depth;
+static char primary;
+Status cuDevicePrimaryCtxRetain(void **c, int d) { (void)d; *c = &primary; return SUCCESS; }
+Status cuDevicePrimaryCtxRelease_v2(int d) { (void)d; return SUCCESS; }
+Status cuCtxPushCurrent_v2(void *c)
+{
+    if (c != &primary || depth == 64) return INVALID_CONTEXT;
+    current[depth++] = c;
+    stats.contexts_pushed = depth;
+    return SUCCESS;
+}
+Status cuCtxPopCurrent_v2(void **c)
+{
+    if (!depth) return INVALID_CONTEXT;
+    depth--;
+    stats.contexts_pushed = depth;
+    if (c) *c = current[depth];
+    return SUCCESS;
+}
+Status cuCtxGetCurrent(void **c) { *c = depth ? current[depth - 1] : NULL; return SUCCESS; }
+Status cuCtxSetCurrent(void *c)
+{
+    if (depth) current[depth - 1] = c;
+    else if (c) return cuCtxPushCurrent_v2(c);
+    return SUCCESS;
+}
+Status cuCtxGetDevice(int *d) { *d = 0; return depth ? SUCCESS : INVALID_CONTEXT; }
+Status cuCtxGetApiVersion(void *c, unsigned *v) { (void)c; *v = 13000; return SUCCESS; }
+Status cuCtxDetach(void *c) { (void)c; return SUCCESS; }
+
+/* ---- memory ---- */
+enum { ZONE = 256, MAX_ALLOCATIONS = 1 << 16 };
+static struct { char *at; size_t size; int live; } table[MAX_ALLOCATIONS];
+static int used;
+
+int fakecuda_inside(Address at, size_t size)
+{
+    for (int i = used; i-- > 0;)
+        if (table[i].live && at >= (Address)table[i].at && at + size <= (Address)table[i].at + table[i].size)
+            return 1;
+    return 0;
+}
+Status cuMemAlloc_v2(Address *out, size_t size)
+{
+    if (!depth) return INVALID_CONTEXT;
+    if (!size) return INVALID_VALUE;
+    if (stats.live_bytes + (long)size > capacity || used == MAX_ALLOCATIONS) return OUT_OF_MEMORY;
+    char *block = aligned_alloc(ZONE, (size + 3 * ZONE - 1) / ZONE * ZONE);
+    if (!block) return OUT_OF_MEMORY;
+    memset(block, 0xFD, ZONE);
+    memset(block + ZONE, 0xCD, size);
+    memset(block + ZONE + size, 0xFD, ZONE);
+    table[used].at = block + ZONE;
+    table[used].size = size;
+    table[used++].live = 1;
+    *out = (Address)(block + ZONE);
+    stats.allocations++;
+    stats.live_bytes += size;
+    if (stats.live_bytes > stats.peak_bytes) stats.peak_bytes = stats.live_bytes;
+    return SUCCESS;
+}
+static void drain_all(void);
+static int whole(const unsigned char *zone)
+{
+    for (int i = 0; i < ZONE; i++)
+        if (zone[i] != 0xFD) return 0;
+    return 1;
+}
+Status cuMemFree_v2(Address at)
+{
+    if (!depth) return INVALID_CONTEXT;
+    for (int i = 0; i < used; i++) {
+        if (!table[i].live || (Address)table[i].at != at) continue;
+        drain_all();
+        unsigned char *start = (unsigned char *)table[i].at;
+        const int intact = whole(start - ZONE) && whole(start + table[i].size);
+        table[i].live = 0;
+        stats.frees++;
+        stats.live_bytes -= table[i].size;
+        free(start - ZONE);
+        if (!intact) stats.red_zone_hits++;
+        return intact ? SUCCESS : ILLEGAL_ADDRESS;
+    }
+    return INVALID_VALUE;
+}
+Status cuMemGetInfo_v2(size_t *unused, size_t *total)
+{
+    *total = capacity;
+    *unused = capacity - stats.live_bytes;
+    return SUCCESS;
+}
+Status cuMemHostAlloc(void **p, size_t n, unsigned f) { (void)f; *p = malloc(n); return *p ? SUCCESS : OUT_OF_MEMORY; }
+Status cuMemFreeHost(void *p) { free(p); return SUCCESS; }
+
+/* ---- streams: first in, first out, run when something waits ---- */
+static Stream default_stream, *streams;
+static Stream *find(void *handle)
+{
+    if (!handle) {
+        stats.default_stream_uses++;
+        return &default_stream;
+    }
+    for (Stream *s = streams; s; s = s->next)
+        if (s == handle) return s;
+    return NULL;
+}
+static Status drain(Stream *s)
+{
+    while (s->first) {
+        Op *op = s->first;
+        s->first = op->next;
+        if (!s->first) s->last = NULL;
+        if (!s->failed) s->failed = op->run(op);
+        free(op);
+    }
+    return s->failed;
+}
+static void drain_all(void)
+{
+    drain(&default_stream);
+    for (Stream *s = streams; s; s = s->next) drain(s);
+}
+static Status queue(void *handle, Op template)
+{
+    Stream *s = find(handle);
+    if (!s) return INVALID_HANDLE;
+    if (!depth) return INVALID_CONTEXT;
+    Op *op = malloc(sizeof *op);
+    *op = template;
+    op->next = NULL;
+    if (s->last) s->last->next = op;
+    else s->first = op;
+    s->last = op;
+    return getenv("FAKECUDA_EAGER") || s == &default_stream ? drain(s) : SUCCESS;
+}
+Status cuStreamCreate(void **out, unsigned flags)
+{
+    (void)flags;
+    if (!depth) return INVALID_CONTEXT;
+    Stream *s = calloc(1, sizeof *s);
+    s->next = streams;
+    streams = s;
+    stats.streams++;
+    *out = s;
+    return SUCCESS;
+}
+Status cuStreamDestroy_v2(void *handle)
+{
+    for (Stream **at = &streams; *at; at = &(*at)->next) {
+        if (*at != handle) continue;
+        Stream *s = *at;
+        drain(s);
+        *at = s->next;
+        free(s);
+        stats.streams_freed++;
+        return SUCCESS;
+    }
+    return INVALID_HANDLE;
+}
+Status cuStreamSynchronize(void *handle)
+{
+    Stream *s = find(handle);
+    return s ? drain(s) : INVALID_HANDLE;
+}
+Status cuCtxSynchronize(void) { drain_all(); return SUCCESS; }
+
+static Status run_copy(Op *op) { memcpy(op->to, op->from, op->size); return SUCCESS; }
+static Status run_fill(Op *op) { memset(op->to, op->byte, op->size); return SUCCESS; }
+Status cuMemcpyHtoDAsync_v2(Address to, const void *from, size_t n, void *s)
+{
+    if (!fakecuda_inside(to, n)) return INVALID_VALUE;
+    return queue(s, (Op){.run = run_copy, .to = (char *)to, .from = from, .size = n});
+}
+Status cuMemcpyDtoHAsync_v2(void *to, Address from, size_t n, void *s)
+{
+    if (!fakecuda_inside(from, n)) return INVALID_VALUE;
+    return queue(s, (Op){.run = run_copy, .to = to, .from = (const char *)from, .size = n});
+}
+Status cuMemcpyDtoDAsync_v2(Address to, Address from, size_t n, void *s)
+{
+    if (!fakecuda_inside(from, n) || !fakecuda_inside(to, n)) return INVALID_VALUE;
+    return queue(s, (Op){.run = run_copy, .to = (char *)to, .from = (const char *)from, .size = n});
+}
+Status cuMemsetD8Async(Address to, unsigned char byte, size_t n, void *s)
+{
+    if (!fakecuda_inside(to, n)) return INVALID_VALUE;
+    return queue(s, (Op){.run = run_fill, .to = (char *)to, .byte = byte, .size = n});
+}
+
+/* ---- events ---- */
+static Status run_record(Op *op) { op->event->at_ms = now_ms(); op->event->happened = 1; return SUCCESS; }
+Status cuEventCreate(Event **out, unsigned flags)
+{
+    if (!depth) return INVALID_CONTEXT;
+    *out = calloc(1, sizeof **out);
+    (*out)->untimed = flags & 2;
+    stats.events++;
+    return SUCCESS;
+}
+Status cuEventDestroy_v2(Event *e) { drain_all(); free(e); stats.events_freed++; return SUCCESS; }
+Status cuEventRecord(Event *e, void *s)
+{
+    e->recorded = 1;
+    e->happened = 0;
+    return queue(s, (Op){.run = run_record, .event = e});
+}
+Status cuEventQuery(Event *e) { return !e->recorded || e->happened ? SUCCESS : NOT_READY; }
+Status cuEventSynchronize(Event *e) { (void)e; drain_all(); return SUCCESS; }
+Status cuEventElapsedTime_v2(float *ms, Event *a, Event *b)
+{
+    if (a->untimed || b->untimed || !a->recorded || !b->recorded) return INVALID_HANDLE;
+    if (!a->happened || !b->happened) return NOT_READY;
+    *ms = (float)(b->at_ms - a->at_ms);
+    return SUCCESS;
+}
+Status cuEventElapsedTime(float *ms, Event *a, Event *b) { return cuEventElapsedTime_v2(ms, a, b); }
+
+/* ---- modules and launches ---- */
+typedef struct { int (*run)(const unsigned *, const unsigned *, const char *); size_t (*pack)(void **, char *); } Function;
+static void *kernels(void)
+{
+    static void *library;
+    if (!library) library = dlopen(setting("FAKECUDA_KERNELS", ""), RTLD_NOW);
+    return library;
+}
+Status cuModuleLoadDataEx(void **m, const void *image, unsigned n, void *o, void *v)
+{
+    (void)n, (void)o, (void)v;
+    if (!depth) return INVALID_CONTEXT;
+    /* A cubin is an ELF file; its chip stands in e_flags, in another byte since ABI version 8. */
+    const unsigned char *elf = image;
+    if (memcmp(elf, "\177ELF", 4)) return INVALID_IMAGE;
+    const int chip = elf[8] >= 8 ? elf[49] : elf[48];
+    if (chip / 10 != capability[0] || chip % 10 > capability[1]) return NO_BINARY;
+    *m = malloc(1);
+    stats.modules++;
+    return SUCCESS;
+}
+Status cuModuleLoadData(void **m, const void *image) { return cuModuleLoadDataEx(m, image, 0, 0, 0); }
+Status cuModuleUnload(void *m) { free(m); stats.modules_freed++; return SUCCESS; }
+Status cuModuleGetFunction(void **out, void *module, const char *name)
+{
+    (void)module;
+    char symbol[256];
+    if (!kernels()) return NOT_FOUND;
+    Function *f = malloc(sizeof *f);
+    snprintf(symbol, sizeof symbol, "%s_on_host", name);
+    *(void **)&f->run = dlsym(kernels(), symbol);
+    snprintf(symbol, sizeof symbol, "%s_pack", name);
+    *(void **)&f->pack = dlsym(kernels(), symbol);
+    *out = f;
+    return f->run && f->pack ? SUCCESS : NOT_FOUND;
+}
+Status cuFuncGetAttribute(int *v, int a, void *f) { (void)a, (void)f; *v = 0; return SUCCESS; }
+static Status run_kernel(Op *op)
+{
+    return ((Function *)op->function)->run(op->grid, op->block, op->packed) ? LAUNCH_FAILED : SUCCESS;
+}
+Status cuLaunchKernel(Function *f, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz,
+                      unsigned shared, void *stream, void **parameters, void **extra)
+{
+    (void)shared;
+    if (!gx || !gy || !gz || !bx || !by || !bz || bx * by * bz > 1024) return INVALID_VALUE;
+    Op op = {.run = run_kernel, .function = f, .grid = {gx, gy, gz}, .block = {bx, by, bz}};
+    const size_t wanted = f->pack(NULL, NULL);
+    if (wanted > sizeof op.packed) return INVALID_VALUE;
+    if (parameters) {
+        f->pack(parameters, op.packed);
+    } else if (extra) { /* 1: buffer, 2: its size, 0: end */
+        const void *buffer = NULL;
+        size_t size = 0;
+        for (int i = 0; extra[i]; i += 2) {
+            if ((size_t)extra[i] == 1) buffer = extra[i + 1];
+            if ((size_t)extra[i] == 2) size = *(size_t *)extra[i + 1];
+        }
+        if (size != wanted) return INVALID_VALUE;
+        memcpy(op.packed, buffer, size);
+    }
+    stats.launches++;
+    return queue(stream, op);
+}
+
+/* For libnvinfer's stand-in: work that belongs to a stream. */
+static Status run_callback(Op *op) { return op->callback(op->argument) ? LAUNCH_FAILED : SUCCESS; }
+int fakecuda_enqueue(void *stream, int (*callback)(void *), void *argument)
+{
+    return queue(stream, (Op){.run = run_callback, .callback = callback, .argument = argument});
+}
+
+/* ---- words, and the way cuda-python finds functions ---- */
+static const struct { Status status; const char *name, *text; } words[] = {
+    {SUCCESS, "CUDA_SUCCESS", "no error"},
+    {INVALID_VALUE, "CUDA_ERROR_INVALID_VALUE", "invalid argument"},
+    {OUT_OF_MEMORY, "CUDA_ERROR_OUT_OF_MEMORY", "out of memory"},
+    {NO_DEVICE, "CUDA_ERROR_NO_DEVICE", "no CUDA-capable device is detected"},
+    {INVALID_DEVICE, "CUDA_ERROR_INVALID_DEVICE", "invalid device ordinal"},
+    {INVALID_IMAGE, "CUDA_ERROR_INVALID_IMAGE", "device kernel image is invalid"},
+    {INVALID_CONTEXT, "CUDA_ERROR_INVALID_CONTEXT", "invalid device context"},
+    {NO_BINARY, "CUDA_ERROR_NO_BINARY_FOR_GPU", "no kernel image is available for execution on the device"},
+    {INVALID_HANDLE, "CUDA_ERROR_INVALID_HANDLE", "invalid resource handle"},
+    {NOT_FOUND, "CUDA_ERROR_NOT_FOUND", "named symbol not found"},
+    {NOT_READY, "CUDA_ERROR_NOT_READY", "device not ready"},
+    {ILLEGAL_ADDRESS, "CUDA_ERROR_ILLEGAL_ADDRESS", "an illegal memory access was encountered"},
+    {LAUNCH_FAILED, "CUDA_ERROR_LAUNCH_FAILED", "unspecified launch failure"},
+    {NOT_SUPPORTED, "CUDA_ERROR_NOT_SUPPORTED", "operation not supported"},
+};
+static int word(Status s)
+{
+    for (unsigned i = 0; i < sizeof words / sizeof *words; i++)
+        if (words[i].status == s) return i;
+    return -1;
+}
+Status cuGetErrorName(Status s, const char **out) { *out = word(s) < 0 ? "?" : words[word(s)].name; return SUCCESS; }
+Status cuGetErrorString(Status s, const char **out) { *out = word(s) < 0 ? "?" : words[word(s)].text; return SUCCESS; }
+Status cuGetProcAddress_v2(const char *symbol, void **out, int version, uint64_t flags, int *found)
+{
+    (void)version, (void)flags;
+    static const char *suffixes[] = {"_v4", "_v3", "_v2", ""};
+    static void *self;
+    char name[256];
+    Dl_info here;
+    if (!self && dladdr((void *)cuInit, &here)) self = dlopen(here.dli_fname, RTLD_NOW);
+    *out = NULL;
+    for (int i = 0; i < 4 && !*out; i++) {
+        snprintf(name, sizeof name, "%s%s", symbol, suffixes[i]);
+        *out = dlsym(self, name);
+    }
+    if (found) *found = *out ? 0 : 1;
+    return *out ? SUCCESS : NOT_FOUND;
+}
