@@ -1,0 +1,168 @@
+"""The devices that hwnas knows, which of them is here, and the setting that a user's options mean."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from hwnas import backends, plugins, store
+from hwnas.backends.base import cpu_model
+from hwnas.errors import DataFormatError, DeviceUnavailable, InputError
+from hwnas.measure.host import DeviceInfo, detect, gpus
+from hwnas.protocols import Backend
+from hwnas.records import Precision, Setting
+
+__all__ = ["Device", "DeviceInfo", "conditions", "default_backend", "detect", "known", "resolve"]
+
+Kind = Literal["cpu", "gpu", "fake"]
+DEFAULT_BACKEND: dict[Kind, str] = {"cpu": "ort", "fake": "fake", "gpu": "trt"}
+
+
+@dataclass(frozen=True)
+class Device:
+    """A device by its canonical name.
+
+    Attributes:
+        name: as it is written in a `Setting` ("cpu", "fake", "titanxp").
+        kind: which backends serve it.
+        backend: the one that is used where the user names none.
+        label: for people.
+        here: whether it is this machine's.
+        description: its file under ``profiles/devices``, if there is one.
+    """
+
+    name: str
+    kind: Kind
+    backend: str
+    label: str
+    here: bool
+    description: dict[str, Any] | None = None
+
+
+def known() -> dict[str, Device]:
+    """Every device by name: ``cpu``, ``fake``, and those described under ``profiles/devices``."""
+    found = gpus()
+    table = {
+        "cpu": Device("cpu", "cpu", DEFAULT_BACKEND["cpu"], cpu_model(), here=True),
+        "fake": Device("fake", "fake", DEFAULT_BACKEND["fake"], "deterministic roofline device", here=True),
+    }
+    for body in _descriptions():
+        kind: Kind = "gpu" if body["kind"] == "gpu" else "cpu"
+        models = [gpu.name for gpu in found] if kind == "gpu" else [cpu_model()]
+        here = any(_same(alias, model) for alias in _names(body) for model in models)
+        table[body["name"]] = Device(
+            body["name"], kind, DEFAULT_BACKEND[kind], body.get("label", body["name"]), here, body
+        )
+    for gpu in found:
+        if not any(d.here and d.kind == "gpu" for d in table.values()):
+            name = _plain(gpu.name)
+            table[name] = Device(name, "gpu", DEFAULT_BACKEND["gpu"], gpu.name, here=True)
+    return table
+
+
+def resolve(name: str = "auto", *, here: bool = True) -> Device:
+    """The device that a user means by ``--device``.
+
+    Args:
+        name: a known name or alias, "auto" (the GPU where TensorRT can run, else the CPU) or
+            "gpu" (the first one of this machine).
+        here: whether it must be this machine's; False for planning and for imported tables.
+
+    Raises:
+        InputError: no such device; offers the nearest name.
+        DeviceUnavailable: it is not this machine's; names the three ways on.
+    """
+    table = known()
+    if name in ("auto", "gpu"):
+        local = [d for d in table.values() if d.kind == "gpu" and d.here]
+        usable = [d for d in local if name == "gpu" or _runs(d.backend)]
+        if usable:
+            return usable[0]
+        if name == "auto":
+            return table["cpu"]
+        raise DeviceUnavailable("this machine has no NVIDIA GPU that its driver shows; see `hwnas doctor`")
+    device = table.get(name) or _by_alias(name, table)
+    if device is None:
+        raise InputError(plugins.unknown("device", name, [*table, "auto", "gpu"]))
+    if here and not device.here:
+        raise DeviceUnavailable(_ways_on(device))
+    return device
+
+
+def default_backend(device: str) -> str:
+    """Name of the backend that serves a device where the user names none; InputError if unknown."""
+    return resolve(device, here=False).backend
+
+
+def conditions(
+    device: str = "auto",
+    backend: str | None = None,
+    *,
+    precision: Precision = "fp32",
+    batch: int = 1,
+    threads: int = 1,
+) -> tuple[Backend, Setting]:
+    """The backend and the full setting that a user's options stand for on this machine.
+
+    Raises:
+        InputError: an unknown name, or a combination that the backend does not offer.
+        BackendUnavailable: device or runtime is not here; says how to get it.
+    """
+    found = resolve(device)
+    runtime = backends.get(backend or found.backend)
+    if found.kind not in runtime.devices:
+        raise InputError(
+            f"backend {runtime.name!r} runs on {' and '.join(runtime.devices)}, not on the device "
+            f"{found.name!r} ({found.kind}); `hwnas backends list` shows what there is"
+        )
+    name = "cpu" if found.kind == "cpu" else found.name
+    return runtime, runtime.setting(name, precision, batch, threads)
+
+
+def _descriptions() -> list[dict[str, Any]]:
+    bodies = []
+    for path in sorted((store.data_dir("profiles") / "devices").glob("*.json")):
+        body = store.read_json(path, "device description")
+        if not isinstance(body.get("name"), str) or body.get("kind") not in ("cpu", "gpu"):
+            raise DataFormatError(f"{path}: a device description needs a name and a kind, 'cpu' or 'gpu'")
+        bodies.append(body)
+    return bodies
+
+
+def _plain(text: str) -> str:
+    """A name without vendor words, punctuation and case: "NVIDIA TITAN Xp" is "titanxp"."""
+    return re.sub(r"nvidia|geforce|tesla|[^a-z0-9]", "", text.lower())
+
+
+def _names(body: dict[str, Any]) -> list[str]:
+    return [body["name"], *body.get("aliases", ())]
+
+
+def _same(alias: str, model: str) -> bool:
+    """Whether a name means a model: equal, or equal up to a suffix such as memory size or form."""
+    short, long = _plain(alias), _plain(model)
+    return bool(short) and (
+        long == short or re.match(rf"{short}(?=\d+gb|pcie|sxm|hbm|nvl)", long) is not None
+    )
+
+
+def _by_alias(name: str, table: dict[str, Device]) -> Device | None:
+    for device in table.values():
+        if device.description and any(_plain(name) == _plain(alias) for alias in _names(device.description)):
+            return device
+    return None
+
+
+def _runs(backend: str) -> bool:
+    return any(row["name"] == backend and row["available"] for row in backends.describe())
+
+
+def _ways_on(device: Device) -> str:
+    present = ", ".join(d.name for d in known().values() if d.here)
+    return (
+        f"the device {device.name!r} ({device.label}) is not this machine's; here are: {present}. "
+        f"Three ways on: run `hwnas profile --device {device.name}` on a machine that has it, copy the table "
+        f"here and read it with `hwnas table import FILE`; profile another device (--device cpu); or plan "
+        f"without it: `hwnas profile --device {device.name} --estimate`"
+    )

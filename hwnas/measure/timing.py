@@ -1,0 +1,211 @@
+"""The statistics of the project: how long a call of an engine takes, and how sure that is.
+
+Quantity. `Measurement.floor_ms` estimates the latency of a call when the process has its core to
+itself. Everything that other processes, interrupts or clocks do to a call makes it longer, so the
+estimate is a floor: within a session the 10th percentile of calls in undisturbed batches
+(`hwnas.measure.session`), over sessions the mean of the faster half. The faster half rather than
+the fastest one, because its expected value does not move with the number of sessions, which is
+adaptive and differs between engines. `median_ms` to `p99_ms` are percentiles of single calls by
+the wall clock, disturbances included: what a user of this machine would have waited.
+
+Protocol. Rounds over all engines in random order; each session builds or loads its engine anew; a
+sentinel engine is looked at in between. A session that fails a gate is repeated in a later round.
+When the repeats are used up the gate is named in `Measurement.gates`; a result without gates comes
+from calm sessions only. Rounds go on until the 95 % interval of the floor is narrow enough.
+
+docs/measuring.md compares the alternatives on a loaded machine, and lists the gates.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from hwnas.backends.base import cores
+from hwnas.errors import BuildError
+from hwnas.measure.host import cpu_flush, others_load
+from hwnas.measure.ledger import Ledger, TimingOptions
+from hwnas.measure.session import Session, SessionOptions, run_session
+from hwnas.protocols import Emit, Engine
+from hwnas.records import Measurement
+
+__all__ = ["Builder", "TimingOptions", "measure"]
+
+Builder = Callable[[], Engine]
+# Where at least this many sessions were timed and this share of them was contended, the machine is
+# loaded for good: repeating would double the time and cure nothing.
+FUTILE_AFTER, FUTILE_SHARE = 12, 0.7
+
+
+def measure(
+    builders: Mapping[str, Builder],
+    options: TimingOptions | None = None,
+    *,
+    rng: np.random.Generator,
+    emit: Emit | None = None,
+    deadline_s: float | None = None,
+    sentinel: Builder | None = None,
+    on_failure: Callable[[str, BuildError], None] | None = None,
+    clock: Callable[[], float] = time.perf_counter,
+) -> dict[str, Measurement]:
+    """Time several engines against each other.
+
+    Args:
+        builders: name to a function that builds or loads the engine anew.
+        options: how much; the default preset if None.
+        rng: for the order within each round.
+        emit: told of progress, and of gates that could not be cured ("gate" events).
+        deadline_s: seconds from now after which no further session begins. Every engine still
+            gets one; those that are not finished carry the gate "deadline".
+        sentinel: engine that is looked at in between; the first of `builders` if None.
+        on_failure: told of a BuildError, and the engine is left out; raised if None.
+        clock: gives seconds, for the deadline.
+
+    Returns:
+        A measurement for every engine that could be built, in the order of `builders`.
+    """
+    options = options or TimingOptions()
+    ends_s = float("inf") if deadline_s is None else clock() + deadline_s
+    campaign = Campaign(builders, options, rng, emit=emit, on_failure=on_failure, clock=clock)
+    return campaign.run(sentinel, ends_s) if builders else {}
+
+
+class Campaign:
+    """The state of one call of `measure`: ledgers, looks at the sentinel, what is still due."""
+
+    def __init__(
+        self,
+        builders: Mapping[str, Builder],
+        options: TimingOptions,
+        rng: np.random.Generator,
+        *,
+        emit: Emit | None = None,
+        on_failure: Callable[[str, BuildError], None] | None = None,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self.builders, self.options, self.rng, self.clock = dict(builders), options, rng, clock
+        self.emit, self.on_failure = emit, on_failure
+        self.ledgers = {name: Ledger() for name in builders}
+        self.looks: list[float] = []  # floors of the sentinel in ms, in time order
+        self.windows: list[list[tuple[Ledger, int]]] = []  # sessions between look i and look i + 1
+        self.since_ms = 0.0
+        self.guard: Engine | None = None
+        self.late = False
+
+    def run(self, sentinel: Builder | None, ends_s: float) -> dict[str, Measurement]:
+        """Measure until nothing is due or the time is over."""
+        load = others_load()
+        self.guard = self._guard(sentinel)
+        if self.guard is None:
+            return {}
+        setting = self.guard.setting
+        try:
+            self._look()
+            while due := self._due():
+                self._round(due, ends_s)
+                if self.clock() >= ends_s:
+                    self.late = True
+                    break
+        finally:
+            self.guard.close()
+        extra = []
+        if setting.device == "cpu" and (used := load()) is not None:
+            short = used - (len(cores()) - setting.threads)
+            extra = ["load"] if short > self.options.gates.load else []
+        return self._results(extra)
+
+    def _guard(self, sentinel: Builder | None) -> Engine | None:
+        """The sentinel: the builder given, else the first engine that can be built."""
+        if sentinel is not None:
+            return sentinel()
+        for name in list(self.builders):
+            engine = self._build(name)
+            if engine is not None:
+                return engine
+        return None
+
+    def _build(self, name: str) -> Engine | None:
+        """A fresh engine; None, and the name is dropped, where it does not build."""
+        try:
+            return self.builders[name]()
+        except BuildError as exc:
+            if self.on_failure is None:
+                raise
+            self.on_failure(name, exc)
+            del self.builders[name], self.ledgers[name]
+            return None
+
+    def _due(self) -> list[str]:
+        repeats = 0 if self._futile() else self.options.repeats
+        return [name for name, ledger in self.ledgers.items() if ledger.wants_more(self.options, repeats)]
+
+    def _futile(self) -> bool:
+        """Whether the machine is contended all the time, so that repeating cannot help."""
+        sessions = [s for ledger in self.ledgers.values() for s in ledger.sessions]
+        contended = sum("contention" in s.gates for s in sessions)
+        return len(sessions) >= FUTILE_AFTER and contended > FUTILE_SHARE * len(sessions)
+
+    def _round(self, names: list[str], ends_s: float) -> None:
+        """One session of each, in random order; the sentinel's look at the end judges them."""
+        for at in self.rng.permutation(len(names)):
+            name = names[at]
+            if self.clock() >= ends_s and self.ledgers[name].sessions:
+                continue
+            engine = self._build(name)
+            if engine is None:
+                continue
+            ledger = self.ledgers[name]
+            try:
+                session = self._session(engine, self.options.session)
+            finally:
+                engine.close()
+            ledger.sessions.append(session)
+            self.windows[-1].append((ledger, len(ledger.sessions) - 1))
+            self.since_ms += float(session.wall_ms.sum())
+            self._progress(name)
+            if self.since_ms >= self.options.sentinel_every_ms:
+                self._look()
+        self._look()
+
+    def _session(self, engine: Engine, session: SessionOptions) -> Session:
+        flush = None
+        if session.cache == "cold":
+            flush = getattr(engine, "flush", None) or (
+                cpu_flush() if engine.setting.device == "cpu" else None
+            )
+        return run_session(engine, session, self.options.gates, flush=flush)
+
+    def _look(self) -> None:
+        """Time the sentinel, and judge the sessions between this look and the one before."""
+        assert self.guard is not None
+        short = SessionOptions(self.options.sentinel_ms, calls=3, batch_ms=self.options.session.batch_ms)
+        self.looks.append(self._session(self.guard, short).floor_ms)
+        self.windows.append([])
+        self.since_ms = 0.0
+        limit_ms = (1.0 + self.options.gates.sentinel) * float(np.percentile(self.looks, 10))
+        for window, before_ms, after_ms in zip(self.windows, self.looks, self.looks[1:]):
+            if max(before_ms, after_ms) > limit_ms:
+                for ledger, at in window:
+                    ledger.sessions[at] = ledger.sessions[at].flagged("sentinel")
+
+    def _results(self, extra: list[str]) -> dict[str, Measurement]:
+        results = {}
+        for name, ledger in self.ledgers.items():
+            late = self.late and (
+                len(ledger.sessions) < self.options.sessions or not ledger.settled(self.options)
+            )
+            result = ledger.measurement(self.options, [*extra, *(["deadline"] if late else [])])
+            results[name] = result
+            if result.gates and self.emit is not None:
+                text = f"{name}: {', '.join(result.gates)} (of {len(ledger.sessions)} sessions)"
+                self.emit("gate", {"text": text, "name": name, "gates": list(result.gates)})
+        return results
+
+    def _progress(self, name: str) -> None:
+        if self.emit is None:
+            return
+        done = sum(len(ledger.sessions) for ledger in self.ledgers.values())
+        total = max(done, self.options.sessions * len(self.ledgers))
+        self.emit("progress", {"task": "measuring", "done": done, "total": total, "note": name})
