@@ -125,7 +125,11 @@ def story(run: RunData, budget: Budget | None) -> str:
         space = run.trials[0].spec.space or "its space"
         parts.append(
             f"It looked at {len(run.trials)} networks of {space} and trained {trained}"
-            + (f"; {refused} were refused untrained because they were over the budget." if refused else ".")
+            + (
+                f"; {refused} {'was' if refused == 1 else 'were'} refused untrained, over the budget."
+                if refused
+                else "."
+            )
         )
     if result is not None:
         parts.append(_proof(result))

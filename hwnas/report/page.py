@@ -25,6 +25,12 @@ class Table:
     rows: Sequence[tuple[str, ...]]
     folded: str = ""
 
+    def without_empty(self) -> Table:
+        """The table without columns that are empty in every row."""
+        kept = [at for at in range(len(self.head)) if any(row[at] for row in self.rows)]
+        rows = [tuple(row[at] for at in kept) for row in self.rows]
+        return Table(tuple(self.head[at] for at in kept), rows, self.folded)
+
 
 @dataclass(frozen=True)
 class Section:

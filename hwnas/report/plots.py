@@ -174,7 +174,7 @@ def growth(trials: Sequence[Trial], budget: Budget | None, best: Trial | None) -
     at = budget.percentile if budget else "p50"
     x = [words.shown_ms(t, at) for t in path]
     on_path = {t.index for t in path} | {t.spec.key for t in path}
-    aside = [t for t in trials if t.evaluation and not {t.index, t.spec.key} & on_path]
+    aside = [t for t in trained(trials) if not {t.index, t.spec.key} & on_path]
     data = [
         points(
             path,
@@ -215,46 +215,3 @@ def growth(trials: Sequence[Trial], budget: Budget | None, best: Trial | None) -
 
 def _tick(path: Sequence[Trial]) -> int:
     return max(1, -(-max(max(t.spec.depths) for t in path) // 5))
-
-
-def importance(trials: Sequence[Trial], best: Trial | None) -> Figure | None:
-    """Importance of each stage with its standard error, at every step that has one."""
-    steps = [t for t in path_to(trials, best) if t.evaluation and t.evaluation.importance]
-    steps = steps or [t for t in trained(trials) if t.evaluation and t.evaluation.importance]
-    if not steps:
-        return None
-    data = []
-    for stage in range(len(steps[0].spec.stages)):
-        found = [
-            (step.index, words.depths(step.spec), item)
-            for step in steps
-            for item in (step.evaluation.importance if step.evaluation else ())
-            if item.stage == stage and item.kind == "deeper"
-        ]
-        if not found:
-            continue
-        name = f"stage {stage + 1}"
-        data.append(
-            {
-                "type": "scatter",
-                "mode": "lines+markers",
-                "name": name,
-                "x": [f"{label}<br>network {index}" for index, label, _ in found],
-                "y": [item.value for _, _, item in found],
-                "error_y": {
-                    "type": "data",
-                    "array": [item.se for _, _, item in found],
-                    "thickness": 1.5,
-                    "width": 4,
-                    "color": colour(stage + 1),
-                },
-                "line": {"color": colour(stage + 1), "width": 1.5},
-                "marker": {"symbol": marker(stage), "size": 9, "color": colour(stage + 1)},
-                "hovertemplate": f"{name}: %{{y:.3g}}<extra></extra>",
-            }
-        )
-    layout = {
-        "xaxis": axis("network on the growth path (blocks per stage)", type="category"),
-        "yaxis": axis("importance ± standard error"),
-    }
-    return figure(data, height=340, **layout) if data else None

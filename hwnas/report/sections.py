@@ -9,6 +9,8 @@ from hwnas.deploy.manifest import EngineManifest
 from hwnas.records import Budget, Setting, Trial
 from hwnas.report import plots, timing_plots, words
 from hwnas.report.collect import RunData, promises
+from hwnas.report.importance_plot import importance as importance_plot
+from hwnas.report.importance_plot import of_trials, weighed
 from hwnas.report.page import Picture, Section, Table
 from hwnas.report.style import Figure
 from hwnas.units import format_count, format_ms, format_seconds
@@ -91,12 +93,14 @@ def stages(run: RunData, budget: Budget | None, best: Trial | None) -> Section |
     if drawn is None:
         return None
     parts = best.estimate.by_stage_ms
-    place = max(parts, key=lambda p: parts[p])
-    share = parts[place] / sum(parts.values())
+    place, whole_ms = max(parts, key=lambda p: parts[p]), sum(parts.values())
+    share = parts[place] / whole_ms
+    shares = [(words.stage_name(p), format_ms(v), f"{v / whole_ms:.0%}") for p, v in parts.items() if v]
     return Section(
         "Where the milliseconds go",
         f"The predicted latency by part. The largest, {share:.0%} of it, is {words.stage_name(place)}.",
         picture("stages", drawn, "predicted latency split by stage"),
+        [Table(("part", "predicted", "share"), shares)],
         half=True,
     )
 
@@ -151,7 +155,7 @@ def promise(run: RunData) -> Section | None:
         (label, format_ms(p.budget_ms), words.promise(p), f"{100 * p.confidence:.1f} %", p.note)
         for label, p in tests
     ]
-    tables = [Table(("network", "budget", "verdict", "confidence", "note"), rows)]
+    tables = [Table(("network", "budget", "verdict", "confidence", "note"), rows).without_empty()]
     if run.result is not None:
         shown = timing_plots.distribution(run.result.measured)
         tables.append(Table(("single calls of the winner", "time"), list(shown), "Times of single calls"))
@@ -171,14 +175,16 @@ def _trial_label(run: RunData, index: int) -> str:
 
 
 def importance(run: RunData, best: Trial | None) -> Section | None:
-    """Importance by stage."""
-    drawn = plots.importance(run.trials, best)
+    """Importance of each possible growth."""
+    found = weighed(run.events)
+    drawn = importance_plot(found or of_trials(run.trials, best), run.trials)
     if drawn is None:
         return None
+    filled = " The filled mark is the growth that was taken, hollow ones were refused." if found else ""
     return Section(
-        "How much each stage matters",
-        "Importance of a stage as the search estimated it, with its standard error. Depth is added only "
-        "where the difference is larger than the error.",
+        "How much each growth matters",
+        "What the search expected from growing each stage, with its standard error. Depth is added only "
+        f"where the gain is larger than the error and pays for its milliseconds.{filled}",
         picture("importance", drawn, "importance of each stage with error bars"),
         half=True,
     )
@@ -261,7 +267,7 @@ def every_network(run: RunData, budget: Budget | None) -> Section | None:
     return Section(
         "Every network that was looked at",
         "In the order in which the search looked at them.",
-        tables=[Table(head, rows, f"Show all {len(rows)}")],
+        tables=[Table(head, rows, f"Show all {len(rows)}").without_empty()],
     )
 
 

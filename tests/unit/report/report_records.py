@@ -162,6 +162,19 @@ def result(**changes: Any) -> SearchResult:
     return SearchResult(**{**body, **changes})
 
 
+def decisions(trial: Trial) -> list[dict[str, Any]]:
+    """What a search wrote after a trial: stage 3 grows, stage 2 is weaker, stage 1 not significant."""
+    made = []
+    for stage, gain in ((2, 0.019), (1, 0.012), (0, 0.004)):
+        words = f"stage {stage + 1}: {100 * gain:+.2f} % +- 0.30 % for 0.05 ms"
+        fate = "grows" if stage == 2 else "not significant"
+        figures = {"stage": stage, "kind": "deeper", "gain": gain, "gain_se": 0.003, "cost_ms": 0.05}
+        kind = "growth" if stage == 2 else "refusal"
+        text = f"{words}: {fate}"
+        made.append({"event": kind, "after": trial.index + 1, "fate": fate, "text": text, **figures})
+    return made if trial.state == "done" else []
+
+
 def write_run(folder: Path, found: SearchResult | None = None, *, keep: int | None = None) -> Path:
     """A search's run folder; with `keep`, killed after that many trials (no result)."""
     found = found or result()
@@ -180,7 +193,10 @@ def write_run(folder: Path, found: SearchResult | None = None, *, keep: int | No
         },
     )
     shown = found.trials if keep is None else found.trials[:keep]
-    events: list[dict[str, Any]] = [{"event": "trial", "trial": to_json(t)} for t in shown]
+    events: list[dict[str, Any]] = []
+    for trial in shown:
+        events.append({"event": "trial", "trial": to_json(trial), "text": trial.reason})
+        events += decisions(trial)
     if keep is None:
         events.append(
             {
