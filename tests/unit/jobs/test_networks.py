@@ -32,7 +32,7 @@ def test_a_file_a_run_and_an_example(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("resnet2O", "did you mean 'resnet20'"),
+        ("resnet-20", "did you mean 'resnet20'"),
         ("no/such.json", "no/such.json does not exist"),
     ],
 )

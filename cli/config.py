@@ -1,0 +1,130 @@
+"""``--config FILE``: options from a YAML or TOML file; flags on the command line win."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+from hwnas.errors import DataFormatError
+from hwnas.plugins import unknown
+
+COMMON = "common"
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The mapping in a ``.yaml``, ``.yml`` or ``.toml`` file.
+
+    Raises:
+        click.BadParameter: another ending, or no such file.
+        DataFormatError: the file does not parse or is not a mapping.
+    """
+    if not path.is_file():
+        raise click.BadParameter(f"{path} does not exist")
+    if path.suffix not in (".yaml", ".yml", ".toml"):
+        raise click.BadParameter(f"{path} must end in .yaml or .toml")
+    text = path.read_text(encoding="utf-8")
+    body = _toml(text, path) if path.suffix == ".toml" else _yaml(text, path)
+    if not isinstance(body, dict):
+        raise DataFormatError(f"{path} holds a {type(body).__name__}, not a mapping of options")
+    return body
+
+
+def _toml(text: str, path: Path) -> Any:
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        import tomli as tomllib
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as exc:
+        raise DataFormatError(f"{path} is not valid TOML: {exc}") from exc
+
+
+def _yaml(text: str, path: Path) -> Any:
+    import yaml
+
+    try:
+        return yaml.safe_load(text) or {}
+    except yaml.YAMLError as exc:
+        raise DataFormatError(f"{path} is not valid YAML: {exc}") from exc
+
+
+def defaults_for(command: click.Command, body: Mapping[str, Any], where: object) -> dict[str, Any]:
+    """Parameter names and values for a command out of a file's mapping.
+
+    A file of sections (one mapping a command) serves several commands: the section of this
+    command's name is taken, over a section ``common`` whose options go to every command that has
+    them. Any other file is the command's as a whole. Keys are the options' names, with or without
+    leading hyphens.
+
+    Raises:
+        click.BadParameter: a key that is no option of the command (in ``common``: of any command).
+    """
+    if not any(isinstance(value, Mapping) for value in body.values()):
+        return _values(command, body, where)
+    known = _known(command)
+    common = _section(body, COMMON, where)
+    shared = {name: value for name, value in common.items() if name in known}
+    _refuse_unknown(common.keys() - shared.keys(), where)
+    return _values(command, {**shared, **_section(body, command.name or "", where)}, where)
+
+
+def _section(body: Mapping[str, Any], name: str, where: object) -> dict[str, Any]:
+    section = body.get(name) or {}
+    if not isinstance(section, Mapping):
+        raise click.BadParameter(f"{where}: {name} must be a mapping of options, not {section!r}")
+    return {spell(key): value for key, value in section.items()}
+
+
+def _values(command: click.Command, section: Mapping[str, Any], where: object) -> dict[str, Any]:
+    known = _known(command)
+    for key in section:
+        if spell(key) not in known:
+            raise click.BadParameter(f"{where}: " + unknown(f"{command.name} option", spell(key), known))
+    return {known[spell(key)]: value for key, value in section.items()}
+
+
+def _refuse_unknown(keys: Iterable[str], where: object) -> None:
+    """A key of ``common`` that no command has is a misspelling."""
+    missing = set(keys)
+    if missing:
+        from hwnas_cli.main import COMMANDS, command_of
+
+        everywhere = {key for name in COMMANDS for key in _known(command_of(name))}
+        for key in sorted(missing - everywhere):
+            raise click.BadParameter(f"{where}: " + unknown(f"{COMMON} option", key, everywhere))
+
+
+def _known(command: click.Command) -> dict[str, str]:
+    """Every name by which a file may call a parameter, to the parameter's own name."""
+    return {
+        spell(text): param.name
+        for param in command.params
+        if param.name and param.name not in ("config", "help")
+        for text in (param.name, *param.opts)
+    }
+
+
+def spell(key: object) -> str:
+    """An option's name as files spell it: ``--max_time`` and ``max-time`` are one."""
+    return str(key).lstrip("-").replace("_", "-")
+
+
+def _load(ctx: click.Context, param: click.Parameter, value: Path | None) -> None:
+    if value is not None:
+        ctx.default_map = {**(ctx.default_map or {}), **defaults_for(ctx.command, read(value), value)}
+
+
+option = click.option(
+    "--config",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    is_eager=True,
+    expose_value=False,
+    callback=_load,
+    help="Options from a .yaml or .toml file; flags win.",
+)

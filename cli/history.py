@@ -1,0 +1,123 @@
+"""``hwnas runs``: what was done before."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import click
+
+from hwnas.units import format_count, format_ms
+from hwnas_cli import console, options
+from hwnas_cli.console import Output, common
+
+
+@click.group()
+def runs() -> None:
+    """List, show, compare and remove runs.
+
+    A RUN is a folder, a name under runs/, or `latest`.
+    """
+
+
+@runs.command("list")
+@common
+def list_(ui: Output) -> None:
+    """Every run under runs/, oldest first."""
+    from hwnas.jobs.runs import history
+
+    body = history()
+    ui.result("hwnas.runs/1", body, lambda: _table(body["runs"], body["root"]))
+
+
+@runs.command()
+@click.argument("run", required=False)
+@common
+def show(ui: Output, run: str | None) -> None:
+    """One run: figures, configuration, files.  [default: the newest]"""
+    from hwnas.jobs.runs import show as job
+
+    body = job(run)
+    ui.result("hwnas.runs.show/1", body, lambda: _show(body))
+
+
+@runs.command()
+@click.argument("names", nargs=-1, required=True, metavar="RUN RUN...")
+@common
+def compare(ui: Output, names: tuple[str, ...]) -> None:
+    """Runs side by side, with the settings in which they differ."""
+    from hwnas.jobs.runs import compare as job
+
+    body = job(names)
+
+    def show() -> None:
+        _table(body["runs"], "")
+        columns = ["setting", *(r["name"] for r in body["runs"])]
+        console.table(columns, [[key, *values] for key, values in body["differences"].items()])
+
+    ui.result("hwnas.runs.compare/1", body, show)
+
+
+@runs.command()
+@click.argument("names", nargs=-1, required=True, metavar="RUN...")
+@options.dry_run
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@common
+def rm(ui: Output, names: tuple[str, ...], dry_run: bool, yes: bool) -> None:
+    """Delete run folders."""
+    from hwnas.jobs.runs import remove
+
+    found = remove(names, dry_run=True)["removed"]
+    if not (yes or dry_run):
+        if ui.as_json or not sys.stdin.isatty():
+            raise click.UsageError(f"this would delete {', '.join(found)}; add --yes to do so")
+        click.confirm(f"Delete {', '.join(found)}?", abort=True, err=True)
+    body = remove(names, dry_run=dry_run)
+    verb = "would delete" if dry_run else "deleted"
+    ui.result("hwnas.runs.rm/1", body, lambda: click.echo(f"{verb} {', '.join(body['removed'])}"))
+
+
+def _table(listed: list[dict[str, Any]], root: str) -> None:
+    if not listed:
+        click.echo(f"no runs in {root}/ yet; `hwnas quickstart` makes one")
+        return
+    console.table(
+        ["run", "state", "val accuracy", "latency", "budget", "MACs", "trials", "engines"],
+        [
+            [
+                r["name"],
+                r["state"],
+                _percent(r["accuracy"]),
+                _ms(r["latency_ms"]),
+                _ms(r["budget_ms"]),
+                "" if r["macs"] is None else format_count(r["macs"], "MAC"),
+                r["trials"],
+                ", ".join(r["engines"]),
+            ]
+            for r in listed
+        ],
+    )
+
+
+def _show(body: dict[str, Any]) -> None:
+    console.facts(
+        [
+            ("run", body["path"]),
+            ("state", body["state"]),
+            ("created", body["created"]),
+            ("val accuracy", _percent(body["accuracy"])),
+            ("latency", _ms(body["latency_ms"])),
+            ("budget", _ms(body["budget_ms"])),
+            ("note", body["note"]),
+            *((f"  {key}", value) for key, value in body["config"].items()),
+        ]
+    )
+    console.table(["file", "bytes"], [[f["path"], f["bytes"]] for f in body["files"]])
+
+
+def _percent(value: float | None) -> str:
+    return "" if value is None else f"{100 * value:.2f} %"
+
+
+def _ms(value: float | None) -> str:
+    return "" if value is None else format_ms(value)

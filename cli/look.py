@@ -1,0 +1,196 @@
+"""Looking without measuring for long: doctor, count, and what is built in or plugged in."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from hwnas.units import format_count
+from hwnas_cli import console, options
+from hwnas_cli.console import Output, common
+
+
+@click.command()
+@click.argument("networks", nargs=-1, required=True, metavar="NETWORK...")
+@common
+def count(ui: Output, networks: tuple[str, ...]) -> None:
+    """MACs, parameters, activation memory and depth of networks.
+
+    NETWORK is a network.json, a run, or the name of a shipped example such as resnet20.
+    """
+    from hwnas.jobs.look import count as job
+
+    body = job(networks)
+    columns = ["network", "MACs", "params", "depth", "activations", "blocks a stage", "input"]
+    ui.result("hwnas.count/1", body, lambda: console.table(columns, map(_counted, body["networks"])))
+
+
+def _counted(row: dict[str, Any]) -> list[str]:
+    return [
+        row["name"] or row["path"],
+        format_count(row["macs"], "MAC"),
+        format_count(row["params"], "param"),
+        str(row["depth"]),
+        f"{row['activation_bytes'] / 1024:.4g} KiB",
+        "-".join(map(str, row["depths"])),
+        "x".join(map(str, row["input"])),
+    ]
+
+
+@click.command()
+@common
+def doctor(ui: Output) -> None:
+    """What works here: processor, GPUs, runtimes, and how noisy timing is (5 s)."""
+    from hwnas.jobs.doctor import doctor as job
+
+    body = job(ui.emit)
+    ui.result("hwnas.doctor/1", body, lambda: _doctor(body))
+    ui.next(f"hwnas profile --device {body['device']} --space resnet-cifar --preset quick")
+
+
+def _doctor(body: dict[str, Any]) -> None:
+    cpu, noise = body["cpu"], body["noise"]
+    console.facts(
+        [
+            ("CPU", f"{cpu['model']}, {cpu['cores']} cores, load {cpu['load']:.1f}"),
+            ("flags", " ".join(cpu["flags"])),
+            ("memory", f"{cpu['memory_bytes'] / 2**30:.1f} GiB"),
+            *(("GPU", f"{gpu['name']}, {gpu['advice']}") for gpu in body["gpus"]),
+            *([] if body["gpus"] else [("GPU", "none that the driver shows")]),
+            ("noise", f"grade {noise['grade']}: {noise['text']}"),
+        ]
+    )
+    click.echo()
+    console.table(
+        ["runtime", "version", "works here"],
+        [
+            [name, row["version"], "yes" if row["available"] else f"no: {row['reason']}"]
+            for name, row in body["backends"].items()
+        ],
+    )
+    for problem in body["problems"]:
+        click.echo(f"Problem: {problem}")
+
+
+def _listing(name: str, text: str) -> click.Group:
+    """A group ``NAME [list|show]`` whose bare form lists."""
+
+    @click.group(name, invoke_without_command=True, help=text)
+    @click.option("--json", "as_json", is_flag=True, help="Print exactly one JSON object on stdout.")
+    @click.pass_context
+    def group(ctx: click.Context, as_json: bool) -> None:
+        if ctx.invoked_subcommand is None:
+            _rows(Output(as_json=as_json), name)
+        elif as_json:
+            raise click.UsageError(f"put --json behind {ctx.invoked_subcommand}")
+
+    @group.command("list")
+    @common
+    def list_(ui: Output) -> None:
+        _rows(ui, name)
+
+    list_.help = f"Every one of the {name}."
+    return group
+
+
+def _rows(ui: Output, name: str) -> None:
+    from hwnas.jobs import look
+
+    rows = getattr(look, name)()
+    columns = [name[:-1].replace("strategie", "strategy"), "works here", "about"]
+
+    def line(row: dict[str, Any]) -> list[str]:
+        about = row.get("summary") or row.get("label") or row.get("version") or ""
+        return [row["name"], "yes" if row["available"] else f"no: {row['reason']}", about]
+
+    ui.result(f"hwnas.{name}/1", {name: rows}, lambda: console.table(columns, map(line, rows)))
+
+
+def _show(ui: Output, name: str, body: dict[str, Any]) -> None:
+    ui.result(f"hwnas.{name}.show/1", body, lambda: console.facts(_flat(body)))
+
+
+def _flat(body: dict[str, Any], indent: str = "") -> list[tuple[str, object]]:
+    """Nested mappings as indented names and values."""
+    lines: list[tuple[str, object]] = []
+    for key, value in body.items():
+        if isinstance(value, dict):
+            lines += [(f"{indent}{key}", " "), *_flat(value, indent + "  ")]
+        elif isinstance(value, list) and value and isinstance(value[0], dict):
+            for at, entry in enumerate(value):
+                lines += [(f"{indent}{key}[{at}]", " "), *_flat(entry, indent + "  ")]
+        else:
+            text = ", ".join(map(str, value)) if isinstance(value, list) else value
+            lines.append((f"{indent}{key}", text))
+    return lines
+
+
+devices = _listing("devices", "Known devices, and whether they are here.")
+spaces = _listing("spaces", "Search spaces; sample networks from one.")
+strategies = _listing("strategies", "Search strategies.")
+backends = _listing("backends", "Runtimes, and why one is not available.")
+
+
+@devices.command("show")
+@click.argument("name")
+@common
+def show_device(ui: Output, name: str) -> None:
+    """One device with its description."""
+    from hwnas.jobs import look
+
+    _show(ui, "devices", look.device(name))
+
+
+@spaces.command("show")
+@click.argument("name", type=options.Registered("spaces"))
+@options.input_shape
+@common
+def show_space(ui: Output, name: str, input_shape: tuple[int, int, int] | None) -> None:
+    """What a space holds, and its smallest network."""
+    from hwnas.jobs import look
+
+    _show(ui, "spaces", look.space(name, input_shape))
+
+
+@strategies.command("show")
+@click.argument("name", type=options.Registered("strategies"))
+@common
+def show_strategy(ui: Output, name: str) -> None:
+    """One strategy."""
+    from hwnas.jobs import look
+
+    _show(ui, "strategies", look.one(look.strategies(), "strategy", name))
+
+
+@backends.command("show")
+@click.argument("name", type=options.Registered("backends"))
+@common
+def show_backend(ui: Output, name: str) -> None:
+    """One runtime."""
+    from hwnas.jobs import look
+
+    _show(ui, "backends", look.one(look.backends(), "backend", name))
+
+
+@spaces.command()
+@options.options(options.space, options.input_shape)
+@click.option("-n", "count_", type=click.IntRange(min=1), default=1, metavar="N", help="How many.")
+@options.options(options.seed, options.out)
+@common
+def sample(
+    ui: Output,
+    space: str | None,
+    input_shape: tuple[int, int, int] | None,
+    count_: int,
+    seed: int | None,
+    **where: Path | None,
+) -> None:
+    """Write N random networks of a space as network.json files."""
+    from hwnas.jobs import look
+
+    folder = where["out"] or Path("networks")
+    body = look.sample(space or "resnet-cifar", count_, seed or 0, folder, input_shape)
+    ui.result("hwnas.spaces.sample/1", body, lambda: click.echo("\n".join(body["paths"])))
+    ui.next(f"hwnas predict {body['paths'][0]}")

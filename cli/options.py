@@ -1,0 +1,143 @@
+"""Options that several commands share: one definition each, so that a name means the same everywhere.
+
+Units are parsed here, by the option's type: a quantity without a unit is a usage error (exit 2).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from hwnas import units
+from hwnas.errors import InputError
+from hwnas.plugins import names, unknown
+
+F = TypeVar("F", bound=Callable[..., Any])
+Option = Callable[[F], F]
+
+
+class Quantity(click.ParamType):
+    """A number with a unit, turned into the library's unit by `parse`."""
+
+    def __init__(self, name: str, parse: Callable[[str], Any]) -> None:
+        self.name = name
+        self.parse = parse
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Parse text or a number from a configuration file; a parsed value passes through."""
+        if isinstance(value, bool) or not isinstance(value, (str, int, float)):
+            return value
+        try:
+            return self.parse(str(value))
+        except InputError as exc:
+            self.fail(str(exc), param, ctx)
+
+
+class Registered(click.ParamType):
+    """A name of a plug-in table (``backends``, ``spaces``, ``strategies``), completed by the shell."""
+
+    def __init__(self, group: str) -> None:
+        self.group = group
+        self.name = group[:-1].replace("strategie", "strategy")
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Refuse a name that is not registered, with the nearest one."""
+        known = names(self.group)
+        if str(value) not in known:
+            self.fail(unknown(self.name, str(value), known), param, ctx)
+        return str(value)
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[Any]:
+        """Names that begin as typed."""
+        from click.shell_completion import CompletionItem
+
+        return [CompletionItem(n) for n in names(self.group) if n.startswith(incomplete)]
+
+
+def parse_shape(text: str) -> tuple[int, int, int]:
+    """``3x32x32`` to channels, height and width; a square image is required."""
+    match = re.fullmatch(r"(\d+)x(\d+)x(\d+)", text.strip())
+    if match is None:
+        raise InputError(
+            f"input {text!r} is not CHANNELSxHEIGHTxWIDTH in pixels; write for example 3x32x32"
+        )
+    channels, height, width = (int(g) for g in match.groups())
+    if min(channels, height, width) < 1 or height != width:
+        raise InputError(
+            f"input {text!r} must be positive and square (height = width); write for example 3x32x32"
+        )
+    return channels, height, width
+
+
+DURATION = Quantity("duration", units.parse_seconds)
+SHAPE = Quantity("shape", parse_shape)
+PRECISIONS = click.Choice(["fp32", "fp16", "bf16", "int8"])
+PRESETS = click.Choice(["quick", "default", "thorough"])
+
+
+def _option(*names_: str, **settings: Any) -> Option[Any]:
+    return click.option(*names_, **settings)
+
+
+device = _option(
+    "--device", metavar="NAME", help="Device to run on or plan for (`hwnas devices`).  [default: cpu]"
+)
+backend = _option(
+    "--backend", type=Registered("backends"), metavar="NAME", help="Runtime.  [default: the device's]"
+)
+precision = _option("--precision", type=PRECISIONS, help="Numbers in the engine.  [default: fp32]")
+batch = _option("--batch", type=click.IntRange(min=1), metavar="N", help="Images per call.  [default: 1]")
+threads = _option(
+    "--threads", type=click.IntRange(min=1), metavar="N", help="Threads of the runtime.  [default: 1]"
+)
+input_shape = _option(
+    "--input", "input_shape", type=SHAPE, metavar="CxHxW", help="One image, for example 3x32x32."
+)
+space = _option(
+    "--space", type=Registered("spaces"), metavar="NAME", help="Search space (`hwnas spaces`)."
+)
+strategy = _option(
+    "--strategy", type=Registered("strategies"), metavar="NAME", help="Search strategy (`hwnas strategies`)."
+)
+table = _option(
+    "--table", metavar="FILE", help="Latency table.  [default: the newest valid one of the device]"
+)
+data = _option(
+    "--data",
+    metavar="SOURCE",
+    help="digits, folder:PATH, parquet:PATH, npz:PATH, cifar10:PATH or module:function.",
+)
+seed = _option("--seed", type=click.IntRange(min=0), metavar="K", help="Seed of every random choice.")
+out = _option(
+    "--out", type=click.Path(path_type=Path), help="Where to write; repeating with the same --out resumes."
+)
+preset = _option("--preset", type=PRESETS, help="How much time to spend.  [default: default]")
+max_time = _option(
+    "--max-time", type=DURATION, metavar="TIME", help="Stop cleanly after, for example 10min; keeps the best."
+)
+jobs = _option("--jobs", type=click.IntRange(min=1), metavar="N", help="Parallel workers.  [default: 1]")
+dry_run = _option("--dry-run", is_flag=True, help="Say what would be done and how long it takes; touch nothing.")
+
+# What decides the conditions a latency is true for.
+setting: Sequence[Option[Any]] = (device, backend, precision, batch, threads)
+
+
+def options(*chosen: Option[Any] | Sequence[Option[Any]]) -> Option[Any]:
+    """Apply several options in the order in which `--help` shows them."""
+    flat = [o for c in chosen for o in ([c] if callable(c) else c)]
+
+    def apply(function: Any) -> Any:
+        for option in reversed(flat):
+            function = option(function)
+        return function
+
+    return apply
+
+
+def given(**values: Any) -> dict[str, Any]:
+    """The options that were given; what is left out takes the library's default."""
+    return {name: value for name, value in values.items() if value is not None}

@@ -1,0 +1,124 @@
+"""The history: what runs there are, what one gave, how several differ, and removing them."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hwnas import runs
+from hwnas.errors import DataFormatError, InputError
+from hwnas.runs import MANIFEST_SCHEMA, RUNS
+from hwnas.store import read_json
+
+
+def history(root: Path = RUNS) -> dict[str, Any]:
+    """``runs``: one summary a run under `root`, oldest first."""
+    folders = [p.parent for p in root.glob("*/manifest.json") if not p.parent.is_symlink()]
+    found = [summary(folder) for folder in folders]
+    return {"root": str(root), "runs": sorted(found, key=lambda r: (r["created"], r["name"]))}
+
+
+def show(name: str | None = None, root: Path = RUNS) -> dict[str, Any]:
+    """Everything about one run: summary, configuration, files with their sizes in bytes."""
+    folder = runs.resolve(name, root=root)
+    manifest = read_json(folder / "manifest.json", "run manifest", MANIFEST_SCHEMA)
+    files = sorted(p for p in folder.rglob("*") if p.is_file())
+    return {
+        **summary(folder),
+        "config": manifest["config"],
+        "environment": {k: manifest[k] for k in ("hwnas", "python", "platform") if k in manifest},
+        "files": [{"path": str(p.relative_to(folder)), "bytes": p.stat().st_size} for p in files],
+    }
+
+
+def compare(names: Sequence[str], root: Path = RUNS) -> dict[str, Any]:
+    """Several runs side by side: summaries, and the configuration values in which they differ."""
+    if len(names) < 2:
+        raise InputError("runs compare needs at least two runs; `hwnas runs list` shows what there is")
+    folders = [runs.resolve(name, root=root) for name in names]
+    configs = [read_json(f / "manifest.json", "run manifest", MANIFEST_SCHEMA)["config"] for f in folders]
+    keys = sorted({key for config in configs for key in config})
+    differing = {
+        key: [config.get(key) for config in configs]
+        for key in keys
+        if any(config.get(key) != configs[0].get(key) for config in configs)
+    }
+    return {"runs": [summary(folder) for folder in folders], "differences": differing}
+
+
+def remove(names: Sequence[str], root: Path = RUNS, *, dry_run: bool = False) -> dict[str, Any]:
+    """Delete run folders; every name is resolved before the first is deleted.
+
+    Only what holds a run manifest is deleted, and a link to a run is followed, so that
+    ``runs rm latest`` removes the run itself. ``latest`` then points at the newest that is left.
+    """
+    folders = [runs.resolve(name, root=root) for name in names]
+    if not dry_run:
+        for folder in folders:
+            shutil.rmtree(folder)
+        for parent in {folder.parent for folder in folders}:
+            _relink(parent)
+    return {"removed": [str(folder) for folder in folders], "dry_run": dry_run}
+
+
+def _relink(root: Path) -> None:
+    link = root / "latest"
+    if not link.is_symlink() or link.exists():
+        return
+    link.unlink()
+    if any(p.parent.name != "latest" for p in root.glob("*-*/manifest.json")):
+        runs.link_latest(runs.resolve(None, root=root))
+
+
+def summary(folder: Path) -> dict[str, Any]:
+    """Name, verb, state and the figures of one run; a figure that the run does not have is None."""
+    try:
+        manifest = read_json(folder / "manifest.json", "run manifest", MANIFEST_SCHEMA)
+    except DataFormatError as exc:
+        return {**_EMPTY, "name": folder.name, "path": str(folder), "state": "damaged", "note": str(exc)}
+    base = {
+        **_EMPTY,
+        "name": folder.name,
+        "path": str(folder),
+        "verb": manifest.get("verb"),
+        "created": manifest.get("created", ""),
+        "state": "done" if (folder / "result.json").is_file() else "unfinished",
+        "engines": sorted(p.name.removesuffix(".manifest.json") for p in folder.rglob("*.manifest.json")),
+    }
+    if base["state"] == "done":
+        base |= _figures(read_json(folder / "result.json", "run result"))
+    return base
+
+
+_EMPTY: dict[str, Any] = {
+    "verb": None,
+    "created": "",
+    "state": "unfinished",
+    "accuracy": None,
+    "latency_ms": None,
+    "budget_ms": None,
+    "macs": None,
+    "params": None,
+    "trials": None,
+    "engines": [],
+    "note": "",
+}
+
+
+def _figures(result: dict[str, Any]) -> dict[str, Any]:
+    """Accuracy (validation), latency and size out of a search's or a training's result."""
+    if result.get("schema") == "hwnas.search/1":
+        best = result["trials"][result["best"]]
+        evaluation = best.get("evaluation") or {}
+        return {
+            "accuracy": evaluation.get("accuracy"),
+            "latency_ms": result["measured"]["median_ms"],
+            "budget_ms": result["budget"]["latency_ms"],
+            "macs": best["estimate"]["macs"],
+            "params": best["estimate"]["params"],
+            "trials": len(result["trials"]),
+        }
+    accuracy = result.get("accuracy")
+    return {"accuracy": accuracy.get("val") if isinstance(accuracy, dict) else accuracy}
