@@ -23,11 +23,15 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "resnet-cifar": "hwnas.nets.spaces:resnet_cifar",
         "resnet-cifar-wide": "hwnas.nets.spaces:resnet_cifar_wide",
         "mbv2-cifar": "hwnas.nets.spaces:mbv2_cifar",
+        "mbv2-imagenet": "hwnas.nets.spaces:mbv2_imagenet",
+        "resnet-imagenet": "hwnas.nets.spaces:resnet_imagenet",
+        "macromicro": "hwnas.nets.macromicro:macromicro",
     },
     "strategies": {
         "stagewise": "hwnas.search.stagewise:Stagewise",
         "uniform": "hwnas.search.uniform:Uniform",
         "random": "hwnas.search.random:Random",
+        "tpe": "hwnas.search.tpe:Tpe",
     },
 }
 

@@ -52,15 +52,17 @@ class ChainSpace(Levels):
         return cost[first] + (depth - 1) * more[other], (first, *(other,) * (depth - 1))
 
     def uniform(self) -> list[NetworkSpec]:
-        """The reference path at every depth, the same in all levels as far as their ranges allow.
+        """The reference path with all depths scaled together, in proportion to their greatest values.
 
         The smallest member comes first where it is not among them, so that any budget that the
         space can keep is kept by a uniform member.
         """
         levels = [self.levels[i] for i in self.reference]
+        deepest = max(level.depth[1] for level in levels)
         found: dict[str, NetworkSpec] = {}
-        for depth in range(1, 1 + max(level.depth[1] for level in levels)):
-            operators = tuple((lv.operators[0],) * min(max(depth, lv.depth[0]), lv.depth[1]) for lv in levels)
+        for n in range(1, 1 + deepest):
+            depths = (max(level.depth[0], -(-n * level.depth[1] // deepest)) for level in levels)
+            operators = tuple((level.operators[0],) * depth for level, depth in zip(levels, depths))
             spec = self.express(Gene(self.reference, operators))
             found.setdefault(spec.key, spec)
         least = self.smallest()

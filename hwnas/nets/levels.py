@@ -68,7 +68,7 @@ class Levels:
             of the first level.
         act: activation of all blocks.
         convention: see `hwnas.spec.NetworkSpec`.
-        reference: the path whose depth is scaled by `uniform`, with each level's first operator.
+        reference: the path whose depths are scaled by `uniform`, with each level's first operator.
 
     Raises:
         InputError: a level on no path (named), an edge that leads backwards or halves the image more

@@ -8,6 +8,7 @@ from typing import Any
 
 from hwnas import plugins
 from hwnas.nets.chainspace import ChainSpace
+from hwnas.nets.dense import DenseSpace, densenas_mbv2
 from hwnas.nets.levels import Level, Operator
 from hwnas.protocols import SearchSpace
 
@@ -123,4 +124,80 @@ def mbv2_cifar(*, input_shape: tuple[int, int, int], classes: int) -> ChainSpace
         reference=(0, 1, 2, 3),
         stem_act="relu6",
         act="relu6",
+    )
+
+
+def mbv2_imagenet(*, input_shape: tuple[int, int, int], classes: int) -> ChainSpace:
+    """Inverted residuals with the widths, resolutions and edges of DenseNAS (arXiv 1906.09607).
+
+    The networks are those that its super-network can derive, for any input and number of classes.
+    Uniform members go through MobileNetV2's widths.
+    """
+    return _dense(
+        "mbv2-imagenet", densenas_mbv2(), (16, 24, 32, 64, 96, 160, 320, 1984), input_shape, classes
+    )
+
+
+def _dense(
+    name: str, dense: DenseSpace, widths: Sequence[int], input_shape: tuple[int, int, int], classes: int
+) -> ChainSpace:
+    """The chain networks of a densely connected space; `widths` is its reference path."""
+    fixed = dense.stem[1]
+    largest = dense.stem[0].size_in
+    usual = dense.head_ops[1]
+    candidates = tuple(Operator(op.kind, op.kernel, op.expand) for op in dense.head_ops if op != usual)
+    operators = (Operator(usual.kind, usual.kernel, usual.expand), *candidates)
+    special = {
+        0: (Operator(fixed.kind, fixed.kernel, fixed.expand),),
+        dense.sink: (Operator("conv", 1),),
+    }
+    levels = tuple(
+        Level(
+            b.width,
+            (largest // b.size).bit_length() - 1,
+            special.get(i, operators),
+            (1, 1 + b.stack),
+            b.stage,
+        )
+        for i, b in enumerate(dense.routing)
+    )
+    path = tuple(next(i for i, b in enumerate(dense.routing) if b.width == w) for w in widths)
+    return ChainSpace(
+        name,
+        input_shape,
+        classes,
+        levels,
+        frozenset(dense.edges),
+        starts=(0,),
+        ends=(dense.sink,),
+        reference=path,
+        stem=(dense.stem[0].kernel, dense.stem[0].stride),
+        stem_width=dense.stem[0].c_out,
+        stem_act=dense.stem[0].act,
+        act=dense.head_block(*dense.edges[0], usual).act,
+    )
+
+
+def resnet_imagenet(*, input_shape: tuple[int, int, int], classes: int) -> ChainSpace:
+    """Residual networks at 1/4 to 1/32 of the image: basic blocks, or bottlenecks four times as wide.
+
+    Widths and depths lie around ResNet-18/34 and ResNet-50/101 (He et al. 2016a, table 1). The stem
+    is a 3x3 convolution of stride 2, and the first stage halves the image in the place of the
+    published max-pooling, as DenseNAS does.
+    """
+    widths = ((48, 56, 64), (96, 112, 128), (192, 224, 256), (384, 448, 512))
+    depths = (4, 6, 23, 4)
+    stages = [
+        [
+            Level(wide * width, 2 + s, operators, (1, depths[s]), s)
+            for wide, operators in ((1, BASIC), (4, BOTTLENECK))
+            for width in widths[s]
+        ]
+        for s in range(4)
+    ]
+    described = staged(stages, lambda a, b: a.operators == b.operators and not_narrower(a, b))
+    levels = described["levels"]
+    reference = tuple(levels.index(Level(64 * 2**s, 2 + s, BASIC, (1, depths[s]), s)) for s in range(4))
+    return ChainSpace(
+        "resnet-imagenet", input_shape, classes, **described, reference=reference, stem=(3, 2), stem_width=32
     )
