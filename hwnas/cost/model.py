@@ -1,0 +1,188 @@
+"""The cost model: latency of any network of a space, with its interval, from a latency table.
+
+Linear in block costs (`hwnas.cost.posterior`); interval by conformal scores of the calibration
+networks, each predicted without itself. Tables without whole networks (imported, estimated) give a
+plain sum and an interval that rests on the prior alone.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from hwnas.cost import conformal, extrapolate, features
+from hwnas.cost.posterior import Array, Evidence, Group, Posterior, Prior, fit, most_uncertain
+from hwnas.errors import DataFormatError, InputError
+from hwnas.measure.table import LatencyTable
+from hwnas.nets.count import count
+from hwnas.records import Estimate, Measurement, Setting
+from hwnas.spec import BlockSpec, NetworkSpec
+
+# Relative standard deviation that all blocks of a table share, where no network was measured whole.
+_SHARED_SD = {"measured": features.SCALE, "imported": 0.05, "estimated": 0.4}
+
+
+def cost_model(table: LatencyTable, *, coverage: float = conformal.COVERAGE) -> TableModel:
+    """The cost model of a table.
+
+    Raises:
+        DataFormatError: the table has no block rows.
+    """
+    return TableModel(table, coverage=coverage)
+
+
+class TableModel:
+    """`hwnas.protocols.CostModel` over one table.
+
+    Attributes:
+        setting, table_id: of the table.
+        coverage: of the intervals.
+        width: half-width of an interval in predictive standard deviations.
+        posterior: of the block costs of `keys`.
+        loo_error: relative leave-one-out errors of the calibration networks.
+    """
+
+    def __init__(self, table: LatencyTable, *, coverage: float = conformal.COVERAGE) -> None:
+        if not table.rows:
+            raise DataFormatError(
+                f"table {table.table_id} has no block rows; run hwnas profile --device {table.setting.device}"
+            )
+        if not 0 < coverage < 1:
+            raise InputError(f"coverage {coverage} must lie between 0 and 1")
+        self.setting: Setting = table.setting
+        self.table_id = table.table_id
+        self.coverage = coverage
+        self._table = table
+        self._slots = {(slot.width, slot.size): slot for slot in table.slots}
+        self._reference_ms = float(np.median([row.value_ms for row in table.rows.values()]))
+        fitted = [net for net in table.networks if net.role != "holdout"]
+        self._specs = [net.spec for net in fitted]
+        self._latency = [net.measurement.floor_ms for net in fitted]
+        self._se = [net.measurement.se_ms for net in fitted]
+        self._calibration = np.array([net.role == "calibration" for net in fitted], dtype=bool)
+        self.keys: list[BlockSpec] = []
+        self._scales: dict[str, float] | None = None
+        self._extend({*table.rows, *(b for spec in self._specs for b in spec.blocks)})
+        self._scales = self.posterior.scales
+        loo, sd = self.posterior.loo_ms, np.sqrt(self.posterior.loo_var)
+        ratio = np.log(np.array(self._latency) / np.maximum(loo, 1e-9)) if self._specs else np.empty(0)
+        self.loo_error: Array = np.expm1(-ratio[self._calibration])
+        self.width = conformal.quantile(np.abs(ratio / (sd / loo))[self._calibration], coverage)
+
+    def estimate(self, spec: NetworkSpec) -> Estimate:
+        """Predicted latency of a network with interval, cost by stage, and counts."""
+        self._extend(spec.blocks)
+        mean, sd = self._predict(spec)
+        counts = count(spec)
+        spread = float(np.exp(self.width * sd / mean))
+        return Estimate(
+            latency_ms=mean,
+            low_ms=mean / spread,
+            high_ms=mean * spread,
+            coverage=self.coverage,
+            macs=counts.macs,
+            params=counts.params,
+            activation_bytes=counts.activation_bytes * self.setting.batch,
+            weight_bytes=counts.weight_bytes,
+            by_stage_ms=self._by_stage(spec),
+            extrapolated=tuple(sorted({b.key for b in spec.blocks if b not in self._table})),
+            provenance=self.setting.provenance,
+        )
+
+    def observe(self, spec: NetworkSpec, measured: Measurement) -> None:
+        """Take a whole network into the evidence; the interval's width stays that of calibration."""
+        self._specs.append(spec)
+        self._latency.append(measured.floor_ms)
+        self._se.append(measured.se_ms)
+        self._calibration = np.append(self._calibration, False)
+        self._extend(spec.blocks)
+        self._refit()
+
+    def predict(self, specs: Sequence[NetworkSpec]) -> tuple[Array, Array]:
+        """Latency in ms and its predictive standard deviation for many networks, (networks,) each."""
+        self._extend({block for spec in specs for block in spec.blocks})
+        mean, variance = self.posterior.predict(self.counts(specs))
+        mean = mean + np.array([sum(self._slot_ms(stage) for stage in spec.stages) for spec in specs])
+        return mean, np.sqrt(variance + (self.posterior.noise * mean) ** 2)
+
+    def most_uncertain(self, specs: Sequence[NetworkSpec], n: int) -> list[NetworkSpec]:
+        """The `n` networks whose measurement would teach most (`posterior.most_uncertain`)."""
+        self._extend({block for spec in specs for block in spec.blocks})
+        return [specs[i] for i in most_uncertain(self.posterior, self.counts(specs), n)]
+
+    def counts(self, specs: Sequence[NetworkSpec]) -> Array:
+        """(networks, keys) how often each key occurs; every block must be a key."""
+        out = np.zeros((len(specs), len(self.keys)))
+        for row, spec in zip(out, specs):
+            for block in spec.blocks:
+                row[self._place[block]] += 1.0
+        return out
+
+    def block_ms(self, block: BlockSpec) -> float:
+        """Posterior cost of one block inside a network, in ms."""
+        self._extend([block])
+        return float(self.posterior.mean_ms[self._place[block]])
+
+    def _predict(self, spec: NetworkSpec) -> tuple[float, float]:
+        # Only the keys that occur: a covariance of a few hundred keys need not be multiplied whole.
+        times = Counter(self._place[block] for block in spec.blocks)
+        at = np.array([*times, len(self.keys)])
+        weight = np.array([*times.values(), 1.0])
+        mean = float(weight @ self.posterior.mean_ms[at]) + sum(map(self._slot_ms, spec.stages))
+        # A sum of Gaussians may in principle fall below zero; latency does not.
+        mean = max(mean, 1e-6)
+        variance = float(weight @ self.posterior.cov[np.ix_(at, at)] @ weight)
+        return mean, float(np.sqrt(max(variance, 0.0) + (self.posterior.noise * mean) ** 2))
+
+    def _by_stage(self, spec: NetworkSpec) -> dict[str, float]:
+        """Split of the prediction; what belongs to no block (a constant) is counted with the stem."""
+        cost = self.posterior.mean_ms
+        parts = {"stem": float(cost[self._place[spec.stem]] + cost[-1])}
+        for i, stage in enumerate(spec.stages):
+            parts[f"stages.{i}"] = float(sum(cost[self._place[b]] for b in stage)) + self._slot_ms(stage)
+        parts["head"] = float(cost[self._place[spec.head]])
+        return parts
+
+    def _slot_ms(self, stage: tuple[BlockSpec, ...]) -> float:
+        """Cost of the layers that a stage leaves out, in tables that price them."""
+        slot = self._slots.get((stage[0].c_out, stage[0].size_out))
+        return max(slot.slots - (len(stage) - 1), 0) * slot.value_ms if slot else 0.0
+
+    def _extend(self, blocks: Iterable[BlockSpec]) -> None:
+        """Make sure that every block is a key; blocks without a row are extrapolated."""
+        known = set(self.keys)
+        new = sorted(set(blocks) - known)
+        if not new:
+            return
+        measured = [b for b in new if b in self._table]
+        missing = [b for b in new if b not in self._table]
+        self.keys += measured + missing
+        self._place = {block: i for i, block in enumerate(self.keys)}
+        self._refit()
+
+    def _refit(self) -> None:
+        self.posterior: Posterior = fit(self._prior(), self._evidence(), self._scales)
+
+    def _prior(self) -> Prior:
+        rows = self._table.rows
+        mean = np.array([rows[b].value_ms if b in rows else np.nan for b in self.keys])
+        sd = np.array([rows[b].se_ms if b in rows else np.nan for b in self.keys])
+        missing = np.flatnonzero(np.isnan(mean))
+        if missing.size:
+            known = list(rows)
+            times = np.array([rows[b].value_ms for b in known])
+            guess, spread = extrapolate.guess(known, times, [self.keys[i] for i in missing])
+            mean[missing], sd[missing] = guess, guess * spread
+        groups = features.groups(self.keys, mean, self._reference_ms)
+        provenance = self.setting.provenance
+        if provenance != "measured":
+            groups = tuple(
+                Group(g.name, g.columns, _SHARED_SD[provenance] if g.name == "scale" else g.scale)
+                for g in groups
+            )
+        return Prior(mean, sd, groups, constant_ms=0.2 * self._reference_ms)
+
+    def _evidence(self) -> Evidence:
+        return Evidence(self.counts(self._specs), np.array(self._latency), np.array(self._se))

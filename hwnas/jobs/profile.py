@@ -1,0 +1,295 @@
+"""`hwnas profile`: measure a device into a latency table, and say how good its predictions are."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hwnas.cost.model import TableModel, cost_model
+from hwnas.cost.score import figures
+from hwnas.errors import BuildError, InputError, MissingMeasurement
+from hwnas.measure import device as devices
+from hwnas.measure import table as tables
+from hwnas.measure.rows import Header, Role
+from hwnas.measure.sweep import Sweep, SweepOptions, header_for
+from hwnas.measure.table import LatencyTable
+from hwnas.measure.timing import TimingOptions
+from hwnas.measure.writer import TableWriter
+from hwnas.nets import spaces
+from hwnas.protocols import Emit, SearchSpace
+from hwnas.records import Precision, to_json
+from hwnas.spec import NetworkSpec
+
+# Candidates that active probing chooses from, and how many it takes at a time.
+_CANDIDATES, _BATCH = 256, 8
+
+
+@dataclass(frozen=True)
+class ProfileOptions:
+    """What to profile and how thoroughly.
+
+    Attributes:
+        device, backend, precision, batch, threads: the conditions; backend None takes the device's.
+        space, input_shape, classes: what is swept.
+        preset: "quick", "default" or "thorough".
+        out: table file; None takes a new one in the user's data folder, or goes on with an
+            unfinished one of the same conditions.
+        only_missing: add what an existing table lacks (`out`, or the newest of these conditions).
+        estimate: plan from the device's description instead of measuring.
+        max_time_s: stop cleanly after this long; the table is then unfinished and can be resumed.
+        seed: draws networks and the order of measuring.
+        dry_run: say what would be measured, touch nothing.
+    """
+
+    device: str = "auto"
+    space: str = "resnet-cifar"
+    backend: str | None = None
+    precision: Precision = "fp32"
+    batch: int = 1
+    threads: int = 1
+    input_shape: tuple[int, int, int] | None = None
+    classes: int | None = None
+    preset: str = "default"
+    out: Path | None = None
+    only_missing: bool = False
+    estimate: bool = False
+    max_time_s: float | None = None
+    seed: int = 0
+    dry_run: bool = False
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How many networks a preset measures, and when active probing may stop.
+
+    `calibration` networks are drawn at random and give the interval; up to `probes` further ones
+    are chosen where the model is least sure, until the leave-one-out error of the calibration
+    networks is below `target`; `holdout` fresh ones give the printed error.
+    """
+
+    calibration: int
+    probes: int
+    holdout: int
+    target: float
+
+
+PLANS = {
+    "quick": Plan(calibration=24, probes=16, holdout=16, target=0.010),
+    "default": Plan(calibration=40, probes=40, holdout=24, target=0.007),
+    "thorough": Plan(calibration=80, probes=80, holdout=40, target=0.005),
+}
+
+
+def profile(options: ProfileOptions, emit: Emit | None = None) -> dict[str, Any]:
+    """Measure (or estimate) a latency table.
+
+    Returns:
+        The keys of docs/cli.md: table, rows, probes, measurements, seconds, holdout and more.
+
+    Raises:
+        InputError: an option is wrong.
+        BackendUnavailable: device or runtime is not here; names the ways on.
+    """
+    plan = PLANS.get(options.preset)
+    if plan is None:
+        raise InputError(f"unknown preset {options.preset!r} (known: {', '.join(PLANS)})")
+    if options.estimate:
+        from hwnas.jobs.plan import estimate
+
+        return estimate(options)
+    backend, setting = devices.conditions(
+        options.device,
+        options.backend,
+        precision=options.precision,
+        batch=options.batch,
+        threads=options.threads,
+    )
+    shape, classes = image_of(options)
+    space = spaces.make(options.space, input_shape=shape, classes=classes)
+    timing = TimingOptions.preset(options.preset)
+    header = header_for(setting, space.name, shape, classes, timing)
+    path = _path(options, header)
+    if options.dry_run:
+        return _dry(options, plan, space, path, timing)
+    begun = time.perf_counter()
+    writer = TableWriter(path, header)
+    sweep_options = SweepOptions(timing=timing, seed=options.seed, deadline_s=options.max_time_s)
+    task = _Profile(Sweep(writer, backend, sweep_options, emit), space, plan, options)
+    task.run()
+    seconds = time.perf_counter() - begun
+    table = writer.table
+    return {
+        "table": str(path),
+        "table_id": table.table_id,
+        "complete": table.complete,
+        "setting": to_json(setting),
+        "space": space.name,
+        "preset": options.preset,
+        "rows": len(table.rows),
+        "failures": [
+            {"blocks": [b.key for b in f.blocks], "error": f.error} for f in table.failures.values()
+        ],
+        "probes": sum(net.role != "holdout" for net in table.networks),
+        "measurements": task.sweep.measured,
+        "seconds": seconds,
+        "gates": task.gates,
+        **table.summary,
+    }
+
+
+def image_of(options: ProfileOptions) -> tuple[tuple[int, int, int], int]:
+    """Input shape and classes: the user's, else ImageNet's for spaces named after it, else CIFAR's."""
+    big = options.space.endswith("imagenet")
+    shape = options.input_shape or ((3, 224, 224) if big else (3, 32, 32))
+    return shape, options.classes or (1000 if big else 10)
+
+
+def _path(options: ProfileOptions, header: Header) -> Path:
+    """The file to write: the user's, an unfinished one of the same conditions, or a new one."""
+    if options.out is not None:
+        return options.out
+    for path, other in tables.headers():
+        same = (other.setting, other.space, other.input_shape, other.classes, other.protocol) == (
+            header.setting,
+            header.space,
+            header.input_shape,
+            header.classes,
+            header.protocol,
+        )
+        if not same:
+            continue
+        if options.only_missing or not tables.is_finished(path):
+            return path
+    if options.only_missing:
+        raise MissingMeasurement(
+            f"no table of {header.setting.describe()} and space {header.space} to add to; leave out "
+            "--only-missing to make one"
+        )
+    return tables.new_path(header)
+
+
+class _Profile:
+    """One run over a table: blocks, calibration, active probes, holdout, summary."""
+
+    def __init__(self, sweep: Sweep, space: SearchSpace, plan: Plan, options: ProfileOptions) -> None:
+        self.sweep, self.space, self.plan, self.options = sweep, space, plan, options
+        self.table: LatencyTable = sweep.writer.table
+
+    def run(self) -> None:
+        """Everything that is still missing; unfinished where the time ran out."""
+        self.sweep.blocks(self.space.blocks())
+        if self.options.only_missing and self.table.summary:
+            self.sweep.writer.finish(self.table.summary)
+            return
+        if not self.table.rows:
+            raise BuildError(
+                f"none of the {len(self.table.failures)} blocks could be measured; see the table"
+            )
+        self._random("calibration", self.plan.calibration)
+        self._probe()
+        self._random("holdout", self.plan.holdout)
+        if not self.sweep.late:
+            self.sweep.writer.finish(self._summary())
+
+    @property
+    def gates(self) -> dict[str, int]:
+        """How often each gate could not be cured."""
+        rows = [row.measurement for row in self.table.rows.values() if row.measurement]
+        rows += [net.measurement for net in self.table.networks]
+        names = [gate for m in rows for gate in m.gates]
+        return {gate: names.count(gate) for gate in sorted(set(names))}
+
+    def _random(self, role: Role, n: int) -> None:
+        """Networks drawn from the space, the same ones however often the run was interrupted."""
+        have = {net.spec.key for net in self.table.networks if net.role == role}
+        drawn = self._draw(role, n)
+        todo = [spec for spec in drawn if spec.key not in have and spec.blocks not in self.table.failures]
+        self.sweep.networks(todo, role, repeat=role == "holdout")
+
+    def _draw(self, role: str, n: int) -> list[NetworkSpec]:
+        seen = {net.spec.key for net in self.table.networks if net.role != role}
+        rng = np.random.default_rng([self.options.seed, sum(role.encode())])
+        drawn: dict[str, NetworkSpec] = {}
+        for _ in range(20 * n):  # a small space may not have that many networks
+            spec = self.space.sample(rng)
+            if spec.key not in seen:
+                drawn.setdefault(spec.key, spec)
+            if len(drawn) == n:
+                break
+        return list(drawn.values())
+
+    def _probe(self) -> None:
+        """Measure where the model is least sure, until it is good enough on random networks."""
+        done = sum(net.role == "probe" for net in self.table.networks)
+        for batch in self._batches(done):
+            model = cost_model(self.table)
+            error = float(np.abs(model.loo_error).mean()) if len(model.loo_error) else 1.0
+            if error <= self.plan.target or self.sweep.late:
+                return
+            self.sweep.networks(self._uncertain(model, batch), "probe")
+
+    def _batches(self, done: int) -> Iterator[int]:
+        for at in range(done, self.plan.probes, _BATCH):
+            yield min(_BATCH, self.plan.probes - at)
+
+    def _uncertain(self, model: TableModel, n: int) -> list[NetworkSpec]:
+        seen = {net.spec.key for net in self.table.networks}
+        candidates = [s for s in self._draw("candidates", _CANDIDATES) if s.key not in seen]
+        return model.most_uncertain(candidates, n) if candidates else []
+
+    def _summary(self) -> dict[str, Any]:
+        model = cost_model(self.table)
+        nets = [net for net in self.table.networks if net.role == "holdout"]
+        if not nets:
+            return {"holdout": None, "noise_percent": 100 * model.posterior.noise}
+        pairs = np.array([[net.measurement.floor_ms, net.repeat_ms or np.nan] for net in nets])
+        truth = np.nanmean(pairs, axis=1)
+        estimates = [model.estimate(net.spec) for net in nets]
+        predicted = np.array([e.latency_ms for e in estimates])
+        inside = [e.low_ms <= t <= e.high_ms for e, t in zip(estimates, truth)]
+        alone = np.array(
+            [sum(self.table.rows[b].value_ms for b in n.spec.blocks if b in self.table) for n in nets]
+        )
+        repeat = np.abs(pairs[:, 0] / pairs[:, 1] - 1.0)
+        return {
+            "holdout": {
+                **figures(predicted, truth),
+                "coverage_percent": 100.0 * float(np.mean(inside)),
+                "repeat_mape_percent": 100.0 * float(np.nanmean(repeat)),
+            },
+            "isolated_sum_mape_percent": figures(alone, truth)["mape_percent"],
+            "noise_percent": 100.0 * model.posterior.noise,
+            "interval_percent": 100.0 * float(np.mean([e.high_ms / e.latency_ms - 1 for e in estimates])),
+            "coverage": model.coverage,
+        }
+
+    def _isolated_ms(self, spec: NetworkSpec) -> float:
+        """Sum of the blocks' times alone: what tables of other projects predict."""
+        return sum(self.table.rows[b].value_ms for b in spec.blocks if b in self.table)
+
+
+def _dry(
+    options: ProfileOptions, plan: Plan, space: SearchSpace, path: Path, timing: TimingOptions
+) -> dict[str, Any]:
+    """What would be measured; the time is a guess from sessions of the preset's length."""
+    blocks = space.blocks()
+    missing = list(blocks)
+    if path.exists():
+        missing = [b for b in blocks if b not in tables.load(path)]
+    graphs = len(missing) + plan.calibration + plan.probes + 2 * plan.holdout
+    # Building and warming up take about as long again as the timed calls.
+    seconds = graphs * timing.sessions * 2.0 * timing.session.session_ms / 1e3
+    return {
+        "dry_run": True,
+        "table": str(path),
+        "blocks": len(blocks),
+        "missing": len(missing),
+        "networks": {k: v for k, v in asdict(plan).items() if k != "target"},
+        "measurements": graphs,
+        "seconds": seconds,
+    }

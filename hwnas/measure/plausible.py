@@ -1,0 +1,79 @@
+"""Is a table physically possible? Catches times in the wrong unit, which no schema can.
+
+Users of an earlier tool asked for 25 ms and got 62, because its table was in seconds. Numbers off by
+a factor of a thousand contradict each other, the clock, or what the device can compute.
+"""
+
+from __future__ import annotations
+
+import datetime
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hwnas.errors import DataFormatError
+
+if TYPE_CHECKING:
+    from hwnas.measure.table import LatencyTable
+
+# Two-sided allowance for what a whole network may cost against the sum of its blocks: the worst
+# published ratio is 1.82 (one TensorRT engine per layer).
+_SUM_RATIO = 10.0
+# No CPU thread does more than this in fp32 (two 512-bit fused multiply-adds a cycle at 6 GHz are
+# 0.4 TFLOP/s); matrix units in lower precision give up to ten times that.
+_CPU_THREAD_FLOPS = {"fp32": 1e12, "fp16": 1e13, "bf16": 1e13, "int8": 2e13}
+_ANY_DEVICE_FLOPS = 1e16
+
+
+def refuse_implausible(table: LatencyTable, path: Path) -> None:
+    """DataFormatError where a table's numbers cannot be milliseconds."""
+    ratios = [
+        math.log(sum(table.rows[b].value_ms for b in net.spec.blocks) / net.measurement.floor_ms)
+        for net in table.networks
+        if table.covers(net.spec)
+    ]
+    ratio = math.exp(sum(ratios) / len(ratios)) if ratios else 1.0
+    if not 1 / _SUM_RATIO < ratio < _SUM_RATIO:
+        raise DataFormatError(
+            f"table {path}: blocks add up to {ratio:.3g} times the networks made of them; one of the two is "
+            "not in milliseconds"
+        )
+    if table.setting.provenance == "measured":
+        _refuse_slow(table, path)
+        _refuse_fast(table, path)
+
+
+def _refuse_slow(table: LatencyTable, path: Path) -> None:
+    timed = [row.measurement for row in table.rows.values() if row.measurement]
+    timed += [row.measurement for row in table.chains]
+    timed += [row.measurement for row in table.networks]
+    spent_s = sum(m.samples * m.floor_ms for m in timed) / 1e3
+    stamps = [
+        datetime.datetime.fromisoformat(text) for text in (table.header.created, *(m.taken_at for m in timed))
+    ]
+    elapsed_s = (max(stamps) - min(stamps)).total_seconds()
+    # A minute of grace: stamps are in whole seconds, and rows may be merged from another sitting.
+    if spent_s > 2 * elapsed_s + 60:
+        raise DataFormatError(
+            f"table {path}: its calls add up to {spent_s:.0f} s, but it was taken within {elapsed_s:.0f} s; "
+            "its times are not in milliseconds"
+        )
+
+
+def _refuse_fast(table: LatencyTable, path: Path) -> None:
+    from hwnas.nets.count import count_block
+
+    setting = table.setting
+    ceiling = _ANY_DEVICE_FLOPS
+    if setting.device == "cpu":
+        ceiling = setting.threads * _CPU_THREAD_FLOPS[setting.precision]
+    # The slowest row computes most, so that its rate is least touched by fixed overheads.
+    row = max(table.rows.values(), key=lambda r: r.value_ms, default=None)
+    if row is None:
+        return
+    rate = 2.0 * count_block(row.block, "torch").macs * setting.batch / (row.value_ms / 1e3)
+    if rate > ceiling:
+        raise DataFormatError(
+            f"table {path}: {row.block.key} would run at {rate / 1e12:.3g} TFLOP/s, more than the "
+            f"{ceiling / 1e12:.3g} TFLOP/s that its device can reach; its times are not in milliseconds"
+        )

@@ -1,0 +1,189 @@
+"""What one line of a latency table holds: the header and the kinds of row, checked on reading."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeAlias
+
+from pydantic import Field, TypeAdapter, ValidationError
+
+from hwnas.errors import DataFormatError
+from hwnas.records import Measurement, Record, Setting, now_utc
+from hwnas.spec import BlockSpec, NetworkSpec
+
+SCHEMA = "hwlat/1"
+SUFFIX = ".hwlat.jsonl"
+
+Role = Literal["probe", "calibration", "holdout", "observed"]
+
+
+class Header(Record):
+    """First line: what the numbers are true for and how they were taken.
+
+    `space`, `input_shape` and `classes` say what was swept; `device`, `software`, `build` and `run`
+    hold what the machine said of itself; `protocol` how the times were taken; `parent` the id of
+    the table that this one was derived from.
+    """
+
+    row: Literal["header"] = "header"
+    setting: Setting
+    space: str = ""
+    input_shape: tuple[int, int, int] | None = None
+    classes: int | None = None
+    created: str = Field(default_factory=now_utc)
+    units: dict[str, str] = Field(default_factory=lambda: {"time": "ms"})
+    tool: dict[str, str] = Field(default_factory=dict)
+    device: dict[str, Any] = Field(default_factory=dict)
+    software: dict[str, Any] = Field(default_factory=dict)
+    build: dict[str, Any] = Field(default_factory=dict)
+    run: dict[str, Any] = Field(default_factory=dict)
+    protocol: dict[str, Any] = Field(default_factory=dict)
+    source: str = ""
+    parent: str = ""
+
+
+class BlockRow(Record):
+    """One block. `value_ms` is the statistic that models use (the floor where it was measured)."""
+
+    row: Literal["block"] = "block"
+    block: BlockSpec
+    value_ms: float = Field(gt=0)
+    se_ms: float = Field(default=0.0, ge=0)
+    method: Literal["isolated", "estimated", "imported"] = "isolated"
+    measurement: Measurement | None = None
+    note: str = ""
+
+
+class ChainRow(Record):
+    """Several blocks built and timed as one engine, for differences taken in context."""
+
+    row: Literal["chain"] = "chain"
+    blocks: tuple[BlockSpec, ...]
+    measurement: Measurement
+
+
+class NetworkRow(Record):
+    """A whole network that was measured, and what for.
+
+    ``probe``: chosen because the model was least sure of it. ``calibration``: drawn at random from
+    the space, for the interval. ``holdout``: drawn at random and never fitted, for the printed
+    error. ``observed``: reported back by a search. `repeat_ms` holds a second, separate measurement.
+    """
+
+    row: Literal["network"] = "network"
+    spec: NetworkSpec
+    role: Role
+    measurement: Measurement
+    repeat_ms: float | None = Field(default=None, gt=0)
+
+
+class FailureRow(Record):
+    """What could not be built or run; the sweep went on."""
+
+    row: Literal["failure"] = "failure"
+    blocks: tuple[BlockSpec, ...]
+    error: str
+
+
+class SlotRow(Record):
+    """Cost of a layer that a network of this width and size leaves out (published eager tables)."""
+
+    row: Literal["slot"] = "slot"
+    width: int = Field(gt=0)
+    size: int = Field(gt=0)
+    slots: int = Field(gt=0)
+    value_ms: float = Field(ge=0)
+
+
+class SummaryRow(Record):
+    """Figures of a finished profile: held-out error, noise, time spent."""
+
+    row: Literal["summary"] = "summary"
+    figures: dict[str, Any]
+
+
+class EndRow(Record):
+    """Last line of a finished sweep: how many rows came before it."""
+
+    row: Literal["end"] = "end"
+    rows: int
+
+
+Row: TypeAlias = BlockRow | ChainRow | NetworkRow | FailureRow | SlotRow | SummaryRow | EndRow
+_ROW: TypeAdapter[Row] = TypeAdapter(Annotated[Row, Field(discriminator="row")])
+
+
+def json_schema() -> dict[str, Any]:
+    """JSON Schema of one line, as shipped in ``profiles/hwlat-1.schema.json``."""
+    line: TypeAdapter[Any] = TypeAdapter(Annotated[Header | Row, Field(discriminator="row")])
+    body = line.json_schema()
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": f"{SCHEMA}: one line of a {SUFFIX} file",
+        "description": "Each line further carries `hash`; the header also `schema`.",
+        **body,
+    }
+
+
+def names(blocks: tuple[BlockSpec, ...]) -> str:
+    """A chain for people."""
+    return " + ".join(block.key for block in blocks)
+
+
+def chain_hash(before: str, body: Mapping[str, Any]) -> str:
+    """Hash of a line given the hash of the line before it."""
+    text = json.dumps(body, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(f"{before}\n{text}".encode()).hexdigest()[:16]
+
+
+def parse_line(path: Path, number: int, line: str) -> dict[str, Any]:
+    """One line as an object; DataFormatError names the line. NaN and infinity are refused."""
+
+    def refuse(token: str) -> float:
+        raise ValueError(f"{token} is not a number; a missing measurement must be an error, never a value")
+
+    try:
+        body = json.loads(line, parse_constant=refuse)
+    except ValueError as exc:
+        raise DataFormatError(f"table {path}, line {number} is not JSON: {exc}") from exc
+    if not isinstance(body, dict):
+        raise DataFormatError(f"table {path}, line {number} holds a {type(body).__name__}, not an object")
+    return body
+
+
+def parse_header(path: Path, bodies: list[dict[str, Any]]) -> Header:
+    """The header of a table from its first line; DataFormatError for another schema or unit."""
+    first = bodies[0] if bodies else {}
+    if first.get("schema") != SCHEMA:
+        raise DataFormatError(
+            f"table {path} has schema {first.get('schema')!r}; this version reads {SCHEMA!r}. "
+            "Other projects' tables come in by `hwnas table import`"
+        )
+    fields = {k: v for k, v in first.items() if k not in ("schema", "hash")}
+    try:
+        header = Header.model_validate(fields)
+    except ValidationError as exc:
+        raise DataFormatError(f"table {path}, line 1: {first_fault(exc)}") from exc
+    if header.units.get("time") != "ms":
+        raise DataFormatError(
+            f"table {path} gives times in {header.units.get('time')!r}; they must be in 'ms'"
+        )
+    return header
+
+
+def parse_row(path: Path, number: int, body: dict[str, Any]) -> Row:
+    """A row from its object; DataFormatError names line, field and value."""
+    try:
+        return _ROW.validate_python(body)
+    except ValidationError as exc:
+        raise DataFormatError(f"table {path}, line {number}: {first_fault(exc)}") from exc
+
+
+def first_fault(exc: ValidationError) -> str:
+    """The first thing that a validation found, in one line."""
+    error = exc.errors()[0]
+    place = ".".join(str(part) for part in error["loc"]) or "the line"
+    return f"{place}: {error['msg']} (got {error['input']!r})"

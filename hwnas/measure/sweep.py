@@ -1,0 +1,220 @@
+"""What a profile measures: every block of a space, and whole networks; into a table, resumable.
+
+Blocks are measured in groups, interleaved within a group, and their rows written as soon as the
+group is done (a second or two of measuring): a kill loses what was being timed, never a row that was
+complete. A block or network that the runtime refuses becomes a failure row and the sweep goes on.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import hwnas
+from hwnas.errors import BuildError
+from hwnas.measure.device import detect
+from hwnas.measure.rows import BlockRow, ChainRow, FailureRow, Header, NetworkRow, Role
+from hwnas.measure.table import LatencyTable
+from hwnas.measure.timing import TimingOptions, measure
+from hwnas.measure.writer import TableWriter
+from hwnas.nets import onnx
+from hwnas.protocols import Backend, Emit, SearchSpace
+from hwnas.records import Measurement, Setting
+from hwnas.spec import BlockSpec, NetworkSpec
+
+
+@dataclass(frozen=True)
+class SweepOptions:
+    """How a sweep measures.
+
+    Attributes:
+        timing: sessions, lengths, gates.
+        group: blocks or networks that are interleaved and then written together.
+        seed: for the order of measuring and the random weights.
+        deadline_s: seconds after which no group is begun; None for no limit.
+    """
+
+    timing: TimingOptions = field(default_factory=lambda: TimingOptions.preset("quick"))
+    group: int = 16
+    seed: int = 0
+    deadline_s: float | None = None
+
+
+def header_for(
+    setting: Setting, space: str, input_shape: tuple[int, int, int], classes: int, timing: TimingOptions
+) -> Header:
+    """Header of a table measured on this machine."""
+    machine = detect()
+    return Header(
+        setting=setting,
+        space=space,
+        input_shape=input_shape,
+        classes=classes,
+        tool={"name": "hwnas", "version": hwnas.__version__},
+        device={**machine.model_dump(mode="json", exclude={"load"}), "fingerprint": machine.fingerprint},
+        run={"input": "seeded standard normal", "transfers": False, "cache": timing.session.cache},
+        protocol={
+            "statistic": "floor: mean of the faster half of session floors",
+            "sessions": timing.sessions,
+            "sessions_max": timing.sessions_max,
+            "session_ms": timing.session.session_ms,
+        },
+    )
+
+
+class Sweep:
+    """Measures into one table file.
+
+    Attributes:
+        writer: the table's writer; `writer.table` is what was measured so far.
+        measured: graphs timed by this sweep (not counting rows that were there before).
+    """
+
+    def __init__(
+        self, writer: TableWriter, backend: Backend, options: SweepOptions, emit: Emit | None = None
+    ) -> None:
+        self.writer, self.backend, self.options, self.emit = writer, backend, options, emit
+        self.measured = 0
+        self._rng = np.random.default_rng([options.seed, len(writer.table)])
+        self._begun_s = time.perf_counter()
+
+    @property
+    def late(self) -> bool:
+        """Whether the time is spent."""
+        limit = self.options.deadline_s
+        return limit is not None and time.perf_counter() - self._begun_s > limit
+
+    def blocks(self, blocks: Iterable[BlockSpec]) -> None:
+        """Measure every block that has neither a row nor a recorded failure."""
+        table = self.writer.table
+        todo = [b for b in blocks if b not in table and (b,) not in table.failures]
+        for group, done in self._groups(todo, "blocks"):
+            models = {b.key: _Model(onnx.chain([b], batch=table.setting.batch, seed=0)) for b in group}
+            results = self._measure(models, {b.key: (b,) for b in group}, done, len(todo), "blocks")
+            for block in group:
+                if (found := results.get(block.key)) is not None:
+                    self.writer.append(
+                        BlockRow(block=block, value_ms=found.floor_ms, se_ms=found.se_ms, measurement=found)
+                    )
+
+    def chains(self, chains: Iterable[Sequence[BlockSpec]]) -> None:
+        """Measure several blocks as one engine; for looking at what happens between blocks."""
+        have = {chain.blocks for chain in self.writer.table.chains}
+        todo = [tuple(c) for c in chains if tuple(c) not in have]
+        for group, done in self._groups(todo, "chains"):
+            names = {f"chain {i}": chain for i, chain in enumerate(group)}
+            models = {n: _Model(onnx.chain(c, batch=self._batch, seed=0)) for n, c in names.items()}
+            results = self._measure(models, names, done, len(todo), "chains")
+            for name, found in results.items():
+                self.writer.append(ChainRow(blocks=names[name], measurement=found))
+
+    def networks(self, specs: Sequence[NetworkSpec], role: Role, *, repeat: bool = False) -> None:
+        """Measure whole networks and add them with a role.
+
+        Args:
+            specs: networks of the table's space.
+            role: what for, see `rows.NetworkRow`.
+            repeat: measure each a second time, later and apart, into `repeat_ms`.
+        """
+        for group, done in self._groups(list(specs), f"{role} networks"):
+            names = {spec.key: spec for spec in group}
+            models = {n: _Model(onnx.network(s, batch=self._batch, seed=0)) for n, s in names.items()}
+            blocks = {n: s.blocks for n, s in names.items()}
+            task = f"{role} networks"
+            first = self._measure(models, blocks, done, len(specs), task)
+            again: dict[str, Measurement] = {}
+            if repeat:
+                again = self._measure(models, blocks, done, len(specs), f"{task}, again")
+            for name, found in first.items():
+                second = again[name].floor_ms if name in again else None
+                self.writer.append(
+                    NetworkRow(spec=names[name], role=role, measurement=found, repeat_ms=second)
+                )
+
+    @property
+    def _batch(self) -> int:
+        return self.writer.table.setting.batch
+
+    def _groups(self, todo: list[Any], task: str) -> Iterable[tuple[list[Any], int]]:
+        """Slices of the work with how much was done before; ends when the time is over."""
+        for at in range(0, len(todo), self.options.group):
+            if self.late:
+                self._say(
+                    "stopped", text=f"{task}: time is over, {len(todo) - at} of {len(todo)} not measured"
+                )
+                return
+            yield todo[at : at + self.options.group], at
+
+    def _measure(
+        self,
+        models: dict[str, _Model],
+        blocks: dict[str, tuple[BlockSpec, ...]],
+        done: int,
+        total: int,
+        task: str,
+    ) -> dict[str, Measurement]:
+        begun = time.perf_counter()
+
+        def failed(name: str, exc: BuildError) -> None:
+            if blocks[name] not in self.writer.table.failures:
+                self.writer.append(FailureRow(blocks=blocks[name], error=str(exc)))
+                self._say("failure", text=f"{name} could not be built: {exc}")
+
+        setting = self.writer.table.setting
+        results = measure(
+            {name: model.builder(self.backend, setting) for name, model in models.items()},
+            self.options.timing,
+            rng=self._rng,
+            emit=self._gates_only,
+            on_failure=failed,
+        )
+        self.measured += len(results)
+        if self.emit is not None:
+            each_s = (time.perf_counter() - begun) / max(len(models), 1)
+            left_s = each_s * max(total - done - len(models), 0)
+            note = f"{left_s:.0f} s left" if left_s >= 1 else ""
+            fields = {"task": task, "done": min(done + len(models), total), "total": total, "note": note}
+            self.emit("progress", fields)
+        return results
+
+    def _gates_only(self, kind: str, fields: Mapping[str, Any]) -> None:
+        """Pass on what `measure` has to say but its progress, which counts sessions, not rows."""
+        if self.emit is not None and kind != "progress":
+            self.emit(kind, fields)
+
+    def _say(self, kind: str, *, text: str) -> None:
+        if self.emit is not None:
+            self.emit(kind, {"text": text})
+
+
+class _Model:
+    """ONNX bytes with the builder that `measure` wants."""
+
+    def __init__(self, model: bytes) -> None:
+        self.model = model
+
+    def builder(self, backend: Backend, setting: Setting) -> Any:
+        return lambda: backend.build(self.model, setting)
+
+
+def sweep(
+    space: SearchSpace,
+    backend: Backend,
+    header: Header,
+    path: Path,
+    options: SweepOptions | None = None,
+    emit: Emit | None = None,
+) -> LatencyTable:
+    """Measure every block of a space into a table file; goes on where an earlier sweep stopped.
+
+    Only blocks: `hwnas.jobs.profile` adds the whole networks that the cost model learns from.
+    """
+    writer = TableWriter(path, header)
+    task = Sweep(writer, backend, options or SweepOptions(), emit)
+    task.blocks(space.blocks())
+    return writer.table if task.late else writer.finish()

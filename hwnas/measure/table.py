@@ -1,0 +1,288 @@
+"""Latency tables on disk: ``*.hwlat.jsonl``, schema ``hwlat/1`` (docs/latency.md).
+
+Line 1 is the header (conditions, tool, protocol, units), then one JSON object a line. Rows are only
+ever appended, so a killed sweep loses at most the row it was writing. Each line carries a hash over
+its content and the hash before it: a changed, missing or swapped line is found, and named, on load.
+The hash of the last row is the table's id, which goes into every engine's manifest.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from hwnas import store
+from hwnas.errors import DataFormatError, InputError, MissingMeasurement, StaleTable
+from hwnas.measure.plausible import refuse_implausible
+from hwnas.measure.rows import (
+    SUFFIX,
+    BlockRow,
+    ChainRow,
+    EndRow,
+    FailureRow,
+    Header,
+    NetworkRow,
+    Row,
+    SlotRow,
+    SummaryRow,
+    chain_hash,
+    names,
+    parse_header,
+    parse_line,
+    parse_row,
+)
+from hwnas.records import Setting
+from hwnas.spec import BlockSpec, NetworkSpec
+
+
+class LatencyTable:
+    """A loaded table.
+
+    Attributes:
+        header: conditions; `setting` is its setting.
+        rows: measured blocks.
+        chains, networks, failures, slots: the other rows.
+        summary: figures of the last finished profile, empty if there is none.
+        complete: whether the sweep ended (an end row is the last line).
+        table_id: sixteen hexadecimal digits over the content.
+        path: the file.
+        warnings: what loading found worth saying.
+    """
+
+    def __init__(self, header: Header, path: Path | None = None) -> None:
+        self.header = header
+        self.path = path
+        self.rows: dict[BlockSpec, BlockRow] = {}
+        self.chains: list[ChainRow] = []
+        self.networks: list[NetworkRow] = []
+        self.failures: dict[tuple[BlockSpec, ...], FailureRow] = {}
+        self.slots: list[SlotRow] = []
+        self.summary: dict[str, Any] = {}
+        self.complete = False
+        self.table_id = ""
+        self.warnings: list[str] = []
+
+    @property
+    def setting(self) -> Setting:
+        """The conditions of every number in the table."""
+        return self.header.setting
+
+    def __getitem__(self, block: BlockSpec) -> BlockRow:
+        """The row of a block; MissingMeasurement names the command that measures it."""
+        try:
+            return self.rows[block]
+        except KeyError:
+            space = self.header.space or "SPACE"
+            why = f" (it failed: {self.failures[(block,)].error})" if (block,) in self.failures else ""
+            raise MissingMeasurement(
+                f"table {self.table_id} ({self.setting.describe()}) has no row for {block.key}{why}; measure "
+                f"it: hwnas profile --device {self.setting.device} --space {space} --only-missing"
+            ) from None
+
+    def __contains__(self, block: object) -> bool:
+        return block in self.rows
+
+    def covers(self, spec: NetworkSpec) -> bool:
+        """Whether every block of a network has a row."""
+        return all(block in self.rows for block in spec.blocks)
+
+    def add(self, row: Row) -> None:
+        """Take in a row; DataFormatError for a second row of the same block."""
+        self.complete = False
+        if isinstance(row, BlockRow):
+            if row.block in self.rows:
+                raise DataFormatError(f"duplicate key {row.block.key}: the block has a row already")
+            self.rows[row.block] = row
+        elif isinstance(row, ChainRow):
+            if any(other.blocks == row.blocks for other in self.chains):
+                raise DataFormatError(f"duplicate key: the chain {names(row.blocks)} has a row already")
+            self.chains.append(row)
+        elif isinstance(row, NetworkRow):
+            self.networks.append(row)
+        elif isinstance(row, FailureRow):
+            self.failures[row.blocks] = row
+        elif isinstance(row, SlotRow):
+            self.slots.append(row)
+        elif isinstance(row, SummaryRow):
+            self.summary = row.figures
+        else:
+            self.complete = True
+
+    def __iter__(self) -> Iterator[Row]:
+        yield from self.rows.values()
+        yield from self.slots
+        yield from self.chains
+        yield from self.networks
+        yield from self.failures.values()
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+
+def load(path: Path) -> LatencyTable:
+    """Read and check a table.
+
+    Raises:
+        InputError: there is no such file.
+        DataFormatError: what is wrong with it, and in which line.
+    """
+    if not path.is_file():
+        raise InputError(f"table {path} does not exist; `hwnas profile --device cpu` makes one")
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except UnicodeDecodeError as exc:
+        raise DataFormatError(f"table {path} is not a text file: {exc}") from exc
+    if lines[-1]:
+        raise DataFormatError(
+            f"table {path} is truncated: line {len(lines)} is unfinished. If its sweep was killed, repeat "
+            "the `hwnas profile` command with --out to go on; otherwise fetch the file again"
+        )
+    bodies = [parse_line(path, n, line) for n, line in enumerate(lines[:-1], start=1)]
+    table = LatencyTable(parse_header(path, bodies), path)
+    before = ""
+    for number, body in enumerate(bodies, start=1):
+        claimed = body.pop("hash", None)
+        row = None if number == 1 else parse_row(path, number, body)
+        before = chain_hash(before, body)
+        if claimed != before:
+            raise DataFormatError(
+                f"table {path}, line {number}: wrong hash ({claimed}, content gives {before}); the line was "
+                "changed, or lines before it are missing. Fetch the file again or profile anew"
+            )
+        _take(table, row, path, number)
+    table.table_id = before
+    refuse_implausible(table, path)
+    return table
+
+
+def _take(table: LatencyTable, row: Row | None, path: Path, number: int) -> None:
+    if row is None:
+        return
+    if isinstance(row, EndRow) and row.rows != number - 2:
+        raise DataFormatError(
+            f"table {path}, line {number}: {row.rows} rows were written, {number - 2} are here; "
+            "rows are missing"
+        )
+    try:
+        table.add(row)
+    except DataFormatError as exc:
+        raise DataFormatError(f"table {path}, line {number}: {exc}") from exc
+
+
+def folder() -> Path:
+    """Where tables live: ``tables`` in the user's data folder (``HWNAS_HOME`` overrides)."""
+    return store.home() / "tables"
+
+
+def new_path(header: Header) -> Path:
+    """A free file name in `folder` that says what the table is of."""
+    s = header.setting
+    stamp = "".join(c for c in header.created[:19] if c.isdigit())
+    stem = "-".join(filter(None, (s.device, s.backend, s.precision, f"b{s.batch}", header.space, stamp)))
+    names_ = (f"{stem}{f'-{n}' if n else ''}{SUFFIX}" for n in range(10_000))
+    return next(path for name in names_ if not (path := folder() / name).exists())
+
+
+def headers() -> list[tuple[Path, Header]]:
+    """Every readable table in `folder` with its header, newest first."""
+    found = []
+    for path in folder().glob(f"*{SUFFIX}"):
+        try:
+            with path.open(encoding="utf-8") as file:
+                found.append((path, parse_header(path, [parse_line(path, 1, file.readline())])))
+        except (DataFormatError, UnicodeDecodeError):
+            continue  # `load` of that file says what is wrong; a bad file must not hide the good ones
+    return sorted(found, key=lambda pair: (pair[1].created, pair[0].name), reverse=True)
+
+
+def is_finished(path: Path) -> bool:
+    """Whether a table's last line is its end; a cheap look that checks nothing else."""
+    with path.open("rb") as file:
+        file.seek(0, os.SEEK_END)
+        file.seek(max(file.tell() - 4096, 0))
+        tail = file.read()
+    return tail.endswith(b"\n") and b'{"row":"end"' in tail.rstrip(b"\n").rpartition(b"\n")[2]
+
+
+def newest(
+    device: str | None = None,
+    *,
+    space: str | None = None,
+    covering: Iterable[NetworkSpec] = (),
+    **setting: Any,
+) -> LatencyTable:
+    """The newest finished table of a device.
+
+    Args:
+        device: device name; None takes any.
+        space: only tables of this space.
+        covering: prefer the newest table that has a row for every block of these networks.
+        setting: further fields of `Setting` that must be equal (``batch=1``, ``precision="fp32"``);
+            None leaves a field open.
+
+    Raises:
+        MissingMeasurement: there is none; names the command that makes one.
+    """
+    networks = list(covering)
+    first = None
+    for path, header in headers():
+        wanted = {"device": device, **setting}
+        if any(v is not None and getattr(header.setting, k) != v for k, v in wanted.items()):
+            continue
+        if space is not None and header.space not in ("", space):
+            continue
+        try:
+            table = load(path)
+        except DataFormatError:
+            continue
+        if not table.complete:
+            continue
+        if all(table.covers(spec) for spec in networks):
+            return table
+        first = first or table
+    if first is not None:
+        return first
+    asked = ", ".join(f"{k} {v}" for k, v in {"space": space, **setting}.items() if v is not None)
+    raise MissingMeasurement(
+        f"no latency table for device {device or 'any'}{f' with {asked}' if asked else ''}; make one: "
+        f"hwnas profile --device {device or 'cpu'} --space {space or 'resnet-cifar'}"
+    )
+
+
+def check_context(table: LatencyTable, live: Setting) -> list[str]:
+    """Compare a measured table with the live machine's setting.
+
+    Returns:
+        Warnings for differences that may matter (driver, clocks).
+
+    Raises:
+        StaleTable: device, its architecture, runtime, precision, batch or threads differ.
+    """
+    if table.setting.provenance != "measured":
+        return []
+    there, here = table.setting.model_dump(), live.model_dump()
+    hard = (
+        "device",
+        "device_arch",
+        "backend",
+        "backend_version",
+        "precision",
+        "batch",
+        "threads",
+        "affinity",
+        "spin",
+    )
+    changed = [f"{k} was {there[k]!r}, is {here[k]!r}" for k in hard if there[k] != here[k]]
+    if changed:
+        raise StaleTable(
+            f"table {table.table_id} was taken under other conditions ({'; '.join(changed)}); profile again: "
+            f"hwnas profile --device {live.device} --space {table.header.space or 'SPACE'}"
+        )
+    soft = ("driver", "clocks_mhz", "power_limit_w")
+    return [
+        f"table {table.table_id}: {k} was {there[k]!r}, is {here[k]!r}; `hwnas table validate` measures again"
+        for k in soft
+        if there[k] != here[k]
+    ]
