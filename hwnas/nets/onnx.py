@@ -49,7 +49,7 @@ def network(
         DataFormatError: where `weights` lacks an array or its shape is wrong.
     """
     source = _Given(weights) if weights is not None else _Random(seed)
-    return _model(spec.walk(), source, spec.convention, batch)
+    return _model(spec.walk(), source, spec.convention, batch, title=f"network {spec.key}")
 
 
 def chain(
@@ -67,7 +67,8 @@ def chain(
     for before, after in pairwise(blocks):
         if (before.c_out, before.size_out) != (after.c_in, after.size_in):
             raise InputError(f"{after.key} cannot follow {before.key}: their shapes differ")
-    return _model(((str(i), b) for i, b in enumerate(blocks)), _Random(seed), convention, batch)
+    walk = ((str(i), b) for i, b in enumerate(blocks))
+    return _model(walk, _Random(seed), convention, batch, title=" + ".join(b.key for b in blocks))
 
 
 class _Given:
@@ -206,7 +207,9 @@ def _model(
     source: _Given | _Random,
     convention: Convention,
     batch: int | None,
+    title: str,
 ) -> bytes:
+    """The model; `title` names its graph, for the messages of runtimes that refuse it."""
     writer, before = _Writer(), INPUT_NAME
     first: BlockSpec | None = None
     for place, block in walk:
@@ -223,7 +226,7 @@ def _model(
     shape_out = [size, last.channels] + ([] if isinstance(last, Linear) else [last.size] * 2)
     graph = helper.make_graph(
         writer.nodes,
-        "hwnas",
+        title,
         [helper.make_tensor_value_info(INPUT_NAME, TensorProto.FLOAT, shape_in)],
         [helper.make_tensor_value_info(OUTPUT_NAME, TensorProto.FLOAT, shape_out)],
         list(writer.tensors.values()),

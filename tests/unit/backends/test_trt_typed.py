@@ -1,0 +1,130 @@
+"""The graphs that TensorRT gets, run by ONNX Runtime against the float32 original."""
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, numpy_helper
+
+from hwnas.backends import typed
+from hwnas.errors import BuildError, InputError
+from hwnas.nets import onnx as writer
+from hwnas.spec import BlockSpec
+
+BLOCKS = [
+    BlockSpec(kind="conv", c_in=3, c_out=8, size_in=16),
+    BlockSpec(kind="basic", c_in=8, c_out=8, size_in=16),
+    BlockSpec(kind="mbconv", c_in=8, c_out=16, stride=2, expand=4, se=0.25, act="hswish", size_in=16),
+    BlockSpec(kind="mbconv", c_in=16, c_out=16, expand=3, kernel=5, act="relu6", size_in=8),
+    BlockSpec(kind="classifier", c_in=16, c_out=10, size_in=8),
+]
+
+
+@pytest.fixture(scope="module")
+def model() -> bytes:
+    return writer.chain(BLOCKS, batch=2)
+
+
+@pytest.fixture(scope="module")
+def images() -> np.ndarray:
+    return np.random.default_rng(0).standard_normal((8, 3, 16, 16), dtype=np.float32)
+
+
+def scores(model: bytes, images: np.ndarray) -> np.ndarray:
+    import onnxruntime as ort
+
+    session = ort.InferenceSession(model, providers=["CPUExecutionProvider"])
+    return np.concatenate([session.run(None, {"input": images[i : i + 2]})[0] for i in range(0, 8, 2)])
+
+
+def cosine(a: np.ndarray, b: np.ndarray) -> float:
+    return float((a * b).sum() / np.linalg.norm(a) / np.linalg.norm(b))
+
+
+def ops(model: bytes) -> list[str]:
+    return [node.op_type for node in onnx.load_model_from_string(model).graph.node]
+
+
+def test_hard_swish_is_written_out(model, images):
+    plain = typed.plain(model)
+    assert "HardSwish" in ops(model)
+    assert "HardSwish" not in ops(plain)
+    onnx.checker.check_model(onnx.load_model_from_string(plain), full_check=True)
+    assert np.allclose(scores(plain, images), scores(model, images), atol=1e-5)
+
+
+def test_half_graph_has_float_ends_and_half_weights(model, images):
+    half = typed.to_half(typed.plain(model))
+    proto = onnx.load_model_from_string(half)
+    onnx.checker.check_model(proto, full_check=True)
+    ends = [*proto.graph.input, *proto.graph.output]
+    assert {v.type.tensor_type.elem_type for v in ends} == {TensorProto.FLOAT}
+    assert {t.data_type for t in proto.graph.initializer} == {TensorProto.FLOAT16}
+    assert ops(half).count("Cast") == 2
+    assert cosine(scores(half, images), scores(model, images)) > 0.9999
+
+
+def test_half_refuses_what_it_cannot_say(model):
+    proto = onnx.load_model_from_string(model)
+    big = np.full(proto.graph.initializer[0].dims, 1e6, np.float32)
+    proto.graph.initializer[0].CopyFrom(numpy_helper.from_array(big, proto.graph.initializer[0].name))
+    with pytest.raises(BuildError, match="beyond float16"):
+        typed.to_half(proto.SerializeToString())
+    proto = onnx.load_model_from_string(model)
+    proto.graph.node[0].op_type = "LSTM"
+    with pytest.raises(BuildError, match="LSTM"):
+        typed.to_half(proto.SerializeToString())
+
+
+def test_int8_graph_is_symmetric_by_channel_and_close(model, images):
+    largest = typed.ranges(model, images)
+    small = typed.to_int8(model, largest)
+    proto = onnx.load_model_from_string(small)
+    onnx.checker.check_model(proto, full_check=True)
+    assert typed.is_quantized(small)
+    assert not typed.is_quantized(model)
+    zeros = [numpy_helper.to_array(t) for t in proto.graph.initializer if t.name.endswith(".zero")]
+    assert zeros
+    assert all(z.dtype == np.int8 and not z.any() for z in zeros)
+    weighted = [n for n in ops(model) if n in typed.WEIGHTED]
+    activations = len(largest)
+    assert ops(small).count("QuantizeLinear") == len(weighted) + activations
+    assert cosine(scores(small, images), scores(model, images)) > 0.99
+
+
+def test_residual_sums_read_the_quantized_values(model, images):
+    small = typed.to_int8(model, typed.ranges(model, images))
+    proto = onnx.load_model_from_string(small)
+    first_sum = next(n for n in proto.graph.node if n.op_type == "Add")
+    assert any(name.endswith(".dequantized") for name in first_sum.input)
+
+
+def test_weight_scales_by_hand():
+    # One 1x1 convolution with weights 127, -63.5 and a channel of zeros; an input that reaches 1.27.
+    weight = np.array([127.0, -63.5, 0.0], np.float32).reshape(3, 1, 1, 1)
+    node = onnx.helper.make_node("Conv", ["input", "w"], ["scores"])
+    graph = onnx.helper.make_graph(
+        [node],
+        "one",
+        [onnx.helper.make_tensor_value_info("input", TensorProto.FLOAT, [1, 1, 1, 1])],
+        [onnx.helper.make_tensor_value_info("scores", TensorProto.FLOAT, [1, 3, 1, 1])],
+        [numpy_helper.from_array(weight, "w")],
+    )
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8)
+    data = model.SerializeToString()
+    largest = typed.ranges(data, np.full((1, 1, 1, 1), -1.27, np.float32))
+    assert largest == {"input": pytest.approx(1.27)}
+    proto = onnx.load_model_from_string(typed.to_int8(data, largest))
+    values = {t.name: numpy_helper.to_array(t) for t in proto.graph.initializer}
+    assert values["input.scale"] == pytest.approx(0.01)
+    assert values["w.scale"].tolist() == pytest.approx([1.0, 0.5, 1.0])
+
+
+def test_calibration_refuses_what_does_not_fit(model, images):
+    with pytest.raises(InputError, match="multiple of 2"):
+        typed.ranges(model, images[:3])
+    with pytest.raises(BuildError, match="no calibrated range"):
+        typed.to_int8(model, {})
+    with pytest.raises(BuildError, match="already"):
+        typed.to_int8(typed.to_int8(model, typed.ranges(model, images)), {})
+    with pytest.raises(BuildError, match="not an ONNX model"):
+        typed.to_half(b"nonsense")
