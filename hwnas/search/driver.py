@@ -1,0 +1,166 @@
+"""The one loop of every search: propose, refuse or train, measure, remember; then crown a winner.
+
+Strategies differ in what they propose and in nothing else. Whatever happens is an event in the run
+folder before the loop goes on, and the loop's state is those events, so a killed search that is
+repeated ends as if it had never stopped.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+import numpy as np
+
+import hwnas
+from hwnas.errors import BuildError, InputError
+from hwnas.protocols import Emit, Evaluate, SearchContext, SearchStrategy
+from hwnas.records import Budget, Proposal, SearchResult, Setting, Target, Trial
+from hwnas.runs import RunFolder
+from hwnas.search.finish import finish, keep
+from hwnas.search.log import SearchLog, images_of
+from hwnas.search.session import Clock, Limits, Measure, Session, attempt, searched
+from hwnas.search.winner import Confirm, Observe, by_accuracy, pareto, refuse_infeasible
+
+
+def search(
+    strategy: SearchStrategy,
+    context: SearchContext,
+    *,
+    evaluate: Evaluate,
+    confirm: Confirm,
+    run: RunFolder,
+    setting: Setting,
+    table_id: str,
+    seed: int,
+    limits: Limits | None = None,
+    emit: Emit = lambda kind, fields: None,
+    measure: Measure | None = None,
+    observe: Observe | None = None,
+    targets: Sequence[Budget] = (),
+    clock: Clock = time.monotonic,
+) -> SearchResult:
+    """Search until the strategy has no more proposals or a limit is reached, and crown a winner.
+
+    Args:
+        strategy: proposes; see `protocols.SearchStrategy`. It may also have ``rank(trials)`` (order
+            in which candidates are tried as winner) and ``explain(trials)`` (its `Decision`s).
+        context: space, estimates and the (largest) budget.
+        evaluate: trains a proposal.
+        confirm: measures a candidate winner whole and tests the budget's promise.
+        run: where events, ``result.json``, ``network.json`` and ``weights.safetensors`` go.
+        setting, table_id: conditions of the latencies, for the result.
+        seed: with the history it decides all that is random.
+        limits: what may be spent.
+        emit: told of every event.
+        measure: measures a candidate whole before it is trained; None leaves that to `confirm`.
+        observe: teaches the cost model what was measured.
+        targets: all budgets of a search for several; the largest must be the context's.
+        clock: seconds, for `limits.seconds`.
+
+    Raises:
+        InputError: the budget names no latency.
+        BudgetInfeasible: the smallest network does not fit, or no trained one kept its promise.
+    """
+    budgets = sorted(targets or (context.budget,), key=lambda budget: budget.latency_ms or 0.0)
+    if any(budget.latency_ms is None for budget in budgets):
+        raise InputError("a search needs a latency budget; write for example --latency-budget 0.6ms")
+    log = SearchLog(run, emit)
+    done = log.finished()
+    if done is not None:
+        return done
+    if observe is not None:
+        for spec, measured in log.observed:
+            observe(spec, measured)
+    job = Session(
+        strategy, context, evaluate, confirm, measure, observe, log, limits or Limits(), seed, clock, clock()
+    )
+    if not log.trials:
+        refuse_infeasible(context, budgets)
+    stopped, complete = _loop(job)
+    winners = [finish(job, budget) for budget in budgets]
+    result = _result(job, winners, setting, table_id, stopped)
+    keep(run, result)
+    log.result(result, complete=complete)
+    return result
+
+
+def _loop(job: Session) -> tuple[str, bool]:
+    """Run trials until the end; why it ended, and whether a repeated command would end there too."""
+    closed = job.log.closed
+    if closed is not None:
+        return closed, True
+    while True:
+        reason = _limit(job)
+        if reason is not None:
+            return reason, False
+        history = searched(job.trials)
+        rng = np.random.default_rng([job.seed, len(job.trials)])
+        proposals = job.strategy.propose(history, 1, rng)
+        explain = getattr(job.strategy, "explain", None)
+        decisions = explain(history) if explain is not None else []
+        job.log.decisions(decisions)
+        reason = _end(job, proposals)
+        if reason:
+            reason = next((one.text for one in decisions if one.kind == "stop"), reason)
+            job.log.close(reason)
+            return reason, True
+        for proposal in proposals:
+            attempt(job, proposal)
+        _raise_if_all_fail(job.trials)
+
+
+def _raise_if_all_fail(trials: Sequence[Trial]) -> None:
+    """Three failures in a row are no accident of one network: say so instead of going on."""
+    last = trials[-3:]
+    if len(last) == 3 and all(trial.state == "failed" for trial in last):
+        raise BuildError(f"three networks in a row could not be trained; the last: {last[-1].error}")
+
+
+def _limit(job: Session) -> str | None:
+    """The limit on this session that is reached, in words."""
+    seconds = job.limits.seconds
+    if seconds is None or not by_accuracy(job.trials):
+        return None
+    if job.elapsed_s() < seconds * job.limits.search_share:
+        return None
+    return f"the time limit of {seconds:.0f} s (--max-time); repeat the command to go on"
+
+
+def _end(job: Session, proposals: Sequence[Proposal]) -> str:
+    """Why there is nothing more to try; empty if there is."""
+    if not proposals:
+        return "the strategy has nothing more to propose"
+    if len(job.trials) >= job.limits.trials:
+        return f"the limit of {job.limits.trials} networks is reached"
+    total = job.limits.images
+    spent = sum(map(images_of, job.trials))
+    if total is not None and spent + (proposals[0].images or 0) > total:
+        return f"the training images are used up: {spent:,} of {total:,}"
+    return ""
+
+
+def _result(
+    job: Session, winners: Sequence[Target], setting: Setting, table_id: str, stopped: str
+) -> SearchResult:
+    main = winners[-1]
+    training_s = sum(t.evaluation.wall_s for t in job.trials if t.evaluation is not None)
+    seconds = {"training": training_s, "measuring": job.log.measuring_s}
+    seconds["total"] = max(job.elapsed_s(), sum(seconds.values()))
+    return SearchResult(
+        strategy=job.strategy.name,
+        space=job.context.space.name,
+        seed=job.seed,
+        budget=main.budget,
+        setting=setting,
+        table_id=table_id,
+        trials=tuple(job.trials),
+        best=main.best,
+        pareto=pareto(job.trials),
+        measured=main.measured,
+        promise=main.promise,
+        seconds={name: round(value, 3) for name, value in seconds.items()},
+        version=hwnas.__version__,
+        targets=tuple(winners) if len(winners) > 1 else (),
+        stopped=stopped,
+    )

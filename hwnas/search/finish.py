@@ -1,0 +1,89 @@
+"""The end of a search: crown the winner of each budget, train it out, write what is kept."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from hwnas.records import Budget, Measurement, Proposal, SearchResult, Target, Trial
+from hwnas.runs import RunFolder
+from hwnas.search.log import images_of
+from hwnas.search.session import Session, searched, train, untrained, updated
+from hwnas.search.winner import by_accuracy, crown, rank
+from hwnas.store import atomic_path, write_network
+
+# A final training of less than this part of all images (a rounding rest) is not worth its restart.
+WORTH = 0.01
+
+
+def finish(job: Session, budget: Budget) -> Target:
+    """Crown the winner for one budget and give it what is left of the training."""
+    ranked = rank(job.strategy, searched(job.trials))
+    winner = crown(job.log, ranked, budget, context=job.context, confirm=job.confirm, observe=job.observe)
+    promise, measured = next(
+        pair
+        for pair in job.log.verdicts(winner.index)
+        if pair[0].budget_ms == budget.latency_ms and pair[0].verdict == "kept"
+    )
+    finals = [t for t in job.trials if t.role == "final" and t.notes.get("winner") == winner.index]
+    if not finals or finals[-1].notes.get("cut"):
+        finals += _train_out(job, winner, finals, measured)
+    best = by_accuracy([winner, *finals])[0]
+    return Target(budget=budget, best=best.index, measured=measured, promise=promise)
+
+
+def _train_out(job: Session, winner: Trial, finals: Sequence[Trial], measured: Measurement) -> list[Trial]:
+    """Train a winner with the images that are left; a part of them where time is short."""
+    left = _images_left(job, finals)
+    images = min(left, _images_in_time(job, winner))
+    if images < WORTH * (job.limits.images or 0) or images < 1:
+        return []
+    proposal = Proposal(
+        spec=winner.spec,
+        parent=(finals or [winner])[-1].index,
+        images=images,
+        reason=f"final training of trial {winner.index}",
+        role="final",
+        notes={"winner": winner.index, "cut": int(images < left)},
+    )
+    trial = train(job, proposal, updated(untrained(job, proposal), measured=measured))
+    job.log.trial(trial)
+    return [trial] if trial.evaluation is not None else []
+
+
+def _images_left(job: Session, finals: Sequence[Trial]) -> int:
+    """Images that the search, and earlier final trainings of the same winner, left."""
+    if job.limits.images is None:
+        return 0
+    return job.limits.images - sum(map(images_of, [*searched(job.trials), *finals]))
+
+
+def _images_in_time(job: Session, winner: Trial) -> int:
+    """Images that the winner can be trained with before the time limit, at the rate seen so far."""
+    done = [t.evaluation for t in job.trials if t.evaluation is not None]
+    assert winner.evaluation is not None
+    macs_per_s = sum(e.train_macs for e in done) / max(sum(e.wall_s for e in done), 1e-9)
+    macs_per_image = winner.evaluation.train_macs / max(winner.evaluation.images, 1)
+    if job.limits.seconds is None or not macs_per_image:
+        return sys.maxsize
+    # A tenth is kept for the validation and the files that follow.
+    time_left_s = 0.9 * (job.limits.seconds - job.elapsed_s())
+    return max(0, int(time_left_s * macs_per_s / macs_per_image))
+
+
+def keep(run: RunFolder, result: SearchResult) -> None:
+    """Write the winner's network and weights; those of each budget under ``targets/``."""
+    _keep_one(run.path, run.path, result.trials[result.best])
+    for target in result.targets:
+        folder = run.path / "targets" / f"{target.budget.latency_ms:g}ms"
+        _keep_one(run.path, folder, result.trials[target.best])
+
+
+def _keep_one(run: Path, folder: Path, trial: Trial) -> None:
+    write_network(folder / "network.json", trial.spec)
+    weights = trial.evaluation.weights if trial.evaluation is not None else None
+    if weights is not None:
+        with atomic_path(folder / "weights.safetensors") as temporary:
+            shutil.copyfile(run / weights, temporary)

@@ -1,0 +1,313 @@
+"""How much each stage, or each possible growth, matters to a trained network; with standard errors.
+
+Three answers behind one door (`hwnas.protocols.Importance`):
+
+- `Vip`: the score of StageWise NAS (Jordao et al. 2020). How evenly the features of a stage matter
+  for the classes; needs a second, deeper network to compare with. Trains nothing.
+- `Gradient`: first-order drop of the loss if a growth were made and trained for one step.
+- `Probe`: drop of the loss on held-out images after a short training of each growth, against the
+  same training without growth.
+
+`Gradient` and `Probe` speak for growths (a fraction of the present loss, one value for each stage
+and kind); `Vip` for stages as they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from hwnas.errors import InputError
+from hwnas.nets.build import inherit
+from hwnas.plugins import unknown
+from hwnas.protocols import Importance, Move
+from hwnas.records import StageImportance
+from hwnas.spec import NetworkSpec
+
+if TYPE_CHECKING:
+    Array = NDArray[np.float64]
+
+Moves = Callable[[NetworkSpec], Sequence[Move]]
+POOL = 8  # side and stride of the average pool in front of the score, in pixels
+CHUNK = 256  # images at once where nothing is trained
+
+
+def make(name: str, moves: Moves, **options: Any) -> Importance:
+    """An importance by name.
+
+    Args:
+        name: ``vip``, ``gradient`` or ``probe``.
+        moves: growths to judge, usually `SearchSpace.grow` without those over the budget.
+        options: fields of the class.
+    """
+    makers: dict[str, Callable[[], Importance]] = {
+        "vip": lambda: Vip(**options),
+        "gradient": lambda: Gradient(moves, **options),
+        "probe": lambda: Probe(moves, **options),
+    }
+    if name not in makers:
+        raise InputError(unknown("importance", name, makers))
+    return makers[name]()
+
+
+@dataclass(frozen=True)
+class Vip:
+    """Mean variable importance in projection (VIP) of each stage.
+
+    Features are a stage's last residual sum before its activation, averaged over 8x8 pixels with
+    stride 8 (over the whole map where it is smaller) and flattened: 256, 128 and 64 values on the
+    CIFAR skeleton. A partial least squares regression on the one-hot labels gives their VIP; the
+    stage's value is the mean. As mean VIP^2 = 1, it is at most 1, and 1 only if all features matter
+    equally. The standard error is a bootstrap's over images.
+
+    Attributes:
+        components: of the regression.
+        bootstrap: resamples; 0 leaves the standard error at 0.
+    """
+
+    components: int = 2
+    bootstrap: int = 20
+
+    def __call__(
+        self,
+        module: nn.Module,
+        spec: NetworkSpec,
+        images: Tensor,
+        labels: Tensor,
+        rng: np.random.Generator,
+    ) -> tuple[StageImportance, ...]:
+        """One value a stage; see `hwnas.protocols.Importance`."""
+        target = np.eye(spec.classes)[labels.cpu().numpy()]
+        found = []
+        for stage, x in enumerate(pooled_features(module, images)):
+            value = float(vip(x, target, self.components).mean())
+            again = []
+            for _ in range(self.bootstrap):
+                pick = rng.integers(len(x), size=len(x))
+                again.append(vip(x[pick], target[pick], self.components).mean())
+            se = float(np.std(again, ddof=1)) if len(again) > 1 else 0.0
+            found.append(StageImportance(stage=stage, value=value, se=se))
+        return tuple(found)
+
+
+def pooled_features(module: nn.Module, images: Tensor) -> list[Array]:
+    """Per stage the pooled, flattened features (images, values) that `Vip` looks at."""
+    chunks: list[list[Array]] = []
+    with torch.no_grad():
+        for part in torch.split(images, CHUNK):
+            sums: list[Tensor] = module.features(part)  # type: ignore[operator]
+            side = [min(POOL, one.shape[-1]) for one in sums]
+            chunks.append(
+                [
+                    F.avg_pool2d(one.float(), k, stride=k).flatten(1).double().cpu().numpy()
+                    for one, k in zip(sums, side, strict=True)
+                ]
+            )
+    return [np.concatenate(parts) for parts in zip(*chunks, strict=True)]
+
+
+def vip(x: Array, y: Array, components: int) -> Array:
+    """Variable importance in projection of each column of `x` (samples, p) for `y` (samples, q).
+
+    VIP_f = sqrt(p * sum_h s_h w_fh^2 / sum_h s_h), with s_h = (t_h . t_h) (q_h . q_h) from the scores
+    T, the weights W (columns of length 1) and the y-loadings Q of the regression, both sides
+    standardised. Hence the mean of VIP^2 is 1. Columns that never vary get 0.
+    """
+    from sklearn.cross_decomposition import PLSRegression
+
+    # A class that a resample missed, or a dead channel, is a constant column: it explains nothing.
+    varies, wanted = x.std(axis=0) > 1e-12, y.std(axis=0) > 0
+    score = np.zeros(x.shape[1])
+    if not varies.any() or not wanted.any():
+        return score
+    x, y = x[:, varies], y[:, wanted]
+    fit = PLSRegression(n_components=min(components, x.shape[1])).fit(x, y)
+    s = (fit.x_scores_**2).sum(axis=0) * (fit.y_loadings_**2).sum(axis=0)
+    score[varies] = np.sqrt(len(score) * (fit.x_weights_**2 @ s) / s.sum())
+    return score
+
+
+@dataclass(frozen=True)
+class Gradient:
+    """First-order relative drop of the loss by one step of gradient descent on what a growth adds.
+
+    A growth keeps the function, so it shows only in its gradients: of all values that are new in
+    the grown network (the last normalisation of an inserted block, say). The drop is
+    rate * |E g|^2 / loss. |E g|^2 is estimated without bias from products of the gradients of
+    different batches, since the square of one batch's gradient would count its noise as gain; the
+    standard error is a jackknife over batches.
+
+    Attributes:
+        moves: growths to judge.
+        batches, batch: how many gradients, and images in each.
+        rate: of the step.
+    """
+
+    moves: Moves
+    batches: int = 8
+    batch: int = 64
+    rate: float = 0.1
+
+    def __call__(
+        self,
+        module: nn.Module,
+        spec: NetworkSpec,
+        images: Tensor,
+        labels: Tensor,
+        rng: np.random.Generator,
+    ) -> tuple[StageImportance, ...]:
+        """One value a growth; see `hwnas.protocols.Importance`."""
+        parts = _batches(len(images), self.batches, self.batch, rng)
+        seed = int(rng.integers(2**31))
+        found = []
+        for move in self.moves(spec):
+            grown = inherit(module, spec, move.spec, seed=seed)
+            grown.train()
+            pairs = [self._gradient(grown, module, images[part], labels[part]) for part in parts]
+            gain, se = _squared_mean(np.stack([g for g, _ in pairs]))
+            scale = self.rate / max(float(np.mean([loss for _, loss in pairs])), 1e-9)
+            found.append(
+                StageImportance(
+                    stage=move.stage,
+                    kind=move.kind,
+                    value=gain * scale,
+                    se=se * scale,
+                    images=sum(map(len, parts)),
+                )
+            )
+        return tuple(found)
+
+    @staticmethod
+    def _gradient(grown: nn.Module, before: nn.Module, x: Tensor, y: Tensor) -> tuple[Array, float]:
+        """Gradient of the mean loss by all values that the grown network adds, and the loss."""
+        grown.zero_grad(set_to_none=True)
+        loss = F.cross_entropy(grown(x), y)
+        loss.backward()  # type: ignore[no-untyped-call]
+        old = dict(before.named_parameters())
+        added = [
+            _added(parameter.grad, old.get(name))
+            for name, parameter in grown.named_parameters()
+            if parameter.grad is not None
+        ]
+        return torch.cat(added).double().cpu().numpy(), float(loss.detach())
+
+
+def _added(grad: Tensor, old: Tensor | None) -> Tensor:
+    """The part of a gradient that belongs to values which the smaller network does not have."""
+    if old is None:
+        return grad.flatten()
+    new = torch.ones_like(grad, dtype=torch.bool)
+    # A larger kernel holds the old one in its middle, more channels hold the old ones in front.
+    place = [
+        slice((now - was) // 2, (now - was) // 2 + was) if axis >= 2 else slice(0, was)
+        for axis, (now, was) in enumerate(zip(grad.shape, old.shape, strict=True))
+    ]
+    new[tuple(place)] = False
+    return grad[new]
+
+
+def _squared_mean(samples: Array) -> tuple[float, float]:
+    """Unbiased estimate of |E g|^2 from samples (n, d) of g, with its jackknife standard error."""
+
+    def estimate(rows: Array) -> float:
+        n, total = len(rows), rows.sum(axis=0)
+        return float((total @ total - (rows * rows).sum()) / (n * (n - 1)))
+
+    n = len(samples)
+    if n < 3:
+        raise InputError(f"a gradient importance needs at least 3 batches, not {n}")
+    left_out = np.array([estimate(np.delete(samples, i, axis=0)) for i in range(n)])
+    return estimate(samples), float(np.sqrt((n - 1) / n * ((left_out - left_out.mean()) ** 2).sum()))
+
+
+@dataclass(frozen=True)
+class Probe:
+    """Relative drop of the loss on held-out images after a short training of each growth.
+
+    Each growth and, for comparison, the network as it is are trained on the same batches in the
+    same order; the drop and its standard error come from the differences of single held-out images,
+    where most of the noise is shared. Half of the images given are held out.
+
+    Attributes:
+        moves: growths to judge.
+        images: training images for each.
+        batch: images in a step.
+        rate: learning rate (SGD with Nesterov momentum 0.9), falling to zero along a cosine.
+    """
+
+    moves: Moves
+    images: int = 1024
+    batch: int = 64
+    rate: float = 0.05
+
+    def __call__(
+        self,
+        module: nn.Module,
+        spec: NetworkSpec,
+        images: Tensor,
+        labels: Tensor,
+        rng: np.random.Generator,
+    ) -> tuple[StageImportance, ...]:
+        """One value a growth; see `hwnas.protocols.Importance`."""
+        order = torch.from_numpy(rng.permutation(len(images)))
+        held, usable = order[: len(order) // 2], order[len(order) // 2 :]
+        parts = _batches(len(usable), max(self.images // self.batch, 1), self.batch, rng)
+        parts = [usable[part] for part in parts]
+        seed = int(rng.integers(2**31))
+        moves = self.moves(spec)
+        if not moves:
+            return ()
+
+        def after(to: NetworkSpec) -> Tensor:
+            grown = inherit(module, spec, to, seed=seed)
+            self._train(grown, images, labels, parts)
+            return _losses(grown, images[held], labels[held])
+
+        base = after(spec)
+        trained = sum(map(len, parts))
+        found = []
+        for at, move in enumerate(moves):
+            drop = (base - after(move.spec)) / base.mean()
+            found.append(
+                StageImportance(
+                    stage=move.stage,
+                    kind=move.kind,
+                    value=float(drop.mean()),
+                    se=float(drop.std() / len(drop) ** 0.5),
+                    images=trained * (2 if at == 0 else 1),  # the comparison is paid for once
+                )
+            )
+        return tuple(found)
+
+    def _train(self, net: nn.Module, images: Tensor, labels: Tensor, parts: Sequence[Tensor]) -> None:
+        net.train()
+        optimiser = torch.optim.SGD(net.parameters(), lr=self.rate, momentum=0.9, nesterov=True)
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, len(parts))
+        for part in parts:
+            optimiser.zero_grad()
+            F.cross_entropy(net(images[part]), labels[part]).backward()  # type: ignore[no-untyped-call]
+            nn.utils.clip_grad_norm_(net.parameters(), 5.0)
+            optimiser.step()
+            schedule.step()
+
+
+def _losses(net: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+    """Cross entropy of each image, in eval mode, as float64."""
+    net.eval()
+    with torch.no_grad():
+        parts = zip(torch.split(images, CHUNK), torch.split(labels, CHUNK), strict=True)
+        return torch.cat([F.cross_entropy(net(x).double(), y, reduction="none") for x, y in parts])
+
+
+def _batches(n: int, batches: int, batch: int, rng: np.random.Generator) -> list[Tensor]:
+    """Index batches over n images, each image once before any comes again."""
+    need = batches * batch
+    order = np.concatenate([rng.permutation(n) for _ in range(-(-need // n))])[:need]
+    return list(torch.split(torch.from_numpy(order), batch))

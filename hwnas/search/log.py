@@ -1,0 +1,156 @@
+"""The events of a search: written before the search goes on, read back when it resumes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from hwnas.protocols import Emit
+from hwnas.records import Measurement, Promise, SearchResult, Trial, to_json
+from hwnas.runs import RunFolder
+from hwnas.spec import NetworkSpec
+from hwnas.store import parse, read_json, write_json
+from hwnas.units import format_ms
+
+RESULT_SCHEMA = "hwnas.search/1"
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Something that a strategy decided, in words and in figures.
+
+    Attributes:
+        kind: ``growth``, ``refusal`` or ``stop``; the kind of the event.
+        text: the words, for the log, the live table and the report.
+        fields: the figures behind the words, JSON-ready.
+    """
+
+    kind: str
+    text: str
+    fields: Mapping[str, Any] = field(default_factory=dict)
+
+
+class SearchLog:
+    """What has happened in a run: trials, confirmations, decisions, seconds spent.
+
+    Attributes:
+        trials: every trial so far, in order.
+        observed: networks measured whole, in the order in which the cost model learnt of them.
+        closed: why the search phase ended, in words; None while it goes on.
+        measuring_s: seconds spent on whole measurements, over every session of the run.
+    """
+
+    def __init__(self, run: RunFolder, emit: Emit) -> None:
+        self.run = run
+        self.trials: list[Trial] = []
+        self.observed: list[tuple[NetworkSpec, Measurement]] = []
+        self._verdicts: list[tuple[int, Promise, Measurement]] = []
+        self.closed: str | None = None
+        self.measuring_s = 0.0
+        self._emit = emit
+        self._decided: dict[int, int] = {}  # decisions written, by number of trials at the time
+        for event in run.events():
+            self._remember(event)
+
+    def _remember(self, event: Mapping[str, Any]) -> None:
+        where = f"{self.run.path / 'events.jsonl'}, event {event.get('event')!r}"
+        if event["event"] == "trial":
+            trial = parse(Trial, event["trial"], where)
+            self.trials.append(trial)
+            if trial.measured is not None and event.get("measuring_s"):
+                self.observed.append((trial.spec, trial.measured))
+        elif event["event"] == "confirm":
+            measured = parse(Measurement, event["measured"], where)
+            self._verdicts.append((event["index"], parse(Promise, event["promise"], where), measured))
+            self.observed.append((self.trials[event["index"]].spec, measured))
+        elif event["event"] == "closed":
+            self.closed = event["text"]
+        elif event["event"] == "infeasible":
+            self._verdicts.clear()  # a repeated command measures anew
+        elif "after" in event:
+            self._decided[event["after"]] = self._decided.get(event["after"], 0) + 1
+        self.measuring_s += event.get("measuring_s", 0.0)
+
+    def verdicts(self, index: int) -> list[tuple[Promise, Measurement]]:
+        """Every verdict on a trial: one for each budget that it was measured against."""
+        return [(promise, measured) for at, promise, measured in self._verdicts if at == index]
+
+    def _write(self, kind: str, fields: Mapping[str, Any], text: str) -> None:
+        event = {**fields, "text": text}
+        self.run.append(kind, event)
+        self._remember({"event": kind, **event})
+        self._emit(kind, event)
+
+    def trial(self, trial: Trial, measuring_s: float = 0.0) -> None:
+        """Add a trial; `measuring_s` above zero says that its measurement is new, not another trial's."""
+        self._write("trial", {"trial": to_json(trial), "measuring_s": measuring_s}, describe(trial))
+
+    def confirm(self, index: int, promise: Promise, measured: Measurement, measuring_s: float) -> None:
+        """Add the verdict on a candidate winner."""
+        at = format_ms(measured.at(promise.percentile))
+        verdict = {"kept": "kept", "broken": "broken", "ambiguous": "not shown"}[promise.verdict]
+        text = (
+            f"trial {index} measured whole: {promise.percentile} {at} of {format_ms(promise.budget_ms)}, "
+            f"promise {verdict} ({len(promise.session_ms)} sessions, {promise.misses} over)"
+        )
+        fields = {"index": index, "promise": to_json(promise), "measured": to_json(measured)}
+        self._write("confirm", {**fields, "measuring_s": measuring_s}, text)
+
+    def decisions(self, decisions: Sequence[Decision]) -> None:
+        """Add what a strategy decided at this point; what a killed session wrote is not written again."""
+        after = len(self.trials)
+        for decision in decisions[self._decided.get(after, 0) :]:
+            self._write(decision.kind, {**decision.fields, "after": after}, decision.text)
+
+    def close(self, why: str) -> None:
+        """Note that the search phase is over; only the winner is left to find."""
+        self._write("closed", {}, why)
+
+    def infeasible(self, why: str) -> None:
+        """Note that no candidate kept the budget, so that a repeated command tries them again."""
+        self._write("infeasible", {}, why)
+
+    def result(self, result: SearchResult, *, complete: bool) -> None:
+        """Write ``result.json`` and the closing event."""
+        write_json(
+            self.run.path / "result.json",
+            {"schema": RESULT_SCHEMA, "complete": complete, **to_json(result)},
+        )
+        text = f"search ended: {result.stopped}; best is trial {result.best}"
+        self._write("result", {"best": result.best, "complete": complete, "stopped": result.stopped}, text)
+
+    def finished(self) -> SearchResult | None:
+        """The result of a run that has come to its end, else None."""
+        path = self.run.path / "result.json"
+        if not path.exists():
+            return None
+        body = read_json(path, "search result", RESULT_SCHEMA)
+        complete = body.pop("complete", True)
+        del body["schema"]
+        return parse(SearchResult, body, path) if complete else None
+
+
+def images_of(trial: Trial) -> int:
+    """Training images that a trial cost, its importance included."""
+    if trial.evaluation is None:
+        return 0
+    return trial.evaluation.images + sum(one.images for one in trial.evaluation.importance)
+
+
+def depths(spec: NetworkSpec) -> str:
+    """The depths of a network as people write them: ``(2,1,3)``."""
+    return "(" + ",".join(str(depth) for depth in spec.depths) + ")"
+
+
+def describe(trial: Trial) -> str:
+    """One line about a trial, in words."""
+    cost = trial.estimate
+    head = f"trial {trial.index} {depths(trial.spec)}"
+    bounds = f"{format_ms(cost.latency_ms)} ({cost.low_ms:.3g} to {cost.high_ms:.3g})"
+    if trial.evaluation is None:
+        return f"{head}: {trial.error or trial.reason}"
+    done = trial.evaluation
+    took = f"{images_of(trial):,} images in {done.wall_s:.0f} s"
+    role = "" if trial.role == "candidate" else f" [{trial.role}]"
+    return f"{head}{role}: {100 * done.accuracy:.1f} % at {bounds}, {took}; {trial.reason}"

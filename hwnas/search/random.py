@@ -1,0 +1,75 @@
+"""Random members within the budget: the baseline that every search has to beat."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from hwnas.protocols import SearchContext
+from hwnas.records import Proposal, Trial
+from hwnas.search import options
+from hwnas.spec import NetworkSpec
+
+
+@dataclass(frozen=True)
+class RandomOptions:
+    """Options of `Random`.
+
+    Attributes:
+        samples: networks to train.
+        images: training images of the whole search, final training included; 0 leaves each
+            training to the evaluator's default.
+        search_share: part of `images` that is spread evenly over the samples.
+        draws: how often to draw for one sample before giving up.
+        least: smallest part of the latency budget that a sample should use. Small members fill
+            most of a space; a search that knows its budget does not waste training on them.
+    """
+
+    samples: int = 8
+    images: int = 0
+    search_share: float = 0.5
+    draws: int = 2000
+    least: float = 0.0
+
+
+class Random:
+    """Uniform draws from the space, rejected until they fit and are new; every draw is bounded."""
+
+    name = "random"
+
+    def __init__(self, context: SearchContext) -> None:
+        self._context = context
+        self._options = options.read(RandomOptions, context.options, self.name)
+
+    def propose(self, history: Sequence[Trial], n: int, rng: np.random.Generator) -> list[Proposal]:
+        """Up to `n` new members within the budget; see `protocols.SearchStrategy`."""
+        asked = self._options
+        missing = min(n, asked.samples - len(history))
+        seen = {trial.spec.key for trial in history}
+        share = int(asked.images * asked.search_share) // max(asked.samples, 1)
+        proposals: list[Proposal] = []
+        for _ in range(missing):
+            drawn = self._draw(seen, rng)
+            if drawn is None:
+                break
+            spec, draws = drawn
+            seen.add(spec.key)
+            reason = f"random member, {draws} draw{'s' * (draws > 1)}"
+            proposals.append(Proposal(spec=spec, images=share or None, reason=reason))
+        return proposals
+
+    def _draw(self, seen: set[str], rng: np.random.Generator) -> tuple[NetworkSpec, int] | None:
+        """A new member that fits, and how many draws it took; the smallest when no draw fits."""
+        for draw in range(1, self._options.draws + 1):
+            spec = self._context.space.sample(rng)
+            if spec.key not in seen and self._fits(spec):
+                return spec, draw
+        smallest = self._context.space.smallest()
+        return None if smallest.key in seen else (smallest, self._options.draws)
+
+    def _fits(self, spec: NetworkSpec) -> bool:
+        budget, estimate = self._context.budget, self._context.estimate(spec)
+        used = 1.0 if budget.latency_ms is None else estimate.latency_ms / budget.latency_ms
+        return budget.fits(estimate) and used >= self._options.least

@@ -1,0 +1,257 @@
+"""Stage-wise growth: start shallow, add what pays for its milliseconds, stop at the budget.
+
+Descends from StageWise NAS (Jordao et al. 2020, arXiv 2004.11178), whose published controller is
+`paper.Published` (``fidelity="paper"``). The default differs where the original has a gap: a grown
+network inherits the weights of the one before it, a growth is taken only when its gain is
+significant, gains are weighed against predicted milliseconds, and the budget is a hard limit. Most
+of the training is left for the network that is kept.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from hwnas.errors import InputError
+from hwnas.protocols import SearchContext
+from hwnas.records import Budget, Proposal, StageImportance, Trial
+from hwnas.search import growth, options
+from hwnas.search.log import Decision, depths
+from hwnas.search.paper import Published
+from hwnas.search.winner import accuracy, candidates
+from hwnas.units import format_ms
+
+
+@dataclass(frozen=True)
+class StagewiseOptions:
+    """Options of `Stagewise`.
+
+    Attributes:
+        images: training images of the whole search, final training included; 0 leaves each
+            training to the evaluator's default.
+        search_share: part of `images` for growing, importance included; the rest trains what is kept.
+        start_share: part of the growing for the first, shallow network.
+        rounds: growths aimed at; with a large budget each adds several blocks.
+        confidence: one-sided level at which a gain counts as significant.
+        patience: how often a network is trained further when nothing is significant, before the
+            search ends as converged.
+        importance: where gains come from: ``probe``, ``gradient`` (importance of the trained network
+            itself) or ``vip`` (compared with a temporary network, deeper in every stage).
+        targets_ms: smaller budgets, in milliseconds, to be filled on the way.
+        fidelity: ``default``, or ``paper`` for the published controller.
+        growth_step, iterations, start: of the published controller: blocks added to a stage, times
+            that it may grow, blocks a stage of the first network.
+    """
+
+    images: int = 0
+    search_share: float = 0.15
+    start_share: float = 0.3
+    rounds: int = 8
+    confidence: float = 0.95
+    patience: int = 2
+    importance: Literal["probe", "gradient", "vip"] = "probe"
+    targets_ms: tuple[float, ...] = ()
+    fidelity: Literal["default", "paper"] = "default"
+    growth_step: int = 2
+    iterations: int = 5
+    start: int = 2
+
+
+class Stagewise:
+    """Grow by gain per millisecond; see the module. Proposals are a function of the history."""
+
+    name = "stagewise"
+
+    def __init__(self, context: SearchContext) -> None:
+        self._context = context
+        self._options = options.read(StagewiseOptions, context.options, self.name)
+        if self._options.fidelity not in ("default", "paper"):
+            raise InputError(f"fidelity {self._options.fidelity!r} is not one of default, paper")
+        published = Published(
+            context, self._options.growth_step, self._options.iterations, self._options.start
+        )
+        self._published = published if self._options.fidelity == "paper" else None
+
+    def propose(self, history: Sequence[Trial], n: int, rng: np.random.Generator) -> list[Proposal]:
+        """The next network of the path, or its temporary network; empty at the end of the path."""
+        if self._published is not None:
+            return self._published.propose(history, self._options.images)
+        now = self._now(history)
+        if now is None:
+            return [] if history else [self._start()]
+        if self._options.importance == "vip" and self._temporary(history, now) is None:
+            probe = self._probe(history, now)
+            if probe is not None:
+                return [probe]
+        judged, _ = self._judge(history, now)
+        chosen = growth.taken(judged)
+        if chosen is not None:
+            return [self._grown(history, now, chosen)]
+        if not any(one.fate == "not significant" for one in judged):
+            return []
+        return self._again(history, now)
+
+    def explain(self, history: Sequence[Trial]) -> list[Decision]:
+        """What was decided after the newest trial, and why; see `driver.search`."""
+        if self._published is not None:
+            return self._published.explain(history)
+        now = self._now(history)
+        if now is None or (self._options.importance == "vip" and self._temporary(history, now) is None):
+            return []
+        judged, budget = self._judge(history, now)
+        unit = "VIP" if self._options.importance == "vip" else "%"
+        made = growth.decisions(judged, budget, unit)
+        if growth.taken(judged) is None and not self.propose(history, 1, np.random.default_rng(0)):
+            made.append(self._stop(judged, now))
+        return made
+
+    def rank(self, trials: Sequence[Trial]) -> list[Trial]:
+        """The newest network first, as every growth before it was significant.
+
+        A network that is clearly less accurate than the best (by two standard errors of the
+        difference) comes after the others: growing did not do it good.
+        """
+        trained = candidates(trials)
+        best = max(trained, key=accuracy, default=None)
+        assert best is None or best.evaluation is not None
+
+        def order(trial: Trial) -> tuple[bool, int]:
+            assert trial.evaluation is not None
+            assert best is not None
+            assert best.evaluation is not None
+            spread = math.hypot(trial.evaluation.accuracy_se, best.evaluation.accuracy_se)
+            return (accuracy(best) - accuracy(trial) > 2 * spread, -trial.index)
+
+        return sorted(trained, key=order)
+
+    def _now(self, history: Sequence[Trial]) -> Trial | None:
+        """The newest network of the path that was trained."""
+        return next((t for t in reversed(history) if t.state == "done" and t.role == "candidate"), None)
+
+    def _start(self) -> Proposal:
+        images = int(self._options.images * self._options.search_share * self._options.start_share)
+        spec = self._context.space.smallest()
+        return Proposal(spec=spec, images=images or None, reason=f"start shallow: {depths(spec)}")
+
+    def _temporary(self, history: Sequence[Trial], now: Trial) -> Trial | None:
+        """The trained temporary network of the present one."""
+        of_now = (t for t in history if t.role == "probe" and t.parent == now.index)
+        return next((t for t in of_now if t.evaluation is not None), None)
+
+    def _probe(self, history: Sequence[Trial], now: Trial) -> Proposal | None:
+        spec = now.spec
+        for stage in range(len(spec.stages)):
+            spec = growth.deepen(self._context.space, spec, stage, 1)
+        if spec.key == now.spec.key or any(t.role == "probe" and t.parent == now.index for t in history):
+            return None
+        return Proposal(
+            spec=spec,
+            parent=now.index,
+            images=self._round_images(history, now),
+            reason=f"temporary network, deeper in every stage than {depths(now.spec)}",
+            role="probe",
+        )
+
+    def _gains(self, history: Sequence[Trial], now: Trial) -> growth.Gains:
+        assert now.evaluation is not None
+        mine = {(one.stage, one.kind): one for one in now.evaluation.importance}
+        if self._options.importance != "vip":
+            return mine
+        other = self._temporary(history, now)
+        if other is None or other.evaluation is None:
+            return {}
+        gains = {}
+        for one in other.evaluation.importance:
+            base = mine[one.stage, one.kind]
+            gain, se = one.value - base.value, math.hypot(one.se, base.se)
+            gains[one.stage, one.kind] = StageImportance(stage=one.stage, value=gain, se=se, kind=one.kind)
+        return gains
+
+    def _budgets(self) -> list[Budget]:
+        """Every budget to be filled, smallest first; the last is the context's."""
+        whole = self._context.budget
+        smaller = sorted(ms for ms in self._options.targets_ms if ms < (whole.latency_ms or math.inf))
+        return [*(whole.model_copy(update={"latency_ms": ms}) for ms in smaller), whole]
+
+    def _judge(self, history: Sequence[Trial], now: Trial) -> tuple[list[growth.Growth], Budget]:
+        """Verdicts against the smallest budget that still lets something grow, else the largest.
+
+        A growth that was tried from here and refused or failed is closed.
+        """
+        gains = self._gains(history, now)
+        tried = {
+            (t.notes["stage"], t.notes["kind"])
+            for t in history
+            if t.parent == now.index and t.evaluation is None and "stage" in t.notes
+        }
+        gains = {place: gain for place, gain in gains.items() if place not in tried}
+        judged: list[growth.Growth] = []
+        for budget in self._budgets():
+            step = self._step(history, now, budget)
+            judged = growth.weigh(now.spec, gains, step, self._options.confidence, budget, self._context)
+            if growth.taken(judged) is not None:
+                break
+        return judged, budget
+
+    def _steps_left(self, now: Trial, budget: Budget) -> float:
+        """How many more average growths the budget has room for."""
+        if budget.latency_ms is None:
+            return 1.0
+        moves = self._context.space.grow(now.spec)
+        before = self._context.estimate(now.spec)
+        costs = [self._context.estimate(move.spec).latency_ms - before.latency_ms for move in moves]
+        mean = sum(costs) / len(costs) if costs else 0.0
+        return max((budget.latency_ms - before.high_ms) / mean, 1.0) if mean > 0 else 1.0
+
+    def _rounds_left(self, history: Sequence[Trial]) -> int:
+        grown = sum("stage" in t.notes for t in history if t.evaluation is not None)
+        return max(self._options.rounds - grown, 1)
+
+    def _step(self, history: Sequence[Trial], now: Trial, budget: Budget) -> int:
+        return max(round(self._steps_left(now, budget) / self._rounds_left(history)), 1)
+
+    def _round_images(self, history: Sequence[Trial], now: Trial) -> int | None:
+        """Images of the next round: an even part of what growing may still spend, never next to none."""
+        total = int(self._options.images * self._options.search_share)
+        if not total:
+            return None
+        rounds = min(self._rounds_left(history), math.ceil(self._steps_left(now, self._context.budget)))
+        left = total - options.spent(history)
+        return max(left // rounds, total // (4 * self._options.rounds), 1)
+
+    def _grown(self, history: Sequence[Trial], now: Trial, chosen: growth.Growth) -> Proposal:
+        return Proposal(
+            spec=chosen.spec,
+            parent=now.index,
+            images=self._round_images(history, now),
+            reason=f"{chosen.place} grows by {chosen.step}: best gain for each millisecond",
+            notes={"stage": chosen.stage, "kind": chosen.kind, "step": chosen.step},
+        )
+
+    def _again(self, history: Sequence[Trial], now: Trial) -> list[Proposal]:
+        """Train the same network further before asking again, unless patience is at its end."""
+        attempt = int(now.notes.get("attempt", 0)) + 1
+        if attempt > self._options.patience:
+            return []
+        return [
+            Proposal(
+                spec=now.spec,
+                parent=now.index,
+                images=self._round_images(history, now),
+                reason=f"nothing is significant: train {depths(now.spec)} further and ask again",
+                notes={"attempt": attempt},
+            )
+        ]
+
+    def _stop(self, judged: Sequence[growth.Growth], now: Trial) -> Decision:
+        budget = self._context.budget
+        full = all(one.fate == "closed" for one in judged)
+        why = "nothing more fits" if full else "converged: no growth is significant"
+        if budget.latency_ms is not None:
+            left_ms = budget.latency_ms - self._context.estimate(now.spec).high_ms
+            why += f"; {format_ms(max(left_ms, 0.0))} of {format_ms(budget.latency_ms)} left"
+        return Decision("stop", f"{depths(now.spec)}: {why}", {"depths": list(now.spec.depths)})

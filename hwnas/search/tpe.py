@@ -1,0 +1,140 @@
+"""Tree-structured Parzen estimators (Bergstra et al. 2011) by Optuna: the usual general optimiser.
+
+A baseline behind the same door. Needs the extra ``compare``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
+
+from hwnas.errors import InputError
+from hwnas.protocols import SearchContext
+from hwnas.records import Proposal, Trial
+from hwnas.search import options
+from hwnas.search.winner import accuracy
+from hwnas.spec import NetworkSpec
+
+MOST_LEVELS = 64  # growth steps of one kind in one stage
+
+
+@dataclass(frozen=True)
+class TpeOptions:
+    """Options of `Tpe`.
+
+    Attributes:
+        samples: networks to train.
+        images: training images of the whole search, final training included; 0 leaves each
+            training to the evaluator's default.
+        search_share: part of `images` that is spread evenly over the samples.
+        startup: random samples before the estimator is used.
+        asks: how often to ask for one sample that fits before giving up.
+    """
+
+    samples: int = 8
+    images: int = 0
+    search_share: float = 0.5
+    startup: int = 4
+    asks: int = 300
+
+
+class Tpe:
+    """Optuna's TPE over growth levels, one for each stage and kind of growth.
+
+    A member is coded by how many times each kind of growth was applied to each stage of the
+    smallest member, which serves any space. The study is rebuilt from the history at each call.
+    Samples over the budget are asked again and never trained.
+    """
+
+    name = "tpe"
+
+    def __init__(self, context: SearchContext) -> None:
+        self._context = context
+        self._options = options.read(TpeOptions, context.options, self.name)
+        missing = self.unavailable()
+        if missing is not None:
+            raise InputError(f"strategy tpe {missing}")
+        self._optuna: Any = import_module("optuna")
+
+    @staticmethod
+    def unavailable() -> str | None:
+        """None when it works here; else the reason and the cure. Does not import Optuna."""
+        return None if find_spec("optuna") else "needs Optuna: pip install 'hwnas[compare]'"
+
+    def propose(self, history: Sequence[Trial], n: int, rng: np.random.Generator) -> list[Proposal]:
+        """Up to `n` new members within the budget; see `protocols.SearchStrategy`."""
+        asked = self._options
+        missing = min(n, asked.samples - len(history))
+        if missing <= 0:
+            return []
+        levels = self._levels()
+        study = self._study(history, levels, int(rng.integers(2**31)))
+        seen = {trial.spec.key for trial in history}
+        share = int(asked.images * asked.search_share) // max(asked.samples, 1)
+        proposals: list[Proposal] = []
+        for _ in range(asked.asks):
+            if len(proposals) == missing:
+                break
+            trial = study.ask()
+            code = {name: trial.suggest_int(name, 0, most) for name, most in levels.items()}
+            spec = self._decode(code)
+            excess = self._context.budget.excess(self._context.estimate(spec))
+            if excess > 0:
+                # Below every accuracy, and the lower the larger the overrun (Deb 2000).
+                study.tell(trial, -excess)
+                continue
+            if spec.key in seen:
+                study.tell(trial, state=self._optuna.trial.TrialState.FAIL)
+                continue
+            seen.add(spec.key)
+            reason = f"TPE sample after {len(study.trials)} asks"
+            proposals.append(Proposal(spec=spec, images=share or None, reason=reason, notes=dict(code)))
+        return proposals
+
+    def _study(self, history: Sequence[Trial], levels: dict[str, int], seed: int) -> Any:
+        """A study that knows the finished trials."""
+        optuna = self._optuna
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=self._options.startup)
+        study = optuna.create_study(direction="maximize", sampler=sampler)
+        for trial in history:
+            if trial.evaluation is None:
+                continue
+            # A measurement may have moved the bounds since: a level that no longer fits is clipped.
+            params = {name: min(int(trial.notes.get(name, 0)), most) for name, most in levels.items()}
+            bounds = {name: optuna.distributions.IntDistribution(0, most) for name, most in levels.items()}
+            study.add_trial(
+                optuna.trial.create_trial(params=params, distributions=bounds, value=accuracy(trial))
+            )
+        return study
+
+    def _levels(self) -> dict[str, int]:
+        """For each stage and kind of growth, how many steps fit the budget when taken alone."""
+        smallest = self._context.space.smallest()
+        names = [f"{move.stage}.{move.kind}" for move in self._context.space.grow(smallest)]
+        return {name: self._most(smallest, name) for name in dict.fromkeys(names)}
+
+    def _most(self, spec: NetworkSpec, name: str) -> int:
+        for level in range(MOST_LEVELS):
+            grown = self._step(spec, name)
+            if grown is None or not self._context.budget.fits(self._context.estimate(grown)):
+                return level
+            spec = grown
+        return MOST_LEVELS
+
+    def _step(self, spec: NetworkSpec, name: str) -> NetworkSpec | None:
+        """The network after one growth of the kind; None where there is none."""
+        moves = self._context.space.grow(spec)
+        return next((move.spec for move in moves if f"{move.stage}.{move.kind}" == name), None)
+
+    def _decode(self, code: dict[str, int]) -> NetworkSpec:
+        spec = self._context.space.smallest()
+        for name, level in code.items():
+            for _ in range(level):
+                spec = self._step(spec, name) or spec
+        return spec

@@ -1,0 +1,65 @@
+"""Uniform scaling: every stage alike, as the usual families of networks are made. The first baseline."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from hwnas.protocols import SearchContext
+from hwnas.records import Proposal, Trial
+from hwnas.search import options
+from hwnas.search.log import depths
+from hwnas.spec import NetworkSpec
+
+
+@dataclass(frozen=True)
+class UniformOptions:
+    """Options of `Uniform`.
+
+    Attributes:
+        images: training images of the whole search, final training included; 0 leaves each
+            training to the evaluator's default.
+        search_share: part of `images` that is spread evenly over the members looked at.
+        largest: train only the largest member that fits: the baseline at its cheapest.
+    """
+
+    images: int = 0
+    search_share: float = 0.3
+    largest: bool = False
+
+
+class Uniform:
+    """Uniformly scaled members in ascending order, from scratch, until one is over the budget.
+
+    The first member over the budget is proposed too, so that its refusal is on record.
+    """
+
+    name = "uniform"
+
+    def __init__(self, context: SearchContext) -> None:
+        self._context = context
+        self._options = options.read(UniformOptions, context.options, self.name)
+
+    def propose(self, history: Sequence[Trial], n: int, rng: np.random.Generator) -> list[Proposal]:
+        """The next `n` members in order; see `protocols.SearchStrategy`."""
+        members = self._context.space.uniform()
+        seen = {trial.spec.key: trial for trial in history}
+        if self._options.largest:
+            done = any(trial.state == "done" for trial in history)
+            fitting = [spec for spec in members if self._fits(spec) and spec.key not in seen]
+            return [] if done else [self._proposal(spec, members, 1) for spec in fitting[-1:]]
+        if any(trial.state == "over_budget" for trial in history):
+            return []
+        sharing = sum(spec.key in seen or self._fits(spec) for spec in members)
+        ahead = [spec for spec in members if spec.key not in seen]
+        return [self._proposal(spec, members, sharing) for spec in ahead[:n]]
+
+    def _fits(self, spec: NetworkSpec) -> bool:
+        return self._context.budget.fits(self._context.estimate(spec))
+
+    def _proposal(self, spec: NetworkSpec, members: Sequence[NetworkSpec], sharing: int) -> Proposal:
+        images = int(self._options.images * self._options.search_share) // max(sharing, 1)
+        reason = f"uniform member {members.index(spec) + 1} of {len(members)}, depths {depths(spec)}"
+        return Proposal(spec=spec, images=images or None, reason=reason)

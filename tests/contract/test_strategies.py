@@ -1,0 +1,248 @@
+"""The promises of the strategy door, over every registered strategy."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from strategy_fakes import SETTING, FakeCost, FakeTrainer, context, folder, price_ms
+
+from hwnas import plugins
+from hwnas.errors import BudgetInfeasible
+from hwnas.records import Budget, SearchResult, Trial
+from hwnas.search.driver import search
+from hwnas.search.session import Limits
+
+IMAGES = 100_000
+SPACES = {"resnet-cifar": 0.5, "resnet-cifar-wide": 0.4, "mbv2-cifar": 0.2}
+OPTIONS: dict[str, list[dict[str, Any]]] = {
+    "stagewise": [{"importance": "probe"}, {"importance": "vip"}, {"fidelity": "paper", "start": 1}],
+    "uniform": [{}, {"largest": True}],
+    "random": [{"draws": 300, "samples": 5}],
+    "tpe": [{"asks": 40, "samples": 5}],
+}
+
+
+def strategies() -> list[tuple[str, dict[str, Any]]]:
+    """Every registered strategy that takes a context, with the options that change its course."""
+    found = []
+    for name in plugins.names("strategies"):
+        reason = getattr(plugins.load("strategies", name), "unavailable", lambda: None)()
+        if reason is None:
+            found += [(name, options) for options in OPTIONS.get(name, [{}])]
+    return found
+
+
+CASES = [
+    pytest.param(
+        name, options, space, id=f"{name}-{'-'.join(map(str, options.values())) or 'default'}-{space}"
+    )
+    for name, options in strategies()
+    for space in SPACES
+]
+every = pytest.mark.parametrize(("name", "options", "space"), CASES)
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL: nothing may catch it."""
+
+
+def run(
+    path: Path,
+    name: str,
+    options: dict[str, Any],
+    space: str,
+    budget_ms: float | None = None,
+    *,
+    die_after: int | None = None,
+    trainer: FakeTrainer | None = None,
+    cost: FakeCost | None = None,
+    seed: int = 0,
+) -> SearchResult:
+    cost = cost or FakeCost(error=0.02)
+    ctx = context(space, budget_ms or SPACES[space], cost, images=IMAGES, **options)
+    trainer = trainer or FakeTrainer(path, ctx.space, seed)
+    calls = 0
+
+    def evaluate(proposal: Any, index: int) -> Any:
+        nonlocal calls
+        calls += 1
+        if die_after is not None and calls > die_after:
+            raise Killed
+        return trainer(proposal, index)
+
+    return search(
+        plugins.load("strategies", name)(ctx),
+        ctx,
+        evaluate=evaluate,
+        confirm=cost.confirm,
+        measure=cost.measure,
+        observe=cost.observe,
+        run=folder(path, seed),
+        setting=SETTING,
+        table_id="t",
+        seed=seed,
+        limits=Limits(images=IMAGES, trials=60),
+    )
+
+
+@every
+def test_members_only_within_the_budget_and_bounded(
+    name: str, options: dict[str, Any], space: str, tmp_path: Path
+) -> None:
+    cost = FakeCost()
+    ctx = context(space, SPACES[space], cost, images=IMAGES, **options)
+    trainer = FakeTrainer(tmp_path, ctx.space)
+    result = run(tmp_path, name, options, space, trainer=trainer, cost=cost)
+
+    assert trainer.trained
+    assert len(result.trials) <= 60
+    assert all(proposal.spec in ctx.space for proposal in trainer.trained)
+    candidates = [proposal for proposal in trainer.trained if proposal.role != "probe"]
+    assert all(price_ms(proposal.spec) * 1.04 <= SPACES[space] for proposal in candidates)
+    assert sum(proposal.images or 0 for proposal in trainer.trained) <= IMAGES
+    best = result.trials[result.best]
+    assert best.role != "probe"
+    assert result.promise.verdict == "kept"
+    assert result.measured.median_ms <= SPACES[space]
+
+
+@every
+def test_the_same_history_gives_the_same_proposal(
+    name: str, options: dict[str, Any], space: str, tmp_path: Path
+) -> None:
+    result = run(tmp_path, name, options, space)
+    history = [trial for trial in result.trials if trial.role != "final"]
+    cost = FakeCost()
+    ctx = context(space, SPACES[space], cost, images=IMAGES, **options)
+    one, other = (plugins.load("strategies", name)(ctx) for _ in range(2))
+    for length in range(len(history) + 1):
+        part = history[:length]
+        first = one.propose(part, 1, np.random.default_rng([0, length]))
+        assert first == one.propose(part, 1, np.random.default_rng([0, length]))
+        assert first == other.propose(part, 1, np.random.default_rng([0, length]))
+
+
+def summary(result: SearchResult) -> dict[str, Any]:
+    body = result.model_dump(mode="json")
+    return {key: value for key, value in body.items() if key != "seconds"}
+
+
+@every
+def test_a_search_killed_anywhere_ends_as_if_unbroken(
+    name: str, options: dict[str, Any], space: str, tmp_path: Path
+) -> None:
+    whole = run(tmp_path / "whole", name, options, space)
+    trained = sum(trial.evaluation is not None for trial in whole.trials)
+    for cut in sorted({0, trained // 2, trained - 1}):
+        path = tmp_path / f"cut-{cut}"
+        with pytest.raises(Killed):
+            run(path, name, options, space, die_after=cut)
+        again = run(path, name, options, space)
+        assert summary(again) == summary(whole)
+        assert texts(path) == texts(tmp_path / "whole")
+        assert (path / "weights.safetensors").read_bytes() == (
+            tmp_path / "whole/weights.safetensors"
+        ).read_bytes()
+
+
+def texts(path: Path) -> list[str]:
+    lines = (path / "events.jsonl").read_text().splitlines()
+    return [f"{event['event']}: {event['text']}" for event in map(json.loads, lines)]
+
+
+@every
+def test_an_infeasible_budget_names_the_smallest_latency(
+    name: str, options: dict[str, Any], space: str, tmp_path: Path
+) -> None:
+    trainer = FakeTrainer(tmp_path, context(space, 1.0, FakeCost()).space)
+    smallest_ms = price_ms(trainer.space.smallest()) * 1.04
+    for budget_ms in (smallest_ms * 0.99, 0.001):
+        with pytest.raises(BudgetInfeasible, match="smallest") as failure:
+            run(tmp_path, name, options, space, budget_ms, trainer=trainer)
+        assert failure.value.exit_status == 3
+        assert failure.value.smallest_ms == pytest.approx(smallest_ms)
+    assert trainer.trained == []
+
+
+@every
+def test_a_budget_for_the_smallest_alone_is_answered(
+    name: str, options: dict[str, Any], space: str, tmp_path: Path
+) -> None:
+    least = context(space, 1.0, FakeCost()).space.smallest()
+    budget_ms = price_ms(least) * 1.05
+    result = run(tmp_path, name, options, space, budget_ms, cost=FakeCost())
+    assert result.measured.median_ms <= budget_ms
+    if space == "resnet-cifar":  # elsewhere a step can be smaller than the 5 %
+        assert result.trials[result.best].spec.key == least.key
+
+
+@pytest.mark.parametrize(("name", "options"), strategies())
+def test_no_budget_is_ever_exceeded(name: str, options: dict[str, Any], tmp_path: Path) -> None:
+    """Random budgets, and a cost model that is wrong by up to 10 %: the result keeps the budget."""
+    rng = np.random.default_rng(3)
+    space = "resnet-cifar"
+    for at in range(8):
+        cost = FakeCost(error=float(rng.uniform(-0.1, 0.1)))
+        budget_ms = float(rng.uniform(0.18, 0.9))
+        result = run(tmp_path / str(at), name, options, space, budget_ms, cost=cost, seed=at)
+        assert cost.truth_ms(result.trials[result.best].spec) <= budget_ms
+
+
+def test_a_plain_strategy_needs_only_propose() -> None:
+    for name, _ in strategies():
+        assert {"history", "n", "rng"} <= set(
+            inspect.signature(plugins.load("strategies", name).propose).parameters
+        )
+
+
+def test_trials_survive_json() -> None:
+    cost = FakeCost()
+    spec = context("resnet-cifar", 1.0, cost).space.smallest()
+    trial = Trial(index=0, spec=spec, estimate=cost.estimate(spec), state="done", notes={"stage": 1})
+    assert Trial.model_validate_json(trial.model_dump_json()) == trial
+    assert Budget(latency_ms=1.0).fits(trial.estimate)
+
+
+SCRIPT = """
+import sys, time
+from pathlib import Path
+sys.path.insert(0, {here!r})
+import test_strategies as t
+from strategy_fakes import FakeTrainer, context, FakeCost
+path = Path(sys.argv[1])
+trainer = FakeTrainer(path, context("resnet-cifar", 1.0, FakeCost()).space)
+slow = lambda proposal, index: (time.sleep(0.05), FakeTrainer.__call__(trainer, proposal, index))[1]
+t.run(path, "stagewise", {{}}, "resnet-cifar", trainer=slow)
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no SIGKILL on this platform")
+def test_a_real_kill_loses_nothing(tmp_path: Path) -> None:
+    """A process killed by the system in mid-search, twice, and repeated."""
+    whole = run(tmp_path / "whole", "stagewise", {}, "resnet-cifar")
+    path = tmp_path / "killed"
+    script = SCRIPT.format(here=str(Path(__file__).parent))
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    for lines in (2, 9):
+        process = subprocess.Popen([sys.executable, "-c", script, str(path)], env=environment)
+        deadline = time.monotonic() + 60
+        while len(texts(path) if (path / "events.jsonl").exists() else []) < lines:
+            assert process.poll() is None, "the search ended before it was killed"
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        process.send_signal(signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL
+    assert len(texts(path)) < len(texts(tmp_path / "whole"))
+    again = run(path, "stagewise", {}, "resnet-cifar")
+    assert summary(again) == summary(whole)
+    assert texts(path) == texts(tmp_path / "whole")
