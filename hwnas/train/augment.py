@@ -1,0 +1,116 @@
+"""Augmentation of a whole batch at once, on tensors in memory; every image draws its own.
+
+All randomness comes from the numpy generator that is passed in.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from hwnas.errors import InputError
+
+if TYPE_CHECKING:
+    from hwnas.train.data import Dataset
+
+
+@dataclass(frozen=True)
+class AugmentOptions:
+    """What is done to training images; zero and False switch a part off.
+
+    Attributes:
+        shift: largest shift in pixels each way (the usual padded random crop; the rim is reflected).
+        flip: mirror half of the images left to right.
+        cutout: side in pixels of a square that is set to the mean colour (DeVries and Taylor 2017).
+        mixup: alpha of the Beta distribution that mixes pairs of images (Zhang et al. 2018).
+    """
+
+    shift: int = 0
+    flip: bool = False
+    cutout: int = 0
+    mixup: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("shift", "cutout", "mixup"):
+            if getattr(self, name) < 0:
+                raise InputError(f"augmentation {name} is {getattr(self, name)}; it cannot be negative")
+
+
+def default(dataset: Dataset) -> AugmentOptions:
+    """What suits a data set: shifts by an eighth of the side; flips where mirrors keep their class."""
+    return AugmentOptions(shift=dataset.input_shape[1] // 8, flip=dataset.mirrors)
+
+
+def crop_flip(images: Tensor, at: Tensor, options: AugmentOptions, rng: np.random.Generator) -> Tensor:
+    """Gather images from their data set, each shifted and perhaps mirrored.
+
+    One gather of pixels does all of it: no padded copy of the data set, no loop over images.
+
+    Args:
+        images: uint8 (n, C, H, W), stored channels last.
+        at: int64 (batch,), which images.
+        options: `shift` and `flip` are used.
+        rng: decides.
+
+    Returns:
+        uint8 (batch, C, H, W), stored channels last.
+    """
+    _, channels, height, width = images.shape
+    batch = len(at)
+    if options.shift >= min(height, width):
+        raise InputError(
+            f"augmentation shift {options.shift} is not smaller than the image ({height}x{width})"
+        )
+    shift = rng.integers(-options.shift, options.shift + 1, size=(2, batch, 1))
+    rows = _reflect(np.arange(height) + shift[0], height)
+    columns = _reflect(np.arange(width) + shift[1], width)
+    if options.flip:
+        mirrored = rng.random((batch, 1)) < 0.5
+        columns = np.where(mirrored, columns[:, ::-1], columns)
+    pixel = torch.from_numpy(rows[:, :, None] * width + columns[:, None, :]).to(at.device)
+    pixel += at[:, None, None] * (height * width)
+    # Channels last makes each pixel one row of a matrix; selecting rows is what memory does fastest.
+    flat = images.permute(0, 2, 3, 1).reshape(-1, channels)
+    picked = flat.index_select(0, pixel.flatten()).view(batch, height, width, channels)
+    return picked.permute(0, 3, 1, 2)
+
+
+def _reflect(at: NDArray[np.int64], size: int) -> NDArray[np.int64]:
+    """Places outside 0..size-1 mirrored at the first or the last one, without repeating it."""
+    inside: NDArray[np.int64] = (size - 1) - np.abs((size - 1) - np.abs(at))
+    return inside
+
+
+def cutout(batch: Tensor, side: int, rng: np.random.Generator) -> Tensor:
+    """Set one square an image to zero, in place; `batch` is normalised, so zero is the mean colour.
+
+    Centres are uniform over the pixels, so that a square may stick out, as in the paper.
+    """
+    count, _, height, width = batch.shape
+    inside = []
+    for size in (height, width):
+        start = rng.integers(0, size, size=(count, 1)) - side // 2
+        place = np.arange(size)
+        inside.append((start <= place) & (place < start + side))
+    rows, columns = (torch.from_numpy(part).to(batch.device) for part in inside)
+    return batch.masked_fill_(rows[:, None, :, None] & columns[:, None, None, :], 0.0)
+
+
+def mixup(batch: Tensor, targets: Tensor, alpha: float, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+    """Mix every image and its target with those of another image of the batch.
+
+    Args:
+        batch: normalised images (n, C, H, W).
+        targets: class probabilities (n, classes).
+        alpha: both parameters of the Beta distribution of the weight.
+        rng: decides.
+    """
+    weight = torch.from_numpy(rng.beta(alpha, alpha, len(batch)).astype(np.float32)).to(batch.device)
+    other = torch.from_numpy(rng.permutation(len(batch))).to(batch.device)
+    mixed = torch.lerp(batch[other], batch, weight[:, None, None, None])
+    return mixed, torch.lerp(targets[other], targets, weight[:, None])

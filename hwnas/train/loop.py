@@ -1,0 +1,283 @@
+"""The training loop: one network, one data set, a given number of images.
+
+The batch of a step, its augmentation and its learning rate are functions of (options, step); the
+only thing that a training carries along is its `state.State`. So a training that was killed goes
+on from its last checkpoint and ends, on the CPU and with as many threads, with the bits of one that
+was not.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from hwnas import units
+from hwnas.errors import HwnasError, InputError
+from hwnas.nets.count import count
+from hwnas.protocols import Emit
+from hwnas.spec import NetworkSpec
+from hwnas.train import augment, plan, state
+from hwnas.train.data import Dataset, normalise
+from hwnas.train.options import Score, TrainOptions, TrainResult
+from hwnas.train.precision import Compute, choose
+from hwnas.train.score import accuracy, score
+
+__all__ = ["Score", "Teacher", "TrainOptions", "TrainResult", "accuracy", "score", "train"]
+
+# Steps from one look at the loss to the next: the guard goes back at most so far.
+STRIDE = 10
+# The guard gives up after so many times; the learning rate is then at 1/32.
+MOST_RESTORES = 5
+# Least time between two progress events, in seconds.
+PROGRESS_S = 0.5
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """A trained network to learn from, and its multiply-accumulates for one image."""
+
+    module: nn.Module
+    macs: int
+
+
+def train(
+    module: nn.Module,
+    spec: NetworkSpec,
+    dataset: Dataset,
+    options: TrainOptions,
+    *,
+    checkpoint: Path | None = None,
+    teacher: Teacher | None = None,
+    rate: float = 1.0,
+    emit: Emit | None = None,
+    task: str = "train",
+) -> TrainResult:
+    """Train a network in place and evaluate it on the validation split.
+
+    Args:
+        module: the network, from `nets.build`; its weights are where training starts.
+        spec: what it is, for its cost and the identity of the checkpoint.
+        dataset: images are taken from `train`; `val` is looked at once, at the end.
+        options: how.
+        checkpoint: where the state is kept; training goes on from it where it exists. It stays when
+            training is done, so that repeating the call only evaluates again.
+        teacher: with it, the loss is partly the distance to its predictions (`options.distill`).
+        rate: factor on the learning rate of this training.
+        emit: receives "progress" (images seen, speed, loss) and "restored" (the guard went back).
+        task: name in these events.
+
+    Raises:
+        InputError: network and data do not fit together, or the checkpoint is of another training.
+        HwnasError: the loss is not finite again and again.
+    """
+    _check_fit(spec, dataset)
+    compute = choose(options)
+    with _threads(options.threads):
+        job = _Job(module, spec, dataset, options, compute, teacher, rate, emit, task, checkpoint)
+        job.run()
+        held = score(module, dataset.val)
+    counters = job.state.counters
+    macs = 3 * count(spec).macs + (teacher.macs if teacher else 0)
+    return TrainResult(
+        accuracy=held.accuracy,
+        se=held.se,
+        loss=held.loss,
+        images=options.images,
+        wall_s=counters.wall_s,
+        train_macs=float(options.images * macs),
+        images_per_s=options.images / max(counters.wall_s, 1e-9),
+        train_loss=counters.loss if counters.loss is not None else math.nan,
+        precision=compute.precision,
+        device=str(compute.device),
+        threads=options.threads or torch.get_num_threads(),
+        restored=counters.restored,
+    )
+
+
+@dataclass(eq=False)
+class _Job:
+    """One call of `train`."""
+
+    module: nn.Module
+    spec: NetworkSpec
+    dataset: Dataset
+    options: TrainOptions
+    compute: Compute
+    teacher: Teacher | None
+    rate: float
+    emit: Emit | None
+    task: str
+    checkpoint: Path | None
+
+    def __post_init__(self) -> None:
+        options, device = self.options, self.compute.device
+        self.steps = plan.steps_of(options, len(self.dataset.train))
+        self.augment = options.augment or augment.default(self.dataset)
+        self.identity = self._identify() if self.checkpoint is not None else ""
+        self.module.to(device).to(memory_format=torch.channels_last)
+        if self.teacher is not None:
+            self.teacher.module.to(device).eval()
+        self.images = self.dataset.train.images.to(device)
+        self.labels = self.dataset.train.labels.to(device)
+        self.state = state.begin(self.module, options, scales=self.compute.scales)
+        if self.checkpoint is not None and self.checkpoint.exists():
+            tensors, self.state.counters = state.read(self.checkpoint, self.identity)
+            self.state.restore(tensors)
+
+    def _identify(self) -> str:
+        modules = [self.module] + ([self.teacher.module] if self.teacher else [])
+        body = {
+            "spec": self.spec.key,
+            "data": self.dataset.fingerprint,
+            "options": plan.deciding(self.options),
+            "augment": asdict(self.augment),
+            "rate": self.rate,
+            "precision": self.compute.precision,
+            "device": self.compute.device.type,
+        }
+        return state.identify(body, modules)
+
+    def run(self) -> None:
+        """Every step that is left; afterwards the module holds the weights to keep, in eval mode."""
+        counters = self.state.counters
+        self.module.train()
+        self.good, self.since_s, self.started = self.state.snapshot(), counters.wall_s, time.perf_counter()
+        self.told = self.written = -math.inf
+        losses: list[Tensor] = []
+        for step in range(counters.step, self.steps):
+            losses.append(self._step(step))
+            counters.step = step + 1
+            if self.options.ema:
+                self.state.average_in(self.options.ema)
+            if counters.step % STRIDE == 0 or counters.step == self.steps:
+                self._look(float(torch.stack(losses).mean()))
+                losses.clear()
+        self.module.eval()
+        with torch.no_grad():
+            for name, value in self.module.state_dict().items():
+                if name in self.state.average:
+                    value.copy_(self.state.average[name])
+
+    def _step(self, step: int) -> Tensor:
+        options = self.options
+        for group in self.state.optimizer.param_groups:
+            group["lr"] = plan.learning_rate(options, step, self.steps) * self.rate * self.state.counters.rate
+        images, targets = self._batch(step)
+        with self.compute.autocast():
+            logits = self.module(images)
+        loss = F.cross_entropy(logits.float(), targets, label_smoothing=options.label_smoothing)
+        if self.teacher is not None:
+            loss = torch.lerp(loss, self._distance(images, logits.float()), options.distill)
+        self.state.optimizer.zero_grad(set_to_none=True)
+        scaler = self.state.scaler
+        scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        scaler.unscale_(self.state.optimizer)
+        torch.nn.utils.clip_grad_norm_(self.module.parameters(), options.clip)
+        scaler.step(self.state.optimizer)
+        scaler.update()
+        return loss.detach()
+
+    def _batch(self, step: int) -> tuple[Tensor, Tensor]:
+        """Augmented, normalised images and their targets: labels, or probabilities where mixed."""
+        options = self.options
+        rng = np.random.default_rng([options.seed, 2, step])
+        at = plan.batch_at(options.images, len(self.labels), step, self.steps, options.seed)
+        at = at.to(self.labels.device)
+        pixels = augment.crop_flip(self.images, at, self.augment, rng)
+        images, targets = normalise(pixels, self.dataset.mean, self.dataset.std), self.labels[at]
+        if self.augment.cutout:
+            images = augment.cutout(images, self.augment.cutout, rng)
+        if self.augment.mixup:
+            hot = F.one_hot(targets, len(self.dataset.classes)).float()
+            return augment.mixup(images, hot, self.augment.mixup, rng)
+        return images, targets
+
+    def _distance(self, images: Tensor, logits: Tensor) -> Tensor:
+        """Kullback-Leibler divergence from the teacher, softened (Hinton et al. 2015, section 2)."""
+        assert self.teacher is not None
+        warm = self.options.temperature
+        with torch.no_grad(), self.compute.autocast():
+            taught = self.teacher.module(images).float()
+        student, goal = F.log_softmax(logits / warm, 1), F.log_softmax(taught / warm, 1)
+        return F.kl_div(student, goal, reduction="batchmean", log_target=True) * warm * warm
+
+    def _look(self, loss: float) -> None:
+        """Every `STRIDE` steps: go back if the loss went astray, else remember, report, write."""
+        counters = self.state.counters
+        usual = max(counters.first_loss or 0.0, math.log(len(self.dataset.classes)))
+        if not math.isfinite(loss) or (counters.first_loss is not None and loss > 10.0 * usual):
+            self._go_back(loss)
+        else:
+            counters.first_loss = counters.first_loss if counters.first_loss is not None else loss
+            counters.loss = loss if counters.loss is None else 0.8 * counters.loss + 0.2 * loss
+            self.good = self.state.snapshot()
+        now = time.perf_counter()
+        counters.wall_s = self.since_s + now - self.started
+        done = counters.step == self.steps
+        if self.checkpoint is not None and (done or now - self.written >= self.options.checkpoint_s):
+            # The first look writes too: from then on, there is always something to go back to.
+            state.write(self.checkpoint, self.state, self.identity)
+            self.written = now
+        if done or now - self.told >= PROGRESS_S:
+            self._tell()
+            self.told = now
+
+    def _go_back(self, loss: float) -> None:
+        counters = self.state.counters
+        counters.restored += 1
+        if counters.restored > MOST_RESTORES:
+            raise HwnasError(
+                f"{self.task}: the loss was not finite {counters.restored} times, although the learning rate "
+                f"was lowered to {self.options.lr * self.rate * counters.rate:.2g}; start with a lower one"
+            )
+        counters.rate *= 0.5
+        self.state.restore(self.good)
+        if self.emit is not None:
+            text = (
+                f"{self.task}: the loss was {loss:.3g} at step {counters.step} of {self.steps}; went back to "
+                f"the last good weights and halved the learning rate (now {counters.rate:g} of the plan)"
+            )
+            self.emit(
+                "restored", {"task": self.task, "step": counters.step, "rate": counters.rate, "text": text}
+            )
+
+    def _tell(self) -> None:
+        if self.emit is None:
+            return
+        counters, total = self.state.counters, self.options.images
+        seen = total * counters.step // self.steps
+        fields: dict[str, Any] = {"task": self.task, "done": seen, "total": total}
+        speed = seen / max(counters.wall_s, 1e-9)
+        left = units.format_seconds((total - seen) / max(speed, 1e-9))
+        shown = f"{counters.loss:.3f}" if counters.loss is not None else "not finite"
+        self.emit("progress", {**fields, "note": f"{speed:.0f} images/s, loss {shown}, {left} left"})
+
+
+def _check_fit(spec: NetworkSpec, dataset: Dataset) -> None:
+    if spec.input_shape != dataset.input_shape or spec.classes != len(dataset.classes):
+        shapes = ["x".join(map(str, shape)) for shape in (spec.input_shape, dataset.input_shape)]
+        raise InputError(
+            f"the network takes {shapes[0]} and gives {spec.classes} classes, but {dataset.name} has images "
+            f"of {shapes[1]} in {len(dataset.classes)} classes"
+        )
+
+
+@contextmanager
+def _threads(number: int | None) -> Iterator[None]:
+    before = torch.get_num_threads()
+    set_threads: Callable[[int], None] = torch.set_num_threads
+    set_threads(number or before)
+    try:
+        yield
+    finally:
+        set_threads(before)

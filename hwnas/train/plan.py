@@ -1,0 +1,59 @@
+"""What a step of a training does, as functions of the options and the step alone."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hwnas.train.options import TrainOptions
+
+
+def steps_of(options: TrainOptions, available: int) -> int:
+    """Number of steps: the images in equal batches as near to `options.batch` as they come."""
+    return max(1, round(options.images / min(options.batch, available)))
+
+
+def learning_rate(options: TrainOptions, step: int, steps: int) -> float:
+    """Learning rate of a step, from 0 to `steps` - 1.
+
+    ``onecycle`` rises linearly from a tenth of the peak (Smith and Topin 2017); both schedules fall
+    along half a cosine (Loshchilov and Hutter 2017) to `final_lr` of the peak.
+    """
+    at = (step + 0.5) / steps
+    rise = options.warmup if options.schedule == "onecycle" else 0.0
+    if at < rise:
+        return options.lr * (0.1 + 0.9 * at / rise)
+    fall = 0.5 * (1.0 + math.cos(math.pi * (at - rise) / (1.0 - rise))) if rise < 1.0 else 1.0
+    return options.lr * (options.final_lr + (1.0 - options.final_lr) * fall)
+
+
+def batch_at(images: int, available: int, step: int, steps: int, seed: int) -> Tensor:
+    """Which images a step sees: its share of an endless row of shuffled passes over the data.
+
+    Shares differ by at most one image, and together they are exactly `images`.
+    """
+    first, last = images * step // steps, images * (step + 1) // steps
+    parts = []
+    while first < last:
+        turn, begin = divmod(first, available)
+        end = min(available, begin + last - first)
+        parts.append(_pass(available, seed, turn)[begin:end])
+        first += end - begin
+    return torch.from_numpy(np.concatenate(parts))
+
+
+@lru_cache(maxsize=2)
+def _pass(available: int, seed: int, turn: int) -> Any:
+    return np.random.default_rng([seed, 1, turn]).permutation(available)
+
+
+def deciding(options: TrainOptions) -> dict[str, Any]:
+    """The options that decide a training's result, as JSON types (device and threads apart)."""
+    apart = ("threads", "checkpoint_s", "device", "precision", "augment")
+    return {name: value for name, value in asdict(options).items() if name not in apart}

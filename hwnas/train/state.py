@@ -1,0 +1,163 @@
+"""Everything that a training changes as it runs: to go back to, and to resume from.
+
+There is no generator to save: the order of the images and their augmentation follow from (seed,
+step), so that weights, momentum and a few numbers are the whole state.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hwnas.errors import DataFormatError, InputError
+from hwnas.store import atomic_path
+from hwnas.train.options import TrainOptions
+
+_SCHEMA = "hwnas.checkpoint/1"
+
+
+@dataclass
+class Counters:
+    """Numbers that travel with the tensors.
+
+    `rate` is the guard's factor on the learning rate, `restored` how often it went back, `loss` the
+    running mean of the loss and `first_loss` that of the first steps; `wall_s` adds up over resumes.
+    """
+
+    step: int = 0
+    rate: float = 1.0
+    restored: int = 0
+    loss: float | None = None
+    first_loss: float | None = None
+    wall_s: float = 0.0
+
+
+@dataclass
+class State:
+    """A network in training with its optimiser and the average of its weights."""
+
+    module: nn.Module
+    optimizer: torch.optim.SGD
+    scaler: torch.amp.GradScaler
+    average: dict[str, Tensor]
+    counters: Counters = field(default_factory=Counters)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Every tensor by name: ``model.*``, ``momentum.*``, ``average.*``, ``scale``. Not copied."""
+        found = {f"model.{name}": value for name, value in self.module.state_dict().items()}
+        for name, parameter in self.module.named_parameters():
+            buffer = self.optimizer.state.get(parameter, {}).get("momentum_buffer")
+            if buffer is not None:
+                found[f"momentum.{name}"] = buffer
+        found |= {f"average.{name}": value for name, value in self.average.items()}
+        if self.scaler.is_enabled():
+            scale = self.scaler.state_dict()
+            found["scale"] = torch.tensor([scale["scale"], scale["_growth_tracker"]], dtype=torch.float64)
+        return found
+
+    def snapshot(self) -> dict[str, Tensor]:
+        """A copy of every tensor, to `restore` from."""
+        return {name: value.detach().clone() for name, value in self.tensors().items()}
+
+    @torch.no_grad()
+    def restore(self, saved: dict[str, Tensor]) -> None:
+        """Go back to a snapshot; the counters stay."""
+        own = self.module.state_dict()
+        for name, value in own.items():
+            value.copy_(saved[f"model.{name}"])
+        for name, parameter in self.module.named_parameters():
+            buffer = saved.get(f"momentum.{name}")
+            # SGD makes the buffer in its first step, from the gradient alone.
+            self.optimizer.state[parameter]["momentum_buffer"] = (
+                None if buffer is None else torch.empty_like(parameter).copy_(buffer)
+            )
+        for name, value in self.average.items():
+            value.copy_(saved[f"average.{name}"])
+        if self.scaler.is_enabled():
+            scale, tracker = saved["scale"].tolist()
+            now = self.scaler.state_dict()
+            self.scaler.load_state_dict({**now, "scale": scale, "_growth_tracker": int(tracker)})
+
+    @torch.no_grad()
+    def average_in(self, decay: float) -> None:
+        """Move the average towards the weights; it starts fast, so that early weights fade."""
+        step = self.counters.step
+        share = 1.0 - min(decay, (1.0 + step) / (10.0 + step))
+        for name, value in self.module.state_dict().items():
+            if name in self.average:
+                self.average[name].lerp_(value, share)
+
+
+def begin(module: nn.Module, options: TrainOptions, *, scales: bool) -> State:
+    """The state before the first step; batch norm and biases (one axis) do not decay."""
+    parameters = [p for p in module.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": options.weight_decay},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    optimizer = torch.optim.SGD(
+        groups, lr=options.lr, momentum=options.momentum, nesterov=options.momentum > 0
+    )
+    device = parameters[0].device.type
+    average = {}
+    if options.ema:
+        floats = {n: v for n, v in module.state_dict().items() if v.is_floating_point()}
+        average = {name: value.detach().clone() for name, value in floats.items()}
+    return State(module, optimizer, torch.amp.GradScaler(device, enabled=scales), average)
+
+
+def write(path: Path, state: State, identity: str) -> None:
+    """Write a checkpoint: one safetensors file, with the counters in its header, atomically.
+
+    Args:
+        path: the file.
+        state: what to write.
+        identity: what the training is of; `read` compares it.
+    """
+    from safetensors.torch import save_file
+
+    body = {"schema": _SCHEMA, "identity": identity, "counters": asdict(state.counters)}
+    tensors = {name: value.detach().cpu().contiguous() for name, value in state.tensors().items()}
+    with atomic_path(path) as temporary:
+        save_file(tensors, temporary, metadata={"hwnas": json.dumps(body)})
+
+
+def read(path: Path, identity: str) -> tuple[dict[str, Tensor], Counters]:
+    """Read a checkpoint.
+
+    Raises:
+        DataFormatError: damaged.
+        InputError: of another training; names the file.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            body = json.loads((file.metadata() or {})["hwnas"])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+        counters = Counters(**body["counters"])
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as exc:
+        raise DataFormatError(f"checkpoint {path} is damaged: {exc}; remove it to start again") from exc
+    if body.get("schema") != _SCHEMA or body.get("identity") != identity:
+        raise InputError(
+            f"checkpoint {path} is of another training (network, data, options or first weights differ); "
+            "remove it, or write elsewhere"
+        )
+    return tensors, counters
+
+
+def identify(body: Mapping[str, Any], modules: Iterable[nn.Module]) -> str:
+    """Hash over all that decides a training's result: its description, and the weights it starts from."""
+    digest = hashlib.sha256(json.dumps(body, sort_keys=True).encode())
+    for module in modules:
+        for name, value in module.state_dict().items():
+            digest.update(name.encode())
+            digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
