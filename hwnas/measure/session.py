@@ -63,12 +63,14 @@ class SessionOptions:
     Attributes:
         session_ms: time spent on timed calls.
         calls: timed calls at least, whatever they take.
+        most_ms: time after which it ends even with fewer calls.
         batch_ms: time between two looks at the CPU clock.
         cache: "hot", calls back to back; "cold", caches flushed before each call.
     """
 
     session_ms: float = 40.0
     calls: int = 5
+    most_ms: float = 2000.0
     batch_ms: float = 2.0
     cache: Literal["hot", "cold"] = "hot"
 
@@ -171,7 +173,7 @@ def _batches(
     calls = _calls(options, call_ms) if options.cache == "hot" else 1
     batches: list[_Batch] = []
     spent_ms, done = 0.0, 0
-    while spent_ms < options.session_ms or done < options.calls:
+    while spent_ms < options.session_ms or (done < options.calls and spent_ms < options.most_ms):
         if options.cache == "cold" and flush is not None:
             flush()
         times: CallTimes = engine.time(calls)
