@@ -46,6 +46,7 @@ class GpuProperties:
         l2_bytes: size of the second-level cache.
         multiprocessors: number of streaming multiprocessors.
         cuda_version: newest CUDA that the driver serves: (13, 0) for 13.0.
+        bus_id: where it sits on the PCI bus, by which NVML finds the same GPU.
     """
 
     name: str
@@ -54,6 +55,7 @@ class GpuProperties:
     l2_bytes: int
     multiprocessors: int
     cuda_version: tuple[int, int]
+    bus_id: str
 
 
 class CudaDriver(Protocol):

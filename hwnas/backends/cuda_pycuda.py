@@ -52,6 +52,7 @@ class PyCudaDriver:
             l2_bytes=device.get_attribute(attribute.L2_CACHE_SIZE),
             multiprocessors=device.get_attribute(attribute.MULTIPROCESSOR_COUNT),
             cuda_version=(version // 1000, version % 1000 // 10),
+            bus_id=device.pci_bus_id(),
         )
 
     def __enter__(self) -> PyCudaDriver:

@@ -37,10 +37,10 @@ class CudaPythonDriver:
         self._functions: dict[int, Any] = {}
 
     def _call(self, doing: str, answer: tuple[Any, ...]) -> Any:
-        """The result of a call ``(status, result...)``; GpuError with the driver's words if it failed."""
-        status, *results = answer
+        """The result of a call ``(status, result)``; GpuError with the driver's words if it failed."""
+        status = answer[0]
         if status == self._cuda.CUresult.CUDA_SUCCESS:
-            return results[0] if len(results) == 1 else results or None
+            return answer[1] if len(answer) > 1 else None
         _, words = self._cuda.cuGetErrorString(status)
         text = words.decode() if isinstance(words, bytes) else str(words)
         if status == self._cuda.CUresult.CUDA_ERROR_OUT_OF_MEMORY:
@@ -55,6 +55,7 @@ class CudaPythonDriver:
             return int(self._call("reading an attribute", cuda.cuDeviceGetAttribute(key, device)))
 
         name = self._call("reading its name", cuda.cuDeviceGetName(256, device))
+        bus = self._call("reading its place", cuda.cuDeviceGetPCIBusId(32, device))
         version = self._call("reading the driver's version", cuda.cuDriverGetVersion())
         return GpuProperties(
             name=name.split(b"\0")[0].decode(),
@@ -63,6 +64,7 @@ class CudaPythonDriver:
             l2_bytes=number("L2_CACHE_SIZE"),
             multiprocessors=number("MULTIPROCESSOR_COUNT"),
             cuda_version=(version // 1000, version % 1000 // 10),
+            bus_id=bus.split(b"\0")[0].decode(),
         )
 
     def __enter__(self) -> CudaPythonDriver:

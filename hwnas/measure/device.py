@@ -8,8 +8,9 @@ from typing import Any, Literal
 
 from hwnas import backends, plugins, store
 from hwnas.backends.base import cpu_model
+from hwnas.backends.gpus import gpus
 from hwnas.errors import DataFormatError, DeviceUnavailable, InputError
-from hwnas.measure.host import DeviceInfo, detect, gpus
+from hwnas.measure.host import DeviceInfo, detect
 from hwnas.protocols import Backend
 from hwnas.records import Precision, Setting
 

@@ -6,8 +6,6 @@ import hashlib
 import os
 import platform
 import re
-import shutil
-import subprocess
 import time
 from collections.abc import Callable
 from functools import cache
@@ -16,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from hwnas.backends.base import cores, cpu_model, host_system
+from hwnas.backends.gpus import GpuInfo, gpus
 from hwnas.records import Record
 
 # Instruction sets that decide which kernels a runtime takes.
@@ -25,15 +24,6 @@ FLAGS = (
     *("neon", "asimd", "asimdhp", "asimddp", "sve", "i8mm", "bf16"),
 )
 DEFAULT_LLC_BYTES = 32 << 20
-
-
-class GpuInfo(Record):
-    """One NVIDIA GPU as its driver describes it."""
-
-    name: str
-    compute_capability: str
-    memory_bytes: int
-    driver: str
 
 
 class DeviceInfo(Record):
@@ -81,37 +71,6 @@ def detect() -> DeviceInfo:
         python=platform.python_version(),
         gpus=gpus(),
     )
-
-
-@cache
-def gpus() -> tuple[GpuInfo, ...]:
-    """NVIDIA GPUs that the driver of this machine shows, asked through nvidia-smi; none without it."""
-    program = shutil.which("nvidia-smi")
-    if program is None:
-        return ()
-    query = "--query-gpu=name,compute_cap,memory.total,driver_version"
-    try:
-        answer = subprocess.run(
-            [program, query, "--format=csv,noheader,nounits"], capture_output=True, text=True, timeout=20
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return ()
-    return parse_gpus(answer.stdout) if answer.returncode == 0 else ()
-
-
-def parse_gpus(text: str) -> tuple[GpuInfo, ...]:
-    """GPUs from the lines of ``nvidia-smi --query-gpu=name,compute_cap,memory.total,driver_version``."""
-    found = []
-    for line in text.splitlines():
-        fields = [field.strip() for field in line.split(",")]
-        if len(fields) == 4 and fields[2].isdigit():
-            name, capability, memory, driver = fields
-            found.append(
-                GpuInfo(
-                    name=name, compute_capability=capability, memory_bytes=int(memory) << 20, driver=driver
-                )
-            )
-    return tuple(found)
 
 
 def llc_bytes() -> int:

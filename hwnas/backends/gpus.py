@@ -1,0 +1,280 @@
+"""NVIDIA GPUs: which are here, what they are doing, and which TensorRT still serves them.
+
+Asking goes through NVML (package nvidia-ml-py) where it is installed, else through nvidia-smi, which
+comes with every driver; so a machine without the `trt` extra can still say what it needs.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from functools import cache
+from importlib.util import find_spec
+from typing import Any
+
+from hwnas.records import Precision, Record
+
+Capability = tuple[int, int]
+
+
+class GpuInfo(Record):
+    """One NVIDIA GPU as its driver describes it."""
+
+    name: str
+    compute_capability: str
+    memory_bytes: int
+    driver: str
+
+    @property
+    def capability(self) -> Capability:
+        """Compute capability as numbers."""
+        return parse_capability(self.compute_capability)
+
+
+def parse_capability(text: str) -> Capability:
+    """``8.6`` as (8, 6)."""
+    major, _, minor = text.partition(".")
+    return int(major), int(minor)
+
+
+@dataclass(frozen=True)
+class Support:
+    """What still serves a compute capability.
+
+    Attributes:
+        capability: major and minor.
+        tensorrt: versions in words; "" where none does.
+        extra: the extra of hwnas that installs it.
+        python: versions of Python that it runs on, in words.
+        precisions: what the chip computes fast, besides fp32.
+    """
+
+    capability: Capability
+    tensorrt: str
+    extra: str
+    python: str
+    precisions: tuple[Precision, ...]
+
+    def refuses(self, version: str) -> str | None:
+        """Why an installed TensorRT does not serve this chip; None where it does."""
+        major, minor = (int(part) for part in [*version.split("."), "0"][:2])
+        first = (8, 6) if major < 9 else (10, 0)
+        if (major, minor) < first:
+            return f"TensorRT {version} is older than 8.6 or a 9.x, which hwnas does not serve"
+        lowest = _lowest(major, minor)
+        if self.capability < lowest:
+            return (
+                f"TensorRT {version} starts at compute capability {_dotted(lowest)}; this GPU has "
+                f"{_dotted(self.capability)} and needs {self.tensorrt or 'a version before 8.6'}"
+            )
+        if major == 8 and self.capability >= (10, 0):
+            return f"TensorRT {version} is older than this GPU ({_dotted(self.capability)}); {self.install}"
+        return None
+
+    @property
+    def install(self) -> str:
+        """The line that installs what serves this chip."""
+        return f"pip install 'hwnas[{self.extra}]'" if self.extra else "no TensorRT that hwnas uses serves it"
+
+    def describe(self) -> str:
+        """One line for people: "TensorRT 8.6, Python <= 3.11, fp16 not fast, int8 yes"."""
+        if not self.tensorrt:
+            return f"compute capability {_dotted(self.capability)}: no TensorRT that hwnas uses serves it"
+        asked: tuple[Precision, ...] = ("fp16", "int8")
+        fast = ", ".join(f"{p} {'yes' if p in self.precisions else 'not fast'}" for p in asked)
+        return f"{self.tensorrt}, {self.python}, {fast}"
+
+
+def serves(capability: Capability) -> Support:
+    """Which TensorRT serves a compute capability, with Python versions and fast precisions.
+
+    Sources: NVIDIA's TensorRT support matrices; 8.6 is the last for Pascal, Volta left with 10.5.
+    fp16 arithmetic on 6.1 runs at 1/64 of fp32's rate; int8 dot products came with 6.1 and are
+    missing on 6.0 and 6.2; bf16 came with 8.0.
+    """
+    fast: list[Precision] = []
+    if capability >= (5, 3) and capability != (6, 1):
+        fast.append("fp16")
+    if capability >= (6, 1) and capability != (6, 2):
+        fast.append("int8")
+    if capability >= (8, 0):
+        fast.append("bf16")
+    if capability < (6, 0):
+        return Support(capability, "", "", "", tuple(fast))
+    if capability < (7, 5):
+        return Support(capability, "TensorRT 8.6", "trt8", "Python <= 3.11", tuple(fast))
+    return Support(capability, "TensorRT 10.13 to 11", "trt", "Python >= 3.10", tuple(fast))
+
+
+def _lowest(major: int, minor: int) -> Capability:
+    """Lowest compute capability that a TensorRT release serves."""
+    if major < 10:
+        return (6, 0)
+    return (7, 0) if (major, minor) < (10, 5) else (7, 5)
+
+
+def _dotted(capability: Capability) -> str:
+    return f"{capability[0]}.{capability[1]}"
+
+
+@cache
+def gpus() -> tuple[GpuInfo, ...]:
+    """NVIDIA GPUs that the driver of this machine shows; none where there is no driver."""
+    if find_spec("pynvml") is not None:
+        found = _ask_nvml()
+        if found is not None:
+            return found
+    return _ask_smi()
+
+
+def _ask_nvml() -> tuple[GpuInfo, ...] | None:
+    """GPUs through NVML; None where its library is not here (a container without it, say)."""
+    import pynvml as nvml
+
+    try:
+        nvml.nvmlInit()
+    except nvml.NVMLError:
+        return None
+    try:
+        driver = _text(nvml.nvmlSystemGetDriverVersion())
+        found = []
+        for index in range(nvml.nvmlDeviceGetCount()):
+            handle = nvml.nvmlDeviceGetHandleByIndex(index)
+            major, minor = nvml.nvmlDeviceGetCudaComputeCapability(handle)
+            found.append(
+                GpuInfo(
+                    name=_text(nvml.nvmlDeviceGetName(handle)),
+                    compute_capability=f"{major}.{minor}",
+                    memory_bytes=int(nvml.nvmlDeviceGetMemoryInfo(handle).total),
+                    driver=driver,
+                )
+            )
+        return tuple(found)
+    finally:
+        nvml.nvmlShutdown()
+
+
+def _ask_smi() -> tuple[GpuInfo, ...]:
+    program = shutil.which("nvidia-smi")
+    if program is None:
+        return ()
+    query = "--query-gpu=name,compute_cap,memory.total,driver_version"
+    try:
+        answer = subprocess.run(
+            [program, query, "--format=csv,noheader,nounits"], capture_output=True, text=True, timeout=20
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ()
+    return parse_gpus(answer.stdout) if answer.returncode == 0 else ()
+
+
+def parse_gpus(text: str) -> tuple[GpuInfo, ...]:
+    """GPUs from the lines of ``nvidia-smi --query-gpu=name,compute_cap,memory.total,driver_version``."""
+    found = []
+    for line in text.splitlines():
+        fields = [field.strip() for field in line.split(",")]
+        if len(fields) == 4 and fields[2].isdigit():
+            name, capability, memory, driver = fields
+            found.append(
+                GpuInfo(
+                    name=name, compute_capability=capability, memory_bytes=int(memory) << 20, driver=driver
+                )
+            )
+    return tuple(found)
+
+
+@dataclass(frozen=True)
+class GpuState:
+    """What a GPU is doing at one moment, as NVML tells it.
+
+    Attributes:
+        sm_mhz, memory_mhz: running clocks.
+        temperature_c: of the chip.
+        power_limit_w: what it may draw; None where it does not say.
+        reasons: why the clocks are held down, in NVML's words; idleness is not among them.
+        others: other processes that compute on it.
+    """
+
+    sm_mhz: int
+    memory_mhz: int
+    temperature_c: int
+    power_limit_w: float | None
+    reasons: tuple[str, ...]
+    others: int
+
+
+# A clock that somebody fixed is a condition, not a fault; everything else slows a GPU down unasked.
+BENIGN = frozenset({"GpuIdle", "ApplicationsClocksSetting", "UserDefinedClocks", "None", "All"})
+
+
+class Watcher:
+    """Reads the state of one GPU between timings, never during (reading disturbs)."""
+
+    def __init__(self, bus_id: str) -> None:
+        """Find the GPU by its PCI bus: CUDA and NVML count devices differently."""
+        import pynvml as nvml
+
+        self._nvml = nvml
+        nvml.nvmlInit()
+        self._handle = nvml.nvmlDeviceGetHandleByPciBusId(bus_id.encode())
+
+    def state(self) -> GpuState:
+        """The state now."""
+        nvml, handle = self._nvml, self._handle
+        mask = nvml.nvmlDeviceGetCurrentClocksThrottleReasons(handle)
+        try:
+            limit_w = nvml.nvmlDeviceGetPowerManagementLimit(handle) / 1e3
+        except nvml.NVMLError:  # integrated GPUs have none
+            limit_w = None
+        return GpuState(
+            sm_mhz=nvml.nvmlDeviceGetClockInfo(handle, nvml.NVML_CLOCK_SM),
+            memory_mhz=nvml.nvmlDeviceGetClockInfo(handle, nvml.NVML_CLOCK_MEM),
+            temperature_c=nvml.nvmlDeviceGetTemperature(handle, nvml.NVML_TEMPERATURE_GPU),
+            power_limit_w=limit_w,
+            reasons=reasons(nvml, mask),
+            others=self._others(),
+        )
+
+    def _others(self) -> int:
+        import os
+
+        running = self._nvml.nvmlDeviceGetComputeRunningProcesses(self._handle)
+        return sum(process.pid != os.getpid() for process in running)
+
+    def close(self) -> None:
+        """Let NVML go."""
+        self._nvml.nvmlShutdown()
+
+
+def reasons(nvml: Any, mask: int) -> tuple[str, ...]:
+    """Names of the throttle reasons in a mask, without the benign ones."""
+    prefix = "nvmlClocksThrottleReason"
+    found = {
+        name.removeprefix(prefix)
+        for name in dir(nvml)
+        if name.startswith(prefix) and (bit := getattr(nvml, name)) and mask & bit == bit
+    }
+    return tuple(sorted(found - BENIGN))
+
+
+def watcher(bus_id: str) -> Watcher | None:
+    """A watcher of one GPU; None where NVML is not to be had."""
+    if find_spec("pynvml") is None:
+        return None
+    import pynvml as nvml
+
+    try:
+        return Watcher(bus_id)
+    except nvml.NVMLError:
+        return None
+
+
+def python_fits(support: Support) -> bool:
+    """Whether this Python can run the TensorRT that serves a chip."""
+    return support.extra != "trt8" or sys.version_info < (3, 12)
+
+
+def _text(value: str | bytes) -> str:
+    return value.decode() if isinstance(value, bytes) else value

@@ -1,0 +1,78 @@
+"""What serves which GPU, and how GPUs are found."""
+
+import types
+
+import pytest
+
+from hwnas.backends import gpus
+from hwnas.backends.gpus import parse_gpus, serves
+
+
+def test_pascal_as_people_read_it():
+    support = serves((6, 1))
+    assert support.describe() == "TensorRT 8.6, Python <= 3.11, fp16 not fast, int8 yes"
+    assert support.install == "pip install 'hwnas[trt8]'"
+
+
+@pytest.mark.parametrize(
+    ("capability", "extra", "precisions"),
+    [
+        ((5, 2), "", ()),
+        ((6, 0), "trt8", ("fp16",)),
+        ((6, 1), "trt8", ("int8",)),
+        ((6, 2), "trt8", ("fp16",)),
+        ((7, 0), "trt8", ("fp16", "int8")),
+        ((7, 5), "trt", ("fp16", "int8")),
+        ((8, 6), "trt", ("fp16", "int8", "bf16")),
+        ((12, 0), "trt", ("fp16", "int8", "bf16")),
+    ],
+)
+def test_extras_and_fast_precisions(capability, extra, precisions):
+    support = serves(capability)
+    assert (support.extra, support.precisions) == (extra, precisions)
+    assert bool(support.tensorrt) == bool(extra)
+
+
+@pytest.mark.parametrize(
+    ("capability", "version", "word"),
+    [
+        ((6, 1), "8.6.1", None),
+        ((6, 1), "10.13.3.9", "starts at compute capability 7.5"),
+        ((7, 0), "10.0.1", None),
+        ((7, 0), "10.5.0", "7.5"),
+        ((7, 5), "11.4.0.106", None),
+        ((8, 6), "8.5.3", "older than 8.6"),
+        ((8, 6), "9.2.0", "9.x"),
+        ((12, 0), "8.6.1", "older than this GPU"),
+        ((5, 2), "8.6.1", "6.0"),
+    ],
+)
+def test_versions_that_do_not_serve_a_gpu_are_refused_in_words(capability, version, word):
+    refusal = serves(capability).refuses(version)
+    assert refusal is None if word is None else word in refusal
+
+
+def test_smi_lines():
+    (gpu,) = parse_gpus("NVIDIA TITAN Xp, 6.1, 12288, 580.95.05\nNo devices were found\n")
+    assert (gpu.name, gpu.capability, gpu.memory_bytes) == ("NVIDIA TITAN Xp", (6, 1), 12288 << 20)
+
+
+def test_throttle_reasons_by_name():
+    nvml = types.SimpleNamespace(
+        nvmlClocksThrottleReasonGpuIdle=1,
+        nvmlClocksThrottleReasonSwPowerCap=4,
+        nvmlClocksThrottleReasonHwThermalSlowdown=64,
+        nvmlClocksThrottleReasonNone=0,
+        nvmlClocksThrottleReasonAll=69,
+    )
+    assert gpus.reasons(nvml, 1) == ()
+    assert gpus.reasons(nvml, 4 | 1) == ("SwPowerCap",)
+    assert gpus.reasons(nvml, 69) == ("HwThermalSlowdown", "SwPowerCap")
+
+
+def test_without_a_driver_there_is_no_gpu(monkeypatch):
+    monkeypatch.setattr(gpus, "find_spec", lambda _: None)
+    monkeypatch.setattr(gpus.shutil, "which", lambda _: None)
+    gpus.gpus.cache_clear()
+    assert gpus.gpus() == ()
+    gpus.gpus.cache_clear()
