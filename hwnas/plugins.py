@@ -18,6 +18,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
     "backends": {
         "fake": "hwnas.backends.fake:Fake",
         "ort": "hwnas.backends.ort:Ort",
+        "openvino": "hwnas.backends.openvino:OpenVino",
     },
     "spaces": {
         "resnet-cifar": "hwnas.nets.spaces:resnet_cifar",

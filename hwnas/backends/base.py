@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 import platform
 import re
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -12,7 +15,8 @@ from typing import Any
 import numpy as np
 
 from hwnas.errors import BackendUnavailable, InputError
-from hwnas.protocols import Floats
+from hwnas.protocols import CallTimes, Floats
+from hwnas.records import Setting
 
 INPUT_SEED = 0  # of the resident input that is timed; zeros could take a shorter path
 
@@ -58,6 +62,40 @@ def check_cpu(backend: str, device: str, threads: int) -> None:
 def host_system() -> str:
     """Operating system and kernel release, the closest thing to a CPU's driver."""
     return f"{platform.system()} {platform.release()}"
+
+
+def time_calls(call: Callable[[], object], calls: int, setting: Setting) -> CallTimes:
+    """Wall time of each of `calls` calls on the CPU, and the CPU time of all."""
+    # A single thread is the calling one, and its own CPU clock knows nothing of other threads of
+    # this process (a progress display, say); several threads need the clock of the process.
+    cpu_clock = time.thread_time if setting.threads == 1 else time.process_time
+    clock, marks = time.perf_counter, np.empty(calls + 1)
+    with bound(setting.affinity):
+        cpu_s = cpu_clock()
+        marks[0] = clock()
+        for i in range(1, calls + 1):
+            call()
+            marks[i] = clock()
+        cpu_s = cpu_clock() - cpu_s
+    return CallTimes(np.diff(marks) * 1e3, cpu_s * 1e3)
+
+
+@contextmanager
+def bound(affinity: tuple[int, ...] | None) -> Iterator[None]:
+    """Bind the calling thread to the first core of `affinity` for the time of the block."""
+    if affinity is None:
+        yield
+        return
+    if not hasattr(os, "sched_setaffinity"):
+        raise InputError("binding threads to cores needs Linux; leave the affinity unset here")
+    if not set(affinity) <= set(cores()):
+        raise InputError(f"cores {affinity} are not all among this process's {cores()}")
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {affinity[0]})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
 
 
 def random_input(shape: tuple[int, ...]) -> Floats:

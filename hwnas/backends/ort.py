@@ -11,19 +11,13 @@ threads are bound to, first the calling thread's (None: the scheduler chooses).
 
 from __future__ import annotations
 
-import os
 import tempfile
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from hwnas.backends import package_version
-from hwnas.backends.base import Life, check_cpu, cores, cpu_model, host_system, random_input
+from hwnas.backends.base import Life, check_cpu, cpu_model, host_system, random_input, time_calls
 from hwnas.errors import BackendUnavailable, BuildError, DataFormatError, InputError
 from hwnas.protocols import CallTimes, Floats
 from hwnas.records import Precision, Setting
@@ -125,19 +119,8 @@ class OrtEngine(Life):
     def time(self, calls: int) -> CallTimes:
         """Time single calls on bound input; outputs are written where the runtime put them before."""
         self._check_calls(calls)
-        call, binding, clock = self._session.run_with_iobinding, self._binding, time.perf_counter
-        # A single thread is the calling one, and its own CPU clock knows nothing of other threads of
-        # this process (a progress display, say); several threads need the clock of the process.
-        cpu_clock = time.thread_time if self.setting.threads == 1 else time.process_time
-        marks = np.empty(calls + 1)
-        with bound(self.setting.affinity):
-            cpu_s = cpu_clock()
-            marks[0] = clock()
-            for i in range(1, calls + 1):
-                call(binding)
-                marks[i] = clock()
-            cpu_s = cpu_clock() - cpu_s
-        return CallTimes(np.diff(marks) * 1e3, cpu_s * 1e3)
+        call, binding = self._session.run_with_iobinding, self._binding
+        return time_calls(lambda: call(binding), calls, self.setting)
 
     def save(self, path: Path) -> None:
         """Write the optimised graph in ONNX Runtime's format."""
@@ -193,21 +176,3 @@ def check_provider(got: list[str], asked: str) -> None:
             f"ONNX Runtime was asked for {asked} and gave {got[0] if got else 'none'}; "
             "what it measures would be another device's"
         )
-
-
-@contextmanager
-def bound(affinity: tuple[int, ...] | None) -> Iterator[None]:
-    """Bind the calling thread to the first core of `affinity` for the time of the block."""
-    if affinity is None:
-        yield
-        return
-    if not hasattr(os, "sched_setaffinity"):
-        raise InputError("binding threads to cores needs Linux; leave the affinity unset here")
-    if not set(affinity) <= set(cores()):
-        raise InputError(f"cores {affinity} are not all among this process's {cores()}")
-    before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {affinity[0]})
-    try:
-        yield
-    finally:
-        os.sched_setaffinity(0, before)

@@ -1,0 +1,163 @@
+"""OpenVINO on the CPU: one stream, latency hint, the inference precision set explicitly.
+
+The precision is never left to the runtime: on processors with bf16 units OpenVINO computes in
+bfloat16 unless it is told otherwise, which would compare one runtime's bf16 with another's fp32.
+Threads are not pinned unless the setting has an affinity, and infer requests run synchronously.
+
+Engine files (``.blob``) are OpenVINO's compiled models; they hold for one version of it on one
+kind of processor. `load` also takes a portable ``.onnx``.
+"""
+
+from __future__ import annotations
+
+import io
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from hwnas.backends import package_version
+from hwnas.backends.base import Life, check_cpu, cpu_model, host_system, random_input, time_calls
+from hwnas.errors import BackendUnavailable, BuildError, DataFormatError, InputError
+from hwnas.protocols import CallTimes, Floats
+from hwnas.records import Precision, Setting
+from hwnas.store import write_bytes
+
+# What the user asks for, as OpenVINO's INFERENCE_PRECISION_HINT and the name it answers with.
+HINTS: dict[Precision, tuple[str, str]] = {"fp32": ("f32", "float32"), "bf16": ("bf16", "bfloat16")}
+
+
+class OpenVino:
+    """OpenVINO on this machine's CPU."""
+
+    name = "openvino"
+    suffix = ".blob"
+    devices = ("cpu",)
+
+    @property
+    def version(self) -> str:
+        """Installed version."""
+        return package_version("openvino")
+
+    def unavailable(self) -> str | None:
+        """Whether the package is missing, with the line that installs it."""
+        if find_spec("openvino"):
+            return None
+        return "openvino is not installed: pip install 'hwnas[openvino]'"
+
+    def setting(self, device: str, precision: Precision, batch: int, threads: int) -> Setting:
+        """Conditions of a run here; InputError for a precision that it would replace by another."""
+        check_cpu(self.name, device, threads)
+        if precision not in HINTS:
+            raise InputError(
+                f"--precision {precision}: on a CPU the openvino backend runs {' and '.join(HINTS)} (fp16 is "
+                "computed as bf16, int8 needs a quantised model); use one of these"
+            )
+        return Setting(
+            device=device,
+            device_arch=cpu_model(),
+            backend=self.name,
+            backend_version=self.version,
+            driver=host_system(),
+            precision=precision,
+            batch=batch,
+            threads=threads,
+        )
+
+    def build(self, model: bytes, setting: Setting) -> OpenVinoEngine:
+        """Compile an ONNX model; BuildError with the runtime's words if it refuses."""
+        core = _core()
+        try:
+            graph = core.read_model(model)
+            shape = graph.inputs[0].partial_shape
+            if shape[0].is_dynamic:
+                graph.reshape([setting.batch, *shape[1:]])
+            compiled = core.compile_model(graph, "CPU", _properties(setting))
+        except RuntimeError as exc:
+            raise BuildError(f"OpenVINO {package_version('openvino')} refused the model: {exc}") from exc
+        return OpenVinoEngine(compiled, setting)
+
+    def load(self, path: Path, setting: Setting) -> OpenVinoEngine:
+        """Load a ``.blob`` or ``.onnx`` file; DataFormatError if it is damaged or of another version."""
+        if not path.is_file():
+            raise InputError(f"engine {path} does not exist")
+        try:
+            if path.suffix == ".onnx":
+                return self.build(path.read_bytes(), setting)
+            blob = path.read_bytes()
+            compiled = _core().import_model(io.BytesIO(blob), "CPU", _properties(setting))
+        except (RuntimeError, BuildError) as exc:
+            raise DataFormatError(
+                f"engine {path} cannot be loaded by OpenVINO {self.version}; it may be damaged or of another "
+                f"version: {exc}"
+            ) from exc
+        return OpenVinoEngine(compiled, setting, blob)
+
+
+class OpenVinoEngine(Life):
+    """One compiled model with one infer request, its input resident."""
+
+    def __init__(self, compiled: Any, setting: Setting, blob: bytes | None = None) -> None:
+        import openvino
+
+        if setting.affinity is not None and (setting.threads > 1 or len(setting.affinity) != 1):
+            raise InputError("OpenVINO can be bound to a core with one thread only; leave the affinity unset")
+        realised = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
+        wanted = HINTS[setting.precision][1]
+        if wanted not in realised and HINTS[setting.precision][0] != realised:
+            raise BackendUnavailable(
+                f"OpenVINO was asked for {setting.precision} and would compute in {realised}: this processor "
+                f"does not offer it; use --precision fp32"
+            )
+        self.setting = setting
+        self._compiled = compiled
+        self._blob = blob  # as it was loaded: OpenVINO does not export what it imported
+        self.shape = tuple(int(n) for n in compiled.inputs[0].shape)
+        if self.shape[0] != setting.batch:
+            raise InputError(f"the model has batch {self.shape[0]}, the setting has batch {setting.batch}")
+        self._request = compiled.create_infer_request()
+        # The request that is timed keeps its own input, so that `run` does not touch it.
+        self._timed = compiled.create_infer_request()
+        self._timed.set_input_tensor(openvino.Tensor(random_input(self.shape)))
+
+    def run(self, images: Floats) -> Floats:
+        """Scores of `images` (batch, channels, height, width)."""
+        import openvino
+
+        array = self._check_images(images)
+        self._request.set_input_tensor(openvino.Tensor(array))
+        self._request.infer()
+        scores: Floats = self._request.get_output_tensor().data.copy()
+        return scores
+
+    def time(self, calls: int) -> CallTimes:
+        """Time single synchronous calls on the resident input."""
+        self._check_calls(calls)
+        return time_calls(self._timed.infer, calls, self.setting)
+
+    def save(self, path: Path) -> None:
+        """Write the compiled model."""
+        self._check_open()
+        write_bytes(path, self._blob or self._compiled.export_model().getvalue())
+
+    def close(self) -> None:
+        """Drop the requests and the compiled model."""
+        self._open = False
+        self._request = self._timed = self._compiled = None
+
+
+def _core() -> Any:
+    import openvino
+
+    return openvino.Core()
+
+
+def _properties(setting: Setting) -> dict[str, Any]:
+    if setting.precision not in HINTS:
+        raise InputError(f"the openvino backend runs {' and '.join(HINTS)}, not {setting.precision}")
+    return {
+        "INFERENCE_PRECISION_HINT": HINTS[setting.precision][0],
+        "INFERENCE_NUM_THREADS": setting.threads,
+        "NUM_STREAMS": 1,
+        "PERFORMANCE_HINT": "LATENCY",
+        "ENABLE_CPU_PINNING": False,
+    }
