@@ -18,6 +18,9 @@ them into that message and the exit status beside it; any other exception is a b
 its traceback.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 
 class HwnasError(Exception):
     """Base of all errors that are meant for the user."""
@@ -52,9 +55,13 @@ class DeviceUnavailable(BackendUnavailable):
 
 
 class VerificationFailed(HwnasError):
-    """An engine differs from its network, or misses its budget."""
+    """An engine differs from its network, or misses its budget; `result` is what a pass would return."""
 
     exit_status = 5
+
+    def __init__(self, message: str, *, result: Mapping[str, Any] | None = None) -> None:
+        super().__init__(message)
+        self.result = result
 
 
 class DataFormatError(HwnasError):

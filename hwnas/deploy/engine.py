@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from hwnas.deploy.manifest import (
     FORMATS,
     EngineManifest,
@@ -18,19 +20,15 @@ from hwnas.deploy.manifest import (
     Weights,
     check_file,
     describe,
+    engine_name,
     read_manifest,
     write_manifest,
 )
 from hwnas.errors import BackendUnavailable, InputError
-from hwnas.protocols import Backend, Engine
+from hwnas.protocols import Backend, Engine, Floats
 from hwnas.records import Setting
 from hwnas.spec import NetworkSpec
 from hwnas.store import atomic_path, write_bytes
-
-
-def engine_name(suffix: str, precision: str) -> str:
-    """``engine.onnx``, or ``engine-int8.onnx`` where the precision is not fp32."""
-    return f"engine{'' if precision == 'fp32' else f'-{precision}'}{suffix}"
 
 
 def export(
@@ -120,10 +118,7 @@ def load(path: Path, backend: Backend | None = None, *, threads: int | None = No
     """
     manifest = read_manifest(path)
     check_file(path, manifest)
-    if backend is None:
-        from hwnas import backends
-
-        backend = backends.get(manifest.setting.backend)
+    backend = backend or runtime(manifest)
     built = manifest.setting
     present = backend.setting(built.device, built.precision, built.batch, threads or built.threads)
     wrong = mismatches(built, present, FORMATS[manifest.format].bound_to)
@@ -135,8 +130,32 @@ def load(path: Path, backend: Backend | None = None, *, threads: int | None = No
     return open_checked(path, manifest, backend, present)
 
 
+def runtime(manifest: EngineManifest) -> Backend:
+    """The backend that an engine was exported for; BackendUnavailable where it is not here."""
+    if manifest.format == "pt2":
+        from hwnas.deploy.pt2 import Pt2
+
+        return Pt2()
+    from hwnas import backends
+
+    return backends.get(manifest.setting.backend)
+
+
 def open_checked(path: Path, manifest: EngineManifest, backend: Backend, setting: Setting) -> Engine:
     """Hand a checked file to its runtime."""
     if FORMATS[manifest.format].backend is None:
         return backend.build(path.read_bytes(), setting)
     return backend.load(path, setting)
+
+
+def run_all(engine: Engine, images: Floats) -> Floats:
+    """Scores (n, classes) of any number of images (n, C, H, W) by an engine of one batch size.
+
+    The last batch is filled up, and what the filling gives is thrown away.
+    """
+    batch = engine.setting.batch
+    missing = -len(images) % batch
+    filling = np.zeros((missing, *images.shape[1:]), np.float32)
+    padded = np.concatenate([images, filling]) if missing else images
+    parts = [engine.run(padded[at : at + batch]) for at in range(0, len(padded), batch)]
+    return np.concatenate(parts)[: len(images)].astype(np.float32)

@@ -208,6 +208,11 @@ def weights_digest(weights: Weights) -> str:
     return digest.hexdigest()
 
 
+def engine_name(suffix: str, precision: str) -> str:
+    """``engine.onnx``, or ``engine-int8.onnx`` where the precision is not fp32."""
+    return f"engine{'' if precision == 'fp32' else f'-{precision}'}{suffix}"
+
+
 def describe(
     path: Path,
     file_format: str,

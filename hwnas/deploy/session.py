@@ -71,13 +71,7 @@ class Session:
         Raises:
             InputError: another type or shape.
         """
-        ready = self._ready(np.asarray(images))
-        batch = self.manifest.setting.batch
-        # An engine has one batch size; the last batch is filled up and the filling thrown away.
-        missing = -len(ready) % batch
-        padded = np.concatenate([ready, np.zeros((missing, *self._shape), np.float32)]) if missing else ready
-        parts = [self._engine.run(padded[at : at + batch]) for at in range(0, len(padded), batch)]
-        return np.concatenate(parts)[: len(ready)].astype(np.float32)
+        return engines.run_all(self._engine, self._ready(np.asarray(images)))
 
     def __call__(self, images: NDArray[Any]) -> Floats:
         """Class probabilities (n, classes) of images as in `scores`; each row sums to 1."""
@@ -98,12 +92,12 @@ class Session:
         channels, height, width = self._shape
         is_bytes = images.dtype == np.uint8
         stack = images[None] if is_bytes and images.ndim == 3 else images
-        expected = (height, width, channels) if is_bytes else self._shape
+        wanted = (height, width, channels) if is_bytes else self._shape
         known = is_bytes or np.issubdtype(images.dtype, np.floating)
-        if not (known and stack.ndim == 4 and stack.shape[1:] == expected and len(stack)):
+        if not (known and stack.ndim == 4 and stack.shape[1:] == wanted and len(stack)):
             raise InputError(
-                f"images are {images.dtype} {images.shape}; expected uint8 (n, {height}, {width}, {channels}), "
-                f"or float (n, {channels}, {height}, {width}), already normalised"
+                f"images: {images.dtype} {images.shape}; expected uint8 (n, {height}, {width}, {channels}), "
+                f"or normalised float (n, {channels}, {height}, {width})"
             )
         if not is_bytes:
             return np.ascontiguousarray(stack, np.float32)

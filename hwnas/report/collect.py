@@ -10,6 +10,9 @@ from typing import Any, TypeVar
 
 from hwnas.deploy.manifest import EngineManifest, read_manifest
 from hwnas.errors import HwnasError, InputError
+from hwnas.measure import table as tables
+from hwnas.measure.rows import SUFFIX
+from hwnas.measure.table import LatencyTable
 from hwnas.records import Budget, Measurement, Promise, SearchResult, Setting, Trial, parse_latency
 from hwnas.spec import NetworkSpec
 from hwnas.store import parse, read_json, read_network
@@ -27,6 +30,7 @@ class RunData:
         result: None while a search has not ended (or was killed).
         budget_ms: the (largest) latency budget; None where none is known.
         engines: manifests of exported engines.
+        table: the latency table that the run used.
         extra: further fields of result.json, such as test accuracy.
         missing: in words, what is not there and what that means.
     """
@@ -40,6 +44,7 @@ class RunData:
     extra: dict[str, Any] = field(default_factory=dict)
     network: NetworkSpec | None = None
     engines: list[EngineManifest] = field(default_factory=list)
+    table: LatencyTable | None = None
     missing: list[str] = field(default_factory=list)
 
     @property
@@ -104,11 +109,14 @@ class RunData:
 
 
 def collect(path: Path) -> RunData:
-    """Read a run folder, whatever state it is in.
+    """Read a run folder, whatever state it is in; or a latency table alone.
 
     Raises:
         InputError: there is no such folder, or nothing in it that a report could show.
+        DataFormatError: `path` is a table that is damaged.
     """
+    if path.name.endswith(SUFFIX):
+        return RunData(path, verb="profile", table=tables.load(path))
     if not path.is_dir():
         raise InputError(f"no run folder at {path}; `hwnas runs list` shows what there is")
     run = RunData(path)
@@ -125,9 +133,39 @@ def collect(path: Path) -> RunData:
         run.network = _try(run, "network.json", read_network, None)
     for file in sorted(path.glob("*.manifest.json")):
         run.engines += _try(run, file.name, lambda p: [read_manifest(p)], [])
+    run.table = _table(run)
     if not (run.manifest or run.events or run.trials or run.engines or run.extra):
         raise InputError(f"{path} holds nothing that a report could show: it is not a run folder of hwnas")
     return run
+
+
+def _table(run: RunData) -> LatencyTable | None:
+    """The table that the run used: named in its configuration, or found by its id."""
+    wanted = run.result.table_id if run.result else next((e.table_id for e in run.engines if e.table_id), "")
+    named = run.config.get("table")
+    places = [Path(named)] if isinstance(named, str) else []
+    places += sorted(run.path.glob(f"*{SUFFIX}")) + sorted(tables.folder().glob(f"*{SUFFIX}"))
+    for place in places if wanted else []:
+        if place.is_file() and _last_hash(place) == wanted:
+            try:
+                return tables.load(place)
+            except HwnasError as exc:
+                run.missing.append(f"the latency table cannot be read: {exc}")
+                return None
+    if wanted:
+        run.missing.append(f"the latency table {wanted} is not on this machine; its quality is not shown")
+    return None
+
+
+def _last_hash(path: Path) -> str:
+    """The hash in the last line of a table, which is the table's id; empty where there is none."""
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - (1 << 16)))
+        line = file.read().rstrip(b"\n").rpartition(b"\n")[2]
+    try:
+        return str(json.loads(line).get("hash", ""))
+    except (ValueError, AttributeError):
+        return ""
 
 
 def _try(run: RunData, name: str, read: Callable[[Path], T], otherwise: T) -> T:

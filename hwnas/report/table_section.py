@@ -1,11 +1,131 @@
-"""How good the latency table is."""
+"""How good the latency table is that a run's predictions rest on."""
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from hwnas.errors import HwnasError
+from hwnas.report import table_plots, timing_plots, words
 from hwnas.report.collect import RunData
-from hwnas.report.page import Section
+from hwnas.report.page import Picture, Section, Table
+from hwnas.report.sections import picture
+from hwnas.units import format_ms
+
+if TYPE_CHECKING:
+    from hwnas.cost.model import TableModel
+    from hwnas.measure.table import LatencyTable
+
+# Figures of a profile that people ask for, by their key in the summary.
+KNOWN = {
+    "mape_percent": "mean error on networks it never saw, %",
+    "within_5_percent": "of those within 5 %, %",
+    "kendall_tau": "agreement of their order (Kendall tau)",
+    "coverage_percent": "of those inside the predicted interval, %",
+    "repeat_mape_percent": "difference when the same networks are measured again, %",
+    "seconds": "time that profiling took, s",
+    "measurements": "graphs timed",
+}
 
 
 def table_sections(run: RunData) -> list[Section]:
-    """Sections about the table that the run used."""
-    return []
+    """Sections about the table that a run used; none where the table is not to be found."""
+    from hwnas.cost.model import cost_model
+
+    table = run.table
+    if table is None:
+        return []
+    try:
+        model = cost_model(table)
+    except HwnasError as exc:
+        run.missing.append(f"the latency table's model cannot be fitted: {exc}")
+        return []
+    return [_quality(table, model), _costs(table, model), *_noise(table)]
+
+
+def _quality(table: LatencyTable, model: TableModel) -> Section:
+    """Held-out error, and block costs alone against in context."""
+    pairs = []
+    for row in table.networks:
+        if row.role == "holdout":
+            e = model.estimate(row.spec)
+            name = words.depths(row.spec)
+            pairs.append((name, e.latency_ms, e.low_ms, e.high_ms, row.measurement.floor_ms))
+    context = [(b, row.value_ms, model.block_ms(b)) for b, row in table.rows.items()]
+    context = [(b, alone, inside) for b, alone, inside in context if inside > 0]
+    drawn = picture(
+        "table-holdout",
+        timing_plots.predicted_measured(pairs),
+        "predicted against measured latency of unseen networks",
+    )
+    drawn += picture("table-context", table_plots.in_context(context), "block costs alone and in context")
+    roles = Counter(row.role for row in table.networks)
+    lead = (
+        f"Table {table.table_id}: {len(table.rows)} blocks and {len(table.networks)} whole networks, "
+        f"{table.setting.describe()}."
+    )
+    if pairs:
+        error = sum(abs(p / m - 1) for _, p, _, _, m in pairs) / len(pairs)
+        lead += f" On {len(pairs)} networks that it never saw the mean error is {100 * error:.1f} %."
+    if context:
+        ratio = sum(i for _, _, i in context) / sum(a for _, a, _ in context)
+        lead += f" Inside a network the blocks take {100 * (ratio - 1):+.0f} % against being timed alone."
+    rows = [(KNOWN.get(k, k), v) for k, v in _flat(table.summary)]
+    rows += [(f"whole networks measured for: {role}", str(n)) for role, n in sorted(roles.items())]
+    return Section(
+        "How good the predictions are", lead, drawn, [Table(("", ""), rows, "Figures of the profile")]
+    )
+
+
+def _flat(figures: Mapping[str, Any], before: str = "") -> list[tuple[str, str]]:
+    """Nested figures as rows; lists are left out, being samples and not figures."""
+    rows: list[tuple[str, str]] = []
+    for key, value in figures.items():
+        if isinstance(value, Mapping):
+            rows += _flat(value, f"{before}{key} ")
+        elif isinstance(value, float):
+            rows.append((key if key in KNOWN else f"{before}{key}", f"{value:.4g}"))
+        elif isinstance(value, (int, str, bool)):
+            rows.append((key if key in KNOWN else f"{before}{key}", str(value)))
+    return rows
+
+
+def _costs(table: LatencyTable, model: TableModel) -> Section:
+    """Heat map of block costs."""
+    costs = {block: max(model.block_ms(block), 0.0) for block in table.rows}
+    dearest = max(costs, key=lambda b: costs[b])
+    drawn: list[Picture] = picture(
+        "table-costs", table_plots.heat_map(costs), "cost of every block by kind and shape"
+    )
+    return Section(
+        "What a block costs",
+        "Milliseconds that each block adds to a network, by kind (rows) and shape (columns). The dearest is "
+        f"{words.block(dearest)}: {format_ms(costs[dearest])}.",
+        drawn,
+    )
+
+
+def _noise(table: LatencyTable) -> list[Section]:
+    """Noise of the measurements and the gates that fired."""
+    taken = [row.measurement for row in table.rows.values() if row.measurement is not None]
+    taken += [row.measurement for row in table.networks]
+    if not taken:
+        return []
+    spreads = [100 * m.se_ms / m.floor_ms for m in taken]
+    gates = Counter(gate for m in taken for gate in m.gates)
+    calm = sum(not m.gates for m in taken)
+    lead = (
+        f"Half of the {len(taken)} measurements are known to {sorted(spreads)[len(spreads) // 2]:.2g} % or "
+        f"better. {calm} were taken in calm sessions only."
+    )
+    rows = [(gate, str(n)) for gate, n in gates.most_common()]
+    tables = [Table(("gate that fired and could not be cured", "measurements"), rows)] if rows else []
+    failed = [(_names(blocks), row.error) for blocks, row in table.failures.items()]
+    tables += [Table(("block that failed", "why"), failed)] if failed else []
+    drawn = picture("table-noise", table_plots.noise(spreads), "standard errors of the measurements")
+    return [Section("How noisy the machine was", lead, drawn, tables, half=True)]
+
+
+def _names(blocks: tuple[Any, ...]) -> str:
+    return " + ".join(block.key for block in blocks)

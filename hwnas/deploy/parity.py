@@ -1,0 +1,95 @@
+"""How far an engine's scores are from its network's, and how far they may be."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hwnas.deploy.manifest import Parity
+from hwnas.protocols import Floats
+from hwnas.records import Check, Precision
+
+Labels = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """How far an engine may be from its network.
+
+    Attributes:
+        error: largest difference of a score, as a share of the largest absolute reference score.
+        cosine: smallest cosine between the score vectors of one image.
+        agreement: smallest share of images with the same top class.
+        drop: largest loss of top-1 accuracy, as a fraction.
+    """
+
+    error: float
+    cosine: float
+    agreement: float
+    drop: float
+
+
+# fp32 runtimes reorder sums and may use other convolution algorithms (Winograd): 1e-3 of the scale
+# is ten to a hundred times what they differ by, and far below what a wrong weight causes. fp16 has
+# 11 and bf16 8 significant bits, so scores carry relative errors of about 2^-11 and 2^-8 a layer.
+# int8 is judged by what it decides: 1 point of accuracy is what static quantisation is expected to keep.
+TOLERANCES: dict[Precision, Tolerance] = {
+    "fp32": Tolerance(error=1e-3, cosine=0.99999, agreement=0.995, drop=0.002),
+    "fp16": Tolerance(error=2e-2, cosine=0.9995, agreement=0.99, drop=0.005),
+    "bf16": Tolerance(error=1e-1, cosine=0.995, agreement=0.97, drop=0.01),
+    "int8": Tolerance(error=5e-1, cosine=0.97, agreement=0.95, drop=0.01),
+}
+
+
+def compare(reference: Floats, given: Floats, labels: Labels | None, data: str) -> Parity:
+    """Figures of the difference between two score arrays (n, classes).
+
+    Scores that are not finite count as infinitely wrong.
+    """
+    finite = bool(np.isfinite(given).all())
+    r, g = reference.astype(np.float64), np.nan_to_num(given.astype(np.float64), nan=0.0, posinf=0, neginf=0)
+    norms = np.linalg.norm(r, axis=1) * np.linalg.norm(g, axis=1)
+    cosines = (r * g).sum(axis=1) / np.maximum(norms, 1e-30)
+    top_r, top_g = r.argmax(axis=1), g.argmax(axis=1)
+    return Parity(
+        images=len(r),
+        data=data,
+        max_abs_err=float(np.abs(r - g).max()) if finite else float(np.finfo(np.float32).max),
+        scale=float(np.abs(r).max()),
+        cosine_min=float(cosines.min()) if finite else -1.0,
+        top1_agreement=float((top_r == top_g).mean()),
+        top1_reference=None if labels is None else float((top_r == labels).mean()),
+        top1_engine=None if labels is None else float((top_g == labels).mean()),
+    )
+
+
+def judge(found: Parity, precision: Precision) -> list[Check]:
+    """Checks of a comparison against the tolerance of a precision."""
+    limit = TOLERANCES[precision]
+    allowed = limit.error * max(found.scale, 1e-6)
+    checks = [
+        Check(
+            name="parity",
+            passed=found.max_abs_err <= allowed and found.cosine_min >= limit.cosine,
+            detail=f"scores differ by at most {found.max_abs_err:.2g} ({allowed:.2g} allowed), least cosine "
+            f"{found.cosine_min:.6f} ({limit.cosine} needed), over {found.images} images: {found.data}",
+        ),
+        Check(
+            name="top1",
+            passed=found.top1_agreement >= limit.agreement,
+            detail=f"engine and network name the same class for {100 * found.top1_agreement:.2f} % of the "
+            f"images ({100 * limit.agreement:g} % needed)",
+        ),
+    ]
+    if found.top1_reference is not None and found.top1_engine is not None:
+        checks.append(
+            Check(
+                name="accuracy",
+                passed=found.top1_engine >= found.top1_reference - limit.drop,
+                detail=f"top-1 of the network {100 * found.top1_reference:.2f} %, of the engine "
+                f"{100 * found.top1_engine:.2f} % ({100 * limit.drop:g} points may be lost)",
+            )
+        )
+    return checks

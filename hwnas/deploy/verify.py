@@ -1,0 +1,247 @@
+"""Whether an engine file computes what its network computes, and keeps its budget. Proof, not trust.
+
+Users of other exporters met engines whose accuracy fell without a word. Here every export runs
+these checks on the very file that it leaves behind, and fails loudly:
+
+``parity``
+    scores against those of the torch module with the same weights, in fp32, on real images;
+``top1``
+    the share of images for which both name the same class;
+``accuracy``
+    where labels are known: the engine is not less accurate than the module by more than is allowed;
+``macs``, ``params``, ``memory``
+    counts against the budget's limits, where it has them;
+``budget``
+    the measured promise of `hwnas.measure.promise`: fresh sessions, order statistic.
+
+Tolerances depend on the precision (`parity.TOLERANCES`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from hwnas.deploy import engine as engines
+from hwnas.deploy.manifest import EngineManifest, Parity, Weights, check_file, read_manifest, weights_digest
+from hwnas.deploy.parity import Labels, compare, judge
+from hwnas.errors import InputError, VerificationFailed
+from hwnas.measure.promise import PromiseOptions, keep
+from hwnas.measure.timing import TimingOptions, measure
+from hwnas.protocols import Backend, Emit, Engine, Floats
+from hwnas.records import Budget, Check, Measurement, Promise, Report
+from hwnas.spec import NetworkSpec
+from hwnas.units import format_count, format_ms
+
+
+@dataclass(frozen=True)
+class VerifyOptions:
+    """How thorough the check is.
+
+    Attributes:
+        timed: whether latency is measured at all.
+        promise: how the budget is tested.
+        timing: how latency is measured where there is no budget.
+        deadline_s: seconds for the timing; a test that is not decided by then is ambiguous.
+        seed: order of measuring.
+    """
+
+    timed: bool = True
+    promise: PromiseOptions | None = None
+    timing: TimingOptions | None = None
+    deadline_s: float | None = None
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Verified:
+    """What verification found: the report, and the parts that go into the manifest."""
+
+    report: Report
+    parity: Parity
+
+    def complete(self, manifest: EngineManifest) -> EngineManifest:
+        """The manifest with the proof in it."""
+        found = self.report
+        return manifest.model_copy(
+            update={
+                "parity": self.parity,
+                "measured": found.measured,
+                "promise": found.promise,
+                "budget": found.budget,
+                "checks": found.checks,
+            }
+        )
+
+    def require(self, path: Path) -> None:
+        """VerificationFailed unless every check passed."""
+        failed = [f"{c.name}: {c.detail}" for c in self.report.checks if not c.passed]
+        if failed:
+            raise VerificationFailed(f"{path} did not pass: {'; '.join(failed)}")
+
+
+def verify(
+    engine_path: Path,
+    *,
+    weights: Weights,
+    images: Floats,
+    spec: NetworkSpec | None = None,
+    labels: Labels | None = None,
+    budget: Budget | None = None,
+    data: str = "images given",
+    backend: Backend | None = None,
+    options: VerifyOptions | None = None,
+    emit: Emit | None = None,
+) -> Verified:
+    """Check an engine file against its network and its budget.
+
+    Args:
+        engine_path: the file that will be deployed; its manifest lies beside it.
+        weights: of the network, as `nets.build.weights` gives them.
+        images: (n, C, H, W) float32, normalised as in training; real ones.
+        spec: the network; default the manifest's.
+        labels: (n,) classes of the images.
+        budget: default the manifest's; None there means that latency is measured and not judged.
+        data: which images, in words.
+        backend: default the one that the engine was built by.
+        options: how thorough.
+        emit: progress.
+
+    Raises:
+        InputError: no images, or of another shape.
+        DataFormatError: the file is not the one that its manifest describes.
+        BackendUnavailable: its runtime is not here.
+    """
+    options = options or VerifyOptions()
+    manifest = read_manifest(engine_path)
+    check_file(engine_path, manifest)
+    spec = spec or manifest.network
+    budget = budget or manifest.budget
+    if images.ndim != 4 or not len(images) or images.shape[1:] != spec.input_shape:
+        raise InputError(
+            f"images are {images.shape}; the network takes (n, {', '.join(map(str, spec.input_shape))})"
+        )
+
+    def load() -> Engine:
+        return engines.load(engine_path, backend)
+
+    engine = load()
+    try:
+        given = engines.run_all(engine, images)
+        setting = engine.setting
+    finally:
+        engine.close()
+    found = compare(reference_scores(spec, weights, images), given, labels, data)
+    checks = [_same_network(manifest, spec, weights), *judge(found, setting.precision)]
+    checks += _counts(spec, budget)
+    measured, promise, timing = _time(load, budget, options, emit)
+    report = Report(
+        network=spec.key,
+        setting=setting,
+        max_abs_err=found.max_abs_err,
+        cosine_min=found.cosine_min,
+        top1_agreement=found.top1_agreement,
+        top1_reference=found.top1_reference,
+        top1_engine=found.top1_engine,
+        predicted_ms=manifest.predicted.latency_ms if manifest.predicted else None,
+        measured=measured,
+        budget=budget,
+        promise=promise,
+        checks=(*checks, *timing),
+    )
+    return Verified(report, found)
+
+
+def reference_scores(spec: NetworkSpec, weights: Weights, images: Floats) -> Floats:
+    """Scores of the torch module in eval mode, fp32, (n, classes)."""
+    import torch
+
+    from hwnas.nets import build
+
+    module = build.build(spec, seed=0)
+    build.load_weights(module, weights)
+    module.eval()
+    with torch.inference_mode():
+        parts = [module(torch.from_numpy(images[at : at + 256])).numpy() for at in range(0, len(images), 256)]
+    return np.concatenate(parts).astype(np.float32)
+
+
+def _same_network(manifest: EngineManifest, spec: NetworkSpec, weights: Weights) -> Check:
+    """Whether network and weights are those that the engine was built from."""
+    same_spec = spec.key == manifest.network_key
+    same = same_spec and weights_digest(weights) == manifest.weights_sha256
+    detail = f"network {spec.key} and its weights are those that the engine was built from"
+    if not same:
+        what = "weights" if same_spec else f"network {spec.key}"
+        detail = f"the engine was built from other {what} (network {manifest.network_key})"
+    return Check(name="source", passed=same, detail=detail)
+
+
+def _counts(spec: NetworkSpec, budget: Budget | None) -> list[Check]:
+    """Counts against the limits that a budget has."""
+    if budget is None or not (budget.macs or budget.params or budget.memory_bytes):
+        return []
+    from hwnas.nets.count import count
+
+    counts = count(spec)
+    memory_bytes = counts.activation_bytes + counts.weight_bytes
+    rows = (
+        ("macs", counts.macs, budget.macs, "MAC"),
+        ("params", counts.params, budget.params, "param"),
+        ("memory", memory_bytes, budget.memory_bytes, "B"),
+    )
+    return [
+        Check(
+            name=name,
+            passed=value <= limit,
+            detail=f"{format_count(value, unit)} of {format_count(limit, unit)}",
+        )
+        for name, value, limit, unit in rows
+        if limit is not None
+    ]
+
+
+def _time(
+    load: Callable[[], Engine], budget: Budget | None, options: VerifyOptions, emit: Emit | None
+) -> tuple[Measurement | None, Promise | None, list[Check]]:
+    """Measure the engine; with a latency budget, by its promise test."""
+    if not options.timed:
+        return None, None, []
+    if budget is None or budget.latency_ms is None:
+        rng = np.random.default_rng(options.seed)
+        timing = options.timing or TimingOptions.preset("quick")
+        found = measure({"engine": load}, timing, rng=rng, emit=emit, deadline_s=options.deadline_s)
+        return found["engine"], None, []
+    promise, measured = keep(
+        load,
+        budget.latency_ms,
+        budget.percentile,
+        options=options.promise,
+        emit=emit,
+        deadline_s=options.deadline_s,
+    )
+    return measured, promise, [budget_check(promise)]
+
+
+def budget_check(promise: Promise) -> Check:
+    """The verdict of a promise test as a check; an ambiguous one does not pass, and says so."""
+    total = len(promise.session_ms)
+    worst = max(promise.session_ms, default=float("nan"))
+    text = (
+        f"{total - promise.misses} of {total} sessions within {format_ms(promise.budget_ms)} at "
+        f"{promise.percentile} (slowest {format_ms(worst)})"
+    )
+    if promise.verdict == "kept":
+        text += f", {100 * promise.confidence:.1f} % confidence"
+    elif promise.verdict == "ambiguous":
+        text += ": ambiguous, neither kept nor broken could be shown; repeat on a quiet machine"
+    else:
+        text += ": the budget is not kept"
+    return Check(
+        name="budget",
+        passed=promise.verdict == "kept",
+        detail=text + (f" ({promise.note})" if promise.note else ""),
+    )
