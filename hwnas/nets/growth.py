@@ -66,7 +66,7 @@ def preserves(spec_from: NetworkSpec, spec_to: NetworkSpec) -> bool:
         if origin is None:
             if not _can_be_identity(new[at - 1][1], block, new[at + 1][1]):
                 return False
-        elif not _keeps(old[origin], block, place):
+        elif not _keeps(old[origin], block, place, new[at - 1][1]):
             return False
     return True
 
@@ -110,7 +110,7 @@ def _align(old: Sequence[BlockSpec], new: Sequence[BlockSpec]) -> list[int | Non
     if extra <= 0:
         return list(range(len(new)))
     kept: list[int | None] = list(range(len(old)))
-    if len(old) > 1 and new[-1].kind in _PREACT and _keeps(old[-1], new[-1], ""):
+    if len(old) > 1 and new[-1].kind in _PREACT and _keeps(old[-1], new[-1], "", new[-2]):
         return [*kept[:-1], *[None] * extra, kept[-1]]
     return [*kept, *[None] * extra]
 
@@ -129,7 +129,13 @@ def _related(old: BlockSpec, new: BlockSpec) -> bool:
     return old.kind == new.kind or (old.kind, new.kind) in _RELATED
 
 
-def _keeps(old: BlockSpec, new: BlockSpec, place: str) -> bool:
+def _activated(before: BlockSpec, act: str) -> bool:
+    """Whether an activation changes nothing in what the block `before` gives."""
+    ends_in_act = before.kind in ("conv", "basic", "bottleneck") and before.act == act
+    return act == "none" or (act in _IDEMPOTENT and ends_in_act)
+
+
+def _keeps(old: BlockSpec, new: BlockSpec, place: str, before: BlockSpec) -> bool:
     """Whether an old block's function can be computed by the new one on the old channels."""
     if old.kind != new.kind and (old.kind, new.kind) != ("sep_preact", "conv_preact"):
         return False
@@ -141,8 +147,8 @@ def _keeps(old: BlockSpec, new: BlockSpec, place: str) -> bool:
     fixed = {"stem": "c_in", "head": "c_out"}.get(place, "stride")
     if getattr(old, fixed) != getattr(new, fixed):
         return False
-    if old.kind == "mbconv" and (old.expand == 1) != (new.expand == 1):
-        return False  # an activation comes between the input and the depthwise convolution
+    if old.kind == "mbconv" and (old.expand == 1) != (new.expand == 1) and not _activated(before, new.act):
+        return False  # an activation has come between the input and the depthwise convolution
     if old.kind in ("mbconv", "mbconv_full"):
         return old.joins_identity == new.joins_identity and (old.se == 0 or _squeeze(new) >= _squeeze(old))
     return old.kind not in ("basic", "bottleneck") or old.joins_identity or not new.joins_identity
@@ -163,8 +169,7 @@ def _can_be_identity(before: BlockSpec, block: BlockSpec, after: BlockSpec) -> b
         followed = after.kind in _PREACT and after.act == block.act
         return block.act == "none" or (block.act in _IDEMPOTENT and followed)
     # The activation at the end finds a value that went through it already.
-    activated = before.kind in ("conv", "basic", "bottleneck") and before.act == block.act
-    return block.act == "none" or (block.act in _IDEMPOTENT and activated)
+    return _activated(before, block.act)
 
 
 # -- how it is done --------------------------------------------------------------------------

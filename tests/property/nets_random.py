@@ -1,0 +1,83 @@
+"""Random members of every space, small enough to run, and weights that leave nothing at its default."""
+
+from __future__ import annotations
+
+import functools
+
+import numpy as np
+import torch
+from hypothesis import strategies as st
+from torch import nn
+
+from hwnas.nets import spaces
+from hwnas.nets.build import Network, build
+from hwnas.nets.count import count
+from hwnas.protocols import SearchSpace
+from hwnas.spec import NetworkSpec
+
+# Input sizes small enough for speed, one of them odd; two channels or four show a 3 written in the code.
+SPACES: dict[str, tuple[tuple[int, int, int], int]] = {
+    "resnet-cifar": ((3, 16, 16), 10),
+    "resnet-cifar-wide": ((1, 15, 15), 7),
+    "mbv2-cifar": ((4, 12, 12), 5),
+    "mbv2-imagenet": ((3, 64, 64), 11),
+    "resnet-imagenet": ((3, 32, 32), 6),
+    "macromicro": ((1, 9, 9), 4),
+}
+SEEDS = st.integers(0, 2**32 - 1)
+
+
+@functools.cache
+def space(name: str) -> SearchSpace:
+    shape, classes = SPACES[name]
+    return spaces.make(name, input_shape=shape, classes=classes)
+
+
+def sample(name: str, seed: int, deepest: int = 40) -> NetworkSpec:
+    """A random member of at most `deepest` blocks and 8 M parameters: the first such of a seeded stream."""
+    rng = np.random.default_rng(seed)
+    while True:
+        spec = space(name).sample(rng)
+        if len(spec.blocks) <= deepest and count(spec).params < 8e6:
+            return spec
+
+
+def randomised(spec: NetworkSpec, seed: int) -> Network:
+    """A network in eval mode with random statistics, scales, shifts and biases.
+
+    Residual branches are scaled down, so that sums over many blocks stay near one.
+    """
+    net = build(spec, seed=seed)
+    rng = torch.Generator().manual_seed(seed)
+    ends = {id(b.get_submodule(f"{b.recipe.residual_end}_norm")) for b in net.modules() if _has_sum(b)}
+
+    def uniform(value: torch.Tensor, low: float, high: float) -> None:
+        value.uniform_(low, high, generator=rng)
+
+    with torch.no_grad():
+        for layer in net.modules():
+            if isinstance(layer, nn.BatchNorm2d):
+                assert layer.running_mean is not None
+                assert layer.running_var is not None
+                scale = 0.25 if id(layer) in ends else 1.0
+                uniform(layer.running_mean, -0.3, 0.3)
+                uniform(layer.running_var, 0.5, 2.0)
+                uniform(layer.weight, 0.5 * scale, 1.5 * scale)
+                uniform(layer.bias, -0.3, 0.3)
+            elif isinstance(layer, nn.Conv2d) and layer.bias is not None:
+                uniform(layer.bias, -0.2, 0.2)
+        head = net.head.get_submodule("linear")
+        assert isinstance(head, nn.Linear)
+        nn.init.normal_(head.weight, std=head.in_features**-0.5, generator=rng)
+        uniform(head.bias, -0.5, 0.5)
+    return net.eval()
+
+
+def _has_sum(module: nn.Module) -> bool:
+    recipe = getattr(module, "recipe", None)
+    return recipe is not None and recipe.residual_end is not None
+
+
+def images(spec: NetworkSpec, seed: int, n: int = 2) -> torch.Tensor:
+    """Standard normal images."""
+    return torch.randn(n, *spec.input_shape, generator=torch.Generator().manual_seed(seed))
