@@ -25,6 +25,7 @@ Array = NDArray[np.float64]
 FLOOR_PERCENTILE = 10.0
 UNDISTURBED = 1.03  # wall time of a batch over its CPU time
 STEADY = 0.98  # a warm-up batch that is faster than this share of the best before is progress
+SPIKE = 3.0  # medians
 WARMUP_CALLS = 3
 WARMUP_BATCHES = 8
 MOST_CALLS = 20_000  # in a batch; keeps the arrays of an absurdly fast engine small
@@ -40,7 +41,7 @@ class Gates:
             than `scatter`, so that a smooth wave of a tenth of a percent does not fire).
         scatter: distance of p90 from p10 over the median, for the gate above.
         spread: interquartile range of undisturbed calls over their median.
-        spikes: slowest call over the median, when nobody else had the core.
+        spikes: share of calls longer than three medians, where nobody else kept the core.
         sentinel: slowdown of the sentinel next to the session against its own best.
         sessions: spread of the floors of one engine's calm sessions: builds that differ.
         load: cores that other processes used beyond those that this one left free.
@@ -50,7 +51,7 @@ class Gates:
     autocorrelation: float = 0.3
     scatter: float = 0.03
     spread: float = 0.05
-    spikes: float = 3.0
+    spikes: float = 0.005
     sentinel: float = 0.02
     sessions: float = 0.04
     load: float = 0.25
@@ -227,7 +228,7 @@ def _fired(wall: Array, undisturbed: Array, ratio: float | None, disturbed: floa
             ("contention", contended),
             ("autocorrelation", wave),
             ("spread", (p75 - p25) / median > gates.spread),
-            ("spikes", not contended and float(wall.max()) / median > gates.spikes),
+            ("spikes", not contended and float((wall > SPIKE * median).mean()) > gates.spikes),
         )
         if fired
     ]

@@ -1,0 +1,159 @@
+"""``hwnas bench``: measured latency of networks, ONNX files and engines, against each other."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from hwnas import runs
+from hwnas.errors import InputError
+from hwnas.jobs import networks
+from hwnas.measure import device
+from hwnas.measure.timing import Builder, SessionOptions, TimingOptions, measure
+from hwnas.protocols import Backend, Emit
+from hwnas.records import Measurement, Precision, Setting, to_json
+
+Kind = Literal["network", "onnx", "engine"]
+
+
+@dataclass(frozen=True)
+class BenchOptions:
+    """What to time, and under which conditions.
+
+    Attributes:
+        networks: each a NETWORK (file, run or example), an ``.onnx`` file, or an engine file. An
+            engine with a manifest beside it runs under the conditions that it was built for.
+        device, backend, precision, batch, threads: the conditions of everything else.
+        preset: "quick", "default" or "thorough".
+        cache: "hot" (calls back to back) or "cold" (caches emptied before each call).
+        max_time_s: begin no further session after this long.
+        seed: of the random weights of networks, and of the order of measuring.
+        dry_run: say what would be measured, touch nothing.
+    """
+
+    networks: tuple[str, ...]
+    device: str = "auto"
+    backend: str | None = None
+    precision: Precision = "fp32"
+    batch: int = 1
+    threads: int = 1
+    preset: str = "default"
+    cache: Literal["hot", "cold"] = "hot"
+    max_time_s: float | None = None
+    seed: int = 0
+    dry_run: bool = False
+
+
+@dataclass(frozen=True)
+class _Entry:
+    path: str
+    kind: Kind
+    build: Builder
+    setting: Setting
+
+
+def bench(options: BenchOptions, emit: Emit) -> dict[str, Any]:
+    """Time everything in interleaved sessions.
+
+    Returns:
+        ``networks``: for each, in the order given, ``path, kind, floor_ms, se_ms, median_ms, p10_ms,
+        p90_ms, p95_ms, p99_ms, samples, sessions, wall_cpu_ratio, gates, setting`` and ``relative``
+        (floor over that of the first), with ``differs`` (whether the two floors are further apart
+        than their standard errors explain, at 95 %).
+
+    Raises:
+        InputError: nothing given, or not a network, a model or an engine.
+        DataFormatError: a file is damaged.
+        BackendUnavailable: device or runtime is not here.
+        BuildError: the runtime refused a network.
+    """
+    if not options.networks:
+        raise InputError("nothing to measure; give at least one network, ONNX file or engine")
+    timing = _timing(options)
+    entries = _entries(options)
+    listed = [{"path": e.path, "kind": e.kind, "setting": to_json(e.setting)} for e in entries.values()]
+    if options.dry_run:
+        sessions = len(entries) * timing.sessions
+        return {"networks": listed, "measurements": sessions, "dry_run": True}
+    found = measure(
+        {name: entry.build for name, entry in entries.items()},
+        timing,
+        rng=np.random.default_rng(options.seed),
+        emit=emit,
+        deadline_s=options.max_time_s,
+    )
+    first = next(iter(found.values()))
+    rows = [{**row, **_figures(m, first)} for row, m in zip(listed, found.values())]
+    return {"networks": rows, "cache": options.cache, "preset": options.preset}
+
+
+def _timing(options: BenchOptions) -> TimingOptions:
+    timing = TimingOptions.preset(options.preset)
+    session = SessionOptions(
+        timing.session.session_ms, timing.session.calls, timing.session.most_ms, cache=options.cache
+    )
+    return TimingOptions(
+        timing.sessions, timing.sessions_max, timing.repeats, timing.target, session, gates=timing.gates
+    )
+
+
+def _entries(options: BenchOptions) -> dict[str, _Entry]:
+    """Everything that is to be timed by a unique name, in the order given."""
+    entries: dict[str, _Entry] = {}
+    for given in options.networks:
+        name, copy = given, 2
+        while name in entries:  # the same file twice is an honest A/A test
+            name, copy = f"{given}#{copy}", copy + 1
+        entries[name] = _entry(given, options)
+    return entries
+
+
+def _entry(given: str, options: BenchOptions) -> _Entry:
+    path = Path(given)
+    if path.suffix == ".onnx" and path.is_file():
+        model = path.read_bytes()
+        backend, setting = _conditions(options)
+        return _Entry(given, "onnx", lambda: backend.build(model, setting), setting)
+    if path.is_file() and path.suffix != ".json":
+        return _engine(path, options)
+    from hwnas.nets import onnx
+
+    spec = networks.network(given, runs.RUNS)
+    backend, setting = _conditions(options)
+    graph = onnx.network(spec, batch=setting.batch, seed=options.seed)
+    return _Entry(given, "network", lambda: backend.build(graph, setting), setting)
+
+
+def _engine(path: Path, options: BenchOptions) -> _Entry:
+    """An engine: checked against its manifest where it has one, else as the options say."""
+    from hwnas import backends
+    from hwnas.deploy import engine, manifest
+
+    if manifest.manifest_path(path).is_file():
+        setting = manifest.read_manifest(path).setting
+        return _Entry(str(path), "engine", lambda: engine.load(path), setting)
+    runtime = backends.for_file(path)
+    setting = _conditions(options, runtime.name)[1]
+    return _Entry(str(path), "engine", lambda: runtime.load(path, setting), setting)
+
+
+def _conditions(options: BenchOptions, backend: str | None = None) -> tuple[Backend, Setting]:
+    return device.conditions(
+        options.device,
+        backend or options.backend,
+        precision=options.precision,
+        batch=options.batch,
+        threads=options.threads,
+    )
+
+
+def _figures(m: Measurement, first: Measurement) -> dict[str, Any]:
+    body = to_json(m)
+    body["sessions"] = len(body.pop("session_ms"))
+    apart = abs(m.floor_ms - first.floor_ms)
+    body["relative"] = m.floor_ms / first.floor_ms
+    body["differs"] = bool(apart > 1.96 * (m.se_ms**2 + first.se_ms**2) ** 0.5)
+    return body
