@@ -1,8 +1,8 @@
 """The cost model: latency of any network of a space, with its interval, from a latency table.
 
 Linear in block costs (`hwnas.cost.posterior`); interval by conformal scores of the calibration
-networks, each predicted without itself. Tables without whole networks (imported, estimated) give a
-plain sum and an interval that rests on the prior alone.
+networks, each predicted without the campaign that it was measured in. Tables without whole networks
+(imported, estimated) give a plain sum and an interval that rests on the prior alone.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hwnas.cost import conformal, extrapolate, features
 from hwnas.cost.posterior import Array, Evidence, Group, Posterior, Prior, fit, most_uncertain
@@ -20,6 +21,7 @@ from hwnas.nets.count import count
 from hwnas.records import Estimate, Measurement, Setting
 from hwnas.spec import BlockSpec, NetworkSpec
 
+_FOLDS = 8
 # Relative standard deviation that all blocks of a table share, where no network was measured whole.
 _SHARED_SD = {"measured": features.SCALE, "imported": 0.05, "estimated": 0.4}
 
@@ -41,7 +43,7 @@ class TableModel:
         coverage: of the intervals.
         width: half-width of an interval in predictive standard deviations.
         posterior: of the block costs of `keys`.
-        loo_error: relative leave-one-out errors of the calibration networks.
+        errors: relative errors of the calibration networks, each predicted without its campaign.
     """
 
     def __init__(self, table: LatencyTable, *, coverage: float = conformal.COVERAGE) -> None:
@@ -61,15 +63,14 @@ class TableModel:
         self._specs = [net.spec for net in fitted]
         self._latency = [net.measurement.floor_ms for net in fitted]
         self._se = [net.measurement.se_ms for net in fitted]
-        self._calibration = np.array([net.role == "calibration" for net in fitted], dtype=bool)
+        self._campaign = [net.campaign for net in fitted]
+        calibration = np.array([net.role == "calibration" for net in fitted], dtype=bool)
         self.keys: list[BlockSpec] = []
         self._scales: dict[str, float] | None = None
         self._extend({*table.rows, *(b for spec in self._specs for b in spec.blocks)})
         self._scales = self.posterior.scales
-        loo, sd = self.posterior.loo_ms, np.sqrt(self.posterior.loo_var)
-        ratio = np.log(np.array(self._latency) / np.maximum(loo, 1e-9)) if self._specs else np.empty(0)
-        self.loo_error: Array = np.expm1(-ratio[self._calibration])
-        self.width = conformal.quantile(np.abs(ratio / (sd / loo))[self._calibration], coverage)
+        self.errors, scores = self._cross_validate(calibration)
+        self.width = conformal.quantile(scores, coverage)
 
     def estimate(self, spec: NetworkSpec) -> Estimate:
         """Predicted latency of a network with interval, cost by stage, and counts."""
@@ -96,7 +97,7 @@ class TableModel:
         self._specs.append(spec)
         self._latency.append(measured.floor_ms)
         self._se.append(measured.se_ms)
-        self._calibration = np.append(self._calibration, False)
+        self._campaign.append(-len(self._specs))  # a campaign of its own
         self._extend(spec.blocks)
         self._refit()
 
@@ -185,4 +186,36 @@ class TableModel:
         return Prior(mean, sd, groups, constant_ms=0.2 * self._reference_ms)
 
     def _evidence(self) -> Evidence:
-        return Evidence(self.counts(self._specs), np.array(self._latency), np.array(self._se))
+        return Evidence(
+            self.counts(self._specs),
+            np.array(self._latency),
+            np.array(self._se),
+            np.array(self._campaign, dtype=np.int64),
+        )
+
+    def _cross_validate(self, calibration: NDArray[np.bool_]) -> tuple[Array, Array]:
+        """Relative errors and conformal scores of the calibration networks.
+
+        Each is predicted from the other campaigns only: networks timed side by side share the state
+        that the machine was in, which a network to come will not share.
+        """
+        prior, evidence = self._prior(), self._evidence()
+        errors, scores = np.empty(0), np.empty(0)
+        for fold in _folds(evidence.campaign):
+            test = fold & calibration
+            if not test.any() or fold.all():
+                continue
+            rest = fit(prior, evidence.only(~fold))
+            mean, variance = rest.predict(evidence.counts[test])
+            sd = np.sqrt(variance + (rest.noise * mean) ** 2)
+            truth = evidence.latency_ms[test]
+            errors = np.append(errors, mean / truth - 1.0)
+            scores = np.append(scores, np.abs(np.log(truth / np.maximum(mean, 1e-9))) * mean / sd)
+        return errors, scores
+
+
+def _folds(campaign: NDArray[np.int64]) -> list[NDArray[np.bool_]]:
+    """The campaigns as masks, joined where there are many, so that the cost stays small."""
+    numbers = np.unique(campaign)
+    joined = np.searchsorted(numbers, campaign) * _FOLDS // max(len(numbers), _FOLDS)
+    return [joined == n for n in np.unique(joined)]

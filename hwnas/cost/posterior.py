@@ -2,7 +2,10 @@
 
 The latency of a network is linear in the costs of its blocks::
 
-    T(a) = beta + sum_k n_k(a) theta_k + noise,      noise ~ N(0, (sigma T)^2)
+    T(a) = beta + sum_k n_k(a) theta_k + T (c + noise),    noise ~ N(0, sigma^2),  c ~ N(0, gamma^2)
+
+with one c for all networks that were measured in the same campaign: a machine is never twice in
+exactly the same state.
 
 What a block costs inside a network differs from what it costs alone, and not independently for each
 block: a runtime converts layouts at every edge of a separate engine, fuses across blocks, keeps more
@@ -29,8 +32,9 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 
-# Relative standard deviation of the measurement noise expected before any evidence.
-NOISE = 0.01
+# Relative standard deviations of a measurement around the model that are expected before any
+# evidence: of each network, and of a campaign as a whole.
+NOISE, CAMPAIGN = 0.008, 0.004
 # Factors on the default standard deviations that are tried, and the price in nats of a factor e.
 _FACTORS = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 1.0, 2.0, 4.0)
 _NOISE_FACTORS = (1 / 2, 0.7, 1.0, 1.4, 2.0, 4.0)
@@ -81,11 +85,22 @@ class Evidence:
         counts: (networks, keys) how often each block occurs.
         latency_ms: (networks,) measured floor.
         se_ms: (networks,) its standard error, 0 where unknown.
+        campaign: (networks,) number of the campaign that it was measured in.
     """
 
     counts: Array
     latency_ms: Array
     se_ms: Array
+    campaign: NDArray[np.int64]
+
+    def only(self, which: NDArray[np.bool_]) -> Evidence:
+        """Part of the evidence."""
+        return Evidence(self.counts[which], self.latency_ms[which], self.se_ms[which], self.campaign[which])
+
+    @property
+    def together(self) -> Array:
+        """(networks, networks) 1 where two were measured in the same campaign."""
+        return np.equal.outer(self.campaign, self.campaign).astype(np.float64)
 
 
 @dataclass
@@ -95,17 +110,17 @@ class Posterior:
     Attributes:
         mean_ms: (keys + 1,).
         cov: (keys + 1, keys + 1), ms^2.
-        noise: relative standard deviation of a network's measurement around the model.
         scales: the standard deviations that were chosen, by name.
-        loo_ms, loo_var: leave-one-out prediction and variance of each network of the evidence.
     """
 
     mean_ms: Array
     cov: Array
-    noise: float
     scales: dict[str, float] = field(default_factory=dict)
-    loo_ms: Array = field(default_factory=lambda: np.empty(0))
-    loo_var: Array = field(default_factory=lambda: np.empty(0))
+
+    @property
+    def noise(self) -> float:
+        """Relative standard deviation of a fresh measurement: of its campaign, and its own."""
+        return float(np.hypot(self.scales["noise"], self.scales["campaign"]))
 
     def predict(self, counts: Array) -> tuple[Array, Array]:
         """Mean (networks,) in ms and variance (networks,) of the cost itself, without noise."""
@@ -124,39 +139,29 @@ def fit(prior: Prior, evidence: Evidence, scales: dict[str, float] | None = None
     """
     n = len(evidence.latency_ms)
     default = {group.name: group.scale for group in prior.groups}
-    default |= {"own": prior.own_scale, "constant": prior.constant_ms, "noise": NOISE}
+    default |= {"own": prior.own_scale, "constant": prior.constant_ms, "campaign": CAMPAIGN, "noise": NOISE}
     if scales is None:
         scales = _choose(prior, evidence, default) if n >= 2 else default
-    chosen = np.array([scales[name] for name in default])
-    cov = _prior_cov(prior, chosen)
+    cov = _prior_cov(prior, scales)
     mean = np.append(prior.mean_ms, 0.0)
     if n == 0:
-        return Posterior(mean, cov, scales["noise"], scales)
+        return Posterior(mean, cov, scales)
     rows = np.column_stack([evidence.counts, np.ones(n)])
-    y, noise = evidence.latency_ms, (scales["noise"] * evidence.latency_ms) ** 2 + evidence.se_ms**2
+    y = evidence.latency_ms
+    noise = np.diag((scales["noise"] * y) ** 2 + evidence.se_ms**2)
+    noise += scales["campaign"] ** 2 * evidence.together * np.outer(y, y)
     half = rows @ cov
-    inverse = np.linalg.inv(half @ rows.T + np.diag(noise))
-    residual = y - rows @ mean
-    gain = half.T @ inverse
-    diagonal = np.diag(inverse)
-    # Closed forms of Rasmussen & Williams 2006, eq. 5.12.
-    return Posterior(
-        mean_ms=mean + gain @ residual,
-        cov=cov - gain @ half,
-        noise=scales["noise"],
-        scales=scales,
-        loo_ms=y - (inverse @ residual) / diagonal,
-        loo_var=1.0 / diagonal,
-    )
+    gain = np.linalg.solve(half @ rows.T + noise, half).T
+    return Posterior(mean + gain @ (y - rows @ mean), cov - gain @ half, scales)
 
 
-def _prior_cov(prior: Prior, scales: Array) -> Array:
+def _prior_cov(prior: Prior, scales: dict[str, float]) -> Array:
     keys = len(prior.mean_ms)
     cov = np.zeros((keys + 1, keys + 1))
-    for group, scale in zip(prior.groups, scales):
-        cov[:keys, :keys] += scale**2 * (group.columns @ group.columns.T)
-    cov[np.arange(keys), np.arange(keys)] += (scales[-3] * prior.mean_ms) ** 2 + prior.sd_ms**2
-    cov[keys, keys] = scales[-2] ** 2
+    for group in prior.groups:
+        cov[:keys, :keys] += scales[group.name] ** 2 * (group.columns @ group.columns.T)
+    cov[np.arange(keys), np.arange(keys)] += (scales["own"] * prior.mean_ms) ** 2 + prior.sd_ms**2
+    cov[keys, keys] = scales["constant"] ** 2
     return cov
 
 
@@ -169,7 +174,7 @@ def _choose(prior: Prior, evidence: Evidence, default: dict[str, float]) -> dict
     designs += [relative * prior.mean_ms, 1.0 / y[:, None]]
     start = np.array(list(default.values()))
     grams = [scale**2 * (x @ x.T) for x, scale in zip(designs, start)]
-    grams.append(start[-1] ** 2 * np.eye(len(y)))
+    grams += [start[-2] ** 2 * evidence.together, start[-1] ** 2 * np.eye(len(y))]
     spread = relative * prior.sd_ms
     known = np.diag((evidence.se_ms / y) ** 2) + spread @ spread.T
     residual = 1.0 - relative @ prior.mean_ms

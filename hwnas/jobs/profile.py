@@ -15,7 +15,7 @@ from hwnas.cost.score import figures
 from hwnas.errors import BuildError, InputError, MissingMeasurement
 from hwnas.measure import device as devices
 from hwnas.measure import table as tables
-from hwnas.measure.rows import Header, Role
+from hwnas.measure.rows import Header, RepeatRow, Role
 from hwnas.measure.sweep import Sweep, SweepOptions, header_for
 from hwnas.measure.table import LatencyTable
 from hwnas.measure.timing import TimingOptions
@@ -26,7 +26,7 @@ from hwnas.records import Precision, to_json
 from hwnas.spec import NetworkSpec
 
 # Candidates that active probing chooses from, and how many it takes at a time.
-_CANDIDATES, _BATCH = 256, 8
+_CANDIDATES, _BATCH = 256, 10
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class Plan:
     """How many networks a preset measures, and when active probing may stop.
 
     `calibration` networks are drawn at random and give the interval; up to `probes` further ones
-    are chosen where the model is least sure, until the leave-one-out error of the calibration
+    are chosen where the model is least sure, until the cross-validated error of the calibration
     networks is below `target`; `holdout` fresh ones give the printed error.
     """
 
@@ -79,7 +79,7 @@ class Plan:
 
 
 PLANS = {
-    "quick": Plan(calibration=24, probes=16, holdout=16, target=0.010),
+    "quick": Plan(calibration=24, probes=20, holdout=16, target=0.010),
     "default": Plan(calibration=40, probes=40, holdout=24, target=0.007),
     "thorough": Plan(calibration=80, probes=80, holdout=40, target=0.005),
 }
@@ -190,9 +190,9 @@ class _Profile:
             raise BuildError(
                 f"none of the {len(self.table.failures)} blocks could be measured; see the table"
             )
-        self._random("calibration", self.plan.calibration)
+        self._random()
         self._probe()
-        self._random("holdout", self.plan.holdout)
+        self._repeat()
         if not self.sweep.late:
             self.sweep.writer.finish(self._summary())
 
@@ -204,21 +204,39 @@ class _Profile:
         names = [gate for m in rows for gate in m.gates]
         return {gate: names.count(gate) for gate in sorted(set(names))}
 
-    def _random(self, role: Role, n: int) -> None:
+    def _random(self) -> None:
         """Networks drawn from the space, the same ones however often the run was interrupted."""
-        have = {net.spec.key for net in self.table.networks if net.role == role}
-        drawn = self._draw(role, n)
-        todo = [spec for spec in drawn if spec.key not in have and spec.blocks not in self.table.failures]
-        self.sweep.networks(todo, role, repeat=role == "holdout")
+        have = {net.spec.key for net in self.table.networks}
+        drawn = self._draw("random", self.plan.calibration + self.plan.holdout)
+        # Spread over the campaigns: the model is fitted and judged in the same states of the machine.
+        share = self.plan.holdout / max(len(drawn), 1)
+        roles: list[Role] = [
+            "holdout" if int((i + 1) * share) > int(i * share) else "calibration" for i in range(len(drawn))
+        ]
+        self.sweep.networks(
+            [
+                (spec, role)
+                for spec, role in zip(drawn, roles)
+                if spec.key not in have and spec.blocks not in self.table.failures
+            ]
+        )
 
-    def _draw(self, role: str, n: int) -> list[NetworkSpec]:
-        seen = {net.spec.key for net in self.table.networks if net.role != role}
-        rng = np.random.default_rng([self.options.seed, sum(role.encode())])
+    def _repeat(self) -> None:
+        """Measure the holdout networks again, later: how far two measurements differ."""
+        todo = [
+            net.spec
+            for net in self.table.networks
+            if net.role == "holdout" and net.spec.key not in self.table.repeats
+        ]
+        for key, found in self.sweep.again(todo).items():
+            self.sweep.writer.append(RepeatRow(network=key, value_ms=found.floor_ms))
+
+    def _draw(self, purpose: str, n: int) -> list[NetworkSpec]:
+        rng = np.random.default_rng([self.options.seed, *purpose.encode()])
         drawn: dict[str, NetworkSpec] = {}
         for _ in range(20 * n):  # a small space may not have that many networks
             spec = self.space.sample(rng)
-            if spec.key not in seen:
-                drawn.setdefault(spec.key, spec)
+            drawn.setdefault(spec.key, spec)
             if len(drawn) == n:
                 break
         return list(drawn.values())
@@ -228,10 +246,10 @@ class _Profile:
         done = sum(net.role == "probe" for net in self.table.networks)
         for batch in self._batches(done):
             model = cost_model(self.table)
-            error = float(np.abs(model.loo_error).mean()) if len(model.loo_error) else 1.0
+            error = float(np.abs(model.errors).mean()) if len(model.errors) else 1.0
             if error <= self.plan.target or self.sweep.late:
                 return
-            self.sweep.networks(self._uncertain(model, batch), "probe")
+            self.sweep.networks([(spec, "probe") for spec in self._uncertain(model, batch)])
 
     def _batches(self, done: int) -> Iterator[int]:
         for at in range(done, self.plan.probes, _BATCH):
@@ -247,7 +265,8 @@ class _Profile:
         nets = [net for net in self.table.networks if net.role == "holdout"]
         if not nets:
             return {"holdout": None, "noise_percent": 100 * model.posterior.noise}
-        pairs = np.array([[net.measurement.floor_ms, net.repeat_ms or np.nan] for net in nets])
+        again = self.table.repeats
+        pairs = np.array([[n.measurement.floor_ms, again.get(n.spec.key, np.nan)] for n in nets])
         truth = np.nanmean(pairs, axis=1)
         estimates = [model.estimate(net.spec) for net in nets]
         predicted = np.array([e.latency_ms for e in estimates])

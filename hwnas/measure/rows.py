@@ -70,14 +70,23 @@ class NetworkRow(Record):
 
     ``probe``: chosen because the model was least sure of it. ``calibration``: drawn at random from
     the space, for the interval. ``holdout``: drawn at random and never fitted, for the printed
-    error. ``observed``: reported back by a search. `repeat_ms` holds a second, separate measurement.
+    error. ``observed``: reported back by a search. `campaign` numbers the group of networks that were
+    timed against each other.
     """
 
     row: Literal["network"] = "network"
     spec: NetworkSpec
     role: Role
     measurement: Measurement
-    repeat_ms: float | None = Field(default=None, gt=0)
+    campaign: int = 0
+
+
+class RepeatRow(Record):
+    """A network of the table measured a second time, in another campaign: shows the noise."""
+
+    row: Literal["repeat"] = "repeat"
+    network: str
+    value_ms: float = Field(gt=0)
 
 
 class FailureRow(Record):
@@ -112,7 +121,7 @@ class EndRow(Record):
     rows: int
 
 
-Row: TypeAlias = BlockRow | ChainRow | NetworkRow | FailureRow | SlotRow | SummaryRow | EndRow
+Row: TypeAlias = BlockRow | ChainRow | NetworkRow | RepeatRow | FailureRow | SlotRow | SummaryRow | EndRow
 _ROW: TypeAdapter[Row] = TypeAdapter(Annotated[Row, Field(discriminator="row")])
 
 

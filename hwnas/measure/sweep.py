@@ -8,7 +8,7 @@ complete. A block or network that the runtime refuses becomes a failure row and 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -34,13 +34,15 @@ class SweepOptions:
 
     Attributes:
         timing: sessions, lengths, gates.
-        group: blocks or networks that are interleaved and then written together.
+        group: blocks that are interleaved and then written together.
+        networks: the same for networks; each group is a campaign of its own.
         seed: for the order of measuring and the random weights.
         deadline_s: seconds after which no group is begun; None for no limit.
     """
 
     timing: TimingOptions = field(default_factory=lambda: TimingOptions.preset("quick"))
     group: int = 16
+    networks: int = 10
     seed: int = 0
     deadline_s: float | None = None
 
@@ -113,42 +115,46 @@ class Sweep:
             for name, found in results.items():
                 self.writer.append(ChainRow(blocks=names[name], measurement=found))
 
-    def networks(self, specs: Sequence[NetworkSpec], role: Role, *, repeat: bool = False) -> None:
-        """Measure whole networks and add them with a role.
+    def networks(self, wanted: Sequence[tuple[NetworkSpec, Role]]) -> None:
+        """Measure whole networks and add them, each with its role.
 
-        Args:
-            specs: networks of the table's space.
-            role: what for, see `rows.NetworkRow`.
-            repeat: measure each a second time, later and apart, into `repeat_ms`.
+        Networks of all roles go through the same campaigns: what a model is fitted on and what it
+        is judged by must not come from different states of the machine.
         """
-        for group, done in self._groups(list(specs), f"{role} networks"):
-            names = {spec.key: spec for spec in group}
-            models = {n: _Model(onnx.network(s, batch=self._batch, seed=0)) for n, s in names.items()}
-            blocks = {n: s.blocks for n, s in names.items()}
-            task = f"{role} networks"
-            first = self._measure(models, blocks, done, len(specs), task)
-            again: dict[str, Measurement] = {}
-            if repeat:
-                again = self._measure(models, blocks, done, len(specs), f"{task}, again")
-            for name, found in first.items():
-                second = again[name].floor_ms if name in again else None
-                self.writer.append(
-                    NetworkRow(spec=names[name], role=role, measurement=found, repeat_ms=second)
-                )
+        campaign = max((net.campaign for net in self.writer.table.networks), default=0)
+        for group, done in self._groups(list(wanted), "networks", self.options.networks):
+            campaign += 1
+            results = self._time([spec for spec, _ in group], done, len(wanted), "networks")
+            for spec, role in group:
+                if (found := results.get(spec.key)) is not None:
+                    row = NetworkRow(spec=spec, role=role, measurement=found, campaign=campaign)
+                    self.writer.append(row)
+
+    def again(self, specs: Sequence[NetworkSpec]) -> dict[str, Measurement]:
+        """Measure networks once more, without adding rows; by `NetworkSpec.key`."""
+        results: dict[str, Measurement] = {}
+        for group, done in self._groups(list(specs), "networks again", self.options.networks):
+            results |= self._time(group, done, len(specs), "networks again")
+        return results
+
+    def _time(self, specs: Sequence[NetworkSpec], done: int, total: int, task: str) -> dict[str, Measurement]:
+        models = {s.key: _Model(onnx.network(s, batch=self._batch, seed=0)) for s in specs}
+        return self._measure(models, {s.key: s.blocks for s in specs}, done, total, task)
 
     @property
     def _batch(self) -> int:
         return self.writer.table.setting.batch
 
-    def _groups(self, todo: list[Any], task: str) -> Iterable[tuple[list[Any], int]]:
+    def _groups(self, todo: list[Any], task: str, size: int = 0) -> Iterator[tuple[list[Any], int]]:
         """Slices of the work with how much was done before; ends when the time is over."""
-        for at in range(0, len(todo), self.options.group):
+        size = size or self.options.group
+        for at in range(0, len(todo), size):
             if self.late:
                 self._say(
                     "stopped", text=f"{task}: time is over, {len(todo) - at} of {len(todo)} not measured"
                 )
                 return
-            yield todo[at : at + self.options.group], at
+            yield todo[at : at + size], at
 
     def _measure(
         self,

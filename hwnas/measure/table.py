@@ -24,6 +24,7 @@ from hwnas.measure.rows import (
     FailureRow,
     Header,
     NetworkRow,
+    RepeatRow,
     Row,
     SlotRow,
     SummaryRow,
@@ -44,6 +45,7 @@ class LatencyTable:
         header: conditions; `setting` is its setting.
         rows: measured blocks.
         chains, networks, failures, slots: the other rows.
+        repeats: second measurements in ms, by `NetworkSpec.key`.
         summary: figures of the last finished profile, empty if there is none.
         complete: whether the sweep ended (an end row is the last line).
         table_id: sixteen hexadecimal digits over the content.
@@ -57,6 +59,7 @@ class LatencyTable:
         self.rows: dict[BlockSpec, BlockRow] = {}
         self.chains: list[ChainRow] = []
         self.networks: list[NetworkRow] = []
+        self.repeats: dict[str, float] = {}
         self.failures: dict[tuple[BlockSpec, ...], FailureRow] = {}
         self.slots: list[SlotRow] = []
         self.summary: dict[str, Any] = {}
@@ -101,6 +104,8 @@ class LatencyTable:
             self.chains.append(row)
         elif isinstance(row, NetworkRow):
             self.networks.append(row)
+        elif isinstance(row, RepeatRow):
+            self.repeats[row.network] = row.value_ms
         elif isinstance(row, FailureRow):
             self.failures[row.blocks] = row
         elif isinstance(row, SlotRow):
@@ -115,6 +120,7 @@ class LatencyTable:
         yield from self.slots
         yield from self.chains
         yield from self.networks
+        yield from (RepeatRow(network=key, value_ms=value) for key, value in self.repeats.items())
         yield from self.failures.values()
 
     def __len__(self) -> int:

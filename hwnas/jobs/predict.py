@@ -1,0 +1,138 @@
+"""`hwnas predict`: latency of networks from a table, with interval and cost by stage."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hwnas.cost.model import cost_model
+from hwnas.errors import BackendUnavailable, InputError, StaleTable
+from hwnas.jobs import networks
+from hwnas.measure import device as devices
+from hwnas.measure import table as tables
+from hwnas.measure.table import LatencyTable
+from hwnas.records import Setting, to_json
+from hwnas.spec import NetworkSpec
+
+
+@dataclass(frozen=True)
+class PredictOptions:
+    """Which networks, from which table.
+
+    Attributes:
+        networks: files, runs or names of shipped examples.
+        table: table file; None takes the newest valid one (of `device`, if given) that covers them.
+        device, backend, precision, batch, threads: choose among tables where no file is named.
+    """
+
+    networks: tuple[str, ...]
+    table: Path | None = None
+    device: str | None = None
+    backend: str | None = None
+    precision: str | None = None
+    batch: int | None = None
+    threads: int | None = None
+
+
+def predict(options: PredictOptions) -> dict[str, Any]:
+    """Predict the latency of networks.
+
+    Returns:
+        `networks` with the keys of docs/cli.md, the table's id, path and setting, and warnings.
+
+    Raises:
+        InputError: no network was named, or one does not exist.
+        MissingMeasurement: there is no table; names the command that makes one.
+        DataFormatError: the table or a network is damaged.
+    """
+    if not options.networks:
+        raise InputError("name at least one network: a network.json, a run, or an example such as resnet20")
+    specs = [networks.network(name) for name in options.networks]
+    table = find(
+        options.table,
+        specs,
+        device=options.device,
+        backend=options.backend,
+        precision=options.precision,
+        batch=options.batch,
+        threads=options.threads,
+    )
+    model = cost_model(table)
+    rows = []
+    for name, spec in zip(options.networks, specs):
+        estimate = model.estimate(spec)
+        rows.append({"path": name, "name": spec.name, "key": spec.key, **to_json(estimate)})
+    return {
+        "networks": rows,
+        "table": str(table.path),
+        "table_id": table.table_id,
+        "setting": to_json(table.setting),
+        "conditions": table.setting.describe(),
+        "warnings": [*table.warnings, *_warnings(rows, specs)],
+    }
+
+
+def find(
+    path: Path | None = None,
+    specs: Sequence[NetworkSpec] = (),
+    *,
+    device: str | None = None,
+    space: str | None = None,
+    **conditions: Any,
+) -> LatencyTable:
+    """The table to use: the file named, else the newest of a device that covers the networks.
+
+    A file that the user names may come from another machine: differences become warnings. A table
+    that is picked must be true for this machine if its device and runtime are here.
+
+    Args:
+        path: table file.
+        specs: networks that it should cover.
+        device, space, conditions: choose among tables where no file is named (`tables.newest`).
+
+    Raises:
+        MissingMeasurement: there is none.
+        StaleTable: it was taken under another runtime or on another machine.
+    """
+    if path is not None:
+        table = tables.load(path)
+    else:
+        name = devices.resolve(device, here=False).name if device else None
+        table = tables.newest(name, space=space, covering=specs, **conditions)
+    live = live_setting(table.setting)
+    if live is not None:
+        try:
+            table.warnings += tables.check_context(table, live)
+        except StaleTable as exc:
+            if path is None:
+                raise
+            table.warnings.append(str(exc))
+    return table
+
+
+def live_setting(setting: Setting) -> Setting | None:
+    """The same conditions on this machine; None where device or runtime is not here."""
+    try:
+        _, live = devices.conditions(
+            setting.device,
+            setting.backend,
+            precision=setting.precision,
+            batch=setting.batch,
+            threads=setting.threads,
+        )
+    except (BackendUnavailable, InputError):
+        return None
+    return live
+
+
+def _warnings(rows: Sequence[dict[str, Any]], specs: Sequence[NetworkSpec]) -> list[str]:
+    out = []
+    for row, spec in zip(rows, specs):
+        if row["extrapolated"]:
+            out.append(
+                f"{row['path']}: {len(row['extrapolated'])} of {len(set(spec.blocks))} distinct blocks were "
+                "never measured; their cost is a guess and the interval is wide"
+            )
+    return out

@@ -1,0 +1,114 @@
+"""`hwnas table validate`: is a table still true for this machine? Under a minute."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hwnas.errors import InputError, StaleTable
+from hwnas.measure import compare
+from hwnas.measure import device as devices
+from hwnas.measure import table as tables
+from hwnas.measure.rows import SUFFIX, NetworkRow
+from hwnas.measure.sweep import Sweep, SweepOptions
+from hwnas.measure.table import LatencyTable
+from hwnas.measure.timing import TimingOptions
+from hwnas.measure.writer import TableWriter
+from hwnas.protocols import Emit
+from hwnas.units import format_ms
+
+# Networks that stand for a table: spread over its range of latencies.
+_SENTINELS = 3
+
+
+def resolve(path: Path | None) -> LatencyTable:
+    """The table of a file, or the newest finished one."""
+    return tables.load(path) if path is not None else tables.newest()
+
+
+def validate(path: Path | None = None, emit: Emit | None = None, *, seed: int = 0) -> dict[str, Any]:
+    """Check a table against this machine: conditions, then its sentinels measured again.
+
+    Returns:
+        `verdict`: "valid"; "scaled" where all sentinels moved by one common factor (given as
+        `factor`; profile again, or take it into account); `checks` says what was looked at.
+
+    Raises:
+        StaleTable: other conditions, or the sentinels moved apart.
+        DataFormatError: the file is damaged.
+    """
+    table = resolve(path)
+    checks = [{"name": "file", "passed": True, "detail": f"schema, units, hashes; id {table.table_id}"}]
+    if table.setting.provenance != "measured":
+        return {
+            "path": str(table.path),
+            "table_id": table.table_id,
+            "verdict": "valid",
+            "checks": checks,
+            "warnings": [
+                f"the table is {table.setting.provenance}; there is nothing here to measure it against"
+            ],
+        }
+    backend, live = devices.conditions(
+        table.setting.device,
+        table.setting.backend,
+        precision=table.setting.precision,
+        batch=table.setting.batch,
+        threads=table.setting.threads,
+    )
+    warnings = tables.check_context(table, live)
+    checks.append({"name": "conditions", "passed": True, "detail": live.describe()})
+    sentinels = _sentinels(table)
+    begun = time.perf_counter()
+    found = _measure(table, backend, sentinels, emit, seed)
+    rows: list[dict[str, Any]] = []
+    moves: list[str] = []
+    for net in sentinels:
+        then, now = net.measurement.floor_ms, found[net.spec.key]
+        rows.append({"network": net.spec.key, "then_ms": then, "now_ms": now, "ratio": now / then})
+        moves.append(f"{format_ms(then)} -> {format_ms(now)}")
+    verdict, factor, spread = compare.judge(np.array([row["ratio"] for row in rows]))
+    detail = ", ".join(moves)
+    if verdict == "different":
+        raise StaleTable(
+            f"table {table.table_id}: its sentinels moved apart ({detail}); the device is not what it was. "
+            f"Profile again: hwnas profile --device {live.device} --space {table.header.space}"
+        )
+    checks.append({"name": "sentinels", "passed": verdict == "same", "detail": detail})
+    return {
+        "path": str(table.path),
+        "table_id": table.table_id,
+        "verdict": "valid" if verdict == "same" else "scaled",
+        "factor": factor,
+        "spread_percent": 100.0 * spread,
+        "sentinels": rows,
+        "checks": checks,
+        "warnings": warnings,
+        "seconds": time.perf_counter() - begun,
+    }
+
+
+def _sentinels(table: LatencyTable) -> list[NetworkRow]:
+    nets = sorted(table.networks, key=lambda net: net.measurement.floor_ms)
+    if not nets:
+        raise InputError(
+            f"table {table.table_id} holds no whole network to measure again; tables of `hwnas profile` do"
+        )
+    at = np.unique(np.linspace(0, len(nets) - 1, _SENTINELS).round().astype(int))
+    return [nets[i] for i in at]
+
+
+def _measure(
+    table: LatencyTable, backend: Any, sentinels: Sequence[NetworkRow], emit: Emit | None, seed: int
+) -> dict[str, float]:
+    """Floors in ms by network key, with the default preset's care."""
+    with tempfile.TemporaryDirectory() as folder:
+        writer = TableWriter(Path(folder) / f"validate{SUFFIX}", table.header)
+        task = Sweep(writer, backend, SweepOptions(TimingOptions.preset("default"), seed=seed), emit)
+        found = task.again([net.spec for net in sentinels])
+    return {key: measurement.floor_ms for key, measurement in found.items()}
