@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from math import prod
 from typing import Any
 
@@ -65,6 +66,7 @@ class _Graph:
     outputs: frozenset[str]
 
 
+@lru_cache(maxsize=64)  # a sweep builds the same few models again and again
 def price_ms(model: bytes, device: FakeDevice, precision: Precision, batch: int, threads: int) -> float:
     """Milliseconds of one call of an ONNX model on the fake device, without any noise.
 
