@@ -128,7 +128,8 @@ def vip(x: Array, y: Array, components: int) -> Array:
     if not varies.any() or not wanted.any():
         return score
     x, y = x[:, varies], y[:, wanted]
-    fit = PLSRegression(n_components=min(components, x.shape[1])).fit(x, y)
+    # The default tolerance stops its power iteration at three digits.
+    fit = PLSRegression(n_components=min(components, x.shape[1]), tol=1e-12, max_iter=20_000).fit(x, y)
     s = (fit.x_scores_**2).sum(axis=0) * (fit.y_loadings_**2).sum(axis=0)
     score[varies] = np.sqrt(len(score) * (fit.x_weights_**2 @ s) / s.sum())
     return score
@@ -142,7 +143,7 @@ class Gradient:
     the grown network (the last normalisation of an inserted block, say). The drop is
     rate * |E g|^2 / loss. |E g|^2 is estimated without bias from products of the gradients of
     different batches, since the square of one batch's gradient would count its noise as gain; the
-    standard error is a jackknife over batches.
+    standard error is a jackknife over batches, which errs on the safe side where there is no gain.
 
     Attributes:
         moves: growths to judge.

@@ -36,7 +36,6 @@ class SearchLog:
 
     Attributes:
         trials: every trial so far, in order.
-        observed: networks measured whole, in the order in which the cost model learnt of them.
         closed: why the search phase ended, in words; None while it goes on.
         measuring_s: seconds spent on whole measurements, over every session of the run.
     """
@@ -44,7 +43,7 @@ class SearchLog:
     def __init__(self, run: RunFolder, emit: Emit) -> None:
         self.run = run
         self.trials: list[Trial] = []
-        self.observed: list[tuple[NetworkSpec, Measurement]] = []
+        self._observed: list[tuple[bool, NetworkSpec, Measurement]] = []  # first: by a confirmation
         self._verdicts: list[tuple[int, Promise, Measurement]] = []
         self.closed: str | None = None
         self.measuring_s = 0.0
@@ -59,18 +58,25 @@ class SearchLog:
             trial = parse(Trial, event["trial"], where)
             self.trials.append(trial)
             if trial.measured is not None and event.get("measuring_s"):
-                self.observed.append((trial.spec, trial.measured))
+                self._observed.append((False, trial.spec, trial.measured))
         elif event["event"] == "confirm":
             measured = parse(Measurement, event["measured"], where)
             self._verdicts.append((event["index"], parse(Promise, event["promise"], where), measured))
-            self.observed.append((self.trials[event["index"]].spec, measured))
+            self._observed.append((True, self.trials[event["index"]].spec, measured))
         elif event["event"] == "closed":
             self.closed = event["text"]
         elif event["event"] == "infeasible":
-            self._verdicts.clear()  # a repeated command measures anew
+            # A repeated command measures anew, and trusts none of the measurements that failed.
+            self._observed = [one for one in self._observed if not one[0]]
+            self._verdicts.clear()
         elif "after" in event:
             self._decided[event["after"]] = self._decided.get(event["after"], 0) + 1
         self.measuring_s += event.get("measuring_s", 0.0)
+
+    @property
+    def observed(self) -> list[tuple[NetworkSpec, Measurement]]:
+        """Networks measured whole, in the order in which the cost model learnt of them."""
+        return [(spec, measured) for _, spec, measured in self._observed]
 
     def verdicts(self, index: int) -> list[tuple[Promise, Measurement]]:
         """Every verdict on a trial: one for each budget that it was measured against."""

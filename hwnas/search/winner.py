@@ -104,7 +104,7 @@ def crown(
     """
     broken: list[tuple[Trial, Measurement]] = []
     for trial in ranked:
-        if not budget.fits(context.estimate(trial.spec)) or _hopeless(trial, broken, context):
+        if not budget.fits(context.estimate(trial.spec)) or _hopeless(trial, broken):
             continue
         promise, measured = _confirmed(log, trial, budget, confirm, observe)
         if promise.verdict == "kept":
@@ -115,9 +115,8 @@ def crown(
     raise error
 
 
-def _hopeless(trial: Trial, broken: Sequence[tuple[Trial, Measurement]], context: SearchContext) -> bool:
-    mine = context.estimate(trial.spec).latency_ms
-    return any(context.estimate(other.spec).latency_ms <= mine for other, _ in broken)
+def _hopeless(trial: Trial, broken: Sequence[tuple[Trial, Measurement]]) -> bool:
+    return any(other.estimate.latency_ms <= trial.estimate.latency_ms for other, _ in broken)
 
 
 def _confirmed(

@@ -1,0 +1,111 @@
+"""The judgement of growths, against values worked out by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from statistics import NormalDist
+
+import pytest
+
+from hwnas.nets.spaces import make
+from hwnas.protocols import SearchContext
+from hwnas.records import Budget, Estimate, StageImportance
+from hwnas.search import growth
+from hwnas.spec import NetworkSpec
+
+SPACE = make("resnet-cifar")
+START = SPACE.smallest()  # (1, 1, 1)
+PRICES = (0.06, 0.05, 0.04)  # ms for one block more in each stage
+
+
+def estimate(spec: NetworkSpec) -> Estimate:
+    """0.15 ms and the prices; interval of +-10 % at the coverage of one standard deviation."""
+    ms = 0.15 + sum(price * (depth - 1) for price, depth in zip(PRICES, spec.depths, strict=True))
+    coverage = NormalDist().cdf(1) - NormalDist().cdf(-1)
+    return Estimate(
+        latency_ms=ms,
+        low_ms=0.9 * ms,
+        high_ms=1.1 * ms,
+        coverage=coverage,
+        macs=1,
+        params=1,
+        activation_bytes=1,
+        weight_bytes=1,
+    )
+
+
+def gains(values: Mapping[int, tuple[float, float]]) -> growth.Gains:
+    return {(s, "deeper"): StageImportance(stage=s, value=v, se=e) for s, (v, e) in values.items()}
+
+
+def weigh(values: Mapping[int, tuple[float, float]], budget_ms: float, step: int = 1) -> list[growth.Growth]:
+    budget = Budget(latency_ms=budget_ms)
+    context = SearchContext(SPACE, estimate, budget)
+    return growth.weigh(START, gains(values), step, 0.95, budget, context)
+
+
+def test_costs_and_their_error_are_differences_of_predictions() -> None:
+    judged = weigh({0: (0.01, 0.001), 1: (0.01, 0.001), 2: (0.01, 0.001)}, 1.0)
+    assert [g.cost_ms for g in judged] == pytest.approx(PRICES)
+    # 10 % of the whole at one standard deviation: 10 % of the difference.
+    assert [g.cost_se_ms for g in judged] == pytest.approx([0.1 * price for price in PRICES])
+
+
+def test_the_best_gain_per_millisecond_wins_not_the_largest_gain() -> None:
+    # 0.010 / 0.06 = 0.167, 0.009 / 0.05 = 0.180, 0.008 / 0.04 = 0.200 a millisecond.
+    judged = weigh({0: (0.010, 1e-4), 1: (0.009, 1e-4), 2: (0.008, 1e-4)}, 1.0)
+    assert [g.fate for g in judged] == ["weaker", "weaker", "grows"]
+    taken = growth.taken(judged)
+    assert taken is not None
+    assert taken.spec.depths == (1, 1, 2)
+
+
+def test_an_uncertain_gain_gives_way_to_a_sure_one() -> None:
+    # At one-sided 95 % (z = 1.645): stage 3 is sure of 0.020 - 1.645 * 0.010 = 0.0036, stage 1 of 0.0097.
+    judged = weigh({0: (0.010, 2e-4), 2: (0.020, 0.010)}, 1.0)
+    assert [g.fate for g in judged] == ["grows", "unknown", "weaker"]
+
+
+@pytest.mark.parametrize(("gain", "fate"), [(0.00164, "not significant"), (0.00165, "grows")])
+def test_a_gain_counts_from_1645_standard_errors(gain: float, fate: str) -> None:
+    assert weigh({2: (gain, 0.001)}, 1.0)[2].fate == fate
+
+
+def test_a_stage_whose_next_block_does_not_fit_is_closed() -> None:
+    # Upper bounds after growth: 1.1 * (0.21, 0.20, 0.19) = 0.231, 0.220, 0.209 ms.
+    judged = weigh(dict.fromkeys(range(3), (0.1, 0.0001)), 0.225)
+    assert [g.fate for g in judged] == ["closed", "weaker", "grows"]
+    assert [g.fate for g in weigh(dict.fromkeys(range(3), (0.1, 0.0001)), 0.2)] == ["closed"] * 3
+
+
+def test_several_steps_as_far_as_they_fit() -> None:
+    # Stage 3 four deeper: 0.31 ms, at most 0.341; three deeper: 0.27, at most 0.297.
+    judged = weigh({2: (0.1, 1e-4)}, 0.3, step=4)
+    taken = growth.taken(judged)
+    assert taken is not None
+    assert (taken.step, taken.spec.depths) == (3, (1, 1, 4))
+
+
+def test_nothing_significant_takes_nothing() -> None:
+    assert growth.taken(weigh(dict.fromkeys(range(3), (-0.1, 0.001)), 1.0)) is None
+
+
+def test_verdicts_in_words_and_figures() -> None:
+    judged = weigh({0: (0.004, 0.003), 1: (0.02, 0.001)}, 0.225)
+    budget = Budget(latency_ms=0.225)
+    words = [decision.text for decision in growth.decisions(judged, budget, "%")]
+    assert words == [
+        "stage 2 grows by 1: +2.00 % +- 0.10 % for 50 us each",
+        "stage 1: closed, the network would take up to 0.231 ms of 0.225ms@p50",
+        "stage 3: no importance is known for it",
+    ]
+    judged = weigh({0: (0.004, 0.003)}, 1.0)
+    first = growth.decisions(judged, Budget(latency_ms=1.0), "%")[0]
+    assert first.kind == "refusal"
+    assert first.text == "stage 1: +0.40 % +- 0.30 % for 60 us: not significant"
+    assert first.fields["gain_se"] == 0.003
+
+
+def test_deepen_stops_where_the_space_ends() -> None:
+    assert growth.deepen(SPACE, START, 1, 3).depths == (1, 4, 1)
+    assert growth.deepen(SPACE, START, 0, 40).depths == (18, 1, 1)
