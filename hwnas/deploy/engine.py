@@ -94,7 +94,7 @@ def _format(name: str, backend: Backend) -> Format:
 
 def mismatches(built: Setting, present: Setting, fields: Sequence[str]) -> list[str]:
     """In words, why an engine that was built under one setting does not serve under another."""
-    names = {"backend_version": f"{built.backend} version", "device_arch": "processor"}
+    names = {"backend_version": f"the {built.backend} version", "device_arch": "the processor"}
     return [
         f"it was built for {names.get(field, field)} {getattr(built, field)!r}, here is "
         f"{getattr(present, field)!r}"

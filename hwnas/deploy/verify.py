@@ -19,9 +19,10 @@ Tolerances depend on the precision (`parity.TOLERANCES`).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -76,11 +77,11 @@ class Verified:
             }
         )
 
-    def require(self, path: Path) -> None:
-        """VerificationFailed unless every check passed."""
+    def require(self, path: Path, result: Mapping[str, Any] | None = None) -> None:
+        """VerificationFailed unless every check passed; it carries `result` for those who print one."""
         failed = [f"{c.name}: {c.detail}" for c in self.report.checks if not c.passed]
         if failed:
-            raise VerificationFailed(f"{path} did not pass: {'; '.join(failed)}")
+            raise VerificationFailed(f"{path} did not pass: {'; '.join(failed)}", result=result)
 
 
 def verify(

@@ -11,11 +11,23 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from hwnas.errors import DataFormatError, InputError
+from hwnas.errors import DataFormatError
 from hwnas.nets import growth
-from hwnas.nets.blocks import INPUT, NORM_EPS, Act, Add, Conv, GlobalPool, Linear, Op, Scale, recipe
+from hwnas.nets.blocks import recipe
+from hwnas.nets.ops import (
+    INPUT,
+    NORM_EPS,
+    Act,
+    Add,
+    Conv,
+    GlobalPool,
+    Linear,
+    Op,
+    Scale,
+)
+from hwnas.nets.weights import read_weights as read_weights
+from hwnas.nets.weights import save_weights
 from hwnas.spec import BlockSpec, Convention, NetworkSpec
-from hwnas.store import atomic_path
 
 Floats = NDArray[np.float32]
 
@@ -207,25 +219,4 @@ def load_weights(module: nn.Module, mapping: Mapping[str, Floats]) -> None:
 
 def save(path: Path, module: nn.Module) -> None:
     """Write the weights as safetensors, atomically."""
-    from safetensors.numpy import save_file
-
-    with atomic_path(path) as temporary:
-        save_file(weights(module), temporary)
-
-
-def read_weights(path: Path) -> dict[str, Floats]:
-    """Read a safetensors file.
-
-    Raises:
-        InputError: where there is no such file.
-        DataFormatError: where it is damaged.
-    """
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
-
-    if not path.is_file():
-        raise InputError(f"weights {path} do not exist")
-    try:
-        return dict(load_file(path))
-    except (SafetensorError, ValueError) as exc:
-        raise DataFormatError(f"weights {path} are damaged: {exc}") from exc
+    save_weights(path, weights(module))

@@ -1,0 +1,91 @@
+"""``hwnas verify``: the checks of an export again, on the file as it is now."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hwnas.errors import InputError
+from hwnas.jobs.export import summary
+from hwnas.jobs.origin import Origin, origin
+from hwnas.jobs.samples import samples
+from hwnas.protocols import Emit
+from hwnas.records import Budget, parse_latency
+
+
+@dataclass(frozen=True)
+class VerifyOptions:
+    """What to check against what.
+
+    Attributes:
+        engine: engine file, or a folder that holds one.
+        against: run with the network and weights; None takes the run that the engine lies in.
+        data: None takes what the run was trained on.
+        latency_budget: None takes the manifest's.
+        images: how many validation images are compared.
+        max_time_s: for the test of the budget.
+    """
+
+    engine: str
+    against: str | None = None
+    data: str | None = None
+    latency_budget: str | None = None
+    images: int = 512
+    max_time_s: float | None = None
+
+
+def verify(options: VerifyOptions, emit: Emit | None = None) -> dict[str, Any]:
+    """Check an engine again. Writes nothing.
+
+    Returns:
+        As `jobs.export.export`, with ``checks`` and ``passed`` of this verification.
+
+    Raises:
+        InputError: no engine, no manifest, or no weights to compare with.
+        DataFormatError: the engine is not the file that was exported.
+        BackendUnavailable: its runtime is not here.
+        VerificationFailed: a check did not pass; `result` is what a pass would have returned.
+    """
+    from hwnas.deploy import verify as checks
+    from hwnas.deploy.engine import runtime
+    from hwnas.deploy.manifest import check_file, find_engine, read_manifest
+
+    path = find_engine(Path(options.engine))
+    manifest = read_manifest(path)
+    check_file(path, manifest)
+    backend = runtime(manifest)
+    source = _source(options, path)
+    drawn = samples(options.data or source.data, source, options.images)
+    budget = manifest.budget
+    if options.latency_budget is not None:
+        latency_ms, percentile = parse_latency(options.latency_budget)
+        budget = (budget or Budget()).model_copy(update={"latency_ms": latency_ms, "percentile": percentile})
+    found = checks.verify(
+        path,
+        spec=source.spec,
+        weights=source.read_weights(),
+        images=drawn.images,
+        labels=drawn.labels,
+        budget=budget,
+        data=drawn.text,
+        backend=backend,
+        options=checks.VerifyOptions(timed=manifest.format != "pt2", deadline_s=options.max_time_s),
+        emit=emit,
+    )
+    result = summary(path, found.complete(manifest))
+    found.require(path, result)
+    return result
+
+
+def _source(options: VerifyOptions, path: Path) -> Origin:
+    """The run to compare with."""
+    try:
+        return origin(options.against or str(path.parent))
+    except InputError as exc:
+        if options.against is not None:
+            raise
+        raise InputError(
+            f"{path} lies beside no network and weights to compare with; name the run that it was exported "
+            f"from: hwnas verify {path} --against RUN"
+        ) from exc

@@ -1,0 +1,40 @@
+"""Weights on disk: safetensors, never pickle. Needs no torch, so that an export can do without it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hwnas.errors import DataFormatError, InputError
+from hwnas.store import atomic_path
+
+Floats = NDArray[np.float32]
+
+
+def save_weights(path: Path, weights: Mapping[str, Floats]) -> None:
+    """Write arrays by state-dict name, atomically."""
+    from safetensors.numpy import save_file
+
+    with atomic_path(path) as temporary:
+        save_file(dict(weights), temporary)
+
+
+def read_weights(path: Path) -> dict[str, Floats]:
+    """Read a safetensors file.
+
+    Raises:
+        InputError: where there is no such file.
+        DataFormatError: where it is damaged.
+    """
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    if not path.is_file():
+        raise InputError(f"weights {path} do not exist")
+    try:
+        return dict(load_file(path))
+    except (SafetensorError, ValueError) as exc:
+        raise DataFormatError(f"weights {path} are damaged: {exc}") from exc
