@@ -111,14 +111,16 @@ class Fake:
 
     def build(self, model: bytes, setting: Setting) -> FakeEngine:
         """Price a model; BuildError where it cannot be read or holds a refused operator."""
-        price = price_ms(model, self.device, setting.precision, setting.batch, setting.threads)
+        shape = (setting.precision, setting.batch, setting.threads)
+        price = price_ms(model, self.device, *shape)
+        cold = price_ms(model, replace(self.device, cache_bytes=0), *shape)
         if self.faults.refuse:
             refused = sorted(_op_types(model) & set(self.faults.refuse))
             if refused:
                 raise BuildError(f"the fake device refuses the operator {refused[0]}")
         rng = self._rng(model)
         factor = float(np.exp(self.faults.build_spread * rng.standard_normal()))
-        return FakeEngine(self, model, setting, price * factor, rng)
+        return FakeEngine(self, model, setting, price * factor, cold * factor, rng)
 
     def load(self, path: Path, setting: Setting) -> FakeEngine:
         """Load a ``.fake`` file: the price that it had when it was built, and its model."""
@@ -128,14 +130,15 @@ class Fake:
         try:
             body = json.loads(head)
             known = body["schema"] == SCHEMA
-            price, whole = float(body["price_ms"]), body["sha256"] == hashlib.sha256(model).hexdigest()
+            prices = float(body["price_ms"]), float(body["cold_ms"])
+            whole = body["sha256"] == hashlib.sha256(model).hexdigest()
         except (ValueError, KeyError, TypeError) as exc:
             raise DataFormatError(f"engine {path} is not an engine of the fake device") from exc
         if not known or not whole:
             raise DataFormatError(
                 f"engine {path} is damaged: {'its model' if known else 'its schema'} differs"
             )
-        return FakeEngine(self, model, setting, price, self._rng(model))
+        return FakeEngine(self, model, setting, *prices, self._rng(model))
 
     def _rng(self, model: bytes) -> np.random.Generator:
         self._builds += 1
@@ -151,6 +154,7 @@ class FakeEngine(Life):
     model: bytes
     setting: Setting
     price_ms: float
+    cold_ms: float
     rng: np.random.Generator = field(repr=False)
 
     def __post_init__(self) -> None:
@@ -158,6 +162,7 @@ class FakeEngine(Life):
         if self.shape[0] not in (0, self.setting.batch):
             raise InputError(f"the model has batch {self.shape[0]}, the setting batch {self.setting.batch}")
         self._session: Any = None
+        self._cold = False
 
     def run(self, images: Floats) -> Floats:
         """True scores; at fp16 weights and images are rounded to it first."""
@@ -183,12 +188,20 @@ class FakeEngine(Life):
         faults, clock = self.backend.faults, self.backend.clock
         starts_s = clock.now_s + self.price_ms / 1e3 * np.arange(calls, dtype=np.float64)
         work_ms = self.price_ms * self._speed(starts_s)
+        if self._cold:
+            work_ms[0] *= self.cold_ms / self.price_ms
+            self._cold = False
         wall_ms = work_ms + self._waits_ms(work_ms, starts_s)
         if faults.spike:
             wall_ms = wall_ms + faults.spike_ms * (self.rng.random(calls) < faults.spike)
         clock.now_s += float(wall_ms.sum()) / 1e3
         cpu_ms = float(work_ms.sum()) * self.setting.threads
         return CallTimes(wall_ms, cpu_ms)
+
+    def flush(self) -> None:
+        """Empty the caches: the next call reads everything from memory."""
+        self._check_open()
+        self._cold = True
 
     def _speed(self, at_s: NDArray[np.float64]) -> NDArray[np.float64]:
         """Factor on the price of calls that start at `at_s`."""
@@ -216,7 +229,9 @@ class FakeEngine(Life):
         """Write price and model."""
         self._check_open()
         digest = hashlib.sha256(self.model).hexdigest()
-        head = json.dumps({"schema": SCHEMA, "price_ms": self.price_ms, "sha256": digest})
+        head = json.dumps(
+            {"schema": SCHEMA, "price_ms": self.price_ms, "cold_ms": self.cold_ms, "sha256": digest}
+        )
         write_bytes(path, head.encode() + b"\n" + self.model)
 
     def close(self) -> None:
