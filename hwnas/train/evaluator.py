@@ -1,0 +1,188 @@
+"""What a search calls to learn how good a network is: train it, look at validation, keep the weights."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from hwnas.errors import DataFormatError
+from hwnas.nets.build import build, inherit, load_weights, read_weights, save
+from hwnas.nets.count import count
+from hwnas.protocols import Emit, Importance
+from hwnas.records import Evaluation, Proposal, StageImportance, to_json
+from hwnas.spec import NetworkSpec
+from hwnas.store import parse, read_json, write_json
+from hwnas.train import plan
+from hwnas.train.augment import default
+from hwnas.train.data import Dataset
+from hwnas.train.loop import Teacher, train
+from hwnas.train.options import TrainOptions, TrainResult
+from hwnas.train.precision import choose
+
+_SCHEMA = "hwnas.evaluation/1"
+
+
+class Evaluator:
+    """Trains proposals one after the other; implements `protocols.Evaluate`.
+
+    A proposal with a parent starts from the parent's weights (`nets.build.inherit`) and with the
+    learning rate times `TrainOptions.inherited_lr`; any other starts from scratch. A proposal whose
+    notes name a ``teacher`` (the index of a trial) learns from that trial's network as well.
+
+    What it gives depends on (data, options, seed, index, proposal and its parents) alone. It keeps
+    ``weights/trial-0007.safetensors`` and beside it, as JSON, the network and its evaluation: a
+    repeated call answers from there, and goes on from a checkpoint where training was cut off.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        options: TrainOptions,
+        folder: Path,
+        importance: Importance | None = None,
+        seed: int = 0,
+        emit: Emit | None = None,
+        *,
+        importance_images: int = 2000,
+    ) -> None:
+        """Prepare; nothing is read or written yet.
+
+        Args:
+            dataset: training and validation images; the test split is not touched.
+            options: the recipe; `images` is for proposals that name no number, `seed` is replaced.
+            folder: the run folder.
+            importance: asked after each training, except the last one of a winner.
+            seed: of the whole search.
+            emit: passed on to `loop.train`.
+            importance_images: how many training images the importance is given.
+        """
+        self._dataset, self._options, self._folder = dataset, options, folder
+        self._importance, self._seed, self._emit = importance, seed, emit
+        self._importance_images = min(importance_images, len(dataset.train))
+
+    def __call__(self, proposal: Proposal, index: int) -> Evaluation:
+        """Evaluate the proposal that will be trial `index`.
+
+        Raises:
+            DataFormatError: the parent's weights are missing or damaged.
+            HwnasError: training diverged.
+        """
+        key = self._key(proposal, index)
+        done = self._finished(index, key)
+        if done is not None:
+            return done
+        module, result = self._train(proposal, index, key)
+        weights = self._weights(index)
+        save(weights, module)
+        evaluation = Evaluation(
+            accuracy=result.accuracy,
+            accuracy_se=result.se,
+            loss=result.loss,
+            images=result.images,
+            train_macs=result.train_macs,
+            wall_s=result.wall_s,
+            importance=self._ask(module, proposal, index),
+            weights=str(weights.relative_to(self._folder)),
+        )
+        network = proposal.spec.model_dump(mode="json")
+        body = {"schema": _SCHEMA, "key": key, "network": network, "evaluation": to_json(evaluation)}
+        write_json(weights.with_suffix(".json"), body)
+        for checkpoint in weights.parent.glob(f"{weights.stem}-*.checkpoint"):
+            checkpoint.unlink()
+        return evaluation
+
+    def _train(self, proposal: Proposal, index: int, key: str) -> tuple[nn.Module, TrainResult]:
+        seed = int(np.random.SeedSequence([self._seed, index]).generate_state(1)[0])
+        options = replace(self._options, seed=seed, images=proposal.images or self._options.images)
+        if proposal.parent is None:
+            module = build(proposal.spec, seed=seed)
+        else:
+            parent, spec = self._trained(proposal.parent)
+            module = inherit(parent, spec, proposal.spec, seed=seed)
+        weights = self._weights(index)
+        result = train(
+            module,
+            proposal.spec,
+            self._dataset,
+            options,
+            # The key is in the name: a checkpoint of another proposal is left aside, not refused.
+            checkpoint=weights.with_name(f"{weights.stem}-{key}.checkpoint"),
+            teacher=self._teacher(proposal),
+            rate=1.0 if proposal.parent is None else options.inherited_lr,
+            emit=self._emit,
+            task=f"trial {index}",
+        )
+        return module, result
+
+    def _ask(self, module: nn.Module, proposal: Proposal, index: int) -> tuple[StageImportance, ...]:
+        if self._importance is None or proposal.role == "final":
+            return ()
+        rng = np.random.default_rng([self._seed, index, 1])
+        split = self._dataset.train
+        at = torch.from_numpy(np.sort(rng.permutation(len(split))[: self._importance_images]))
+        device = next(module.parameters()).device
+        images, labels = split.normalised(at).to(device), split.labels[at].to(device)
+        return self._importance(module.eval(), proposal.spec, images, labels, rng)
+
+    def _teacher(self, proposal: Proposal) -> Teacher | None:
+        if "teacher" not in proposal.notes:
+            return None
+        module, spec = self._trained(int(proposal.notes["teacher"]))
+        return Teacher(module, count(spec).macs)
+
+    def _trained(self, index: int) -> tuple[nn.Module, NetworkSpec]:
+        """Network of an earlier trial with its weights."""
+        path = self._weights(index)
+        record = path.with_suffix(".json")
+        if not path.is_file() or not record.is_file():
+            raise DataFormatError(
+                f"{path} or {record.name} is missing: the weights of trial {index} are to be inherited"
+            )
+        body = read_json(record, "evaluation", _SCHEMA)
+        spec = parse(NetworkSpec, body.get("network", {}), f"evaluation {record}")
+        module = build(spec, seed=0)
+        load_weights(module, read_weights(path))
+        return module, spec
+
+    def _finished(self, index: int, key: str) -> Evaluation | None:
+        path = self._weights(index)
+        record = path.with_suffix(".json")
+        if not record.is_file() or not path.is_file():
+            return None
+        body = read_json(record, "evaluation", _SCHEMA)
+        if body.get("key") != key:
+            return None
+        return parse(Evaluation, body.get("evaluation", {}), f"evaluation {record}")
+
+    def _weights(self, index: int) -> Path:
+        return self._folder / "weights" / f"trial-{index:04d}.safetensors"
+
+    def _key(self, proposal: Proposal, index: int) -> str:
+        """Hash over all that decides an evaluation; through the parent's key, its history as well."""
+        ancestors = {}
+        for name, other in (("parent", proposal.parent), ("teacher", proposal.notes.get("teacher"))):
+            record = self._weights(int(other)).with_suffix(".json") if other is not None else None
+            if record is not None and record.is_file():
+                ancestors[name] = read_json(record, "evaluation", _SCHEMA).get("key")
+        options = self._options
+        body: dict[str, Any] = {
+            "spec": proposal.spec.key,
+            "data": self._dataset.fingerprint,
+            "options": plan.deciding(options),
+            "augment": asdict(options.augment or default(self._dataset)),
+            "precision": choose(options).precision,
+            "images": proposal.images,
+            "role": proposal.role,
+            "importance": type(self._importance).__name__,
+            "seed": self._seed,
+            "index": index,
+            **ancestors,
+        }
+        return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()[:12]

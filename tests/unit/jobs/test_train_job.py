@@ -1,0 +1,142 @@
+"""`hwnas train` as a call: what a run folder holds, resuming, distilling, other classes."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from hwnas import store
+from hwnas.errors import InputError
+from hwnas.jobs.train import TrainOptions, train
+from hwnas.nets.build import build, load_weights, read_weights
+from hwnas.runs import RunFolder
+from hwnas.spec import BlockSpec, NetworkSpec
+from hwnas.train import loop
+from hwnas.train.data import load
+
+RECIPE = {"batch": 64, "lr": 0.3, "checkpoint_s": 0.0, "threads": 1}
+
+
+class Killed(Exception):
+    pass
+
+
+@pytest.fixture(autouse=True)
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HWNAS_HOME", str(tmp_path / "home"))
+    spec = NetworkSpec(
+        stem=BlockSpec(kind="conv", c_in=1, c_out=8, size_in=8),
+        stages=((BlockSpec(kind="basic", c_in=8, c_out=8, size_in=8),),),
+        head=BlockSpec(kind="classifier", c_in=8, c_out=10, size_in=8),
+        name="tiny",
+    )
+    store.write_network(tmp_path / "tiny.json", spec)
+    return tmp_path
+
+
+def options(**more: Any) -> TrainOptions:
+    return TrainOptions(**{"network": "tiny.json", "data": "digits", "epochs": 3, "recipe": RECIPE, **more})
+
+
+def test_run_folder(place: Path) -> None:
+    told: list[tuple[str, Mapping[str, Any]]] = []
+    body = train(options(epochs=6), lambda kind, fields: told.append((kind, fields)))
+    run = place / body["run"]
+    assert run == place / "runs" / "train-0001"
+    assert (place / "runs" / "latest").resolve() == run
+    assert json.loads((run / "result.json").read_text()) == body
+    assert body["schema"] == "hwnas.train/1"
+    assert body["images"] == 6 * 1294
+    assert body["epochs"] == 6
+    assert body["test_reads"] == 1
+    assert body["seconds"] > 0
+    assert not (run / "checkpoint.safetensors").exists()
+    # The accuracies are those of the weights and the network that lie there.
+    spec = store.read_network(run / "network.json")
+    module = build(spec, seed=0)
+    load_weights(module, read_weights(run / "weights.safetensors"))
+    data = load("digits", input_shape=(1, 8, 8))
+    assert body["accuracy"]["val"] == loop.accuracy(module, data.val) > 0.5
+    assert body["accuracy"]["test"] == loop.accuracy(module, data.test())
+    assert any(kind == "progress" for kind, _ in told)
+    events = [json.loads(line)["event"] for line in (run / "events.jsonl").read_text().splitlines()]
+    assert events == ["note", "trained"]
+
+
+def test_resumed_equals_unbroken(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop, "PROGRESS_S", 0.0)
+
+    def kill(kind: str, fields: Mapping[str, Any]) -> None:
+        if kind == "progress" and fields["done"] > 1000:
+            raise Killed
+
+    unbroken = train(options(out=Path("a")))
+    with pytest.raises(Killed):
+        train(options(out=Path("b")), kill)
+    assert not (place / "b" / "result.json").exists()
+    seen: list[int] = []
+    resumed = train(options(out=Path("b")), lambda _, fields: seen.append(fields.get("done", 0)))
+    assert min(s for s in seen if s) > 1000
+    changing = {"run", "seconds", "images_per_s", "finished"}
+    assert {k: v for k, v in resumed.items() if k not in changing} == {
+        k: v for k, v in unbroken.items() if k not in changing
+    }
+    weights = [(place / name / "weights.safetensors").read_bytes() for name in "ab"]
+    assert weights[0] == weights[1]
+    assert train(options(out=Path("b"))) == resumed  # finished: nothing is done again
+    with pytest.raises(InputError, match="epochs was 3, is 4"):
+        train(options(out=Path("b"), epochs=4))
+
+
+def test_goes_on_from_a_runs_weights(place: Path) -> None:
+    first = train(options(epochs=8, out=Path("a")))
+    further = train(options(network="a", epochs=0.05, out=Path("b")))
+    scratch = train(options(network="a", epochs=0.05, out=Path("c"), start="scratch"))
+    assert further["accuracy"]["val"] > first["accuracy"]["val"] - 0.2 > scratch["accuracy"]["val"]
+
+
+def test_distil_and_average(place: Path) -> None:
+    train(options(epochs=8, out=Path("teacher")))
+    plain = train(options(out=Path("a"), ema=True))
+    taught = train(options(out=Path("b"), ema=True, distill="teacher"))
+    assert taught["train_macs"] == pytest.approx(plain["train_macs"] * 4 / 3)
+    assert (Path("a") / "weights.safetensors").read_bytes() != (
+        Path("b") / "weights.safetensors"
+    ).read_bytes()
+    with pytest.raises(InputError, match=r"tiny\.json has no weights to learn from"):
+        train(options(distill="tiny.json"))
+
+
+def test_head_follows_the_data(place: Path) -> None:
+    rng = np.random.default_rng(0)
+    labels = np.arange(60) % 3
+    images = rng.integers(0, 50, (60, 8, 8), dtype=np.uint8) + (labels * 60).astype(np.uint8)[:, None, None]
+    np.savez(place / "three.npz", images=images, labels=labels, classes=["a", "b", "c"])
+    told: list[str] = []
+    body = train(options(data="npz:three.npz"), lambda _, fields: told.append(fields.get("text", "")))
+    assert body["classes"] == ["a", "b", "c"]
+    assert store.read_network(Path(body["run"]) / "network.json").classes == 3
+    assert "the head of tiny.json now gives the data's 3 classes" in told
+
+
+def test_dry_run_touches_nothing(place: Path) -> None:
+    body = train(options(dry_run=True))
+    assert (body["images"], body["starts_from"]) == (3 * 1294, "scratch")
+    assert body["steps"] == 61  # 3882 / 64
+    assert not (place / "runs").exists()
+
+
+def test_wrong_options(place: Path) -> None:
+    with pytest.raises(InputError, match="epochs 0 must be greater than zero"):
+        options(epochs=0)
+    with pytest.raises(InputError, match="unknown training option 'learning_rate'"):
+        train(options(recipe={"learning_rate": 1.0}))
+    with pytest.raises(InputError, match="unknown start 'weight'; did you mean 'weights'"):
+        options(start="weight")
+    RunFolder(Path("other"), "search", {})
+    with pytest.raises(InputError, match="holds a 'search' run"):
+        train(options(out=Path("other")))
