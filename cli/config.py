@@ -12,7 +12,8 @@ import click
 from hwnas.errors import DataFormatError
 from hwnas.plugins import unknown
 
-COMMON = "common"
+COMMON = "common"  # options for every command that has them
+RUN = "run"  # the run folder of a pipeline (`hwnas run`); no option of a single command
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -66,6 +67,7 @@ def defaults_for(command: click.Command, body: Mapping[str, Any], where: object)
     """
     if not any(isinstance(value, Mapping) for value in body.values()):
         return _values(command, body, where)
+    _refuse_unknown_sections(body, where)
     known = _known(command)
     common = _section(body, COMMON, where)
     shared = {name: value for name, value in common.items() if name in known}
@@ -80,6 +82,14 @@ def _section(body: Mapping[str, Any], name: str, where: object) -> dict[str, Any
     return {spell(key): value for key, value in section.items()}
 
 
+def _refuse_unknown_sections(body: Mapping[str, Any], where: object) -> None:
+    from .main import COMMANDS
+
+    for key in body:
+        if key not in COMMANDS and key != COMMON:
+            raise click.BadParameter(f"{where}: " + unknown("section", str(key), [*COMMANDS, COMMON]))
+
+
 def _values(command: click.Command, section: Mapping[str, Any], where: object) -> dict[str, Any]:
     known = _known(command)
     for key in section:
@@ -92,7 +102,7 @@ def _refuse_unknown(keys: Iterable[str], where: object) -> None:
     """A key of ``common`` that no command has is a misspelling."""
     missing = set(keys)
     if missing:
-        from hwnas_cli.main import COMMANDS, command_of
+        from .main import COMMANDS, command_of
 
         everywhere = {key for name in COMMANDS for key in _known(command_of(name))}
         for key in sorted(missing - everywhere):

@@ -17,8 +17,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
-from hwnas.errors import HwnasError
-from hwnas_cli import config
+from . import config
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -31,8 +30,11 @@ class Output:
     """Where one command's words go.
 
     `emit` is the callback that the library's jobs take: kind ``progress`` moves a bar, any other
-    kind with a ``text`` is a line of the log. An event with a ``run`` field names the run folder;
-    from then on the log is kept in its ``log.txt`` as well.
+    kind with a ``text`` is a line of the log. An event with a ``run`` field names the run folder,
+    which a user needs to know to resume.
+
+    Attributes:
+        run: the run folder, once a job has named it.
     """
 
     def __init__(self, *, as_json: bool = False, level: int = 0, stream: TextIO | None = None) -> None:
@@ -44,8 +46,6 @@ class Output:
         self._progress: Progress | None = None
         self._tasks: dict[str, TaskID] = {}
         self._said: dict[str, float] = {}
-        self._log: TextIO | None = None
-        self._early: list[str] = []
         self.run: Path | None = None
 
     def __enter__(self) -> Output:
@@ -54,20 +54,17 @@ class Output:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
     ) -> None:
-        if isinstance(error, HwnasError):
-            self._keep(f"Error: {error}")
         self._stop()
-        if self._log is not None:
-            self._log.close()
-            self._log = None
 
     def emit(self, kind: str, fields: Mapping[str, Any]) -> None:
         """Show what a job reports."""
-        if "run" in fields and self._log is None:
-            self._open_log(Path(str(fields["run"])))
+        if "run" in fields:
+            self.run = Path(str(fields["run"]))
         if kind == "progress":
             self._show_progress(
-                str(fields.get("task", "")), int(fields.get("done", 0)), fields.get("total"),
+                str(fields.get("task", "")),
+                int(fields.get("done", 0)),
+                fields.get("total"),
                 str(fields.get("note", "")),
             )
         elif kind == "debug":
@@ -76,8 +73,7 @@ class Output:
             self.log(str(fields["text"]))
 
     def log(self, text: str, *, level: int = 0) -> None:
-        """One line on stderr (and in the run's log), from verbosity `level` on."""
-        self._keep(text)
+        """One line on stderr, from verbosity `level` on."""
         if level > self.level:
             return
         if self._progress is not None:
@@ -118,9 +114,13 @@ class Output:
 
         if self._progress is None:
             self._progress = Progress(
-                TextColumn("{task.description}"), BarColumn(bar_width=30), MofNCompleteColumn(),
-                TimeRemainingColumn(compact=True), TextColumn("{task.fields[note]}", style="dim"),
-                console=Console(file=self._stream), transient=True,
+                TextColumn("{task.description}"),
+                BarColumn(bar_width=30),
+                MofNCompleteColumn(),
+                TimeRemainingColumn(compact=True),
+                TextColumn("{task.fields[note]}", style="dim"),
+                console=Console(file=self._stream),
+                transient=True,
             )
             self._progress.start()
         if task not in self._tasks:
@@ -132,21 +132,6 @@ class Output:
             self._progress.stop()
             self._progress = None
             self._tasks.clear()
-
-    def _open_log(self, run: Path) -> None:
-        self.run = run
-        if run.is_dir():
-            self._log = (run / "log.txt").open("a", encoding="utf-8")
-            self._log.writelines(self._early)
-            self._early.clear()
-
-    def _keep(self, text: str) -> None:
-        line = f"{time.strftime('%Y-%m-%dT%H:%M:%S')} {text}\n"
-        if self._log is None:
-            self._early.append(line)
-        else:
-            self._log.write(line)
-            self._log.flush()
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
@@ -177,7 +162,7 @@ def _is_number(text: str) -> bool:
     return not text or text.lstrip("+-<")[:1].isdigit()
 
 
-def common(function: Callable[..., None]) -> Callable[..., None]:
+def common(function: Callable[..., None]) -> Callable[..., Any]:
     """Add ``--config --json -v -q`` and hand the command its `Output` as first argument."""
 
     @config.option

@@ -8,8 +8,9 @@ from typing import Any
 import click
 
 from hwnas.units import format_count
-from hwnas_cli import console, options
-from hwnas_cli.console import Output, common
+
+from . import console, options
+from .console import Output, common
 
 
 @click.command()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import traceback
 from importlib import import_module
+from typing import NoReturn
 
 import click
 
@@ -107,12 +108,17 @@ def _short_v(arg: str) -> bool:
     return len(arg) > 1 and arg[0] == "-" and set(arg[1:]) == {"v"}
 
 
-def _fail(ctx: click.Context, exc: Exception, text: str, status: int, *, shown: bool = False) -> None:
+def _fail(ctx: click.Context, exc: Exception, text: str, status: int, *, shown: bool = False) -> NoReturn:
     """Show an error on stderr, and under ``--json`` as the one object on stdout; leave."""
     if not shown:
         click.echo(f"Error: {text}", err=True)
     if ctx.meta["hwnas.json"]:
-        body = {"schema": "hwnas.error/1", "error": type(exc).__name__, "message": text, "exit_status": status}
+        body = {
+            "schema": "hwnas.error/1",
+            "error": type(exc).__name__,
+            "message": text,
+            "exit_status": status,
+        }
         smallest_ms = getattr(exc, "smallest_ms", None)
         if smallest_ms is not None:
             body["smallest_ms"] = smallest_ms

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import click
 
@@ -17,10 +17,21 @@ from hwnas.errors import InputError
 from hwnas.plugins import names, unknown
 
 F = TypeVar("F", bound=Callable[..., Any])
-Option = Callable[[F], F]
+if TYPE_CHECKING:
+    ParamType = click.ParamType[Any]
+else:  # click before 8.3 has no type argument here
+    ParamType = click.ParamType
 
 
-class Quantity(click.ParamType):
+class Option(Protocol):
+    """A decorator that adds an option to a command's function."""
+
+    def __call__(self, function: F, /) -> F:
+        """Add it."""
+        ...
+
+
+class Quantity(ParamType):
     """A number with a unit, turned into the library's unit by `parse`."""
 
     def __init__(self, name: str, parse: Callable[[str], Any]) -> None:
@@ -37,7 +48,7 @@ class Quantity(click.ParamType):
             self.fail(str(exc), param, ctx)
 
 
-class Registered(click.ParamType):
+class Registered(ParamType):
     """A name of a plug-in table (``backends``, ``spaces``, ``strategies``), completed by the shell."""
 
     def __init__(self, group: str) -> None:
@@ -62,9 +73,7 @@ def parse_shape(text: str) -> tuple[int, int, int]:
     """``3x32x32`` to channels, height and width; a square image is required."""
     match = re.fullmatch(r"(\d+)x(\d+)x(\d+)", text.strip())
     if match is None:
-        raise InputError(
-            f"input {text!r} is not CHANNELSxHEIGHTxWIDTH in pixels; write for example 3x32x32"
-        )
+        raise InputError(f"input {text!r} is not CHANNELSxHEIGHTxWIDTH in pixels; write for example 3x32x32")
     channels, height, width = (int(g) for g in match.groups())
     if min(channels, height, width) < 1 or height != width:
         raise InputError(
@@ -73,18 +82,50 @@ def parse_shape(text: str) -> tuple[int, int, int]:
     return channels, height, width
 
 
+class LatencyBudget(ParamType):
+    """``18ms``, ``18ms@p95``; where several are allowed also a list and ratios like ``1.15x:resnet20``.
+
+    The text is checked here and handed on as it is; the library reads it.
+    """
+
+    name = "budget"
+
+    def __init__(self, many: bool) -> None:
+        self.many = many
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Refuse a part without a unit, naming the one that was probably meant."""
+        from hwnas.records import parse_latency  # pydantic is not needed for --help
+
+        parts = str(value).split(",") if self.many else [str(value)]
+        try:
+            for part in parts:
+                if not (self.many and re.fullmatch(r"(\d+(\.\d+)?|\.\d+)(x|%):\S+", part.strip())):
+                    parse_latency(part.strip())
+        except InputError as exc:
+            self.fail(str(exc), param, ctx)
+        return str(value)
+
+
 DURATION = Quantity("duration", units.parse_seconds)
 SHAPE = Quantity("shape", parse_shape)
 PRECISIONS = click.Choice(["fp32", "fp16", "bf16", "int8"])
 PRESETS = click.Choice(["quick", "default", "thorough"])
 
 
-def _option(*names_: str, **settings: Any) -> Option[Any]:
+def latency_budget(*, many: bool, text: str) -> Option:
+    """``--latency-budget``: one (`many` false) or several and ratios."""
+    return click.option("--latency-budget", type=LatencyBudget(many), metavar="TIME", help=text)
+
+
+def _option(*names_: str, **settings: Any) -> Option:
     return click.option(*names_, **settings)
 
 
 device = _option(
-    "--device", metavar="NAME", help="Device to run on or plan for (`hwnas devices`).  [default: cpu]"
+    "--device",
+    metavar="NAME",
+    help="Device to run on or plan for (`hwnas devices`).  [default: a GPU that works, else cpu]",
 )
 backend = _option(
     "--backend", type=Registered("backends"), metavar="NAME", help="Runtime.  [default: the device's]"
@@ -97,14 +138,14 @@ threads = _option(
 input_shape = _option(
     "--input", "input_shape", type=SHAPE, metavar="CxHxW", help="One image, for example 3x32x32."
 )
-space = _option(
-    "--space", type=Registered("spaces"), metavar="NAME", help="Search space (`hwnas spaces`)."
-)
+space = _option("--space", type=Registered("spaces"), metavar="NAME", help="Search space (`hwnas spaces`).")
 strategy = _option(
     "--strategy", type=Registered("strategies"), metavar="NAME", help="Search strategy (`hwnas strategies`)."
 )
 table = _option(
-    "--table", metavar="FILE", help="Latency table.  [default: the newest valid one of the device]"
+    "--table",
+    type=click.Path(path_type=Path),
+    help="Latency table.  [default: the newest valid one of the device]",
 )
 data = _option(
     "--data",
@@ -120,17 +161,19 @@ max_time = _option(
     "--max-time", type=DURATION, metavar="TIME", help="Stop cleanly after, for example 10min; keeps the best."
 )
 jobs = _option("--jobs", type=click.IntRange(min=1), metavar="N", help="Parallel workers.  [default: 1]")
-dry_run = _option("--dry-run", is_flag=True, help="Say what would be done and how long it takes; touch nothing.")
+dry_run = _option(
+    "--dry-run", is_flag=True, help="Say what would be done and how long it takes; touch nothing."
+)
 
 # What decides the conditions a latency is true for.
-setting: Sequence[Option[Any]] = (device, backend, precision, batch, threads)
+setting: Sequence[Option] = (device, backend, precision, batch, threads)
 
 
-def options(*chosen: Option[Any] | Sequence[Option[Any]]) -> Option[Any]:
+def options(*chosen: Option | Sequence[Option]) -> Option:
     """Apply several options in the order in which `--help` shows them."""
-    flat = [o for c in chosen for o in ([c] if callable(c) else c)]
+    flat = [o for c in chosen for o in (c if isinstance(c, Sequence) else [c])]
 
-    def apply(function: Any) -> Any:
+    def apply(function: F, /) -> F:
         for option in reversed(flat):
             function = option(function)
         return function

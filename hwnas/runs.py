@@ -1,8 +1,8 @@
 """Run folders: where a long job writes as it goes, and what a repeated command resumes from.
 
 A run folder holds ``manifest.json`` (command, configuration, seed, versions), ``events.jsonl``
-(append-only, one JSON object a line, flushed to disk before the job goes on) and whatever the job
-makes. Opening the folder again with the same configuration resumes; with another it is refused.
+(append-only, one JSON object a line, flushed to disk before the job goes on), ``log.txt`` (the words
+of the events, for people) and whatever the job makes. Opening the folder again with the same configuration resumes; with another it is refused.
 """
 
 from __future__ import annotations
@@ -88,6 +88,9 @@ class RunFolder:
             file.write(line + "\n")
             file.flush()
             os.fsync(file.fileno())
+        if fields.get("text"):
+            with (self.path / "log.txt").open("a", encoding="utf-8") as log:
+                log.write(f"{now_utc()} {fields['text']}\n")
 
     def events(self) -> list[dict[str, Any]]:
         """Every completed event, in order."""

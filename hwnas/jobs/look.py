@@ -13,6 +13,7 @@ from hwnas import plugins
 from hwnas.errors import InputError
 from hwnas.jobs.networks import find, network
 from hwnas.plugins import unknown
+from hwnas.spec import NetworkSpec
 from hwnas.store import write_network
 
 
@@ -114,7 +115,7 @@ def sample(
 
     made = make(name, input_shape=input_shape) if input_shape else make(name)
     rng = np.random.default_rng(seed)
-    found = {}
+    found: dict[str, NetworkSpec] = {}
     for _ in range(100 * n):
         if len(found) == n:
             break

@@ -141,9 +141,7 @@ def test_quiet_and_verbose(monkeypatch: pytest.MonkeyPatch) -> None:
         (["--threads", "0"], "--threads"),
     ],
 )
-def test_a_bad_value_says_what_to_write(
-    monkeypatch: pytest.MonkeyPatch, args: list[str], words: str
-) -> None:
+def test_a_bad_value_says_what_to_write(monkeypatch: pytest.MonkeyPatch, args: list[str], words: str) -> None:
     plant(monkeypatch, measureit)
     result = run("measureit", *args)
     assert result.exit_code == 2
@@ -176,6 +174,8 @@ def test_options_from_a_file_and_flags_win(
         ("a.yaml", "a: [\n", 6, "not valid YAML"),
         ("a.toml", "a = [", 6, "not valid TOML"),
         ("a.json", "{}", 2, "must end in .yaml or .toml"),
+        ("a.yaml", "measureit: {threads: 1}\nserch: {data: digits}\n", 2, "did you mean 'search'"),
+        ("a.yaml", "measureit: {threads: 1}\ncommon: {treads: 2}\n", 2, "did you mean 'threads'"),
         (None, "", 2, "does not exist"),
     ],
 )
@@ -194,17 +194,6 @@ def test_a_bad_config_file(
 def test_common_options_of_a_sectioned_file(tmp_path: Path) -> None:
     body = {"common": {"threads": 2, "space": "resnet-cifar"}, "measureit": {"space": "mbv2-cifar"}}
     assert config.defaults_for(measureit, body, "file") == {"threads": 2, "space": "mbv2-cifar"}
-
-
-def test_the_log_follows_the_run_folder(tmp_path: Path) -> None:
-    out = Output(level=-1)
-    with pytest.raises(errors.DataFormatError), out:
-        out.emit("note", {"text": "before"})
-        out.emit("run", {"run": str(tmp_path), "text": "run folder"})
-        out.emit("debug", {"text": "a detail"})
-        raise errors.DataFormatError("damaged")
-    words = [line.split(" ", 1)[1] for line in (tmp_path / "log.txt").read_text().splitlines()]
-    assert words == ["before", "run folder", "a detail", "Error: damaged"]
 
 
 def test_help_is_fast() -> None:

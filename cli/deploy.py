@@ -1,0 +1,124 @@
+"""Deploying: ``export``, ``verify``, ``report``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from hwnas.errors import VerificationFailed
+from hwnas.units import format_ms
+
+from . import console, options
+from .console import Output, common
+
+budget = options.latency_budget(
+    many=False, text="Judge this budget, for example 18ms@p95.  [default: the search's]"
+)
+images = click.option(
+    "--images", type=click.IntRange(min=1), metavar="N", help="How many images are compared.  [default: 512]"
+)
+
+
+@click.command()
+@click.argument("run", required=False)
+@click.option(
+    "--format",
+    type=click.Choice(["onnx", "ort", "openvino", "trt", "pt2"]),
+    default="onnx",
+    show_default=True,
+    help="What to write.",
+)
+@options.options(options.precision, options.device, options.backend, options.batch, options.threads)
+@click.option("--weights", type=click.Path(path_type=Path), help="Weights, where RUN is a network file.")
+@options.options(options.data, budget, images)
+@click.option("--verify/--no-verify", default=True, help="Compare outputs and measure the latency.")
+@options.options(options.max_time, options.out)
+@common
+def export(ui: Output, max_time: float | None, **chosen: Any) -> None:
+    """Write an engine of RUN with its manifest; prove its outputs and its latency.
+
+    RUN is a run, a target of a run or a network file.  [default: the newest search or training]
+    Exits 5 when a check fails; the engine and its manifest are kept and say so.
+    """
+    from hwnas.jobs.export import ExportOptions
+    from hwnas.jobs.export import export as job
+
+    wanted = ExportOptions(**options.given(max_time_s=max_time, **chosen))
+    body = _proved(ui, "hwnas.export/1", lambda: job(wanted, ui.emit))
+    if body["verified"]:
+        ui.next(f"hwnas report {chosen['run'] or ''}".rstrip())
+    else:
+        ui.next(f"hwnas verify {body['engine']}")
+
+
+@click.command()
+@click.argument("engine")
+@click.option("--against", metavar="RUN", help="Network and weights.  [default: the run it lies in]")
+@options.options(options.data, budget, images, options.max_time)
+@common
+def verify(ui: Output, max_time: float | None, **chosen: Any) -> None:
+    """Check an engine again, on the file as it is now. Exits 5 when a check fails.
+
+    ENGINE is an engine file, or a folder that holds one.
+    """
+    from hwnas.jobs.verify import VerifyOptions
+    from hwnas.jobs.verify import verify as job
+
+    wanted = VerifyOptions(**options.given(max_time_s=max_time, **chosen))
+    _proved(ui, "hwnas.verify/1", lambda: job(wanted, ui.emit))
+    ui.next("hwnas report")
+
+
+def _proved(ui: Output, schema: str, job: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """Run a job and show its checks, also those of one that failed before its error is raised."""
+    failed: VerificationFailed | None = None
+    try:
+        body = job()
+    except VerificationFailed as exc:
+        if exc.result is None:
+            raise
+        failed, body = exc, dict(exc.result)
+    ui.result(schema, body, lambda: _checks(body))
+    if failed is not None:
+        ui.log(f"Error: {failed}", level=-1)
+        click.get_current_context().exit(failed.exit_status)
+    return body
+
+
+def _checks(body: dict[str, Any]) -> None:
+    measured, promise = body["measured"], body["promise"]
+    console.facts(
+        [
+            ("engine", f"{body['engine']} ({body['bytes'] / 1024:.0f} KiB)"),
+            ("manifest", body["manifest"]),
+            (
+                "measured",
+                measured
+                and f"p50 {format_ms(measured['median_ms'])}, "
+                f"p95 {format_ms(measured['p95_ms'])}, {measured['samples']} calls",
+            ),
+            (
+                "budget",
+                body["budget"] and f"{body['budget']}: {promise['verdict'] if promise else 'not judged'}",
+            ),
+        ]
+    )
+    for check in body["checks"]:
+        click.echo(f"  {'PASSED' if check['passed'] else 'FAILED'}  {check['name']}: {check['detail']}")
+
+
+@click.command()
+@click.argument("runs", nargs=-1, metavar="RUN...")
+@click.option("--pictures", type=click.Choice(["svg", "png"]), help="Write every picture as a file too.")
+@options.out
+@common
+def report(ui: Output, **chosen: Any) -> None:
+    """One self-contained HTML page about runs; several are compared.  [default: the newest]"""
+    from hwnas.jobs.report import ReportOptions
+    from hwnas.jobs.report import report as job
+
+    body = job(ReportOptions(**options.given(**chosen)), ui.emit)
+    ui.result("hwnas.report/1", body, lambda: click.echo("\n".join([body["path"], *body["pictures"]])))

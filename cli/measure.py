@@ -1,0 +1,161 @@
+"""Measuring and predicting: ``profile``, ``predict``, ``bench``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from hwnas.units import format_count, format_ms, format_seconds
+
+from . import console, options
+from .console import Output, common
+
+
+@click.command()
+@options.options(options.setting, options.space, options.input_shape)
+@click.option("--classes", type=click.IntRange(min=2), metavar="N", help="Classes of the networks.")
+@options.preset
+@click.option("--only-missing", is_flag=True, help="Add to an existing table what it lacks.")
+@click.option("--estimate", is_flag=True, help="Plan from the device's description; marked 'estimated'.")
+@options.options(options.seed, options.out, options.max_time, options.dry_run)
+@common
+def profile(ui: Output, max_time: float | None, **chosen: Any) -> None:
+    """Measure a device into a latency table, and say how well it predicts.
+
+    A table that was interrupted is continued by the same command.
+    """
+    from hwnas.jobs.profile import ProfileOptions
+    from hwnas.jobs.profile import profile as job
+
+    body = job(ProfileOptions(**options.given(max_time_s=max_time, **chosen)), ui.emit)
+    ui.result("hwnas.profile/1", body, lambda: _profiled(body))
+    if not chosen["dry_run"]:
+        device = body["setting"]["device"]
+        where = "" if device == "cpu" else f" --device {device}"
+        budget = "1x:resnet20" if "cifar" in body["space"] else "18ms"
+        ui.next(f"hwnas search --latency-budget {budget} --data digits --space {body['space']}{where}")
+
+
+def _profiled(body: dict[str, Any]) -> None:
+    if body.get("dry_run"):
+        _planned(body)
+        return
+    held = body.get("holdout")
+    error = held and (
+        f"{held['mape_percent']:.2f} % off on {held['networks']} unseen networks "
+        f"({held['repeat_mape_percent']:.2f} % between two measurements of the same one), "
+        f"{held['within_5_percent']:.0f} % within 5 %"
+    )
+    inside = held and f"holds {held['coverage_percent']:.0f} % of them; Kendall tau {held['kendall_tau']:.3f}"
+    console.facts(
+        [
+            ("table", body["table"]),
+            ("state", None if body["complete"] else "unfinished; repeat the command to go on"),
+            ("device", _conditions(body["setting"])),
+            ("space", body["space"]),
+            ("measured", f"{body['rows']} blocks, {body['probes']} whole networks to learn from"),
+            ("failures", "; ".join(f["error"] for f in body["failures"])),
+            ("took", f"{body['measurements']} measurements in {format_seconds(body['seconds'])}"),
+            ("error", error),
+            ("interval", inside),
+            ("gates", ", ".join(f"{name}: {n}" for name, n in body["gates"].items())),
+        ]
+    )
+
+
+def _planned(body: dict[str, Any]) -> None:
+    networks = ", ".join(f"{n} for {role}" for role, n in body.get("networks", {}).items())
+    console.facts(
+        [
+            ("would write", body["table"]),
+            ("blocks", f"{body['blocks']}, {body.get('missing', body['blocks'])} of them missing"),
+            ("networks", networks),
+            ("measurements", body["measurements"]),
+            ("about", format_seconds(body["seconds"])),
+        ]
+    )
+
+
+def _conditions(setting: dict[str, Any]) -> str:
+    from hwnas.records import Setting
+
+    return Setting(**setting).describe()
+
+
+@click.command()
+@click.argument("networks", nargs=-1, required=True, metavar="NETWORK...")
+@options.options(options.table, options.setting)
+@common
+def predict(ui: Output, networks: tuple[str, ...], **chosen: Any) -> None:
+    """Predict the latency of networks from a table, with interval and cost by stage.
+
+    NETWORK is a network.json, a run, or the name of a shipped example such as resnet20.
+    """
+    from hwnas.jobs.predict import PredictOptions
+    from hwnas.jobs.predict import predict as job
+
+    body = job(PredictOptions(networks, **options.given(**chosen)))
+    for warning in body["warnings"]:
+        ui.log(f"Warning: {warning}")
+    ui.result("hwnas.predict/1", body, lambda: _predicted(body))
+
+
+def _predicted(body: dict[str, Any]) -> None:
+    rows = body["networks"]
+    click.echo(f"{body['conditions']} (table {body['table_id']})\n")
+    console.table(
+        ["network", "latency", "interval", "MACs", "params", "never measured"],
+        [
+            [
+                row["path"],
+                format_ms(row["latency_ms"]),
+                f"{format_ms(row['low_ms'])} to {format_ms(row['high_ms'])} ({row['coverage']:.0%})",
+                format_count(row["macs"], "MAC"),
+                format_count(row["params"], "param"),
+                f"{len(row['extrapolated'])} blocks" if row["extrapolated"] else "",
+            ]
+            for row in rows
+        ],
+    )
+    parts = list(dict.fromkeys(part for row in rows for part in row["by_stage_ms"]))
+    if parts:
+        click.echo("\nms by stage")
+        stages = [
+            [row["path"], *(f"{row['by_stage_ms'][p]:.4f}" if p in row["by_stage_ms"] else "" for p in parts)]
+            for row in rows
+        ]
+        console.table(["network", *parts], stages)
+
+
+@click.command()
+@click.argument("networks", nargs=-1, required=True, metavar="NETWORK|ONNX|ENGINE...")
+@options.options(options.setting, options.preset)
+@click.option("--cache", type=click.Choice(["hot", "cold"]), help="Empty the caches before each call?")
+@options.options(options.seed, options.max_time, options.dry_run)
+@common
+def bench(ui: Output, networks: tuple[str, ...], max_time: float | None, **chosen: Any) -> None:
+    """Measure networks, ONNX files or engines against each other, interleaved.
+
+    An engine with a manifest runs under the conditions that it was built for.
+    """
+    from hwnas.jobs.bench import BenchOptions
+    from hwnas.jobs.bench import bench as job
+
+    body = job(BenchOptions(networks, **options.given(max_time_s=max_time, **chosen)), ui.emit)
+    ui.result("hwnas.bench/1", body, lambda: _benched(body))
+
+
+def _benched(body: dict[str, Any]) -> None:
+    if body.get("dry_run"):
+        click.echo(f"would time {len(body['networks'])} engines in {body['measurements']} sessions")
+        return
+    columns = ["network", "floor", "p50", "p10", "p90", "p95", "calls", "against the first", "gates"]
+    rows = []
+    for row in body["networks"]:
+        apart = f"{row['relative']:.3f}x" + ("" if row["differs"] else ", within the error")
+        times = (format_ms(row[k]) for k in ("floor_ms", "median_ms", "p10_ms", "p90_ms", "p95_ms"))
+        rows.append([row["path"], *times, row["samples"], apart, ", ".join(row["gates"])])
+    console.table(columns, rows)
+    for setting in dict.fromkeys(_conditions(row["setting"]) for row in body["networks"]):
+        click.echo(f"conditions: {setting}")

@@ -1,0 +1,170 @@
+"""``hwnas table``: look at, check, compare and share latency tables."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from hwnas.units import format_ms
+
+from . import console, options
+from .console import Output, common
+
+FILE = click.Path(path_type=Path)
+
+
+@click.group()
+def table() -> None:
+    """Show, check, compare and share latency tables (*.hwlat.jsonl).
+
+    Where no FILE is given, the newest finished table is meant.
+    """
+
+
+@table.command("list")
+@common
+def list_(ui: Output) -> None:
+    """Every table in the user's data folder, newest first."""
+    from hwnas.jobs.table import listed
+
+    body = listed()
+
+    def show() -> None:
+        rows = [
+            [t["path"], t["conditions"], t["space"], "" if t["finished"] else "unfinished"]
+            for t in body["tables"]
+        ]
+        console.table(["table", "conditions", "space", "state"], rows)
+
+    ui.result("hwnas.table.list/1", body, show)
+
+
+@table.command()
+@click.argument("file", type=FILE, required=False)
+@common
+def show(ui: Output, file: Path | None) -> None:
+    """Conditions, rows and figures of a table."""
+    from hwnas.jobs.table import show as job
+
+    body = job(file)
+    ui.result("hwnas.table.show/1", body, lambda: _show(body))
+
+
+def _show(body: dict[str, Any]) -> None:
+    held = body.get("holdout")
+    error = held and f"{held['mape_percent']:.2f} % on {held['networks']} unseen networks"
+    console.facts(
+        [
+            ("table", body["path"]),
+            ("id", body["table_id"]),
+            ("conditions", body["conditions"]),
+            ("space", body["space"]),
+            ("created", body["created"]),
+            ("source", body["source"]),
+            ("networks", ", ".join(f"{n} for {role}" for role, n in body["networks"].items())),
+            ("error", error),
+        ]
+    )
+    click.echo()
+    rows = [
+        [
+            b["key"],
+            format_ms(b["value_ms"]),
+            format_ms(b["se_ms"]) if b["se_ms"] else "",
+            ", ".join(b["gates"]),
+        ]
+        for b in body["blocks"]
+    ]
+    console.table(["block", "latency", "standard error", "gates"], rows)
+
+
+@table.command()
+@click.argument("file", type=FILE, required=False)
+@options.seed
+@common
+def validate(ui: Output, file: Path | None, seed: int | None) -> None:
+    """Is a table still true for this machine? Measures its sentinels again; exit 6 when it is not."""
+    from hwnas.jobs.table import validate as job
+
+    body = job(file, ui.emit, **options.given(seed=seed))
+
+    def show() -> None:
+        click.echo(f"{body['verdict']}: {body['path']}")
+        for check in body["checks"]:
+            click.echo(f"  {'ok' if check['passed'] else 'no'}  {check['name']}: {check['detail']}")
+
+    for warning in body["warnings"]:
+        ui.log(f"Warning: {warning}")
+    ui.result("hwnas.table.validate/1", body, show)
+
+
+@table.command()
+@click.argument("a", type=FILE)
+@click.argument("b", type=FILE)
+@common
+def diff(ui: Output, a: Path, b: Path) -> None:
+    """Compare two tables: same, slower, faster or different."""
+    from hwnas.jobs.table import diff as job
+
+    body = job(a, b)
+
+    def flat(value: object) -> object:
+        return f"{value:.4g}" if isinstance(value, float) else value
+
+    pairs = [
+        (k.replace("_", " "), flat(v)) for k, v in body.items() if not isinstance(v, (list, dict, tuple))
+    ]
+    ui.result("hwnas.table.diff/1", body, lambda: console.facts(pairs))
+
+
+@table.command()
+@click.argument("files", nargs=-1, required=True, type=FILE, metavar="FILE FILE...")
+@options.out
+@common
+def merge(ui: Output, files: tuple[Path, ...], out: Path | None) -> None:
+    """Join tables that were taken under the same conditions."""
+    from hwnas.jobs.table import merge as job
+
+    body = job(files, out)
+    ui.result("hwnas.table.merge/1", body, lambda: click.echo(body["table"]))
+
+
+@table.command()
+@click.argument("out", type=FILE)
+@options.table
+@common
+def export(ui: Output, out: Path, table: Path | None) -> None:
+    """Copy a checked table to the file OUT, to share it."""
+    from hwnas.jobs.table import export as job
+
+    body = job(out, table)
+    ui.result("hwnas.table.export/1", body, lambda: click.echo(body["table"]))
+
+
+@table.command("import")
+@click.argument("file", type=FILE)
+@click.option(
+    "--format",
+    "fmt",
+    type=click.Choice(["hwlat", "densenas", "ofa"]),
+    default="hwlat",
+    show_default=True,
+    help="hwlat: a table of hwnas; else a published table of another project.",
+)
+@options.options(options.device, options.batch, options.precision, options.out)
+@common
+def import_(ui: Output, file: Path, **chosen: Any) -> None:
+    """Take a table from another machine, or a published one, into the user's data folder."""
+    from hwnas.jobs.table import import_ as job
+
+    body = job(file, **options.given(**chosen))
+    for name in body["not_imported"]:
+        ui.log(f"not imported: {name}", level=1)
+    ui.result(
+        "hwnas.table.import/1",
+        body,
+        lambda: console.facts([("table", body["table"]), ("rows", body["rows"]), ("of", body["conditions"])]),
+    )
+    ui.next(f"hwnas table show {body['table']}")

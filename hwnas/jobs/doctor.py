@@ -1,0 +1,89 @@
+"""`hwnas doctor`: what works on this machine, what does not, and what to do about it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.metadata import packages_distributions, version
+from typing import Any
+
+import numpy as np
+
+from hwnas.protocols import Emit
+from hwnas.records import to_json
+
+
+def doctor(emit: Emit | None = None) -> dict[str, Any]:
+    """Look at the processor, the GPUs, the runtimes and the installation; time for some seconds.
+
+    Returns:
+        ``cpu``, ``gpus`` (each with ``advice``), ``backends`` by name, ``noise`` (see
+        `measure.timing.noise_grade`), ``device`` (what ``--device auto`` means here), ``packages``,
+        ``problems`` in words.
+    """
+    from hwnas import backends
+    from hwnas.measure.device import detect, resolve
+    from hwnas.measure.timing import noise_grade
+
+    info = detect()
+    machine = to_json(info)
+    return {
+        "cpu": {
+            "model": info.cpu,
+            **{k: v for k, v in machine.items() if k not in ("cpu", "gpus")},
+        },
+        "fingerprint": info.fingerprint,
+        "gpus": [{**to_json(gpu), "advice": _advice(gpu.compute_capability)} for gpu in info.gpus],
+        "backends": {
+            row["name"]: {k: v for k, v in row.items() if k != "name"} for row in backends.describe()
+        },
+        "noise": noise_grade(rng=np.random.default_rng(0), emit=emit),
+        "device": resolve("auto").name,
+        "packages": _packages(),
+        "problems": problems(packages_distributions()),
+    }
+
+
+def _advice(capability: str) -> str:
+    """Which TensorRT serves a GPU, and the line that installs it."""
+    from hwnas.backends.gpus import serves
+
+    major, _, minor = capability.partition(".")
+    if not (major.isdigit() and minor.isdigit()):
+        return "its driver does not tell the compute capability"
+    support = serves((int(major), int(minor)))
+    return f"{support.describe()}; {support.install}"
+
+
+def _packages() -> dict[str, str]:
+    from importlib.metadata import PackageNotFoundError
+
+    found = {}
+    for name in ("hwnas", "torch", "onnx", "onnxruntime", "numpy"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = ""
+    return found
+
+
+def problems(owners: Mapping[str, list[str]]) -> list[str]:
+    """What is wrong with the installation, in words with the cure.
+
+    Args:
+        owners: import name to the distributions that install it
+            (`importlib.metadata.packages_distributions`).
+    """
+    found = []
+    foreign = sorted(set(owners.get("hwnas", [])) - {"hwnas"})
+    if foreign:
+        found.append(
+            f"the package {', '.join(foreign)} installs a folder called hwnas too, and its files mix with "
+            f"ours: pip uninstall {' '.join(foreign)}, then pip install --force-reinstall --no-deps hwnas"
+        )
+    runtimes = sorted({d for d in owners.get("onnxruntime", []) if d.startswith("onnxruntime")})
+    if len(runtimes) > 1:
+        found.append(
+            f"{' and '.join(runtimes)} are both installed and overwrite each other's files: pip uninstall "
+            f"{' '.join(runtimes)}, then install the one you want"
+        )
+    return found
