@@ -68,28 +68,22 @@ def _relink(root: Path) -> None:
     if not link.is_symlink() or link.exists():
         return
     link.unlink()
-    if any(p.parent.name != "latest" for p in root.glob("*-*/manifest.json")):
+    if any(root.glob("*-*/manifest.json")):
         runs.link_latest(runs.resolve(None, root=root))
 
 
 def summary(folder: Path) -> dict[str, Any]:
     """Name, verb, state and the figures of one run; a figure that the run does not have is None."""
+    base = {**_EMPTY, "name": folder.name, "path": str(folder)}
     try:
         manifest = read_json(folder / "manifest.json", "run manifest", MANIFEST_SCHEMA)
-    except DataFormatError as exc:
-        return {**_EMPTY, "name": folder.name, "path": str(folder), "state": "damaged", "note": str(exc)}
-    base = {
-        **_EMPTY,
-        "name": folder.name,
-        "path": str(folder),
-        "verb": manifest.get("verb"),
-        "created": manifest.get("created", ""),
-        "state": "done" if (folder / "result.json").is_file() else "unfinished",
-        "engines": sorted(p.name.removesuffix(".manifest.json") for p in folder.rglob("*.manifest.json")),
-    }
-    if base["state"] == "done":
-        base |= _figures(read_json(folder / "result.json", "run result"))
-    return base
+        base |= {"verb": manifest.get("verb"), "created": manifest.get("created", "")}
+        if (folder / "result.json").is_file():
+            base |= {"state": "done", **_figures(read_json(folder / "result.json", "run result"))}
+    except DataFormatError as exc:  # it must not hide the runs that are well
+        return {**base, "state": "damaged", "note": str(exc)}
+    engines = sorted(p.name.removesuffix(".manifest.json") for p in folder.rglob("*.manifest.json"))
+    return {**base, "engines": engines}
 
 
 _EMPTY: dict[str, Any] = {
