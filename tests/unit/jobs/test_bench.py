@@ -1,0 +1,110 @@
+"""``hwnas bench`` over networks, models and engines."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hwnas import backends
+from hwnas.errors import BuildError, DeviceUnavailable, InputError
+from hwnas.jobs.bench import BenchOptions, bench
+from hwnas.jobs.networks import examples
+from hwnas.measure import device
+from hwnas.nets import onnx
+from hwnas.store import read_network
+
+KEYS = {"path", "kind", "setting", "floor_ms", "se_ms", "median_ms", "p10_ms", "p90_ms", "p95_ms", "p99_ms"}
+KEYS |= {"samples", "sessions", "gates", "relative", "differs", "wall_cpu_ratio"}
+
+
+def quiet(kind: str, fields: Mapping[str, Any]) -> None:
+    pass
+
+
+def fake(*paths: str, **options: Any) -> dict[str, Any]:
+    return bench(BenchOptions(paths, device="fake", preset="quick", **options), quiet)
+
+
+def test_networks_against_each_other() -> None:
+    body = json.loads(json.dumps(fake("resnet20", "resnet32", "resnet20")))
+    rows = body["networks"]
+    assert [row["path"] for row in rows] == ["resnet20", "resnet32", "resnet20"]
+    assert set(rows[0]) >= KEYS
+    # Without noise the same network takes the same time, a deeper one longer.
+    assert rows[2]["floor_ms"] == rows[0]["floor_ms"]
+    assert [row["differs"] for row in rows] == [False, True, False]
+    assert rows[1]["relative"] > 1.4
+    assert rows[0]["setting"]["device"] == "fake"
+
+
+def test_batch_is_passed_on() -> None:
+    one, four = (fake("resnet20", batch=n)["networks"][0] for n in (1, 4))
+    assert four["setting"]["batch"] == 4
+    assert 2.0 < four["floor_ms"] / one["floor_ms"] < 4.0
+
+
+def test_model_and_engine_files(tmp_path: Path) -> None:
+    model = onnx.network(read_network(examples()["resnet20"]))
+    (tmp_path / "net.onnx").write_bytes(model)
+    backend = backends.get("fake")
+    backend.build(model, backend.setting("fake", "fp32", 1, 1)).save(tmp_path / "net.fake")
+    rows = fake("resnet20", str(tmp_path / "net.onnx"), str(tmp_path / "net.fake"))["networks"]
+    assert [row["kind"] for row in rows] == ["network", "onnx", "engine"]
+    assert len({row["floor_ms"] for row in rows}) == 1
+
+
+def test_on_this_cpu() -> None:
+    """Numbers of a real runtime: ordered percentiles, and more work takes longer."""
+    rows = bench(BenchOptions(("resnet20", "resnet56"), device="cpu", preset="quick"), quiet)["networks"]
+    for row in rows:
+        assert 0 < row["p10_ms"] <= row["median_ms"] <= row["p90_ms"] <= row["p95_ms"] <= row["p99_ms"]
+        assert row["setting"]["backend"] == "ort"
+    assert rows[1]["relative"] > 1.8  # 125 against 41 million multiply-accumulates
+
+
+def test_dry_run_measures_nothing() -> None:
+    body = fake("resnet20", "resnet32", dry_run=True)
+    assert body["measurements"] == 2 * 3
+    assert "floor_ms" not in body["networks"][0]
+
+
+def test_cold_caches() -> None:
+    hot, cold = (fake("resnet20", cache=mode)["networks"][0]["floor_ms"] for mode in ("hot", "cold"))
+    assert cold > hot
+
+
+def test_engine_with_a_manifest_brings_its_conditions(tmp_path: Path) -> None:
+    from hwnas.deploy import engine
+    from hwnas.errors import DataFormatError
+    from hwnas.nets import build
+
+    spec = read_network(examples()["resnet20"])
+    backend = backends.get("fake")
+    setting = backend.setting("fake", "fp16", 2, 1)
+    engine.export(spec, build.weights(build.build(spec, seed=0)), backend, setting, tmp_path)
+    path = next(tmp_path.glob("*.fake"))
+    row = fake(str(path))["networks"][0]
+    assert (row["setting"]["precision"], row["setting"]["batch"]) == ("fp16", 2)
+    path.write_bytes(path.read_bytes() + b"x")
+    with pytest.raises(DataFormatError):
+        fake(str(path))
+
+
+def test_wrong_requests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(InputError, match="nothing to measure"):
+        fake()
+    with pytest.raises(InputError, match="did you mean 'resnet20'"):
+        fake("resnet-20")
+    (tmp_path / "net.bin").write_bytes(b"x")
+    with pytest.raises(InputError, match="no backend has engine files of this kind"):
+        fake(str(tmp_path / "net.bin"))
+    (tmp_path / "net.onnx").write_bytes(b"rubbish")
+    with pytest.raises(BuildError):
+        fake(str(tmp_path / "net.onnx"))
+    monkeypatch.setattr(device, "gpus", tuple)
+    with pytest.raises(DeviceUnavailable):
+        bench(BenchOptions(("resnet20",), device="gpu"), quiet)
