@@ -83,12 +83,12 @@ def test_engine_with_a_manifest_brings_its_conditions(tmp_path: Path) -> None:
     from hwnas.nets import build
 
     spec = read_network(examples()["resnet20"])
-    backend = backends.get("fake")
-    setting = backend.setting("fake", "fp16", 2, 1)
+    backend = backends.get("ort")
+    setting = backend.setting("cpu", "fp32", 2, 1)
     engine.export(spec, build.weights(build.build(spec, seed=0)), backend, setting, tmp_path)
-    path = next(tmp_path.glob("*.fake"))
+    path = next(tmp_path.glob("*.ort"))
     row = fake(str(path))["networks"][0]
-    assert (row["setting"]["precision"], row["setting"]["batch"]) == ("fp16", 2)
+    assert (row["setting"]["backend"], row["setting"]["batch"], row["kind"]) == ("ort", 2, "engine")
     path.write_bytes(path.read_bytes() + b"x")
     with pytest.raises(DataFormatError):
         fake(str(path))
