@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from hwnas.nets import spaces
+from hwnas.nets.cellspace import nasnet_cifar
 from hwnas.nets.chainspace import ChainSpace
 from hwnas.nets.levels import Gene, Operator
 from hwnas.spec import BlockSpec, NetworkSpec
@@ -27,6 +28,15 @@ STAGEWISE = {
     "stagewise-it3": (10, 12, 6),
     "stagewise-it4": (10, 12, 8),
     "stagewise-it5": (10, 14, 8),
+}
+# The same for its networks of NASNet-A cells: normal cells per stage.
+STAGEWISE_CELLS = {
+    "stagewise-cells-it1": (2, 3, 2),
+    "stagewise-cells-it2": (3, 3, 2),
+    "stagewise-cells-it3": (3, 4, 2),
+    "stagewise-cells-it4": (4, 4, 3),
+    "stagewise-cells-it5": (5, 4, 4),
+    "stagewise-cells-it6": (6, 5, 4),
 }
 # DenseNAS (arXiv 1906.09607), the figure of its repository: width, stride, operators of the blocks.
 DENSENAS = {
@@ -109,6 +119,8 @@ def networks() -> Iterator[NetworkSpec]:
     """Every shipped network."""
     for name, depths in (RESNETS | STAGEWISE).items():
         yield resnet(depths, name)
+    for name, numbers in STAGEWISE_CELLS.items():
+        yield nasnet_cifar(input_shape=(3, 32, 32), classes=10).express(numbers, name)
     for name, rows in DENSENAS.items():
         yield mobile(rows, name, stem=16, tail=1984, kind="mbconv", act="relu6")
     yield mobile(HOURNAS_F, "hournas-f", stem=32, tail=1280, kind="mbconv_full", act="relu", se=0.05)

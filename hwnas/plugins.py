@@ -27,6 +27,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "mbv2-imagenet": "hwnas.nets.spaces:mbv2_imagenet",
         "resnet-imagenet": "hwnas.nets.spaces:resnet_imagenet",
         "macromicro": "hwnas.nets.macromicro:macromicro",
+        "nasnet-cifar": "hwnas.nets.cellspace:nasnet_cifar",
     },
     "strategies": {
         "stagewise": "hwnas.search.stagewise:Stagewise",

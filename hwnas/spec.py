@@ -11,9 +11,16 @@ import hashlib
 import json
 from collections.abc import Iterator
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 from hwnas.errors import InputError
 
@@ -27,10 +34,14 @@ Kind = Literal[
     "mbconv_full",  # the same, keeping the expansion convolution at expand=1 (HourNAS's public builder)
     "sep_preact",  # ReLU, depthwise kxk, 1x1, batch norm (Efficient Global NAS, operator 0)
     "conv_preact",  # ReLU, full kxk convolution, batch norm (Efficient Global NAS, operator 1)
+    "nasnet_stem",  # convolution without bias in either convention, batch norm, activation
+    "nasnet_normal",  # NASNet-A normal cell of two inputs, c_out = 6 * filters (Zoph et al. 2018, fig. 4)
+    "nasnet_reduction",  # NASNet-A reduction cell of two inputs, c_out = 4 * filters (the same)
     "classifier",  # global average pooling and a fully connected layer
 ]
 Act = Literal["none", "relu", "relu6", "hswish", "swish"]
 Convention = Literal["torch", "keras"]
+CELLS = ("nasnet_normal", "nasnet_reduction")
 
 
 class BlockSpec(BaseModel):
@@ -44,8 +55,11 @@ class BlockSpec(BaseModel):
         expand: width multiplier inside the block (MBConv: hidden = expand * c_in;
             bottleneck: hidden = c_out / expand).
         se: squeeze-and-excitation width as a fraction of the hidden width; 0 is without.
-        act: activation.
+        act: activation; a classifier applies it before pooling.
         size_in: side of the square input, in pixels.
+        c_skip, size_skip: channels and side of the second input of a cell, which is the output of
+            the block before the previous one (for the first cell after the stem, the stem's);
+            0 for every other kind, and then not part of JSON or key.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -59,9 +73,20 @@ class BlockSpec(BaseModel):
     se: float = Field(default=0.0, ge=0.0, le=1.0)
     act: Act = "relu"
     size_in: int = Field(gt=0)
+    c_skip: int = Field(default=0, ge=0)
+    size_skip: int = Field(default=0, ge=0)
+
+    @model_serializer(mode="wrap")
+    def _without_empty_skip(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        body: dict[str, Any] = handler(self)
+        if not self.c_skip:
+            body.pop("c_skip", None)
+            body.pop("size_skip", None)
+        return body
 
     @model_validator(mode="after")
     def _check(self) -> BlockSpec:
+        self._check_skip()
         if self.kernel % 2 == 0:
             raise ValueError(f"kernel {self.kernel} is even; same-size padding needs an odd kernel")
         if self.kind == "bottleneck" and self.c_out % self.expand:
@@ -69,6 +94,22 @@ class BlockSpec(BaseModel):
                 f"a bottleneck of {self.c_out} channels cannot be divided by expand={self.expand}"
             )
         return self
+
+    def _check_skip(self) -> None:
+        if self.kind not in CELLS:
+            if self.c_skip or self.size_skip:
+                raise ValueError(f"a {self.kind} block has no second input; leave out c_skip and size_skip")
+            return
+        branches, stride = (6, 1) if self.kind == "nasnet_normal" else (4, 2)
+        if self.c_out % (2 * branches) or self.stride != stride:
+            raise ValueError(
+                f"a {self.kind} cell needs c_out in multiples of {2 * branches} and stride {stride}"
+            )
+        if not self.c_skip or self.size_in not in (self.size_skip, -(-self.size_skip // 2)):
+            raise ValueError(
+                f"a {self.kind} cell at size {self.size_in} needs a second input of that size or twice it, "
+                f"not {self.c_skip}x{self.size_skip}x{self.size_skip}"
+            )
 
     @property
     def size_out(self) -> int:
@@ -86,15 +127,37 @@ class BlockSpec(BaseModel):
         se = f"se{self.se:g}" if self.se else ""
         return (
             f"{self.kind}-{self.c_in}x{self.c_out}-k{self.kernel}s{self.stride}e{self.expand}{se}"
-            f"-{self.act}@{self.size_in}"
+            f"-{self.act}@{self.size_in}" + (f"+{self.c_skip}@{self.size_skip}" if self.c_skip else "")
         )
 
     def repeated(self) -> BlockSpec:
         """The block that may follow this one in its stage: stride 1, equal widths."""
-        return self.model_copy(update={"c_in": self.c_out, "stride": 1, "size_in": self.size_out})
+        follows: dict[str, Any] = {"c_in": self.c_out, "stride": 1, "size_in": self.size_out}
+        if self.kind == "nasnet_reduction":
+            raise InputError("a reduction cell is not repeated; normal cells follow it")
+        if self.c_skip:
+            follows |= {"c_skip": self.c_in, "size_skip": self.size_in}
+        return self.model_copy(update=follows)
 
     def __lt__(self, other: BlockSpec) -> bool:
         return self.key < other.key
+
+
+def with_skips(
+    stem: BlockSpec, stages: tuple[tuple[BlockSpec, ...], ...]
+) -> tuple[tuple[BlockSpec, ...], ...]:
+    """The stages with the second inputs of cells taken from two blocks before."""
+    before, now, made = stem, stem, []
+    for stage in stages:
+        blocks = []
+        for block in stage:
+            if block.c_skip:
+                skip = {"c_skip": before.c_out, "size_skip": before.size_out}
+                block = BlockSpec.model_validate(block.model_dump() | skip)
+            blocks.append(block)
+            before, now = now, block
+        made.append(tuple(blocks))
+    return tuple(made)
 
 
 class NetworkSpec(BaseModel):
@@ -136,8 +199,18 @@ class NetworkSpec(BaseModel):
                     f"block {at} ({block.key}) takes {block.c_in}x{block.size_in}x{block.size_in}, but the "
                     f"block before it gives {before.c_out}x{before.size_out}x{before.size_out}"
                 )
+            if block.c_skip and (block.c_skip, block.size_skip) != (skip := self._skip(at)):
+                raise ValueError(
+                    f"block {at} ({block.key}) takes a second input of {block.c_skip}x{block.size_skip}x"
+                    f"{block.size_skip}, but two blocks before it there is {skip[0]}x{skip[1]}x{skip[1]}"
+                )
             before = block
         return self
+
+    def _skip(self, at: int) -> tuple[int, int]:
+        """Channels and side of the second input of block `at`."""
+        source = self.blocks[max(at - 2, 0)]
+        return source.c_out, source.size_out
 
     @cached_property
     def blocks(self) -> tuple[BlockSpec, ...]:
@@ -177,12 +250,14 @@ class NetworkSpec(BaseModel):
         yield "head", self.head
 
     def replace_stage(self, stage: int, blocks: tuple[BlockSpec, ...]) -> NetworkSpec:
-        """A copy with other blocks in one stage; shapes are checked again."""
+        """A copy with other blocks in one stage; shapes are checked again, second inputs follow."""
         if not 0 <= stage < len(self.stages):
             raise InputError(
                 f"stage {stage} does not exist; the network has stages 0 to {len(self.stages) - 1}"
             )
         stages = (*self.stages[:stage], blocks, *self.stages[stage + 1 :])
+        if any(block.c_skip for block in self.blocks):
+            stages = with_skips(self.stem, stages)
         return NetworkSpec(
             stem=self.stem, stages=stages, head=self.head, convention=self.convention, space=self.space
         )
@@ -192,7 +267,9 @@ class NetworkSpec(BaseModel):
         if step < 1:
             raise InputError(f"growth step {step} must be at least 1")
         blocks = self.stages[stage]
-        return self.replace_stage(stage, (*blocks, *(blocks[-1].repeated(),) * step))
+        for _ in range(step):
+            blocks = (*blocks, blocks[-1].repeated())
+        return self.replace_stage(stage, blocks)
 
     def to_json(self) -> str:
         """JSON text with its schema name, one block a line so that differences read well."""

@@ -1,199 +1,45 @@
-"""What each block kind computes: a small dataflow of primitive operations.
+"""What each block kind computes.
 
 A `Recipe` is the one truth about a block. The torch builder, the ONNX writer and the counters
 all interpret it, so a new kind is one function here and one line in `KINDS`.
-
-A batch norm belongs to the convolution before it (`Conv.norm`): in eval mode it is an affine map
-of that convolution's output, which is how the ONNX writer folds it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import lru_cache
 
+from hwnas.nets import cells
+from hwnas.nets.ops import INPUT, SKIP, Act, Add, Concat, Conv, Draft, Linear, Op, Pool, Recipe, Scale
 from hwnas.spec import BlockSpec, Convention
 
-INPUT = "x"  # name of the block's input inside its recipe
-NORM_EPS = 1e-5
+__all__ = [
+    "INPUT",
+    "KINDS",
+    "SKIP",
+    "Act",
+    "Add",
+    "Concat",
+    "Conv",
+    "Linear",
+    "Op",
+    "Pool",
+    "Recipe",
+    "Scale",
+    "recipe",
+]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Op:
-    """One primitive operation and the shape of its output: `channels` x `size` x `size`.
-
-    `inputs` names earlier operations of the same recipe, or `INPUT`. `name` is also the prefix of
-    the operation's weights inside the block.
-    """
-
-    name: str
-    inputs: tuple[str, ...]
-    channels: int
-    size: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class Conv(Op):
-    """Convolution with padding kernel//2, with or without bias and batch norm."""
-
-    c_in: int
-    kernel: int
-    stride: int
-    groups: int
-    bias: bool
-    norm: bool
-
-    @property
-    def weight_shape(self) -> tuple[int, int, int, int]:
-        """Shape of the weight: (out, in per group, kernel, kernel)."""
-        return (self.channels, self.c_in // self.groups, self.kernel, self.kernel)
-
-    @property
-    def depthwise(self) -> bool:
-        """Whether every channel is convolved by itself."""
-        return self.groups > 1 and self.groups == self.c_in == self.channels
-
-
-@dataclass(frozen=True, kw_only=True)
-class Act(Op):
-    """Element-wise function: relu, relu6, hswish, swish or sigmoid."""
-
-    fn: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Add(Op):
-    """Sum of the inputs, equal in shape."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Scale(Op):
-    """First input times the second, which has one value a channel."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class GlobalPool(Op):
-    """Mean over the pixels of every channel; the output has size 1."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Linear(Op):
-    """Fully connected layer with bias, on an input of size 1."""
-
-    c_in: int
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """Operations in the order of computation; the last one gives the block's output."""
-
-    ops: tuple[Op, ...]
-
-    @property
-    def output(self) -> str:
-        """Name of the operation whose output is the block's."""
-        return self.ops[-1].name
-
-    @property
-    def before_act(self) -> str:
-        """Name of the value before the block's last activation (the residual sum where there is one)."""
-        last = self.ops[-1]
-        return last.inputs[0] if isinstance(last, Act) else last.name
-
-    @property
-    def residual_end(self) -> str | None:
-        """Name of the convolution that ends the residual branch; None for a block without one."""
-        add = next((op for op in self.ops if isinstance(op, Add)), None)
-        return add.inputs[0] if add else None
-
-
-class _Draft:
-    """A recipe being written; every method returns the name of the value it adds."""
-
-    def __init__(self, block: BlockSpec, convention: Convention) -> None:
-        self.ops: list[Op] = []
-        self.keras = convention == "keras"
-        self.shapes = {INPUT: (block.c_in, block.size_in)}
-
-    def _put(self, op: Op) -> str:
-        self.ops.append(op)
-        self.shapes[op.name] = (op.channels, op.size)
-        return op.name
-
-    def conv(
-        self,
-        name: str,
-        x: str,
-        channels: int,
-        kernel: int = 1,
-        stride: int = 1,
-        *,
-        depthwise: bool = False,
-        norm: bool = True,
-        bias: bool | None = None,
-    ) -> str:
-        c_in, size = self.shapes[x]
-        return self._put(
-            Conv(
-                name=name,
-                inputs=(x,),
-                channels=channels,
-                size=-(-size // stride),
-                c_in=c_in,
-                kernel=kernel,
-                stride=stride,
-                groups=c_in if depthwise else 1,
-                bias=self.keras if bias is None else bias,
-                norm=norm,
-            )
-        )
-
-    def act(self, name: str, x: str, fn: str) -> str:
-        if fn == "none":
-            return x
-        channels, size = self.shapes[x]
-        return self._put(Act(name=name, inputs=(x,), channels=channels, size=size, fn=fn))
-
-    def add(self, name: str, x: str, shortcut: str) -> str:
-        channels, size = self.shapes[x]
-        return self._put(Add(name=name, inputs=(x, shortcut), channels=channels, size=size))
-
-    def pool(self, name: str, x: str) -> str:
-        return self._put(GlobalPool(name=name, inputs=(x,), channels=self.shapes[x][0], size=1))
-
-    def gate(self, x: str, ratio: float) -> str:
-        """Squeeze and excitation (Hu et al. 2018): pool, 1x1, ReLU, 1x1, sigmoid, scale; no bias."""
-        channels, size = self.shapes[x]
-        pooled = self.pool("se_pool", x)
-        squeezed = self.conv("se_reduce", pooled, max(1, int(ratio * channels)), norm=False, bias=False)
-        raised = self.conv(
-            "se_expand", self.act("se_act", squeezed, "relu"), channels, norm=False, bias=False
-        )
-        gate = self.act("se_gate", raised, "sigmoid")
-        return self._put(Scale(name="se_scale", inputs=(x, gate), channels=channels, size=size))
-
-    def join(self, block: BlockSpec, x: str) -> str:
-        """Residual add and activation; where shapes differ the shortcut is a 1x1 convolution."""
-        shortcut = INPUT
-        if not block.joins_identity:
-            shortcut = self.conv("shortcut", INPUT, block.c_out, 1, block.stride, norm=not self.keras)
-        return self.act("act_out", self.add("add", x, shortcut), block.act)
-
-    def linear(self, name: str, x: str, channels: int) -> str:
-        return self._put(Linear(name=name, inputs=(x,), channels=channels, size=1, c_in=self.shapes[x][0]))
-
-
-def _conv(draft: _Draft, b: BlockSpec) -> None:
+def _conv(draft: Draft, b: BlockSpec) -> None:
     draft.act("act_out", draft.conv("conv", INPUT, b.c_out, b.kernel, b.stride), b.act)
 
 
-def _basic(draft: _Draft, b: BlockSpec) -> None:
+def _basic(draft: Draft, b: BlockSpec) -> None:
     x = draft.act("act1", draft.conv("conv1", INPUT, b.c_out, b.kernel, b.stride), b.act)
     draft.join(b, draft.conv("conv2", x, b.c_out, b.kernel))
 
 
-def _bottleneck(draft: _Draft, b: BlockSpec) -> None:
+def _bottleneck(draft: Draft, b: BlockSpec) -> None:
     # The stride is in the 3x3 convolution, as in torchvision's ResNet-50 ("v1.5").
     hidden = b.c_out // b.expand
     x = draft.act("act1", draft.conv("conv1", INPUT, hidden), b.act)
@@ -201,7 +47,7 @@ def _bottleneck(draft: _Draft, b: BlockSpec) -> None:
     draft.join(b, draft.conv("conv3", x, b.c_out))
 
 
-def _mbconv(draft: _Draft, b: BlockSpec, *, always_expand: bool = False) -> None:
+def _mbconv(draft: Draft, b: BlockSpec, *, always_expand: bool = False) -> None:
     hidden, x = b.expand * b.c_in, INPUT
     if b.expand > 1 or always_expand:
         x = draft.act("act1", draft.conv("expand", x, hidden), b.act)
@@ -213,25 +59,29 @@ def _mbconv(draft: _Draft, b: BlockSpec, *, always_expand: bool = False) -> None
         draft.add("add", x, INPUT)
 
 
-def _mbconv_full(draft: _Draft, b: BlockSpec) -> None:
+def _mbconv_full(draft: Draft, b: BlockSpec) -> None:
     _mbconv(draft, b, always_expand=True)
 
 
-def _sep_preact(draft: _Draft, b: BlockSpec) -> None:
+def _sep_preact(draft: Draft, b: BlockSpec) -> None:
     x = draft.act("act_in", INPUT, b.act)
     x = draft.conv("depth", x, b.c_in, b.kernel, b.stride, depthwise=True, norm=False, bias=False)
     draft.conv("conv", x, b.c_out)
 
 
-def _conv_preact(draft: _Draft, b: BlockSpec) -> None:
+def _conv_preact(draft: Draft, b: BlockSpec) -> None:
     draft.conv("conv", draft.act("act_in", INPUT, b.act), b.c_out, b.kernel, b.stride)
 
 
-def _classifier(draft: _Draft, b: BlockSpec) -> None:
-    draft.linear("linear", draft.pool("pool", INPUT), b.c_out)
+def _nasnet_stem(draft: Draft, b: BlockSpec) -> None:
+    draft.act("act_out", draft.conv("conv", INPUT, b.c_out, b.kernel, b.stride, bias=False), b.act)
 
 
-KINDS: dict[str, Callable[[_Draft, BlockSpec], None]] = {
+def _classifier(draft: Draft, b: BlockSpec) -> None:
+    draft.linear("linear", draft.pool("pool", draft.act("act_in", INPUT, b.act)), b.c_out)
+
+
+KINDS: dict[str, Callable[[Draft, BlockSpec], None]] = {
     "conv": _conv,
     "basic": _basic,
     "bottleneck": _bottleneck,
@@ -239,6 +89,9 @@ KINDS: dict[str, Callable[[_Draft, BlockSpec], None]] = {
     "mbconv_full": _mbconv_full,
     "sep_preact": _sep_preact,
     "conv_preact": _conv_preact,
+    "nasnet_stem": _nasnet_stem,
+    "nasnet_normal": cells.normal,
+    "nasnet_reduction": cells.reduction,
     "classifier": _classifier,
 }
 
@@ -252,6 +105,6 @@ def recipe(block: BlockSpec, convention: Convention = "torch") -> Recipe:
         convention: ``keras`` gives convolutions a bias and shortcuts no batch norm, ``torch`` the
             reverse (`hwnas.spec.NetworkSpec`).
     """
-    draft = _Draft(block, convention)
+    draft = Draft(block, convention)
     KINDS[block.kind](draft, block)
     return Recipe(tuple(draft.ops))

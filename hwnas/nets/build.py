@@ -17,13 +17,17 @@ from hwnas.nets.blocks import recipe
 from hwnas.nets.ops import (
     INPUT,
     NORM_EPS,
+    SKIP,
     Act,
     Add,
+    Concat,
     Conv,
     GlobalPool,
     Linear,
     Op,
+    Pool,
     Scale,
+    Shift,
 )
 from hwnas.nets.weights import read_weights as read_weights
 from hwnas.nets.weights import save_weights
@@ -81,22 +85,34 @@ class Block(nn.Module):
                 return inputs[0] + inputs[1]
             case Scale():
                 return inputs[0] * inputs[1]
+            case Pool(fn="max"):
+                return F.max_pool2d(inputs[0], op.kernel, op.stride, op.kernel // 2)
+            case Pool():
+                pad = op.kernel // 2
+                return F.avg_pool2d(inputs[0], op.kernel, op.stride, pad, count_include_pad=False)
+            case Shift():
+                return F.pad(inputs[0][:, :, 1:, 1:], (0, 1, 0, 1))
+            case Concat():
+                return torch.cat(inputs, dim=1)
             case GlobalPool():
                 return inputs[0].mean((2, 3), keepdim=True)
             case Linear():
                 return self._layer(op.name, inputs[0].flatten(1))
         raise AssertionError(f"no layer for {type(op).__name__}")
 
-    def forward_with_sum(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """The output, and the value before its last activation (the residual sum, if there is one)."""
-        values = {INPUT: x}
+    def forward_with_sum(self, x: Tensor, skip: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """The output, and the value before its last activation (the residual sum, if there is one).
+
+        `skip` is the second input, of cells.
+        """
+        values = {INPUT: x} if skip is None else {INPUT: x, SKIP: skip}
         for op in self.recipe.ops:
             values[op.name] = self._apply_op(op, [values[name] for name in op.inputs])
         return values[self.recipe.output], values[self.recipe.before_act]
 
-    def forward(self, x: Tensor) -> Tensor:
-        """The output of the block."""
-        return self.forward_with_sum(x)[0]
+    def forward(self, x: Tensor, skip: Tensor | None = None) -> Tensor:
+        """The output of the block; `skip` is the second input, of cells."""
+        return self.forward_with_sum(x, skip)[0]
 
 
 class Network(nn.Module):
@@ -113,23 +129,25 @@ class Network(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits (batch, classes) of images (batch, C, H, W)."""
-        x = self.stem(x)
+        before = now = self.stem(x)
         for stage in self.stages:
             for block in stage:  # type: ignore[attr-defined]
-                x = block(x)
-        out: Tensor = self.head(x)
+                before, now = now, block(now, before)
+        out: Tensor = self.head(now)
         return out
 
     def features(self, x: Tensor) -> list[Tensor]:
         """Per stage the last residual sum before its activation (batch, channels, size, size).
 
-        For a block without residual sum, what its last convolution and batch norm give.
+        For a block without residual sum, what its last convolution and batch norm give; for a cell
+        its output.
         """
         sums = []
-        x = self.stem(x)
+        before = now = self.stem(x)
         for stage in self.stages:
             for block in stage:  # type: ignore[attr-defined]
-                x, before_act = block.forward_with_sum(x)
+                out, before_act = block.forward_with_sum(now, before)
+                before, now = now, out
             sums.append(before_act)
         return sums
 

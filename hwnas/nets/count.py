@@ -11,7 +11,8 @@ import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from hwnas.nets.blocks import INPUT, Act, Conv, Linear, Op, Recipe, recipe
+from hwnas.nets.blocks import recipe
+from hwnas.nets.ops import INPUT, SKIP, Act, Conv, Linear, Op, Recipe
 from hwnas.spec import BlockSpec, Convention, NetworkSpec
 
 BYTES = 4  # fp32
@@ -109,11 +110,15 @@ def _folded(op: Op) -> int:
 def _alive(block: BlockSpec, ops: Recipe) -> Iterator[int]:
     """Activations alive while each operation runs: what is still needed, and its output.
 
-    An element-wise activation overwrites its input when nothing else needs that.
+    An element-wise activation overwrites its input when nothing else needs that. The input of a
+    cell stays, as the next one's second input.
     """
-    sizes = {INPUT: block.c_in * block.size_in**2} | {op.name: op.channels * op.size**2 for op in ops.ops}
+    sizes = {op.name: op.channels * op.size**2 for op in ops.ops}
+    sizes |= {INPUT: block.c_in * block.size_in**2, SKIP: block.c_skip * block.size_skip**2}
     last_use = {name: at for at, op in enumerate(ops.ops) for name in op.inputs}
-    alive = {INPUT}
+    if block.c_skip:
+        last_use[INPUT] = len(ops.ops)
+    alive = {INPUT, SKIP}
     for at, op in enumerate(ops.ops):
         ending = {name for name in op.inputs if last_use[name] == at}
         in_place = isinstance(op, Act) and bool(ending)

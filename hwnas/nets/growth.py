@@ -8,6 +8,7 @@ inserted residual block):
 - A larger kernel is the old one with a rim of zeros.
 - An inserted residual block ends in a batch norm of scale and shift zero, so the sum is its input.
 - An inserted block without a residual branch is a unit convolution and a neutral batch norm.
+- A cell of two inputs starts fresh: the cell after it finds another second input, so nothing is exact.
 - A gate (squeeze and excitation) starts at sigmoid(0) = 1/2, which the projection's weights undo.
 
 `preserves` says for which pairs of networks this is exact in eval mode.
@@ -21,7 +22,8 @@ from difflib import SequenceMatcher
 import numpy as np
 from numpy.typing import NDArray
 
-from hwnas.nets.blocks import NORM_EPS, Conv, Linear, Op, recipe
+from hwnas.nets.blocks import recipe
+from hwnas.nets.ops import NORM_EPS, Conv, Linear, Op
 from hwnas.spec import BlockSpec, NetworkSpec
 
 Floats = NDArray[np.float32]
@@ -141,6 +143,8 @@ def _keeps(old: BlockSpec, new: BlockSpec, place: str, before: BlockSpec) -> boo
         return False
     if (old.act, old.stride, old.size_in) != (new.act, new.stride, new.size_in):
         return False
+    if old.c_skip and old != new:
+        return False  # a cell's output is several branches side by side, which growth would move
     grown = ("c_in", "c_out", "kernel")
     if any(getattr(new, name) < getattr(old, name) for name in grown) or _hidden(new) < _hidden(old):
         return False
@@ -160,8 +164,8 @@ def _squeeze(block: BlockSpec) -> int:
 
 def _can_be_identity(before: BlockSpec, block: BlockSpec, after: BlockSpec) -> bool:
     """Whether a block inserted between two others can pass its input on unchanged."""
-    if not block.joins_identity:
-        return False
+    if not block.joins_identity or block.c_skip:
+        return False  # the cell after an inserted one finds another second input
     if block.kind in ("mbconv", "mbconv_full"):
         return True
     if block.kind in _PREACT:
@@ -176,7 +180,7 @@ def _can_be_identity(before: BlockSpec, block: BlockSpec, after: BlockSpec) -> b
 
 
 def _start_as_identity(state: State, place: str, block: BlockSpec, spec: NetworkSpec) -> None:
-    if not block.joins_identity:
+    if not block.joins_identity or block.c_skip:
         return
     ops = recipe(block, spec.convention)
     if ops.residual_end is not None:
@@ -221,7 +225,7 @@ def _carry_over(
                 if key.rpartition(".")[0] in (name, f"{name}_norm"):
                     source = origin + key[len(place) :]
                     state[key] = _overlap(state[key], old[source])
-        elif isinstance(op, Conv) and op.name in ("shortcut", "expand"):
+        elif isinstance(op, Conv) and op.name in ("shortcut", "expand", "adjust"):
             _unit(state, name, op)
         elif op.name == "se_expand":
             state[f"{name}.weight"][:] = 0.0

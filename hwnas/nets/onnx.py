@@ -6,9 +6,7 @@ use the same graphs. Batch norm is folded into the convolutions. Needs no torch.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
-from functools import cache
 from itertools import pairwise
 from typing import Any
 
@@ -17,8 +15,23 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
-from hwnas.errors import DataFormatError, InputError
-from hwnas.nets.blocks import INPUT, NORM_EPS, Act, Add, Conv, GlobalPool, Linear, Op, Scale, recipe
+from hwnas.errors import InputError
+from hwnas.nets.blocks import recipe
+from hwnas.nets.ops import (
+    INPUT,
+    SKIP,
+    Act,
+    Add,
+    Concat,
+    Conv,
+    GlobalPool,
+    Linear,
+    Op,
+    Pool,
+    Scale,
+    Shift,
+)
+from hwnas.nets.sources import Given, Random
 from hwnas.spec import BlockSpec, Convention, NetworkSpec
 
 Floats = NDArray[np.float32]
@@ -48,7 +61,7 @@ def network(
     Raises:
         DataFormatError: where `weights` lacks an array or its shape is wrong.
     """
-    source = _Given(weights) if weights is not None else _Random(seed)
+    source = Given(weights) if weights is not None else Random(seed)
     return _model(spec.walk(), source, spec.convention, batch, title=f"network {spec.key}")
 
 
@@ -57,7 +70,8 @@ def chain(
 ) -> bytes:
     """Blocks whose shapes join as an ONNX model with random weights, for measuring time.
 
-    Input and output are named as for a network, whatever the last block is.
+    Input and output are named as for a network, whatever the last block is. A chain that begins
+    with a cell of two inputs takes them flattened, (batch, c_in * size_in**2 + c_skip * size_skip**2).
 
     Raises:
         InputError: for no blocks, or neighbours whose shapes differ.
@@ -67,77 +81,21 @@ def chain(
     for before, after in pairwise(blocks):
         if (before.c_out, before.size_out) != (after.c_in, after.size_in):
             raise InputError(f"{after.key} cannot follow {before.key}: their shapes differ")
+    for at, block in enumerate(blocks):
+        if block.c_skip and at:
+            given = _second_input(blocks, at)
+            if given != (block.c_skip, block.size_skip):
+                raise InputError(f"{block.key} cannot stand here: its second input would be {given}")
     walk = ((str(i), b) for i, b in enumerate(blocks))
-    return _model(walk, _Random(seed), convention, batch, title=" + ".join(b.key for b in blocks))
+    return _model(walk, Random(seed), convention, batch, title=" + ".join(b.key for b in blocks))
 
 
-class _Given:
-    """Weights of a trained network."""
-
-    def __init__(self, weights: Mapping[str, Floats]) -> None:
-        self.weights = weights
-
-    def _get(self, name: str, shape: tuple[int, ...]) -> Floats:
-        if name not in self.weights:
-            raise DataFormatError(f"the weights lack {name!r}; they are of another network")
-        value = self.weights[name]
-        if value.shape != shape:
-            raise DataFormatError(f"weight {name!r} has shape {value.shape}; the network needs {shape}")
-        return value
-
-    def conv(self, place: str, op: Conv, *, ends_branch: bool) -> tuple[Floats, Floats | None]:
-        """Weight and bias of a convolution with its batch norm folded in."""
-        weight = self._get(f"{place}.weight", op.weight_shape)
-        channel = (op.channels,)
-        bias = self._get(f"{place}.bias", channel) if op.bias else None
-        if not op.norm:
-            return weight, bias
-        gamma, beta, mean, var = (
-            self._get(f"{place}_norm.{part}", channel).astype(np.float64)
-            for part in ("weight", "bias", "running_mean", "running_var")
-        )
-        scale = gamma / np.sqrt(var + NORM_EPS)
-        shift = beta + ((0.0 if bias is None else bias) - mean) * scale
-        return (weight * scale[:, None, None, None]).astype(np.float32), shift.astype(np.float32)
-
-    def linear(self, place: str, op: Linear) -> tuple[Floats, Floats]:
-        """Weight and bias of a fully connected layer."""
-        return (
-            self._get(f"{place}.weight", (op.channels, op.c_in)),
-            self._get(f"{place}.bias", (op.channels,)),
-        )
-
-
-@cache
-def _normals() -> Floats:
-    """Standard normal numbers to be dealt out; the odd length keeps rows of a weight apart."""
-    return np.random.default_rng(0).standard_normal(65537, dtype=np.float32)
-
-
-class _Random:
-    """Weights that keep activations at a usual scale, so that no time is spent on denormals."""
-
-    def __init__(self, seed: int) -> None:
-        self.rng = np.random.default_rng(seed)
-
-    def _draw(self, shape: tuple[int, ...], std: float) -> Floats:
-        pool = _normals()
-        start = int(self.rng.integers(len(pool)))
-        flat: Floats = np.resize(np.roll(pool, -start), math.prod(shape)) * np.float32(std)
-        return flat.reshape(shape)
-
-    def conv(self, place: str, op: Conv, *, ends_branch: bool) -> tuple[Floats, Floats | None]:
-        """Weight of variance 2 / fan-in, and a small bias where the folded layer has one.
-
-        At the end of a residual branch a fifth of that, or deep sums would overflow fp16.
-        """
-        fan_in = op.weight_shape[1] * op.kernel**2
-        weight = self._draw(op.weight_shape, (2.0 / fan_in) ** 0.5 * (0.2 if ends_branch else 1.0))
-        return weight, self._draw((op.channels,), 0.1) if op.norm or op.bias else None
-
-    def linear(self, place: str, op: Linear) -> tuple[Floats, Floats]:
-        """Weight of variance 1 / fan-in and a small bias."""
-        return self._draw((op.channels, op.c_in), op.c_in**-0.5), self._draw((op.channels,), 0.1)
+def _second_input(blocks: Sequence[BlockSpec], at: int) -> tuple[int, int]:
+    """Channels and side of what a cell at a place in a chain finds at its second input."""
+    if at > 1:
+        return blocks[at - 2].c_out, blocks[at - 2].size_out
+    first = blocks[0]
+    return (first.c_in, first.size_in) if first.c_skip else (first.c_out, first.size_out)
 
 
 class _Writer:
@@ -178,13 +136,29 @@ class _Writer:
             group=op.groups,
         )
 
+    def window(self, kind: str, op: Pool, x: str, name: str) -> str:
+        pads, kernel, strides = [op.kernel // 2] * 4, [op.kernel] * 2, [op.stride] * 2
+        return self.node(kind, (x,), name, kernel_shape=kernel, strides=strides, pads=pads)
+
+    def integers(self, name: str, values: Sequence[int]) -> str:
+        if name not in self.tensors:
+            self.tensors[name] = helper.make_tensor(name, TensorProto.INT64, [len(values)], values)
+        return name
+
+    def shift(self, x: str, name: str) -> str:
+        cut = [(1, 1), (2**31 - 1,) * 2, (2, 3)]
+        bounds = [self.integers(f"shift.{n}", v) for n, v in zip(("starts", "ends", "axes"), cut)]
+        inner = self.node("Slice", (x, *bounds), f"{name}.cut")
+        rim = self.integers("shift.rim", (0, 0, 0, 0, 0, 0, 1, 1))
+        return self.node("Pad", (inner, rim), name)
+
     def linear(self, x: str, name: str, weight: Floats, bias: Floats) -> str:
         flat = self.node("Flatten", (x,), f"{name}.flat", axis=1)
         inputs = (flat, self.tensor(f"{name}.weight", weight), self.tensor(f"{name}.bias", bias))
         return self.node("Gemm", inputs, name, transB=1)
 
     def op(
-        self, op: Op, inputs: Sequence[str], name: str, source: _Given | _Random, *, ends_branch: bool
+        self, op: Op, inputs: Sequence[str], name: str, source: Given | Random, *, ends_branch: bool
     ) -> str:
         match op:
             case Conv():
@@ -197,6 +171,14 @@ class _Writer:
                 return self.node("Mul", inputs, name)
             case GlobalPool():
                 return self.node("GlobalAveragePool", inputs, name)
+            case Pool(fn="max"):
+                return self.window("MaxPool", op, inputs[0], name)
+            case Pool():
+                return self.window("AveragePool", op, inputs[0], name)
+            case Shift():
+                return self.shift(inputs[0], name)
+            case Concat():
+                return self.node("Concat", inputs, name, axis=1)
             case Linear():
                 return self.linear(inputs[0], name, *source.linear(name, op))
         raise AssertionError(f"no ONNX for {type(op).__name__}")
@@ -204,25 +186,25 @@ class _Writer:
 
 def _model(
     walk: Iterable[tuple[str, BlockSpec]],
-    source: _Given | _Random,
+    source: Given | Random,
     convention: Convention,
     batch: int | None,
     title: str,
 ) -> bytes:
     """The model; `title` names its graph, for the messages of runtimes that refuse it."""
-    writer, before = _Writer(), INPUT_NAME
-    first: BlockSpec | None = None
-    for place, block in walk:
-        first = first or block
-        ops, values = recipe(block, convention), {INPUT: before}
+    places = list(walk)
+    first, writer = places[0][1], _Writer()
+    size = "batch" if batch is None else batch
+    now, before, shape_in = _open(writer, first, size)
+    for at, (place, block) in enumerate(places):
+        ops, values = recipe(block, convention), {INPUT: now, SKIP: before}
         for op in ops.ops:
             inputs, name = [values[i] for i in op.inputs], f"{place}.{op.name}"
             values[op.name] = writer.op(op, inputs, name, source, ends_branch=op.name == ops.residual_end)
-        before, last = values[ops.output], ops.ops[-1]
-    assert first is not None
+        # The first block after the stem finds the stem's output at both inputs.
+        before, now = now if at or first.c_skip else values[ops.output], values[ops.output]
+    last = ops.ops[-1]
     writer.nodes[-1].output[0] = OUTPUT_NAME
-    size = "batch" if batch is None else batch
-    shape_in = [size, first.c_in, first.size_in, first.size_in]
     shape_out = [size, last.channels] + ([] if isinstance(last, Linear) else [last.size] * 2)
     graph = helper.make_graph(
         writer.nodes,
@@ -235,3 +217,23 @@ def _model(
         graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION, producer_name="hwnas"
     )
     return bytes(model.SerializeToString())
+
+
+def _open(writer: _Writer, first: BlockSpec, size: int | str) -> tuple[str, str, list[int | str]]:
+    """The first block's inputs, and the shape of the graph's only one.
+
+    A chain that begins with a cell takes both of the cell's inputs, flattened and side by side, so
+    that every graph has one input.
+    """
+    shapes = [(first.c_in, first.size_in), (first.c_skip, first.size_skip)]
+    if not first.c_skip:
+        return INPUT_NAME, "", [size, first.c_in, first.size_in, first.size_in]
+    lengths = [channels * side**2 for channels, side in shapes]
+    parts = ["x.flat", "skip.flat"]
+    node = helper.make_node("Split", [INPUT_NAME, writer.integers("lengths", lengths)], parts, axis=1)
+    writer.nodes.append(node)
+    names = []
+    for part, (channels, side) in zip(parts, shapes):
+        shape = writer.integers(f"{part}.shape", (-1, channels, side, side))
+        names.append(writer.node("Reshape", (part, shape), part.removesuffix(".flat")))
+    return names[0], names[1], [size, sum(lengths)]

@@ -23,6 +23,7 @@ SPACES: dict[str, tuple[tuple[int, int, int], int]] = {
     "mbv2-imagenet": ((3, 64, 64), 11),
     "resnet-imagenet": ((3, 32, 32), 6),
     "macromicro": ((1, 9, 9), 4),
+    "nasnet-cifar": ((2, 11, 11), 3),
 }
 SEEDS = st.integers(0, 2**32 - 1)
 

@@ -29,11 +29,13 @@ def difference(net: Network, before: NetworkSpec, after: NetworkSpec) -> float:
 
 
 def expected(kind: str, before: NetworkSpec, stage: int) -> bool:
-    """Whether a move keeps the function: all do but the first expansion of an inverted residual.
+    """Whether a move keeps the function: all do but those of cells and the first expansion of an MBConv.
 
     Without an expansion its depthwise convolution reads the input itself, with one it reads
     activated values; only the stem's output is activated already.
     """
+    if before.stages[0][0].c_skip:
+        return False
     blocks = before.stages[stage][stage == 0 :]
     return kind != "expand" or all(b.kind != "mbconv" or b.expand > 1 for b in blocks)
 
@@ -51,7 +53,7 @@ def test_every_move(name: str, seed: int) -> None:
             assert difference(net, spec, move.spec) <= 1e-6, (move.kind, move.stage)
 
 
-@pytest.mark.parametrize("name", SPACES)
+@pytest.mark.parametrize("name", [name for name in SPACES if name != "nasnet-cifar"])
 def test_many_moves_at_once(name: str) -> None:
     spec = space(name).smallest()
     net = randomised(spec, 3)

@@ -109,6 +109,23 @@ def test_stagewise_networks(name: str) -> None:
     assert round(counts.macs / 1e6, 2) == mmacs
 
 
+# name: stored parameters (exact), MMACs (one decimal), of the networks of NASNet-A cells: seeds 2.2.
+CELLS = {
+    "stagewise-cells-it1": (1_384_554, 229.1),
+    "stagewise-cells-it2": (1_413_546, 257.2),
+    "stagewise-cells-it3": (1_516_586, 282.8),
+    "stagewise-cells-it4": (1_931_882, 335.2),
+    "stagewise-cells-it5": (2_347_178, 387.7),
+    "stagewise-cells-it6": (2_479_210, 441.4),
+}
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_cell_networks(name: str) -> None:
+    counts = count(read_network(examples()[name]))
+    assert (counts.params, round(counts.macs / 1e6, 1)) == CELLS[name]
+
+
 def residual_params(n: int) -> int:
     """Stored parameters of the CIFAR ResNet with n blocks a stage, by a formula of its own."""
 
