@@ -150,9 +150,7 @@ class Sweep:
         size = size or self.options.group
         for at in range(0, len(todo), size):
             if self.late:
-                self._say(
-                    "stopped", text=f"{task}: time is over, {len(todo) - at} of {len(todo)} not measured"
-                )
+                self._say("stopped", text=f"{task}: time is over, {at} of {len(todo)} measured")
                 return
             yield todo[at : at + size], at
 

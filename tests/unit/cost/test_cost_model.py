@@ -1,0 +1,144 @@
+"""The cost model of a table: sums, intervals, extrapolation, learning."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+sys.path.append(str(Path(__file__).parents[1] / "measure"))
+import table_samples as samples
+from table_samples import DOWN, HEAD, NEXT, REST, STEM, measurement, network, network_row, setting
+
+from hwnas.cost.model import cost_model
+from hwnas.errors import DataFormatError, InputError
+from hwnas.measure.rows import SlotRow
+from hwnas.measure.table import LatencyTable
+from hwnas.nets.count import count
+from hwnas.protocols import CostModel
+from hwnas.spec import NetworkSpec
+
+
+def truth(first, second):
+    """In a network blocks cost 0.9 of their time alone, less 1 us, plus 5 us for the call."""
+    times = {b: 0.9 * t - 0.001 for b, t in samples.TIMES.items()}
+    blocks = [times[STEM], times[DOWN], times[HEAD], first * times[REST], second * times[NEXT]]
+    return 0.005 + sum(blocks)
+
+
+def learned(n=30, noise=0.005, seed=0):
+    rng = np.random.default_rng(seed)
+    out = samples.table()
+    for i in range(n):
+        first, second = int(rng.integers(1, 19)), int(rng.integers(0, 18))
+        ms = truth(first, second) * (1 + noise * rng.normal())
+        out.add(network_row(network(first, second), ms, campaign=i // 5))
+    return out
+
+
+def test_without_networks_the_sum_of_the_blocks():
+    estimate = cost_model(samples.table()).estimate(network(2, 1))
+    # 0.010 + 2 * 0.060 + 0.040 + 0.050 + 0.003, by hand
+    assert estimate.latency_ms == pytest.approx(0.223)
+    assert estimate.by_stage_ms == pytest.approx(
+        {"stem": 0.010, "stages.0": 0.12, "stages.1": 0.09, "head": 0.003}
+    )
+    assert estimate.low_ms < 0.19 < 0.26 < estimate.high_ms, "nothing measured whole: a wide interval"
+    assert estimate.extrapolated == ()
+
+
+def test_counts_are_those_of_the_network():
+    spec = network(2, 1)
+    estimate, counts = cost_model(samples.table(setting=setting(batch=2))).estimate(spec), count(spec)
+    assert (estimate.macs, estimate.params) == (counts.macs, counts.params)
+    assert estimate.activation_bytes == 2 * counts.activation_bytes, "a batch of two"
+    assert estimate.weight_bytes == counts.weight_bytes
+
+
+def test_networks_teach_what_blocks_alone_do_not():
+    model = cost_model(learned())
+    for first, second in ((1, 0), (5, 5), (18, 2), (3, 17)):
+        estimate = model.estimate(network(first, second))
+        assert estimate.latency_ms == pytest.approx(truth(first, second), rel=0.015)
+        assert estimate.high_ms < 1.05 * estimate.latency_ms
+        assert sum(estimate.by_stage_ms.values()) == pytest.approx(estimate.latency_ms)
+
+
+def test_intervals_hold_what_they_promise():
+    """Fresh networks with fresh noise: 95 % of them inside, give or take the draw."""
+    inside = []
+    for seed in range(10):
+        model = cost_model(learned(n=40, noise=0.01, seed=seed))
+        rng = np.random.default_rng(1000 + seed)
+        for _ in range(40):
+            first, second = int(rng.integers(1, 19)), int(rng.integers(0, 18))
+            estimate = model.estimate(network(first, second))
+            ms = truth(first, second) * (1 + 0.01 * rng.normal())
+            inside.append(estimate.low_ms <= ms <= estimate.high_ms)
+    assert 0.92 <= np.mean(inside) <= 0.99
+
+
+def test_predict_equals_estimate():
+    model = cost_model(learned())
+    specs = [network(3, 2), network(9, 9)]
+    mean, sd = model.predict(specs)
+    for spec, m, s in zip(specs, mean, sd):
+        estimate = model.estimate(spec)
+        assert estimate.latency_ms == pytest.approx(m)
+        assert estimate.high_ms == pytest.approx(m * np.exp(model.width * s / m))
+
+
+def test_an_unmeasured_block_is_extrapolated_never_free():
+    wide = DOWN.model_copy(update={"c_out": 48})
+    spec = NetworkSpec(
+        stem=STEM, stages=((REST,), (wide,)), head=HEAD.model_copy(update={"c_in": 48, "c_out": 10})
+    )
+    model = cost_model(learned())
+    estimate = model.estimate(spec)
+    assert estimate.extrapolated == (spec.stages[1][0].key, spec.head.key)
+    small, known = model.estimate(network(1, 0)), model.block_ms(DOWN)
+    assert known < model.block_ms(wide) < 3 * known
+    relative = [e.high_ms / e.latency_ms for e in (small, estimate)]
+    assert relative[1] > 1.0 + 2 * (relative[0] - 1.0), "a guess says that it is one"
+
+
+def test_asking_for_unknown_blocks_does_not_change_other_answers():
+    model = cost_model(learned())
+    before = model.estimate(network(4, 4))
+    model.block_ms(DOWN.model_copy(update={"c_out": 48}))
+    assert model.estimate(network(4, 4)).latency_ms == pytest.approx(before.latency_ms, rel=1e-6)
+
+
+def test_observing_a_network_moves_its_prediction_towards_it():
+    model = cost_model(learned(n=10))
+    spec = network(18, 17)
+    before = model.estimate(spec).latency_ms
+    for _ in range(5):
+        model.observe(spec, measurement(1.05 * before))
+    assert 1.02 * before < model.estimate(spec).latency_ms < 1.06 * before
+
+
+def test_slots_that_a_network_leaves_empty_cost_what_they_were_measured_at():
+    out = samples.table(setting=setting(device="titanxp", provenance="imported"))
+    out.add(SlotRow(width=32, size=16, slots=3, value_ms=0.004))
+    estimate = cost_model(out).estimate(network(2, 1))
+    assert estimate.latency_ms == pytest.approx(0.223 + 2 * 0.004)
+    assert estimate.by_stage_ms["stages.1"] == pytest.approx(0.098)
+    assert estimate.provenance == "imported"
+
+
+def test_holdout_networks_are_never_fitted():
+    out = learned()
+    honest = cost_model(out).estimate(network(4, 4)).latency_ms
+    for i in range(20):
+        out.add(network_row(network(4 + i % 3, 4), 9.0, role="holdout", campaign=100))
+    assert cost_model(out).estimate(network(4, 4)).latency_ms == honest
+
+
+def test_it_is_a_cost_model_and_refuses_nonsense():
+    model: CostModel = cost_model(samples.table())
+    assert model.setting == setting()
+    with pytest.raises(DataFormatError, match="no block rows; run hwnas profile --device cpu"):
+        cost_model(LatencyTable(samples.header()))
+    with pytest.raises(InputError, match="coverage"):
+        cost_model(samples.table(), coverage=1.0)

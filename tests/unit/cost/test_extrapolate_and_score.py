@@ -1,0 +1,62 @@
+"""Guesses for unmeasured blocks, conformal quantiles, figures of merit."""
+
+import numpy as np
+import pytest
+
+from hwnas.cost import conformal, extrapolate, score
+from hwnas.errors import MissingMeasurement
+from hwnas.nets.count import count_block
+from hwnas.spec import BlockSpec
+
+
+def basic(c_in, c_out, size=16, stride=1):
+    return BlockSpec(kind="basic", c_in=c_in, c_out=c_out, size_in=size, stride=stride)
+
+
+def test_guesses_between_measured_blocks_are_near():
+    known = [basic(c, c) for c in (8, 16, 24, 40, 48, 64)]
+    times = np.array([count_block(b).macs / 1e8 + 0.002 for b in known])
+    guess, sd = extrapolate.guess(known, times, [basic(32, 32)])
+    assert guess[0] == pytest.approx(count_block(basic(32, 32)).macs / 1e8 + 0.002, rel=0.1)
+    assert 0.03 < sd[0] < 0.3
+
+
+def test_a_kind_that_was_never_seen_is_guessed_with_a_wide_interval():
+    known = [basic(c, c) for c in (8, 16, 32)]
+    times = np.array([count_block(b).macs / 1e8 for b in known])
+    new = BlockSpec(kind="mbconv", c_in=16, c_out=16, expand=6, size_in=16)
+    guess, sd = extrapolate.guess(known, times, [new, basic(24, 24)])
+    assert guess[0] > 0
+    assert sd[0] > 0.3 > sd[1]
+
+
+def test_nothing_to_guess_from():
+    with pytest.raises(MissingMeasurement, match="hwnas profile"):
+        extrapolate.guess([], np.empty(0), [basic(8, 8)])
+
+
+def test_conformal_quantile_is_the_order_statistic():
+    scores = np.arange(1.0, 40.0)  # n = 39: rank ceil(40 * 0.95) = 38
+    assert conformal.quantile(scores, 0.95) == 38.0
+    assert conformal.quantile(np.arange(1.0, 20.0), 0.95) == 19.0  # n = 19 is the least for 95 %
+    assert conformal.quantile(np.array([0.5, 0.7]), 0.95) == 1.96
+    assert conformal.quantile(np.array([0.5, 3.0]), 0.95) == 3.0
+    assert conformal.quantile(np.empty(0)) == 1.96
+
+
+def test_kendall_tau_by_hand():
+    a = np.array([1.0, 2.0, 3.0, 4.0])
+    assert score.kendall_tau(a, a) == 1.0
+    assert score.kendall_tau(a, -a) == -1.0
+    # One of six pairs is turned round: (5 - 1) / 6.
+    assert score.kendall_tau(a, np.array([1.0, 2.0, 4.0, 3.0])) == pytest.approx(4 / 6)
+    assert score.kendall_tau(a, np.ones(4)) == 0.0
+
+
+def test_figures_by_hand():
+    found = score.figures(np.array([1.1, 1.96, 3.0]), np.array([1.0, 2.0, 3.0]))
+    assert found["mape_percent"] == pytest.approx(4.0)  # 10, 2 and 0 percent
+    assert found["bias_percent"] == pytest.approx(8.0 / 3)
+    assert found["max_error_percent"] == pytest.approx(10.0)
+    assert found["within_5_percent"] == pytest.approx(200 / 3)
+    assert found["kendall_tau"] == 1.0

@@ -1,0 +1,211 @@
+"""`profile`, `predict` and `table` on the fake device: whole, resumed, refused."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from hwnas.backends.fake import Fake
+from hwnas.errors import DataFormatError, DeviceUnavailable, InputError, MissingMeasurement, StaleTable
+from hwnas.jobs import profile as job
+from hwnas.jobs import table as verbs
+from hwnas.jobs.predict import PredictOptions, find, predict
+from hwnas.jobs.profile import Plan, ProfileOptions, profile
+from hwnas.measure import table as tables
+
+SMALL = Plan(calibration=20, probes=10, holdout=6, target=0.0)
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    monkeypatch.setenv("HWNAS_HOME", str(tmp_path / "home"))
+    monkeypatch.setitem(job.PLANS, "quick", SMALL)
+    return tmp_path / "home"
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """One profile of the fake device for all tests that only read it."""
+    path = tmp_path_factory.mktemp("made") / "fake.hwlat.jsonl"
+    plans = dict(job.PLANS)
+    job.PLANS["quick"] = SMALL
+    try:
+        body = profile(ProfileOptions(device="fake", preset="quick", out=path))
+    finally:
+        job.PLANS.update(plans)
+    return path, body
+
+
+def test_a_profile_says_how_good_it_is(made):
+    path, body = made
+    assert body["complete"]
+    assert body["rows"] == 7
+    assert body["probes"] == 30
+    assert body["measurements"] == 7 + 30 + 6 + 6
+    holdout = body["holdout"]
+    assert holdout["networks"] == 6
+    # The fake device has no noise: what is left is the model's own error.
+    assert holdout["mape_percent"] < 0.5
+    assert holdout["repeat_mape_percent"] == pytest.approx(0.0, abs=1e-9)
+    assert holdout["kendall_tau"] == pytest.approx(1.0)
+    assert body["isolated_sum_mape_percent"] > 5, "this device too charges separate engines for their edges"
+    assert tables.load(path).summary["holdout"] == holdout
+    json.dumps(body, allow_nan=False)
+
+
+def test_repeating_the_command_goes_on_with_an_unfinished_table(home):
+    options = ProfileOptions(device="fake", preset="quick", max_time_s=0.3)
+    first = profile(options)
+    assert not first["complete"]
+    again = profile(ProfileOptions(device="fake", preset="quick"))
+    assert again["table"] == first["table"]
+    assert again["complete"]
+    assert again["measurements"] == 49 - first["measurements"]
+    third = profile(ProfileOptions(device="fake", preset="quick", dry_run=True))
+    assert third["table"] != first["table"], "a finished table is left alone"
+
+
+def test_an_interrupted_profile_ends_with_the_networks_of_an_unbroken_one(home, made):
+    profile(ProfileOptions(device="fake", preset="quick", max_time_s=0.5))
+    resumed = profile(ProfileOptions(device="fake", preset="quick"))
+    whole, parts = tables.load(made[0]), tables.load(Path(resumed["table"]))
+    for role in ("calibration", "holdout"):
+        keys = [[net.spec.key for net in t.networks if net.role == role] for t in (whole, parts)]
+        assert keys[0] == keys[1]
+
+
+def test_dry_run_touches_nothing(home):
+    body = profile(ProfileOptions(device="fake", preset="quick", dry_run=True))
+    assert body["missing"] == 7
+    assert body["measurements"] == 7 + 30 + 12
+    assert body["seconds"] > 0
+    assert not home.exists()
+
+
+def test_only_missing(home, made):
+    with pytest.raises(MissingMeasurement, match="leave out --only-missing"):
+        profile(ProfileOptions(device="fake", preset="quick", only_missing=True))
+    table = tables.load(made[0])
+    table.rows.pop(next(iter(table.rows)))
+    from hwnas.measure.writer import write
+
+    copy = write(home / "copy.hwlat.jsonl", table)
+    body = profile(ProfileOptions(device="fake", preset="quick", only_missing=True, out=copy.path))
+    assert body["measurements"] == 1
+    assert body["rows"] == 7
+    assert body["complete"]
+
+
+def test_a_device_that_is_not_here_names_the_ways_on(home):
+    with pytest.raises(DeviceUnavailable, match="--estimate") as caught:
+        profile(ProfileOptions(device="titanxp"))
+    assert caught.value.exit_status == 4
+
+
+def test_estimate_plans_without_the_device(home):
+    body = profile(ProfileOptions(device="titanxp", estimate=True))
+    assert body["setting"]["provenance"] == "estimated"
+    assert body["holdout"] is None
+    assert body["supports"]["tensorrt"]["newest"] == "8.6.1"
+    estimate = predict(PredictOptions(("resnet20",), device="titanxp"))["networks"][0]
+    assert estimate["provenance"] == "estimated"
+    assert estimate["high_ms"] > 1.5 * estimate["latency_ms"], "an estimate's interval is wide"
+
+
+def test_unknown_preset(home):
+    with pytest.raises(InputError, match="unknown preset 'fast'"):
+        profile(ProfileOptions(device="fake", preset="fast"))
+
+
+def test_predict(made):
+    body = predict(PredictOptions(("resnet20", "resnet56"), table=made[0]))
+    small, large = body["networks"]
+    assert small["path"] == "resnet20"
+    assert small["low_ms"] < small["latency_ms"] < small["high_ms"] < large["low_ms"]
+    assert sum(small["by_stage_ms"].values()) == pytest.approx(small["latency_ms"])
+    assert body["table_id"] == tables.load(made[0]).table_id
+    assert body["warnings"] == []
+
+
+def test_predict_warns_of_guesses(made):
+    body = predict(PredictOptions(("densenas-a",), table=made[0]))
+    assert body["networks"][0]["extrapolated"]
+    assert "were never measured" in body["warnings"][0]
+
+
+def test_predict_without_any_table(home):
+    with pytest.raises(MissingMeasurement, match="hwnas profile --device fake"):
+        predict(PredictOptions(("resnet20",), device="fake"))
+    with pytest.raises(InputError, match="name at least one network"):
+        predict(PredictOptions(()))
+
+
+def test_a_table_of_another_runtime_is_not_picked_but_may_be_named(home, made, monkeypatch):
+    verbs.import_(made[0])
+    assert find(device="fake").table_id == tables.load(made[0]).table_id
+    real = Fake.setting
+
+    def newer(self, *args):
+        return real(self, *args).model_copy(update={"backend_version": "99"})
+
+    monkeypatch.setattr(Fake, "setting", newer)
+    with pytest.raises(StaleTable, match="backend_version was '1', is '99'"):
+        find(device="fake")
+    assert "backend_version" in find(made[0]).warnings[0]
+    with pytest.raises(StaleTable):
+        verbs.validate(made[0])
+
+
+def test_validate(made, tmp_path):
+    body = verbs.validate(made[0])
+    assert body["verdict"] == "valid"
+    assert [check["passed"] for check in body["checks"]] == [True] * 3
+    assert len(body["sentinels"]) == 3
+    assert body["seconds"] < 60
+
+
+def scaled(table, factor, path):
+    """A copy of a table whose networks were taken on a device slower by `factor(i)`."""
+    from hwnas.measure.writer import write
+
+    for i, net in enumerate(sorted(table.networks, key=lambda n: n.measurement.floor_ms)):
+        slower = net.measurement.model_copy(update={"floor_ms": net.measurement.floor_ms * factor(i)})
+        table.networks[table.networks.index(net)] = net.model_copy(update={"measurement": slower})
+    return write(path, table).path
+
+
+def test_validate_finds_a_device_that_moved(made, tmp_path):
+    evenly = scaled(tables.load(made[0]), lambda i: 1.2, tmp_path / "a.hwlat.jsonl")
+    body = verbs.validate(evenly)
+    assert body["verdict"] == "scaled"
+    assert body["factor"] == pytest.approx(1 / 1.2, rel=0.01)
+    apart = scaled(tables.load(made[0]), lambda i: 1.0 + 0.02 * i, tmp_path / "b.hwlat.jsonl")
+    with pytest.raises(StaleTable, match="sentinels moved apart"):
+        verbs.validate(apart)
+
+
+def test_show_diff_merge_export_import(home, made, tmp_path):
+    shown = verbs.show(made[0])
+    assert shown["rows"] == len(shown["blocks"]) == 7
+    assert shown["networks"] == {"calibration": 20, "holdout": 6, "probe": 10}
+    assert shown["holdout"]["networks"] == 6
+    taken = verbs.import_(made[0])
+    assert Path(taken["table"]).parent == tables.folder()
+    assert verbs.listed()["tables"][0]["path"] == taken["table"]
+    assert verbs.diff(made[0], Path(taken["table"]))["verdict"] == "same"
+    sent = verbs.export(tmp_path / "sent.hwlat.jsonl")
+    assert sent["table_id"] == taken["table_id"] == shown["table_id"]
+    with pytest.raises(InputError, match="exists already"):
+        verbs.export(tmp_path / "sent.hwlat.jsonl")
+    merged = verbs.merge([made[0], tmp_path / "sent.hwlat.jsonl"], tmp_path / "merged.hwlat.jsonl")
+    assert merged["rows"] == 7
+    assert merged["networks"] == 72
+
+
+def test_import_of_unknown_formats(tmp_path):
+    file = tmp_path / "x"
+    file.write_text("no")
+    with pytest.raises(InputError, match="not one of hwlat, densenas, ofa"):
+        verbs.import_(file, fmt="csv")
+    with pytest.raises(DataFormatError):
+        verbs.import_(file)

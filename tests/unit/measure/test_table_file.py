@@ -1,0 +1,264 @@
+"""Tables on disk: what is written is read back, and every kind of damage is named."""
+
+import json
+
+import pytest
+import table_samples as samples
+from table_samples import DOWN, HEAD, REST, STEM, block_row, header, network, network_row, setting
+
+from hwnas.errors import DataFormatError, InputError, MissingMeasurement, StaleTable
+from hwnas.measure import rows
+from hwnas.measure import table as tables
+from hwnas.measure.writer import TableWriter, write
+from hwnas.store import data_dir, read_json
+
+
+@pytest.fixture
+def path(tmp_path):
+    file = tmp_path / "t.hwlat.jsonl"
+    writer = TableWriter(file, header())
+    for block in samples.TIMES:
+        writer.append(block_row(block))
+    writer.append(network_row(network(2, 1), 0.21))
+    writer.finish({"holdout": {"mape_percent": 1.5}})
+    return file
+
+
+def lines_of(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def rewrite(path, bodies):
+    """Write lines with fresh, correct hashes: damage that hashes cannot show."""
+    before, out = "", []
+    for body in bodies:
+        body.pop("hash", None)
+        before = rows.chain_hash(before, body)
+        out.append(json.dumps({**body, "hash": before}))
+    path.write_text("\n".join(out) + "\n")
+
+
+def test_round_trip(path):
+    table = tables.load(path)
+    assert table.complete
+    assert table[REST].value_ms == 0.060
+    assert table[REST].measurement.samples == 100
+    assert [net.spec for net in table.networks] == [network(2, 1)]
+    assert table.summary == {"holdout": {"mape_percent": 1.5}}
+    assert table.setting == setting()
+    again = write(path.with_name("copy.hwlat.jsonl"), table)
+    assert again.table_id == table.table_id, "the id is of the content, not of the file"
+
+
+def test_missing_key_names_the_command(path):
+    table = tables.load(path)
+    absent = DOWN.model_copy(update={"kernel": 5})
+    with pytest.raises(MissingMeasurement, match=r"basic-16x32-k5.*hwnas profile --device cpu --space test"):
+        table[absent]
+
+
+def test_going_on_after_a_kill_in_the_middle_of_a_row(path):
+    whole = path.read_text()
+    path.write_text(whole[: whole.index('{"row":"network"') + 40])
+    with pytest.raises(DataFormatError, match=r"truncated: line 7 is unfinished.*--out to go on"):
+        tables.load(path)
+    writer = TableWriter(path, header())
+    assert set(writer.table.rows) == set(samples.TIMES)
+    writer.append(network_row(network(1, 1), 0.2))
+    table = writer.finish()
+    assert tables.load(path).table_id == table.table_id
+
+
+def test_a_killed_first_line_starts_anew(tmp_path):
+    file = tmp_path / "t.hwlat.jsonl"
+    file.write_text('{"schema": "hwl')
+    assert len(TableWriter(file, header()).table) == 0
+    assert tables.load(file).header.space == "test"
+
+
+def test_other_conditions_cannot_be_added(path):
+    with pytest.raises(InputError, match="threads was 1, is 2"):
+        TableWriter(path, header(setting=setting(threads=2)))
+
+
+def damage_truncated(path):
+    text = path.read_text()
+    path.write_text(text[: len(text) - 30])
+    return "truncated: line 9"
+
+
+def damage_schema(path):
+    bodies = lines_of(path)
+    bodies[0]["schema"] = "hwlat/9"
+    rewrite(path, bodies)
+    return "schema 'hwlat/9'; this version reads 'hwlat/1'"
+
+
+def damage_nan(path):
+    path.write_text(path.read_text().replace('"value_ms":0.06,', '"value_ms":NaN,'))
+    return "line 3 is not JSON: NaN is not a number"
+
+
+def damage_negative(path):
+    bodies = lines_of(path)
+    bodies[2]["value_ms"] = -0.06
+    rewrite(path, bodies)
+    return "line 3: block.value_ms: Input should be greater than 0 .got -0.06"
+
+
+def damage_unit_declared(path):
+    bodies = lines_of(path)
+    bodies[0]["units"] = {"time": "s"}
+    rewrite(path, bodies)
+    return "gives times in 's'; they must be in 'ms'"
+
+
+def damage_unit_fast(path):
+    bodies = lines_of(path)
+    for body in bodies[1:]:
+        if "value_ms" in body:
+            body["value_ms"] /= 1000
+        if "measurement" in body:
+            body["measurement"] = samples.measurement(body["measurement"]["floor_ms"] / 1000).model_dump()
+    rewrite(path, bodies)
+    return r"TFLOP/s, more than the 1 TFLOP/s that its device can reach; its times are not in milliseconds"
+
+
+def damage_unit_slow(path):
+    bodies = lines_of(path)
+    for body in bodies[1:]:
+        if "value_ms" in body:
+            body["value_ms"] *= 1e6
+        if "measurement" in body:
+            body["measurement"] = samples.measurement(body["measurement"]["floor_ms"] * 1e6).model_dump()
+    rewrite(path, bodies)
+    return r"calls add up to \d+ s, but it was taken within 1 s; its times are not in milliseconds"
+
+
+def damage_unit_mixed(path):
+    bodies = lines_of(path)
+    for body in bodies[1:6]:
+        body["value_ms"] *= 1000
+    rewrite(path, bodies)
+    return "blocks add up to 1.06e\\+03 times the networks made of them"
+
+
+def damage_duplicate(path):
+    bodies = lines_of(path)
+    rewrite(path, [*bodies[:7], bodies[2]])
+    return "line 8: duplicate key basic-16x16"
+
+
+def damage_missing_rows(path):
+    bodies = lines_of(path)
+    rewrite(path, [*bodies[:3], *bodies[4:]])
+    return "7 rows were written, 6 are here; rows are missing"
+
+
+def damage_line_removed(path):
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join([*lines[:3], *lines[4:]]))
+    return "line 4: wrong hash .*lines before it are missing"
+
+
+def damage_hash(path):
+    path.write_text(path.read_text().replace('"value_ms":0.06,', '"value_ms":0.05,'))
+    return "line 3: wrong hash"
+
+
+def damage_not_json(path):
+    path.write_text("stem: 0.4\nhead: 0.1\n")
+    return "line 1 is not JSON"
+
+
+def damage_binary(path):
+    path.write_bytes(b"\x80\x04\x95\xff\xfe")
+    return "not a text file"
+
+
+def damage_list(path):
+    path.write_text("[1, 2]\n")
+    return "line 1 holds a list"
+
+
+def damage_kind(path):
+    bodies = lines_of(path)
+    bodies[2]["block"]["kind"] = "conv9"
+    rewrite(path, bodies)
+    return "line 3: block.block.kind"
+
+
+DAMAGES = [value for name, value in sorted(globals().items()) if name.startswith("damage_")]
+
+
+@pytest.mark.parametrize("damage", DAMAGES, ids=lambda f: f.__name__)
+def test_damage_is_refused_with_exit_6_and_named(path, damage):
+    said = damage(path)
+    with pytest.raises(DataFormatError, match=said) as caught:
+        tables.load(path)
+    assert caught.value.exit_status == 6
+    assert str(path) in str(caught.value)
+
+
+def test_foreign_device_and_runtime_are_stale(path):
+    table = tables.load(path)
+    for change in (
+        {"device_arch": "other"},
+        {"backend_version": "2.0"},
+        {"precision": "int8"},
+        {"threads": 2},
+    ):
+        field = next(iter(change))
+        with pytest.raises(StaleTable, match=f"{field} was") as caught:
+            tables.check_context(table, setting(**change))
+        assert caught.value.exit_status == 6
+
+
+def test_another_driver_is_only_a_warning(path):
+    table = tables.load(path)
+    assert tables.check_context(table, setting()) == []
+    assert "driver was '', is 'Linux 7'" in tables.check_context(table, setting(driver="Linux 7"))[0]
+
+
+def test_tables_from_elsewhere_are_not_compared_with_this_machine():
+    imported = samples.table(setting=setting(device="titanxp", provenance="imported"))
+    assert tables.check_context(imported, setting()) == []
+
+
+def test_newest(tmp_path, monkeypatch):
+    monkeypatch.setenv("HWNAS_HOME", str(tmp_path))
+    with pytest.raises(MissingMeasurement, match="hwnas profile --device cpu --space resnet-cifar"):
+        tables.newest("cpu")
+    old = write(tables.new_path(header()), samples.table())
+    small = samples.table(created="2026-02-02T03:04:05+00:00")
+    del small.rows[DOWN]
+    new = write(tables.new_path(small.header), small)
+    unfinished = TableWriter(tables.folder() / "u.hwlat.jsonl", header(created="2026-03-02T03:04:05+00:00"))
+    unfinished.append(block_row(STEM))
+    (tables.folder() / "broken.hwlat.jsonl").write_text("no table\n")
+    assert tables.newest("cpu").path == new.path
+    assert tables.newest("cpu", covering=[network(1, 1)]).path == old.path, "it covers the network"
+    assert tables.is_finished(old.path)
+    assert not tables.is_finished(unfinished.path)
+    with pytest.raises(MissingMeasurement, match="batch 4"):
+        tables.newest("cpu", batch=4)
+
+
+def test_new_paths_never_collide(tmp_path, monkeypatch):
+    monkeypatch.setenv("HWNAS_HOME", str(tmp_path))
+    first = write(tables.new_path(header()), samples.table())
+    assert tables.new_path(header()) != first.path
+
+
+def test_failure_rows_explain_a_missing_key(tmp_path):
+    writer = TableWriter(tmp_path / "t.hwlat.jsonl", header())
+    writer.append(rows.FailureRow(blocks=(HEAD,), error="refused the operator Gemm"))
+    with pytest.raises(MissingMeasurement, match="it failed: refused the operator Gemm"):
+        writer.table[HEAD]
+
+
+def test_shipped_schema_is_that_of_the_code(path):
+    shipped = read_json(data_dir("profiles") / "hwlat-1.schema.json", "schema")
+    assert shipped == json.loads(json.dumps(rows.json_schema()))
+    kinds = {body["row"] for body in lines_of(path)}
+    assert {"header", "block", "network", "summary", "end"} == kinds
