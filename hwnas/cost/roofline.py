@@ -17,7 +17,7 @@ from hwnas import store
 from hwnas.errors import InputError
 from hwnas.measure.rows import BlockRow, Header
 from hwnas.measure.table import LatencyTable
-from hwnas.nets.blocks import INPUT, Act, Conv, Linear, Op, recipe
+from hwnas.nets.blocks import INPUT, SKIP, Act, Conv, Linear, Op, recipe
 from hwnas.records import Precision, Setting
 from hwnas.spec import BlockSpec
 
@@ -109,7 +109,8 @@ def block_ms(
     peak = device.peak_ops_per_s[precision] * (threads if device.kind == "cpu" else 1)
     stream = STREAM * device.bytes_per_s
     ops = recipe(block)
-    elements = {INPUT: block.c_in * block.size_in**2, **{o.name: o.channels * o.size**2 for o in ops.ops}}
+    elements = {INPUT: block.c_in * block.size_in**2, SKIP: block.c_skip * block.size_skip**2}
+    elements |= {o.name: o.channels * o.size**2 for o in ops.ops}
     total_s = 0.0
     for op in ops.ops:
         if fused and isinstance(op, Act):
