@@ -95,6 +95,8 @@ def predict(ui: Output, networks: tuple[str, ...], **chosen: Any) -> None:
     from hwnas.jobs.predict import PredictOptions
     from hwnas.jobs.predict import predict as job
 
+    if chosen["table"] is None and chosen["device"] is None:
+        chosen["device"] = "auto"
     body = job(PredictOptions(networks, **options.given(**chosen)))
     for warning in body["warnings"]:
         ui.log(f"Warning: {warning}")
@@ -151,9 +153,10 @@ def _benched(body: dict[str, Any]) -> None:
         click.echo(f"would time {len(body['networks'])} engines in {body['measurements']} sessions")
         return
     columns = ["network", "floor", "p50", "p10", "p90", "p95", "calls", "against the first", "gates"]
-    rows = []
+    rows: list[list[object]] = []
     for row in body["networks"]:
-        apart = f"{row['relative']:.3f}x" + ("" if row["differs"] else ", within the error")
+        within = rows and not row["differs"]
+        apart = f"{row['relative']:.3f}x" + (", within the error" if within else "")
         times = (format_ms(row[k]) for k in ("floor_ms", "median_ms", "p10_ms", "p90_ms", "p95_ms"))
         rows.append([row["path"], *times, row["samples"], apart, ", ".join(row["gates"])])
     console.table(columns, rows)

@@ -5,6 +5,7 @@ Units are parsed here, by the option's type: a quantity without a unit is a usag
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -32,18 +33,20 @@ class Option(Protocol):
 
 
 class Quantity(ParamType):
-    """A number with a unit, turned into the library's unit by `parse`."""
+    """A number with a unit, turned into the library's unit by `parse`; or only checked (`as_text`)."""
 
-    def __init__(self, name: str, parse: Callable[[str], Any]) -> None:
+    def __init__(self, name: str, parse: Callable[[str], Any], *, as_text: bool = False) -> None:
         self.name = name
         self.parse = parse
+        self.as_text = as_text
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Parse text or a number from a configuration file; a parsed value passes through."""
         if isinstance(value, bool) or not isinstance(value, (str, int, float)):
             return value
         try:
-            return self.parse(str(value))
+            parsed = self.parse(str(value))
+            return str(value) if self.as_text else parsed
         except InputError as exc:
             self.fail(str(exc), param, ctx)
 
@@ -67,6 +70,22 @@ class Registered(ParamType):
         from click.shell_completion import CompletionItem
 
         return [CompletionItem(n) for n in names(self.group) if n.startswith(incomplete)]
+
+
+class Assignment(ParamType):
+    """``NAME=VALUE``; the value is a JSON scalar (``0.5``, ``true``) or else a word."""
+
+    name = "assignment"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Split into name and value."""
+        name, equals, text = str(value).partition("=")
+        if not (name and equals):
+            self.fail(f"{value!r} is not NAME=VALUE; write for example rounds=8", param, ctx)
+        try:
+            return name, json.loads(text)
+        except json.JSONDecodeError:
+            return name, text
 
 
 def parse_shape(text: str) -> tuple[int, int, int]:

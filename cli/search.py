@@ -2,14 +2,140 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import click
 
-from hwnas.units import format_count, format_seconds
+from hwnas import units
+from hwnas.units import format_count, format_ms, format_seconds
 
 from . import console, options
 from .console import Output, common
+
+IMPORTANCES = click.Choice(["probe", "gradient", "vip"])
+BUDGET = "For example 18ms, 18ms@p95, 0.4ms,0.6ms for several, or 1.15x:resnet20 for a ratio."
+
+
+def _limit(name: str, example: str, parse: Callable[[str], float]) -> options.Option:
+    kind = options.Quantity("limit", parse, as_text=True)
+    return click.option(
+        f"--max-{name}", type=kind, metavar="N", help=f"Further limit, for example {example}."
+    )
+
+
+def _assignments(name: str, text: str) -> options.Option:
+    return click.option(
+        f"--{name}", type=options.Assignment(), multiple=True, metavar="NAME=VALUE", help=text
+    )
+
+
+@click.command()
+@options.options(
+    options.latency_budget(many=True, text=BUDGET),
+    options.data,
+    options.strategy,
+    options.space,
+    options.setting,
+    options.table,
+    options.input_shape,
+    _limit("macs", "60MMAC", units.parse_macs),
+    _limit("params", "500kparam", units.parse_params),
+    _limit("memory", "64MiB", units.parse_bytes),
+    options.preset,
+)
+@click.option("--images", type=click.IntRange(min=1), metavar="N", help="Training images in all.")
+@click.option("--max-trials", type=click.IntRange(min=1), metavar="N", help="Networks looked at at most.")
+@click.option("--importance", type=IMPORTANCES, help="How the stage-wise search judges a growth.")
+@click.option("--fidelity", type=click.Choice(["paper"]), help="The published form of the strategy.")
+@click.option("--measure/--no-measure", default=True, help="Measure each candidate whole before training.")
+@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Use at most so many images.")
+@_assignments("set", "A further option of the strategy; may be repeated.")
+@_assignments("recipe", "A training option that differs from its default; may be repeated.")
+@options.options(options.seed, options.max_time, options.out, options.dry_run)
+@common
+def search(ui: Output, max_time: float | None, **chosen: Any) -> None:
+    """Find the most accurate network that keeps a latency budget.
+
+    Candidates over the budget are never trained, and the winner is measured whole before it is
+    accepted. Needs a latency table of the device: `hwnas profile`.
+    """
+    from hwnas.jobs.search import SearchOptions
+    from hwnas.jobs.search import search as job
+
+    if chosen["latency_budget"] is None:
+        raise click.UsageError("name a budget: --latency-budget 18ms")
+    if chosen["table"] is None and chosen["device"] is None:
+        chosen["device"] = "auto"
+    if chosen["data"] is None:
+        ui.log("no --data given: searching on the embedded digits")
+    chosen |= {"data": chosen["data"] or "digits", "recipe": dict(chosen["recipe"])}
+    settings = dict(chosen.pop("set"))
+    body = job(SearchOptions(**options.given(max_time_s=max_time, settings=settings, **chosen)), ui.emit)
+    ui.result("hwnas.search/1", body, lambda: _found(body))
+    if not chosen["dry_run"]:
+        ui.next(f"hwnas export {body['run']} --format onnx")
+
+
+def _found(body: dict[str, Any]) -> None:
+    if body.get("dry_run"):
+        _planned(body)
+        return
+    several = body.get("targets") or [body]
+    rows = []
+    for target in several:
+        best = target["best"]
+        interval = f"{format_ms(best['low_ms'])} to {format_ms(best['high_ms'])}"
+        rows.append(
+            [
+                target["budget"],
+                "-".join(map(str, best["depths"])),
+                f"{best['accuracy']:.2%}",
+                f"{format_ms(best['predicted_ms'])} ({interval})",
+                format_ms(best["measured"]["median_ms"]),
+                format_ms(best["measured"]["p95_ms"]),
+                "kept" if target["within_budget"] else "broken",
+                format_count(best["macs"], "MAC"),
+                format_count(best["params"], "param"),
+            ]
+        )
+    columns = ["budget", "blocks", "val accuracy", "predicted", "p50", "p95", "promise", "MACs", "params"]
+    console.table(columns, rows)
+    took = body["seconds"]
+    console.facts(
+        [
+            (
+                "test accuracy",
+                f"{body['accuracy']['test']:.2%} +- {body['accuracy_se']['test']:.2%} (read once)",
+            ),
+            ("on", body["conditions"]),
+            (
+                "looked at",
+                f"{body['trials']} networks, trained {body['trained']} on {body['images']:,} images",
+            ),
+            (
+                "took",
+                f"{format_seconds(took['total'])}: training {format_seconds(took['training'])}, "
+                f"measuring {format_seconds(took['measuring'])}",
+            ),
+            ("ended", body["stopped"]),
+            ("run", body["run"]),
+        ]
+    )
+
+
+def _planned(body: dict[str, Any]) -> None:
+    console.facts(
+        [
+            ("would search", f"{body['strategy']} for {'; '.join(body['budgets'])}"),
+            ("on", body["conditions"]),
+            ("table", body["table"]),
+            ("data", body["data"]),
+            ("training", f"{body['images']:,} images, {body['epochs']:.3g} epochs, in all"),
+            ("notes", "; ".join(body["notes"])),
+            ("into", body["run"]),
+        ]
+    )
 
 
 @click.command()

@@ -191,7 +191,8 @@ def test_a_bad_config_file(
     assert words in result.stderr
 
 
-def test_common_options_of_a_sectioned_file(tmp_path: Path) -> None:
+def test_common_options_of_a_sectioned_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    plant(monkeypatch, measureit)
     body = {"common": {"threads": 2, "space": "resnet-cifar"}, "measureit": {"space": "mbv2-cifar"}}
     assert config.defaults_for(measureit, body, "file") == {"threads": 2, "space": "mbv2-cifar"}
 
