@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from hwnas.deploy.manifest import EngineManifest
+from hwnas.measure.table import LatencyTable
 from hwnas.records import Budget, SearchResult, Trial
 from hwnas.report import plots, sections, words
 from hwnas.report.collect import RunData
@@ -94,6 +95,8 @@ def headline_of(run: RunData, budget: Budget | None, best: Trial | None) -> tupl
         return text, None
     for engine in run.engines:
         return _engine_headline(engine)
+    if run.verb == "profile" and run.table is not None:
+        return _table_headline(run.table), None
     split, accuracy = run.accuracy()
     if accuracy is not None:
         return f"{words.percent(accuracy)} top-1 on the {split} images", None
@@ -109,6 +112,14 @@ def _engine_headline(engine: EngineManifest) -> tuple[str, bool | None]:
     return f"{engine.engine}: {text}, {'verified' if engine.passed else 'verification failed'}", engine.passed
 
 
+def _table_headline(table: LatencyTable) -> str:
+    held = table.summary.get("holdout")
+    error = held.get("mape_percent") if isinstance(held, dict) else None
+    if not isinstance(error, (int, float)):
+        return f"Latency table of {table.setting.device}"
+    return f"Latency of unseen networks on {table.setting.device}, {error:.1f} % off on average"
+
+
 def story(run: RunData, budget: Budget | None) -> str:
     """What was asked and what was done, in two or three sentences."""
     result, parts = run.result, []
@@ -119,6 +130,8 @@ def story(run: RunData, budget: Budget | None) -> str:
             f"hwnas was asked for the most accurate network whose {stat} latency is at most "
             f"{format_ms(budget.latency_ms)}{f' on {setting.describe()}' if setting else ''}."
         )
+    if run.verb == "profile" and run.table is not None:
+        parts.append(f"What blocks and networks cost on {run.table.setting.describe()}, measured by hwnas.")
     if run.trials:
         trained = sum(t.evaluation is not None for t in run.trials)
         refused = sum(t.state == "over_budget" for t in run.trials)
@@ -220,4 +233,5 @@ def next_commands(run: RunData) -> list[str]:
             f"hwnas export {where} --format onnx   # an engine file, proven right and fast enough",
             f"hwnas train {where} --epochs 100   # train the chosen network for longer",
         ]
-    return ["hwnas search --latency-budget 18ms --data folder:IMAGES   # find a network"]
+    table = f" --table {where}" if run.verb == "profile" else ""
+    return [f"hwnas search --latency-budget 18ms --data folder:IMAGES{table}   # find a network"]

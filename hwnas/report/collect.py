@@ -69,7 +69,9 @@ class RunData:
         """The conditions of the latencies."""
         if self.result is not None:
             return self.result.setting
-        return self.engines[0].setting if self.engines else None
+        if self.engines:
+            return self.engines[0].setting
+        return self.table.setting if self.table else None
 
     def asked_budget(self) -> Budget | None:
         """The (largest) budget that the command asked for, where its configuration shows one."""

@@ -9,14 +9,15 @@ from hwnas.report.style import BLUE, GREY, HEAT, Figure, axis, colour, figure, m
 from hwnas.spec import BlockSpec
 from hwnas.units import format_ms
 
-MAX_LABELLED = 150  # cells; beyond that the figures are on hover only
+MAX_LABELLED = 250  # cells; beyond that the figures are on hover only
 
 
 def heat_map(costs: Mapping[BlockSpec, float]) -> Figure | None:
     """Block costs in ms: a row a kind of block, a column a shape, the deepest layers to the right."""
     if not costs:
         return None
-    shapes = sorted({_shape(b) for b in costs}, key=lambda s: (-s[0], s[1:]))
+    heads = {_shape(b) for b in costs if b.kind == "classifier"}
+    shapes = sorted({_shape(b) for b in costs}, key=lambda s: (s in heads, -s[0], s[1:]))
     kinds = sorted({_kind(b) for b in costs})
     cells = {(_kind(b), _shape(b)): (b, ms) for b, ms in costs.items()}
     grid = [[cells.get((kind, shape)) for shape in shapes] for kind in kinds]
@@ -96,9 +97,11 @@ def in_context(pairs: Sequence[tuple[BlockSpec, float, float]]) -> Figure | None
                 "marker": {"color": colour(at), "symbol": marker(at), "size": 8, "opacity": 0.8},
             }
         )
+    ticks = [m * 10.0**e for e in range(-5, 4) for m in (1, 2, 5) if ends[0] <= m * 10.0**e <= ends[1]]
+    logarithmic = {"type": "log", "tickvals": ticks, "ticktext": [f"{v:g}" for v in ticks]}
     layout = {
-        "xaxis": axis("timed alone, ms", type="log"),
-        "yaxis": axis("inside a network, ms", type="log"),
+        "xaxis": axis("timed alone, ms", **logarithmic),
+        "yaxis": axis("inside a network, ms", **logarithmic),
     }
     return figure(data, height=380, **layout)
 

@@ -28,6 +28,19 @@ KNOWN = {
     "measurements": "graphs timed",
 }
 
+# What the gates of `hwnas.measure` mean, for those who have not read its documentation.
+GATES = {
+    "contention": "other processes took the core away",
+    "autocorrelation": "times drifted in waves",
+    "spread": "times scattered",
+    "spikes": "single calls took over three times as long",
+    "sentinel": "the machine was slower than before, by a network that is watched",
+    "sessions": "sessions differed from each other",
+    "precision": "the interval did not become as narrow as asked",
+    "load": "other processes used the machine",
+    "deadline": "the time was over",
+}
+
 
 def table_sections(run: RunData) -> list[Section]:
     """Sections about the table that a run used; none where the table is not to be found."""
@@ -51,7 +64,9 @@ def _quality(table: LatencyTable, model: TableModel) -> Section:
         if row.role == "holdout":
             e = model.estimate(row.spec)
             name = words.depths(row.spec)
-            pairs.append((name, e.latency_ms, e.low_ms, e.high_ms, row.measurement.floor_ms))
+            once_ms = row.measurement.floor_ms
+            measured_ms = (once_ms + table.repeats.get(row.spec.key, once_ms)) / 2
+            pairs.append((name, e.latency_ms, e.low_ms, e.high_ms, measured_ms))
     context = [(b, row.value_ms, model.block_ms(b)) for b, row in table.rows.items()]
     context = [(b, alone, inside) for b, alone, inside in context if inside > 0]
     drawn = picture(
@@ -67,10 +82,17 @@ def _quality(table: LatencyTable, model: TableModel) -> Section:
     )
     if pairs:
         error = sum(abs(p / m - 1) for _, p, _, _, m in pairs) / len(pairs)
-        lead += f" On {len(pairs)} networks that it never saw the mean error is {100 * error:.1f} %."
+        lead += f" On {len(pairs)} networks that it never saw the mean error is {100 * error:.1f} %"
+        alone = table.summary.get("isolated_sum_mape_percent")
+        if isinstance(alone, float):
+            lead += f"; adding up blocks that were timed alone would be {alone:.1f} % off"
+        lead += "."
     if context:
         ratio = sum(i for _, _, i in context) / sum(a for _, a, _ in context)
-        lead += f" Inside a network the blocks take {100 * (ratio - 1):+.0f} % against being timed alone."
+        lead += (
+            f" Inside a network the blocks take {abs(100 * (ratio - 1)):.0f} % "
+            f"{'less' if ratio < 1 else 'more'} than timed alone."
+        )
     rows = [(KNOWN.get(k, k), v) for k, v in _flat(table.summary)]
     rows += [(f"whole networks measured for: {role}", str(n)) for role, n in sorted(roles.items())]
     return Section(
@@ -119,8 +141,9 @@ def _noise(table: LatencyTable) -> list[Section]:
         f"Half of the {len(taken)} measurements are known to {sorted(spreads)[len(spreads) // 2]:.2g} % or "
         f"better. {calm} were taken in calm sessions only."
     )
-    rows = [(gate, str(n)) for gate, n in gates.most_common()]
-    tables = [Table(("gate that fired and could not be cured", "measurements"), rows)] if rows else []
+    rows = [(gate, GATES.get(gate, ""), str(n)) for gate, n in gates.most_common()]
+    head = ("gate that could not be cured", "what it means", "measurements")
+    tables = [Table(head, rows)] if rows else []
     failed = [(_names(blocks), row.error) for blocks, row in table.failures.items()]
     tables += [Table(("block that failed", "why"), failed)] if failed else []
     drawn = picture("table-noise", table_plots.noise(spreads), "standard errors of the measurements")
