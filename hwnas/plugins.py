@@ -19,6 +19,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "fake": "hwnas.backends.fake:Fake",
         "ort": "hwnas.backends.ort:Ort",
         "openvino": "hwnas.backends.openvino:OpenVino",
+        "trt": "hwnas.backends.trt:Trt",
     },
     "spaces": {
         "resnet-cifar": "hwnas.nets.spaces:resnet_cifar",

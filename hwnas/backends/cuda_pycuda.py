@@ -40,7 +40,7 @@ class PyCudaDriver:
         self._streams: dict[int, Any] = {}
         self._events: dict[int, Any] = {}
         self._modules: dict[int, Any] = {}
-        self._functions: dict[int, Any] = {}
+        self._functions: dict[int, tuple[int, Any]] = {}
 
     def _describe(self, device: Any) -> GpuProperties:
         attribute = self._cuda.device_attribute
@@ -150,14 +150,15 @@ class PyCudaDriver:
         return id(module)
 
     def unload(self, module: int) -> None:
-        """Unload a module and its functions."""
+        """Unload a module; its functions go with it, since PyCUDA's keep their module alive."""
+        self._functions = {f: (m, found) for f, (m, found) in self._functions.items() if m != module}
         del self._modules[module]
 
     def function(self, module: int, name: str) -> int:
-        """A kernel by name; its handle lives as long as the driver."""
+        """A kernel by name; its handle lives as long as its module."""
         with self._errors(f"finding the kernel {name}"):
             function = self._modules[module].get_function(name)
-        self._functions[id(function)] = function
+        self._functions[id(function)] = module, function
         return id(function)
 
     def launch(
@@ -165,7 +166,7 @@ class PyCudaDriver:
     ) -> None:
         """Queue a kernel."""
         with self._errors("launching a kernel"):
-            self._functions[function](
+            self._functions[function][1](
                 *arguments,
                 grid=grid,
                 block=block,

@@ -34,7 +34,6 @@ class CudaPythonDriver:
         # RuntimeError is what the package raises where libcuda.so.1 is not to be found.
         except (GpuError, RuntimeError) as exc:
             raise BackendUnavailable(f"CUDA cannot open GPU {index}: {exc}") from exc
-        self._functions: dict[int, Any] = {}
 
     def _call(self, doing: str, answer: tuple[Any, ...]) -> Any:
         """The result of a call ``(status, result)``; GpuError with the driver's words if it failed."""

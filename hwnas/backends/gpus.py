@@ -58,7 +58,12 @@ class Support:
     precisions: tuple[Precision, ...]
 
     def refuses(self, version: str) -> str | None:
-        """Why an installed TensorRT does not serve this chip; None where it does."""
+        """Why an installed TensorRT does not serve this chip; None where it does.
+
+        None also for an unknown version (""): the library itself will tell then.
+        """
+        if not version:
+            return None
         major, minor = (int(part) for part in [*version.split("."), "0"][:2])
         first = (8, 6) if major < 9 else (10, 0)
         if (major, minor) < first:

@@ -75,6 +75,12 @@ Status cuInit(unsigned flags)
     snprintf(device_name, sizeof device_name, "%s", setting("FAKECUDA_NAME", "Simulated GPU"));
     return getenv("FAKECUDA_NO_GPU") ? NO_DEVICE : SUCCESS;
 }
+Status cuGetExportTable(const void **out, const void *id) /* NVRTC 13 asks */
+{
+    (void)id;
+    *out = NULL;
+    return NOT_SUPPORTED;
+}
 Status cuDriverGetVersion(int *v) { *v = 13000; return SUCCESS; }
 Status cuDeviceGetCount(int *n) { *n = 1; return SUCCESS; }
 Status cuDeviceGet(int *device, int index) { *device = 0; return index ? INVALID_DEVICE : SUCCESS; }
@@ -363,6 +369,12 @@ Status cuModuleGetFunction(void **out, void *module, const char *name)
     return f->run && f->pack ? SUCCESS : NOT_FOUND;
 }
 Status cuFuncGetAttribute(int *v, int a, void *f) { (void)a, (void)f; *v = 0; return SUCCESS; }
+/* PyCUDA still names the block before it launches; the launch names it again. */
+Status cuFuncSetBlockShape(void *f, int x, int y, int z)
+{
+    (void)f;
+    return x > 0 && y > 0 && z > 0 && x * y * z <= 1024 ? SUCCESS : INVALID_VALUE;
+}
 static Status run_kernel(Op *op)
 {
     return ((Function *)op->function)->run(op->grid, op->block, op->packed) ? LAUNCH_FAILED : SUCCESS;

@@ -1,0 +1,195 @@
+"""What differs between TensorRT 8.6, 10 and 11, in one place, by name.
+
+Enumerations were renumbered twice (``1 << 1`` asks for strong typing in 10 and for something else in
+11), and members were removed, so no number of theirs is written anywhere: a name is looked up, and
+what is absent is not needed in that version.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cache
+from types import ModuleType
+from typing import Any
+
+from hwnas.backends import package_version
+from hwnas.errors import BackendUnavailable, BuildError, InputError
+from hwnas.records import Precision
+
+# Every way in which TensorRT gets installed registers one of these.
+DISTRIBUTIONS = (
+    *("tensorrt", "tensorrt-cu13", "tensorrt-cu12", "tensorrt-cu11", "tensorrt-bindings"),
+    *("tensorrt-cu13-bindings", "tensorrt-cu12-bindings"),
+)
+
+
+def installed_version() -> str:
+    """Version of TensorRT without importing it; empty where none is installed."""
+    return package_version(*DISTRIBUTIONS)
+
+
+@cache
+def module() -> ModuleType:
+    """The tensorrt module; BackendUnavailable with the loader's words where it does not load."""
+    try:
+        import tensorrt
+    except (ImportError, OSError, RuntimeError) as exc:
+        raise BackendUnavailable(f"TensorRT {installed_version()} cannot be loaded: {exc}") from exc
+    return tensorrt  # type: ignore[no-any-return]
+
+
+def major(trt: Any) -> int:
+    """Major version."""
+    return int(trt.__version__.split(".")[0])
+
+
+def typed_only(trt: Any) -> bool:
+    """Whether the graph's own types decide the precision (11 and later)."""
+    return major(trt) >= 11
+
+
+def creation_flags(trt: Any) -> int:
+    """Bits for ``create_network``: an explicit batch before 10, nothing since."""
+    names = ("EXPLICIT_BATCH",) if major(trt) < 10 else ()
+    return bits(trt.NetworkDefinitionCreationFlag, names)
+
+
+def bits(enum: Any, names: tuple[str, ...]) -> int:
+    """A mask of enumeration members by name."""
+    return sum(1 << int(getattr(enum, name)) for name in names)
+
+
+PRECISION_FLAGS: dict[Precision, str] = {"fp16": "FP16", "bf16": "BF16", "int8": "INT8"}
+
+
+def refuses_precision(version: str, precision: Precision) -> str | None:
+    """Why a version of TensorRT cannot compute in a precision here; None where it can."""
+    release = int(version.split(".")[0])
+    if precision == "bf16" and release < 10:
+        return f"TensorRT {version} has no bf16; use fp16 or fp32"
+    if precision == "bf16" and release >= 11:
+        return (
+            f"TensorRT {version} computes in the types of the graph, and ONNX opset 17 has no bf16 "
+            "convolution; use fp16"
+        )
+    return None
+
+
+def set_precision(trt: Any, config: Any, precision: Precision) -> None:
+    """Ask a builder for a precision by flags, where the version has them.
+
+    fp32 means IEEE float32: TF32, which rounds inputs to 10 bits of mantissa and is on by default,
+    is switched off.
+
+    Raises:
+        InputError: the version cannot give the precision at all.
+    """
+    refusal = refuses_precision(trt.__version__, precision)
+    if refusal:
+        raise InputError(refusal)
+    if precision == "fp32":
+        config.clear_flag(trt.BuilderFlag.TF32)
+    elif not typed_only(trt):
+        config.set_flag(getattr(trt.BuilderFlag, PRECISION_FLAGS[precision]))
+
+
+@cache
+def logger() -> Any:
+    """The one logger of this process (TensorRT keeps the first that it is given)."""
+    trt = module()
+    severity = trt.ILogger.Severity
+
+    class Words(trt.ILogger):  # type: ignore[misc, name-defined]
+        """Keeps what TensorRT says, so that an error can carry it."""
+
+        def __init__(self) -> None:
+            trt.ILogger.__init__(self)
+            self.errors: list[str] = []
+
+        def log(self, level: Any, message: str) -> None:
+            """Called by TensorRT, from any of its threads."""
+            if level in (severity.INTERNAL_ERROR, severity.ERROR):
+                self.errors.append(message.strip())
+
+        def take(self) -> str:
+            """The errors since the last call, in one line."""
+            said, self.errors = self.errors, []
+            return "; ".join(dict.fromkeys(said)) or "TensorRT gave no reason"
+
+    return Words()
+
+
+def construct(kind: Any, name: str) -> Any:
+    """A builder or runtime; the bindings raise TypeError where the library gave none.
+
+    Raises:
+        BuildError: with the library's own words; `name` says for what it was.
+    """
+    try:
+        return kind(logger())
+    except TypeError as exc:
+        raise BuildError(f"TensorRT cannot start for {name}: {logger().take()}") from exc
+
+
+def parser_errors(parser: Any) -> str:
+    """Every error of an ONNX parser with the node that it is about."""
+    said = []
+    for index in range(parser.num_errors):
+        error = parser.get_error(index)
+        name = getattr(error, "node_name", None)  # since 10
+        operator = getattr(error, "node_operator", None)
+        where = f"{operator()} {name()}" if name and operator else f"node {error.node()}"
+        said.append(f"{error.desc()} ({where})")
+    return "; ".join(said)
+
+
+def device_memory_bytes(engine: Any) -> int:
+    """Activation memory that a context of this engine takes."""
+    newer = getattr(engine, "device_memory_size_v2", None)
+    return int(newer if newer is not None else engine.device_memory_size)  # api: before 11
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One layer of a built engine, after TensorRT's fusions.
+
+    Attributes:
+        name: TensorRT's, which joins the names of the ONNX nodes that it fused.
+        kind: for example "CaskConvolution"; empty where the engine keeps names only.
+        tactic: the kernel that was chosen; empty where the engine does not say.
+        outputs: data types of the outputs as TensorRT words them.
+    """
+
+    name: str
+    kind: str = ""
+    tactic: str = ""
+    outputs: tuple[str, ...] = ()
+
+
+def parse_layers(text: str) -> tuple[Layer, ...]:
+    """Layers from the engine inspector's JSON, of any version.
+
+    Before 11 a tensor has one field ``Format/Datatype``; since 11 ``Datatype`` stands by itself.
+    An engine built with names only gives a list of strings.
+
+    Raises:
+        BuildError: it is not such JSON.
+    """
+    try:
+        entries = json.loads(text)["Layers"]
+    except (json.JSONDecodeError, KeyError, TypeError) as exc:
+        raise BuildError(f"the engine inspector's answer is not understood: {text[:80]!r}") from exc
+    return tuple(_layer(entry) for entry in entries)
+
+
+def _layer(entry: str | dict[str, Any]) -> Layer:
+    if isinstance(entry, str):
+        return Layer(entry)
+    types = tuple(str(t.get("Datatype") or t.get("Format/Datatype", "")) for t in entry.get("Outputs", ()))
+    return Layer(
+        name=str(entry.get("Name", "")),
+        kind=str(entry.get("LayerType", "")),
+        tactic=str(entry.get("TacticName", "")),
+        outputs=types,
+    )

@@ -1,0 +1,365 @@
+"""The backend `trt` on a simulated machine, through TensorRT's real bindings."""
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+
+from hwnas.backends import gpus, typed
+from hwnas.backends.cuda import GpuError, GpuOutOfMemory
+from hwnas.backends.trt import Trt
+from hwnas.backends.trt_build import TrtOptions, cache_path
+from hwnas.errors import (
+    BackendUnavailable,
+    BuildError,
+    DataFormatError,
+    DeviceUnavailable,
+    HwnasError,
+    InputError,
+)
+from hwnas.nets import onnx as writer
+from hwnas.spec import BlockSpec
+
+MACHINE = os.environ["HWNAS_SIM_MACHINE"]
+MAJOR = {"titanxp": 8, "rtx2080ti": 10, "rtx3090": 11}[MACHINE]
+BATCH = 4
+BLOCKS = [
+    BlockSpec(kind="conv", c_in=3, c_out=8, size_in=16),
+    BlockSpec(kind="basic", c_in=8, c_out=8, size_in=16),
+    BlockSpec(kind="mbconv", c_in=8, c_out=16, stride=2, expand=4, se=0.25, act="hswish", size_in=16),
+    BlockSpec(kind="classifier", c_in=16, c_out=10, size_in=8),
+]
+MODEL = writer.chain(BLOCKS, batch=BATCH)
+IMAGES = np.random.default_rng(0).standard_normal((BATCH, 3, 16, 16), dtype=np.float32)
+PRECISIONS = {8: ["fp32", "int8"], 10: ["fp32", "fp16", "int8"], 11: ["fp32", "fp16", "int8"]}[MAJOR]
+
+
+def on_cpu(model: bytes, images: np.ndarray) -> np.ndarray:
+    session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+    return session.run(None, {"input": images})[0]
+
+
+def settings(backend: Trt, precision: str = "fp32", batch: int = BATCH):
+    return backend.setting(MACHINE, precision, batch, 1)
+
+
+def plan_head(plan: bytes) -> dict:
+    """What the simulated builder noted in its plan."""
+    return json.loads(plan[plan.index(b"{") : plan.index(b"\0")])
+
+
+@pytest.fixture
+def backend() -> Trt:
+    return Trt()
+
+
+def built(backend: Trt, model: bytes = MODEL, precision: str = "fp32", batch: int = BATCH):
+    return backend.build(model, settings(backend, precision, batch))
+
+
+def test_it_is_available_and_knows_where_it_is(backend):
+    assert backend.unavailable() is None
+    assert backend.version.split(".")[0] == str(MAJOR)
+    setting = settings(backend)
+    (gpu,) = gpus.gpus()
+    assert gpu.name in setting.device_arch
+    assert gpu.compute_capability in setting.device_arch
+    assert (setting.backend_version, setting.driver) == (backend.version, gpu.driver)
+    assert setting.power_limit_w == 250.0
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_scores_are_those_of_the_graph_that_it_was_given(backend, precision):
+    engine = built(backend, precision=precision)
+    scores = engine.run(IMAGES)
+    engine.close()
+    reference = on_cpu(MODEL, IMAGES)
+    tolerance = {"fp32": 1e-5, "fp16": 2e-3, "int8": 0.1}[precision] * np.abs(reference).max()
+    assert scores.shape == (BATCH, 10)
+    assert np.abs(scores - reference).max() <= tolerance
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_each_version_is_asked_in_its_own_way(backend, precision):
+    engine = built(backend, precision=precision)
+    head = plan_head(engine._plan)
+    engine.close()
+    explicit_batch = {8: 1, 10: 0, 11: 0}[MAJOR]
+    assert head["network_flags"] == explicit_batch
+    by_flag = {"fp16": ["FP16"], "int8": ["INT8"], "fp32": []}[precision] if MAJOR < 11 else []
+    tf32 = [] if precision == "fp32" else ["TF32"]  # on by default; fp32 means IEEE float32
+    assert head["flags"] == sorted([*by_flag, *tf32])
+    casts = [kind for _, kind in head["layers"]].count("Cast")
+    assert casts == (2 if precision == "fp16" and MAJOR == 11 else 0)
+    assert ("QuantizeLinear" in [kind for _, kind in head["layers"]]) == (precision == "int8")
+    assert "HardSwish" not in [kind for _, kind in head["layers"]]
+
+
+def test_the_builder_is_configured_as_the_options_say():
+    engine = built(Trt(TrtOptions(workspace=0.3, level=2, timings=5)))
+    head = plan_head(engine._plan)
+    engine.close()
+    assert head["workspace"] == int(0.3 * (1024 << 20))
+    assert (head["level"], head["timings"], head["streams"]) == (2, 5, 0)
+    assert head["detailed"] is False
+
+
+def test_a_precision_that_does_not_pay_is_refused_in_words(backend):
+    refused = {8: ("fp16", "not fast in it"), 10: ("bf16", "not fast in it"), 11: ("bf16", "no bf16")}[MAJOR]
+    with pytest.raises(InputError, match=refused[1]):
+        settings(backend, refused[0])
+
+
+def test_an_open_batch_takes_any_size_up_to_the_settings(backend):
+    model = writer.chain(BLOCKS, batch=None)
+    engine = built(backend, model)
+    assert engine.shape == (0, 3, 16, 16)
+    for count in (1, 3, BATCH):
+        assert np.abs(engine.run(IMAGES[:count]) - on_cpu(model, IMAGES[:count])).max() < 1e-5
+    assert len(engine.time(2).wall_ms) == 2  # at the full batch again
+    with pytest.raises(InputError, match="at most 4"):
+        engine.run(np.concatenate([IMAGES, IMAGES]))
+    engine.close()
+
+
+def test_a_fixed_batch_must_be_the_settings(backend):
+    with pytest.raises(InputError, match="has batch 4"):
+        built(backend, batch=2)
+    engine = built(backend)
+    with pytest.raises(InputError, match="4x3x16x16"):
+        engine.run(IMAGES[:1])
+    engine.close()
+
+
+def test_times_are_single_calls_and_cold_ones_are_flushed(backend):
+    engine = built(backend)
+    hot = engine.time(7)
+    assert hot.wall_ms.shape == (7,)
+    assert (hot.wall_ms > 0).all()
+    assert hot.cpu_ms is None
+    assert len(engine.time(200).wall_ms) == 200  # several batches
+    launches = driver_launches()
+    engine.flush()
+    assert len(engine.time(3).wall_ms) == 3
+    assert driver_launches() - launches == 1 + 3  # a delay, and a flush before each call
+    engine.time(1)
+    assert driver_launches() - launches == 5  # one flush() serves one time()
+    engine.close()
+
+
+def driver_launches() -> int:
+    import conftest
+
+    return conftest.driver_counts()["launches"]
+
+
+def test_a_gpu_that_waited_for_the_host_is_timed_again(backend, monkeypatch):
+    engine = built(backend)
+    engine.time(3)
+    before = engine._delay_ns
+    monkeypatch.setenv("FAKECUDA_EAGER", "1")  # everything runs when it is queued: the GPU always waits
+    monkeypatch.setattr("hwnas.backends.trt_engine.LONGEST_DELAY_NS", 400_000)
+    assert len(engine.time(3).wall_ms) == 3  # gives up hiding the host, ends all the same
+    assert engine._delay_ns > before
+    engine.close()
+
+
+def test_save_and_load(backend, tmp_path):
+    engine = built(backend)
+    scores = engine.run(IMAGES)
+    path = tmp_path / "net.engine"
+    engine.save(path)
+    engine.close()
+    again = Trt().load(path, settings(backend))
+    assert np.array_equal(again.run(IMAGES), scores)
+    again.close()
+    with pytest.raises(InputError, match="does not exist"):
+        backend.load(tmp_path / "none.engine", settings(backend))
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "word"),
+    [("backend_version", "9.9.9", "TensorRT '9.9.9'"), ("device_arch", "NVIDIA H100", "NVIDIA H100")],
+)
+def test_a_plan_of_elsewhere_is_refused_before_tensorrt_sees_it(
+    backend, tmp_path, simulation, field, value, word
+):
+    path = tmp_path / "net.engine"
+    engine = built(backend)
+    engine.save(path)
+    engine.close()
+    seen = sum(o.kind == "Runtime" for o in simulation.objects.values())
+    with pytest.raises(BackendUnavailable, match=word):
+        backend.load(path, settings(backend).model_copy(update={field: value}))
+    assert sum(o.kind == "Runtime" for o in simulation.objects.values()) == seen
+
+
+def test_another_device_is_refused(backend, monkeypatch):
+    with pytest.raises(DeviceUnavailable, match="'a100' is not this machine's"):
+        backend.setting("a100", "fp32", 1, 1)
+    other = gpus.GpuInfo(name="NVIDIA A100", compute_capability="8.0", memory_bytes=1, driver="1")
+    monkeypatch.setattr("hwnas.backends.trt.gpus", lambda: (*gpus.gpus(), other))
+    with pytest.raises(BackendUnavailable, match="CUDA_VISIBLE_DEVICES"):
+        backend.setting("a100", "fp32", 1, 1)
+    assert backend.setting("gpu", "fp32", 1, 1).device == "gpu"
+    with pytest.raises(InputError, match="--threads 2"):
+        backend.setting("gpu", "fp32", 1, 2)
+
+
+@pytest.mark.parametrize("damage", ["cut", "foreign"])
+def test_a_damaged_plan_is_refused_with_tensorrts_words(backend, tmp_path, damage):
+    path = tmp_path / "net.engine"
+    engine = built(backend)
+    engine.save(path)
+    engine.close()
+    path.write_bytes(path.read_bytes()[:20] if damage == "cut" else b"not a plan")
+    with pytest.raises(DataFormatError, match="magicTag"):
+        backend.load(path, settings(backend))
+
+
+def test_what_the_parser_says_reaches_the_user_with_the_blocks_name(backend):
+    proto = onnx.load_model_from_string(writer.chain(BLOCKS[:1], batch=BATCH))
+    proto.graph.node[-1].op_type = "Nonsense"
+    with pytest.raises(BuildError, match="conv-3x8-k3s1e1-relu@16"):
+        built(backend, proto.SerializeToString())
+    with pytest.raises(BuildError, match="not an ONNX model"):
+        built(backend, b"nonsense")
+
+
+def test_a_node_without_importer_is_named(backend, monkeypatch):
+    monkeypatch.setattr(typed, "plain", lambda model: model)  # leave HardSwish in
+    with pytest.raises(BuildError, match="No importer registered for op: HardSwish"):
+        built(backend)
+
+
+FAULTS = {
+    "create_Builder": (BuildError, "cannot start"),
+    "create_Runtime": (BuildError, "cannot start"),
+    "build": (BuildError, "out of memory while timing kernels"),
+    "deserialize": (BuildError, "not compatible"),
+    "context": (GpuOutOfMemory, "out of memory for activations"),
+    "input_shape": (BuildError, "refused the input shape"),
+    "address": (BuildError, "refused the address"),
+    "enqueue": (GpuError, "illegal memory access"),
+    "set_timing_cache": (BuildError, "timing cache"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_every_refusal_becomes_an_error_and_nothing_leaks(backend, monkeypatch, fault):
+    error, words = FAULTS[fault]
+    monkeypatch.setenv("TRTSIM_FAULT", fault)
+    with pytest.raises(error, match=words) as caught:
+        build_and_run(backend)
+    assert isinstance(caught.value, HwnasError)
+
+
+def build_and_run(backend):
+    engine = built(backend)
+    try:
+        engine.run(IMAGES)
+    finally:
+        engine.close()
+
+
+def test_a_refused_profile_is_an_error(backend, monkeypatch):
+    monkeypatch.setenv("TRTSIM_FAULT", "add_profile")
+    with pytest.raises(BuildError, match="batch sizes 1 to 4"):
+        built(backend, writer.chain(BLOCKS, batch=None))
+
+
+def test_a_failing_enqueue_is_seen_while_timing_too(backend, monkeypatch):
+    engine = built(backend)
+    monkeypatch.setenv("TRTSIM_FAULT", "enqueue")
+    with pytest.raises(GpuError, match="illegal memory access"):
+        engine.time(3)
+    with pytest.raises(GpuError, match="illegal memory access"):
+        engine.layer_ms(2)
+    engine.close()
+
+
+def test_out_of_memory_is_said_and_leaves_nothing(backend):
+    large = 1 << 18  # 768 MiB of images and 1 GiB of memory in all, filled by two engines
+    model = writer.chain(BLOCKS, batch=large)
+    first = built(backend, model, batch=large)
+    with pytest.raises(GpuOutOfMemory, match="no memory for an allocation"):
+        built(backend, model, batch=large)
+    first.close()
+
+
+def test_the_timing_cache_is_kept_and_is_the_devices_own(backend, monkeypatch):
+    path = cache_path(settings(backend))
+    path.unlink(missing_ok=True)
+    built(backend).close()
+    first = path.read_bytes()
+    assert first.startswith(b"CACHE")
+    assert MACHINE in path.name.replace("-", "")
+    built(Trt()).close()
+    assert path.read_bytes() == first  # nothing new to learn
+    built(Trt(), writer.chain(BLOCKS[:2], batch=BATCH)).close()
+    assert path.read_bytes().startswith(first)
+    assert len(path.read_bytes()) > len(first)
+    path.write_bytes(b"CACHE of another card\n")
+    built(Trt()).close()
+    assert path.read_bytes() == first  # the foreign one was dropped
+    path.unlink()
+    built(Trt(TrtOptions(cache=False))).close()
+    assert not path.exists()
+
+
+def test_a_second_build_of_the_same_model_opens_the_same_plan(backend, simulation):
+    first = built(backend)
+    second = built(backend)
+    assert first._plan is second._plan
+    first.close()
+    second.close()
+    other = built(backend, writer.chain(BLOCKS, batch=BATCH, seed=1))
+    assert other._plan != first._plan
+    other.close()
+
+
+def test_layers_in_both_forms_of_the_inspector(backend):
+    engine = built(backend)
+    plain = engine.layers()
+    assert plain[0].name == "0.conv"
+    assert plain[0].kind == ""
+    ms = engine.layer_ms(4)
+    assert set(ms) == {layer.name for layer in plain}
+    assert ms["0.conv"] == pytest.approx(0.01)
+    engine.close()
+    engine = built(Trt(TrtOptions(detailed=True)))
+    first = engine.layers()[0]
+    assert (first.name, first.kind, first.tactic) == ("0.conv", "Conv", "sim")
+    assert first.outputs == (("Float",) if MAJOR == 11 else ("Row major linear FP32",))
+    engine.close()
+
+
+def test_what_disturbs_a_timing_is_named(backend, monkeypatch):
+    engine = built(backend)
+    engine.time(1)
+    assert engine.watch() == ()
+    monkeypatch.setenv("FAKENVML_REASONS", str(0x40 | 0x4))
+    monkeypatch.setenv("FAKENVML_SM_MHZ", "1400")  # 93 % of what was seen before
+    monkeypatch.setenv("FAKENVML_OTHERS", "1")
+    assert engine.watch() == (
+        "throttle:HwThermalSlowdown",
+        "throttle:SwPowerCap",
+        "clock",
+        "gpu-shared",
+    )
+    engine.close()
+
+
+def test_a_closed_engine_refuses_and_closes_again(backend):
+    engine = built(backend)
+    engine.close()
+    engine.close()
+    for call in (lambda: engine.run(IMAGES), lambda: engine.time(1), engine.layers):
+        with pytest.raises(InputError, match="closed"):
+            call()
+    with pytest.raises(InputError, match="closed"):
+        engine.save(Path("x"))

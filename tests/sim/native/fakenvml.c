@@ -1,0 +1,88 @@
+/* libnvidia-ml.so.1 for tests: one GPU, the one that fakecuda.c describes.
+ *
+ * Environment, read at every call: FAKECUDA_NAME, FAKECUDA_CAPABILITY, FAKECUDA_MEMORY_MB,
+ * FAKENVML_REASONS (mask of throttle reasons), FAKENVML_SM_MHZ, FAKENVML_OTHERS (other processes),
+ * FAKECUDA_NO_GPU.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { SUCCESS = 0, NOT_SUPPORTED = 3, NOT_FOUND = 6, INSUFFICIENT_SIZE = 7, DRIVER_NOT_LOADED = 9 };
+typedef int Status;
+typedef struct { unsigned long long total, unused, used; } Memory;
+typedef struct { unsigned pid; unsigned long long bytes; unsigned gpu, compute; } Process;
+
+static int opened;
+static long number(const char *name, long otherwise)
+{
+    const char *value = getenv(name);
+    return value && *value ? atol(value) : otherwise;
+}
+static const char *text(const char *name, const char *otherwise)
+{
+    const char *value = getenv(name);
+    return value && *value ? value : otherwise;
+}
+
+Status nvmlInit_v2(void) { return getenv("FAKECUDA_NO_GPU") ? DRIVER_NOT_LOADED : (opened++, SUCCESS); }
+Status nvmlInitWithFlags(unsigned flags) { (void)flags; return nvmlInit_v2(); }
+Status nvmlShutdown(void) { opened--; return SUCCESS; }
+int fakenvml_opened(void) { return opened; }
+const char *nvmlErrorString(Status s) { return s == SUCCESS ? "Success" : "simulated failure"; }
+Status nvmlSystemGetDriverVersion(char *out, unsigned n) { snprintf(out, n, "580.95.05"); return SUCCESS; }
+Status nvmlDeviceGetCount_v2(unsigned *n) { *n = 1; return SUCCESS; }
+Status nvmlDeviceGetHandleByIndex_v2(unsigned i, void **d) { *d = &opened; return i ? NOT_FOUND : SUCCESS; }
+Status nvmlDeviceGetHandleByPciBusId_v2(const char *bus, void **d)
+{
+    *d = &opened;
+    return strcmp(bus, "0000:01:00.0") ? NOT_FOUND : SUCCESS;
+}
+Status nvmlDeviceGetName(void *d, char *out, unsigned n)
+{
+    (void)d;
+    snprintf(out, n, "%s", text("FAKECUDA_NAME", "Simulated GPU"));
+    return SUCCESS;
+}
+Status nvmlDeviceGetCudaComputeCapability(void *d, int *major, int *minor)
+{
+    (void)d;
+    return sscanf(text("FAKECUDA_CAPABILITY", "8.6"), "%d.%d", major, minor) == 2 ? SUCCESS : NOT_SUPPORTED;
+}
+Status nvmlDeviceGetMemoryInfo(void *d, Memory *m)
+{
+    (void)d;
+    m->total = (unsigned long long)number("FAKECUDA_MEMORY_MB", 1024) << 20;
+    m->used = m->total / 8;
+    m->unused = m->total - m->used;
+    return SUCCESS;
+}
+Status nvmlDeviceGetClockInfo(void *d, int kind, unsigned *mhz)
+{
+    (void)d;
+    *mhz = kind == 1 ? number("FAKENVML_SM_MHZ", 1500) : 5000;
+    return SUCCESS;
+}
+Status nvmlDeviceGetTemperature(void *d, int sensor, unsigned *celsius)
+{
+    (void)d, (void)sensor;
+    *celsius = 61;
+    return SUCCESS;
+}
+Status nvmlDeviceGetPowerManagementLimit(void *d, unsigned *mw) { (void)d; *mw = 250000; return SUCCESS; }
+Status nvmlDeviceGetCurrentClocksThrottleReasons(void *d, unsigned long long *mask)
+{
+    (void)d;
+    *mask = number("FAKENVML_REASONS", 1); /* idle */
+    return SUCCESS;
+}
+Status nvmlDeviceGetComputeRunningProcesses_v3(void *d, unsigned *count, Process *out)
+{
+    (void)d;
+    const unsigned others = number("FAKENVML_OTHERS", 0), room = *count;
+    *count = others;
+    if (!others) return SUCCESS;
+    if (room < others) return INSUFFICIENT_SIZE;
+    for (unsigned i = 0; i < others; i++) out[i] = (Process){i + 1, 0, 0, 0};
+    return SUCCESS;
+}
