@@ -144,8 +144,7 @@ def _result(
     job: Session, winners: Sequence[Target], setting: Setting, table_id: str, stopped: str
 ) -> SearchResult:
     main = winners[-1]
-    training_s = sum(t.evaluation.wall_s for t in job.trials if t.evaluation is not None)
-    seconds = {"training": training_s, "measuring": job.log.measuring_s}
+    seconds = {"training": job.log.training_s, "measuring": job.log.measuring_s}
     seconds["total"] = max(job.elapsed_s(), sum(seconds.values()))
     return SearchResult(
         strategy=job.strategy.name,

@@ -49,7 +49,6 @@ def _train_out(job: Session, winner: Trial, finals: Sequence[Trial], measured: M
         notes={"winner": winner.index, "cut": int(images < left)},
     )
     trial = train(job, proposal, updated(untrained(job, proposal), measured=measured))
-    job.log.trial(trial)
     return [trial] if trial.evaluation is not None else []
 
 

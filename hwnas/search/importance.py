@@ -15,6 +15,7 @@ and kind); `Vip` for stages as they are.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     Array = NDArray[np.float64]
 
 Moves = Callable[[NetworkSpec], Sequence[Move]]
+Autocast = Callable[[], AbstractContextManager[Any]]
 POOL = 8  # side and stride of the average pool in front of the score, in pixels
 CHUNK = 256  # images at once where nothing is trained
 
@@ -149,12 +151,14 @@ class Gradient:
         moves: growths to judge.
         batches, batch: how many gradients, and images in each.
         rate: of the step.
+        autocast: context of the forward pass, for half precision.
     """
 
     moves: Moves
     batches: int = 8
     batch: int = 64
     rate: float = 0.1
+    autocast: Autocast = nullcontext
 
     def __call__(
         self,
@@ -185,11 +189,12 @@ class Gradient:
             )
         return tuple(found)
 
-    @staticmethod
-    def _gradient(grown: nn.Module, before: nn.Module, x: Tensor, y: Tensor) -> tuple[Array, float]:
+    def _gradient(self, grown: nn.Module, before: nn.Module, x: Tensor, y: Tensor) -> tuple[Array, float]:
         """Gradient of the mean loss by all values that the grown network adds, and the loss."""
         grown.zero_grad(set_to_none=True)
-        loss = F.cross_entropy(grown(x), y)
+        with self.autocast():
+            scores = grown(x)
+        loss = F.cross_entropy(scores.float(), y)
         loss.backward()  # type: ignore[no-untyped-call]
         old = dict(before.named_parameters())
         added = [
@@ -241,12 +246,14 @@ class Probe:
         images: training images for each.
         batch: images in a step.
         rate: learning rate (SGD with Nesterov momentum 0.9), falling to zero along a cosine.
+        autocast: context of the forward pass in training, for half precision.
     """
 
     moves: Moves
     images: int = 1024
     batch: int = 64
     rate: float = 0.05
+    autocast: Autocast = nullcontext
 
     def __call__(
         self,
@@ -293,7 +300,9 @@ class Probe:
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, len(parts))
         for part in parts:
             optimiser.zero_grad()
-            F.cross_entropy(net(images[part]), labels[part]).backward()  # type: ignore[no-untyped-call]
+            with self.autocast():
+                scores = net(images[part])
+            F.cross_entropy(scores.float(), labels[part]).backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(net.parameters(), 5.0)
             optimiser.step()
             schedule.step()

@@ -37,7 +37,8 @@ class SearchLog:
     Attributes:
         trials: every trial so far, in order.
         closed: why the search phase ended, in words; None while it goes on.
-        measuring_s: seconds spent on whole measurements, over every session of the run.
+        measuring_s, training_s: seconds spent on whole measurements and on evaluations (training,
+            validation, importance), over every session of the run.
     """
 
     def __init__(self, run: RunFolder, emit: Emit) -> None:
@@ -47,6 +48,7 @@ class SearchLog:
         self._verdicts: list[tuple[int, Promise, Measurement]] = []
         self.closed: str | None = None
         self.measuring_s = 0.0
+        self.training_s = 0.0
         self._emit = emit
         self._decided: dict[int, int] = {}  # decisions written, by number of trials at the time
         for event in run.events():
@@ -72,6 +74,7 @@ class SearchLog:
         elif "after" in event:
             self._decided[event["after"]] = self._decided.get(event["after"], 0) + 1
         self.measuring_s += event.get("measuring_s", 0.0)
+        self.training_s += event.get("training_s", 0.0)
 
     @property
     def observed(self) -> list[tuple[NetworkSpec, Measurement]]:
@@ -88,9 +91,10 @@ class SearchLog:
         self._remember({"event": kind, **event})
         self._emit(kind, event)
 
-    def trial(self, trial: Trial, measuring_s: float = 0.0) -> None:
+    def trial(self, trial: Trial, measuring_s: float, training_s: float) -> None:
         """Add a trial; `measuring_s` above zero says that its measurement is new, not another trial's."""
-        self._write("trial", {"trial": to_json(trial), "measuring_s": measuring_s}, describe(trial))
+        seconds = {"measuring_s": round(measuring_s, 6), "training_s": round(training_s, 6)}
+        self._write("trial", {"trial": to_json(trial), **seconds}, describe(trial))
 
     def confirm(self, index: int, promise: Promise, measured: Measurement, measuring_s: float) -> None:
         """Add the verdict on a candidate winner."""
@@ -132,9 +136,11 @@ class SearchLog:
         if not path.exists():
             return None
         body = read_json(path, "search result", RESULT_SCHEMA)
-        complete = body.pop("complete", True)
-        del body["schema"]
-        return parse(SearchResult, body, path) if complete else None
+        if not body.get("complete", True):
+            return None
+        # A command may have added fields of its own, such as the test accuracy.
+        known = {name: value for name, value in body.items() if name in SearchResult.model_fields}
+        return parse(SearchResult, known, path)
 
 
 def images_of(trial: Trial) -> int:

@@ -38,6 +38,7 @@ class Random:
     """Uniform draws from the space, rejected until they fit and are new; every draw is bounded."""
 
     name = "random"
+    Options = RandomOptions
 
     def __init__(self, context: SearchContext) -> None:
         self._context = context

@@ -67,10 +67,10 @@ class Session:
 def attempt(job: Session, proposal: Proposal) -> Trial:
     """Refuse a proposal or train it; either way it is a trial in the log."""
     trial, measuring_s = _looked_at(job, proposal)
-    if not trial.error:
-        trial = train(job, proposal, trial)
-    job.log.trial(trial, measuring_s)
-    return trial
+    if trial.error:
+        job.log.trial(trial, measuring_s, 0.0)
+        return trial
+    return train(job, proposal, trial, measuring_s)
 
 
 def _looked_at(job: Session, proposal: Proposal) -> tuple[Trial, float]:
@@ -107,16 +107,21 @@ def untrained(job: Session, proposal: Proposal) -> Trial:
     )
 
 
-def train(job: Session, proposal: Proposal, trial: Trial) -> Trial:
-    """The trial with its evaluation.
+def train(job: Session, proposal: Proposal, trial: Trial, measuring_s: float = 0.0) -> Trial:
+    """Evaluate a proposal and add the trial to the log.
 
     An error of ours (training diverged, ...) makes it a failed trial; any other is a bug and passes.
     """
+    start = time.monotonic()
     try:
         evaluation = job.evaluate(proposal, trial.index)
+        trial = updated(trial, state="done", evaluation=evaluation)
+        took_s = max(time.monotonic() - start, evaluation.wall_s)  # a part may be an earlier session's
     except HwnasError as exc:
-        return updated(trial, state="failed", error=str(exc))
-    return updated(trial, state="done", evaluation=evaluation)
+        trial = updated(trial, state="failed", error=str(exc))
+        took_s = time.monotonic() - start
+    job.log.trial(trial, measuring_s, took_s)
+    return trial
 
 
 def updated(trial: Trial, **fields: Any) -> Trial:
@@ -147,7 +152,7 @@ def _measured(job: Session, spec: NetworkSpec, measure: Measure) -> tuple[Measur
     measured = measure(spec)
     if job.observe is not None:
         job.observe(spec, measured)
-    return measured, max(time.monotonic() - start, 1e-9)
+    return measured, max(time.monotonic() - start, 1e-6)
 
 
 def searched(trials: Sequence[Trial]) -> list[Trial]:

@@ -35,6 +35,7 @@ class StagewiseOptions:
             training to the evaluator's default.
         search_share: part of `images` for growing, importance included; the rest trains what is kept.
         start_share: part of the growing for the first, shallow network.
+        probe_share: part of the growing after the first network that goes into judging growths.
         rounds: growths aimed at; with a large budget each adds several blocks.
         confidence: one-sided level at which a gain counts as significant.
         patience: how often a network is trained further when nothing is significant, before the
@@ -50,6 +51,7 @@ class StagewiseOptions:
     images: int = 0
     search_share: float = 0.15
     start_share: float = 0.3
+    probe_share: float = 0.5
     rounds: int = 8
     confidence: float = 0.95
     patience: int = 2
@@ -65,6 +67,7 @@ class Stagewise:
     """Grow by gain per millisecond; see the module. Proposals are a function of the history."""
 
     name = "stagewise"
+    Options = StagewiseOptions
 
     def __init__(self, context: SearchContext) -> None:
         self._context = context
@@ -94,6 +97,13 @@ class Stagewise:
         if not any(one.fate == "not significant" for one in judged):
             return []
         return self._again(history, now)
+
+    def asks_importance(self) -> tuple[str, int]:
+        """Which importance trained networks are to be asked for, and images for judging one growth."""
+        name = "vip" if self._published is not None else self._options.importance
+        total = int(self._options.images * self._options.search_share * (1 - self._options.start_share))
+        moves = max(len(self._context.space.grow(self._context.space.smallest())), 1)
+        return name, max(int(total * self._options.probe_share) // (self._options.rounds * (moves + 1)), 128)
 
     def explain(self, history: Sequence[Trial]) -> list[Decision]:
         """What was decided after the newest trial, and why; see `driver.search`."""

@@ -52,6 +52,7 @@ class Tpe:
     """
 
     name = "tpe"
+    Options = TpeOptions
 
     def __init__(self, context: SearchContext) -> None:
         self._context = context

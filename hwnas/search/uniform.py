@@ -37,6 +37,7 @@ class Uniform:
     """
 
     name = "uniform"
+    Options = UniformOptions
 
     def __init__(self, context: SearchContext) -> None:
         self._context = context

@@ -1,0 +1,418 @@
+"""`hwnas search`: the most accurate network that keeps a latency budget, from table to trained weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from hwnas import plugins, runs
+from hwnas.cost.model import cost_model
+from hwnas.errors import DeviceUnavailable, HwnasError, InputError
+from hwnas.jobs import predict
+from hwnas.jobs import search_plan as plan
+from hwnas.measure import device as devices
+from hwnas.measure import promise, timing
+from hwnas.measure.table import LatencyTable
+from hwnas.nets import spaces
+from hwnas.protocols import Emit, Engine, SearchContext, SearchSpace
+from hwnas.records import Budget, Measurement, Precision, Promise, SearchResult, Trial, parse_latency, to_json
+from hwnas.runs import RunFolder
+from hwnas.search import driver
+from hwnas.search.log import RESULT_SCHEMA, images_of
+from hwnas.search.session import Limits
+from hwnas.spec import NetworkSpec
+from hwnas.store import read_json, write_json
+from hwnas.units import format_ms
+
+if TYPE_CHECKING:
+    from hwnas.protocols import Importance
+    from hwnas.train.data import Dataset
+    from hwnas.train.evaluator import Evaluator
+    from hwnas.train.options import TrainOptions as Recipe
+
+# Candidates that may be measured against one budget until one keeps it; they share its error.
+TRIES = 3
+
+
+@dataclass(frozen=True)
+class SearchOptions:
+    """What to search for, where, with what effort.
+
+    Attributes:
+        latency_budget: ``0.6ms``, ``18ms@p95``, a list, or ``1.15x:resnet20`` (`search_plan.budgets`).
+        data: see `hwnas.train.data.load`.
+        strategy, space: names of plug-ins.
+        device, backend, precision, batch, threads: the conditions that the table must have; None
+            leaves them to the newest table.
+        table: latency table; None takes the newest valid one of these conditions.
+        input_shape: channels, height and width that images are resized to; None follows the data.
+        max_macs, max_params, max_memory: further limits, with units.
+        preset: "quick", "default" or "thorough".
+        images: training images of the search and the final training together; None by the preset.
+        importance: of the stage-wise search: "probe", "gradient" or "vip".
+        fidelity: "paper" for the published form of a strategy.
+        settings: further options of the strategy.
+        recipe: fields of `hwnas.train.options.TrainOptions` that differ from its defaults.
+        measure: measure each candidate whole before it is trained, besides the winner.
+        max_trials: networks looked at, refused ones included.
+        max_time_s: stop cleanly with the best so far.
+        limit: use at most so many images for training and validation.
+        seed: of everything random.
+        out: run folder; None takes the next free one. The same one again resumes.
+        dry_run: say what would be done, touch nothing.
+    """
+
+    latency_budget: str
+    data: str
+    strategy: str = "stagewise"
+    space: str = "resnet-cifar"
+    device: str | None = None
+    backend: str | None = None
+    precision: Precision | None = None
+    batch: int | None = None
+    threads: int | None = None
+    table: Path | str | None = None
+    input_shape: tuple[int, int, int] | None = None
+    max_macs: str | None = None
+    max_params: str | None = None
+    max_memory: str | None = None
+    preset: str = "default"
+    images: int | None = None
+    importance: str | None = None
+    fidelity: str | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+    measure: bool = True
+    max_trials: int = 200
+    max_time_s: float | None = None
+    limit: int | None = None
+    seed: int = 0
+    out: Path | None = None
+    dry_run: bool = False
+
+    def __post_init__(self) -> None:
+        plan.preset(self.preset)
+        plugins.load("strategies", self.strategy)
+        if self.images is not None and self.images < 1:
+            raise InputError(f"images is {self.images}; a search needs at least one")
+        if self.max_trials < 1:
+            raise InputError(f"max_trials is {self.max_trials}; a search needs at least one")
+
+
+def search(options: SearchOptions, emit: Emit | None = None) -> dict[str, Any]:
+    """Search, train the winner out, measure it, and read the test split once.
+
+    Returns:
+        ``best{network, accuracy, predicted_ms, low_ms, high_ms, measured{median_ms, p95_ms}, macs,
+        params, depths}``, ``within_budget``, ``trials``, ``trained``, ``train_macs``,
+        ``seconds{training, measuring, total}``, ``run``, ``accuracy{val, test}`` and more. With
+        ``dry_run`` the plan instead.
+
+    Raises:
+        InputError: an option is wrong, or `out` holds another run.
+        BudgetInfeasible: no network fits; names the smallest reachable latency.
+        BackendUnavailable: the table's device or runtime is not here, so no winner could be measured.
+        MissingMeasurement: there is no table for the space; names the command that makes one.
+        DataFormatError: data or table are damaged.
+    """
+    job = _Job(options, emit or (lambda kind, fields: None))
+    if options.dry_run:
+        return job.dry()
+    return job.run()
+
+
+class _Job:
+    """One call of `search`: everything composed, nothing touched until `run`."""
+
+    def __init__(self, options: SearchOptions, emit: Emit) -> None:
+        from hwnas.train.data import load
+
+        _check_budget(options.latency_budget)
+        self.options, self.emit = options, emit
+        self.preset = plan.preset(options.preset)
+        self.table = self._table()
+        self.dataset: Dataset = load(
+            options.data, input_shape=options.input_shape, seed=options.seed, limit=options.limit
+        )
+        self.space: SearchSpace = spaces.make(
+            options.space, input_shape=self.dataset.input_shape, classes=len(self.dataset.classes)
+        )
+        self.notes = [*self.table.warnings, *plan.check_coverage(self.table, self.space)]
+        self.model = cost_model(self.table)
+        limits = (options.max_macs, options.max_params, options.max_memory)
+        self.budgets = plan.budgets(options.latency_budget, self.model, *limits)
+        factor = plan.tail_factor(self.table, self.budgets[0].percentile)
+        self.tail = plan.TailModel(self.model, factor)
+        least = round(self.preset.epochs * len(self.dataset.train))
+        self.images = options.images or max(self.preset.images, least)
+        self.strategy_options = self._strategy_options()
+        self.context = SearchContext(self.space, self.tail.estimate, self.budgets[-1], self.strategy_options)
+        self.strategy = plugins.load("strategies", options.strategy)(self.context)
+
+    def _table(self) -> LatencyTable:
+        """The user's table; on resuming, the run's; else the newest of the conditions."""
+        o = self.options
+        named = Path(o.table) if o.table is not None else self._table_of_run()
+        return predict.find(
+            named,
+            device=o.device,
+            space=o.space,
+            backend=o.backend,
+            precision=o.precision,
+            batch=o.batch,
+            threads=o.threads,
+        )
+
+    def _table_of_run(self) -> Path | None:
+        manifest = self.options.out / "manifest.json" if self.options.out is not None else None
+        if manifest is None or not manifest.is_file():
+            return None
+        table = read_json(manifest, "run manifest").get("config", {}).get("table")
+        return Path(table) if table and Path(table).is_file() else None
+
+    def _strategy_options(self) -> dict[str, Any]:
+        o = self.options
+        given = dict(o.settings)
+        given |= {k: v for k, v in (("importance", o.importance), ("fidelity", o.fidelity)) if v is not None}
+        return plan.strategy_options(o.strategy, self.preset, self.images, self.budgets, given)
+
+    def run(self) -> dict[str, Any]:
+        """Search into the run folder."""
+        runtime, setting = self._conditions()
+        run = RunFolder(self.options.out or runs.next_path("search"), "search", self._config())
+        self._say(run, f"table {self.table.path} ({self.table.setting.describe()})")
+        self._say(run, self.dataset.describe())
+        for note in self.notes:
+            self._say(run, note)
+        builder = _Builder(runtime, setting, self.options.seed)
+        result = driver.search(
+            self.strategy,
+            self.context,
+            evaluate=self._evaluator(run),
+            confirm=lambda spec, weights, budget: builder.confirm(spec, weights, budget, self.emit),
+            measure=builder.measure if self.options.measure else None,
+            observe=self.model.observe,
+            run=run,
+            setting=setting,
+            table_id=self.table.table_id,
+            seed=self.options.seed,
+            limits=Limits(self.options.max_trials, self.images, self.options.max_time_s),
+            emit=self.emit,
+            targets=self.budgets,
+        )
+        extra = self._test(run, result)
+        runs.link_latest(run.path)
+        return {**_figures(result), **extra, "run": str(run.path), "table": str(self.table.path)}
+
+    def _conditions(self) -> tuple[Any, Any]:
+        """Runtime and setting of the table on this machine, where the winner will be measured."""
+        s = self.table.setting
+        try:
+            return devices.conditions(
+                s.device, s.backend, precision=s.precision, batch=s.batch, threads=s.threads
+            )
+        except HwnasError as exc:
+            raise DeviceUnavailable(
+                f"table {self.table.table_id} is of {s.describe()}, and the winner of a search is measured "
+                f"before it is accepted, which is not possible here: {exc}"
+            ) from exc
+
+    def _config(self) -> dict[str, Any]:
+        """All that decides the result."""
+        o = asdict(self.options)
+        for name in ("out", "dry_run", "max_time_s", "device", "backend", "precision", "batch", "threads"):
+            del o[name]
+        return {
+            **o,
+            "table": str(self.table.path),
+            "table_id": self.table.table_id,
+            "setting": to_json(self.table.setting),
+            "data_fingerprint": self.dataset.fingerprint,
+            "budgets": [to_json(budget) for budget in self.budgets],
+            "images": self.images,
+            "strategy_options": self.strategy_options,
+        }
+
+    def _recipe(self) -> Recipe:
+        from hwnas.train.options import TrainOptions as Recipe
+
+        for name in self.options.recipe:
+            if name not in Recipe.__dataclass_fields__:
+                raise InputError(plugins.unknown("training option", name, Recipe.__dataclass_fields__))
+        return Recipe(**self.options.recipe)
+
+    def _evaluator(self, run: RunFolder) -> Evaluator:
+        from hwnas.train.evaluator import Evaluator
+
+        recipe = self._recipe()
+        return Evaluator(
+            self.dataset, recipe, run.path, self._importance(recipe), self.options.seed, self.emit
+        )
+
+    def _importance(self, recipe: Recipe) -> Importance | None:
+        """The importance that the strategy asks for; None where it looks at accuracies alone."""
+        from hwnas.search import importance
+        from hwnas.train.precision import choose
+
+        asked = getattr(self.strategy, "asks_importance", None)
+        if asked is None:
+            return None
+        name, images = asked()
+
+        def moves(spec: NetworkSpec) -> list[Any]:
+            fits = self.context.budget.fits
+            return [move for move in self.space.grow(spec) if fits(self.context.estimate(move.spec))]
+
+        batch = 64
+        more: dict[str, Any] = {} if name == "vip" else {"autocast": choose(recipe).autocast, "batch": batch}
+        if name == "probe":
+            more["images"] = images
+        elif name == "gradient":
+            more["batches"] = max(images // batch, 3)
+        return importance.make(name, moves, **more)
+
+    def _test(self, run: RunFolder, result: SearchResult) -> dict[str, Any]:
+        """Test accuracy of the winner, read once and kept in ``result.json``."""
+        from hwnas.nets.build import build, load_weights, read_weights
+        from hwnas.train.score import score
+
+        path = run.path / "result.json"
+        body = read_json(path, "search result", RESULT_SCHEMA)
+        kept = ("accuracy", "accuracy_se", "classes", "mean", "std", "data")
+        if all(name in body for name in kept):
+            return {name: body[name] for name in kept}
+        best = result.trials[result.best]
+        module = build(best.spec, seed=0)
+        load_weights(module, read_weights(run.path / "weights.safetensors"))
+        test = score(module, self.dataset.test())
+        assert best.evaluation is not None
+        extra = {
+            "accuracy": {"val": best.evaluation.accuracy, "test": test.accuracy},
+            "accuracy_se": {"val": best.evaluation.accuracy_se, "test": test.se},
+            "classes": list(self.dataset.classes),
+            "mean": list(self.dataset.mean),
+            "std": list(self.dataset.std),
+            "data": self.options.data,
+        }
+        write_json(path, {**body, **extra})
+        self._say(run, f"test accuracy {test.accuracy:.2%} (validation {best.evaluation.accuracy:.2%})")
+        return extra
+
+    def _say(self, run: RunFolder, text: str) -> None:
+        run.append("note", {"text": text})
+        self.emit("note", {"text": text})
+
+    def dry(self) -> dict[str, Any]:
+        """What would be done."""
+        from hwnas.search.winner import refuse_infeasible
+
+        refuse_infeasible(self.context, self.budgets)
+        return {
+            "dry_run": True,
+            "run": str(self.options.out or runs.next_path("search")),
+            "table": str(self.table.path),
+            "conditions": self.table.setting.describe(),
+            "data": self.dataset.describe(),
+            "budgets": [budget.describe() for budget in self.budgets],
+            "strategy": self.options.strategy,
+            "strategy_options": dict(self.strategy_options),
+            "images": self.images,
+            "epochs": self.images / len(self.dataset.train),
+            "notes": self.notes,
+        }
+
+
+def _check_budget(text: str) -> None:
+    """Refuse a budget without a unit before anything is loaded."""
+    for part in text.split(","):
+        if not plan.RATIO.fullmatch(part.strip()):
+            parse_latency(part.strip())
+
+
+@dataclass
+class _Builder:
+    """Builds networks with the runtime of the table, to measure them whole."""
+
+    runtime: Any
+    setting: Any
+    seed: int
+
+    def engine(self, spec: NetworkSpec, weights: Path | None = None) -> Callable[[], Engine]:
+        """A function that builds the engine anew."""
+        from hwnas.nets import onnx
+        from hwnas.nets.build import read_weights
+
+        values = read_weights(weights) if weights is not None else None
+        graph = onnx.network(spec, values, batch=self.setting.batch, seed=self.seed)
+        return lambda: self.runtime.build(graph, self.setting)
+
+    def measure(self, spec: NetworkSpec) -> Measurement:
+        """A quick whole measurement, for the cost model."""
+        rng = np.random.default_rng(self.seed)
+        options = timing.TimingOptions.preset("quick")
+        return timing.measure({"network": self.engine(spec)}, options, rng=rng)["network"]
+
+    def confirm(
+        self, spec: NetworkSpec, weights: Path | None, budget: Budget, emit: Emit
+    ) -> tuple[Promise, Measurement]:
+        """The measured promise of a candidate winner."""
+        assert budget.latency_ms is not None
+        engine = self.engine(spec, weights)
+        emit("note", {"text": f"measuring {spec.depths} whole against {format_ms(budget.latency_ms)}"})
+        return promise.keep(engine, budget.latency_ms, budget.percentile, tries=TRIES, emit=emit)
+
+
+def _figures(result: SearchResult) -> dict[str, Any]:
+    """The keys of docs/cli.md out of a result."""
+    trained = [trial for trial in result.trials if trial.evaluation is not None]
+    body: dict[str, Any] = {
+        "best": _network(result.trials[result.best], result.measured),
+        "within_budget": result.promise.verdict == "kept",
+        "budget": result.budget.describe(),
+        "promise": to_json(result.promise),
+        "conditions": result.setting.describe(),
+        "trials": len(result.trials),
+        "trained": len(trained),
+        "images": sum(map(images_of, trained)),
+        "train_macs": sum(map(_train_macs, trained)),
+        "seconds": result.seconds,
+        "strategy": result.strategy,
+        "stopped": result.stopped,
+        "pareto": list(result.pareto),
+    }
+    if result.targets:
+        body["targets"] = [
+            {
+                "budget": target.budget.describe(),
+                "best": _network(result.trials[target.best], target.measured),
+                "within_budget": target.promise.verdict == "kept",
+            }
+            for target in result.targets
+        ]
+    return body
+
+
+def _train_macs(trial: Trial) -> float:
+    """Multiply-accumulates of a trial's training, its importance included (three passes an image)."""
+    assert trial.evaluation is not None
+    extra = sum(one.images for one in trial.evaluation.importance)
+    return trial.evaluation.train_macs + 3.0 * trial.estimate.macs * extra
+
+
+def _network(trial: Trial, measured: Measurement) -> dict[str, Any]:
+    assert trial.evaluation is not None
+    return {
+        "network": trial.spec.name or trial.spec.key,
+        "depths": list(trial.spec.depths),
+        "accuracy": trial.evaluation.accuracy,
+        "predicted_ms": trial.estimate.latency_ms,
+        "low_ms": trial.estimate.low_ms,
+        "high_ms": trial.estimate.high_ms,
+        "measured": {"median_ms": measured.median_ms, "p95_ms": measured.p95_ms},
+        "macs": trial.estimate.macs,
+        "params": trial.estimate.params,
+    }
