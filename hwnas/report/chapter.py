@@ -6,8 +6,9 @@ from dataclasses import replace
 
 from hwnas.deploy.manifest import EngineManifest
 from hwnas.measure.table import LatencyTable
-from hwnas.records import Budget, SearchResult, Trial
+from hwnas.records import Budget, Trial
 from hwnas.report import plots, sections, words
+from hwnas.report import record_sections as records
 from hwnas.report.collect import RunData
 from hwnas.report.page import Card, Chapter, Section
 from hwnas.report.table_section import table_sections
@@ -25,11 +26,11 @@ def chapter(run: RunData, tag: str = "") -> Chapter:
         sections.prediction(run, best),
         sections.promise(run),
         sections.importance(run, best),
-        *(sections.engine(engine) for engine in run.engines),
+        *(records.engine(engine) for engine in run.engines),
         *table_sections(run),
         sections.training(run),
-        sections.every_network(run, budget),
-        sections.settings(run),
+        records.every_network(run, budget),
+        records.settings(run),
     ]
     present = _filled([_named(section, tag) for section in found if section is not None])
     headline, good = headline_of(run, budget, best)
@@ -81,13 +82,14 @@ def provisional(run: RunData, budget: Budget | None) -> Trial | None:
 
 def headline_of(run: RunData, budget: Budget | None, best: Trial | None) -> tuple[str, bool | None]:
     """The headline, and whether it is good news (None: neither)."""
-    result = run.result
-    if result is not None and result.budget.latency_ms is not None:
-        split, accuracy = run.accuracy()
+    if run.result is not None and run.proof is not None and run.result.budget.latency_ms is not None:
+        measured, verdict = run.proof
+        _, accuracy = run.accuracy()
         top1 = f"{words.percent(accuracy)} top-1" if accuracy is not None else "accuracy unknown"
-        verdict = result.promise
-        text = f"{words.latency(result.measured, result.budget)}, {top1}, {words.promise(verdict)}"
-        return text, verdict.verdict == "kept"
+        failed = [engine.engine for engine in run.engines if engine.checks and not engine.passed]
+        end = f", {failed[0]} failed its checks" if failed else ""
+        text = f"{words.latency(measured, run.result.budget)}, {top1}, {words.promise(verdict)}{end}"
+        return text, verdict.verdict == "kept" and not failed
     if best is not None and best.evaluation is not None:
         text = f"Unfinished: {words.percent(best.evaluation.accuracy)} top-1 so far"
         if budget is not None and budget.latency_ms is not None:
@@ -145,22 +147,27 @@ def story(run: RunData, budget: Budget | None) -> str:
             )
         )
     if result is not None:
-        parts.append(_proof(result))
+        parts.append(_proof(run))
         split, accuracy = run.accuracy()
         if accuracy is not None:
             once = ", which nothing was chosen by and which were read once" if split == "test" else ""
             parts.append(f"The accuracy is that on the {split} images{once}.")
+        if run.source:
+            parts.append(f"The network was found by {run.source} and trained further here.")
         if result.stopped:
             parts.append(f"The search ended because of this: {result.stopped}.")
     return " ".join(parts)
 
 
-def _proof(result: SearchResult) -> str:
-    verdict = result.promise
-    chance = 1 - verdict.confidence
+def _proof(run: RunData) -> str:
+    """How the budget was proven, in a sentence."""
+    assert run.proof is not None
+    verdict = run.proof[1]
+    what = "The exported file" if any(engine.promise for engine in run.engines) else "The winner"
     return (
-        f"The winner was loaded and timed anew in {len(verdict.session_ms)} independent sessions; a network "
-        f"that is really over the budget would pass this test with a probability of {100 * chance:.2g} %."
+        f"{what} was loaded and timed anew in {len(verdict.session_ms)} independent sessions; a network "
+        f"that is really over the budget would pass this test with a probability of at most "
+        f"{100 * (1 - verdict.confidence):.2g} %."
     )
 
 
@@ -168,9 +175,9 @@ def cards(run: RunData, budget: Budget | None, best: Trial | None) -> list[Card]
     """The large figures under the headline."""
     found = []
     result = run.result
-    if result is not None:
+    if result is not None and run.proof is not None:
         at = result.budget.percentile
-        m = result.measured
+        m = run.proof[0]
         found.append(
             Card("Measured latency", format_ms(m.at(at)), f"{words.statistic(at)}; p95 {format_ms(m.p95_ms)}")
         )
@@ -213,9 +220,9 @@ def _accuracy_card(run: RunData, best: Trial) -> list[Card]:
 
 
 def _used(run: RunData, budget: Budget | None) -> float | None:
-    if run.result is None or budget is None or budget.latency_ms is None:
+    if run.proof is None or budget is None or budget.latency_ms is None:
         return None
-    return run.result.measured.at(budget.percentile) / budget.latency_ms
+    return run.proof[0].at(budget.percentile) / budget.latency_ms
 
 
 def next_commands(run: RunData) -> list[str]:

@@ -31,6 +31,7 @@ class RunData:
         budget_ms: the (largest) latency budget; None where none is known.
         engines: manifests of exported engines.
         table: the latency table that the run used.
+        source: name of the search that a training continues; its trials are shown.
         extra: further fields of result.json, such as test accuracy.
         missing: in words, what is not there and what that means.
     """
@@ -45,6 +46,7 @@ class RunData:
     network: NetworkSpec | None = None
     engines: list[EngineManifest] = field(default_factory=list)
     table: LatencyTable | None = None
+    source: str = ""
     missing: list[str] = field(default_factory=list)
 
     @property
@@ -75,6 +77,12 @@ class RunData:
 
     def asked_budget(self) -> Budget | None:
         """The (largest) budget that the command asked for, where its configuration shows one."""
+        known = self.config.get("budgets")
+        if isinstance(known, list):
+            try:
+                return parse(Budget, known[-1], "budget")
+            except (HwnasError, IndexError):
+                pass
         asked = self.config.get("latency_budget")
         texts = asked if isinstance(asked, list) else str(asked or "").split(",")
         found = []
@@ -104,6 +112,14 @@ class RunData:
         if self.result is not None:
             return self.result.seconds.get("total")
         return sum(t.evaluation.wall_s for t in self.trials if t.evaluation) or None
+
+    @property
+    def proof(self) -> tuple[Measurement, Promise] | None:
+        """What was measured of the winner: of the exported file where there is one, else of the search."""
+        for engine in self.engines:
+            if engine.measured is not None and engine.promise is not None:
+                return engine.measured, engine.promise
+        return (self.result.measured, self.result.promise) if self.result is not None else None
 
     def of(self, kind: str) -> list[dict[str, Any]]:
         """The events of a kind, in order."""
@@ -135,6 +151,8 @@ def collect(path: Path) -> RunData:
         run.network = _try(run, "network.json", read_network, None)
     for file in sorted(path.glob("*.manifest.json")):
         run.engines += _try(run, file.name, lambda p: [read_manifest(p)], [])
+    if run.verb == "train":
+        _inherit(run)
     run.table = _table(run)
     if not (run.manifest or run.events or run.trials or run.engines or run.extra):
         raise InputError(f"{path} holds nothing that a report could show: it is not a run folder of hwnas")
@@ -157,6 +175,17 @@ def _table(run: RunData) -> LatencyTable | None:
     if wanted:
         run.missing.append(f"the latency table {wanted} is not on this machine; its quality is not shown")
     return None
+
+
+def _inherit(run: RunData) -> None:
+    """Let a training show the search that found its network; its own accuracy stays."""
+    name = run.config.get("network")
+    for place in (Path(name), run.path.resolve().parent / name) if isinstance(name, str) else ():
+        if (place / "result.json").is_file() and place.resolve() != run.path.resolve():
+            source = collect(place)
+            run.result, run.trials, run.source = source.result, source.trials, source.name
+            run.events = [*source.events, *run.events]
+            return
 
 
 def _last_hash(path: Path) -> str:

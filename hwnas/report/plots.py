@@ -12,6 +12,7 @@ from hwnas.report.style import (
     INK,
     ORANGE,
     RED,
+    SKY,
     Figure,
     axis,
     budget_line,
@@ -76,9 +77,15 @@ def front(trials: Sequence[Trial], budget: Budget | None) -> list[Trial]:
 
 
 def accuracy_latency(
-    trials: Sequence[Trial], budget: Budget | None, best: Trial | None, *, height: int = 430
+    trials: Sequence[Trial],
+    budget: Budget | None,
+    best: Trial | None,
+    others: Sequence[tuple[Budget, Trial]] = (),
 ) -> Figure | None:
-    """Accuracy against latency: every trained network, the front, the winner, the budget."""
+    """Accuracy against latency: every trained network, the front, the winner, the budget.
+
+    `others` are the smaller budgets of a search for several, with their winners.
+    """
     done = trained(trials)
     if not done:
         return None
@@ -113,15 +120,22 @@ def accuracy_latency(
     if best is not None and best.evaluation is not None:
         star = {"color": ORANGE, "size": 18, "symbol": "star", "line": {"color": INK, "width": 1}}
         data.append(points([best], budget, name=f"chosen: {words.depths(best.spec)}", marker=star))
+    for other, winner in others:
+        star = {"color": SKY, "size": 15, "symbol": "star", "line": {"color": INK, "width": 1}}
+        name = f"chosen for {format_ms(other.latency_ms or 0.0)}: {words.depths(winner.spec)}"
+        data.append(points([winner], other, name=name, marker=star))
     layout: Figure = {
         "xaxis": axis("latency, ms (measured where it was, else predicted)"),
         "yaxis": axis("validation accuracy, %"),
+        "shapes": [],
+        "annotations": [],
     }
     refused = [t for t in trials if t.state == "over_budget"]
     if refused:
         data.append(_refused(refused, done))
-    add_budget(layout, budget)
-    return figure(data, height=height, **layout)
+    for one in (budget, *(other for other, _ in others)):
+        add_budget(layout, one)
+    return figure(data, height=430, **layout)
 
 
 def _refused(refused: Sequence[Trial], done: Sequence[Trial]) -> dict[str, object]:
@@ -145,8 +159,8 @@ def add_budget(layout: Figure, budget: Budget | None, y: float = 0.02) -> None:
     if budget is None or budget.latency_ms is None:
         return
     line, text = budget_line(budget.latency_ms, f"budget {format_ms(budget.latency_ms)}", y)
-    layout["shapes"] = [line]
-    layout["annotations"] = [text]
+    layout["shapes"] = [*layout.get("shapes", ()), line]
+    layout["annotations"] = [*layout.get("annotations", ()), text]
 
 
 def path_to(trials: Sequence[Trial], best: Trial | None) -> list[Trial]:

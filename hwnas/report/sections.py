@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from hwnas.deploy.manifest import EngineManifest
-from hwnas.records import Budget, Setting, Trial
+from hwnas.records import Budget, Target, Trial
 from hwnas.report import plots, timing_plots, words
 from hwnas.report.collect import RunData, promises
 from hwnas.report.importance_plot import importance as importance_plot
 from hwnas.report.importance_plot import of_trials, weighed
 from hwnas.report.page import Picture, Section, Table
 from hwnas.report.style import Figure
-from hwnas.units import format_count, format_ms, format_seconds
+from hwnas.units import format_ms, format_seconds
 
 
 def picture(name: str, drawn: Figure | None, alt: str) -> list[Picture]:
@@ -25,17 +24,41 @@ def accuracy(run: RunData, budget: Budget | None, best: Trial | None) -> Section
     """Accuracy against latency."""
     pictures = picture(
         "accuracy-latency",
-        plots.accuracy_latency(run.trials, budget, best),
+        plots.accuracy_latency(run.trials, budget, best, _smaller(run)),
         "validation accuracy of every trained network against its latency",
     )
     if not pictures:
         return None
+    rows = [_target(run, target) for target in (run.result.targets if run.result else ())]
+    head = ("budget", "network", "measured", "p95", "validation", "promise")
     return Section(
         "Accuracy against latency",
         "Every point is a network that was trained during the search; up is more accurate, left is faster. "
         "The line joins the networks that no other beats in both. Marks along the foot were refused by "
         "prediction alone and cost no training.",
         pictures,
+        [Table(head, rows)] if rows else [],
+    )
+
+
+def _smaller(run: RunData) -> list[tuple[Budget, Trial]]:
+    """The winners of the smaller budgets of a search for several."""
+    targets = run.result.targets if run.result else ()
+    by_index = {t.index: t for t in run.trials}
+    return [(t.budget, by_index[t.best]) for t in targets[:-1] if t.best in by_index]
+
+
+def _target(run: RunData, target: Target) -> tuple[str, ...]:
+    """One row about a budget's winner."""
+    winner = next((t for t in run.trials if t.index == target.best), None)
+    done = winner.evaluation if winner else None
+    return (
+        target.budget.describe(),
+        words.depths(winner.spec) if winner else "",
+        format_ms(target.measured.at(target.budget.percentile)),
+        format_ms(target.measured.p95_ms),
+        words.percent(done.accuracy) if done else "",
+        words.promise(target.promise),
     )
 
 
@@ -148,6 +171,7 @@ def prediction(run: RunData, best: Trial | None) -> Section | None:
 def promise(run: RunData) -> Section | None:
     """The promise tests."""
     tests = [(_trial_label(run, index), p) for index, p in promises(run)]
+    tests += [(engine.engine, engine.promise) for engine in run.engines if engine.promise is not None]
     drawn = timing_plots.sessions(tests)
     if drawn is None:
         return None
@@ -156,8 +180,8 @@ def promise(run: RunData) -> Section | None:
         for label, p in tests
     ]
     tables = [Table(("network", "budget", "verdict", "confidence", "note"), rows).without_empty()]
-    if run.result is not None:
-        shown = timing_plots.distribution(run.result.measured)
+    if run.proof is not None:
+        shown = timing_plots.distribution(run.proof[0])
         tables.append(Table(("single calls of the winner", "time"), list(shown), "Times of single calls"))
     return Section(
         "The promise, by measurement",
@@ -190,36 +214,6 @@ def importance(run: RunData, best: Trial | None) -> Section | None:
     )
 
 
-def engine(engine: EngineManifest) -> Section:
-    """An exported engine and what was checked of it."""
-    rows = [
-        ("file", f"{engine.engine}, {format_count(engine.engine_bytes, 'B')}"),
-        ("built for", engine.setting.describe()),
-        ("network", f"{words.depths(engine.network)}, key {engine.network_key}"),
-        ("SHA-256", engine.engine_sha256),
-    ]
-    if engine.parity is not None:
-        p = engine.parity
-        rows.append(("images compared", f"{p.images} ({p.data})"))
-        rows.append(("largest difference of a score", f"{p.max_abs_err:.2g} (scores up to {p.scale:.3g})"))
-        rows.append(("same class named", words.percent(p.top1_agreement)))
-    if engine.measured is not None:
-        m = engine.measured
-        rows.append(("measured", f"median {format_ms(m.median_ms)}, p95 {format_ms(m.p95_ms)}"))
-    checks = [("passed" if c.passed else "FAILED", c.name, c.detail) for c in engine.checks]
-    verdict = "Not verified yet."
-    if checks:
-        verdict = "All checks passed." if engine.passed else "Not every check passed."
-    tables = [Table(("", ""), rows)]
-    tables += [Table(("check", "", ""), checks)] if checks else []
-    return Section(
-        f"Engine {engine.engine}",
-        f"{verdict} The figures are of this very file, named by its hash.",
-        tables=tables,
-        half=True,
-    )
-
-
 def training(run: RunData) -> Section | None:
     """Where the time went."""
     drawn = timing_plots.training(run.trials)
@@ -242,66 +236,3 @@ def training(run: RunData) -> Section | None:
         tables,
         half=True,
     )
-
-
-def every_network(run: RunData, budget: Budget | None) -> Section | None:
-    """Every trial."""
-    if not run.trials:
-        return None
-    rows = []
-    for t in run.trials:
-        measured = t.measured.at(budget.percentile if budget else "p50") if t.measured else None
-        rows.append(
-            (
-                str(t.index),
-                words.depths(t.spec),
-                {"done": "trained", "over_budget": "over budget", "failed": "failed"}[t.state],
-                format_ms(t.estimate.latency_ms),
-                format_ms(measured) if measured else "",
-                words.percent(t.evaluation.accuracy) if t.evaluation else "",
-                format_count(t.estimate.macs, "MAC"),
-                t.error or t.reason,
-            )
-        )
-    head = ("#", "network", "state", "predicted", "measured", "validation", "MACs", "why")
-    return Section(
-        "Every network that was looked at",
-        "In the order in which the search looked at them.",
-        tables=[Table(head, rows, f"Show all {len(rows)}").without_empty()],
-    )
-
-
-def settings(run: RunData) -> Section:
-    """Settings and versions."""
-    rows: list[tuple[str, ...]] = []
-    argv = run.manifest.get("argv")
-    if isinstance(argv, list):
-        rows.append(("command", "hwnas " + " ".join(map(str, argv))))
-    setting = run.setting()
-    if setting is not None:
-        rows += _conditions(setting)
-    if run.result is not None:
-        rows += [
-            ("strategy", run.result.strategy),
-            ("space", run.result.space),
-            ("seed", str(run.result.seed)),
-            ("budget", run.result.budget.describe()),
-            ("latency table", run.result.table_id),
-        ]
-    made_by = ("hwnas", "python", "platform", "created")
-    rows += [(k, str(run.manifest[k])) for k in made_by if k in run.manifest]
-    tables = [Table(("", ""), rows)]
-    if run.config:
-        config = [(str(k), str(v)) for k, v in sorted(run.config.items()) if v not in (None, "", [], {})]
-        tables.append(Table(("option", "value"), config, "Effective configuration"))
-    return Section("Settings and versions", "What these figures are true for.", tables=tables)
-
-
-def _conditions(setting: Setting) -> list[tuple[str, ...]]:
-    shown = (
-        ("conditions", setting.describe()),
-        ("processor", setting.device_arch),
-        ("driver", setting.driver),
-        ("cores used", ", ".join(map(str, setting.affinity or ()))),
-    )
-    return [(name, value) for name, value in shown if value]

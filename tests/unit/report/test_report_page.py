@@ -4,16 +4,19 @@ import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import plotly.graph_objects as go
 import pytest
-from report_records import BUDGET, network, result, trials, write_run
+from report_records import BUDGET, CHECKS, measurement, network, result, trials, write_run
 
+from hwnas.deploy.manifest import EngineManifest, write_manifest
 from hwnas.errors import BackendUnavailable, InputError
 from hwnas.jobs.report import ReportOptions, report
-from hwnas.records import Promise
+from hwnas.records import Budget, Check, Promise, Target, to_json
 from hwnas.report import html, plots, words
 from hwnas.report.compose import compose
+from hwnas.store import write_json
 
 
 class Reader(HTMLParser):
@@ -227,3 +230,81 @@ def test_pictures_need_kaleido(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert (run / "report.html").exists()  # the page does not wait for the pictures
     with pytest.raises(InputError, match="svg or png"):
         report(ReportOptions(runs=(str(run),), pictures="gif"), lambda kind, fields: None)
+
+
+def test_several_budgets_each_have_their_winner(tmp_path: Path) -> None:
+    found = result()
+    small = Target(
+        budget=Budget(latency_ms=0.36),
+        best=4,
+        measured=measurement(0.352),
+        promise=found.promise.model_copy(update={"budget_ms": 0.36}),
+    )
+    large = Target(budget=found.budget, best=6, measured=found.measured, promise=found.promise)
+    run = write_run(tmp_path / "search-0001", result(targets=(small, large)))
+    page = page_of(run)
+    drawn = figures_of(page)["accuracy-latency"]
+    assert sorted(shape.x0 for shape in drawn.layout.shapes) == [0.36, 0.6]
+    assert "chosen for 0.36 ms: 1-2-3" in [trace.name for trace in drawn.data]
+    assert "0.36ms@p50 1-2-3 0.352 ms" in Reader(page).text
+
+
+def test_training_shows_the_search_that_found_its_network(tmp_path: Path) -> None:
+    search = write_run(tmp_path / "search-0001")
+    run = tmp_path / "train-0001"
+    run.mkdir()
+    config = {"network": str(search), "data": "digits"}
+    write_json(run / "manifest.json", {"schema": "hwnas.run/1", "verb": "train", "config": config})
+    body = {"schema": "hwnas.train/1", "accuracy": {"val": 0.97, "test": 0.961}}
+    write_json(run / "result.json", body)
+    text = Reader(page_of(run)).text
+    assert "0.58 ms of 0.60 ms, 96.1 % top-1, kept in 5 of 5 sessions" in text
+    assert "found by search-0001 and trained further here" in text
+
+
+def engine_beside(run: Path, **changes: Any) -> None:
+    found = result()
+    promise = found.promise.model_copy(update={"session_ms": (0.571, 0.572, 0.573, 0.574, 0.575)})
+    (run / "engine.onnx").write_bytes(b"engine")
+    manifest = EngineManifest(
+        engine="engine.onnx",
+        format="onnx",
+        setting=found.setting,
+        engine_sha256="ab" * 32,
+        engine_bytes=6,
+        weights_sha256="cd" * 32,
+        network_key=network(1, 3, 6).key,
+        network=network(1, 3, 6),
+        budget=found.budget,
+        measured=measurement(0.573),
+        promise=promise,
+        checks=CHECKS,
+    )
+    write_manifest(run, manifest.model_copy(update=changes))
+
+
+def test_proof_of_the_exported_file_goes_first(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "search-0001")
+    engine_beside(run)
+    text = Reader(page_of(run)).text
+    assert "0.57 ms of 0.60 ms, 95.0 % top-1, kept in 5 of 5 sessions" in text
+    assert "The exported file was loaded and timed anew in 5 independent sessions" in text
+    assert "Engine engine.onnx All checks passed." in text
+    assert f"hwnas verify {run / 'engine.onnx'}" in text
+
+
+def test_a_failed_engine_is_bad_news(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "search-0001")
+    wrong = Check(name="parity", passed=False, detail="scores differ by at most 3")
+    engine_beside(run, checks=(wrong, CHECKS[1]))
+    chapter = compose([run]).chapters[0]
+    assert chapter.good is False
+    assert chapter.headline.endswith("engine.onnx failed its checks")
+
+
+def test_budget_of_a_killed_run_that_was_asked_as_a_ratio(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "search-0001", keep=2)
+    body = json.loads((run / "manifest.json").read_text())
+    body["config"] |= {"latency_budget": "1.15x:resnet20", "budgets": [to_json(Budget(latency_ms=0.5))]}
+    (run / "manifest.json").write_text(json.dumps(body))
+    assert "0.25 ms of 0.50 ms predicted" in compose([run]).chapters[0].headline

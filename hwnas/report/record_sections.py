@@ -1,0 +1,103 @@
+"""Sections that are tables: engines and their checks, every network, settings."""
+
+from __future__ import annotations
+
+from hwnas.deploy.manifest import EngineManifest
+from hwnas.records import Budget, Setting
+from hwnas.report import words
+from hwnas.report.collect import RunData
+from hwnas.report.page import Section, Table
+from hwnas.units import format_count, format_ms
+
+
+def engine(engine: EngineManifest) -> Section:
+    """An exported engine and what was checked of it."""
+    rows = [
+        ("file", f"{engine.engine}, {format_count(engine.engine_bytes, 'B')}"),
+        ("built for", engine.setting.describe()),
+        ("network", f"{words.depths(engine.network)}, key {engine.network_key}"),
+        ("SHA-256", engine.engine_sha256),
+    ]
+    if engine.parity is not None:
+        p = engine.parity
+        rows.append(("images compared", f"{p.images} ({p.data})"))
+        rows.append(("largest difference of a score", f"{p.max_abs_err:.2g} (scores up to {p.scale:.3g})"))
+        rows.append(("same class named", words.percent(p.top1_agreement)))
+    if engine.measured is not None:
+        m = engine.measured
+        rows.append(("measured", f"median {format_ms(m.median_ms)}, p95 {format_ms(m.p95_ms)}"))
+    checks = [("passed" if c.passed else "FAILED", c.name, c.detail) for c in engine.checks]
+    verdict = "Not verified yet."
+    if checks:
+        verdict = "All checks passed." if engine.passed else "Not every check passed."
+    tables = [Table(("", ""), rows)]
+    tables += [Table(("check", "", ""), checks)] if checks else []
+    return Section(
+        f"Engine {engine.engine}",
+        f"{verdict} The figures are of this very file, named by its hash.",
+        tables=tables,
+        half=True,
+    )
+
+
+def every_network(run: RunData, budget: Budget | None) -> Section | None:
+    """Every trial."""
+    if not run.trials:
+        return None
+    rows = []
+    for t in run.trials:
+        measured = t.measured.at(budget.percentile if budget else "p50") if t.measured else None
+        rows.append(
+            (
+                str(t.index),
+                words.depths(t.spec),
+                {"done": "trained", "over_budget": "over budget", "failed": "failed"}[t.state],
+                format_ms(t.estimate.latency_ms),
+                format_ms(measured) if measured else "",
+                words.percent(t.evaluation.accuracy) if t.evaluation else "",
+                format_count(t.estimate.macs, "MAC"),
+                t.error or t.reason,
+            )
+        )
+    head = ("#", "network", "state", "predicted", "measured", "validation", "MACs", "why")
+    return Section(
+        "Every network that was looked at",
+        "In the order in which the search looked at them.",
+        tables=[Table(head, rows, f"Show all {len(rows)}").without_empty()],
+    )
+
+
+def settings(run: RunData) -> Section:
+    """Settings and versions."""
+    rows: list[tuple[str, ...]] = []
+    argv = run.manifest.get("argv")
+    if isinstance(argv, list):
+        rows.append(("command", "hwnas " + " ".join(map(str, argv))))
+    setting = run.setting()
+    if setting is not None:
+        rows += _conditions(setting)
+    if run.result is not None:
+        rows += [
+            ("strategy", run.result.strategy),
+            ("space", run.result.space),
+            ("seed", str(run.result.seed)),
+            ("budget", run.result.budget.describe()),
+            ("latency table", run.result.table_id),
+        ]
+    made_by = ("hwnas", "python", "platform", "created")
+    rows += [(k, str(run.manifest[k])) for k in made_by if k in run.manifest]
+    tables = [Table(("", ""), rows)]
+    if run.config:
+        config = [(str(k), str(v)) for k, v in sorted(run.config.items()) if v not in (None, "", [], {})]
+        tables.append(Table(("option", "value"), config, "Effective configuration"))
+    return Section("Settings and versions", "What these figures are true for.", tables=tables)
+
+
+def _conditions(setting: Setting) -> list[tuple[str, ...]]:
+    shown = (
+        ("conditions", setting.describe()),
+        ("processor", setting.device_arch),
+        ("driver", setting.driver),
+        ("cores used", ", ".join(map(str, setting.affinity or ()))),
+    )
+    return [(name, value) for name, value in shown if value]
