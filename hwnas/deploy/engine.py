@@ -24,6 +24,7 @@ from hwnas.deploy.manifest import (
     read_manifest,
     write_manifest,
 )
+from hwnas.deploy.typed_onnx import TypedOnnx, typed
 from hwnas.errors import BackendUnavailable, InputError
 from hwnas.protocols import Backend, Engine, Floats
 from hwnas.records import Setting
@@ -40,6 +41,7 @@ def export(
     *,
     table_id: str = "",
     file_format: str | None = None,
+    calibration: Floats | None = None,
     **about: Any,
 ) -> EngineManifest:
     """Build a network with its weights and write engine and manifest into a folder.
@@ -55,10 +57,11 @@ def export(
         folder: takes ``engine.<suffix>`` and ``engine.<suffix>.manifest.json``.
         table_id: of the latency table that the search used.
         file_format: key of `FORMATS`; default the backend's own format.
+        calibration: normalised training images (n, C, H, W) for int8.
         about: further fields of `EngineManifest` (classes, mean, std, budget, predicted, run, accuracy).
 
     Raises:
-        InputError: unknown format, or one that is not the backend's.
+        InputError: unknown format, one that is not the backend's, or int8 without images.
         BackendUnavailable: the precision or the runtime is not to be had here.
         BuildError: the runtime refused the network; with its own words.
     """
@@ -66,6 +69,8 @@ def export(
 
     chosen = _format(file_format or backend.name, backend)
     model = onnx_writer.network(spec, weights, batch=setting.batch)
+    if chosen.backend is None or setting.precision == "int8":
+        model = typed(model, setting.precision, calibration, setting.batch)
     engine = backend.build(model, setting)
     try:
         suffix = ".onnx" if chosen.backend is None else backend.suffix
@@ -136,6 +141,8 @@ def runtime(manifest: EngineManifest) -> Backend:
         from hwnas.deploy.pt2 import Pt2
 
         return Pt2()
+    if manifest.setting.backend == TypedOnnx.name:
+        return TypedOnnx()
     from hwnas import backends
 
     return backends.get(manifest.setting.backend)

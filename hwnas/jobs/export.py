@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from hwnas.deploy.verify import Verified
 
 
+# Backends of files that are made for another runtime than the one that compares their scores.
+UNTIMED = ("torch", "onnx")
+
+
 @dataclass(frozen=True)
 class ExportOptions:
     """What to export, for what.
@@ -79,11 +83,13 @@ def export(options: ExportOptions, emit: Emit | None = None) -> dict[str, Any]:
         if FORMATS[options.format].backend is None:
             raise
         raise _elsewhere(options, source, folder, exc) from exc
-    drawn = samples(options.data or source.data, source, options.images) if options.verify else None
+    drawn = None
+    if options.verify or setting.precision == "int8":
+        drawn = samples(options.data or source.data, source, options.images)
     manifest = _write(options, source, folder, backend, setting, drawn)
     path = folder / manifest.engine
     _say(emit, f"wrote {path} ({manifest.engine_bytes / 1024:.0f} KiB): {setting.describe()}")
-    if drawn is None:
+    if drawn is None or not options.verify:
         return summary(path, manifest)
     found = check(options, manifest, path, source, backend, drawn, emit)
     manifest = found.complete(manifest)
@@ -107,6 +113,11 @@ def conditions(options: ExportOptions, source: Origin) -> tuple[Backend, Setting
         own = Pt2()
         return own, own.setting("cpu", precision, batch, threads)
     bound = FORMATS[options.format].backend
+    if bound is None and precision != "fp32":
+        from hwnas.deploy.typed_onnx import TypedOnnx
+
+        plain = TypedOnnx()
+        return plain, plain.setting("cpu", precision, batch, threads)
     if options.backend is not None and bound not in (None, options.backend):
         raise InputError(
             f"--format {options.format} is written by {bound}, not by --backend {options.backend}"
@@ -153,7 +164,14 @@ def _write(
 
         return pt2.export(source.spec, source.read_weights(), setting, folder, **about)
     return engines.export(
-        source.spec, source.read_weights(), backend, setting, folder, file_format=options.format, **about
+        source.spec,
+        source.read_weights(),
+        backend,
+        setting,
+        folder,
+        file_format=options.format,
+        calibration=drawn.calibration if drawn else None,
+        **about,
     )
 
 
@@ -162,6 +180,11 @@ def _budget(options: ExportOptions, source: Origin) -> Budget | None:
         return source.budget
     latency_ms, percentile = parse_latency(options.latency_budget)
     return (source.budget or Budget()).model_copy(update={"latency_ms": latency_ms, "percentile": percentile})
+
+
+def is_timed(manifest: EngineManifest) -> bool:
+    """Whether this file's time here is that of its target: not for pt2, nor for typed ONNX."""
+    return manifest.setting.backend not in UNTIMED
 
 
 def check(
@@ -173,7 +196,7 @@ def check(
     drawn: Samples,
     emit: Emit | None,
 ) -> Verified:
-    """Verify an engine file; the latency of a pt2 file is nobody's, so it is not timed."""
+    """Verify an engine file; what no runtime here would run as the target does is not timed."""
     from hwnas.deploy.verify import VerifyOptions, verify
 
     return verify(
@@ -185,7 +208,7 @@ def check(
         budget=manifest.budget,
         data=drawn.text,
         backend=backend,
-        options=VerifyOptions(timed=manifest.format != "pt2", deadline_s=options.max_time_s),
+        options=VerifyOptions(timed=is_timed(manifest), deadline_s=options.max_time_s),
         emit=emit,
     )
 
@@ -218,17 +241,20 @@ def _elsewhere(
     options: ExportOptions, source: Origin, folder: Path, why: BackendUnavailable
 ) -> BackendUnavailable:
     """Leave the ONNX model for the target, and the words that finish there."""
+    from hwnas.deploy.typed_onnx import typed
     from hwnas.nets import onnx
     from hwnas.store import write_bytes
 
     precision = options.precision or (source.setting.precision if source.setting else "fp32")
     batch = options.batch or (source.setting.batch if source.setting else 1)
-    path = folder / engine_name(".onnx", "fp32")
-    write_bytes(path, onnx.network(source.spec, source.read_weights(), batch=batch))
+    drawn = samples(options.data or source.data, source, 1) if precision == "int8" else None
+    model = onnx.network(source.spec, source.read_weights(), batch=batch)
+    path = folder / engine_name(".onnx", precision)
+    write_bytes(path, typed(model, precision, drawn.calibration if drawn else None, batch))
     again = f"hwnas export {source.folder} --format {options.format} --precision {precision}"
     return BackendUnavailable(
-        f"{why}\nThe network is written as ONNX: {path}\nTo finish, copy {source.folder}/ to the target and "
-        f"run there: {again}"
+        f"{why}\nThe network is written as ONNX ({precision}): {path}\n"
+        f"To finish, copy {source.folder}/ to the target and run there: {again}"
     )
 
 

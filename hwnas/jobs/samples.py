@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hwnas.deploy.typed_onnx import CALIBRATION_IMAGES
 from hwnas.errors import DataFormatError
 from hwnas.jobs.origin import Origin
 from hwnas.protocols import Floats
@@ -19,11 +20,13 @@ RANDOM_IMAGES = 64
 class Samples:
     """Normalised images (n, C, H, W), their labels (n,) where known, and which they are in words.
 
-    `about` has the data's class names and normalisation, for a manifest.
+    `about` has the data's class names and normalisation, for a manifest; `calibration` training
+    images, for int8.
     """
 
     images: Floats
     text: str
+    calibration: Floats | None = None
     labels: NDArray[np.int64] | None = None
     about: dict[str, Any] = field(default_factory=dict)
 
@@ -52,5 +55,12 @@ def samples(data: str | None, source: Origin, limit: int) -> Samples:
     chosen = dataset.val
     images = chosen.normalised(slice(0, limit)).contiguous().numpy()
     labels = chosen.labels[:limit].numpy()
+    some = dataset.train.normalised(slice(0, CALIBRATION_IMAGES)).contiguous().numpy()
     about = {"classes": dataset.classes, "mean": dataset.mean, "std": dataset.std}
-    return Samples(np.ascontiguousarray(images), f"validation images of {dataset.name}", labels, about)
+    return Samples(
+        np.ascontiguousarray(images),
+        f"validation images of {dataset.name}",
+        calibration=np.ascontiguousarray(some),
+        labels=labels,
+        about=about,
+    )

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from hwnas.errors import InputError
-from hwnas.jobs.export import summary
+from hwnas.jobs.export import is_timed, summary
 from hwnas.jobs.origin import Origin, origin
 from hwnas.jobs.samples import samples
 from hwnas.protocols import Emit
@@ -70,7 +70,7 @@ def verify(options: VerifyOptions, emit: Emit | None = None) -> dict[str, Any]:
         budget=budget,
         data=drawn.text,
         backend=backend,
-        options=checks.VerifyOptions(timed=manifest.format != "pt2", deadline_s=options.max_time_s),
+        options=checks.VerifyOptions(timed=is_timed(manifest), deadline_s=options.max_time_s),
         emit=emit,
     )
     result = summary(path, found.complete(manifest))

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import onnx
 import pytest
 
 from hwnas import backends, runs
@@ -44,12 +45,12 @@ def run(tmp_path: Path, weights: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 
 
 def made(folder: Path, weights: dict[str, Any], *, factor: float, data: str | None = None) -> Path:
-    from hwnas.nets import onnx
+    from hwnas.nets import onnx as writer
     from hwnas.nets.weights import save_weights
 
     fake = backends.get("fake")
     setting = fake.setting("fake", "fp32", 1, 1)
-    engine = fake.build(onnx.network(SPEC, weights), setting)
+    engine = fake.build(writer.network(SPEC, weights), setting)
     ms = float(engine.time(5).wall_ms.min())
     measured = Measurement(
         floor_ms=ms, median_ms=ms, p10_ms=ms, p90_ms=ms, p95_ms=ms, p99_ms=ms, samples=5, session_ms=(ms,)
@@ -276,3 +277,28 @@ def test_openvino_engine_is_the_file_that_was_verified(run: Path, precision: Any
     name = "engine.blob" if precision == "fp32" else "engine-bf16.blob"
     assert Path(out["engine"]).name == name
     assert verify(VerifyOptions(engine=out["engine"], images=32))["passed"] is True
+
+
+@pytest.mark.parametrize("precision", ["fp16", "int8"])
+def test_typed_onnx_is_compared_and_not_timed(run: Path, weights: dict[str, Any], precision: Any) -> None:
+    digits = made(Path("runs/search-0003"), weights, factor=2.0, data="digits")
+    out = export(ExportOptions(run=str(digits), precision=precision, images=64))
+    assert Path(out["engine"]).name == f"engine-{precision}.onnx"
+    assert out["measured"] is None
+    assert out["within_budget"] is None
+    assert out["passed"] is True
+    assert out["parity"]["max_abs_err"] > 0  # it really computes in another precision
+    graph = onnx.load(out["engine"]).graph
+    types = {t.data_type for t in graph.initializer if len(t.dims) == 4}
+    if precision == "fp16":
+        assert types == {onnx.TensorProto.FLOAT16}
+    else:
+        assert any(node.op_type == "QuantizeLinear" for node in graph.node)
+    assert verify(VerifyOptions(engine=out["engine"], images=64))["passed"] is True
+
+
+def test_int8_needs_images_and_bf16_a_runtime(run: Path) -> None:
+    with pytest.raises(InputError, match="int8 needs real images"):
+        export(ExportOptions(precision="int8"))
+    with pytest.raises(InputError, match="fp32, fp16 or int8"):
+        export(ExportOptions(precision="bf16"))

@@ -1,0 +1,137 @@
+"""Plain ONNX in fp16 or int8, for targets that compute in the types of the graph (TensorRT 11, NPUs).
+
+ONNX Runtime's CPU computes such graphs rightly, so that scores can be compared here, but its time
+says nothing about the target's: no budget is judged on these files.
+"""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from hwnas.backends import package_version
+from hwnas.backends.base import Life, cpu_model
+from hwnas.errors import BackendUnavailable, BuildError, DataFormatError, InputError
+from hwnas.protocols import CallTimes, Floats
+from hwnas.records import Precision, Setting
+from hwnas.store import write_bytes
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+CALIBRATION_IMAGES = 256
+
+
+def typed(model: bytes, precision: Precision, calibration: Floats | None, batch: int) -> bytes:
+    """A float32 model written in another precision; itself at fp32.
+
+    Args:
+        model: from `hwnas.nets.onnx`.
+        precision: fp16 (weights and arithmetic) or int8 (Q/DQ pairs, static).
+        calibration: (n, C, H, W) normalised training images, for int8.
+        batch: of the model; calibration uses a multiple of it.
+
+    Raises:
+        InputError: int8 without images, or a precision that is not written as ONNX.
+        BuildError: an operator or weight that cannot be written so.
+    """
+    from hwnas.backends import typed as graphs
+
+    if precision == "fp32":
+        return model
+    if precision == "fp16":
+        return graphs.to_half(model)
+    if precision != "int8":
+        raise InputError(
+            f"--precision {precision}: ONNX is written in fp32, fp16 or int8; bf16 is for a runtime that "
+            "offers it (--format openvino)"
+        )
+    if calibration is None or len(calibration) < batch:
+        raise InputError(
+            "--precision int8 needs real images to find the ranges of activations; give --data DATA"
+        )
+    whole = len(calibration) // batch * batch
+    return graphs.to_int8(model, graphs.ranges(model, calibration[:whole]))
+
+
+class TypedOnnx:
+    """Runs a typed ONNX file on the CPU to compare scores. It times nothing."""
+
+    name = "onnx"
+    suffix = ".onnx"
+    devices: tuple[str, ...] = ("cpu",)
+
+    def unavailable(self) -> str | None:
+        """Whether ONNX Runtime is missing."""
+        return None if find_spec("onnxruntime") else "onnxruntime is not installed: pip install onnxruntime"
+
+    def setting(self, device: str, precision: Precision, batch: int, threads: int) -> Setting:
+        """Conditions of the comparison: this CPU."""
+        if reason := self.unavailable():
+            raise BackendUnavailable(reason)
+        return Setting(
+            device="cpu",
+            device_arch=cpu_model(),
+            backend=self.name,
+            backend_version=package_version("onnxruntime", "onnxruntime-gpu"),
+            precision=precision,
+            batch=batch,
+            threads=threads,
+        )
+
+    def build(self, model: bytes, setting: Setting) -> TypedEngine:
+        """Open a model; BuildError with the runtime's words if it refuses."""
+        return TypedEngine(model, setting)
+
+    def load(self, path: Path, setting: Setting) -> TypedEngine:
+        """Open a file; DataFormatError if it is damaged."""
+        try:
+            return TypedEngine(path.read_bytes(), setting)
+        except BuildError as exc:
+            raise DataFormatError(f"{path} cannot be loaded: {exc}") from exc
+
+
+class TypedEngine(Life):
+    """A session without graph optimisation: scores as the graph's own types give them."""
+
+    def __init__(self, model: bytes, setting: Setting) -> None:
+        import onnxruntime
+
+        self.setting, self._model = setting, model
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3
+        options.intra_op_num_threads = setting.threads
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+        try:
+            self._session: onnxruntime.InferenceSession | None = onnxruntime.InferenceSession(
+                model, options, providers=["CPUExecutionProvider"]
+            )
+        except Exception as exc:  # the runtime raises classes of its own, without a common base
+            raise BuildError(f"ONNX Runtime {onnxruntime.__version__} refused the model: {exc}") from exc
+        port = self._session.get_inputs()[0]
+        self._input = port.name
+        self.shape = tuple(size if isinstance(size, int) else 0 for size in port.shape)
+
+    def run(self, images: Floats) -> Floats:
+        """Scores of `images` (batch, channels, height, width)."""
+        array = self._check_images(images)
+        assert self._session is not None
+        scores: Floats = np.asarray(self._session.run(None, {self._input: array})[0], np.float32)
+        return scores
+
+    def time(self, calls: int) -> CallTimes:
+        """Not to be had: it would be this CPU's time, not the target's."""
+        raise InputError("a typed ONNX file is timed on its target, not here")
+
+    def save(self, path: Path) -> None:
+        """Write the model."""
+        self._check_open()
+        write_bytes(path, self._model)
+
+    def close(self) -> None:
+        """Drop the session."""
+        self._open = False
+        self._session = None
