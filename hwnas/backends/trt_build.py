@@ -83,6 +83,14 @@ def typed_model(model: bytes, precision: Precision, *, half_in_graph: bool) -> b
     return model
 
 
+def trtexec(onnx: str, engine: str, precision: Precision) -> str:
+    """The command of NVIDIA's own tool that builds what `build_plan` would, from a typed graph."""
+    command = f"trtexec --onnx={onnx} --saveEngine={engine} --maxAuxStreams=0 --avgTiming=8"
+    if precision == "fp32":
+        return f"{command} --noTF32"
+    return f"{command} (and --{precision} with a TensorRT before 11)"
+
+
 def _random_images(model: bytes) -> Any:
     import onnx
 

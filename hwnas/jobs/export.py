@@ -249,13 +249,19 @@ def _elsewhere(
     batch = options.batch or (source.setting.batch if source.setting else 1)
     drawn = samples(options.data or source.data, source, 1) if precision == "int8" else None
     model = onnx.network(source.spec, source.read_weights(), batch=batch)
+    if options.format == "trt":
+        from hwnas.backends.typed import plain
+
+        model = plain(model)
     path = folder / engine_name(".onnx", precision)
     write_bytes(path, typed(model, precision, drawn.calibration if drawn else None, batch))
     again = f"hwnas export {source.folder} --format {options.format} --precision {precision}"
-    return BackendUnavailable(
-        f"{why}\nThe network is written as ONNX ({precision}): {path}\n"
-        f"To finish, copy {source.folder}/ to the target and run there: {again}"
-    )
+    ways = f"To finish, copy {source.folder}/ to the target and run there: {again}"
+    if options.format == "trt":
+        from hwnas.backends.trt_build import trtexec
+
+        ways += f"\nWithout hwnas there: {trtexec(path.name, path.with_suffix('.engine').name, precision)}"
+    return BackendUnavailable(f"{why}\nThe network is written as ONNX ({precision}): {path}\n{ways}")
 
 
 def _say(emit: Emit | None, text: str) -> None:
