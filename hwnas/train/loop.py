@@ -82,7 +82,7 @@ def train(
     """
     _check_fit(spec, dataset)
     compute = choose(options)
-    with _threads(options.threads):
+    with _threads(compute.threads):
         job = _Job(module, spec, dataset, options, compute, teacher, rate, emit, task, checkpoint)
         job.run()
         held = score(module, dataset.val)
@@ -99,7 +99,7 @@ def train(
         train_loss=counters.loss if counters.loss is not None else math.nan,
         precision=compute.precision,
         device=str(compute.device),
-        threads=options.threads or torch.get_num_threads(),
+        threads=compute.threads,
         restored=counters.restored,
     )
 
@@ -273,10 +273,10 @@ def _check_fit(spec: NetworkSpec, dataset: Dataset) -> None:
 
 
 @contextmanager
-def _threads(number: int | None) -> Iterator[None]:
+def _threads(number: int) -> Iterator[None]:
     before = torch.get_num_threads()
     set_threads: Callable[[int], None] = torch.set_num_threads
-    set_threads(number or before)
+    set_threads(number)
     try:
         yield
     finally:

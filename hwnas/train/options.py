@@ -60,7 +60,9 @@ class TrainOptions:
         augment: None chooses by the data set (`augment.default`).
         device: ``auto`` takes the GPU where torch sees one.
         precision: of the forward and backward pass; ``auto`` decides by the processor.
-        threads: of torch; None leaves them as they are (every core, unless set otherwise).
+        threads: of torch; None takes torch's own number (every core, unless OMP_NUM_THREADS says
+            otherwise), or what a container is limited to. Where other programs keep the cores busy,
+            one thread is faster than several that wait for each other.
         seed: decides the order of the images and their augmentation, together with the step alone.
         checkpoint_s: least time between two checkpoints, in seconds.
     """

@@ -1,4 +1,4 @@
-"""Where and in which precision to train, decided by what the processor is; the same every time.
+"""Where, in which precision and on how many threads to train: by what the machine is, not how it feels.
 
 Measured on ResNet-20 at 32x32, batch 256, two cores with avx512_bf16: 657 images/s in float32,
 899 with channels last, 1676 with bfloat16 as well. A timing probe would find the same, but noise
@@ -7,7 +7,9 @@ could then change the result of a resumed training.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
@@ -20,10 +22,11 @@ _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 @dataclass(frozen=True)
 class Compute:
-    """Device and precision of a training; `precision` is "fp32", "bf16" or "fp16"."""
+    """Device, precision ("fp32", "bf16" or "fp16") and CPU threads of a training."""
 
     device: torch.device
     precision: str
+    threads: int
 
     def autocast(self) -> torch.autocast:
         """Context in which the forward pass runs."""
@@ -37,16 +40,17 @@ class Compute:
 
 
 def choose(options: TrainOptions) -> Compute:
-    """Device and precision for a training; DeviceUnavailable where a GPU is asked for and missing."""
+    """Where and how to train; DeviceUnavailable where a GPU is asked for and missing."""
     if options.device == "cuda" and not torch.cuda.is_available():
         raise DeviceUnavailable(
             "torch sees no CUDA device here; train with device cpu, or install torch for your CUDA version"
         )
     cuda = options.device != "cpu" and torch.cuda.is_available()
     device = torch.device("cuda" if cuda else "cpu")
-    if options.precision != "auto":
-        return Compute(device, options.precision)
-    return Compute(device, _cuda_precision() if cuda else cpu_precision(detect().flags))
+    precision: str = options.precision
+    if precision == "auto":
+        precision = _cuda_precision() if cuda else cpu_precision(detect().flags)
+    return Compute(device, precision, options.threads or default_threads())
 
 
 def cpu_precision(flags: tuple[str, ...]) -> str:
@@ -58,3 +62,20 @@ def _cuda_precision() -> str:
     """By compute capability: bfloat16 from Ampere, half with tensor cores, else float32 (Pascal)."""
     major, _ = torch.cuda.get_device_capability()
     return "bf16" if major >= 8 else "fp16" if major == 7 else "fp32"
+
+
+def default_threads(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
+    """Torch's own number, but no more than the container is given: threads beyond that only wait.
+
+    Args:
+        cgroup: where the kernel shows the limits, version 2 (``cpu.max``) or 1 (``cpu/cpu.cfs_*``).
+    """
+    threads = torch.get_num_threads()
+    for names in (("cpu.max",), ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us")):
+        try:
+            quota, period = " ".join((cgroup / name).read_text() for name in names).split()
+            if quota not in ("max", "-1"):
+                threads = min(threads, max(1, math.ceil(int(quota) / int(period))))
+        except (OSError, ValueError):
+            continue  # not this version, or no limit
+    return threads

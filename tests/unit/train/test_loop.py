@@ -405,6 +405,27 @@ def test_threads_are_set_and_given_back(tiny: NetworkSpec, digits: Dataset) -> N
     assert torch.get_num_threads() == 1
 
 
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ({}, 8),
+        ({"cpu.max": "max 100000\n"}, 8),
+        ({"cpu.max": "250000 100000\n"}, 3),  # two and a half cores
+        ({"cpu.max": "1000 100000\n"}, 1),
+        ({"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, 8),
+        ({"cpu/cpu.cfs_quota_us": "200000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 2),
+    ],
+)
+def test_threads_keep_to_the_containers_limit(
+    files: dict[str, str], expected: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 8)
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    assert precision.default_threads(tmp_path) == expected
+
+
 def test_weights_are_finite_float32(tiny: NetworkSpec, digits: Dataset) -> None:
     module, _ = run(tiny, digits, replace(FAST, images=500))
     for name, value in weights(module).items():
