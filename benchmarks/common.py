@@ -1,0 +1,87 @@
+"""What the benchmarks share: the machine's description, result files, bar charts without a browser."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from hwnas.measure.device import detect
+from hwnas.records import now_utc
+from hwnas.store import write_json, write_text
+
+RESULTS = Path(__file__).parent / "results"
+COLOURS = ("#9aa5b1", "#c2a36b", "#7a9cc6", "#2f6f4f", "#b5677a")
+
+
+def machine() -> dict[str, Any]:
+    """The machine that the figures are of."""
+    info = detect()
+    return {
+        "cpu": info.cpu,
+        "cores": info.cores,
+        "flags": list(info.flags),
+        "caches_bytes": info.caches_bytes,
+        "virtual": info.virtual,
+        "load": info.load,
+        "system": info.system,
+        "python": info.python,
+    }
+
+
+def save(name: str, body: Mapping[str, Any], svg: str | None = None) -> Path:
+    """Write a result with command, date and machine, and its chart beside it."""
+    module = Path(sys.argv[0]).stem
+    head = {
+        "benchmark": name,
+        "command": " ".join(["python -m", f"benchmarks.{module}", *sys.argv[1:]]),
+        "taken_at": now_utc(),
+        "machine": machine(),
+    }
+    path = RESULTS / f"{name}.json"
+    write_json(path, {**head, **body})
+    if svg is not None:
+        write_text(RESULTS / f"{name}.svg", svg)
+    return path
+
+
+def bars(
+    title: str,
+    groups: Sequence[str],
+    series: Mapping[str, Sequence[float | None]],
+    unit: str,
+    limit: float | None = None,
+) -> str:
+    """Grouped horizontal bars as SVG: one group a case, one bar a contestant, values written out."""
+    row, gap, left, width = 18, 16, 210, 520
+    top = 40 + 20 * len(series)
+    height = top + len(groups) * (row * len(series) + gap) + 30
+    most = max(v for values in series.values() for v in values if v is not None)
+    most = min(most, limit) if limit else most
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {left + width + 90} {height}" '
+        'font-family="system-ui, sans-serif" font-size="12">',
+        f'<rect width="{left + width + 90}" height="{height}" fill="#ffffff"/>',
+        f'<text x="12" y="22" font-size="15" font-weight="600">{escape(title)}</text>',
+    ]
+    for i, name in enumerate(series):
+        y = 44 + 20 * i
+        parts.append(f'<rect x="12" y="{y - 10}" width="12" height="12" fill="{COLOURS[i]}"/>')
+        parts.append(f'<text x="30" y="{y}">{escape(name)}</text>')
+    for g, group in enumerate(groups):
+        y = top + g * (row * len(series) + gap)
+        middle = y + row * len(series) / 2 + 4
+        parts.append(f'<text x="{left - 10}" y="{middle:.0f}" text-anchor="end">{escape(group)}</text>')
+        for i, values in enumerate(series.values()):
+            value = values[g]
+            if value is None:
+                continue
+            length = width * min(value, most) / most
+            at = y + i * row
+            parts.append(
+                f'<rect x="{left}" y="{at}" width="{length:.1f}" height="{row - 4}" fill="{COLOURS[i]}"/>'
+            )
+            parts.append(f'<text x="{left + length + 6:.1f}" y="{at + 11}">{value:.2f} {escape(unit)}</text>')
+    return "\n".join([*parts, "</svg>", ""])

@@ -1,0 +1,67 @@
+"""A pool of random networks, each measured twice, that several benchmarks choose from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from hwnas.measure import device as devices
+from hwnas.measure.rows import SUFFIX
+from hwnas.measure.sweep import Sweep, SweepOptions, header_for
+from hwnas.measure.timing import TimingOptions
+from hwnas.measure.writer import TableWriter
+from hwnas.nets import spaces
+from hwnas.protocols import Backend, SearchSpace
+from hwnas.records import Measurement, Setting
+from hwnas.spec import NetworkSpec
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Networks with two measurements each, taken apart from each other."""
+
+    space: SearchSpace
+    backend: Backend
+    setting: Setting
+    specs: list[NetworkSpec]
+    first: list[Measurement]
+    second: list[Measurement]
+
+
+def measure(
+    backend_name: str,
+    space_name: str,
+    specs: Sequence[NetworkSpec] | int,
+    folder: Path,
+    *,
+    preset: str = "quick",
+    seed: int = 0,
+) -> Pool:
+    """Draw (or take) networks and measure each twice, in two random orders."""
+    backend, setting = devices.conditions("cpu", backend_name)
+    big = space_name.endswith("imagenet")
+    shape, classes = ((3, 224, 224), 1000) if big else ((3, 32, 32), 10)
+    space = spaces.make(space_name, input_shape=shape, classes=classes)
+    rng = np.random.default_rng([seed, 77])
+    chosen = _draw(space, specs, rng) if isinstance(specs, int) else list(specs)
+    timing = TimingOptions.preset(preset)
+    header = header_for(setting, space.name, shape, classes, timing)
+    scratch = folder / f"pool{SUFFIX}"
+    task = Sweep(TableWriter(scratch, header), backend, SweepOptions(timing, seed=seed))
+    passes = []
+    for _ in range(2):
+        passes.append(task.again([chosen[i] for i in rng.permutation(len(chosen))]))
+    scratch.unlink()
+    first, second = ([found[spec.key] for spec in chosen] for found in passes)
+    return Pool(space, backend, setting, chosen, first, second)
+
+
+def _draw(space: SearchSpace, n: int, rng: np.random.Generator) -> list[NetworkSpec]:
+    found: dict[str, NetworkSpec] = {}
+    while len(found) < n:
+        spec = space.sample(rng)
+        found[spec.key] = spec
+    return list(found.values())

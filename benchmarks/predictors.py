@@ -1,0 +1,200 @@
+"""How far off are latency predictors on networks that nobody measured before?
+
+    python -m benchmarks.predictors                 # all cases, about 15 minutes on 2 idle cores
+    python -m benchmarks.predictors --cases ort:resnet-cifar --networks 20
+
+Each case profiles a space anew with ``--preset default`` (its time is part of the result), then draws
+fresh random networks and measures them twice, interleaved with the anchors that the rivals need. The
+truth is the mean of the two measurements; what two measurements of one network differ by is printed
+as ``repeat``. Contestants:
+
+* ``isolated sum``: blocks timed alone and added up (DenseNAS, Once-for-All, ProxylessNAS);
+* ``FLOPs, 3 anchors``: linear in MACs between the smallest, a middle and the largest network
+  (what NVIDIA Model Optimizer's latency constraint does);
+* ``affine table``: the isolated sum, scale and offset fitted on the same three networks;
+* ``hwnas``: the posterior of this project.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.common import bars, save
+from hwnas.cost.model import cost_model
+from hwnas.cost.score import figures
+from hwnas.jobs.profile import ProfileOptions, image_of, profile
+from hwnas.measure import device as devices
+from hwnas.measure import table as tables
+from hwnas.measure.rows import SUFFIX
+from hwnas.measure.sweep import Sweep, SweepOptions, header_for
+from hwnas.measure.table import LatencyTable
+from hwnas.measure.timing import TimingOptions
+from hwnas.measure.writer import TableWriter
+from hwnas.nets import spaces
+from hwnas.nets.count import count
+from hwnas.protocols import SearchSpace
+from hwnas.spec import NetworkSpec
+
+CASES = (
+    "ort:resnet-cifar",
+    "ort:resnet-cifar-wide",
+    "ort:mbv2-cifar",
+    "ort:mbv2-imagenet",
+    "openvino:resnet-cifar",
+    "openvino:resnet-cifar-wide",
+    "openvino:mbv2-cifar",
+)
+Array = NDArray[np.float64]
+METHODS = ("isolated sum", "FLOPs, 3 anchors", "affine table", "hwnas")
+
+
+def run_case(case: str, networks: int, preset: str, seed: int, folder: Path) -> dict[str, Any]:
+    """Profile, measure fresh networks, score every contestant."""
+    backend_name, _, name = case.partition(":")
+    options = ProfileOptions(
+        device="cpu",
+        backend=backend_name,
+        space=name,
+        preset=preset,
+        seed=seed,
+        out=folder / f"{name}{SUFFIX}",
+    )
+    begun = time.perf_counter()
+    profiled = profile(options)
+    profile_s = time.perf_counter() - begun
+    table = tables.load(Path(profiled["table"]))
+    shape, classes = image_of(options)
+    space = spaces.make(name, input_shape=shape, classes=classes)
+    fresh = _fresh(space, table, networks, seed + 1_000_003)
+    anchors = _anchors(space)
+    first, second = _measure(backend_name, space, table, [*fresh, *anchors], folder, seed)
+    truth = np.array([(first[s.key] + second[s.key]) / 2 for s in fresh])
+    anchor_ms = np.array([(first[s.key] + second[s.key]) / 2 for s in anchors])
+    predicted = _predictions(table, fresh, anchors, anchor_ms)
+    estimates = [cost_model(table).estimate(s) for s in fresh]
+    inside = [e.low_ms <= t <= e.high_ms for e, t in zip(estimates, truth)]
+    repeat = [abs(first[s.key] / second[s.key] - 1) for s in fresh]
+    return {
+        "case": case,
+        "conditions": table.setting.describe(),
+        "table_id": table.table_id,
+        "repeat_mape_percent": 100 * float(np.mean(repeat)),
+        "methods": {method: figures(predicted[method], truth) for method in METHODS},
+        "coverage_percent": 100 * float(np.mean(inside)),
+        "interval_percent": 100 * float(np.mean([e.high_ms / e.latency_ms - 1 for e in estimates])),
+        "profile": {
+            "preset": preset,
+            "seconds": profile_s,
+            "measurements": profiled["measurements"],
+            "rows": profiled["rows"],
+            "networks": profiled["probes"],
+        },
+        "networks": [
+            {"key": s.key, "first_ms": first[s.key], "second_ms": second[s.key]}
+            | {method: float(predicted[method][i]) for method in METHODS}
+            for i, s in enumerate(fresh)
+        ],
+    }
+
+
+def _fresh(space: SearchSpace, table: LatencyTable, n: int, seed: int) -> list[NetworkSpec]:
+    rng = np.random.default_rng(seed)
+    seen = {net.spec.key for net in table.networks}
+    found: dict[str, NetworkSpec] = {}
+    while len(found) < n:
+        spec = space.sample(rng)
+        if spec.key not in seen:
+            found[spec.key] = spec
+    return list(found.values())
+
+
+def _anchors(space: SearchSpace) -> list[NetworkSpec]:
+    uniform = sorted(space.uniform(), key=lambda spec: count(spec).macs)
+    return [uniform[0], uniform[len(uniform) // 2], uniform[-1]]
+
+
+def _measure(
+    backend_name: str,
+    space: SearchSpace,
+    table: LatencyTable,
+    specs: list[NetworkSpec],
+    folder: Path,
+    seed: int,
+) -> tuple[dict[str, float], dict[str, float]]:
+    """Two separate measurements of every network, in ms by key."""
+    backend, setting = devices.conditions("cpu", backend_name)
+    timing = TimingOptions.preset("default")
+    shape = table.header.input_shape or (3, 32, 32)
+    header = header_for(setting, space.name, shape, table.header.classes or 10, timing)
+    task = Sweep(TableWriter(folder / f"fresh{SUFFIX}", header), backend, SweepOptions(timing, seed=seed))
+    rng = np.random.default_rng(seed)
+    passes = []
+    for _ in range(2):
+        order = [specs[i] for i in rng.permutation(len(specs))]
+        passes.append({key: m.floor_ms for key, m in task.again(order).items()})
+    (folder / f"fresh{SUFFIX}").unlink()
+    return passes[0], passes[1]
+
+
+def _predictions(
+    table: LatencyTable, fresh: list[NetworkSpec], anchors: list[NetworkSpec], anchor_ms: Array
+) -> dict[str, Array]:
+    def isolated(specs: list[NetworkSpec]) -> Array:
+        return np.array([sum(table[b].value_ms for b in s.blocks) for s in specs])
+
+    def macs(specs: list[NetworkSpec]) -> Array:
+        return np.array([float(count(s).macs) for s in specs])
+
+    x = isolated(anchors)
+    # Relative least squares, as everywhere: the smallest anchor must not be drowned by the largest.
+    design = np.column_stack([x, np.ones(3)]) / anchor_ms[:, None]
+    scale, offset = np.linalg.lstsq(design, np.ones(3), rcond=None)[0]
+    return {
+        "isolated sum": isolated(fresh),
+        "FLOPs, 3 anchors": np.interp(macs(fresh), macs(anchors), anchor_ms),
+        "affine table": scale * isolated(fresh) + offset,
+        "hwnas": cost_model(table).predict(fresh)[0],
+    }
+
+
+def main() -> None:
+    """Run the cases, print a table, write JSON and chart."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--cases", nargs="+", default=list(CASES), metavar="BACKEND:SPACE")
+    parser.add_argument("--networks", type=int, default=40)
+    parser.add_argument("--preset", default="default")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--name", default="predictors", help="of the result files")
+    args = parser.parse_args()
+    results = []
+    for case in args.cases:
+        with tempfile.TemporaryDirectory() as folder:
+            found = run_case(case, args.networks, args.preset, args.seed, Path(folder))
+        results.append(found)
+        ours = found["methods"]["hwnas"]
+        print(
+            f"{case:28s} profile {found['profile']['seconds']:5.0f} s, repeat "
+            f"{found['repeat_mape_percent']:.2f} %, coverage {found['coverage_percent']:.0f} %, "
+            f"within 5 %: {ours['within_5_percent']:.0f} %, tau {ours['kendall_tau']:.3f}"
+        )
+        for method in METHODS:
+            f = found["methods"][method]
+            print(f"    {method:18s} {f['mape_percent']:6.2f} %  bias {f['bias_percent']:+6.2f} %")
+    series = {m: [r["methods"][m]["mape_percent"] for r in results] for m in METHODS}
+    chart = bars(
+        f"Mean absolute error on {args.networks} unseen networks", [r["case"] for r in results], series, "%"
+    )
+    print("written to", save(args.name, {"networks": args.networks, "results": results}, chart))
+
+
+if __name__ == "__main__":
+    main()
