@@ -78,7 +78,7 @@ def train(
 
     Raises:
         InputError: network and data do not fit together, or the checkpoint is of another training.
-        HwnasError: the loss is not finite again and again.
+        HwnasError: training goes astray again and again.
     """
     _check_fit(spec, dataset)
     compute = choose(options)
@@ -215,8 +215,9 @@ class _Job:
         """Every `STRIDE` steps: go back if the loss went astray, else remember, report, write."""
         counters = self.state.counters
         usual = max(counters.first_loss or 0.0, math.log(len(self.dataset.classes)))
-        if not math.isfinite(loss) or (counters.first_loss is not None and loss > 10.0 * usual):
-            self._go_back(loss)
+        astray = not math.isfinite(loss) or (counters.first_loss is not None and loss > 10.0 * usual)
+        if astray or not self.state.finite():
+            self._go_back(loss, astray)
         else:
             counters.first_loss = counters.first_loss if counters.first_loss is not None else loss
             counters.loss = loss if counters.loss is None else 0.8 * counters.loss + 0.2 * loss
@@ -232,19 +233,20 @@ class _Job:
             self._tell()
             self.told = now
 
-    def _go_back(self, loss: float) -> None:
+    def _go_back(self, loss: float, astray: bool) -> None:
         counters = self.state.counters
         counters.restored += 1
         if counters.restored > MOST_RESTORES:
             raise HwnasError(
-                f"{self.task}: the loss was not finite {counters.restored} times, although the learning rate "
+                f"{self.task}: training went astray {counters.restored} times, although the learning rate "
                 f"was lowered to {self.options.lr * self.rate * counters.rate:.2g}; start with a lower one"
             )
         counters.rate *= 0.5
         self.state.restore(self.good)
         if self.emit is not None:
+            what = f"the loss was {loss:.3g}" if astray else "weights were not finite"
             text = (
-                f"{self.task}: the loss was {loss:.3g} at step {counters.step} of {self.steps}; went back to "
+                f"{self.task}: {what} at step {counters.step} of {self.steps}; went back to "
                 f"the last good weights and halved the learning rate (now {counters.rate:g} of the plan)"
             )
             self.emit(

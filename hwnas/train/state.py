@@ -62,6 +62,11 @@ class State:
             found["scale"] = torch.tensor([scale["scale"], scale["_growth_tracker"]], dtype=torch.float64)
         return found
 
+    def finite(self) -> bool:
+        """Whether every number is one; a step may spoil the weights after a loss that was fine."""
+        totals = [v.sum(dtype=torch.float64) for v in self.tensors().values() if v.is_floating_point()]
+        return bool(torch.isfinite(torch.stack([total.cpu() for total in totals])).all())
+
     def snapshot(self) -> dict[str, Tensor]:
         """A copy of every tensor, to `restore` from."""
         return {name: value.detach().clone() for name, value in self.tensors().items()}

@@ -282,9 +282,29 @@ def test_guard_restores_the_very_weights(tiny: NetworkSpec, digits: Dataset) -> 
     assert bits(whole) == at_ten
 
 
+def test_guard_sees_weights_spoilt_after_a_good_loss(tiny: NetworkSpec, digits: Dataset) -> None:
+    """The gradient of step 10, just before a look at the loss, is not a number; its loss is fine."""
+
+    class Spoilt(Fragile):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            logits = super().forward(x)
+            if self.training and self.calls == 10:
+                logits.register_hook(lambda gradient: gradient * float("nan"))
+            return logits
+
+    told: list[str] = []
+    module = Spoilt(build(tiny, seed=0))
+    result = train(
+        module, tiny, digits, FAST, emit=lambda kind, fields: told.append(str(fields.get("text", "")))
+    )
+    assert result.restored == 1
+    assert any("weights were not finite at step 10" in text for text in told)
+    assert math.isfinite(result.loss)
+
+
 def test_guard_gives_up(tiny: NetworkSpec, digits: Dataset) -> None:
     module = Fragile(build(tiny, seed=0), *range(1, 1000))
-    with pytest.raises(HwnasError, match=r"not finite 6 times.*start with a lower one"):
+    with pytest.raises(HwnasError, match=r"astray 6 times.*start with a lower one"):
         train(module, tiny, digits, replace(FAST, images=6000))
 
 
