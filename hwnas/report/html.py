@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import json
 import re
+import warnings
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import hwnas
 from hwnas.errors import BackendUnavailable, InputError
 from hwnas.report.page import Page
-from hwnas.store import atomic_path
+from hwnas.store import write_bytes, write_text
 
 HERE = Path(__file__).resolve().parent
 PICTURES = ("svg", "png")
@@ -57,9 +60,7 @@ def render(page: Page) -> str:
 
 def write(page: Page, path: Path) -> None:
     """Write the page, atomically."""
-    text = render(page)
-    with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    write_text(path, render(page))
 
 
 def write_pictures(page: Page, folder: Path, kind: str) -> list[Path]:
@@ -79,16 +80,39 @@ def write_pictures(page: Page, folder: Path, kind: str) -> list[Path]:
     import plotly.graph_objects as go
 
     folder.mkdir(parents=True, exist_ok=True)
-    paths = []
-    for picture in page.pictures:
-        path = folder / f"{picture.name}.{kind}"
-        drawn = go.Figure(picture.figure)
+    paths = [folder / f"{picture.name}.{kind}" for picture in page.pictures]
+    figures = [go.Figure(picture.figure) for picture in page.pictures]
+    for drawn in figures:
         drawn.update_layout(paper_bgcolor="white", plot_bgcolor="white")
-        try:
-            data = drawn.to_image(format=kind, width=960, height=drawn.layout.height, scale=2)
-        except (RuntimeError, ValueError) as exc:
-            raise BackendUnavailable(f"kaleido could not draw {picture.name}: {exc}") from exc
-        with atomic_path(path) as temporary:
-            temporary.write_bytes(data)
-        paths.append(path)
+    try:
+        if figures:
+            _draw(figures, paths, kind)
+    except (RuntimeError, ValueError) as exc:
+        raise BackendUnavailable(f"kaleido could not draw the pictures: {exc}") from exc
     return paths
+
+
+def _draw(figures: list[Any], paths: list[Path], kind: str) -> None:
+    """Draw by kaleido, with one browser for all pictures where its version offers that.
+
+    The first picture goes without it: where no browser is found that raises, while the shared one
+    would die in a thread of its own and keep everybody waiting.
+    """
+    kaleido = importlib.import_module("kaleido")  # optional, so its types are not known
+    _draw_one(figures[0], paths[0], kind)
+    one_browser = hasattr(kaleido, "start_sync_server") and len(figures) > 1
+    if one_browser:
+        kaleido.start_sync_server(silence_warnings=True)
+    try:
+        for drawn, path in zip(figures[1:], paths[1:]):
+            _draw_one(drawn, path, kind)
+    finally:
+        if one_browser:
+            kaleido.stop_sync_server(silence_warnings=True)
+
+
+def _draw_one(drawn: Any, path: Path, kind: str) -> None:
+    with warnings.catch_warnings():  # plotly passes an argument that a shared browser has no use for
+        warnings.filterwarnings("ignore", message="The kopts argument")
+        data = drawn.to_image(format=kind, width=960, height=drawn.layout.height, scale=2)
+    write_bytes(path, data)

@@ -308,3 +308,14 @@ def test_budget_of_a_killed_run_that_was_asked_as_a_ratio(tmp_path: Path) -> Non
     body["config"] |= {"latency_budget": "1.15x:resnet20", "budgets": [to_json(Budget(latency_ms=0.5))]}
     (run / "manifest.json").write_text(json.dumps(body))
     assert "0.25 ms of 0.50 ms predicted" in compose([run]).chapters[0].headline
+
+
+def test_kaleido_without_a_browser_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_browser(*_: object) -> None:
+        raise RuntimeError("Kaleido requires Google Chrome to be installed.")
+
+    monkeypatch.setattr(html.importlib.util, "find_spec", lambda name: object())
+    monkeypatch.setattr(html, "_draw", no_browser)
+    page = compose([write_run(tmp_path / "search-0001")])
+    with pytest.raises(BackendUnavailable, match="requires Google Chrome"):
+        html.write_pictures(page, tmp_path / "pictures", "svg")
