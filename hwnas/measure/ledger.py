@@ -14,6 +14,7 @@ from hwnas.records import Measurement
 
 TOLERATED = frozenset({"spikes"})  # the device's own tail: reported, never repeated away
 FLOOR_HOLDS = TOLERATED | {"contention"}  # gates that leave the floor of a session usable
+FEW = 2  # sessions that can be compared
 LONE_SE = 0.02  # relative error of a floor from one session (docs/measuring.md)
 
 
@@ -74,9 +75,9 @@ class Ledger:
 
     @property
     def floors(self) -> list[float]:
-        """Floors of the sessions whose floor holds; of all where none does."""
+        """Floors of the sessions whose floor holds; of all where these are too few to compare."""
         usable = [s for s in self.sessions if set(s.gates) <= FLOOR_HOLDS]
-        return [s.floor_ms for s in usable or self.sessions]
+        return [s.floor_ms for s in (usable if len(usable) >= FEW else self.sessions)]
 
     def wants_more(self, options: TimingOptions, repeats: int) -> bool:
         """Whether another session is due: too few calm ones, or an interval still too wide.

@@ -35,8 +35,8 @@ from hwnas.records import Measurement
 __all__ = ["Builder", "Gates", "SessionOptions", "TimingOptions", "measure", "noise_grade"]
 
 Builder = Callable[[], Engine]
-# Where at least this many sessions were timed and this share of them was contended, the machine is
-# loaded for good: repeating would double the time and cure nothing.
+# Where at least this many sessions were timed and this share of them was disturbed, the machine is
+# busy for good: repeating would double the time and cure nothing.
 FUTILE_AFTER, FUTILE_SHARE = 12, 0.7
 
 
@@ -143,10 +143,10 @@ class Campaign:
         return [name for name, ledger in self.ledgers.items() if ledger.wants_more(self.options, repeats)]
 
     def _futile(self) -> bool:
-        """Whether the machine is contended all the time, so that repeating cannot help."""
-        sessions = [s for ledger in self.ledgers.values() for s in ledger.sessions]
-        contended = sum("contention" in s.gates for s in sessions)
-        return len(sessions) >= FUTILE_AFTER and contended > FUTILE_SHARE * len(sessions)
+        """Whether the machine is disturbed all the time, so that repeating cannot help."""
+        total = sum(len(ledger.sessions) for ledger in self.ledgers.values())
+        calm = sum(len(ledger.calm) for ledger in self.ledgers.values())
+        return total >= FUTILE_AFTER and total - calm > FUTILE_SHARE * total
 
     def _round(self, names: list[str], ends_s: float) -> None:
         """One session of each, in random order; the sentinel's look at the end judges them."""
