@@ -1,0 +1,86 @@
+"""The commands of the README, one after another, on a simulated machine; as processes of their own."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+MACHINE = os.environ["HWNAS_SIM_MACHINE"]
+FAST = {"titanxp": "int8", "rtx2080ti": "fp16", "rtx3090": "fp16"}[MACHINE]
+SMALL = ("--space", "resnet-cifar", "--input", "3x8x8")
+
+
+def hwnas(folder, *arguments, status=0):
+    """Run a command; gives its standard output, or standard error where it was to fail."""
+    command = [sys.executable, "-c", "from hwnas_cli.main import cli; cli()", *arguments]
+    env = {**os.environ, "HWNAS_HOME": str(folder / "home")}
+    done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=600)
+    assert done.returncode == status, f"{arguments} ended with {done.returncode}: {done.stderr[-3000:]}"
+    return done.stderr if status else done.stdout
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("user")
+
+
+def test_profile_search_export(folder):
+    """In this order, in one folder, with no more options than the README's except a small problem."""
+    table = json.loads(
+        hwnas(folder, "profile", "--device", MACHINE, *SMALL, "--preset", "quick", "--json", "-q")
+    )
+    assert table["rows"] > 0
+    assert f"{MACHINE}-trt-fp32" in table["table"]
+
+    short = ("--max-trials", "2", "--images", "600", "--max-time", "60s")
+    budget = ("--latency-budget", "18ms", "--data", "digits")
+    found = json.loads(
+        hwnas(folder, "search", "--device", MACHINE, *budget, *SMALL, *short, "--json", "-q")
+    )
+    assert found["within_budget"] is True
+    assert found["best"]["measured"]["median_ms"] < 18
+
+    made = json.loads(hwnas(folder, "export", "--format", "trt", "--json", "-q"))
+    assert made["passed"] is True
+    assert made["within_budget"] is True
+    assert made["parity"]["max_abs_err"] < 1e-3
+    manifest = json.loads((folder / made["manifest"]).read_text())
+    assert manifest["setting"]["device"] == MACHINE
+    assert manifest["setting"]["backend"] == "trt"
+
+    verified = json.loads(hwnas(folder, "verify", made["engine"], "--json", "-q"))
+    assert verified["passed"] is True
+
+    other = json.loads(hwnas(folder, "export", "--format", "trt", "--precision", FAST, "--json", "-q"))
+    assert other["passed"] is True
+    assert FAST in other["engine"]
+
+
+def test_a_precision_that_does_not_pay_is_refused_with_the_reason(folder):
+    slow = {"titanxp": "fp16", "rtx2080ti": "bf16", "rtx3090": "bf16"}[MACHINE]
+    words = hwnas(folder, "profile", "--device", MACHINE, *SMALL, "--precision", slow, status=2)
+    assert ("no bf16" if MACHINE == "rtx3090" else "is not fast in it") in words
+
+
+def test_doctor_says_which_tensorrt_serves_the_gpu(folder):
+    answer = json.loads(hwnas(folder, "doctor", "--json", "-q"))
+    assert answer["backends"]["trt"]["available"] is True
+    (gpu,) = answer["gpus"]
+    assert gpu["name"] == os.environ["FAKECUDA_NAME"]
+
+
+def test_an_engine_of_another_gpu_is_refused_by_its_manifest(folder):
+    engine = next(folder.glob("runs/*/engine.engine"))
+    path = engine.with_name(f"{engine.name}.manifest.json")
+    before = path.read_text()
+    manifest = json.loads(before)
+    manifest["setting"]["device_arch"] = "NVIDIA H100, compute capability 9.0"
+    path.write_text(json.dumps(manifest))
+    words = hwnas(folder, "verify", str(engine), status=4)
+    path.write_text(before)
+    assert "NVIDIA H100" in words
+    engine.write_bytes(engine.read_bytes()[:-1])
+    words = hwnas(folder, "verify", str(engine), status=6)
+    assert "SHA-256" in words
