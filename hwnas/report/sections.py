@@ -186,7 +186,7 @@ def promise(run: RunData) -> Section | None:
     return Section(
         "The promise, by measurement",
         "A prediction is no proof. The engine is loaded afresh in independent sessions, and each session's "
-        "latency must be within the budget.",
+        f"latency must be within the budget.{words.gates(run.proof[0].gates) if run.proof else ''}",
         picture("promise", drawn, "latency of each session against the budget"),
         tables,
         half=True,

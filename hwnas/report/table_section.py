@@ -28,19 +28,6 @@ KNOWN = {
     "measurements": "graphs timed",
 }
 
-# What the gates of `hwnas.measure` mean, for those who have not read its documentation.
-GATES = {
-    "contention": "other processes took the core away",
-    "autocorrelation": "times drifted in waves",
-    "spread": "times scattered",
-    "spikes": "single calls took over three times as long",
-    "sentinel": "the machine was slower than before, by a network that is watched",
-    "sessions": "sessions differed from each other",
-    "precision": "the interval did not become as narrow as asked",
-    "load": "other processes used the machine",
-    "deadline": "the time was over",
-}
-
 
 def table_sections(run: RunData) -> list[Section]:
     """Sections about the table that a run used; none where the table is not to be found."""
@@ -141,7 +128,7 @@ def _noise(table: LatencyTable) -> list[Section]:
         f"Half of the {len(taken)} measurements are known to {sorted(spreads)[len(spreads) // 2]:.2g} % or "
         f"better. {calm} were taken in calm sessions only."
     )
-    rows = [(gate, GATES.get(gate, ""), str(n)) for gate, n in gates.most_common()]
+    rows = [(gate, words.GATES.get(gate, ""), str(n)) for gate, n in gates.most_common()]
     head = ("gate that could not be cured", "what it means", "measurements")
     tables = [Table(head, rows)] if rows else []
     failed = [(_names(blocks), row.error) for blocks, row in table.failures.items()]

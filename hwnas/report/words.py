@@ -14,6 +14,19 @@ PERCENTILES = {
     "p99": "99th percentile",
 }
 
+# What the gates of `hwnas.measure` mean, for those who have not read its documentation.
+GATES = {
+    "contention": "other processes took the core away",
+    "autocorrelation": "times drifted in waves",
+    "spread": "times scattered",
+    "spikes": "single calls took over three times as long",
+    "sentinel": "the machine was slower than before, by a network that is watched",
+    "sessions": "sessions differed from each other",
+    "precision": "the interval did not become as narrow as asked",
+    "load": "other processes used the machine",
+    "deadline": "the time was over",
+}
+
 
 def pair_ms(value_ms: float, budget_ms: float) -> str:
     """Two latencies in one unit with one number of digits: ``0.58 ms of 0.60 ms``.
@@ -101,3 +114,10 @@ def _stage_change(old: Sequence[BlockSpec], new: Sequence[BlockSpec]) -> str:
 def shown_ms(trial: Trial, percentile: Percentile = "p50") -> float:
     """Latency to show for a trial: measured whole where it was, else predicted."""
     return trial.measured.at(percentile) if trial.measured else trial.estimate.latency_ms
+
+
+def gates(found: Sequence[str]) -> str:
+    """A sentence about the gates that fired while something was measured; empty where none did."""
+    if not found:
+        return ""
+    return f" Worth knowing of that measurement: {'; '.join(GATES.get(g, g) for g in found)}."

@@ -319,3 +319,9 @@ def test_kaleido_without_a_browser_says_so(tmp_path: Path, monkeypatch: pytest.M
     page = compose([write_run(tmp_path / "search-0001")])
     with pytest.raises(BackendUnavailable, match="requires Google Chrome"):
         html.write_pictures(page, tmp_path / "pictures", "svg")
+
+
+def test_gates_of_the_proof_are_told(tmp_path: Path) -> None:
+    found = result(measured=measurement(0.581, gates=("load",)))
+    text = Reader(page_of(write_run(tmp_path / "search-0001", found))).text
+    assert "Worth knowing of that measurement: other processes used the machine." in text
