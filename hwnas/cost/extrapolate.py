@@ -15,7 +15,7 @@ import numpy as np
 from hwnas.cost.posterior import Array
 from hwnas.errors import MissingMeasurement
 from hwnas.nets.count import BYTES, count_block
-from hwnas.spec import BlockSpec
+from hwnas.spec import BlockSpec, NetworkSpec
 
 # Prior of the straight line: log time grows like a power of work between 0 (all overhead) and 1.
 _SLOPE_SD = 0.5
@@ -66,10 +66,49 @@ def _line(blocks: Sequence[BlockSpec]) -> Array:
     return np.array(rows)
 
 
+def choose(blocks: Sequence[BlockSpec], networks: Sequence[NetworkSpec], n: int) -> list[BlockSpec]:
+    """Which blocks of a large space to measure, when not all of them can be.
+
+    Greedily the block whose guess adds most to the error of the networks that the space draws,
+    given the blocks chosen before it: weight (mean share of a network's cost) times the standard
+    deviation of its guess.
+
+    Args:
+        blocks: of the space.
+        networks: random members, a few hundred.
+        n: how many to choose; all where there are no more.
+    """
+    if n >= len(blocks):
+        return list(blocks)
+    line = _line(blocks)
+    # Work and traffic say well enough how a network's cost is shared out among its blocks.
+    size = np.exp((line - line.mean(axis=0)) @ np.array([0.4, 0.4]))
+    place = {block: i for i, block in enumerate(blocks)}
+    weight = np.full(len(blocks), 1e-6)  # a block that was never drawn may still be asked for
+    for spec in networks:
+        at = [place[block] for block in spec.blocks if block in place]
+        np.add.at(weight, at, size[at] / size[at].sum() / len(networks))
+    cov = _cov(blocks, blocks, line - line.mean(axis=0), line - line.mean(axis=0))
+    variance = np.diag(cov).copy()
+    free = np.ones(len(blocks), dtype=bool)
+    chosen: list[int] = []
+    solved = np.zeros((0, len(blocks)))  # rows of the Cholesky factor of the chosen ones
+    for _ in range(n):
+        best = int(np.argmax(np.where(free, weight**2 * variance, -1.0)))
+        row = (cov[best] - solved[:, best] @ solved) / np.sqrt(max(variance[best], 0.0) + _OWN_SD**2)
+        solved = np.vstack([solved, row])
+        variance = np.maximum(variance - row**2, 0.0)
+        free[best] = False
+        chosen.append(best)
+    return [blocks[i] for i in sorted(chosen)]
+
+
 def _cov(a: Sequence[BlockSpec], b: Sequence[BlockSpec], line_a: Array, line_b: Array) -> Array:
     shape_a, shape_b = _shape(a), _shape(b)
-    near = np.exp(-0.5 * ((shape_a[:, None, :] - shape_b[None, :, :]) ** 2).sum(-1))
-    same = np.array([[float(x.kind == y.kind) for y in b] for x in a])
+    apart = (shape_a**2).sum(1)[:, None] + (shape_b**2).sum(1)[None, :] - 2.0 * shape_a @ shape_b.T
+    near = np.exp(-0.5 * np.maximum(apart, 0.0))
+    kinds = {kind: n for n, kind in enumerate(dict.fromkeys(x.kind for x in (*a, *b)))}
+    same = np.equal.outer([kinds[x.kind] for x in a], [kinds[y.kind] for y in b])
     cov: Array = _OFFSET_SD**2 + _SLOPE_SD**2 * (line_a @ line_b.T)
     cov += same * (_KIND_SD**2 + _SHAPE_SD**2 * near)
     return cov

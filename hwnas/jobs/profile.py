@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from hwnas.cost import extrapolate
+from hwnas.cost.heldout import summary
 from hwnas.cost.model import TableModel, cost_model
-from hwnas.cost.score import figures
 from hwnas.errors import BuildError, InputError, MissingMeasurement
 from hwnas.measure import device as devices
 from hwnas.measure import table as tables
@@ -23,7 +24,7 @@ from hwnas.measure.writer import TableWriter
 from hwnas.nets import spaces
 from hwnas.protocols import Emit, SearchSpace
 from hwnas.records import Precision, to_json
-from hwnas.spec import NetworkSpec
+from hwnas.spec import BlockSpec, NetworkSpec
 
 # Candidates that active probing chooses from, and how many it takes at a time.
 _CANDIDATES, _BATCH = 256, 10
@@ -65,23 +66,26 @@ class ProfileOptions:
 
 @dataclass(frozen=True)
 class Plan:
-    """How many networks a preset measures, and when active probing may stop.
+    """How much a preset measures, and when active probing may stop.
 
-    `calibration` networks are drawn at random and give the interval; up to `probes` further ones
-    are chosen where the model is least sure, until the cross-validated error of the calibration
-    networks is below `target`; `holdout` fresh ones give the printed error.
+    Of a space with more than `blocks` blocks, those are measured that matter most for its networks;
+    the others are extrapolated until ``--only-missing`` adds them. `calibration` networks are drawn
+    at random and give the interval; up to `probes` further ones are chosen where the model is least
+    sure, until the cross-validated error of the calibration networks is below `target`; `holdout`
+    fresh ones give the printed error.
     """
 
     calibration: int
     probes: int
     holdout: int
     target: float
+    blocks: int
 
 
 PLANS = {
-    "quick": Plan(calibration=24, probes=20, holdout=16, target=0.010),
-    "default": Plan(calibration=40, probes=40, holdout=24, target=0.007),
-    "thorough": Plan(calibration=80, probes=80, holdout=40, target=0.005),
+    "quick": Plan(calibration=20, probes=10, holdout=12, target=0.010, blocks=250),
+    "default": Plan(calibration=40, probes=40, holdout=24, target=0.007, blocks=750),
+    "thorough": Plan(calibration=80, probes=80, holdout=40, target=0.005, blocks=100_000),
 }
 
 
@@ -137,7 +141,7 @@ def profile(options: ProfileOptions, emit: Emit | None = None) -> dict[str, Any]
         "probes": sum(net.role != "holdout" for net in table.networks),
         "measurements": task.sweep.measured,
         "seconds": seconds,
-        "gates": task.gates,
+        "gates": task.sweep.report_gates(),
         **table.summary,
     }
 
@@ -173,6 +177,15 @@ def _path(options: ProfileOptions, header: Header) -> Path:
     return tables.new_path(header)
 
 
+def blocks_of(space: SearchSpace, plan: Plan, options: ProfileOptions) -> Sequence[BlockSpec]:
+    """The blocks to measure: all, or in a large space those that matter most."""
+    blocks = space.blocks()
+    if options.only_missing or len(blocks) <= plan.blocks:
+        return blocks
+    rng = np.random.default_rng([options.seed, 1])
+    return extrapolate.choose(blocks, [space.sample(rng) for _ in range(200)], plan.blocks)
+
+
 class _Profile:
     """One run over a table: blocks, calibration, active probes, holdout, summary."""
 
@@ -182,7 +195,7 @@ class _Profile:
 
     def run(self) -> None:
         """Everything that is still missing; unfinished where the time ran out."""
-        self.sweep.blocks(self.space.blocks())
+        self.sweep.blocks(blocks_of(self.space, self.plan, self.options))
         if self.options.only_missing and self.table.summary:
             self.sweep.writer.finish(self.table.summary)
             return
@@ -194,15 +207,7 @@ class _Profile:
         self._probe()
         self._repeat()
         if not self.sweep.late:
-            self.sweep.writer.finish(self._summary())
-
-    @property
-    def gates(self) -> dict[str, int]:
-        """How often each gate could not be cured."""
-        rows = [row.measurement for row in self.table.rows.values() if row.measurement]
-        rows += [net.measurement for net in self.table.networks]
-        names = [gate for m in rows for gate in m.gates]
-        return {gate: names.count(gate) for gate in sorted(set(names))}
+            self.sweep.writer.finish(summary(self.table))
 
     def _random(self) -> None:
         """Networks drawn from the space, the same ones however often the run was interrupted."""
@@ -260,46 +265,16 @@ class _Profile:
         candidates = [s for s in self._draw("candidates", _CANDIDATES) if s.key not in seen]
         return model.most_uncertain(candidates, n) if candidates else []
 
-    def _summary(self) -> dict[str, Any]:
-        model = cost_model(self.table)
-        nets = [net for net in self.table.networks if net.role == "holdout"]
-        if not nets:
-            return {"holdout": None, "noise_percent": 100 * model.posterior.noise}
-        again = self.table.repeats
-        pairs = np.array([[n.measurement.floor_ms, again.get(n.spec.key, np.nan)] for n in nets])
-        truth = np.nanmean(pairs, axis=1)
-        estimates = [model.estimate(net.spec) for net in nets]
-        predicted = np.array([e.latency_ms for e in estimates])
-        inside = [e.low_ms <= t <= e.high_ms for e, t in zip(estimates, truth)]
-        alone = np.array(
-            [sum(self.table.rows[b].value_ms for b in n.spec.blocks if b in self.table) for n in nets]
-        )
-        repeat = np.abs(pairs[:, 0] / pairs[:, 1] - 1.0)
-        return {
-            "holdout": {
-                **figures(predicted, truth),
-                "coverage_percent": 100.0 * float(np.mean(inside)),
-                "repeat_mape_percent": 100.0 * float(np.nanmean(repeat)),
-            },
-            "isolated_sum_mape_percent": figures(alone, truth)["mape_percent"],
-            "noise_percent": 100.0 * model.posterior.noise,
-            "interval_percent": 100.0 * float(np.mean([e.high_ms / e.latency_ms - 1 for e in estimates])),
-            "coverage": model.coverage,
-        }
-
-    def _isolated_ms(self, spec: NetworkSpec) -> float:
-        """Sum of the blocks' times alone: what tables of other projects predict."""
-        return sum(self.table.rows[b].value_ms for b in spec.blocks if b in self.table)
-
 
 def _dry(
     options: ProfileOptions, plan: Plan, space: SearchSpace, path: Path, timing: TimingOptions
 ) -> dict[str, Any]:
     """What would be measured; the time is a guess from sessions of the preset's length."""
-    blocks = space.blocks()
+    blocks = blocks_of(space, plan, options)
     missing = list(blocks)
     if path.exists():
-        missing = [b for b in blocks if b not in tables.load(path)]
+        table = tables.load(path)
+        missing = [b for b in blocks if b not in table]
     graphs = len(missing) + plan.calibration + plan.probes + 2 * plan.holdout
     # Building and warming up take about as long again as the timed calls.
     seconds = graphs * timing.sessions * 2.0 * timing.session.session_ms / 1e3
@@ -308,7 +283,7 @@ def _dry(
         "table": str(path),
         "blocks": len(blocks),
         "missing": len(missing),
-        "networks": {k: v for k, v in asdict(plan).items() if k != "target"},
+        "networks": {"calibration": plan.calibration, "probes": plan.probes, "holdout": plan.holdout},
         "measurements": graphs,
         "seconds": seconds,
     }

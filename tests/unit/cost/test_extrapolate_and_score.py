@@ -3,8 +3,10 @@
 import numpy as np
 import pytest
 
+from hwnas.backends.fake import Fake
 from hwnas.cost import conformal, extrapolate, score
 from hwnas.errors import MissingMeasurement
+from hwnas.nets import onnx, spaces
 from hwnas.nets.count import count_block
 from hwnas.spec import BlockSpec
 
@@ -33,6 +35,31 @@ def test_a_kind_that_was_never_seen_is_guessed_with_a_wide_interval():
 def test_nothing_to_guess_from():
     with pytest.raises(MissingMeasurement, match="hwnas profile"):
         extrapolate.guess([], np.empty(0), [basic(8, 8)])
+
+
+def test_blocks_that_matter_are_chosen_first():
+    rng = np.random.default_rng(0)
+    space = spaces.make("mbv2-cifar")
+    networks = [space.sample(rng) for _ in range(100)]
+    blocks = space.blocks()
+    assert extrapolate.choose(blocks, networks, 500) == list(blocks)
+    chosen = extrapolate.choose(blocks, networks, 40)
+    assert len(set(chosen)) == 40
+    assert set(chosen) <= set(blocks)
+    # Judged by how well the others can be guessed, where times follow the fake device's prices.
+    setting = Fake().setting("fake", "fp32", 1, 1)
+    times = {b: Fake().build(onnx.chain([b]), setting).price_ms for b in blocks}
+
+    def error(known):
+        rest = [b for b in blocks if b not in known]
+        guess, _ = extrapolate.guess(known, np.array([times[b] for b in known]), rest)
+        found = {**{b: times[b] for b in known}, **dict(zip(rest, guess))}
+        sums = [[sum(t[b] for b in net.blocks) for net in networks] for t in (found, times)]
+        return np.abs(np.array(sums[0]) / np.array(sums[1]) - 1).mean()
+
+    chance = np.mean([error([blocks[i] for i in rng.permutation(len(blocks))[:40]]) for _ in range(5)])
+    assert error(chosen) < chance
+    assert error(chosen) < 0.05
 
 
 def test_conformal_quantile_is_the_order_statistic():

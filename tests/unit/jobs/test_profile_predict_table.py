@@ -13,7 +13,7 @@ from hwnas.jobs.predict import PredictOptions, find, predict
 from hwnas.jobs.profile import Plan, ProfileOptions, profile
 from hwnas.measure import table as tables
 
-SMALL = Plan(calibration=20, probes=10, holdout=6, target=0.0)
+SMALL = Plan(calibration=20, probes=10, holdout=6, target=0.0, blocks=250)
 
 
 @pytest.fixture

@@ -1,0 +1,48 @@
+"""What a profile prints of itself: errors on networks that were measured and never fitted."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from hwnas.cost.model import cost_model
+from hwnas.cost.score import figures
+from hwnas.measure.table import LatencyTable
+
+
+def summary(table: LatencyTable) -> dict[str, Any]:
+    """Figures of a table's cost model on its held-out networks.
+
+    The truth is the mean of a network's measurements, and `repeat_mape_percent` how far two of them
+    differ: no predictor can be expected to do better than that. `isolated_sum_mape_percent` is the
+    error of adding up blocks timed alone.
+    """
+    model = cost_model(table)
+    noise = {"noise_percent": 100.0 * model.posterior.noise, "coverage": model.coverage}
+    nets = [net for net in table.networks if net.role == "holdout"]
+    if not nets:
+        return {"holdout": None, **noise}
+    first = np.array([net.measurement.floor_ms for net in nets])
+    second = np.array([table.repeats.get(net.spec.key, np.nan) for net in nets])
+    twice = ~np.isnan(second)
+    truth = np.where(twice, (first + second) / 2.0, first)
+    estimates = [model.estimate(net.spec) for net in nets]
+    inside = [e.low_ms <= t <= e.high_ms for e, t in zip(estimates, truth)]
+    whole = np.array([table.covers(net.spec) for net in nets])
+    alone = [sum(table.rows[b].value_ms for b in net.spec.blocks) for net in nets if table.covers(net.spec)]
+    return {
+        "holdout": {
+            **figures(np.array([e.latency_ms for e in estimates]), truth),
+            "coverage_percent": 100.0 * float(np.mean(inside)),
+            "repeat_mape_percent": _mean_percent(first[twice] / second[twice] - 1.0),
+        },
+        "isolated_sum_mape_percent": _mean_percent(np.array(alone) / truth[whole] - 1.0),
+        "interval_percent": 100.0 * float(np.mean([e.high_ms / e.latency_ms - 1.0 for e in estimates])),
+        **noise,
+    }
+
+
+def _mean_percent(errors: np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> float | None:
+    """Mean absolute value in percent; None of nothing."""
+    return 100.0 * float(np.abs(errors).mean()) if errors.size else None
