@@ -8,7 +8,6 @@ from typing import Any
 
 from hwnas import plugins
 from hwnas.nets.chainspace import ChainSpace
-from hwnas.nets.dense import DenseSpace, densenas_mbv2
 from hwnas.nets.levels import Level, Operator
 from hwnas.protocols import SearchSpace
 
@@ -124,57 +123,6 @@ def mbv2_cifar(*, input_shape: tuple[int, int, int], classes: int) -> ChainSpace
         reference=(0, 1, 2, 3),
         stem_act="relu6",
         act="relu6",
-    )
-
-
-def mbv2_imagenet(*, input_shape: tuple[int, int, int], classes: int) -> ChainSpace:
-    """Inverted residuals with the widths, resolutions and edges of DenseNAS (arXiv 1906.09607).
-
-    The networks are those that its super-network can derive, for any input and number of classes.
-    Uniform members go through MobileNetV2's widths.
-    """
-    return _dense(
-        "mbv2-imagenet", densenas_mbv2(), (16, 24, 32, 64, 96, 160, 320, 1984), input_shape, classes
-    )
-
-
-def _dense(
-    name: str, dense: DenseSpace, widths: Sequence[int], input_shape: tuple[int, int, int], classes: int
-) -> ChainSpace:
-    """The chain networks of a densely connected space; `widths` is its reference path."""
-    fixed = dense.stem[1]
-    largest = dense.stem[0].size_in
-    usual = dense.head_ops[1]
-    candidates = tuple(Operator(op.kind, op.kernel, op.expand) for op in dense.head_ops if op != usual)
-    operators = (Operator(usual.kind, usual.kernel, usual.expand), *candidates)
-    special = {
-        0: (Operator(fixed.kind, fixed.kernel, fixed.expand),),
-        dense.sink: (Operator("conv", 1),),
-    }
-    levels = tuple(
-        Level(
-            b.width,
-            (largest // b.size).bit_length() - 1,
-            special.get(i, operators),
-            (1, 1 + b.stack),
-            b.stage,
-        )
-        for i, b in enumerate(dense.routing)
-    )
-    path = tuple(next(i for i, b in enumerate(dense.routing) if b.width == w) for w in widths)
-    return ChainSpace(
-        name,
-        input_shape,
-        classes,
-        levels,
-        frozenset(dense.edges),
-        starts=(0,),
-        ends=(dense.sink,),
-        reference=path,
-        stem=(dense.stem[0].kernel, dense.stem[0].stride),
-        stem_width=dense.stem[0].c_out,
-        stem_act=dense.stem[0].act,
-        act=dense.head_block(*dense.edges[0], usual).act,
     )
 
 

@@ -24,6 +24,9 @@ SPACES: dict[str, tuple[tuple[int, int, int], int]] = {
     "resnet-imagenet": ((3, 32, 32), 6),
     "macromicro": ((1, 9, 9), 4),
     "nasnet-cifar": ((2, 11, 11), 3),
+    "densenas-mbv2": ((1, 32, 32), 5),
+    "densenas-resnet": ((3, 32, 32), 4),
+    "densenas-cifar": ((3, 16, 16), 10),
 }
 SEEDS = st.integers(0, 2**32 - 1)
 

@@ -1,0 +1,93 @@
+"""Densely connected spaces as search spaces of chain networks: what their super-networks can derive."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from hwnas.nets.chainspace import ChainSpace
+from hwnas.nets.dense import DenseSpace, densenas_cifar, densenas_mbv2, densenas_resnet
+from hwnas.nets.dense import Operator as Candidate
+from hwnas.nets.levels import Level, Operator
+
+Shape = tuple[int, int, int]
+
+
+def from_dense(
+    dense: DenseSpace, name: str, widths: Sequence[int], input_shape: Shape, classes: int
+) -> ChainSpace:
+    """The networks of a densely connected space, for any input and number of classes.
+
+    A stem of one convolution is the first routing block's output; a second stem block is that
+    routing block's only layer. The sink is left out where derived networks drop it.
+
+    Args:
+        dense: the published description.
+        name: name of the space that is made.
+        widths: of the path whose depths `uniform` scales.
+        input_shape, classes: of the networks.
+    """
+    fixed, largest = dense.stem[1:], dense.stem[0].size_in
+    usual = min(dense.head_ops, key=lambda op: (op.kernel, -op.expand))
+    operators = (_operator(usual), *(_operator(op) for op in dense.head_ops if op != usual))
+    kept = [
+        i
+        for i in range(len(dense.routing))
+        if (i > 0 or fixed) and (i != dense.sink or dense.tail_in_network)
+    ]
+    place = {i: at for at, i in enumerate(kept)}
+    special = {dense.sink: (Operator("conv", 1),)} | {0: tuple(Operator(b.kind, b.kernel) for b in fixed)}
+    levels = tuple(
+        Level(
+            width=dense.routing[i].width,
+            halvings=(largest // dense.routing[i].size).bit_length() - 1,
+            operators=special.get(i, operators),
+            depth=(1, 1 + dense.routing[i].stack),
+            stage=dense.routing[i].stage,
+        )
+        for i in kept
+    )
+    starts = (0,) if fixed else dense.out_edges[0]
+    ends = (dense.sink,) if dense.tail_in_network else dense.in_edges[dense.sink]
+    return ChainSpace(
+        name,
+        input_shape,
+        classes,
+        levels,
+        frozenset((place[i], place[j]) for i, j in dense.edges if i in place and j in place),
+        starts=tuple(place[i] for i in starts),
+        ends=tuple(place[i] for i in sorted(ends)),
+        reference=tuple(next(at for at, level in enumerate(levels) if level.width == w) for w in widths),
+        stem=(dense.stem[0].kernel, dense.stem[0].stride),
+        stem_width=dense.stem[0].c_out,
+        stem_act=dense.stem[0].act,
+        act=dense.head_block(*dense.edges[0], usual).act,
+        convention=dense.convention,
+    )
+
+
+def _operator(candidate: Candidate) -> Operator:
+    return Operator(candidate.kind, candidate.kernel, candidate.expand)
+
+
+def mbv2_imagenet(*, input_shape: Shape, classes: int) -> ChainSpace:
+    """Inverted residuals with the widths and edges of DenseNAS; uniform members have MobileNetV2's widths."""
+    widths = (16, 24, 32, 64, 96, 160, 320, 1984)
+    return from_dense(densenas_mbv2(classes), "mbv2-imagenet", widths, input_shape, classes)
+
+
+def densenas_mbv2_space(*, input_shape: Shape, classes: int) -> ChainSpace:
+    """DenseNAS's MobileNetV2 space (arXiv 1906.09607), under its own name."""
+    widths = (16, 24, 32, 64, 96, 160, 320, 1984)
+    return from_dense(densenas_mbv2(classes), "densenas-mbv2", widths, input_shape, classes)
+
+
+def densenas_resnet_space(*, input_shape: Shape, classes: int) -> ChainSpace:
+    """DenseNAS's ResNet space; uniform members have widths near ResNet-18's."""
+    widths = (64, 112, 176, 224, 256, 512)
+    return from_dense(densenas_resnet(classes), "densenas-resnet", widths, input_shape, classes)
+
+
+def densenas_cifar_space(*, input_shape: Shape, classes: int) -> ChainSpace:
+    """A dense space for small images."""
+    dense = densenas_cifar(classes, input_shape[1])
+    return from_dense(dense, "densenas-cifar", (16, 32, 64, 256), input_shape, classes)
