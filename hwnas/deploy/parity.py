@@ -89,7 +89,7 @@ def judge(found: Parity, precision: Precision) -> list[Check]:
                 name="accuracy",
                 passed=found.top1_engine >= found.top1_reference - limit.drop,
                 detail=f"top-1 of the network {100 * found.top1_reference:.2f} %, of the engine "
-                f"{100 * found.top1_engine:.2f} % ({100 * limit.drop:g} points may be lost)",
+                f"{100 * found.top1_engine:.2f} % ({100 * limit.drop:g} % of the images may be lost)",
             )
         )
     return checks

@@ -253,7 +253,8 @@ def _elsewhere(
         from hwnas.backends.typed import plain
 
         model = plain(model)
-    path = folder / engine_name(".onnx", precision)
+    # A name of its own: engine.onnx may be there with a manifest, and these bytes may differ.
+    path = folder / engine_name(f"-{options.format}.onnx", precision)
     write_bytes(path, typed(model, precision, drawn.calibration if drawn else None, batch))
     again = f"hwnas export {source.folder} --format {options.format} --precision {precision}"
     ways = f"To finish, copy {source.folder}/ to the target and run there: {again}"
