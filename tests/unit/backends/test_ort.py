@@ -46,6 +46,28 @@ def test_two_threads_compute_the_same(spin: bool) -> None:
     assert two.time(3).cpu_ms is not None
 
 
+@pytest.mark.skipif(len(cores()) < 2 or not Path("/proc/self/task").is_dir(), reason="needs two cores, Linux")
+def test_threads_are_as_many_as_asked_for() -> None:
+    def threads() -> int:
+        return len(list(Path("/proc/self/task").iterdir()))
+
+    before = threads()
+    one = Ort().build(MODEL, Ort().setting("cpu", "fp32", 1, 1))
+    assert threads() == before  # the calling thread is the only one
+    two = Ort().build(MODEL, Ort().setting("cpu", "fp32", 1, 2))
+    assert threads() == before + 1
+    one.close()
+    two.close()
+
+
+def test_cpu_time_is_that_of_the_calls() -> None:
+    """In the least disturbed of many batches wall and CPU time agree, whatever else is running."""
+    engine = Ort().build(MODEL, Ort().setting("cpu", "fp32", 1, 1))
+    engine.time(5)
+    batches = [engine.time(20) for _ in range(50)]
+    assert 0.9 < min(b.wall_ms.sum() / (b.cpu_ms or 1e9) for b in batches) < 1.15
+
+
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="binding needs Linux")
 def test_affinity_binds_while_timing_only() -> None:
     before = os.sched_getaffinity(0)

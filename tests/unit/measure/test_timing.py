@@ -128,6 +128,29 @@ def test_a_neighbour_that_leaves_is_repeated_away() -> None:
     assert [m.p99_ms for m in found.values()] == pytest.approx([m.p99_ms for m in calm.values()])
 
 
+def test_repeats_stand_in_for_failed_sessions_only() -> None:
+    """Three sessions, no more for precision; the first round falls into a neighbour's time."""
+    options = TimingOptions(sessions=3, sessions_max=3, repeats=5, target=1.0)
+    window = (0.0, 0.15)
+    device = faulty(seed=1, neighbour=0.5, neighbour_window=window)
+    found = measure(builders(device), options, rng=rng(), clock=device.clock)
+    assert all(m.gates == () and len(m.session_ms) == 3 for m in found.values())
+    device = faulty(seed=1, neighbour=0.5, neighbour_window=window)
+    none = TimingOptions(sessions=3, sessions_max=3, repeats=0, target=1.0)
+    found = measure(builders(device), none, rng=rng(), clock=device.clock)
+    assert any(len(m.session_ms) < 3 for m in found.values())
+
+
+def test_deadline_within_a_round_begins_no_further_session() -> None:
+    device = Fake()
+    # Looks at the sentinel take 10 ms, sessions 20 ms and a warm-up each: the time is over in the
+    # second round.
+    found = measure(builders(device), QUICK, rng=rng(), clock=device.clock, deadline_s=0.1)
+    sessions = [len(m.session_ms) for m in found.values()]
+    assert min(sessions) == 1
+    assert sum(sessions) < 6
+
+
 def test_repeats_are_not_wasted_on_a_machine_that_is_busy_for_good() -> None:
     device = faulty(neighbour=0.5)
     many = {f"{name}{i}": model for i in range(8) for name, model in MODELS.items()}
