@@ -145,10 +145,10 @@ def test_deadline_within_a_round_begins_no_further_session() -> None:
     device = Fake()
     # Looks at the sentinel take 10 ms, sessions 20 ms and a warm-up each: the time is over in the
     # second round.
-    found = measure(builders(device), QUICK, rng=rng(), clock=device.clock, deadline_s=0.1)
+    found = measure(builders(device), QUICK, rng=rng(), clock=device.clock, deadline_s=0.125)
     sessions = [len(m.session_ms) for m in found.values()]
     assert min(sessions) == 1
-    assert sum(sessions) < 6
+    assert 3 < sum(sessions) < 6
 
 
 def test_repeats_are_not_wasted_on_a_machine_that_is_busy_for_good() -> None:
