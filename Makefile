@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: setup test lint demo bench clean
+.PHONY: setup test test-sim test-gpu lint demo bench clean
 
 setup: $(STAMP)
 
@@ -20,6 +20,15 @@ lint: $(STAMP)
 
 test: lint
 	$(BIN)/pytest
+
+# TensorRT's real bindings and PyCUDA on simulated GPUs; downloads about 100 MB from PyPI, once.
+test-sim: $(STAMP)
+	$(BIN)/python tests/sim/prepare.py
+	HWNAS_SIM=1 $(BIN)/pytest tests/sim
+
+# On a machine with an NVIDIA GPU and `pip install 'hwnas[trt]'`: writes gpu-report.json (docs/gpu.md).
+test-gpu: $(STAMP)
+	$(BIN)/pytest tests/gpu --gpu-report gpu-report.json
 
 demo: $(STAMP)
 	$(BIN)/hwnas quickstart

@@ -1,25 +1,12 @@
 """Tests that run on a simulated machine; after each, everything taken must have been given back."""
 
-import ctypes
 import gc
 import os
 
 import pytest
+from driver_state import FIELDS, driver_counts
 
 collect_ignore_glob = ["*"] if "HWNAS_SIM_MACHINE" not in os.environ else []
-
-FIELDS = (
-    *("allocations", "frees", "streams", "streams_freed", "events", "events_freed"),
-    *("modules", "modules_freed", "launches", "live_bytes", "peak_bytes"),
-    *("contexts_pushed", "default_stream_uses", "red_zone_hits"),
-)
-
-
-def driver_counts() -> dict[str, int]:
-    """What the simulated driver has counted so far."""
-    counts = (ctypes.c_long * len(FIELDS))()
-    ctypes.CDLL("libcuda.so.1").fakecuda_stats(counts)
-    return dict(zip(FIELDS, counts))
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from driver_state import driver_counts
 
 from hwnas.backends import gpus, typed
 from hwnas.backends.cuda import GpuError, GpuOutOfMemory
@@ -152,9 +153,7 @@ def test_times_are_single_calls_and_cold_ones_are_flushed(backend):
 
 
 def driver_launches() -> int:
-    import conftest
-
-    return conftest.driver_counts()["launches"]
+    return driver_counts()["launches"]
 
 
 def test_a_gpu_that_waited_for_the_host_is_timed_again(backend, monkeypatch):
@@ -354,9 +353,10 @@ def test_what_disturbs_a_timing_is_named(backend, monkeypatch):
     engine.close()
 
 
-def test_a_closed_engine_refuses_and_closes_again(backend):
+def test_a_closed_engine_holds_nothing_refuses_and_closes_again(backend, simulation):
     engine = built(backend)
     engine.close()
+    assert simulation.alive("Runtime", "ICudaEngine", "IExecutionContext") == 0
     engine.close()
     for call in (lambda: engine.run(IMAGES), lambda: engine.time(1), engine.layers):
         with pytest.raises(InputError, match="closed"):

@@ -36,9 +36,7 @@ def test_profile_search_export(folder):
 
     short = ("--max-trials", "2", "--images", "600", "--max-time", "60s")
     budget = ("--latency-budget", "18ms", "--data", "digits")
-    found = json.loads(
-        hwnas(folder, "search", "--device", MACHINE, *budget, *SMALL, *short, "--json", "-q")
-    )
+    found = json.loads(hwnas(folder, "search", "--device", MACHINE, *budget, *SMALL, *short, "--json", "-q"))
     assert found["within_budget"] is True
     assert found["best"]["measured"]["median_ms"] < 18
 
