@@ -233,7 +233,12 @@ def noise_grade(
     builders = builders or _probes()
     twins = {f"{name} {half}": build for name, build in builders.items() for half in ("A", "B")}
     options = TimingOptions(sessions=6, sessions_max=6, repeats=0, target=1.0)
-    found = measure(twins, options, rng=rng, emit=emit)
+
+    def progress(kind: str, fields: Mapping[str, Any]) -> None:
+        if emit is not None and kind == "progress":  # the grade sums up the gates
+            emit(kind, fields)
+
+    found = measure(twins, options, rng=rng, emit=progress)
     pairs = [(found[f"{name} A"], found[f"{name} B"]) for name in builders]
     repeat = float(np.mean([abs(a.floor_ms / b.floor_ms - 1.0) for a, b in pairs]))
     ratio = float(np.median([m.wall_cpu_ratio or 1.0 for m in found.values()]))
