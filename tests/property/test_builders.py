@@ -9,15 +9,15 @@ import onnxruntime
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
-from nets_random import SEEDS, SPACES, images, randomised, sample
+from nets_random import DISTINCT, SEEDS, images, randomised, sample
 
 from hwnas.nets.build import build, weights
 from hwnas.nets.count import count
 from hwnas.nets.onnx import network
 from hwnas.spec import NetworkSpec
 
-FEW = settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-EVERY_SPACE = pytest.mark.parametrize("name", SPACES)
+FEW = settings(max_examples=4, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+EVERY_SPACE = pytest.mark.parametrize("name", DISTINCT)
 
 
 @pytest.fixture(autouse=True)

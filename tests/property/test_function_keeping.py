@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
-from nets_random import SEEDS, SPACES, images, randomised, sample, space
+from nets_random import DISTINCT, SEEDS, images, randomised, sample, space
 
 from hwnas.nets.build import Network, inherit
 from hwnas.nets.growth import preserves
@@ -28,32 +28,38 @@ def difference(net: Network, before: NetworkSpec, after: NetworkSpec) -> float:
     return float((old - new).abs().max() / max(1.0, float(old.abs().max())))
 
 
-def expected(kind: str, before: NetworkSpec, stage: int) -> bool:
-    """Whether a move keeps the function: all do but those of cells and the first expansion of an MBConv.
+def expected(kind: str, before: NetworkSpec, after: NetworkSpec, stage: int) -> bool:
+    """Whether a move keeps the function: all do but those of cells and two of inverted residuals.
 
-    Without an expansion its depthwise convolution reads the input itself, with one it reads
-    activated values; only the stem's output is activated already.
+    Without an expansion the depthwise convolution reads the input itself, with one it reads
+    activated values; only the stem's output is activated already. And where the width changes at
+    stride 1, an inverted residual gains or loses its identity.
     """
     if before.stages[0][0].c_skip:
         return False
+    if kind == "wider":
+        pairs = zip(before.blocks, after.blocks)
+        return all(a.joins_identity == b.joins_identity for a, b in pairs if a.kind == "mbconv")
     blocks = before.stages[stage][stage == 0 :]
     return kind != "expand" or all(b.kind != "mbconv" or b.expand > 1 for b in blocks)
 
 
-@pytest.mark.parametrize("name", SPACES)
+@pytest.mark.parametrize("name", DISTINCT)
 @FEW
 @given(seed=SEEDS)
 def test_every_move(name: str, seed: int) -> None:
     spec = sample(name, seed, deepest=24)
-    net = randomised(spec, seed)
-    for move in space(name).grow(spec):
-        exact = preserves(spec, move.spec)
-        assert exact == expected(move.kind, spec, move.stage), (move.kind, move.stage)
-        if exact:
-            assert difference(net, spec, move.spec) <= 1e-6, (move.kind, move.stage)
+    net, moves = randomised(spec, seed), space(name).grow(spec)
+    for move in moves:
+        exact = expected(move.kind, spec, move.spec, move.stage)
+        assert preserves(spec, move.spec) == exact, (move.kind, move.stage)
+    # Six moves of each network are tried: the large spaces offer twenty.
+    for i in np.random.default_rng(seed).permutation(len(moves))[:6]:
+        if preserves(spec, moves[i].spec):
+            assert difference(net, spec, moves[i].spec) <= 1e-6, (moves[i].kind, moves[i].stage)
 
 
-@pytest.mark.parametrize("name", [name for name in SPACES if name != "nasnet-cifar"])
+@pytest.mark.parametrize("name", [name for name in DISTINCT if name != "nasnet-cifar"])
 def test_many_moves_at_once(name: str) -> None:
     spec = space(name).smallest()
     net = randomised(spec, 3)
@@ -151,7 +157,7 @@ def test_identity_that_comes_or_goes_is_not_exact() -> None:
     assert not preserves(widened, joined)
 
 
-@pytest.mark.parametrize("name", SPACES)
+@pytest.mark.parametrize("name", DISTINCT)
 @FEW
 @given(seed=SEEDS)
 def test_any_pair_of_members_can_be_joined(name: str, seed: int) -> None:
