@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
+from typing import Any
 
 import numpy as np
 
@@ -111,6 +112,26 @@ class CellSpace:
             return False
         return True
 
+    @property
+    def members(self) -> int:
+        """How many networks the space holds."""
+        return int(self.most**self.stages)
+
+    def describe(self) -> dict[str, Any]:
+        """Input, classes, number of members and stages, for people."""
+        stages = [
+            {
+                "stage": s,
+                "sizes": [blocks[0].size_out],
+                "widths": [blocks[-1].c_out],
+                "depth": [1 + (s > 0), self.most + (s > 0)],
+                "kinds": sorted({block.kind for block in blocks}),
+            }
+            for s, blocks in enumerate(self.smallest().stages)
+        ]
+        shape = list(self.input_shape)
+        return {"input_shape": shape, "classes": self.classes, "members": self.members, "stages": stages}
+
     def smallest(self) -> NetworkSpec:
         """One normal cell a stage."""
         return self.express((1,) * self.stages)
@@ -165,6 +186,6 @@ def _stepped(numbers: Numbers, stage: int, step: int) -> Numbers:
     return (*numbers[:stage], numbers[stage] + step, *numbers[stage + 1 :])
 
 
-def nasnet_cifar(*, input_shape: tuple[int, int, int], classes: int) -> CellSpace:
+def nasnet_cifar(*, input_shape: tuple[int, int, int] = (3, 32, 32), classes: int = 10) -> CellSpace:
     """The registered space: 32, 64, 128 filters, 1 to 12 normal cells a stage."""
     return CellSpace(input_shape, classes)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 
@@ -21,6 +22,26 @@ RAISES = ("kernel", "expand", "se")
 
 class ChainSpace(Levels):
     """A `hwnas.protocols.SearchSpace`: what can be done with the networks that `Levels` describes."""
+
+    def describe(self) -> dict[str, Any]:
+        """Input, classes, number of members and stages, for people."""
+        stages = [self._described(n) for n in sorted({level.stage for level in self.levels})]
+        shape = list(self.input_shape)
+        return {"input_shape": shape, "classes": self.classes, "members": self.members, "stages": stages}
+
+    def _described(self, stage: int) -> dict[str, Any]:
+        levels = [level for level in self.levels if level.stage == stage]
+        operators = {op for level in levels for op in level.operators}
+        return {
+            "stage": stage,
+            "sizes": sorted({self.size(level.halvings) for level in levels}, reverse=True),
+            "widths": [level.width for level in levels],
+            "depth": [min(level.depth[0] for level in levels), max(level.depth[1] for level in levels)],
+            "kinds": sorted({op.kind for op in operators}),
+            "kernels": sorted({op.kernel for op in operators}),
+            "expands": sorted({op.expand for op in operators}),
+            "se": sorted({op.se for op in operators}),
+        }
 
     def smallest(self) -> NetworkSpec:
         """The member with the fewest MACs, by dynamic programming over the edges."""

@@ -69,25 +69,25 @@ def _operator(candidate: Candidate) -> Operator:
     return Operator(candidate.kind, candidate.kernel, candidate.expand)
 
 
-def mbv2_imagenet(*, input_shape: Shape, classes: int) -> ChainSpace:
+def mbv2_imagenet(*, input_shape: Shape = (3, 224, 224), classes: int = 1000) -> ChainSpace:
     """Inverted residuals with the widths and edges of DenseNAS; uniform members have MobileNetV2's widths."""
     widths = (16, 24, 32, 64, 96, 160, 320, 1984)
     return from_dense(densenas_mbv2(classes), "mbv2-imagenet", widths, input_shape, classes)
 
 
-def densenas_mbv2_space(*, input_shape: Shape, classes: int) -> ChainSpace:
+def densenas_mbv2_space(*, input_shape: Shape = (3, 224, 224), classes: int = 1000) -> ChainSpace:
     """DenseNAS's MobileNetV2 space (arXiv 1906.09607), under its own name."""
     widths = (16, 24, 32, 64, 96, 160, 320, 1984)
     return from_dense(densenas_mbv2(classes), "densenas-mbv2", widths, input_shape, classes)
 
 
-def densenas_resnet_space(*, input_shape: Shape, classes: int) -> ChainSpace:
+def densenas_resnet_space(*, input_shape: Shape = (3, 224, 224), classes: int = 1000) -> ChainSpace:
     """DenseNAS's ResNet space; uniform members have widths near ResNet-18's."""
     widths = (64, 112, 176, 224, 256, 512)
     return from_dense(densenas_resnet(classes), "densenas-resnet", widths, input_shape, classes)
 
 
-def densenas_cifar_space(*, input_shape: Shape, classes: int) -> ChainSpace:
+def densenas_cifar_space(*, input_shape: Shape = (3, 32, 32), classes: int = 10) -> ChainSpace:
     """A dense space for small images."""
     dense = densenas_cifar(classes, input_shape[1])
     return from_dense(dense, "densenas-cifar", (16, 32, 64, 256), input_shape, classes)

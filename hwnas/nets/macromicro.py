@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import product
+from typing import Any
 
 import numpy as np
 
@@ -148,6 +149,31 @@ class MacroMicro:
             return False
         return True
 
+    @property
+    def members(self) -> int:
+        """How many networks the space holds, exactly."""
+        widths = self.width[1] - self.width[0] + 1
+        chains = (int(len(LAYERS) ** depth) for depth in range(self.depth[0], self.depth[1] + 1))
+        return widths * sum(chains)
+
+    def describe(self) -> dict[str, Any]:
+        """Input, classes, number of members and stages, for people."""
+        low, high = self.width
+        sizes = [self.express(Chain(low, LAYERS[:3])).stages[s][0].size_out for s in range(3)]
+        stages = [
+            {
+                "stage": s,
+                "sizes": [size],
+                "widths": [low * 2**s, high * 2**s],
+                "depth": [self.depth[0] // 3, -(-self.depth[1] // 3)],
+                "kinds": [SEPARABLE, FULL],
+                "kernels": [3, 5],
+            }
+            for s, size in enumerate(sizes)
+        ]
+        shape = list(self.input_shape)
+        return {"input_shape": shape, "classes": self.classes, "members": self.members, "stages": stages}
+
     def smallest(self) -> NetworkSpec:
         """The shallowest and narrowest chain, separable with kernel 3."""
         return self.network(self.depth[0], self.width[0])
@@ -244,6 +270,6 @@ def _stage_depth(chain: Chain, stage: int) -> int:
     return (chain.cuts[0], chain.cuts[1] - chain.cuts[0], chain.depth - chain.cuts[1])[stage]
 
 
-def macromicro(*, input_shape: tuple[int, int, int], classes: int) -> MacroMicro:
+def macromicro(*, input_shape: tuple[int, int, int] = (3, 32, 32), classes: int = 10) -> MacroMicro:
     """The registered space: widths 8 to 64, depths 10 to 100."""
     return MacroMicro(input_shape, classes)

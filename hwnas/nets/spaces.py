@@ -11,6 +11,9 @@ from hwnas.nets.chainspace import ChainSpace
 from hwnas.nets.levels import Level, Operator
 from hwnas.protocols import SearchSpace
 
+Shape = tuple[int, int, int]
+SMALL: Shape = (3, 32, 32)
+LARGE: Shape = (3, 224, 224)
 BASIC = (Operator("basic"),)
 BOTTLENECK = (Operator("bottleneck", expand=4),)
 MBCONV = tuple(
@@ -19,38 +22,33 @@ MBCONV = tuple(
 )
 
 
-def make(name: str, *, input_shape: tuple[int, int, int] = (3, 32, 32), classes: int = 10) -> SearchSpace:
-    """A registered search space for an input shape (channels, height, width) and a number of classes.
+def make(
+    name: str, *, input_shape: tuple[int, int, int] | None = None, classes: int | None = None
+) -> SearchSpace:
+    """A registered search space.
+
+    Args:
+        name: registered name.
+        input_shape: channels, height and width of an image; None for what the space was made for
+            (3x32x32 or 3x224x224).
+        classes: number of classes; None likewise (10 or 1000).
 
     Raises:
         InputError: for an unknown name (the nearest one is named), or an image that is not square.
     """
-    space: SearchSpace = plugins.load("spaces", name)(input_shape=input_shape, classes=classes)
+    asked = {"input_shape": input_shape, "classes": classes}
+    space: SearchSpace = plugins.load("spaces", name)(**{k: v for k, v in asked.items() if v is not None})
     return space
 
 
 def describe(space: SearchSpace) -> dict[str, Any]:
-    """What is in a space, for people: input, stages with widths, depths and operators, sizes."""
-    body: dict[str, Any] = {"name": space.name, "blocks": len(space.blocks())}
-    if isinstance(space, ChainSpace):
-        body |= {"input_shape": list(space.input_shape), "classes": space.classes, "members": space.members}
-        body["stages"] = [_stage(space, n) for n in sorted({level.stage for level in space.levels})]
-    return body
+    """What is in a space, for people: name, number of distinct blocks, and what the space says of itself.
 
-
-def _stage(space: ChainSpace, stage: int) -> dict[str, Any]:
-    levels = [level for level in space.levels if level.stage == stage]
-    operators = list(dict.fromkeys(op for level in levels for op in level.operators))
-    return {
-        "stage": stage,
-        "sizes": sorted({space.size(level.halvings) for level in levels}, reverse=True),
-        "widths": [level.width for level in levels],
-        "depth": [min(level.depth[0] for level in levels), max(level.depth[1] for level in levels)],
-        "kinds": sorted({op.kind for op in operators}),
-        "kernels": sorted({op.kernel for op in operators}),
-        "expands": sorted({op.expand for op in operators}),
-        "se": sorted({op.se for op in operators}),
-    }
+    The shipped spaces say input, classes, exact number of members, and per stage sizes, widths,
+    depths and operators.
+    """
+    say = getattr(space, "describe", dict)
+    return {"name": space.name, "blocks": len(space.blocks()), **say()}
 
 
 def staged(
@@ -80,7 +78,7 @@ def not_narrower(before: Level, after: Level) -> bool:
     return after.width >= before.width
 
 
-def resnet_cifar(*, input_shape: tuple[int, int, int], classes: int) -> ChainSpace:
+def resnet_cifar(*, input_shape: Shape = SMALL, classes: int = 10) -> ChainSpace:
     """ResNets for small images (He et al. 2016a, section 4.2): 16, 32, 64 channels, 1 to 18 blocks each.
 
     The skeleton, and the convention, of StageWise NAS (arXiv 2004.11178).
@@ -91,7 +89,7 @@ def resnet_cifar(*, input_shape: tuple[int, int, int], classes: int) -> ChainSpa
     )
 
 
-def resnet_cifar_wide(*, input_shape: tuple[int, int, int], classes: int) -> ChainSpace:
+def resnet_cifar_wide(*, input_shape: Shape = SMALL, classes: int = 10) -> ChainSpace:
     """The same skeleton with the width of each stage searched, 1 to 9 blocks each.
 
     Many widths are no multiples of 8 or 16, where runtimes change their kernels.
@@ -105,7 +103,7 @@ def resnet_cifar_wide(*, input_shape: tuple[int, int, int], classes: int) -> Cha
     )
 
 
-def mbv2_cifar(*, input_shape: tuple[int, int, int], classes: int) -> ChainSpace:
+def mbv2_cifar(*, input_shape: Shape = SMALL, classes: int = 10) -> ChainSpace:
     """Inverted residuals (MobileNetV2) for small images: kernels 3/5/7, expansions 1/3/6, SE or not.
 
     Every block is chosen by itself. The 1x1 convolution before the classifier is fixed, as in
@@ -126,7 +124,7 @@ def mbv2_cifar(*, input_shape: tuple[int, int, int], classes: int) -> ChainSpace
     )
 
 
-def resnet_imagenet(*, input_shape: tuple[int, int, int], classes: int) -> ChainSpace:
+def resnet_imagenet(*, input_shape: Shape = LARGE, classes: int = 1000) -> ChainSpace:
     """Residual networks at 1/4 to 1/32 of the image: basic blocks, or bottlenecks four times as wide.
 
     Widths and depths lie around ResNet-18/34 and ResNet-50/101 (He et al. 2016a, table 1). The stem

@@ -5,6 +5,7 @@ from itertools import product
 import numpy as np
 import pytest
 
+from hwnas import plugins
 from hwnas.errors import InputError
 from hwnas.nets import spaces
 from hwnas.nets.chainspace import ChainSpace
@@ -114,7 +115,13 @@ def test_described_for_people() -> None:
     assert [stage["sizes"] for stage in text["stages"]] == [[28], [14], [7]]
     assert 20 in text["stages"][0]["widths"]
     assert text["blocks"] == len(spaces.make("resnet-cifar-wide").blocks())
-    assert spaces.describe(spaces.make("macromicro"))["blocks"] == len(spaces.make("macromicro").blocks())
+    chains = spaces.describe(spaces.make("macromicro"))
+    # 57 widths; 4 choices for each of 10 to 100 layers: the sum of a geometric series.
+    assert chains["members"] == 57 * (4**101 - 4**10) // 3
+    assert [stage["depth"] for stage in chains["stages"]] == [[3, 34]] * 3
+    cells = spaces.describe(spaces.make("nasnet-cifar"))
+    assert (cells["members"], cells["blocks"]) == (12**3, 15)
+    assert [stage["widths"] for stage in cells["stages"]] == [[192], [384], [768]]
 
 
 @pytest.mark.parametrize(
@@ -131,6 +138,15 @@ def test_described_for_people() -> None:
 def test_wrong_declarations(changes: dict[str, object], words: str) -> None:
     with pytest.raises(InputError, match=words):
         tiny(**changes)
+
+
+@pytest.mark.parametrize("name", plugins.BUILT_IN["spaces"])
+def test_every_space_has_its_own_input(name: str) -> None:
+    large = "imagenet" in name or name in ("densenas-mbv2", "densenas-resnet")
+    spec = spaces.make(name).smallest()
+    assert (spec.input_shape, spec.classes) == (((3, 224, 224), 1000) if large else ((3, 32, 32), 10))
+    asked = spaces.make(name, input_shape=(1, 20, 20), classes=3).smallest()
+    assert (asked.input_shape, asked.classes) == ((1, 20, 20), 3)
 
 
 def test_unknown_space() -> None:
