@@ -122,6 +122,7 @@ class _Job:
     def __post_init__(self) -> None:
         options, device = self.options, self.compute.device
         self.steps = plan.steps_of(options, len(self.dataset.train))
+        self.peak = plan.peak(options, len(self.dataset.train)) * self.rate
         self.augment = options.augment or augment.default(self.dataset)
         self.identity = self._identify() if self.checkpoint is not None else ""
         self.module.to(device).to(memory_format=torch.channels_last)
@@ -171,7 +172,7 @@ class _Job:
     def _step(self, step: int) -> Tensor:
         options = self.options
         for group in self.state.optimizer.param_groups:
-            group["lr"] = plan.learning_rate(options, step, self.steps) * self.rate * self.state.counters.rate
+            group["lr"] = self.peak * self.state.counters.rate * plan.course(options, step, self.steps)
         images, targets = self._batch(step)
         with self.compute.autocast():
             logits = self.module(images)
@@ -239,7 +240,7 @@ class _Job:
         if counters.restored > MOST_RESTORES:
             raise HwnasError(
                 f"{self.task}: training went astray {counters.restored} times, although the learning rate "
-                f"was lowered to {self.options.lr * self.rate * counters.rate:.2g}; start with a lower one"
+                f"was lowered to {self.peak * counters.rate:.2g}; start with a lower one"
             )
         counters.rate *= 0.5
         self.state.restore(self.good)

@@ -46,8 +46,10 @@ class TrainOptions:
 
     Attributes:
         images: length, in training images seen (an epoch counts every image once).
-        batch: images a step; fewer where the data set is smaller.
-        lr: peak learning rate of SGD with Nesterov momentum.
+        batch: images a step; fewer where the data set is smaller. None takes the power of two from 8
+            to 128 that gives at least 150 steps: a short training needs steps more than large ones.
+        lr: peak learning rate of SGD with Nesterov momentum at 128 images a step; elsewhere it goes
+            with the square root of the batch, as the noise of the gradient does.
         inherited_lr: factor on `lr` for a network that starts from its parent's weights.
         schedule: ``onecycle`` rises from a tenth of `lr` to `lr` and falls again; ``cosine`` falls only.
         warmup: share of the steps in which ``onecycle`` rises.
@@ -68,7 +70,7 @@ class TrainOptions:
     """
 
     images: int = 100_000
-    batch: int = 128
+    batch: int | None = None
     lr: float = 0.5
     inherited_lr: float = 1.0
     schedule: Schedule = "onecycle"
@@ -91,6 +93,8 @@ class TrainOptions:
     def __post_init__(self) -> None:
         for name, low, high, closed in _RANGES:
             value = getattr(self, name)
+            if value is None:
+                continue
             if not (low <= value <= high if closed else low < value < high):
                 shown = f"{low} to {high}" if high != float("inf") else f"at least {low}"
                 raise InputError(

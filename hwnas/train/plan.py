@@ -13,14 +13,30 @@ from torch import Tensor
 
 from hwnas.train.options import TrainOptions
 
+# Steps that a training should have, and the batch that learning rates are given for.
+ENOUGH_STEPS, USUAL_BATCH, SMALLEST_BATCH = 150, 128, 8
+
+
+def batch_of(options: TrainOptions, available: int) -> int:
+    """Images a step, of a data set that has `available`; see `TrainOptions.batch`."""
+    if options.batch is not None:
+        return min(options.batch, available)
+    fitting = 1 << (max(options.images // ENOUGH_STEPS, 1).bit_length() - 1)  # a power of two
+    return min(max(fitting, SMALLEST_BATCH), USUAL_BATCH, available)
+
 
 def steps_of(options: TrainOptions, available: int) -> int:
-    """Number of steps: the images in equal batches as near to `options.batch` as they come."""
-    return max(1, round(options.images / min(options.batch, available)))
+    """Number of steps: the images in equal batches as near to `batch_of` as they come."""
+    return max(1, round(options.images / batch_of(options, available)))
 
 
-def learning_rate(options: TrainOptions, step: int, steps: int) -> float:
-    """Learning rate of a step, from 0 to `steps` - 1.
+def peak(options: TrainOptions, available: int) -> float:
+    """Peak learning rate at the batch that is used; see `TrainOptions.lr`."""
+    return options.lr * math.sqrt(batch_of(options, available) / USUAL_BATCH)
+
+
+def course(options: TrainOptions, step: int, steps: int) -> float:
+    """Learning rate of a step, from 0 to `steps` - 1, as a fraction of its peak.
 
     ``onecycle`` rises linearly from a tenth of the peak (Smith and Topin 2017); both schedules fall
     along half a cosine (Loshchilov and Hutter 2017) to `final_lr` of the peak.
@@ -28,9 +44,9 @@ def learning_rate(options: TrainOptions, step: int, steps: int) -> float:
     at = (step + 0.5) / steps
     rise = options.warmup if options.schedule == "onecycle" else 0.0
     if at < rise:
-        return options.lr * (0.1 + 0.9 * at / rise)
+        return 0.1 + 0.9 * at / rise
     fall = 0.5 * (1.0 + math.cos(math.pi * (at - rise) / (1.0 - rise))) if rise < 1.0 else 1.0
-    return options.lr * (options.final_lr + (1.0 - options.final_lr) * fall)
+    return options.final_lr + (1.0 - options.final_lr) * fall
 
 
 def batch_at(images: int, available: int, step: int, steps: int, seed: int) -> Tensor:

@@ -17,7 +17,7 @@ from hwnas.spec import BlockSpec, NetworkSpec
 from hwnas.train import loop
 from hwnas.train.data import load
 
-RECIPE = {"batch": 64, "lr": 0.3, "checkpoint_s": 0.0, "threads": 1}
+RECIPE = {"batch": 64, "lr": 0.5, "checkpoint_s": 0.0, "threads": 1}
 
 
 class Killed(Exception):

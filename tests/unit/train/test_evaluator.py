@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from hwnas.errors import DataFormatError
+from hwnas.errors import DataFormatError, InputError
 from hwnas.nets.build import build, load_weights, read_weights
 from hwnas.nets.count import count
 from hwnas.protocols import Evaluate
@@ -21,7 +21,7 @@ from hwnas.train.data import Dataset
 from hwnas.train.evaluator import Evaluator
 from hwnas.train.loop import TrainOptions, TrainResult
 
-FAST = TrainOptions(images=2000, batch=64, lr=0.3, checkpoint_s=0.0)
+FAST = TrainOptions(images=2000, batch=64, lr=0.5, checkpoint_s=0.0)
 
 
 class Killed(Exception):
@@ -126,6 +126,19 @@ def test_teacher_in_the_notes(
     taught = evaluate(Proposal(spec=tiny, notes={"teacher": 0}), 1)
     assert count_trainings[1]["teacher"].macs == count(tiny).macs
     assert taught.train_macs == 4 * 2000 * count(tiny).macs
+
+
+def test_recipe_in_the_notes(
+    tiny: NetworkSpec, digits: Dataset, tmp_path: Path, count_trainings: list[dict[str, Any]]
+) -> None:
+    evaluate = Evaluator(digits, FAST, tmp_path)
+    evaluate(Proposal(spec=tiny, images=128, notes={"train.schedule": "cosine", "train.final_lr": 1.0}), 0)
+    used = count_trainings[0]["options"]
+    assert (used.schedule, used.final_lr, used.lr, used.images) == ("cosine", 1.0, FAST.lr, 128)
+    evaluate(Proposal(spec=tiny, images=128), 0)  # another recipe is another training
+    assert len(count_trainings) == 2
+    with pytest.raises(InputError, match="did you mean 'schedule'"):
+        evaluate(Proposal(spec=tiny, notes={"train.shedule": "cosine"}), 1)
 
 
 def test_importance_is_asked_on_training_images(tiny: NetworkSpec, digits: Dataset, tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from hwnas.train.augment import AugmentOptions
 from hwnas.train.data import Dataset, load
 from hwnas.train.loop import Teacher, TrainOptions, TrainResult, score, train
 
-FAST = TrainOptions(images=2000, batch=64, lr=0.3, checkpoint_s=0.0)
+FAST = TrainOptions(images=2000, batch=64, lr=0.5, checkpoint_s=0.0)
 
 
 class Killed(Exception):
@@ -45,17 +45,17 @@ def run(
 # -- the plan of a training ------------------------------------------------------------------
 
 
-def test_learning_rate_by_hand() -> None:
-    options = TrainOptions(lr=1.0, warmup=0.25, final_lr=0.0)
+def test_course_of_the_learning_rate_by_hand() -> None:
+    options = TrainOptions(warmup=0.25, final_lr=0.0)
     # Ten steps, seen at their middles: 0.05 is a fifth of the rise from 0.1 to 1: 0.1 + 0.9 / 5.
-    rates = [plan.learning_rate(options, step, 10) for step in range(10)]
+    rates = [plan.course(options, step, 10) for step in range(10)]
     assert rates[0] == pytest.approx(0.28)
     # 0.95 is 14/15 of the fall: (1 + cos(14 pi / 15)) / 2.
     assert rates[9] == pytest.approx((1 + math.cos(math.pi * 14 / 15)) / 2)
     assert max(rates) == rates[2] == pytest.approx(1.0)
     cosine = replace(options, schedule="cosine", final_lr=0.5)
-    assert plan.learning_rate(cosine, 0, 2) == pytest.approx(0.5 + 0.5 * (1 + math.cos(math.pi / 4)) / 2)
-    assert plan.learning_rate(cosine, 1, 2) == pytest.approx(0.5 + 0.5 * (1 + math.cos(math.pi * 3 / 4)) / 2)
+    assert plan.course(cosine, 0, 2) == pytest.approx(0.5 + 0.5 * (1 + math.cos(math.pi / 4)) / 2)
+    assert plan.course(cosine, 1, 2) == pytest.approx(0.5 + 0.5 * (1 + math.cos(math.pi * 3 / 4)) / 2)
 
 
 def test_steps_see_every_image_equally_often() -> None:
@@ -71,6 +71,24 @@ def test_steps_see_every_image_equally_often() -> None:
     assert row[:100].tolist() != row[100:200].tolist()
     assert plan.steps_of(replace(options, images=10), 100) == 1
     assert plan.steps_of(replace(options, images=250), 10) == 25
+
+
+@pytest.mark.parametrize(
+    ("images", "batch", "peak"),
+    [
+        (100_000, 128, 0.4),
+        (19_200, 128, 0.4),  # 150 steps of 128
+        (19_199, 64, 0.4 / math.sqrt(2)),
+        (3000, 16, 0.4 / math.sqrt(8)),
+        (10, 8, 0.1),
+    ],
+)
+def test_short_trainings_take_small_steps(images: int, batch: int, peak: float) -> None:
+    options = TrainOptions(images=images, lr=0.4)
+    assert plan.batch_of(options, 1000) == batch
+    assert plan.peak(options, 1000) == pytest.approx(peak)
+    assert plan.batch_of(options, 5) == 5
+    assert plan.batch_of(replace(options, batch=77), 1000) == 77
 
 
 # -- what a training promises ----------------------------------------------------------------
@@ -158,7 +176,7 @@ from hwnas.train.loop import TrainOptions, train
 from hwnas.train import loop
 loop.PROGRESS_S = 0.0
 spec = network(1, 1)
-options = TrainOptions(images=400_000, batch=64, lr=0.3, checkpoint_s=0.0)
+options = TrainOptions(images=400_000, batch=64, lr=0.5, checkpoint_s=0.0)
 train(build(spec, seed=0), spec, load("digits", input_shape=(1, 8, 8)), options,
       checkpoint=Path(sys.argv[1]), emit=lambda kind, fields: print(fields["done"], flush=True))
 """
@@ -175,7 +193,7 @@ def test_survives_sigkill(tiny: NetworkSpec, digits: Dataset, tmp_path: Path) ->
         os.kill(process.pid, signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL
     assert done < 400_000
-    options = TrainOptions(images=400_000, batch=64, lr=0.3, checkpoint_s=0.0)
+    options = TrainOptions(images=400_000, batch=64, lr=0.5, checkpoint_s=0.0)
     steps = plan.steps_of(options, len(digits.train))
     _, counters = state.read(path, _identity_in(path))
     assert counters.step >= 3 * loop.STRIDE
