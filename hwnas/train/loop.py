@@ -97,6 +97,8 @@ def train(
         train_macs=float(options.images * macs),
         images_per_s=options.images / max(counters.wall_s, 1e-9),
         train_loss=counters.loss if counters.loss is not None else math.nan,
+        batch=plan.batch_of(options, len(dataset.train)),
+        lr=job.peak,
         precision=compute.precision,
         device=str(compute.device),
         threads=compute.threads,

@@ -134,6 +134,7 @@ class TrainResult:
             since a backward pass costs two, and one of the teacher).
         images_per_s: speed of the training.
         train_loss: mean loss over the last steps, augmentation and smoothing included.
+        batch, lr: images a step, and the peak learning rate at that.
         precision, device, threads: how it was computed.
         restored: how often the NaN guard went back to the last good state.
     """
@@ -146,6 +147,8 @@ class TrainResult:
     train_macs: float
     images_per_s: float
     train_loss: float
+    batch: int
+    lr: float
     precision: str
     device: str
     threads: int
