@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 
 from hwnas.nets.blocks import recipe
 from hwnas.nets.ops import INPUT, SKIP, Act, Conv, Linear, Op, Recipe
@@ -47,6 +48,7 @@ def count(spec: NetworkSpec) -> Counts:
     return _total((count_block(b, spec.convention) for b in spec.blocks), spec.convention)
 
 
+@lru_cache(maxsize=65536)
 def count_block(block: BlockSpec, convention: Convention = "torch") -> Counts:
     """Count one block."""
     ops = recipe(block, convention)
