@@ -76,7 +76,7 @@ def _series(
     name = f"stage {place[0] + 1}" + ("" if place[1] == "deeper" else f" {safe(place[1])}")
     shade = colour(place[0] + 1)
     shift = 0.5 * ((at + 0.5) / places - 0.5)  # neighbours stand side by side
-    decided = any(w.taken for w in found)
+    decided = any(w.text for w in found)  # else these are importances without a decision
     return {
         "type": "scatter",
         "mode": "markers",

@@ -76,7 +76,9 @@ def growth(run: RunData, budget: Budget | None, best: Trial | None) -> Section |
     return Section(
         "How the network grew",
         "The network starts small and grows to the right until the budget is used. Above: validation "
-        "accuracy after each step. Below: how many blocks each stage has by then.",
+        "accuracy after each step. Below: how many blocks each stage has by then."
+        if drawn is not None
+        else "No growth was taken in this run; why each one was refused is below.",
         picture("growth", drawn, "accuracy and blocks per stage over latency, step by step"),
         tables,
     )
@@ -176,10 +178,11 @@ def promise(run: RunData) -> Section | None:
     if drawn is None:
         return None
     rows = [
-        (label, format_ms(p.budget_ms), words.promise(p), f"{100 * p.confidence:.1f} %", p.note)
-        for label, p in tests
+        (label, format_ms(p.budget_ms), words.promise(p), f"{100 * p.confidence:.1f} %") for label, p in tests
     ]
-    tables = [Table(("network", "budget", "verdict", "confidence", "note"), rows).without_empty()]
+    tables = [Table(("what was timed", "budget", "verdict", "confidence"), rows)]
+    notes = [(label, p.note) for label, p in tests if p.note]
+    tables += [Table(("", ""), notes, "Notes on the sessions")] if notes else []
     if run.proof is not None:
         shown = timing_plots.distribution(run.proof[0])
         tables.append(Table(("single calls of the winner", "time"), list(shown), "Times of single calls"))
