@@ -20,6 +20,8 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "ort": "hwnas.backends.ort:Ort",
         "openvino": "hwnas.backends.openvino:OpenVino",
         "trt": "hwnas.backends.trt:Trt",
+        "ort-cuda": "hwnas.backends.ort_gpu:OrtCuda",
+        "ort-trt": "hwnas.backends.ort_gpu:OrtTrt",
     },
     "spaces": {
         "resnet-cifar": "hwnas.nets.spaces:resnet_cifar",

@@ -6,15 +6,17 @@ comes with every driver; so a machine without the `trt` extra can still say what
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
-from typing import Any
 
+from hwnas.errors import BackendUnavailable, DeviceUnavailable, InputError
 from hwnas.records import Precision, Record
+from hwnas.store import data_dir, read_json
 
 Capability = tuple[int, int]
 
@@ -190,90 +192,45 @@ def parse_gpus(text: str) -> tuple[GpuInfo, ...]:
     return tuple(found)
 
 
-@dataclass(frozen=True)
-class GpuState:
-    """What a GPU is doing at one moment, as NVML tells it.
+def check_device(device: str, first: str, found: tuple[GpuInfo, ...]) -> None:
+    """Refuse to time one GPU under the name of another.
 
-    Attributes:
-        sm_mhz, memory_mhz: running clocks.
-        temperature_c: of the chip.
-        power_limit_w: what it may draw; None where it does not say.
-        reasons: why the clocks are held down, in NVML's words; idleness is not among them.
-        others: other processes that compute on it.
+    Raises:
+        DeviceUnavailable: `device` is no GPU of this machine.
+        BackendUnavailable: it is, but CUDA would run on another one.
     """
-
-    sm_mhz: int
-    memory_mhz: int
-    temperature_c: int
-    power_limit_w: float | None
-    reasons: tuple[str, ...]
-    others: int
-
-
-# A clock that somebody fixed is a condition, not a fault; everything else slows a GPU down unasked.
-BENIGN = frozenset({"GpuIdle", "ApplicationsClocksSetting", "UserDefinedClocks", "None", "All"})
-
-
-class Watcher:
-    """Reads the state of one GPU between timings, never during (reading disturbs)."""
-
-    def __init__(self, bus_id: str) -> None:
-        """Find the GPU by its PCI bus: CUDA and NVML count devices differently."""
-        import pynvml as nvml
-
-        self._nvml = nvml
-        nvml.nvmlInit()
-        self._handle = nvml.nvmlDeviceGetHandleByPciBusId(bus_id.encode())
-
-    def state(self) -> GpuState:
-        """The state now."""
-        nvml, handle = self._nvml, self._handle
-        mask = nvml.nvmlDeviceGetCurrentClocksThrottleReasons(handle)
-        try:
-            limit_w = nvml.nvmlDeviceGetPowerManagementLimit(handle) / 1e3
-        except nvml.NVMLError:  # integrated GPUs have none
-            limit_w = None
-        return GpuState(
-            sm_mhz=nvml.nvmlDeviceGetClockInfo(handle, nvml.NVML_CLOCK_SM),
-            memory_mhz=nvml.nvmlDeviceGetClockInfo(handle, nvml.NVML_CLOCK_MEM),
-            temperature_c=nvml.nvmlDeviceGetTemperature(handle, nvml.NVML_TEMPERATURE_GPU),
-            power_limit_w=limit_w,
-            reasons=reasons(nvml, mask),
-            others=self._others(),
+    if device == "gpu" or _means(device, first):
+        return
+    here = ", ".join(dict.fromkeys([first, *(gpu.name for gpu in found)]))
+    if any(_means(device, gpu.name) for gpu in found):
+        raise BackendUnavailable(
+            f"{device!r} is in this machine ({here}), but CUDA's first GPU is {first}; choose it with "
+            "CUDA_VISIBLE_DEVICES"
         )
-
-    def _others(self) -> int:
-        import os
-
-        running = self._nvml.nvmlDeviceGetComputeRunningProcesses(self._handle)
-        return sum(process.pid != os.getpid() for process in running)
-
-    def close(self) -> None:
-        """Let NVML go."""
-        self._nvml.nvmlShutdown()
+    raise DeviceUnavailable(f"the device {device!r} is not this machine's; its GPU is {here}")
 
 
-def reasons(nvml: Any, mask: int) -> tuple[str, ...]:
-    """Names of the throttle reasons in a mask, without the benign ones."""
-    prefix = "nvmlClocksThrottleReason"
-    found = {
-        name.removeprefix(prefix)
-        for name in dir(nvml)
-        if name.startswith(prefix) and (bit := getattr(nvml, name)) and mask & bit == bit
-    }
-    return tuple(sorted(found - BENIGN))
+def _means(device: str, model: str) -> bool:
+    """Whether a device name, or an alias in its description, is part of a GPU's name."""
+    path = data_dir("profiles") / "devices" / f"{device}.json"
+    aliases = read_json(path, "device description").get("aliases", []) if path.is_file() else []
+    return any(_plain(name) in _plain(model) for name in (device, *aliases))
 
 
-def watcher(bus_id: str) -> Watcher | None:
-    """A watcher of one GPU; None where NVML is not to be had."""
-    if find_spec("pynvml") is None:
-        return None
-    import pynvml as nvml
+def _plain(text: str) -> str:
+    """A name without vendor words, punctuation and case: "NVIDIA TITAN Xp" is "titanxp"."""
+    return re.sub(r"nvidia|geforce|tesla|[^a-z0-9]", "", text.lower())
 
-    try:
-        return Watcher(bus_id)
-    except nvml.NVMLError:
-        return None
+
+def check_precision(name: str, capability: Capability, precision: Precision) -> None:
+    """Refuse a precision that a chip does not compute any faster than fp32; InputError with the reason."""
+    support = serves(capability)
+    if precision != "fp32" and precision not in support.precisions:
+        fast = ", ".join(("fp32", *support.precisions))
+        raise InputError(
+            f"--precision {precision}: {name} (compute capability {_dotted(capability)}) is not fast in it; "
+            f"fast here: {fast}"
+        )
 
 
 def python_fits(support: Support) -> bool:

@@ -10,24 +10,22 @@ machine (``make test-sim``), and the tests marked ``gpu`` for whoever has a card
 from __future__ import annotations
 
 import hashlib
-import re
 from collections import OrderedDict
 from importlib.util import find_spec
 from pathlib import Path
 
 from hwnas.backends import cuda, trt_compat
-from hwnas.backends.gpus import GpuInfo, gpus, python_fits, serves, watcher
+from hwnas.backends.gpu_state import watcher
+from hwnas.backends.gpus import check_device, check_precision, gpus, python_fits, serves
 from hwnas.backends.trt_build import TrtOptions, build_plan
 from hwnas.backends.trt_engine import TrtEngine
 from hwnas.errors import (
     BackendUnavailable,
     BuildError,
     DataFormatError,
-    DeviceUnavailable,
     InputError,
 )
 from hwnas.records import Precision, Setting
-from hwnas.store import data_dir, read_json
 
 INSTALL = (
     "on a machine with an NVIDIA GPU: pip install 'hwnas[trt]' (compute capability 7.5 and later), or on "
@@ -79,18 +77,14 @@ class Trt:
         """
         driver = cuda.open_driver()
         properties = driver.properties
-        _check_device(device, properties.name, gpus())
+        check_device(device, properties.name, gpus())
         if threads != 1:
             raise InputError(f"--threads {threads}: a GPU has none to choose; leave it at 1")
-        support = serves(properties.capability)
+        check_precision(properties.name, properties.capability, precision)
         version = str(trt_compat.module().__version__)
         refusal = trt_compat.refuses_precision(version, precision)
-        if precision != "fp32" and precision not in support.precisions:
-            major, minor = properties.capability
-            refusal = f"{properties.name} (compute capability {major}.{minor}) is not fast in it"
         if refusal:
-            fast = ", ".join(("fp32", *support.precisions))
-            raise InputError(f"--precision {precision}: {refusal}; fast here: {fast}")
+            raise InputError(f"--precision {precision}: {refusal}")
         eyes = watcher(properties.bus_id)
         versions = [gpu.driver for gpu in gpus() if gpu.name == properties.name]
         return Setting(
@@ -147,33 +141,3 @@ class Trt:
             return TrtEngine(path.read_bytes(), setting, cuda.open_driver())
         except BuildError as exc:
             raise DataFormatError(f"engine {path} cannot be loaded: {exc}") from exc
-
-
-def _check_device(device: str, first: str, found: tuple[GpuInfo, ...]) -> None:
-    """Refuse to time one GPU under the name of another.
-
-    Raises:
-        DeviceUnavailable: `device` is no GPU of this machine.
-        BackendUnavailable: it is, but CUDA would run on another one.
-    """
-    if device == "gpu" or _means(device, first):
-        return
-    here = ", ".join(dict.fromkeys([first, *(gpu.name for gpu in found)]))
-    if any(_means(device, gpu.name) for gpu in found):
-        raise BackendUnavailable(
-            f"{device!r} is in this machine ({here}), but CUDA's first GPU is {first}; choose it with "
-            "CUDA_VISIBLE_DEVICES"
-        )
-    raise DeviceUnavailable(f"the device {device!r} is not this machine's; its GPU is {here}")
-
-
-def _means(device: str, model: str) -> bool:
-    """Whether a device name, or an alias in its description, is part of a GPU's name."""
-    path = data_dir("profiles") / "devices" / f"{device}.json"
-    aliases = read_json(path, "device description").get("aliases", []) if path.is_file() else []
-    return any(_plain(name) in _plain(model) for name in (device, *aliases))
-
-
-def _plain(text: str) -> str:
-    """A name without vendor words, punctuation and case: "NVIDIA TITAN Xp" is "titanxp"."""
-    return re.sub(r"nvidia|geforce|tesla|[^a-z0-9]", "", text.lower())

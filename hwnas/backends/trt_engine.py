@@ -12,7 +12,7 @@ import numpy as np
 from hwnas.backends import trt_compat as compat
 from hwnas.backends.base import Life, random_input
 from hwnas.backends.cuda import CudaDriver, GpuError, GpuOutOfMemory, Owned
-from hwnas.backends.gpus import GpuState, Watcher, watcher
+from hwnas.backends.gpu_state import GpuState, Watcher, watcher
 from hwnas.backends.kernels import Kernels
 from hwnas.errors import BuildError, InputError
 from hwnas.protocols import CallTimes, Floats

@@ -356,7 +356,7 @@ def test_what_disturbs_a_timing_is_named(backend, monkeypatch):
 def test_a_closed_engine_holds_nothing_refuses_and_closes_again(backend, simulation):
     engine = built(backend)
     engine.close()
-    assert simulation.alive("Runtime", "ICudaEngine", "IExecutionContext") == 0
+    assert simulation.alive("ICudaEngine", "IExecutionContext") == 0
     engine.close()
     for call in (lambda: engine.run(IMAGES), lambda: engine.time(1), engine.layers):
         with pytest.raises(InputError, match="closed"):

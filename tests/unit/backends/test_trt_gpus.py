@@ -4,7 +4,7 @@ import types
 
 import pytest
 
-from hwnas.backends import gpus
+from hwnas.backends import gpu_state, gpus
 from hwnas.backends.gpus import parse_gpus, serves
 
 
@@ -65,9 +65,9 @@ def test_throttle_reasons_by_name():
         nvmlClocksThrottleReasonNone=0,
         nvmlClocksThrottleReasonAll=69,
     )
-    assert gpus.reasons(nvml, 1) == ()
-    assert gpus.reasons(nvml, 4 | 1) == ("SwPowerCap",)
-    assert gpus.reasons(nvml, 69) == ("HwThermalSlowdown", "SwPowerCap")
+    assert gpu_state.reasons(nvml, 1) == ()
+    assert gpu_state.reasons(nvml, 4 | 1) == ("SwPowerCap",)
+    assert gpu_state.reasons(nvml, 69) == ("HwThermalSlowdown", "SwPowerCap")
 
 
 def test_without_a_driver_there_is_no_gpu(monkeypatch):

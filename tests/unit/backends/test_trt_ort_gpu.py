@@ -1,0 +1,150 @@
+"""ONNX Runtime on a GPU: what can be tried where only its CPU provider is installed."""
+
+import numpy as np
+import pytest
+
+from hwnas.backends import ort_gpu
+from hwnas.backends.gpus import GpuInfo
+from hwnas.backends.ort_gpu import OrtCuda, OrtGpuEngine, OrtTrt, session
+from hwnas.errors import BackendUnavailable, BuildError, DataFormatError, DeviceUnavailable, InputError
+from hwnas.nets import onnx as writer
+from hwnas.records import Setting
+from hwnas.spec import BlockSpec
+
+onnxruntime = pytest.importorskip("onnxruntime")
+CPU = "CPUExecutionProvider"
+MODEL = writer.chain([BlockSpec(kind="conv", c_in=3, c_out=8, size_in=16)], batch=2)
+IMAGES = np.random.default_rng(0).standard_normal((2, 3, 16, 16), dtype=np.float32)
+AMPERE = GpuInfo(name="NVIDIA A100-SXM4-40GB", compute_capability="8.0", memory_bytes=40 << 30, driver="580")
+PASCAL = GpuInfo(name="NVIDIA TITAN Xp", compute_capability="6.1", memory_bytes=12 << 30, driver="580")
+SETTING = Setting(device="gpu", backend="ort-cuda", batch=2)
+
+
+@pytest.fixture(params=[OrtCuda, OrtTrt])
+def backend(request, monkeypatch):
+    monkeypatch.setattr(ort_gpu, "gpus", lambda: (AMPERE,))
+    return request.param()
+
+
+def test_a_session_that_would_run_on_the_cpu_is_refused(monkeypatch):
+    with pytest.raises(BackendUnavailable, match="has no CUDAExecutionProvider here"):
+        session(MODEL, "CUDAExecutionProvider", {})
+    # As where onnxruntime-gpu is installed and its CUDA libraries do not load.
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider", CPU])
+    with pytest.warns(UserWarning, match="CUDAExecutionProvider"), pytest.raises(BackendUnavailable) as told:
+        session(MODEL, "CUDAExecutionProvider", {})
+    assert "would run this on the CPU" in str(told.value)
+
+
+def test_a_session_of_another_provider_is_refused(monkeypatch):
+    class Fallen:
+        def __init__(self, *_args, **_kwargs):
+            pass
+
+        def get_providers(self):
+            return [CPU]
+
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider", CPU])
+    monkeypatch.setattr(onnxruntime, "InferenceSession", Fallen)
+    with pytest.raises(BackendUnavailable, match="asked for CUDAExecutionProvider and gave CPU"):
+        session(MODEL, "CUDAExecutionProvider", {})
+
+
+def test_what_is_missing_is_said(backend, monkeypatch):
+    monkeypatch.setattr(ort_gpu, "gpus", lambda: ())
+    assert "no NVIDIA GPU" in backend.unavailable()
+    monkeypatch.setattr(ort_gpu, "gpus", lambda: (AMPERE,))
+    versions = {"onnxruntime-gpu": "", "onnxruntime": "1.32.0"}
+    monkeypatch.setattr(ort_gpu, "package_version", lambda name: versions[name])
+    assert "onnxruntime-gpu is not installed: pip uninstall -y onnxruntime" in backend.unavailable()
+    versions["onnxruntime-gpu"] = "1.32.0"
+    assert "overwrite each other" in backend.unavailable()
+    versions["onnxruntime"] = ""
+    missing = backend.unavailable()
+    assert missing is None if backend.name == "ort-cuda" else "tensorrt-cu13<11" in missing
+
+
+def test_settings(backend, monkeypatch):
+    setting = backend.setting("a100", "fp16", 8, 1)
+    assert setting.device_arch == "NVIDIA A100-SXM4-40GB, compute capability 8.0"
+    assert (setting.backend, setting.precision, setting.batch) == (backend.name, "fp16", 8)
+    with pytest.raises(InputError, match="bf16"):
+        backend.setting("gpu", "bf16", 1, 1)
+    with pytest.raises(InputError, match="--threads 4"):
+        backend.setting("gpu", "fp32", 1, 4)
+    with pytest.raises(DeviceUnavailable, match="titanxp"):
+        backend.setting("titanxp", "fp32", 1, 1)
+    monkeypatch.setattr(ort_gpu, "gpus", lambda: (PASCAL,))
+    with pytest.raises(InputError, match="not fast"):
+        backend.setting("titanxp", "fp16", 1, 1)
+
+
+def test_provider_options_follow_the_setting(monkeypatch, tmp_path):
+    monkeypatch.setenv("HWNAS_HOME", str(tmp_path))
+    assert OrtCuda().options(SETTING)["use_tf32"] == "0"
+    flags = {
+        precision: (given["trt_fp16_enable"], given["trt_int8_enable"])
+        for precision in ("fp32", "fp16", "int8")
+        for given in [OrtTrt().options(SETTING.model_copy(update={"precision": precision}))]
+    }
+    assert flags == {"fp32": ("False", "False"), "fp16": ("True", "False"), "int8": ("False", "True")}
+    given = OrtTrt().options(SETTING)
+    assert given["trt_auxiliary_streams"] == "0"
+    assert given["trt_engine_cache_path"].startswith(str(tmp_path))
+
+
+@pytest.fixture
+def engine(monkeypatch):
+    """The engine's own code on the provider that is here."""
+    monkeypatch.setattr(OrtGpuEngine, "memory", "cpu")
+    made = OrtGpuEngine(MODEL, SETTING, CPU, {})
+    yield made
+    made.close()
+
+
+def test_it_runs_times_and_saves(engine, tmp_path):
+    expected = onnxruntime.InferenceSession(MODEL, providers=[CPU]).run(None, {"input": IMAGES})[0]
+    assert np.array_equal(engine.run(IMAGES), expected)
+    times = engine.time(3)
+    assert times.wall_ms.shape == (3,)
+    assert (times.wall_ms > 0).all()
+    assert times.cpu_ms is None
+    engine.save(tmp_path / "net.cuda.onnx")
+    assert (tmp_path / "net.cuda.onnx").read_bytes() == MODEL
+    engine.close()
+    with pytest.raises(InputError, match="closed"):
+        engine.run(IMAGES)
+
+
+def test_models_and_files_that_do_not_fit(engine, monkeypatch, tmp_path):
+    with pytest.raises(InputError, match="batch 2, the setting has batch 1"):
+        OrtGpuEngine(MODEL, SETTING.model_copy(update={"batch": 1}), CPU, {})
+    with pytest.raises(BuildError, match="refused"):
+        OrtGpuEngine(b"rubbish", SETTING, CPU, {})
+    backend = OrtCuda()
+    monkeypatch.setattr(backend, "provider", CPU)
+    monkeypatch.setattr(backend, "options", lambda _: {})
+    with pytest.raises(InputError, match="does not exist"):
+        backend.load(tmp_path / "none", SETTING)
+    (tmp_path / "bad").write_bytes(b"rubbish")
+    with pytest.raises(DataFormatError, match="bad"):
+        backend.load(tmp_path / "bad", SETTING)
+    assert backend.build(MODEL, SETTING).run(IMAGES).shape == (2, 8, 16, 16)
+
+
+@pytest.mark.parametrize("precision", ["fp16", "int8"])
+def test_graphs_are_typed_for_the_provider(precision):
+    import onnx
+
+    setting = SETTING.model_copy(update={"precision": precision})
+    kinds = {
+        backend.name: {
+            node.op_type for node in onnx.load_model_from_string(backend.typed(MODEL, setting)).graph.node
+        }
+        for backend in (OrtCuda(), OrtTrt())
+    }
+    if precision == "fp16":
+        assert "Cast" in kinds["ort-cuda"]
+        assert "Cast" not in kinds["ort-trt"]  # TensorRT's provider is asked by a flag
+    else:
+        assert "QuantizeLinear" in kinds["ort-trt"]
