@@ -2,12 +2,14 @@
 
 import io
 import json
+import os
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 from PIL import Image
 
 from hwnas.errors import DataFormatError, InputError
@@ -243,3 +245,15 @@ def test_too_large_for_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 )
 def test_role(path: str, expected: str) -> None:
     assert files.role(Path(path)) == expected
+
+
+def test_real_cifar_file() -> None:
+    """10,000 images, 1000 a class: 2000 are test, 800 of the rest validation, each class alike."""
+    if "HWNAS_TEST_DATA" not in os.environ:
+        pytest.skip("HWNAS_TEST_DATA does not name the folder with cifar10_test.parquet")
+    file = Path(os.environ["HWNAS_TEST_DATA"]) / "cifar10_test.parquet"
+    found = load(f"parquet:{file}")
+    assert (found.input_shape, found.classes[0], found.classes[9]) == ((3, 32, 32), "airplane", "truck")
+    counts = [torch.bincount(s.labels).tolist() for s in (found.train, found.val, found.test())]
+    assert counts == [[720] * 10, [80] * 10, [200] * 10]
+    assert found.mean == pytest.approx((0.49, 0.48, 0.45), abs=0.01)
