@@ -101,11 +101,12 @@ class Backend(Protocol):
 
 @dataclass(frozen=True)
 class Move:
-    """One step of growth: what is done to which stage, and the network it leads to."""
+    """A growth: what is done to which stage, how many steps of it, and the network it leads to."""
 
     stage: int
     kind: str  # "deeper", "wider", "kernel", "expand", "se"
     spec: NetworkSpec
+    steps: int = 1
 
 
 @runtime_checkable

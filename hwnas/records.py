@@ -153,14 +153,15 @@ def parse_latency(text: str) -> tuple[float, Percentile]:
 class StageImportance(Record):
     """Importance of one stage with its standard error, in the unit of the importance that gave it.
 
-    `kind` is the kind of growth that it speaks for (`protocols.Move.kind`); `images` how many
-    training images finding it cost, for the accounts.
+    `kind` is the kind of growth that it speaks for (`protocols.Move.kind`), `steps` how many steps of
+    it; `images` how many training images finding it cost, for the accounts.
     """
 
     stage: int
     value: float
     se: float = 0.0
     kind: str = "deeper"
+    steps: int = 1
     images: int = 0
 
 
@@ -201,7 +202,11 @@ class Evaluation(Record):
 
 
 class Trial(Record):
-    """One network of a search, whatever became of it."""
+    """One network of a search, whatever became of it.
+
+    `predicted` is the estimate from before this network was measured, where it was measured for
+    this trial; `estimate` knows that measurement already.
+    """
 
     index: int
     spec: NetworkSpec
@@ -211,6 +216,7 @@ class Trial(Record):
     reason: str = ""
     evaluation: Evaluation | None = None
     measured: Measurement | None = None
+    predicted: Estimate | None = None
     error: str = ""
     role: Role = "candidate"
     notes: Notes = Field(default_factory=dict)

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from hwnas.train.evaluator import Evaluator
     from hwnas.train.options import TrainOptions as Recipe
 
+# Training images that an importance is given; half of them may be held out.
+JUDGED = 6000
 # Candidates that may be measured against one budget until one keeps it; they share its error.
 TRIES = 3
 
@@ -152,6 +154,7 @@ class _Job:
         self.strategy_options = self._strategy_options()
         self.context = SearchContext(self.space, self.tail.estimate, self.budgets[-1], self.strategy_options)
         self.strategy = plugins.load("strategies", options.strategy)(self.context)
+        self.recipe = self._recipe()
 
     def _table(self) -> LatencyTable:
         """The user's table; on resuming, the run's; else the newest of the conditions."""
@@ -168,11 +171,16 @@ class _Job:
         )
 
     def _table_of_run(self) -> Path | None:
-        manifest = self.options.out / "manifest.json" if self.options.out is not None else None
-        if manifest is None or not manifest.is_file():
+        manifest = self._manifest()
+        if manifest is None:
             return None
         table = read_json(manifest, "run manifest").get("config", {}).get("table")
         return Path(table) if table and Path(table).is_file() else None
+
+    def _manifest(self) -> Path | None:
+        """The manifest of the run that is resumed; None for a new one."""
+        manifest = self.options.out / "manifest.json" if self.options.out is not None else None
+        return manifest if manifest is not None and manifest.is_file() else None
 
     def _strategy_options(self) -> dict[str, Any]:
         o = self.options
@@ -182,7 +190,11 @@ class _Job:
 
     def run(self) -> dict[str, Any]:
         """Search into the run folder."""
+        from hwnas.search.winner import refuse_infeasible
+
         runtime, setting = self._conditions()
+        if self._manifest() is None:  # a search that cannot begin leaves no folder behind
+            refuse_infeasible(self.context, self.budgets)
         run = RunFolder(self.options.out or runs.next_path("search"), "search", self._config())
         self._say(run, f"table {self.table.path} ({self.table.setting.describe()})")
         self._say(run, self.dataset.describe())
@@ -248,12 +260,17 @@ class _Job:
     def _evaluator(self, run: RunFolder) -> Evaluator:
         from hwnas.train.evaluator import Evaluator
 
-        recipe = self._recipe()
         return Evaluator(
-            self.dataset, recipe, run.path, self._importance(recipe), self.options.seed, self.emit
+            self.dataset,
+            self._recipe(),
+            run.path,
+            self._importance(),
+            self.options.seed,
+            self.emit,
+            importance_images=JUDGED,
         )
 
-    def _importance(self, recipe: Recipe) -> Importance | None:
+    def _importance(self) -> Importance | None:
         """The importance that the strategy asks for; None where it looks at accuracies alone."""
         from hwnas.search import importance
         from hwnas.train.precision import choose
@@ -262,18 +279,11 @@ class _Job:
         if asked is None:
             return None
         name, images = asked()
-
-        def moves(spec: NetworkSpec) -> list[Any]:
-            fits = self.context.budget.fits
-            return [move for move in self.space.grow(spec) if fits(self.context.estimate(move.spec))]
-
-        batch = 64
-        more: dict[str, Any] = {} if name == "vip" else {"autocast": choose(recipe).autocast, "batch": batch}
-        if name == "probe":
-            more["images"] = images
-        elif name == "gradient":
-            more["batches"] = max(images // batch, 3)
-        return importance.make(name, moves, **more)
+        if name == "vip":
+            return importance.make(name, self.strategy.growths)
+        recipe = self._recipe()
+        found = {"images": images, "autocast": choose(recipe).autocast}
+        return importance.make(name, self.strategy.growths, **found)
 
     def _test(self, run: RunFolder, result: SearchResult) -> dict[str, Any]:
         """Test accuracy of the winner, read once and kept in ``result.json``."""

@@ -25,7 +25,7 @@ class Preset:
     """How much is trained: `epochs` over the training split, but at least `images` images.
 
     `search_share` is the part for the search; `samples` how many networks the baselines train;
-    `probe_share` the part of a growing round's images that goes into judging the next growth.
+    `rounds` in how many growths the stage-wise search is to reach its budget.
     """
 
     epochs: float
@@ -33,13 +33,12 @@ class Preset:
     search_share: float
     samples: int
     rounds: int
-    probe_share: float = 0.5
 
 
 PRESETS = {
-    "quick": Preset(epochs=4, images=40_000, search_share=0.4, samples=4, rounds=6),
-    "default": Preset(epochs=30, images=120_000, search_share=0.2, samples=8, rounds=8),
-    "thorough": Preset(epochs=120, images=400_000, search_share=0.15, samples=16, rounds=12),
+    "quick": Preset(epochs=4, images=40_000, search_share=0.4, samples=4, rounds=5),
+    "default": Preset(epochs=30, images=120_000, search_share=0.2, samples=8, rounds=6),
+    "thorough": Preset(epochs=120, images=400_000, search_share=0.15, samples=16, rounds=8),
 }
 
 

@@ -20,6 +20,9 @@ from hwnas.spec import NetworkSpec
 from hwnas.units import format_ms
 
 Fate = Literal["grows", "weaker", "not significant", "closed", "unknown"]
+# A growth that is predicted to cost nothing would be infinitely good: this part of the network's
+# latency is the least that any is taken to cost.
+LEAST = 1e-3
 # Importance by stage and kind of growth.
 Gains = Mapping[tuple[int, str], StageImportance]
 
@@ -30,17 +33,17 @@ class Growth:
 
     Attributes:
         stage, kind: where, and how (`protocols.Move.kind`).
-        step: how many times the move is applied.
+        steps: how many times the move is applied.
         spec: the network that it leads to.
-        gain, gain_se: importance of one step with its standard error.
-        cost_ms, cost_se_ms: added latency of one step, in milliseconds, with its standard error.
+        gain, gain_se: importance with its standard error.
+        cost_ms, cost_se_ms: added latency, in milliseconds, with its standard error.
         estimate: prediction for `spec`.
         fate: what was decided.
     """
 
     stage: int
     kind: str
-    step: int
+    steps: int
     spec: NetworkSpec
     gain: float
     gain_se: float
@@ -59,28 +62,48 @@ class Growth:
         return f"stage {self.stage + 1}" + ("" if self.kind == "deeper" else f" {self.kind}")
 
 
+def growths(spec: NetworkSpec, budget: Budget, stride_ms: float, context: SearchContext) -> list[Move]:
+    """Every growth of a network by about as many milliseconds, so that gains compare.
+
+    A move is repeated while it stays nearer to `stride_ms` and fits the budget; once at least, fitting
+    or not.
+    """
+    before_ms = context.estimate(spec).latency_ms
+    found = []
+    for move in context.space.grow(spec):
+        cost_ms = max(context.estimate(move.spec).latency_ms - before_ms, before_ms * LEAST)
+        for steps in range(2, round(stride_ms / cost_ms) + 1):
+            again = (m for m in context.space.grow(move.spec) if (m.stage, m.kind) == (move.stage, move.kind))
+            further = next(again, None)
+            if further is None or not budget.fits(context.estimate(further.spec)):
+                break
+            move = replace(further, steps=steps)
+        found.append(move)
+    return found
+
+
 def weigh(
     now: NetworkSpec,
+    moves: Sequence[Move],
     gains: Gains,
-    step: int,
     confidence: float,
     budget: Budget,
     context: SearchContext,
 ) -> list[Growth]:
-    """Every growth of a network, judged; at most one has the fate ``grows``.
+    """Growths of a network, judged; at most one has the fate ``grows``.
 
     Args:
         now: the network that may grow.
+        moves: from `growths`.
         gains: importance of each growth. A growth without one is ``unknown`` and never taken.
-        step: how many steps to take at once where they fit; fewer where they do not.
         confidence: one-sided level at which a gain counts as real.
         budget: the limits to keep.
-        context: space and estimates.
+        context: estimates.
     """
     z = NormalDist().inv_cdf(confidence)
     before = context.estimate(now)
     judged = []
-    for move in context.space.grow(now):
+    for move in moves:
         found = gains.get((move.stage, move.kind))
         growth = _growth(move, found or StageImportance(stage=move.stage, value=0.0), before, context)
         if not budget.fits(growth.estimate):
@@ -91,11 +114,8 @@ def weigh(
             growth = replace(growth, fate="not significant")
         judged.append(growth)
     open_ = [growth for growth in judged if growth.fate == "weaker"]
-    if not open_:
-        return judged
-    best = max(open_, key=lambda growth: (growth.cautious(z), -growth.stage))
-    grown = replace(_repeat(best, step, budget, context), fate="grows")
-    return [grown if growth is best else growth for growth in judged]
+    best = max(open_, key=lambda growth: (growth.cautious(z), -growth.stage), default=None)
+    return [replace(growth, fate="grows") if growth is best else growth for growth in judged]
 
 
 def deepen(space: SearchSpace, spec: NetworkSpec, stage: int, times: int) -> NetworkSpec:
@@ -108,35 +128,24 @@ def deepen(space: SearchSpace, spec: NetworkSpec, stage: int, times: int) -> Net
 
 def _growth(move: Move, found: StageImportance, before: Estimate, context: SearchContext) -> Growth:
     after = context.estimate(move.spec)
-    # A growth that is predicted to cost nothing would be infinitely good: the floor is a thousandth.
-    cost_ms = max(after.latency_ms - before.latency_ms, before.latency_ms * 1e-3)
+    cost_ms = max(after.latency_ms - before.latency_ms, before.latency_ms * LEAST)
     # Prediction errors of two networks that share all blocks but one are nearly proportional, so
     # their difference has the relative error of the whole.
     half = (after.high_ms - after.low_ms) / 2
     relative = half / NormalDist().inv_cdf((1 + after.coverage) / 2) / after.latency_ms
+    # A gain found for another number of steps (a measurement moved the bounds since) is shared out.
+    share = move.steps / found.steps
     return Growth(
         stage=move.stage,
         kind=move.kind,
-        step=1,
+        steps=move.steps,
         spec=move.spec,
-        gain=found.value,
-        gain_se=found.se,
+        gain=found.value * share,
+        gain_se=found.se * share,
         cost_ms=cost_ms,
         cost_se_ms=relative * cost_ms,
         estimate=after,
     )
-
-
-def _repeat(growth: Growth, step: int, budget: Budget, context: SearchContext) -> Growth:
-    """The growth applied up to `step` times, as far as it fits."""
-    for times in range(2, step + 1):
-        moves = context.space.grow(growth.spec)
-        again = [m for m in moves if (m.stage, m.kind) == (growth.stage, growth.kind)]
-        if not again or not budget.fits(context.estimate(again[0].spec)):
-            break
-        spec = again[0].spec
-        growth = replace(growth, step=times, spec=spec, estimate=context.estimate(spec))
-    return growth
 
 
 def taken(growths: Sequence[Growth]) -> Growth | None:
@@ -163,7 +172,7 @@ def _decision(growth: Growth, best: Growth | None, budget: Budget, unit: str) ->
     price = f"{gain} for {format_ms(growth.cost_ms)}"
     bound = format_ms(growth.estimate.high_ms)
     words = {
-        "grows": f"{growth.place} grows by {growth.step}: {price} each",
+        "grows": f"{growth.place} grows by {growth.steps}: {price}",
         "weaker": f"{growth.place}: {price}: less for each millisecond than {best.place if best else ''}",
         "not significant": f"{growth.place}: {price}: not significant",
         "closed": f"{growth.place}: closed, the network would take up to {bound} of {budget.describe()}",
@@ -172,7 +181,7 @@ def _decision(growth: Growth, best: Growth | None, budget: Budget, unit: str) ->
     fields = {
         "stage": growth.stage,
         "kind": growth.kind,
-        "step": growth.step,
+        "steps": growth.steps,
         "fate": growth.fate,
         "gain": growth.gain,
         "gain_se": growth.gain_se,

@@ -146,16 +146,19 @@ class Gradient:
     rate * |E g|^2 / loss. |E g|^2 is estimated without bias from products of the gradients of
     different batches, since the square of one batch's gradient would count its noise as gain; the
     standard error is a jackknife over batches, which errs on the safe side where there is no gain.
+    Inserted blocks do not touch each other as long as they are identities, so that all of them share
+    one backward pass; other growths take one each.
 
     Attributes:
         moves: growths to judge.
-        batches, batch: how many gradients, and images in each.
+        images: training images for all of them.
+        batch: images in a gradient; fewer where there would be less than eight.
         rate: of the step.
         autocast: context of the forward pass, for half precision.
     """
 
     moves: Moves
-    batches: int = 8
+    images: int = 2048
     batch: int = 64
     rate: float = 0.1
     autocast: Autocast = nullcontext
@@ -169,40 +172,55 @@ class Gradient:
         rng: np.random.Generator,
     ) -> tuple[StageImportance, ...]:
         """One value a growth; see `hwnas.protocols.Importance`."""
-        parts = _batches(len(images), self.batches, self.batch, rng)
+        moves = self.moves(spec)
+        deeper = [move for move in moves if move.kind == "deeper"]
+        groups = [deeper] * bool(deeper) + [[move] for move in moves if move.kind != "deeper"]
         seed = int(rng.integers(2**31))
-        found = []
-        for move in self.moves(spec):
-            grown = inherit(module, spec, move.spec, seed=seed)
-            grown.train()
-            pairs = [self._gradient(grown, module, images[part], labels[part]) for part in parts]
-            gain, se = _squared_mean(np.stack([g for g, _ in pairs]))
+        found: dict[Move, StageImportance] = {}
+        for group in groups:
+            parts = _batches(len(images), self.images // len(groups), self.batch, rng)
+            grown = inherit(module, spec, _all_of(spec, group), seed=seed).train()
+            pairs = [self._gradients(grown, module, group, images[at], labels[at]) for at in parts]
             scale = self.rate / max(float(np.mean([loss for _, loss in pairs])), 1e-9)
-            found.append(
-                StageImportance(
-                    stage=move.stage,
-                    kind=move.kind,
-                    value=gain * scale,
-                    se=se * scale,
-                    images=sum(map(len, parts)),
-                )
-            )
-        return tuple(found)
+            for n, move in enumerate(group):
+                gain, se = _squared_mean(np.stack([gradients[n] for gradients, _ in pairs]))
+                spent = sum(map(len, parts)) if n == 0 else 0  # a pass is paid for once
+                found[move] = _said(move, gain * scale, se * scale, spent)
+        return tuple(found[move] for move in moves)
 
-    def _gradient(self, grown: nn.Module, before: nn.Module, x: Tensor, y: Tensor) -> tuple[Array, float]:
-        """Gradient of the mean loss by all values that the grown network adds, and the loss."""
+    def _gradients(
+        self, grown: nn.Module, before: nn.Module, group: Sequence[Move], x: Tensor, y: Tensor
+    ) -> tuple[list[Array], float]:
+        """Gradient of the mean loss by all values that each growth adds, and the loss."""
         grown.zero_grad(set_to_none=True)
         with self.autocast():
             scores = grown(x)
         loss = F.cross_entropy(scores.float(), y)
         loss.backward()  # type: ignore[no-untyped-call]
         old = dict(before.named_parameters())
-        added = [
-            _added(parameter.grad, old.get(name))
-            for name, parameter in grown.named_parameters()
-            if parameter.grad is not None
-        ]
-        return torch.cat(added).double().cpu().numpy(), float(loss.detach())
+        added: list[list[Tensor]] = [[] for _ in group]
+        for name, parameter in grown.named_parameters():
+            if parameter.grad is None:
+                continue
+            # Of several growths, each is the only one in its stage.
+            place = next((n for n, m in enumerate(group) if name.startswith(f"stages.{m.stage}.")), 0)
+            added[place].append(_added(parameter.grad, old.get(name)))
+        return [torch.cat(parts).double().cpu().numpy() for parts in added], float(loss.detach())
+
+
+def _all_of(spec: NetworkSpec, group: Sequence[Move]) -> NetworkSpec:
+    """The network with every growth of a group: a single one, or blocks added to different stages."""
+    if len(group) == 1:
+        return group[0].spec
+    for move in group:
+        spec = spec.replace_stage(move.stage, move.spec.stages[move.stage])
+    return spec
+
+
+def _said(move: Move, value: float, se: float, images: int) -> StageImportance:
+    return StageImportance(
+        stage=move.stage, kind=move.kind, steps=move.steps, value=value, se=se, images=images
+    )
 
 
 def _added(grad: Tensor, old: Tensor | None) -> Tensor:
@@ -238,22 +256,31 @@ class Probe:
     """Relative drop of the loss on held-out images after a short training of each growth.
 
     Each growth and, for comparison, the network as it is are trained on the same batches in the
-    same order; the drop and its standard error come from the differences of single held-out images,
-    where most of the noise is shared. Half of the images given are held out.
+    same order; single held-out images are compared, where most of the noise is shared. That leaves
+    the chance of the training itself: two trainings of one network end in different losses. So all
+    is done `repeats` times with other batches and other new weights, and the variance between
+    repeats, pooled over the growths, is part of the standard error. Half of the images given are
+    held out.
 
     Attributes:
         moves: growths to judge.
-        images: training images for each.
-        batch: images in a step.
+        images: training images for all trainings together.
+        batch: images in a step; fewer where there would be less than eight steps.
         rate: learning rate (SGD with Nesterov momentum 0.9), falling to zero along a cosine.
+        repeats: at least 2.
         autocast: context of the forward pass in training, for half precision.
     """
 
     moves: Moves
-    images: int = 1024
+    images: int = 8192
     batch: int = 64
-    rate: float = 0.05
+    rate: float = 0.1
+    repeats: int = 2
     autocast: Autocast = nullcontext
+
+    def __post_init__(self) -> None:
+        if self.repeats < 2:
+            raise InputError(f"a probe needs at least 2 repeats to know its error, not {self.repeats}")
 
     def __call__(
         self,
@@ -264,35 +291,29 @@ class Probe:
         rng: np.random.Generator,
     ) -> tuple[StageImportance, ...]:
         """One value a growth; see `hwnas.protocols.Importance`."""
-        order = torch.from_numpy(rng.permutation(len(images)))
-        held, usable = order[: len(order) // 2], order[len(order) // 2 :]
-        parts = _batches(len(usable), max(self.images // self.batch, 1), self.batch, rng)
-        parts = [usable[part] for part in parts]
-        seed = int(rng.integers(2**31))
         moves = self.moves(spec)
         if not moves:
             return ()
-
-        def after(to: NetworkSpec) -> Tensor:
-            grown = inherit(module, spec, to, seed=seed)
-            self._train(grown, images, labels, parts)
-            return _losses(grown, images[held], labels[held])
-
-        base = after(spec)
-        trained = sum(map(len, parts))
-        found = []
-        for at, move in enumerate(moves):
-            drop = (base - after(move.spec)) / base.mean()
-            found.append(
-                StageImportance(
-                    stage=move.stage,
-                    kind=move.kind,
-                    value=float(drop.mean()),
-                    se=float(drop.std() / len(drop) ** 0.5),
-                    images=trained * (2 if at == 0 else 1),  # the comparison is paid for once
-                )
-            )
-        return tuple(found)
+        order = torch.from_numpy(rng.permutation(len(images)))
+        held, usable = order[: len(order) // 2], order[len(order) // 2 :]
+        each = self.images // ((len(moves) + 1) * self.repeats)
+        drops, spent = [], 0
+        for _ in range(self.repeats):
+            parts = [usable[part] for part in _batches(len(usable), each, self.batch, rng)]
+            seed = int(rng.integers(2**31))
+            ends = []
+            for to in (spec, *(move.spec for move in moves)):
+                grown = inherit(module, spec, to, seed=seed)
+                self._train(grown, images, labels, parts)
+                ends.append(_losses(grown, images[held], labels[held]))
+            drops.append(torch.stack([(ends[0] - end) / ends[0].mean() for end in ends[1:]]))
+            spent += sum(map(len, parts))
+        mean, se = _mean_and_error(torch.stack(drops).cpu().numpy())
+        return tuple(
+            # The comparison is paid for once.
+            _said(move, float(mean[n]), float(se[n]), spent * (2 if n == 0 else 1))
+            for n, move in enumerate(moves)
+        )
 
     def _train(self, net: nn.Module, images: Tensor, labels: Tensor, parts: Sequence[Tensor]) -> None:
         net.train()
@@ -308,6 +329,20 @@ class Probe:
             schedule.step()
 
 
+def _mean_and_error(drops: Array) -> tuple[Array, Array]:
+    """Mean drop of each growth and its standard error, from (repeats, growths, held-out images).
+
+    The variance between repeats (of the means over images) holds both the chance of the training
+    and a part of that of the images; it is pooled over the growths, as a few repeats of one would
+    tell little. The images are the same in every repeat, so their own part comes on top.
+    """
+    repeats, _, held = drops.shape
+    means = drops.mean(axis=2)
+    between = float(means.var(axis=0, ddof=1).mean())
+    images = drops.mean(axis=0).var(axis=1, ddof=1) / held
+    return means.mean(axis=0), np.sqrt(between / repeats + images)
+
+
 def _losses(net: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
     """Cross entropy of each image, in eval mode, as float64."""
     net.eval()
@@ -316,8 +351,12 @@ def _losses(net: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
         return torch.cat([F.cross_entropy(net(x).double(), y, reduction="none") for x, y in parts])
 
 
-def _batches(n: int, batches: int, batch: int, rng: np.random.Generator) -> list[Tensor]:
-    """Index batches over n images, each image once before any comes again."""
-    need = batches * batch
-    order = np.concatenate([rng.permutation(n) for _ in range(-(-need // n))])[:need]
-    return list(torch.split(torch.from_numpy(order), batch))
+def _batches(n: int, total: int, batch: int, rng: np.random.Generator) -> list[Tensor]:
+    """Index batches over n images, about `total` in all; each image once before any comes again.
+
+    At least eight batches, of at least eight images (batch norm needs a few).
+    """
+    batch = max(min(batch, total // 8), 8)
+    number = max(total // batch, 8)
+    order = np.concatenate([rng.permutation(n) for _ in range(-(-number * batch // n))])
+    return list(torch.split(torch.from_numpy(order[: number * batch]), batch))

@@ -17,13 +17,17 @@ from typing import Literal
 import numpy as np
 
 from hwnas.errors import InputError
-from hwnas.protocols import SearchContext
-from hwnas.records import Budget, Proposal, StageImportance, Trial
+from hwnas.protocols import Move, SearchContext
+from hwnas.records import Budget, Notes, Proposal, StageImportance, Trial
 from hwnas.search import growth, options
 from hwnas.search.log import Decision, depths
 from hwnas.search.paper import Published
-from hwnas.search.winner import accuracy, candidates
+from hwnas.search.winner import accuracy, by_accuracy, candidates
+from hwnas.spec import NetworkSpec
 from hwnas.units import format_ms
+
+# Validation accuracy that a network may lose by growing and still be the one to train on.
+COLLAPSE = 0.1
 
 
 @dataclass(frozen=True)
@@ -33,15 +37,16 @@ class StagewiseOptions:
     Attributes:
         images: training images of the whole search, final training included; 0 leaves each
             training to the evaluator's default.
-        search_share: part of `images` for growing, importance included; the rest trains what is kept.
+        search_share: part of `images` for growing, judging included; the rest trains what is kept.
         start_share: part of the growing for the first, shallow network.
-        probe_share: part of the growing after the first network that goes into judging growths.
-        rounds: growths aimed at; with a large budget each adds several blocks.
+        judge_share: part of the growing after it that goes into judging growths.
+        rounds: growths aimed at; each adds about as many milliseconds.
         confidence: one-sided level at which a gain counts as significant.
         patience: how often a network is trained further when nothing is significant, before the
             search ends as converged.
         importance: where gains come from: ``probe``, ``gradient`` (importance of the trained network
             itself) or ``vip`` (compared with a temporary network, deeper in every stage).
+        growing_lr: learning rate of the rounds as a part of the recipe's.
         targets_ms: smaller budgets, in milliseconds, to be filled on the way.
         fidelity: ``default``, or ``paper`` for the published controller.
         growth_step, iterations, start: of the published controller: blocks added to a stage, times
@@ -51,11 +56,12 @@ class StagewiseOptions:
     images: int = 0
     search_share: float = 0.15
     start_share: float = 0.3
-    probe_share: float = 0.5
-    rounds: int = 8
+    judge_share: float = 0.5
+    rounds: int = 5
     confidence: float = 0.95
     patience: int = 2
     importance: Literal["probe", "gradient", "vip"] = "probe"
+    growing_lr: float = 0.2
     targets_ms: tuple[float, ...] = ()
     fidelity: Literal["default", "paper"] = "default"
     growth_step: int = 2
@@ -98,12 +104,16 @@ class Stagewise:
             return []
         return self._again(history, now)
 
+    def growths(self, spec: NetworkSpec) -> list[Move]:
+        """The growths of a network that are to be judged: those that fit the (largest) budget."""
+        fits, estimate = self._context.budget.fits, self._context.estimate
+        return [move for move in self._moves(spec)[0] if fits(estimate(move.spec))]
+
     def asks_importance(self) -> tuple[str, int]:
-        """Which importance trained networks are to be asked for, and images for judging one growth."""
-        name = "vip" if self._published is not None else self._options.importance
-        total = int(self._options.images * self._options.search_share * (1 - self._options.start_share))
-        moves = max(len(self._context.space.grow(self._context.space.smallest())), 1)
-        return name, max(int(total * self._options.probe_share) // (self._options.rounds * (moves + 1)), 128)
+        """Which importance trained networks are to be asked for, and images for judging one of them."""
+        o = self._options
+        images = int(o.images * o.search_share * (1 - o.start_share) * o.judge_share) // max(o.rounds, 1)
+        return ("vip" if self._published is not None else o.importance), images
 
     def explain(self, history: Sequence[Trial]) -> list[Decision]:
         """What was decided after the newest trial, and why; see `driver.search`."""
@@ -122,21 +132,15 @@ class Stagewise:
     def rank(self, trials: Sequence[Trial]) -> list[Trial]:
         """The newest network first, as every growth before it was significant.
 
-        A network that is clearly less accurate than the best (by two standard errors of the
-        difference) comes after the others: growing did not do it good.
+        Just grown, a network may be less accurate than it was; the training that follows is for
+        that. One that has collapsed (`COLLAPSE`) comes after the others. Where no training follows,
+        accuracy decides.
         """
+        if not self._options.images:
+            return by_accuracy(trials)
         trained = candidates(trials)
-        best = max(trained, key=accuracy, default=None)
-        assert best is None or best.evaluation is not None
-
-        def order(trial: Trial) -> tuple[bool, int]:
-            assert trial.evaluation is not None
-            assert best is not None
-            assert best.evaluation is not None
-            spread = math.hypot(trial.evaluation.accuracy_se, best.evaluation.accuracy_se)
-            return (accuracy(best) - accuracy(trial) > 2 * spread, -trial.index)
-
-        return sorted(trained, key=order)
+        best = max(map(accuracy, trained), default=0.0)
+        return sorted(trained, key=lambda trial: (best - accuracy(trial) > COLLAPSE, -trial.index))
 
     def _now(self, history: Sequence[Trial]) -> Trial | None:
         """The newest network of the path that was trained."""
@@ -154,8 +158,9 @@ class Stagewise:
 
     def _probe(self, history: Sequence[Trial], now: Trial) -> Proposal | None:
         spec = now.spec
-        for stage in range(len(spec.stages)):
-            spec = growth.deepen(self._context.space, spec, stage, 1)
+        for move in self._moves(spec)[0]:
+            if move.kind == "deeper":
+                spec = growth.deepen(self._context.space, spec, move.stage, move.steps)
         if spec.key == now.spec.key or any(t.role == "probe" and t.parent == now.index for t in history):
             return None
         return Proposal(
@@ -164,6 +169,7 @@ class Stagewise:
             images=self._round_images(history, now),
             reason=f"temporary network, deeper in every stage than {depths(now.spec)}",
             role="probe",
+            notes=self._training(),
         )
 
     def _gains(self, history: Sequence[Trial], now: Trial) -> growth.Gains:
@@ -177,8 +183,13 @@ class Stagewise:
         gains = {}
         for one in other.evaluation.importance:
             base = mine[one.stage, one.kind]
-            gain, se = one.value - base.value, math.hypot(one.se, base.se)
-            gains[one.stage, one.kind] = StageImportance(stage=one.stage, value=gain, se=se, kind=one.kind)
+            steps = len(other.spec.stages[one.stage]) - len(now.spec.stages[one.stage])
+            gains[one.stage, one.kind] = StageImportance(
+                stage=one.stage,
+                value=one.value - base.value,
+                se=math.hypot(one.se, base.se),
+                steps=max(steps, 1),
+            )
         return gains
 
     def _budgets(self) -> list[Budget]:
@@ -187,59 +198,70 @@ class Stagewise:
         smaller = sorted(ms for ms in self._options.targets_ms if ms < (whole.latency_ms or math.inf))
         return [*(whole.model_copy(update={"latency_ms": ms}) for ms in smaller), whole]
 
-    def _judge(self, history: Sequence[Trial], now: Trial) -> tuple[list[growth.Growth], Budget]:
-        """Verdicts against the smallest budget that still lets something grow, else the largest.
+    def _moves(self, spec: NetworkSpec) -> tuple[list[Move], list[Budget]]:
+        """Growths by about equal milliseconds, and the budgets that still let something grow.
 
-        A growth that was tried from here and refused or failed is closed.
+        The steps of a growth stay within the smallest of these budgets where one step does.
         """
-        gains = self._gains(history, now)
+        estimate, stride_ms = self._context.estimate, self._stride_ms()
+        budgets = self._budgets()
+        moves = growth.growths(spec, budgets[-1], stride_ms, self._context)
+        while len(budgets) > 1:
+            near = growth.growths(spec, budgets[0], stride_ms, self._context)
+            fitting = [budgets[0].fits(estimate(move.spec)) for move in near]
+            if any(fitting):
+                chosen = zip(near, moves, fitting, strict=True)
+                return [small if fits else large for small, large, fits in chosen], budgets
+            budgets = budgets[1:]
+        return moves, budgets
+
+    def _stride_ms(self) -> float:
+        """Milliseconds that one growth is to add: an even part of the way to the largest budget."""
+        whole_ms = self._context.budget.latency_ms or math.inf
+        start = self._context.estimate(self._context.space.smallest())
+        return max(whole_ms - start.latency_ms, 0.0) / max(self._options.rounds, 1)
+
+    def _judge(self, history: Sequence[Trial], now: Trial) -> tuple[list[growth.Growth], Budget]:
+        """Verdicts against the smallest budget in which something grows, else the largest.
+
+        A growth that was tried from here and refused or failed is not tried again.
+        """
+        moves, budgets = self._moves(now.spec)
         tried = {
             (t.notes["stage"], t.notes["kind"])
             for t in history
             if t.parent == now.index and t.evaluation is None and "stage" in t.notes
         }
-        gains = {place: gain for place, gain in gains.items() if place not in tried}
-        judged: list[growth.Growth] = []
-        for budget in self._budgets():
-            step = self._step(history, now, budget)
-            judged = growth.weigh(now.spec, gains, step, self._options.confidence, budget, self._context)
+        moves = [move for move in moves if (move.stage, move.kind) not in tried]
+        gains = self._gains(history, now)
+        for budget in budgets:
+            judged = growth.weigh(now.spec, moves, gains, self._options.confidence, budget, self._context)
             if growth.taken(judged) is not None:
                 break
         return judged, budget
-
-    def _steps_left(self, now: Trial, budget: Budget) -> float:
-        """How many more average growths the budget has room for."""
-        if budget.latency_ms is None:
-            return 1.0
-        moves = self._context.space.grow(now.spec)
-        before = self._context.estimate(now.spec)
-        costs = [self._context.estimate(move.spec).latency_ms - before.latency_ms for move in moves]
-        mean = sum(costs) / len(costs) if costs else 0.0
-        return max((budget.latency_ms - before.high_ms) / mean, 1.0) if mean > 0 else 1.0
-
-    def _rounds_left(self, history: Sequence[Trial]) -> int:
-        grown = sum("stage" in t.notes for t in history if t.evaluation is not None)
-        return max(self._options.rounds - grown, 1)
-
-    def _step(self, history: Sequence[Trial], now: Trial, budget: Budget) -> int:
-        return max(round(self._steps_left(now, budget) / self._rounds_left(history)), 1)
 
     def _round_images(self, history: Sequence[Trial], now: Trial) -> int | None:
         """Images of the next round: an even part of what growing may still spend, never next to none."""
         total = int(self._options.images * self._options.search_share)
         if not total:
             return None
-        rounds = min(self._rounds_left(history), math.ceil(self._steps_left(now, self._context.budget)))
+        grown = sum("stage" in t.notes for t in history if t.evaluation is not None)
+        rounds = max(self._options.rounds - grown, 1)
+        judging = self.asks_importance()[1] if self._options.importance != "vip" else 0
         left = total - options.spent(history)
-        return max(left // rounds, total // (4 * self._options.rounds), 1)
+        return max(left // rounds - judging, total // (8 * self._options.rounds), 1)
+
+    def _training(self) -> Notes:
+        """How a network is trained that goes on from another: gently, or it forgets."""
+        return {"train.inherited_lr": self._options.growing_lr, "train.schedule": "cosine"}
 
     def _grown(self, history: Sequence[Trial], now: Trial, chosen: growth.Growth) -> Proposal:
         return Proposal(
             spec=chosen.spec,
             parent=now.index,
             images=self._round_images(history, now),
-            reason=f"{chosen.place} grows by {chosen.step}: best gain for each millisecond",
-            notes={"stage": chosen.stage, "kind": chosen.kind, "step": chosen.step},
+            reason=f"{chosen.place} grows by {chosen.steps}: best gain for each millisecond",
+            notes={"stage": chosen.stage, "kind": chosen.kind, "steps": chosen.steps, **self._training()},
         )
 
     def _again(self, history: Sequence[Trial], now: Trial) -> list[Proposal]:
@@ -253,7 +275,7 @@ class Stagewise:
                 parent=now.index,
                 images=self._round_images(history, now),
                 reason=f"nothing is significant: train {depths(now.spec)} further and ask again",
-                notes={"attempt": attempt},
+                notes={"attempt": attempt, **self._training()},
             )
         ]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from hwnas.errors import DataFormatError
+from hwnas.errors import DataFormatError, InputError
 from hwnas.nets.build import build, inherit, load_weights, read_weights, save
 from hwnas.nets.count import count
+from hwnas.plugins import unknown
 from hwnas.protocols import Emit, Importance
 from hwnas.records import Evaluation, Proposal, StageImportance, to_json
 from hwnas.spec import NetworkSpec
@@ -27,6 +29,7 @@ from hwnas.train.options import TrainOptions, TrainResult
 from hwnas.train.precision import choose
 
 _SCHEMA = "hwnas.evaluation/1"
+OWN = "train."  # in the notes of a proposal: a field of the recipe follows
 
 
 class Evaluator:
@@ -34,7 +37,8 @@ class Evaluator:
 
     A proposal with a parent starts from the parent's weights (`nets.build.inherit`) and with the
     learning rate times `TrainOptions.inherited_lr`; any other starts from scratch. A proposal whose
-    notes name a ``teacher`` (the index of a trial) learns from that trial's network as well.
+    notes name a ``teacher`` (the index of a trial) learns from that trial's network as well. Notes
+    such as ``train.lr`` or ``train.schedule`` replace fields of the recipe for this one training.
 
     What it gives depends on (data, options, seed, index, proposal and its parents) alone. It keeps
     ``weights/trial-0007.safetensors`` and beside it, as JSON, the network and its evaluation: a
@@ -100,7 +104,12 @@ class Evaluator:
 
     def _train(self, proposal: Proposal, index: int, key: str) -> tuple[nn.Module, TrainResult]:
         seed = int(np.random.SeedSequence([self._seed, index]).generate_state(1)[0])
-        options = replace(self._options, seed=seed, images=proposal.images or self._options.images)
+        own: dict[str, Any] = {
+            name.removeprefix(OWN): v for name, v in proposal.notes.items() if name.startswith(OWN)
+        }
+        _check_own(own)
+        images = proposal.images or self._options.images
+        options = replace(self._options, **{**own, "seed": seed, "images": images})
         if proposal.parent is None:
             module = build(proposal.spec, seed=seed)
         else:
@@ -181,8 +190,16 @@ class Evaluator:
             "images": proposal.images,
             "role": proposal.role,
             "importance": type(self._importance).__name__,
+            "own": {name: v for name, v in proposal.notes.items() if name.startswith(OWN)},
             "seed": self._seed,
             "index": index,
             **ancestors,
         }
         return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _check_own(own: Mapping[str, Any]) -> None:
+    """InputError for a note that names no field of the recipe."""
+    for name in own:
+        if name not in TrainOptions.__dataclass_fields__:
+            raise InputError(unknown("training option", name, TrainOptions.__dataclass_fields__))

@@ -7,6 +7,7 @@ right or wrong; noise depends on the seed and the trial only.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -15,7 +16,7 @@ import numpy as np
 
 from hwnas.nets.count import Counts, count_block
 from hwnas.nets.spaces import make
-from hwnas.protocols import SearchContext, SearchSpace
+from hwnas.protocols import Move, SearchContext, SearchSpace
 from hwnas.records import (
     Budget,
     Estimate,
@@ -111,6 +112,7 @@ class FakeTrainer:
     noise: float = 0.002
     se: float = 0.001
     files: bool = True
+    growths: Callable[[NetworkSpec], Sequence[Move]] | None = None
     trained: list[Proposal] = field(default_factory=list)
 
     def loss(self, spec: NetworkSpec) -> float:
@@ -136,10 +138,11 @@ class FakeTrainer:
             StageImportance(
                 stage=move.stage,
                 kind=move.kind,
+                steps=move.steps,
                 value=(self.loss(spec) - self.loss(move.spec)) + self.se * float(rng.standard_normal()),
                 se=self.se,
             )
-            for move in self.space.grow(spec)
+            for move in (self.growths or self.space.grow)(spec)
         ]
         best: dict[tuple[int, str], StageImportance] = {}
         for gain in gains:

@@ -71,6 +71,9 @@ def run(
     cost = cost or FakeCost(error=0.02)
     ctx = context(space, budget_ms or SPACES[space], cost, images=IMAGES, **options)
     trainer = trainer or FakeTrainer(path, ctx.space, seed)
+    strategy = plugins.load("strategies", name)(ctx)
+    if isinstance(trainer, FakeTrainer) and options.get("importance") != "vip":
+        trainer.growths = getattr(strategy, "growths", None)
     calls = 0
 
     def evaluate(proposal: Any, index: int) -> Any:
@@ -81,7 +84,7 @@ def run(
         return trainer(proposal, index)
 
     return search(
-        plugins.load("strategies", name)(ctx),
+        strategy,
         ctx,
         evaluate=evaluate,
         confirm=cost.confirm,
@@ -221,8 +224,11 @@ import test_strategies as t
 from strategy_fakes import FakeTrainer, context, FakeCost
 path = Path(sys.argv[1])
 trainer = FakeTrainer(path, context("resnet-cifar", 1.0, FakeCost()).space)
-slow = lambda proposal, index: (time.sleep(0.05), FakeTrainer.__call__(trainer, proposal, index))[1]
-t.run(path, "stagewise", {{}}, "resnet-cifar", trainer=slow)
+class Slow(FakeTrainer):
+    def __call__(self, proposal, index):
+        time.sleep(0.05)
+        return super().__call__(proposal, index)
+t.run(path, "stagewise", {{}}, "resnet-cifar", trainer=Slow(path, trainer.space))
 """
 
 

@@ -38,10 +38,13 @@ def gains(values: Mapping[int, tuple[float, float]]) -> growth.Gains:
     return {(s, "deeper"): StageImportance(stage=s, value=v, se=e) for s, (v, e) in values.items()}
 
 
-def weigh(values: Mapping[int, tuple[float, float]], budget_ms: float, step: int = 1) -> list[growth.Growth]:
+def weigh(
+    values: Mapping[int, tuple[float, float]], budget_ms: float, stride_ms: float = 0.0
+) -> list[growth.Growth]:
     budget = Budget(latency_ms=budget_ms)
     context = SearchContext(SPACE, estimate, budget)
-    return growth.weigh(START, gains(values), step, 0.95, budget, context)
+    moves = growth.growths(START, budget, stride_ms, context)
+    return growth.weigh(START, moves, gains(values), 0.95, budget, context)
 
 
 def test_costs_and_their_error_are_differences_of_predictions() -> None:
@@ -78,12 +81,33 @@ def test_a_stage_whose_next_block_does_not_fit_is_closed() -> None:
     assert [g.fate for g in weigh(dict.fromkeys(range(3), (0.1, 0.0001)), 0.2)] == ["closed"] * 3
 
 
+def steps(budget_ms: float, stride_ms: float) -> list[int]:
+    budget = Budget(latency_ms=budget_ms)
+    context = SearchContext(SPACE, estimate, budget)
+    return [move.steps for move in growth.growths(START, budget, stride_ms, context)]
+
+
+def test_growths_add_about_equal_milliseconds() -> None:
+    # 0.12 ms are 2 blocks of 0.06, 2.4 of 0.05, 3 of 0.04.
+    assert steps(9.0, 0.12) == [2, 2, 3]
+    assert steps(9.0, 0.0) == [1, 1, 1]
+
+
 def test_several_steps_as_far_as_they_fit() -> None:
-    # Stage 3 four deeper: 0.31 ms, at most 0.341; three deeper: 0.27, at most 0.297.
-    judged = weigh({2: (0.1, 1e-4)}, 0.3, step=4)
-    taken = growth.taken(judged)
-    assert taken is not None
-    assert (taken.step, taken.spec.depths) == (3, (1, 1, 4))
+    # Four blocks of stage 3 would be 0.31 ms, at most 0.341; three 0.27, at most 0.297.
+    assert steps(0.3, 0.16) == [2, 2, 3]
+    # Where one does not fit, it stays one, to be judged.
+    assert steps(0.2, 0.16) == [1, 1, 1]
+
+
+def test_a_gain_for_other_steps_is_shared_out() -> None:
+    budget = Budget(latency_ms=9.0)
+    context = SearchContext(SPACE, estimate, budget)
+    moves = growth.growths(START, budget, 0.12, context)  # 2, 2 and 3 steps
+    found = {(2, "deeper"): StageImportance(stage=2, value=0.04, se=0.002, steps=4)}
+    judged = growth.weigh(START, moves, found, 0.95, budget, context)[2]
+    assert (judged.gain, judged.gain_se) == pytest.approx((0.03, 0.0015))
+    assert judged.cost_ms == pytest.approx(0.12)
 
 
 def test_nothing_significant_takes_nothing() -> None:
@@ -95,7 +119,7 @@ def test_verdicts_in_words_and_figures() -> None:
     budget = Budget(latency_ms=0.225)
     words = [decision.text for decision in growth.decisions(judged, budget, "%")]
     assert words == [
-        "stage 2 grows by 1: +2.00 % +- 0.10 % for 50 us each",
+        "stage 2 grows by 1: +2.00 % +- 0.10 % for 50 us",
         "stage 1: closed, the network would take up to 0.231 ms of 0.225ms@p50",
         "stage 3: no importance is known for it",
     ]

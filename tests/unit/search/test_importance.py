@@ -11,8 +11,18 @@ from numpy.typing import NDArray
 from hwnas.errors import InputError
 from hwnas.nets.build import Network, build, inherit, weights
 from hwnas.nets.spaces import make as make_space
+from hwnas.protocols import Move
 from hwnas.records import StageImportance
-from hwnas.search.importance import Gradient, Probe, Vip, _squared_mean, make, pooled_features, vip
+from hwnas.search.importance import (
+    Gradient,
+    Probe,
+    Vip,
+    _mean_and_error,
+    _squared_mean,
+    make,
+    pooled_features,
+    vip,
+)
 
 Array = NDArray[np.float64]
 SPACE = make_space("resnet-cifar", input_shape=(3, 16, 16), classes=4)
@@ -140,19 +150,20 @@ def test_gradient_is_that_of_the_values_which_are_new(net: Network) -> None:
     """For a block more, that of its own parameters."""
     images, labels = problem(192, seed=3)
     rng = np.random.default_rng(0)
-    one = Gradient(SPACE.grow, batches=3, batch=64, rate=1.0)
+    one = Gradient(SPACE.grow, images=192, batch=24, rate=1.0)
     found = {(g.stage, g.kind): g for g in one(net, SPEC, images, labels, rng)}
     assert set(found) == {(0, "deeper"), (1, "deeper"), (2, "deeper")}
-    assert all(g.images == 192 for g in found.values())
+    assert [g.images for g in found.values()] == [192, 0, 0]  # one pass for all three
 
     rng = np.random.default_rng(0)
-    order = rng.permutation(192)
     seed = int(rng.integers(2**31))
-    grown = inherit(net, SPEC, SPEC.grow(2), seed=seed).train()
+    order = rng.permutation(192)
+    every = SPEC.grow(0).grow(1).grow(2)
+    grown = inherit(net, SPEC, every, seed=seed).train()
     # All that is new is the block stages.2.1; behind a scale of zero only its last scale and shift move.
     new = [p for name, p in grown.named_parameters() if name.startswith("stages.2.1.")]
     gradients, losses = [], []
-    for part in np.split(order, 3):
+    for part in np.split(order, 8):
         loss = F.cross_entropy(grown(images[part]), labels[part])
         gradients.append(torch.cat([g.flatten() for g in torch.autograd.grad(loss, new)]).double().numpy())
         losses.append(loss.item())
@@ -164,9 +175,10 @@ def test_gradient_is_that_of_the_values_which_are_new(net: Network) -> None:
 def test_gradient_of_other_kinds_of_growth() -> None:
     space = make_space("mbv2-cifar", input_shape=(3, 16, 16), classes=4)
     spec = space.smallest()
-    found = Gradient(space.grow, batches=3, batch=16)(
-        build(spec, seed=0).eval(), spec, *problem(48), np.random.default_rng(0)
+    found = Gradient(space.grow, images=64 * len(space.grow(spec)))(
+        build(spec, seed=0).eval(), spec, *problem(64), np.random.default_rng(0)
     )
+    assert [(one.stage, one.kind) for one in found] == [(m.stage, m.kind) for m in space.grow(spec)]
     kinds = {one.kind for one in found}
     assert {"deeper", "kernel", "expand", "se"} <= kinds
     assert all(np.isfinite(one.value) and one.se >= 0 for one in found)
@@ -175,24 +187,34 @@ def test_gradient_of_other_kinds_of_growth() -> None:
 def test_probe_leaves_the_network_alone_and_counts_its_images(net: Network) -> None:
     before = {name: value.copy() for name, value in weights(net).items()}
     images, labels = problem(256, seed=4)
-    found = Probe(SPACE.grow, images=64, batch=32)(net, SPEC, images, labels, np.random.default_rng(0))
+    probe = Probe(SPACE.grow, images=512)  # 4 trainings, twice: 64 images in 8 steps each
+    found = probe(net, SPEC, images, labels, np.random.default_rng(0))
     assert [one.stage for one in found] == [0, 1, 2]
-    assert [one.images for one in found] == [128, 64, 64]  # the comparison is one training more
+    assert [one.images for one in found] == [256, 128, 128]  # the comparison is one training more
     assert all(one.se > 0 for one in found)
     after = weights(net)
     assert all(np.array_equal(after[name], value) for name, value in before.items())
-    again = Probe(SPACE.grow, images=64, batch=32)(net, SPEC, images, labels, np.random.default_rng(0))
-    assert again == found
+    assert probe(net, SPEC, images, labels, np.random.default_rng(0)) == found
 
 
-def test_probe_sees_a_gain_that_is_there() -> None:
-    """A network that has a stage too few of what the task needs, against one that has enough."""
-    images, labels = problem(1200, seed=9)
-    found = Probe(SPACE.grow, images=1280, batch=32, rate=0.05)(
-        trained(steps=60), SPEC, images, labels, np.random.default_rng(0)
-    )
-    best = max(found, key=lambda one: one.value / one.se)
-    assert best.value > 1.645 * best.se
+def test_the_error_of_a_probe_holds_the_chance_of_training() -> None:
+    """By hand: two repeats, two growths, two held-out images."""
+    drops = np.array([[[0.1, 0.3], [0.0, 0.0]], [[0.3, 0.5], [0.2, 0.2]]])
+    mean, se = _mean_and_error(drops)
+    # Means of repeats: 0.2 and 0.4, 0.0 and 0.2. Variance between repeats: 0.02 for both.
+    # Over the images, after averaging repeats: 0.2 and 0.4 (variance 0.02), 0.1 and 0.1 (0).
+    assert mean == pytest.approx([0.3, 0.1])
+    assert se == pytest.approx([(0.02 / 2 + 0.02 / 2) ** 0.5, (0.02 / 2) ** 0.5])
+
+
+def test_a_probe_does_not_take_chance_for_a_gain(net: Network) -> None:
+    """Growths that are no growths: their drops are zero but for the chance of training."""
+    images, labels = problem(400, seed=6)
+    same = [Move(stage, "deeper", SPEC) for stage in range(3)]
+    found = Probe(lambda spec: same, images=1024)(net, SPEC, images, labels, np.random.default_rng(0))
+    assert [one.value for one in found] == [0.0, 0.0, 0.0]  # the same batches, the same weights
+    with pytest.raises(InputError, match="at least 2 repeats"):
+        Probe(SPACE.grow, repeats=1)
 
 
 def test_probe_without_growths_is_empty(net: Network) -> None:
