@@ -31,10 +31,18 @@ def profile(ui: Output, max_time: float | None, **chosen: Any) -> None:
     body = job(ProfileOptions(**options.given(max_time_s=max_time, **chosen)), ui.emit)
     ui.result("hwnas.profile/1", body, lambda: _profiled(body))
     if not chosen["dry_run"]:
-        device = body["setting"]["device"]
-        where = "" if device == "cpu" else f" --device {device}"
-        budget = "1x:resnet20" if "cifar" in body["space"] else "18ms"
-        ui.next(f"hwnas search --latency-budget {budget} --data digits --space {body['space']}{where}")
+        ui.next(_after_profile(body))
+
+
+def _after_profile(body: dict[str, Any]) -> str:
+    """A command that uses the table: a search where its winner can be measured, else a prediction."""
+    setting, space = body["setting"], body["space"]
+    small = "cifar" in space
+    if setting["provenance"] != "measured":
+        return f"hwnas predict {'resnet20' if small else 'densenas-a'} --table {body['table']}"
+    where = "" if setting["device"] == "cpu" else f" --device {setting['device']}"
+    budget, data = ("1x:resnet20", "digits") if small else ("18ms", "folder:PATH")
+    return f"hwnas search --latency-budget {budget} --data {data} --space {space}{where}"
 
 
 def _profiled(body: dict[str, Any]) -> None:

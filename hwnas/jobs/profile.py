@@ -124,7 +124,9 @@ def profile(options: ProfileOptions, emit: Emit | None = None) -> dict[str, Any]
     writer = TableWriter(path, header)
     sweep_options = SweepOptions(timing=timing, seed=options.seed, deadline_s=options.max_time_s)
     task = _Profile(Sweep(writer, backend, sweep_options, emit), space, plan, options)
-    task.run()
+    finished = writer.table.complete and writer.table.header.protocol == header.protocol
+    if options.only_missing or not finished:  # a finished table stays what it is, and so does its id
+        task.run()
     seconds = time.perf_counter() - begun
     table = writer.table
     return {

@@ -93,6 +93,8 @@ def train(options: TrainOptions, emit: Emit | None = None) -> dict[str, Any]:
     run = runs.RunFolder(options.out or runs.next_path("train"), "train", config)
     if (run.path / "result.json").is_file():
         return read_json(run.path / "result.json", "result", RESULT_SCHEMA)
+    if emit is not None:
+        emit("run", {"run": str(run.path), "text": f"run folder {run.path}"})
     if spec != given:
         _say(run, emit, f"the head of {options.network} now gives the data's {spec.classes} classes")
     return _train(options, run, spec, dataset, recipe, weights, emit)
