@@ -23,7 +23,7 @@ def chapter(run: RunData, tag: str = "") -> Chapter:
         sections.accuracy(run, budget, best),
         sections.growth(run, budget, best),
         sections.stages(run, budget, best),
-        sections.prediction(run, best),
+        sections.prediction(run),
         sections.promise(run),
         sections.importance(run, best),
         *(records.engine(engine) for engine in run.engines),

@@ -164,7 +164,10 @@ def add_budget(layout: Figure, budget: Budget | None, y: float = 0.02) -> None:
 
 
 def path_to(trials: Sequence[Trial], best: Trial | None) -> list[Trial]:
-    """The winner's ancestors from the first on, one a network (further training of one is not a step)."""
+    """The winner's ancestors from the first on, one a network: further training of one is no step.
+
+    A network that was trained further keeps the reason for which it was first tried.
+    """
     by_index = {t.index: t for t in trials}
     path: list[Trial] = []
     at = best
@@ -174,7 +177,7 @@ def path_to(trials: Sequence[Trial], best: Trial | None) -> list[Trial]:
     steps: list[Trial] = []
     for trial in reversed(path):
         if steps and steps[-1].spec.key == trial.spec.key:
-            steps[-1] = trial
+            steps[-1] = trial.model_copy(update={"reason": steps[-1].reason})
         else:
             steps.append(trial)
     return steps

@@ -131,38 +131,40 @@ def stages(run: RunData, budget: Budget | None, best: Trial | None) -> Section |
 
 
 def prediction_pairs(trials: Iterable[Trial]) -> list[tuple[str, float, float, float, float]]:
-    """Name, predicted, bounds and measured floor of every network that was measured whole.
+    """Name, predicted, bounds and measured floor of every network that was measured whole, once each.
 
-    The floor is what the cost model predicts; percentiles of single calls lie above it on a busy
-    machine.
+    The prediction is the one from before the measurement. The floor is what the cost model
+    predicts; percentiles of single calls lie above it on a busy machine.
     """
+    first: dict[str, Trial] = {}
+    for trial in trials:
+        if trial.measured is not None and trial.predicted is not None:
+            first.setdefault(trial.spec.key, trial)
     return [
         (
             f"{words.depths(t.spec)} (network {t.index})",
-            t.estimate.latency_ms,
-            t.estimate.low_ms,
-            t.estimate.high_ms,
+            t.predicted.latency_ms,
+            t.predicted.low_ms,
+            t.predicted.high_ms,
             t.measured.floor_ms,
         )
-        for t in trials
-        if t.measured is not None
+        for t in first.values()
+        if t.predicted is not None and t.measured is not None
     ]
 
 
-def prediction(run: RunData, best: Trial | None) -> Section | None:
+def prediction(run: RunData) -> Section | None:
     """Predicted against measured."""
     pairs = prediction_pairs(run.trials)
-    if run.result is not None and best is not None and best.measured is None:
-        pairs += prediction_pairs([best.model_copy(update={"measured": run.result.measured})])
     if not pairs:
         return None
     error = sum(abs(p / m - 1) for _, p, _, _, m in pairs) / len(pairs)
     inside = sum(low <= m <= high for _, _, low, high, m in pairs)
+    many = "networks were" if len(pairs) > 1 else "network was"
     return Section(
         "Predicted against measured",
-        f"{len(pairs)} network{'s were' if len(pairs) > 1 else ' was'} measured whole in this run. Mean "
-        f"error {100 * error:.1f} %; {inside} of {len(pairs)} inside the interval. A measured network is "
-        "shown with the prediction that was last made for it.",
+        f"{len(pairs)} {many} measured whole in this run, each after it had been predicted. "
+        f"Mean error {100 * error:.1f} %; {inside} of {len(pairs)} inside the interval.",
         picture(
             "predicted-measured", timing_plots.predicted_measured(pairs), "predicted against measured latency"
         ),

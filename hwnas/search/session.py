@@ -86,7 +86,8 @@ def _looked_at(job: Session, proposal: Proposal) -> tuple[Trial, float]:
     if job.measure is None:
         return trial, 0.0
     measured, measuring_s = _measured(job, proposal.spec, job.measure)
-    trial = updated(untrained(job, proposal), measured=measured)
+    before = trial.estimate if measuring_s else None  # the honest prediction, for the report
+    trial = updated(untrained(job, proposal), measured=measured, predicted=before)
     if not budget.fits(trial.estimate):
         took = format_ms(measured.at(budget.percentile))
         trial = updated(trial, error=f"measured at {took}: {overrun(budget, trial.estimate)}")

@@ -121,6 +121,7 @@ def trials() -> tuple[Trial, ...]:
             reason=reason,
             evaluation=evaluation(network(*depth)),
             measured=None if ms is None else measurement(ms),
+            predicted=None if ms is None else estimate(network(*depth)),
         )
         for i, (depth, parent, ms, reason) in enumerate(PATH)
     ]

@@ -325,3 +325,26 @@ def test_gates_of_the_proof_are_told(tmp_path: Path) -> None:
     found = result(measured=measurement(0.581, gates=("load",)))
     text = Reader(page_of(write_run(tmp_path / "search-0001", found))).text
     assert "Worth knowing of that measurement: other processes used the machine." in text
+
+
+def test_predictions_are_those_from_before_the_measurement(tmp_path: Path) -> None:
+    changed = list(trials())
+    late = changed[1].estimate.model_copy(update={"latency_ms": 0.2470, "low_ms": 0.24, "high_ms": 0.25})
+    changed[1] = changed[1].model_copy(update={"estimate": late})
+    again = changed[1].model_copy(update={"index": 8, "predicted": None})  # the same network once more
+    run = write_run(tmp_path / "search-0001", result(trials=(*changed, again)))
+    points = figures_of(page_of(run))["predicted-measured"].data[-1]
+    assert len(points.x) == 5
+    assert points.y[0] == 0.25  # not 0.2470, which knows the measurement
+    assert points.x[0] == pytest.approx(0.252 * 0.98)  # the floor
+
+
+def test_further_training_is_no_step_of_growth() -> None:
+    found = list(trials())
+    further = found[6].model_copy(
+        update={"index": 8, "parent": 6, "reason": "final training", "role": "final"}
+    )
+    path = plots.path_to([*found, further], further)
+    assert [words.depths(t.spec) for t in path][-2:] == ["1-2-5", "1-3-6"]
+    assert path[-1].index == 8
+    assert path[-1].reason.startswith("stage 3 and 2")
