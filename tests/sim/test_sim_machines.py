@@ -1,5 +1,6 @@
 """Each simulated machine in its own process: TensorRT's bindings of one version a process."""
 
+import json
 import subprocess
 import sys
 
@@ -24,3 +25,24 @@ def test_backend_drivers_and_commands(device, tmp_path):
 
 def test_the_promises_of_every_backend(device, tmp_path):
     passes(device, tmp_path, "tests/contract/test_backends.py", "-k", "trt")
+
+
+def test_the_tests_for_a_real_gpu_run(device, tmp_path):
+    """Those of tests/gpu whose outcome does not depend on real hardware; and their report."""
+    report = tmp_path / "report.json"
+    chosen = "parity or open_batch or loads_again or layers or preprocessing or largest or survived or memory"
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--tb=short", "tests/gpu"]
+    env = environment(MACHINES[device], tmp_path)
+    done = subprocess.run(
+        [*command, "-k", chosen, "--gpu-report", str(report)],
+        cwd=ROOT,
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-2000:]
+    body = json.loads(report.read_text())
+    assert body["machine"]["gpus"][0]["name"] == MACHINES[device].gpu
+    assert {test["outcome"] for test in body["tests"].values()} <= {"passed", "skipped"}
+    assert sum(test["outcome"] == "passed" for test in body["tests"].values()) >= 10
