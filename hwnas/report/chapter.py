@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import replace
 
 from hwnas.deploy.manifest import EngineManifest
@@ -230,7 +231,7 @@ def next_commands(run: RunData) -> list[str]:
     where = str(run.path)
     if run.verb == "search" and run.result is None:
         argv = run.manifest.get("argv")
-        again = " ".join(map(str, argv)) if isinstance(argv, list) and argv else "search ..."
+        again = shlex.join(map(str, argv)) if isinstance(argv, list) and argv else "search ..."
         out = "" if "--out" in again else f" --out {where}"
         return [f"hwnas {again}{out}   # goes on where it stopped"]
     if run.engines:

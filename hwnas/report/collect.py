@@ -73,7 +73,13 @@ class RunData:
             return self.result.setting
         if self.engines:
             return self.engines[0].setting
-        return self.table.setting if self.table else None
+        if self.table is not None:
+            return self.table.setting
+        known = self.config.get("setting")
+        try:
+            return parse(Setting, known, "setting") if isinstance(known, dict) else None
+        except HwnasError:
+            return None
 
     def asked_budget(self) -> Budget | None:
         """The (largest) budget that the command asked for, where its configuration shows one."""
@@ -161,7 +167,8 @@ def collect(path: Path) -> RunData:
 
 def _table(run: RunData) -> LatencyTable | None:
     """The table that the run used: named in its configuration, or found by its id."""
-    wanted = run.result.table_id if run.result else next((e.table_id for e in run.engines if e.table_id), "")
+    ids = [run.result.table_id] if run.result else [engine.table_id for engine in run.engines]
+    wanted = next((name for name in (*ids, str(run.config.get("table_id") or "")) if name), "")
     named = run.config.get("table")
     places = [Path(named)] if isinstance(named, str) else []
     places += sorted(run.path.glob(f"*{SUFFIX}")) + sorted(tables.folder().glob(f"*{SUFFIX}"))

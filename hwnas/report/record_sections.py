@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+
 from hwnas.deploy.manifest import EngineManifest
 from hwnas.records import Budget, Setting
 from hwnas.report import words
@@ -72,7 +74,7 @@ def settings(run: RunData) -> Section:
     rows: list[tuple[str, ...]] = []
     argv = run.manifest.get("argv")
     if isinstance(argv, list):
-        rows.append(("command", "hwnas " + " ".join(map(str, argv))))
+        rows.append(("command", "hwnas " + shlex.join(map(str, argv))))
     setting = run.setting()
     if setting is not None:
         rows += _conditions(setting)
