@@ -20,7 +20,7 @@ SPACES: dict[str, tuple[tuple[int, int, int], int]] = {
     "resnet-cifar": ((3, 16, 16), 10),
     "resnet-cifar-wide": ((1, 15, 15), 7),
     "mbv2-cifar": ((4, 12, 12), 5),
-    "mbv2-imagenet": ((3, 64, 64), 11),
+    "mbv2-imagenet": ((3, 32, 32), 11),
     "resnet-imagenet": ((3, 32, 32), 6),
     "macromicro": ((1, 9, 9), 4),
     "nasnet-cifar": ((2, 11, 11), 3),

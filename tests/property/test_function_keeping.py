@@ -1,5 +1,7 @@
 """Growth keeps the function wherever it says so, and it says so for every move but two."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -19,12 +21,16 @@ def _one_thread() -> None:
 
 
 def difference(net: Network, before: NetworkSpec, after: NetworkSpec) -> float:
-    """Largest change of a score, relative to the largest score where that is over one."""
-    x = images(before, 1)
+    """Largest change of a score, relative to the largest score where that is over one.
+
+    The weights are inherited as they are, in single precision; the outputs are computed in double, or
+    the rounding of large sums would hide behind the 1e-6 that is promised, and now and then exceed it.
+    """
     grown = inherit(net, before, after, seed=7)
     assert not grown.training
+    x = images(before, 1, n=1).double()
     with torch.no_grad():
-        old, new = net(x), grown(x)
+        old, new = copy.deepcopy(net).double()(x), grown.double()(x)
     return float((old - new).abs().max() / max(1.0, float(old.abs().max())))
 
 
@@ -53,8 +59,8 @@ def test_every_move(name: str, seed: int) -> None:
     for move in moves:
         exact = expected(move.kind, spec, move.spec, move.stage)
         assert preserves(spec, move.spec) == exact, (move.kind, move.stage)
-    # Six moves of each network are tried: the large spaces offer twenty.
-    for i in np.random.default_rng(seed).permutation(len(moves))[:6]:
+    # Four moves of each network are tried: the large spaces offer twenty.
+    for i in np.random.default_rng(seed).permutation(len(moves))[:4]:
         if preserves(spec, moves[i].spec):
             assert difference(net, spec, moves[i].spec) <= 1e-6, (moves[i].kind, moves[i].stage)
 
@@ -165,6 +171,17 @@ def test_any_pair_of_members_can_be_joined(name: str, seed: int) -> None:
     grown = inherit(randomised(before, seed), before, after, seed=1)
     with torch.no_grad():
         assert torch.isfinite(grown(images(after, seed))).all()
+
+
+@pytest.mark.parametrize("name", ["resnet-cifar-wide", "mbv2-cifar"])
+def test_equal_in_single_precision(name: str) -> None:
+    spec = sample(name, 11, deepest=16)
+    net, x = randomised(spec, 11), images(spec, 11)
+    for move in space(name).grow(spec):
+        if preserves(spec, move.spec):
+            with torch.no_grad():
+                change = (inherit(net, spec, move.spec, seed=7)(x) - net(x)).abs().max()
+            assert float(change) <= 1e-6
 
 
 def test_inherit_leaves_the_parent_alone_and_copies_its_mode() -> None:
