@@ -137,7 +137,7 @@ def verify(
         engine.close()
     found = compare(reference_scores(spec, weights, images), given, labels, data)
     checks = [_same_network(manifest, spec, weights), *judge(found, setting.precision)]
-    checks += _counts(spec, budget)
+    checks += _counts(spec, budget, setting.batch)
     measured, promise, timing = _time(load, budget, options, emit)
     report = Report(
         network=spec.key,
@@ -181,14 +181,14 @@ def _same_network(manifest: EngineManifest, spec: NetworkSpec, weights: Weights)
     return Check(name="source", passed=same, detail=detail)
 
 
-def _counts(spec: NetworkSpec, budget: Budget | None) -> list[Check]:
-    """Counts against the limits that a budget has."""
+def _counts(spec: NetworkSpec, budget: Budget | None, batch: int) -> list[Check]:
+    """Counts against the limits that a budget has; activations are those of a whole batch."""
     if budget is None or not (budget.macs or budget.params or budget.memory_bytes):
         return []
     from hwnas.nets.count import count
 
     counts = count(spec)
-    memory_bytes = counts.activation_bytes + counts.weight_bytes
+    memory_bytes = counts.activation_bytes * batch + counts.weight_bytes
     rows = (
         ("macs", counts.macs, budget.macs, "MAC"),
         ("params", counts.params, budget.params, "param"),
