@@ -42,13 +42,12 @@ def measure(
 ) -> Pool:
     """Draw (or take) networks and measure each twice, in two random orders."""
     backend, setting = devices.conditions("cpu", backend_name)
-    big = space_name.endswith("imagenet")
-    shape, classes = ((3, 224, 224), 1000) if big else ((3, 32, 32), 10)
-    space = spaces.make(space_name, input_shape=shape, classes=classes)
+    space = spaces.make(space_name)
+    member = space.smallest()
     rng = np.random.default_rng([seed, 77])
     chosen = _draw(space, specs, rng) if isinstance(specs, int) else list(specs)
     timing = TimingOptions.preset(preset)
-    header = header_for(setting, space.name, shape, classes, timing)
+    header = header_for(setting, space.name, member.input_shape, member.classes, timing)
     scratch = folder / f"pool{SUFFIX}"
     task = Sweep(TableWriter(scratch, header), backend, SweepOptions(timing, seed=seed))
     passes = []

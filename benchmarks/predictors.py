@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from benchmarks.common import bars, save
 from hwnas.cost.model import cost_model
 from hwnas.cost.score import figures
-from hwnas.jobs.profile import ProfileOptions, image_of, profile
+from hwnas.jobs.profile import ProfileOptions, profile
 from hwnas.measure import device as devices
 from hwnas.measure import table as tables
 from hwnas.measure.rows import SUFFIX
@@ -70,8 +70,7 @@ def run_case(case: str, networks: int, preset: str, seed: int, folder: Path) -> 
     profiled = profile(options)
     profile_s = time.perf_counter() - begun
     table = tables.load(Path(profiled["table"]))
-    shape, classes = image_of(options)
-    space = spaces.make(name, input_shape=shape, classes=classes)
+    space = spaces.make(name)
     fresh = _fresh(space, table, networks, seed + 1_000_003)
     anchors = _anchors(space)
     first, second = _measure(backend_name, space, table, [*fresh, *anchors], folder, seed)

@@ -18,18 +18,16 @@ if TYPE_CHECKING:
 
 def estimate(options: ProfileOptions) -> dict[str, Any]:
     """Write a table of estimated block times; every use of it is marked `estimated`."""
-    from hwnas.jobs.profile import image_of
-
     begun = time.perf_counter()
     found = devices.resolve(options.device, here=False)
-    shape, classes = image_of(options)
-    space = spaces.make(options.space, input_shape=shape, classes=classes)
+    space = spaces.make(options.space, input_shape=options.input_shape, classes=options.classes)
+    member = space.smallest()
     profile = roofline.describe(found.name)
     table = roofline.table(
         profile, space.blocks(), precision=options.precision, batch=options.batch, threads=options.threads
     )
     table.header = table.header.model_copy(
-        update={"space": space.name, "input_shape": shape, "classes": classes}
+        update={"space": space.name, "input_shape": member.input_shape, "classes": member.classes}
     )
     path = options.out or tables.new_path(table.header)
     if options.dry_run:

@@ -36,7 +36,7 @@ class ProfileOptions:
 
     Attributes:
         device, backend, precision, batch, threads: the conditions; backend None takes the device's.
-        space, input_shape, classes: what is swept.
+        space, input_shape, classes: what is swept; None takes what the space was made for.
         preset: "quick", "default" or "thorough".
         out: table file; None takes a new one in the user's data folder, or goes on with an
             unfinished one of the same conditions.
@@ -113,10 +113,10 @@ def profile(options: ProfileOptions, emit: Emit | None = None) -> dict[str, Any]
         batch=options.batch,
         threads=options.threads,
     )
-    shape, classes = image_of(options)
-    space = spaces.make(options.space, input_shape=shape, classes=classes)
+    space = spaces.make(options.space, input_shape=options.input_shape, classes=options.classes)
+    member = space.smallest()
     timing = TimingOptions.preset(options.preset)
-    header = header_for(setting, space.name, shape, classes, timing)
+    header = header_for(setting, space.name, member.input_shape, member.classes, timing)
     path = _path(options, header)
     if options.dry_run:
         return _dry(options, plan, space, path, timing)
@@ -146,13 +146,6 @@ def profile(options: ProfileOptions, emit: Emit | None = None) -> dict[str, Any]
         "gates": task.sweep.report_gates(),
         **table.summary,
     }
-
-
-def image_of(options: ProfileOptions) -> tuple[tuple[int, int, int], int]:
-    """Input shape and classes: the user's, else ImageNet's for spaces named after it, else CIFAR's."""
-    big = options.space.endswith("imagenet")
-    shape = options.input_shape or ((3, 224, 224) if big else (3, 32, 32))
-    return shape, options.classes or (1000 if big else 10)
 
 
 def _path(options: ProfileOptions, header: Header) -> Path:
