@@ -1,7 +1,8 @@
 """hwnas: the most accurate convolutional network that keeps a latency budget on your device.
 
-The verbs of the command line are here as functions (``hwnas.profile``, ``hwnas.search``, ...),
-imported on first use, so that ``import hwnas`` loads neither torch nor a runtime.
+The verbs of the command line are functions of `hwnas.jobs` (``hwnas.jobs.search.search``, ...), each
+taking one frozen dataclass of options; the names below are imported on first use, so that
+``import hwnas`` loads neither torch nor a runtime.
 """
 
 from importlib import import_module
@@ -16,6 +17,7 @@ _LAZY = {
     "Budget": "hwnas.records",
     "Estimate": "hwnas.records",
     "Measurement": "hwnas.records",
+    "Session": "hwnas.deploy.session",
     "Setting": "hwnas.records",
     "HwnasError": "hwnas.errors",
 }
