@@ -41,12 +41,13 @@ def _counted(row: dict[str, Any]) -> list[str]:
 
 
 @click.command()
+@click.option("--noise/--no-noise", default=True, help="Whether to time for 5 s how noisy this machine is.")
 @common
-def doctor(ui: Output) -> None:
+def doctor(ui: Output, noise: bool) -> None:
     """What works here: processor, GPUs, runtimes, and how noisy timing is (5 s)."""
     from hwnas.jobs.doctor import doctor as job
 
-    body = job(ui.emit)
+    body = job(ui.emit, noise=noise)
     ui.result("hwnas.doctor/1", body, lambda: _doctor(body))
     ui.next(f"hwnas profile --device {body['device']} --space resnet-cifar --preset quick")
 
@@ -60,7 +61,7 @@ def _doctor(body: dict[str, Any]) -> None:
             ("memory", f"{cpu['memory_bytes'] / 2**30:.1f} GiB"),
             *(("GPU", f"{gpu['name']}, {gpu['advice']}") for gpu in body["gpus"]),
             *([] if body["gpus"] else [("GPU", "none that the driver shows")]),
-            ("noise", f"grade {noise['grade']}: {noise['text']}"),
+            *([("noise", f"grade {noise['grade']}: {noise['text']}")] if noise else []),
         ]
     )
     click.echo()

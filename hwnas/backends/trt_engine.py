@@ -76,8 +76,10 @@ class TrtEngine(Life):
         names = [self._engine.get_tensor_name(i) for i in range(self._engine.num_io_tensors)]
         inputs = [n for n in names if self._engine.get_tensor_mode(n) == mode.INPUT]
         outputs = [n for n in names if self._engine.get_tensor_mode(n) == mode.OUTPUT]
-        types = {n: self._trt.nptype(self._engine.get_tensor_dtype(n)) for n in names}
-        if (len(inputs), len(outputs)) != (1, 1) or set(types.values()) != {np.float32}:
+        # Not trt.nptype: in 8.6 it names np.bool, which numpy lacked from 1.24 to 1.26.
+        types = {n: self._engine.get_tensor_dtype(n) for n in names}
+        float32 = self._trt.DataType.FLOAT
+        if (len(inputs), len(outputs)) != (1, 1) or any(t != float32 for t in types.values()):
             raise BuildError(f"expected one float32 input and one float32 output, found {types}")
         self._input, self._output = inputs[0], outputs[0]
         declared = tuple(self._engine.get_tensor_shape(self._input))

@@ -12,8 +12,12 @@ from hwnas.protocols import Emit
 from hwnas.records import to_json
 
 
-def doctor(emit: Emit | None = None) -> dict[str, Any]:
+def doctor(emit: Emit | None = None, *, noise: bool = True) -> dict[str, Any]:
     """Look at the processor, the GPUs, the runtimes and the installation; time for some seconds.
+
+    Args:
+        emit: told of progress.
+        noise: whether to time at all; without, ``noise`` is None (a health check must not disturb).
 
     Returns:
         ``cpu``, ``gpus`` (each with ``advice``), ``backends`` by name, ``noise`` (see
@@ -36,7 +40,7 @@ def doctor(emit: Emit | None = None) -> dict[str, Any]:
         "backends": {
             row["name"]: {k: v for k, v in row.items() if k != "name"} for row in backends.describe()
         },
-        "noise": noise_grade(rng=np.random.default_rng(0), emit=emit),
+        "noise": noise_grade(rng=np.random.default_rng(0), emit=emit) if noise else None,
         "device": resolve("auto").name,
         "packages": _packages(),
         "problems": problems(packages_distributions()),

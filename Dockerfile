@@ -1,0 +1,84 @@
+# hwnas in a container. Three targets:
+#
+#   docker build --target cpu -t hwnas:cpu .        ONNX Runtime and OpenVINO; also runs demo and tests
+#   docker build --target gpu -t hwnas:gpu .        TensorRT 10 or 11: Turing and later
+#   docker build --target pascal -t hwnas:pascal .  TensorRT 8.6: Pascal and Volta, such as the TITAN Xp
+#   docker run --rm --gpus all --network none -v "$PWD:/work" hwnas:gpu profile --device auto
+#   docker run --rm --entrypoint make hwnas:cpu -C /opt/hwnas demo test
+#
+# None of the GPU images has been built or run yet where a GPU is; docs/gpu.md. The base images are
+# build arguments, so that NVIDIA's own TensorRT images can take their place.
+
+ARG CPU_BASE=python:3.12-slim-bookworm
+ARG GPU_BASE=nvidia/cuda:13.0.0-devel-ubuntu24.04
+# The last CUDA 12 that TensorRT 8.6.1 supports, with its cuDNN 8, on the last Ubuntu with Python < 3.12.
+ARG PASCAL_BASE=nvidia/cuda:12.1.1-cudnn8-devel-ubuntu22.04
+
+
+FROM ${CPU_BASE} AS cpu
+SHELL ["/bin/bash", "-o", "pipefail", "-c"]
+# make and g++: the tests compile the CUDA kernels for the host.
+# hadolint ignore=DL3008
+RUN apt-get update \
+    && apt-get install --no-install-recommends -y g++ make \
+    && rm -rf /var/lib/apt/lists/*
+RUN useradd --create-home --uid 1000 hwnas && install -d -o hwnas /work /opt/hwnas
+USER 1000
+ENV PATH=/opt/hwnas/.venv/bin:$PATH HWNAS_HOME=/work/.hwnas
+WORKDIR /opt/hwnas
+COPY --chown=hwnas . .
+# torch from the CPU index where the build names one (TORCH_INDEX); PyPI's carries CUDA along.
+ARG TORCH_INDEX=
+RUN python3 -m venv .venv \
+    && .venv/bin/pip install --no-cache-dir ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} torch torchvision \
+    && .venv/bin/pip install --no-cache-dir -e ".[dev]" \
+    && touch .venv/.installed
+WORKDIR /work
+HEALTHCHECK --interval=5m --timeout=60s CMD ["hwnas", "doctor", "--no-noise", "--quiet"]
+ENTRYPOINT ["hwnas"]
+CMD ["--help"]
+
+
+FROM ${GPU_BASE} AS gpu
+SHELL ["/bin/bash", "-o", "pipefail", "-c"]
+# Compiler and Python's headers: PyCUDA comes as sources.
+# hadolint ignore=DL3008
+RUN apt-get update \
+    && apt-get install --no-install-recommends -y g++ python3-dev python3-venv \
+    && rm -rf /var/lib/apt/lists/*
+# Ubuntu 24.04's image already has a user with number 1000.
+RUN useradd --create-home --uid 1001 hwnas && install -d -o hwnas /work /opt/hwnas
+USER 1001
+ENV PATH=/opt/hwnas/.venv/bin:$PATH HWNAS_HOME=/work/.hwnas NVIDIA_DRIVER_CAPABILITIES=compute,utility
+WORKDIR /opt/hwnas
+COPY --chown=hwnas . .
+RUN python3 -m venv .venv \
+    && .venv/bin/pip install --no-cache-dir torch torchvision \
+    && .venv/bin/pip install --no-cache-dir -e ".[trt]"
+WORKDIR /work
+HEALTHCHECK --interval=5m --timeout=60s CMD ["hwnas", "doctor", "--no-noise", "--quiet"]
+ENTRYPOINT ["hwnas"]
+CMD ["--help"]
+
+
+FROM ${PASCAL_BASE} AS pascal
+SHELL ["/bin/bash", "-o", "pipefail", "-c"]
+# hadolint ignore=DL3008
+RUN apt-get update \
+    && apt-get install --no-install-recommends -y g++ python3-dev python3-venv \
+    && rm -rf /var/lib/apt/lists/*
+RUN useradd --create-home --uid 1001 hwnas && install -d -o hwnas /work /opt/hwnas
+USER 1001
+ENV PATH=/opt/hwnas/.venv/bin:$PATH HWNAS_HOME=/work/.hwnas NVIDIA_DRIVER_CAPABILITIES=compute,utility
+WORKDIR /opt/hwnas
+COPY --chown=hwnas . .
+# To train on the card too, name PyTorch's own index of CUDA 12.6 wheels (TORCH_INDEX): PyPI's start at
+# compute capability 7.5, and 2.14 is the last release with wheels for Pascal.
+ARG TORCH_INDEX=
+RUN python3 -m venv .venv \
+    && .venv/bin/pip install --no-cache-dir ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} "torch<2.15" torchvision \
+    && .venv/bin/pip install --no-cache-dir -e ".[trt8]"
+WORKDIR /work
+HEALTHCHECK --interval=5m --timeout=60s CMD ["hwnas", "doctor", "--no-noise", "--quiet"]
+ENTRYPOINT ["hwnas"]
+CMD ["--help"]
