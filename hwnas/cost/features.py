@@ -8,6 +8,7 @@ together; whole networks say how much (see `hwnas.cost.posterior`).
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -19,33 +20,48 @@ from hwnas.spec import BlockSpec
 SCALE, PER_BLOCK, PER_KIND, PER_SIZE, TRAFFIC, PER_WIDTH = 0.1, 0.1, 0.05, 0.05, 0.05, 0.02
 
 
-def groups(blocks: Sequence[BlockSpec], mean_ms: Array, reference_ms: float) -> tuple[Group, ...]:
+@dataclass(frozen=True)
+class Unit:
+    """A typical block of a table: the unit of corrections that are not relative.
+
+    Fixed with the table, so that adding keys does not change the meaning of fitted scales.
+
+    Attributes:
+        time_ms: its time.
+        elements: values that it reads and writes.
+    """
+
+    time_ms: float
+    elements: float
+
+    @staticmethod
+    def of(blocks: Sequence[BlockSpec], times_ms: Sequence[float]) -> Unit:
+        """The medians over measured blocks."""
+        return Unit(float(np.median(times_ms)), float(np.median(_elements(blocks))))
+
+
+def groups(blocks: Sequence[BlockSpec], mean_ms: Array, unit: Unit) -> tuple[Group, ...]:
     """The shared corrections of a set of blocks.
 
     Args:
         blocks: the keys.
         mean_ms: (keys,) their times alone.
-        reference_ms: a typical time of a block, the unit of corrections that are not relative;
-            passed in so that adding keys does not change the meaning of fitted scales.
+        unit: of the table that the keys belong to.
     """
     relative = mean_ms[:, None]
-    elements = np.array([b.c_in * b.size_in**2 + b.c_out * b.size_out**2 for b in blocks], dtype=float)
-    typical = _typical_elements(blocks)
+    traffic = _elements(blocks)[:, None] / unit.elements * unit.time_ms
     return (
         Group("scale", relative, SCALE),
-        Group("block", np.full((len(blocks), 1), reference_ms), PER_BLOCK),
+        Group("block", np.full((len(blocks), 1), unit.time_ms), PER_BLOCK),
         Group("kind", _one_hot([(b.kind, b.stride, b.se > 0) for b in blocks]) * relative, PER_KIND),
         Group("size", _one_hot([b.size_in for b in blocks]) * relative, PER_SIZE),
-        Group("traffic", elements[:, None] / typical * reference_ms, TRAFFIC),
+        Group("traffic", traffic, TRAFFIC),
         Group("width", _one_hot([b.c_out for b in blocks]) * relative, PER_WIDTH),
     )
 
 
-def _typical_elements(blocks: Sequence[BlockSpec]) -> float:
-    # Independent of which keys are present: the traffic of a block is measured against its input
-    # image's order of magnitude, 16 channels at the largest feature map.
-    largest = max(b.size_in for b in blocks)
-    return 32.0 * largest**2
+def _elements(blocks: Sequence[BlockSpec]) -> Array:
+    return np.array([b.c_in * b.size_in**2 + b.c_out * b.size_out**2 for b in blocks], dtype=float)
 
 
 def _one_hot(labels: Sequence[Hashable]) -> Array:

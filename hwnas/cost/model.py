@@ -58,7 +58,7 @@ class TableModel:
         self.coverage = coverage
         self._table = table
         self._slots = {(slot.width, slot.size): slot for slot in table.slots}
-        self._reference_ms = float(np.median([row.value_ms for row in table.rows.values()]))
+        self._unit = features.Unit.of(list(table.rows), [row.value_ms for row in table.rows.values()])
         fitted = [net for net in table.networks if net.role != "holdout"]
         self._specs = [net.spec for net in fitted]
         self._latency = [net.measurement.floor_ms for net in fitted]
@@ -66,6 +66,7 @@ class TableModel:
         self._campaign = [net.campaign for net in fitted]
         calibration = np.array([net.role == "calibration" for net in fitted], dtype=bool)
         self.keys: list[BlockSpec] = []
+        self._place: dict[BlockSpec, int] = {}
         self._scales: dict[str, float] | None = None
         self._extend({*table.rows, *(b for spec in self._specs for b in spec.blocks)})
         self._scales = self.posterior.scales
@@ -153,8 +154,7 @@ class TableModel:
 
     def _extend(self, blocks: Iterable[BlockSpec]) -> None:
         """Make sure that every block is a key; blocks without a row are extrapolated."""
-        known = set(self.keys)
-        new = sorted(set(blocks) - known)
+        new = sorted(block for block in set(blocks) if block not in self._place)
         if not new:
             return
         measured = [b for b in new if b in self._table]
@@ -176,14 +176,14 @@ class TableModel:
             times = np.array([rows[b].value_ms for b in known])
             guess, spread = extrapolate.guess(known, times, [self.keys[i] for i in missing])
             mean[missing], sd[missing] = guess, guess * spread
-        groups = features.groups(self.keys, mean, self._reference_ms)
+        groups = features.groups(self.keys, mean, self._unit)
         provenance = self.setting.provenance
         if provenance != "measured":
             groups = tuple(
                 Group(g.name, g.columns, _SHARED_SD[provenance] if g.name == "scale" else g.scale)
                 for g in groups
             )
-        return Prior(mean, sd, groups, constant_ms=0.2 * self._reference_ms)
+        return Prior(mean, sd, groups, constant_ms=0.2 * self._unit.time_ms)
 
     def _evidence(self) -> Evidence:
         return Evidence(
