@@ -12,6 +12,7 @@ as ``repeat``. Contestants:
 * ``FLOPs, 3 anchors``: linear in MACs between the smallest, a middle and the largest network
   (what NVIDIA Model Optimizer's latency constraint does);
 * ``affine table``: the isolated sum, scale and offset fitted on the same three networks;
+* ``in-context chains`` (with ``--chains``): differences of chains, one scale fitted on ten networks;
 * ``hwnas``: the posterior of this project.
 """
 
@@ -26,6 +27,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.chains import in_context
 from benchmarks.common import bars, save
 from hwnas.cost.model import cost_model
 from hwnas.cost.score import figures
@@ -52,10 +54,10 @@ CASES = (
     "openvino:mbv2-cifar",
 )
 Array = NDArray[np.float64]
-METHODS = ("isolated sum", "FLOPs, 3 anchors", "affine table", "hwnas")
+METHODS = ("isolated sum", "FLOPs, 3 anchors", "affine table", "in-context chains", "hwnas")
 
 
-def run_case(case: str, networks: int, preset: str, seed: int, folder: Path) -> dict[str, Any]:
+def run_case(case: str, networks: int, preset: str, seed: int, folder: Path, chains: bool) -> dict[str, Any]:
     """Profile, measure fresh networks, score every contestant."""
     backend_name, _, name = case.partition(":")
     options = ProfileOptions(
@@ -77,6 +79,8 @@ def run_case(case: str, networks: int, preset: str, seed: int, folder: Path) -> 
     truth = np.array([(first[s.key] + second[s.key]) / 2 for s in fresh])
     anchor_ms = np.array([(first[s.key] + second[s.key]) / 2 for s in anchors])
     predicted = _predictions(table, fresh, anchors, anchor_ms)
+    if chains:
+        predicted["in-context chains"] = _chained(backend_name, space, table, fresh, folder, seed)
     estimates = [cost_model(table).estimate(s) for s in fresh]
     inside = [e.low_ms <= t <= e.high_ms for e, t in zip(estimates, truth)]
     repeat = [abs(first[s.key] / second[s.key] - 1) for s in fresh]
@@ -85,7 +89,7 @@ def run_case(case: str, networks: int, preset: str, seed: int, folder: Path) -> 
         "conditions": table.setting.describe(),
         "table_id": table.table_id,
         "repeat_mape_percent": 100 * float(np.mean(repeat)),
-        "methods": {method: figures(predicted[method], truth) for method in METHODS},
+        "methods": {m: figures(predicted[m], truth) for m in METHODS if m in predicted},
         "coverage_percent": 100 * float(np.mean(inside)),
         "interval_percent": 100 * float(np.mean([e.high_ms / e.latency_ms - 1 for e in estimates])),
         "profile": {
@@ -97,7 +101,7 @@ def run_case(case: str, networks: int, preset: str, seed: int, folder: Path) -> 
         },
         "networks": [
             {"key": s.key, "first_ms": first[s.key], "second_ms": second[s.key]}
-            | {method: float(predicted[method][i]) for method in METHODS}
+            | {method: float(values[i]) for method, values in predicted.items()}
             for i, s in enumerate(fresh)
         ],
     }
@@ -142,6 +146,26 @@ def _measure(
     return passes[0], passes[1]
 
 
+def _chained(
+    backend_name: str,
+    space: SearchSpace,
+    table: LatencyTable,
+    fresh: list[NetworkSpec],
+    folder: Path,
+    seed: int,
+) -> Array:
+    """Sums of in-context costs, scaled by the median of ten calibration networks."""
+    backend, _ = devices.conditions("cpu", backend_name)
+    writer = TableWriter(folder / f"chains{SUFFIX}", table.header)
+    for row in table.rows.values():
+        writer.append(row)
+    task = Sweep(writer, backend, SweepOptions(TimingOptions.preset("default"), seed=seed))
+    cost = in_context(task, space)
+    taught = [net for net in table.networks if net.role == "calibration"][:10]
+    ratios = [net.measurement.floor_ms / sum(cost[b] for b in net.spec.blocks) for net in taught]
+    return float(np.median(ratios)) * np.array([sum(cost[b] for b in s.blocks) for s in fresh])
+
+
 def _predictions(
     table: LatencyTable, fresh: list[NetworkSpec], anchors: list[NetworkSpec], anchor_ms: Array
 ) -> dict[str, Array]:
@@ -172,12 +196,13 @@ def main() -> None:
     parser.add_argument("--networks", type=int, default=40)
     parser.add_argument("--preset", default="default")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--chains", action="store_true", help="measure chains too (doubles the time)")
     parser.add_argument("--name", default="predictors", help="of the result files")
     args = parser.parse_args()
     results = []
     for case in args.cases:
         with tempfile.TemporaryDirectory() as folder:
-            found = run_case(case, args.networks, args.preset, args.seed, Path(folder))
+            found = run_case(case, args.networks, args.preset, args.seed, Path(folder), args.chains)
         results.append(found)
         ours = found["methods"]["hwnas"]
         print(
@@ -185,10 +210,13 @@ def main() -> None:
             f"{found['repeat_mape_percent']:.2f} %, coverage {found['coverage_percent']:.0f} %, "
             f"within 5 %: {ours['within_5_percent']:.0f} %, tau {ours['kendall_tau']:.3f}"
         )
-        for method in METHODS:
-            f = found["methods"][method]
+        for method, f in found["methods"].items():
             print(f"    {method:18s} {f['mape_percent']:6.2f} %  bias {f['bias_percent']:+6.2f} %")
-    series = {m: [r["methods"][m]["mape_percent"] for r in results] for m in METHODS}
+    series = {
+        m: [r["methods"][m]["mape_percent"] if m in r["methods"] else None for r in results]
+        for m in METHODS
+        if any(m in r["methods"] for r in results)
+    }
     chart = bars(
         f"Mean absolute error on {args.networks} unseen networks", [r["case"] for r in results], series, "%"
     )
