@@ -8,7 +8,8 @@ from typing import Any, TypeVar
 
 from hwnas.errors import InputError
 from hwnas.plugins import unknown
-from hwnas.records import Trial
+from hwnas.protocols import SearchContext
+from hwnas.records import Budget, Trial
 from hwnas.search.log import images_of
 
 Options = TypeVar("Options")
@@ -43,3 +44,16 @@ def _alike(value: object, default: object) -> bool:
 def spent(history: Sequence[Trial]) -> int:
     """Training images that the trials cost."""
     return sum(map(images_of, history))
+
+
+def budgets(context: SearchContext, targets_ms: Sequence[float]) -> list[Budget]:
+    """Every budget of a search, smallest first; the last is the context's."""
+    whole = context.budget
+    smaller = sorted(ms for ms in targets_ms if whole.latency_ms is None or ms < whole.latency_ms)
+    return [*(whole.model_copy(update={"latency_ms": ms}) for ms in smaller), whole]
+
+
+def choice(name: str, value: str, known: Sequence[str]) -> None:
+    """Refuse a value that is not one of those known."""
+    if value not in known:
+        raise InputError(unknown(name, value, known))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from hwnas.protocols import SearchContext
-from hwnas.records import Proposal, Trial
+from hwnas.records import Budget, Proposal, Trial
 from hwnas.search import options
 from hwnas.spec import NetworkSpec
 
@@ -25,6 +25,7 @@ class RandomOptions:
         draws: how often to draw for one sample before giving up.
         least: smallest part of the latency budget that a sample should use. Small members fill
             most of a space; a search that knows its budget does not waste training on them.
+        targets_ms: smaller budgets, in milliseconds; samples are drawn for each in turn.
     """
 
     samples: int = 8
@@ -32,6 +33,7 @@ class RandomOptions:
     search_share: float = 0.5
     draws: int = 2000
     least: float = 0.0
+    targets_ms: tuple[float, ...] = ()
 
 
 class Random:
@@ -50,9 +52,10 @@ class Random:
         missing = min(n, asked.samples - len(history))
         seen = {trial.spec.key for trial in history}
         share = int(asked.images * asked.search_share) // max(asked.samples, 1)
+        budgets = options.budgets(self._context, asked.targets_ms)
         proposals: list[Proposal] = []
-        for _ in range(missing):
-            drawn = self._draw(seen, rng)
+        for at in range(len(history), len(history) + missing):
+            drawn = self._draw(seen, budgets[at % len(budgets)], rng)
             if drawn is None:
                 break
             spec, draws = drawn
@@ -61,16 +64,18 @@ class Random:
             proposals.append(Proposal(spec=spec, images=share or None, reason=reason))
         return proposals
 
-    def _draw(self, seen: set[str], rng: np.random.Generator) -> tuple[NetworkSpec, int] | None:
+    def _draw(
+        self, seen: set[str], budget: Budget, rng: np.random.Generator
+    ) -> tuple[NetworkSpec, int] | None:
         """A new member that fits, and how many draws it took; the smallest when no draw fits."""
         for draw in range(1, self._options.draws + 1):
             spec = self._context.space.sample(rng)
-            if spec.key not in seen and self._fits(spec):
+            if spec.key not in seen and self._fits(spec, budget):
                 return spec, draw
         smallest = self._context.space.smallest()
         return None if smallest.key in seen else (smallest, self._options.draws)
 
-    def _fits(self, spec: NetworkSpec) -> bool:
-        budget, estimate = self._context.budget, self._context.estimate(spec)
+    def _fits(self, spec: NetworkSpec, budget: Budget) -> bool:
+        estimate = self._context.estimate(spec)
         used = 1.0 if budget.latency_ms is None else estimate.latency_ms / budget.latency_ms
         return budget.fits(estimate) and used >= self._options.least

@@ -16,7 +16,6 @@ from typing import Literal
 
 import numpy as np
 
-from hwnas.errors import InputError
 from hwnas.protocols import Move, SearchContext
 from hwnas.records import Budget, Notes, Proposal, StageImportance, Trial
 from hwnas.search import growth, options
@@ -68,6 +67,10 @@ class StagewiseOptions:
     iterations: int = 5
     start: int = 2
 
+    def __post_init__(self) -> None:
+        options.choice("fidelity", self.fidelity, ("default", "paper"))
+        options.choice("importance", self.importance, ("probe", "gradient", "vip"))
+
 
 class Stagewise:
     """Grow by gain per millisecond; see the module. Proposals are a function of the history."""
@@ -78,8 +81,6 @@ class Stagewise:
     def __init__(self, context: SearchContext) -> None:
         self._context = context
         self._options = options.read(StagewiseOptions, context.options, self.name)
-        if self._options.fidelity not in ("default", "paper"):
-            raise InputError(f"fidelity {self._options.fidelity!r} is not one of default, paper")
         published = Published(
             context, self._options.growth_step, self._options.iterations, self._options.start
         )
@@ -192,19 +193,13 @@ class Stagewise:
             )
         return gains
 
-    def _budgets(self) -> list[Budget]:
-        """Every budget to be filled, smallest first; the last is the context's."""
-        whole = self._context.budget
-        smaller = sorted(ms for ms in self._options.targets_ms if ms < (whole.latency_ms or math.inf))
-        return [*(whole.model_copy(update={"latency_ms": ms}) for ms in smaller), whole]
-
     def _moves(self, spec: NetworkSpec) -> tuple[list[Move], list[Budget]]:
         """Growths by about equal milliseconds, and the budgets that still let something grow.
 
         The steps of a growth stay within the smallest of these budgets where one step does.
         """
         estimate, stride_ms = self._context.estimate, self._stride_ms()
-        budgets = self._budgets()
+        budgets = options.budgets(self._context, self._options.targets_ms)
         moves = growth.growths(spec, budgets[-1], stride_ms, self._context)
         while len(budgets) > 1:
             near = growth.growths(spec, budgets[0], stride_ms, self._context)

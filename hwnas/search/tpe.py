@@ -34,6 +34,7 @@ class TpeOptions:
         search_share: part of `images` that is spread evenly over the samples.
         startup: random samples before the estimator is used.
         asks: how often to ask for one sample that fits before giving up.
+        targets_ms: smaller budgets, in milliseconds; samples are asked for each in turn.
     """
 
     samples: int = 8
@@ -41,6 +42,7 @@ class TpeOptions:
     search_share: float = 0.5
     startup: int = 4
     asks: int = 300
+    targets_ms: tuple[float, ...] = ()
 
 
 class Tpe:
@@ -77,14 +79,16 @@ class Tpe:
         study = self._study(history, levels, int(rng.integers(2**31)))
         seen = {trial.spec.key for trial in history}
         share = int(asked.images * asked.search_share) // max(asked.samples, 1)
+        budgets = options.budgets(self._context, asked.targets_ms)
         proposals: list[Proposal] = []
         for _ in range(asked.asks):
             if len(proposals) == missing:
                 break
+            budget = budgets[(len(history) + len(proposals)) % len(budgets)]
             trial = study.ask()
             code = {name: trial.suggest_int(name, 0, most) for name, most in levels.items()}
             spec = self._decode(code)
-            excess = self._context.budget.excess(self._context.estimate(spec))
+            excess = budget.excess(self._context.estimate(spec))
             if excess > 0:
                 # Below every accuracy, and the lower the larger the overrun (Deb 2000).
                 study.tell(trial, -excess)

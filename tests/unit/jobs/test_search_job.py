@@ -1,0 +1,270 @@
+"""`hwnas search` as a whole, on the fake device and small images; and what it plans."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from hwnas.errors import BudgetInfeasible, InputError, MissingMeasurement
+from hwnas.jobs import search_plan as plan
+from hwnas.jobs.profile import ProfileOptions, profile
+from hwnas.jobs.search import SearchOptions, search
+from hwnas.measure.table import LatencyTable, load
+from hwnas.nets.spaces import make
+from hwnas.records import Budget, Estimate, SearchResult
+from hwnas.spec import NetworkSpec
+from hwnas.store import read_network
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder with tables of the fake device for 1x8x8 images, and a small data set."""
+    path = tmp_path_factory.mktemp("home")
+    before = {name: os.environ.get(name) for name in ("HWNAS_HOME",)}
+    os.environ["HWNAS_HOME"] = str(path)
+    profile(ProfileOptions(device="fake", space="resnet-cifar", preset="quick", input_shape=(1, 8, 8)))
+    rng = np.random.default_rng(0)
+    labels = np.arange(400) % 10
+    images = rng.integers(0, 60, (400, 8, 8, 1)) + (labels * 19)[:, None, None, None]
+    np.savez(path / "levels.npz", images=images.astype(np.uint8), labels=labels)
+    yield path
+    for name, value in before.items():
+        if value is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = value
+
+
+@pytest.fixture
+def options(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SearchOptions:
+    monkeypatch.chdir(tmp_path)
+    return SearchOptions(
+        latency_budget="0.12ms",
+        data=f"npz:{home / 'levels.npz'}",
+        device="fake",
+        input_shape=(1, 8, 8),
+        preset="quick",
+        images=2000,
+        recipe={"batch": 32, "lr": 0.1},
+        settings={"rounds": 2},
+        importance="gradient",
+        out=tmp_path / "run",
+    )
+
+
+def test_search_keeps_what_it_says(options: SearchOptions) -> None:
+    told: list[tuple[str, Any]] = []
+    body = search(options, lambda kind, fields: told.append((kind, dict(fields))))
+    assert json.loads(json.dumps(body)) == body
+    assert {"best", "within_budget", "trials", "trained", "train_macs", "seconds", "run"} <= set(body)
+    best = body["best"]
+    assert {"network", "accuracy", "predicted_ms", "low_ms", "high_ms", "measured", "macs", "params"} <= set(
+        best
+    )
+    assert body["within_budget"] is True
+    assert best["measured"]["median_ms"] <= 0.12
+    assert best["low_ms"] <= best["predicted_ms"] <= best["high_ms"] <= 0.12
+    assert body["images"] <= 2000
+    assert set(body["seconds"]) == {"training", "measuring", "total"}
+    assert body["train_macs"] > 3 * best["macs"] * 500
+    assert all("text" in fields for kind, fields in told if kind != "progress")
+    run = Path(body["run"])
+    assert read_network(run / "network.json").depths == tuple(best["depths"])
+    saved = json.loads((run / "result.json").read_text())
+    assert saved["accuracy"] == body["accuracy"]
+    fields = {name: value for name, value in saved.items() if name in SearchResult.model_fields}
+    assert SearchResult.model_validate(fields).trials
+    assert (run.parent / "latest").resolve() == run
+
+    # Again: everything from the folder, nothing trained, the test split not read.
+    size = (run / "events.jsonl").stat().st_size
+    again = search(replace(options, max_time_s=1000.0))
+    assert {**again, "seconds": 0} == {**body, "seconds": 0}
+    notes = (run / "events.jsonl").read_text()[size:].splitlines()
+    assert all(json.loads(line)["event"] == "note" for line in notes)
+    assert "test accuracy" not in "".join(notes)
+    with pytest.raises(InputError, match="seed was 0, is 1"):
+        search(replace(options, seed=1))
+
+
+def test_test_split_is_read_once_and_only_at_the_end(
+    options: SearchOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from hwnas.train.data import Dataset, Split
+
+    real, reads = Dataset.test, []
+
+    def counted(self: Dataset) -> Split:
+        reads.append((options.out or Path()) / "result.json")
+        assert reads[-1].exists()  # every choice is made
+        return real(self)
+
+    monkeypatch.setattr(Dataset, "test", counted)
+    search(options)
+    search(options)
+    assert len(reads) == 1
+
+
+@pytest.mark.parametrize("strategy", ["uniform", "random", "tpe"])
+def test_baselines_and_several_budgets(strategy: str, options: SearchOptions) -> None:
+    if strategy == "tpe":
+        pytest.importorskip("optuna", reason="the extra compare is not installed")
+    settings = {} if strategy == "uniform" else {"samples": 2}
+    several = replace(
+        options,
+        strategy=strategy,
+        importance=None,
+        settings=settings,
+        latency_budget="0.16ms,0.09ms",
+        images=900,
+    )
+    body = search(several)
+    assert [target["budget"] for target in body["targets"]] == ["0.09ms@p50", "0.16ms@p50"]
+    for target, limit_ms in zip(body["targets"], (0.09, 0.16), strict=True):
+        assert target["best"]["measured"]["median_ms"] <= limit_ms
+        assert (Path(body["run"]) / "targets" / f"{limit_ms:g}ms" / "weights.safetensors").is_file()
+
+
+def test_dry_run_touches_nothing(options: SearchOptions, tmp_path: Path) -> None:
+    body = search(replace(options, dry_run=True))
+    assert body["dry_run"] is True
+    assert body["images"] == 2000
+    assert body["budgets"] == ["0.12ms@p50"]
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(BudgetInfeasible):
+        search(replace(options, dry_run=True, latency_budget="1us"))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"latency_budget": "18"}, "18ms"),
+        ({"latency_budget": "0.1ms,18"}, "18ms"),
+        ({"latency_budget": "0.1ms@p95,0.2ms@p50"}, "several percentiles"),
+        ({"strategy": "stagewize"}, "did you mean 'stagewise'"),
+        ({"preset": "quik"}, "did you mean 'quick'"),
+        ({"recipe": {"rl": 1}}, "training option 'rl'"),
+        ({"settings": {"round": 1}}, "did you mean 'rounds'"),
+        ({"importance": "vipp"}, "importance"),
+        ({"images": 0}, "at least one"),
+        ({"data": "npz:nowhere.npz"}, "nowhere.npz"),
+    ],
+)
+def test_wrong_options_are_one_clear_error(
+    change: dict[str, Any], message: str, options: SearchOptions, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match=message):
+        search(replace(options, **change))
+    assert not (tmp_path / "run" / "events.jsonl").exists()
+
+
+def test_infeasible_names_the_smallest_latency(options: SearchOptions, home: Path) -> None:
+    with pytest.raises(BudgetInfeasible, match="the smallest, ") as failure:
+        search(replace(options, latency_budget="2us"))
+    assert failure.value.smallest_ms is not None
+    assert failure.value.smallest_ms > 0.002
+
+
+def test_a_table_of_other_images_is_not_used(options: SearchOptions) -> None:
+    with pytest.raises(MissingMeasurement, match=r"hwnas profile --device fake .*--input 3x16x16"):
+        search(replace(options, input_shape=(3, 16, 16)))
+
+
+def test_no_table_names_the_command(options: SearchOptions) -> None:
+    with pytest.raises(MissingMeasurement, match="hwnas profile --device fake --space mbv2-cifar"):
+        search(replace(options, space="mbv2-cifar"))
+
+
+# -- planning ------------------------------------------------------------------------------------
+
+
+class Priced:
+    """A cost model where ResNet-20 takes 0.5 ms."""
+
+    setting = None
+    table_id = "t"
+    extrapolated: tuple[str, ...] = ()
+
+    def estimate(self, spec: NetworkSpec) -> Estimate:
+        assert spec.depths == (3, 3, 3)
+        return Estimate(
+            latency_ms=0.5,
+            low_ms=0.4,
+            high_ms=0.6,
+            coverage=0.95,
+            macs=1,
+            params=1,
+            activation_bytes=1,
+            weight_bytes=1,
+            by_stage_ms={"stem": 0.1},
+            extrapolated=self.extrapolated,
+        )
+
+
+@pytest.mark.parametrize(
+    ("text", "expected", "percentile"),
+    [
+        ("0.6ms", [0.6], "p50"),
+        ("18ms@p95", [18.0], "p95"),
+        ("0.9ms, 0.4ms,0.6ms", [0.4, 0.6, 0.9], "p50"),
+        ("1.15x:resnet20", [0.575], "p50"),
+        ("80%:resnet20", [0.4], "p50"),
+        ("2x:resnet20@p90", [1.0], "p90"),
+        ("0.7ms,1x:resnet20", [0.5, 0.7], "p50"),
+    ],
+)
+def test_budgets(text: str, expected: list[float], percentile: str) -> None:
+    found = plan.budgets(text, Priced())  # type: ignore[arg-type]
+    assert [budget.latency_ms for budget in found] == pytest.approx(expected)
+    assert {budget.percentile for budget in found} == {percentile}
+
+
+def test_further_limits_belong_to_every_budget() -> None:
+    found = plan.budgets("1ms,2ms", Priced(), "60MMAC", "500kparam", "1MiB")  # type: ignore[arg-type]
+    assert [(b.macs, b.params, b.memory_bytes) for b in found] == [(60e6, 500e3, 2**20)] * 2
+
+
+def test_a_ratio_to_a_network_that_was_not_measured_is_refused() -> None:
+    model = Priced()
+    model.extrapolated = ("basic-16x16",)
+    with pytest.raises(MissingMeasurement, match="does not cover resnet20"):
+        plan.budgets("1x:resnet20", model)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="unknown network 'resnet2O'"):
+        plan.budgets("1x:resnet2O", Priced())  # type: ignore[arg-type]
+
+
+def test_a_tail_budget_scales_the_predictions(home: Path) -> None:
+    table = load(next((home / "tables").glob("*.jsonl")))
+    assert plan.tail_factor(table, "p50") == 1.0
+    ratios = [row.measurement.p95_ms / row.measurement.floor_ms for row in table.networks]
+    assert plan.tail_factor(table, "p95") == pytest.approx(max(float(np.median(ratios)), 1.0))
+    with pytest.raises(MissingMeasurement, match="holds no whole network"):
+        plan.tail_factor(LatencyTable(table.header), "p95")
+
+    scaled = plan.TailModel(Priced(), 1.2)  # type: ignore[arg-type]
+    spec = make("resnet-cifar").smallest().grow(0, 2).grow(1, 2).grow(2, 2)
+    found = scaled.estimate(spec)
+    assert (found.low_ms, found.latency_ms, found.high_ms) == pytest.approx((0.48, 0.6, 0.72))
+    assert found.by_stage_ms["stem"] == pytest.approx(0.12)
+
+
+def test_strategy_options_are_those_that_it_has() -> None:
+    chosen = plan.preset("quick")
+    targets = [Budget(latency_ms=1.0), Budget(latency_ms=2.0)]
+    grown = plan.strategy_options("stagewise", chosen, 500, targets, {"patience": 1})
+    assert grown == {
+        "images": 500,
+        "search_share": chosen.search_share,
+        "rounds": chosen.rounds,
+        "targets_ms": (1.0,),
+        "patience": 1,
+    }
+    drawn = plan.strategy_options("random", chosen, 500, targets, {})
+    assert set(drawn) == {"images", "search_share", "samples", "targets_ms"}
