@@ -74,7 +74,8 @@ __device__ __forceinline__ void preprocess(const u8* __restrict__ src, T* __rest
                 }
                 sum = __fadd_rn(sum, __fmul_rn(wy, row));
             }
-            const float unit = __fdiv_rn(sum, 255.f);
+            // Whole levels, half to even: what training sees, whose images are kept as bytes.
+            const float unit = __fdiv_rn(rintf(sum), 255.f);
             put(dst + (image * channels + c) * plane + pixel, __fdiv_rn(__fsub_rn(unit, mean[c]), std[c]));
         }
     }

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cache
 from importlib.util import find_spec
 from typing import Any
@@ -29,6 +28,7 @@ class GpuState:
     others: int
 
 
+SLOW_CLOCK = 0.97  # of the fastest clock seen
 # A clock that somebody fixed is a condition, not a fault; everything else slows a GPU down unasked.
 BENIGN = frozenset({"GpuIdle", "ApplicationsClocksSetting", "UserDefinedClocks", "None", "All"})
 
@@ -46,28 +46,32 @@ class Watcher:
 
     def state(self) -> GpuState:
         """The state now."""
-        nvml, handle = self._nvml, self._handle
-        mask = nvml.nvmlDeviceGetCurrentClocksThrottleReasons(handle)
-        try:
-            limit_w = nvml.nvmlDeviceGetPowerManagementLimit(handle) / 1e3
-        except nvml.NVMLError:  # integrated GPUs have none
-            limit_w = None
-        return GpuState(
-            sm_mhz=nvml.nvmlDeviceGetClockInfo(handle, nvml.NVML_CLOCK_SM),
-            memory_mhz=nvml.nvmlDeviceGetClockInfo(handle, nvml.NVML_CLOCK_MEM),
-            temperature_c=nvml.nvmlDeviceGetTemperature(handle, nvml.NVML_TEMPERATURE_GPU),
-            power_limit_w=limit_w,
-            reasons=reasons(nvml, mask),
-            others=self._others(),
-        )
-
-    def _others(self) -> int:
-        running = self._nvml.nvmlDeviceGetComputeRunningProcesses(self._handle)
-        return sum(process.pid != os.getpid() for process in running)
+        return read_state(self._nvml, self._handle)
 
     def close(self) -> None:
         """Let NVML go."""
         self._nvml.nvmlShutdown()
+
+
+def read_state(nvml: Any, handle: Any) -> GpuState:
+    """The state of a GPU by its NVML handle.
+
+    Other processes are counted, not compared by number: in a container NVML shows the host's
+    numbers. One is taken to be this process, which holds a context while it times.
+    """
+    mask = nvml.nvmlDeviceGetCurrentClocksThrottleReasons(handle)
+    try:
+        limit_w = nvml.nvmlDeviceGetPowerManagementLimit(handle) / 1e3
+    except nvml.NVMLError:  # integrated GPUs have none
+        limit_w = None
+    return GpuState(
+        sm_mhz=nvml.nvmlDeviceGetClockInfo(handle, nvml.NVML_CLOCK_SM),
+        memory_mhz=nvml.nvmlDeviceGetClockInfo(handle, nvml.NVML_CLOCK_MEM),
+        temperature_c=nvml.nvmlDeviceGetTemperature(handle, nvml.NVML_TEMPERATURE_GPU),
+        power_limit_w=limit_w,
+        reasons=reasons(nvml, mask),
+        others=max(0, len(nvml.nvmlDeviceGetComputeRunningProcesses(handle)) - 1),
+    )
 
 
 def reasons(nvml: Any, mask: int) -> tuple[str, ...]:
@@ -92,3 +96,53 @@ def watcher(bus_id: str) -> Watcher | None:
         return Watcher(bus_id)
     except nvml.NVMLError:
         return None
+
+
+class Judge:
+    """Judges the state of one GPU against the fastest clock that this process saw on it."""
+
+    def __init__(self, source: Watcher) -> None:
+        self._source = source
+        self._fastest_mhz = 0
+
+    def gates(self) -> tuple[str, ...]:
+        """Names of what is wrong now."""
+        state: GpuState = self._source.state()
+        self._fastest_mhz = max(self._fastest_mhz, state.sm_mhz)
+        fired = [f"throttle:{reason}" for reason in state.reasons]
+        if state.sm_mhz < SLOW_CLOCK * self._fastest_mhz:
+            fired.append("clock")
+        if state.others:
+            fired.append("gpu-shared")
+        return tuple(fired)
+
+
+@cache
+def gpu_judge(bus_id: str) -> Judge | None:
+    """The judge of one GPU, kept for the process; None where NVML is not to be had."""
+    found = watcher(bus_id)
+    return None if found is None else Judge(found)
+
+
+def conditions(device_arch: str) -> dict[str, Any]:
+    """Clocks, temperature and throttle reasons of the GPU that a setting names, for a table's header.
+
+    Empty where `device_arch` is no NVIDIA GPU of this machine, or NVML is not to be had.
+    """
+    if find_spec("pynvml") is None:
+        return {}
+    import pynvml as nvml
+
+    try:
+        nvml.nvmlInit()
+    except nvml.NVMLError:
+        return {}
+    try:
+        for index in range(nvml.nvmlDeviceGetCount()):
+            handle = nvml.nvmlDeviceGetHandleByIndex(index)
+            name = nvml.nvmlDeviceGetName(handle)
+            if (name.decode() if isinstance(name, bytes) else name) in device_arch:
+                return {"gpu": asdict(read_state(nvml, handle))}
+        return {}
+    finally:
+        nvml.nvmlShutdown()

@@ -1,8 +1,9 @@
 """From images as bytes to the input of a network: the arithmetic that the CUDA kernel repeats bit by bit.
 
 Resizing is separable with a triangle filter that widens when shrinking (bilinear with antialias, as
-Pillow's and torchvision's). Every operation is one float32 rounding in a fixed order, so the GPU
-kernel ``preprocess_f32`` of ``kernels/kernels.cu`` gives the same bits.
+Pillow's and torchvision's), and rounded to whole levels: training keeps its images as bytes, too.
+Every operation is one float32 rounding in a fixed order, so the GPU kernel ``preprocess_f32`` of
+``kernels/kernels.cu`` gives the same bits.
 """
 
 from __future__ import annotations
@@ -81,8 +82,16 @@ def prepare(
     rows, columns = taps(images.shape[1], size[0]), taps(images.shape[2], size[1])
     wide = _along(source, columns, axis=2)
     square = _along(wide, rows, axis=1)
-    ready = (square / np.float32(255) - mean.astype(np.float32)) / std.astype(np.float32)
+    ready = (np.rint(square) / np.float32(255) - mean.astype(np.float32)) / std.astype(np.float32)
     return np.ascontiguousarray(ready.transpose(0, 3, 1, 2))
+
+
+def centred(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The square in the middle of images (n, H, W, C): what training cuts out of photographs."""
+    _, height, width, _ = images.shape
+    side = min(height, width)
+    top, left = (height - side) // 2, (width - side) // 2
+    return images[:, top : top + side, left : left + side]
 
 
 def _along(source: Floats, axis_taps: Taps, axis: int) -> Floats:

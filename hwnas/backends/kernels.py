@@ -90,7 +90,7 @@ class Preprocessor:
         self,
         owned: Owned,
         kernels: Kernels,
-        shape: tuple[int, int, int, int],
+        shape: tuple[int, ...],
         size: tuple[int, int],
         mean: Floats,
         std: Floats,

@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hwnas.backends import trt_compat as compat
 from hwnas.backends.base import Life, random_input
 from hwnas.backends.cuda import CudaDriver, GpuError, GpuOutOfMemory, Owned
-from hwnas.backends.gpu_state import GpuState, Watcher, watcher
-from hwnas.backends.kernels import Kernels
+from hwnas.backends.gpu_state import gpu_judge
+from hwnas.backends.kernels import Kernels, Preprocessor
 from hwnas.errors import BuildError, InputError
 from hwnas.protocols import CallTimes, Floats
 from hwnas.records import Setting
 from hwnas.store import write_bytes
 
+Bytes = NDArray[np.uint8]
 QUEUE = 512  # launches that may wait on a stream before a launch blocks the host (CUDA holds 1024)
 MOST_CALLS = 64  # timed behind one delay
 FIRST_DELAY_NS, LONGEST_DELAY_NS = 100_000, 50_000_000
-SLOW_CLOCK = 0.97  # of the fastest clock seen
 
 
 class TrtEngine(Life):
@@ -38,6 +38,7 @@ class TrtEngine(Life):
         self.setting, self._plan, self._driver = setting, plan, driver
         self._delay_ns = FIRST_DELAY_NS
         self._cold = False
+        self._prepared: tuple[Any, Owned, Preprocessor] | None = None
         with driver, ExitStack() as undo:
             self._owned = Owned(driver)
             undo.callback(self._owned.close)
@@ -125,6 +126,50 @@ class TrtEngine(Life):
             self._driver.synchronize(self._stream)
         return scores
 
+    def run_bytes(self, images: Bytes, mean: Floats, std: Floats, *, swap_channels: bool = False) -> Floats:
+        """Scores of `images` (batch, H, W, C), uint8, prepared on the GPU as `images.prepare` does it.
+
+        A quarter of the bytes travel to the GPU, and resizing and normalising cost one launch.
+
+        Args:
+            images: as many as the engine's batch, of any one size.
+            mean, std: (C,) of images in [0, 1].
+            swap_channels: the channels come in reverse order.
+        """
+        self._check_open()
+        if len(images) != self.setting.batch:
+            raise InputError(f"{len(images)} images; this engine takes {self.setting.batch} at a time")
+        images = np.ascontiguousarray(images)
+        scores = np.empty(self._scores_shape, np.float32)
+        with self._driver:
+            prepare = self._preprocessor(images.shape, mean, std, swap_channels)
+            self._set_batch(self._context, self.setting.batch)
+            prepare(images, self._images, self._stream)
+            self._enqueue(self._context)
+            self._driver.download(scores, self._scores, self._stream)
+            self._driver.synchronize(self._stream)
+        return scores
+
+    def _preprocessor(self, shape: tuple[int, ...], mean: Floats, std: Floats, swap: bool) -> Preprocessor:
+        """The preprocessor of the last call, or one for another shape of images in its place."""
+        key = (shape, mean.tobytes(), std.tobytes(), swap)
+        if self._prepared is None or self._prepared[0] != key:
+            self._release_preprocessor()
+            size = (self._full_shape[2], self._full_shape[3])
+            owned = Owned(self._driver)
+            try:
+                made = Preprocessor(owned, self._kernels, shape, size, mean, std, swap_channels=swap)
+            except BaseException:
+                owned.close()
+                raise
+            self._prepared = key, owned, made
+        return self._prepared[2]
+
+    def _release_preprocessor(self) -> None:
+        if self._prepared is not None:
+            self._prepared[1].close()
+            self._prepared = None
+
     def flush(self) -> None:
         """Time the next calls with the L2 cache emptied before each."""
         self._cold = True
@@ -180,8 +225,8 @@ class TrtEngine(Life):
 
     def watch(self) -> tuple[str, ...]:
         """Names of what made the last timings doubtful: throttling, a slow clock, other processes."""
-        eyes = _watcher(self._driver.properties.bus_id)
-        return () if eyes is None else eyes.gates()
+        judge = gpu_judge(self._driver.properties.bus_id)
+        return () if judge is None else judge.gates()
 
     def layer_ms(self, calls: int = 20) -> dict[str, float]:
         """Mean time of each layer, from TensorRT's profiler.
@@ -230,33 +275,9 @@ class TrtEngine(Life):
         if not self._open:
             return
         self._open = False
+        self._release_preprocessor()
         with self._driver:
             self._context = None
             self._engine = None
             self._runtime = None
         self._owned.close()
-
-
-class Eyes:
-    """Judges the state of one GPU against the fastest clock that this process saw on it."""
-
-    def __init__(self, source: Watcher) -> None:
-        self._source = source
-        self._fastest_mhz = 0
-
-    def gates(self) -> tuple[str, ...]:
-        """Names of what is wrong now."""
-        state: GpuState = self._source.state()
-        self._fastest_mhz = max(self._fastest_mhz, state.sm_mhz)
-        fired = [f"throttle:{reason}" for reason in state.reasons]
-        if state.sm_mhz < SLOW_CLOCK * self._fastest_mhz:
-            fired.append("clock")
-        if state.others:
-            fired.append("gpu-shared")
-        return tuple(fired)
-
-
-@cache
-def _watcher(bus_id: str) -> Eyes | None:
-    found = watcher(bus_id)
-    return None if found is None else Eyes(found)

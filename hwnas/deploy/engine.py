@@ -7,11 +7,12 @@ in words what differs before the runtime sees the file.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hwnas.deploy.manifest import (
     FORMATS,
@@ -155,14 +156,18 @@ def open_checked(path: Path, manifest: EngineManifest, backend: Backend, setting
     return backend.load(path, setting)
 
 
-def run_all(engine: Engine, images: Floats) -> Floats:
+def run_all(
+    engine: Engine, images: NDArray[Any], run: Callable[[NDArray[Any]], Floats] | None = None
+) -> Floats:
     """Scores (n, classes) of any number of images (n, C, H, W) by an engine of one batch size.
 
-    The last batch is filled up, and what the filling gives is thrown away.
+    The last batch is filled up, and what the filling gives is thrown away. `run` takes the place of
+    `engine.run`, for images in another form.
     """
+    run = run or engine.run
     batch = engine.setting.batch
     missing = -len(images) % batch
-    filling = np.zeros((missing, *images.shape[1:]), np.float32)
+    filling = np.zeros((missing, *images.shape[1:]), images.dtype)
     padded = np.concatenate([images, filling]) if missing else images
-    parts = [engine.run(padded[at : at + batch]) for at in range(0, len(padded), batch)]
+    parts = [run(padded[at : at + batch]) for at in range(0, len(padded), batch)]
     return np.concatenate(parts)[: len(images)].astype(np.float32)

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hwnas.backends import images as prepared
 from hwnas.deploy import engine as engines
 from hwnas.deploy.manifest import EngineManifest, find_engine, read_manifest
 from hwnas.errors import InputError, VerificationFailed
@@ -33,7 +34,12 @@ class Session:
     """
 
     def __init__(
-        self, path: str | Path, *, backend: Backend | None = None, threads: int | None = None
+        self,
+        path: str | Path,
+        *,
+        backend: Backend | None = None,
+        threads: int | None = None,
+        bgr: bool = False,
     ) -> None:
         """Load an engine.
 
@@ -41,6 +47,7 @@ class Session:
             path: engine file, or a folder that holds one (a run).
             backend: default the one that the engine was exported for.
             threads: default as it was measured.
+            bgr: images in bytes have their channels in reverse order, as OpenCV gives them.
 
         Raises:
             InputError: no engine there, or several.
@@ -58,20 +65,32 @@ class Session:
         self.classes = self.manifest.classes or tuple(str(i) for i in range(spec.classes))
         self._shape = spec.input_shape
         channels = spec.stem.c_in
-        self._mean = np.array(self.manifest.mean or (0.0,) * channels, np.float32).reshape(1, channels, 1, 1)
-        self._std = np.array(self.manifest.std or (1.0,) * channels, np.float32).reshape(1, channels, 1, 1)
+        self._mean = np.array(self.manifest.mean or (0.0,) * channels, np.float32)
+        self._std = np.array(self.manifest.std or (1.0,) * channels, np.float32)
+        self._bgr = bgr
 
     def scores(self, images: NDArray[Any]) -> Floats:
         """Raw scores (logits), (n, classes) float32.
 
         Args:
-            images: uint8 (n, H, W, C) or (H, W, C), as image libraries give them: scaled to
-                [0, 1] and normalised as in training; or float (n, C, H, W), taken as normalised.
+            images: uint8 (n, H, W, C) or (H, W, C) of any size, as image libraries give them:
+                cropped to the square in the middle, resized, scaled to [0, 1] and normalised, as in
+                training; or float (n, C, H, W), taken as normalised.
 
         Raises:
             InputError: another type or shape.
         """
-        return engines.run_all(self._engine, self._ready(np.asarray(images)))
+        array = self._checked(np.asarray(images))
+        if array.dtype != np.uint8:
+            return engines.run_all(self._engine, np.ascontiguousarray(array, np.float32))
+        on_device = getattr(self._engine, "run_bytes", None)  # a GPU prepares them itself, with equal bits
+        square = prepared.centred(array)
+        if on_device is not None:
+            given = {"mean": self._mean, "std": self._std, "swap_channels": self._bgr}
+            return engines.run_all(self._engine, square, lambda part: on_device(part, **given))
+        size = self._shape[1:]
+        ready = prepared.prepare(square, size, self._mean, self._std, swap_channels=self._bgr)
+        return engines.run_all(self._engine, ready)
 
     def __call__(self, images: NDArray[Any]) -> Floats:
         """Class probabilities (n, classes) of images as in `scores`; each row sums to 1."""
@@ -88,21 +107,20 @@ class Session:
         order = np.argsort(-rows, axis=1, kind="stable")[:, :k]
         return [[(self.classes[i], float(row[i])) for i in best] for row, best in zip(rows, order)]
 
-    def _ready(self, images: NDArray[Any]) -> Floats:
+    def _checked(self, images: NDArray[Any]) -> NDArray[Any]:
         channels, height, width = self._shape
         is_bytes = images.dtype == np.uint8
         stack = images[None] if is_bytes and images.ndim == 3 else images
-        wanted = (height, width, channels) if is_bytes else self._shape
+        fits = stack.ndim == 4 and (
+            stack.shape[3] == channels if is_bytes else stack.shape[1:] == self._shape
+        )
         known = is_bytes or np.issubdtype(images.dtype, np.floating)
-        if not (known and stack.ndim == 4 and stack.shape[1:] == wanted and len(stack)):
+        if not (known and fits and stack.size):
             raise InputError(
-                f"images: {images.dtype} {images.shape}; expected uint8 (n, {height}, {width}, {channels}), "
-                f"or normalised float (n, {channels}, {height}, {width})"
+                f"images: {images.dtype} {images.shape}; expected uint8 (n, height, width, {channels}), or "
+                f"normalised float (n, {channels}, {height}, {width})"
             )
-        if not is_bytes:
-            return np.ascontiguousarray(stack, np.float32)
-        scaled = stack.transpose(0, 3, 1, 2).astype(np.float32) / np.float32(255)
-        return np.ascontiguousarray((scaled - self._mean) / self._std, np.float32)
+        return stack
 
     def close(self) -> None:
         """Free what the runtime holds."""

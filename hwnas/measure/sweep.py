@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 import hwnas
+from hwnas.backends.gpu_state import conditions as gpu_conditions
 from hwnas.errors import BuildError
 from hwnas.measure.device import detect
 from hwnas.measure.rows import BlockRow, ChainRow, FailureRow, Header, NetworkRow, Role
@@ -64,7 +65,12 @@ def header_for(
         classes=classes,
         tool={"name": "hwnas", "version": hwnas.__version__},
         device={**machine.model_dump(mode="json", exclude={"load"}), "fingerprint": machine.fingerprint},
-        run={"input": "seeded standard normal", "transfers": False, "cache": timing.session.cache},
+        run={
+            "input": "seeded standard normal",
+            "transfers": False,
+            "cache": timing.session.cache,
+            **gpu_conditions(setting.device_arch),
+        },
         protocol={
             "statistic": "floor: mean of the faster half of session floors",
             "sessions": timing.sessions,

@@ -10,7 +10,7 @@ import onnxruntime
 import pytest
 from driver_state import driver_counts
 
-from hwnas.backends import gpus, typed
+from hwnas.backends import gpus, images, typed
 from hwnas.backends.cuda import GpuError, GpuOutOfMemory
 from hwnas.backends.trt import Trt
 from hwnas.backends.trt_build import TrtOptions, cache_path
@@ -133,6 +133,20 @@ def test_a_fixed_batch_must_be_the_settings(backend):
     engine = built(backend)
     with pytest.raises(InputError, match="4x3x16x16"):
         engine.run(IMAGES[:1])
+    engine.close()
+
+
+def test_bytes_are_prepared_on_the_gpu_as_on_the_host(backend):
+    engine = built(backend)
+    mean, std = np.array([0.5, 0.4, 0.3], np.float32), np.array([0.2, 0.3, 0.4], np.float32)
+    for shape, swap in (((BATCH, 16, 16, 3), False), ((BATCH, 33, 21, 3), True), ((BATCH, 16, 16, 3), False)):
+        pictures = np.random.default_rng(1).integers(0, 256, shape, dtype=np.uint8)
+        ready = images.prepare(pictures, (16, 16), mean, std, swap_channels=swap)
+        assert np.array_equal(engine.run_bytes(pictures, mean, std, swap_channels=swap), engine.run(ready))
+    with pytest.raises(InputError, match="takes 4 at a time"):
+        engine.run_bytes(pictures[:1], mean, std)
+    with pytest.raises(InputError, match="one value for each channel"):
+        engine.run_bytes(pictures, mean[:1], std)
     engine.close()
 
 

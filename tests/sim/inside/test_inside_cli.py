@@ -5,7 +5,10 @@ import os
 import subprocess
 import sys
 
+import numpy as np
 import pytest
+
+from hwnas.runtime import Session
 
 MACHINE = os.environ["HWNAS_SIM_MACHINE"]
 FAST = {"titanxp": "int8", "rtx2080ti": "fp16", "rtx3090": "fp16"}[MACHINE]
@@ -34,6 +37,11 @@ def test_profile_search_export(folder):
     assert table["rows"] > 0
     assert f"{MACHINE}-trt-fp32" in table["table"]
 
+    header = json.loads((folder / table["table"]).read_text().splitlines()[0])
+    assert header["run"]["gpu"]["sm_mhz"] == 1500
+    assert header["run"]["gpu"]["temperature_c"] == 61
+    assert header["setting"]["power_limit_w"] == 250
+
     short = ("--max-trials", "2", "--images", "600", "--max-time", "60s")
     budget = ("--latency-budget", "18ms", "--data", "digits")
     found = json.loads(hwnas(folder, "search", "--device", MACHINE, *budget, *SMALL, *short, "--json", "-q"))
@@ -50,6 +58,12 @@ def test_profile_search_export(folder):
 
     verified = json.loads(hwnas(folder, "verify", made["engine"], "--json", "-q"))
     assert verified["passed"] is True
+
+    # The five lines that a user deploys with: the same probabilities from the GPU and from the CPU.
+    plain = json.loads(hwnas(folder, "export", "--format", "onnx", "--device", "cpu", "--json", "-q"))
+    photograph = np.random.default_rng(0).integers(0, 256, (3, 60, 40, 3), dtype=np.uint8)
+    with Session(folder / made["engine"]) as on_gpu, Session(folder / plain["engine"]) as on_cpu:
+        np.testing.assert_allclose(on_gpu(photograph), on_cpu(photograph), atol=1e-4)
 
     other = json.loads(hwnas(folder, "export", "--format", "trt", "--precision", FAST, "--json", "-q"))
     assert other["passed"] is True

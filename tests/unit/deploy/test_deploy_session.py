@@ -55,6 +55,18 @@ def test_probabilities_of_uint8_images(folder: Path) -> None:
         np.testing.assert_allclose(session(images[0]), got[:1], atol=1e-6)  # a single image
 
 
+def test_images_of_another_size_are_cropped_and_resized_as_in_training(folder: Path) -> None:
+    torch = pytest.importorskip("torch")
+    images = np.random.default_rng(1).integers(0, 256, (2, 40, 50, 3), dtype=np.uint8)
+    square = torch.from_numpy(images[:, :, 5:45].copy()).permute(0, 3, 1, 2).float()
+    small = torch.nn.functional.interpolate(square, (16, 16), mode="bilinear", antialias=True).round()
+    as_bytes = small.byte().permute(0, 2, 3, 1).numpy()
+    with Session(folder) as session:
+        np.testing.assert_allclose(session(images), session(as_bytes), atol=1e-3)
+    with Session(folder, bgr=True) as session:
+        np.testing.assert_allclose(session(images[..., ::-1].copy()), session(as_bytes[..., ::-1]), atol=1e-3)
+
+
 def test_names_of_the_likeliest_classes(folder: Path) -> None:
     image = np.full((16, 16, 3), 100, np.uint8)
     with Session(folder) as session:
@@ -69,14 +81,17 @@ def test_names_of_the_likeliest_classes(folder: Path) -> None:
     [
         np.zeros((2, 3, 16, 16), np.uint8),  # bytes are channels last
         np.zeros((2, 16, 16, 3), np.float32),  # floats are channels first
-        np.zeros((2, 8, 8, 3), np.uint8),
+        np.zeros((2, 3, 8, 8), np.float32),  # floats are as the network takes them
         np.zeros((2, 16, 16, 3), np.int64),
         np.zeros((0, 16, 16, 3), np.uint8),
     ],
     ids=["uint8-nchw", "float-nhwc", "size", "int64", "none"],
 )
 def test_other_images_are_refused(folder: Path, images: np.ndarray) -> None:
-    with Session(folder) as session, pytest.raises(InputError, match=r"expected uint8 \(n, 16, 16, 3\)"):
+    with (
+        Session(folder) as session,
+        pytest.raises(InputError, match=r"expected uint8 \(n, height, width, 3\)"),
+    ):
         session(images)
 
 
