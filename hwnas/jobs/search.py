@@ -2,31 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from hwnas import plugins, runs
 from hwnas.cost.model import cost_model
 from hwnas.errors import DeviceUnavailable, HwnasError, InputError
 from hwnas.jobs import predict
 from hwnas.jobs import search_plan as plan
+from hwnas.jobs.search_parts import Builder, figures, test_once, training_rate
 from hwnas.measure import device as devices
-from hwnas.measure import promise, timing
 from hwnas.measure.table import LatencyTable
 from hwnas.nets import spaces
-from hwnas.protocols import Emit, Engine, SearchContext, SearchSpace
-from hwnas.records import Budget, Measurement, Precision, Promise, SearchResult, Trial, parse_latency, to_json
+from hwnas.protocols import Emit, SearchContext, SearchSpace
+from hwnas.records import Precision, parse_latency, to_json
 from hwnas.runs import RunFolder
 from hwnas.search import driver
-from hwnas.search.log import RESULT_SCHEMA, images_of
 from hwnas.search.session import Limits
 from hwnas.spec import NetworkSpec
-from hwnas.store import read_json, write_json
-from hwnas.units import format_ms
+from hwnas.store import read_json
 
 if TYPE_CHECKING:
     from hwnas.protocols import Importance
@@ -36,8 +32,6 @@ if TYPE_CHECKING:
 
 # Training images that an importance is given; half of them may be held out.
 JUDGED = 6000
-# Candidates that may be measured against one budget until one keeps it; they share its error.
-TRIES = 3
 
 
 @dataclass(frozen=True)
@@ -201,7 +195,7 @@ class _Job:
         self._say(run, self.dataset.describe())
         for note in self.notes:
             self._say(run, note)
-        builder = _Builder(runtime, setting, self.options.seed)
+        builder = Builder(runtime, setting, self.options.seed)
         result = driver.search(
             self.strategy,
             self.context,
@@ -217,9 +211,11 @@ class _Job:
             emit=self.emit,
             targets=self.budgets,
         )
-        extra = self._test(run, result)
+        extra = test_once(run, result, self.dataset, self.options.data)
+        if "text" in extra:
+            self._say(run, extra.pop("text"))
         runs.link_latest(run.path)
-        return {**_figures(result), **extra, "run": str(run.path), "table": str(self.table.path)}
+        return {**figures(result), **extra, "run": str(run.path), "table": str(self.table.path)}
 
     def _conditions(self) -> tuple[Any, Any]:
         """Runtime and setting of the table on this machine, where the winner will be measured."""
@@ -286,42 +282,20 @@ class _Job:
         found = {"images": images, "autocast": choose(recipe).autocast}
         return importance.make(name, self.strategy.growths, **found)
 
-    def _test(self, run: RunFolder, result: SearchResult) -> dict[str, Any]:
-        """Test accuracy of the winner, read once and kept in ``result.json``."""
-        from hwnas.nets.build import build, load_weights, read_weights
-        from hwnas.train.score import score
-
-        path = run.path / "result.json"
-        body = read_json(path, "search result", RESULT_SCHEMA)
-        kept = ("accuracy", "accuracy_se", "classes", "mean", "std", "data")
-        if all(name in body for name in kept):
-            return {name: body[name] for name in kept}
-        best = result.trials[result.best]
-        module = build(best.spec, seed=0)
-        load_weights(module, read_weights(run.path / "weights.safetensors"))
-        test = score(module, self.dataset.test())
-        assert best.evaluation is not None
-        extra = {
-            "accuracy": {"val": best.evaluation.accuracy, "test": test.accuracy},
-            "accuracy_se": {"val": best.evaluation.accuracy_se, "test": test.se},
-            "classes": list(self.dataset.classes),
-            "mean": list(self.dataset.mean),
-            "std": list(self.dataset.std),
-            "data": self.options.data,
-        }
-        write_json(path, {**body, **extra})
-        self._say(run, f"test accuracy {test.accuracy:.2%} (validation {best.evaluation.accuracy:.2%})")
-        return extra
-
     def _say(self, run: RunFolder, text: str) -> None:
         run.append("note", {"text": text})
         self.emit("note", {"text": text})
+
+    def _fits(self, spec: NetworkSpec) -> bool:
+        return self.context.budget.fits(self.context.estimate(spec))
 
     def dry(self) -> dict[str, Any]:
         """What would be done."""
         from hwnas.search.winner import refuse_infeasible
 
         refuse_infeasible(self.context, self.budgets)
+        fitting = [spec for spec in self.space.uniform() if self._fits(spec)] or [self.space.smallest()]
+        rate = training_rate(fitting[-1], self._recipe())
         return {
             "dry_run": True,
             "run": str(self.options.out or runs.next_path("search")),
@@ -333,6 +307,8 @@ class _Job:
             "strategy_options": dict(self.strategy_options),
             "images": self.images,
             "epochs": self.images / len(self.dataset.train),
+            "images_per_s": rate,
+            "seconds": self.images / rate,
             "notes": self.notes,
         }
 
@@ -342,88 +318,3 @@ def _check_budget(text: str) -> None:
     for part in text.split(","):
         if not plan.RATIO.fullmatch(part.strip()):
             parse_latency(part.strip())
-
-
-@dataclass
-class _Builder:
-    """Builds networks with the runtime of the table, to measure them whole."""
-
-    runtime: Any
-    setting: Any
-    seed: int
-
-    def engine(self, spec: NetworkSpec, weights: Path | None = None) -> Callable[[], Engine]:
-        """A function that builds the engine anew."""
-        from hwnas.nets import onnx
-        from hwnas.nets.build import read_weights
-
-        values = read_weights(weights) if weights is not None else None
-        graph = onnx.network(spec, values, batch=self.setting.batch, seed=self.seed)
-        return lambda: self.runtime.build(graph, self.setting)
-
-    def measure(self, spec: NetworkSpec) -> Measurement:
-        """A quick whole measurement, for the cost model."""
-        rng = np.random.default_rng(self.seed)
-        options = timing.TimingOptions.preset("quick")
-        return timing.measure({"network": self.engine(spec)}, options, rng=rng)["network"]
-
-    def confirm(
-        self, spec: NetworkSpec, weights: Path | None, budget: Budget, emit: Emit
-    ) -> tuple[Promise, Measurement]:
-        """The measured promise of a candidate winner."""
-        assert budget.latency_ms is not None
-        engine = self.engine(spec, weights)
-        emit("note", {"text": f"measuring {spec.depths} whole against {format_ms(budget.latency_ms)}"})
-        return promise.keep(engine, budget.latency_ms, budget.percentile, tries=TRIES, emit=emit)
-
-
-def _figures(result: SearchResult) -> dict[str, Any]:
-    """The keys of docs/cli.md out of a result."""
-    trained = [trial for trial in result.trials if trial.evaluation is not None]
-    body: dict[str, Any] = {
-        "best": _network(result.trials[result.best], result.measured),
-        "within_budget": result.promise.verdict == "kept",
-        "budget": result.budget.describe(),
-        "promise": to_json(result.promise),
-        "conditions": result.setting.describe(),
-        "trials": len(result.trials),
-        "trained": len(trained),
-        "images": sum(map(images_of, trained)),
-        "train_macs": sum(map(_train_macs, trained)),
-        "seconds": result.seconds,
-        "strategy": result.strategy,
-        "stopped": result.stopped,
-        "pareto": list(result.pareto),
-    }
-    if result.targets:
-        body["targets"] = [
-            {
-                "budget": target.budget.describe(),
-                "best": _network(result.trials[target.best], target.measured),
-                "within_budget": target.promise.verdict == "kept",
-            }
-            for target in result.targets
-        ]
-    return body
-
-
-def _train_macs(trial: Trial) -> float:
-    """Multiply-accumulates of a trial's training, its importance included (three passes an image)."""
-    assert trial.evaluation is not None
-    extra = sum(one.images for one in trial.evaluation.importance)
-    return trial.evaluation.train_macs + 3.0 * trial.estimate.macs * extra
-
-
-def _network(trial: Trial, measured: Measurement) -> dict[str, Any]:
-    assert trial.evaluation is not None
-    return {
-        "network": trial.spec.name or trial.spec.key,
-        "depths": list(trial.spec.depths),
-        "accuracy": trial.evaluation.accuracy,
-        "predicted_ms": trial.estimate.latency_ms,
-        "low_ms": trial.estimate.low_ms,
-        "high_ms": trial.estimate.high_ms,
-        "measured": {"median_ms": measured.median_ms, "p95_ms": measured.p95_ms},
-        "macs": trial.estimate.macs,
-        "params": trial.estimate.params,
-    }
