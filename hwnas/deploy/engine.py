@@ -18,6 +18,7 @@ from hwnas.deploy.manifest import (
     FORMATS,
     EngineManifest,
     Format,
+    LayerTime,
     Weights,
     check_file,
     describe,
@@ -81,12 +82,24 @@ def export(
         else:
             with atomic_path(path) as temporary:
                 engine.save(temporary)
-        built = engine.setting
+        built, layers = engine.setting, layer_times(engine)
     finally:
         engine.close()
-    manifest = describe(path, chosen.name, spec, weights, built, onnx=model, table_id=table_id, **about)
+    manifest = describe(
+        path, chosen.name, spec, weights, built, onnx=model, table_id=table_id, layers=layers, **about
+    )
     write_manifest(folder, manifest)
     return manifest
+
+
+def layer_times(engine: Any) -> tuple[LayerTime, ...]:
+    """Times of the layers that the runtime made of the network; none where it does not tell them."""
+    if not hasattr(engine, "layer_ms"):
+        return ()
+    kinds = {layer.name: layer.kind for layer in engine.layers()}
+    return tuple(
+        LayerTime(name=name, ms=ms, kind=kinds.get(name, "")) for name, ms in engine.layer_ms().items()
+    )
 
 
 def _format(name: str, backend: Backend) -> Format:

@@ -85,6 +85,18 @@ class Parity(Record):
     top1_engine: float | None = None
 
 
+class LayerTime(Record):
+    """Mean time of one layer that the runtime made of the network, in milliseconds.
+
+    From the runtime's own profiler, which runs the layers one by one: for seeing where the time
+    goes. The layers add up to more than the engine takes.
+    """
+
+    name: str
+    ms: float = Field(ge=0)
+    kind: str = ""
+
+
 class EngineManifest(Record):
     """What stands beside an engine file.
 
@@ -98,6 +110,7 @@ class EngineManifest(Record):
         classes, mean, std: names of the classes and the normalisation of images in [0, 1], by
             channel, where the training data gave them.
         table_id: the latency table that the search used.
+        layers: times of the runtime's layers, in order, where it tells them.
         accuracy: fraction of images right, by split, of the network that was exported.
         run: name of the run that it came from.
     """
@@ -121,6 +134,7 @@ class EngineManifest(Record):
     measured: Measurement | None = None
     promise: Promise | None = None
     parity: Parity | None = None
+    layers: tuple[LayerTime, ...] = ()
     accuracy: dict[str, float] = Field(default_factory=dict)
     checks: tuple[Check, ...] = ()
     hwnas: str = hwnas.__version__

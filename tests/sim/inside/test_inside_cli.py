@@ -55,6 +55,7 @@ def test_profile_search_export(folder):
     manifest = json.loads((folder / made["manifest"]).read_text())
     assert manifest["setting"]["device"] == MACHINE
     assert manifest["setting"]["backend"] == "trt"
+    assert manifest["layers"][0]["name"] == "stem.conv"
 
     verified = json.loads(hwnas(folder, "verify", made["engine"], "--json", "-q"))
     assert verified["passed"] is True
