@@ -13,6 +13,7 @@ beta but not alpha.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -166,13 +167,23 @@ class Supernet(nn.Module):
         total: Tensor = expected(self.graph, self.path_probabilities(), heads, blocks)
         return total + costs.fixed
 
+    def entropy(self, kept: Kept | None = None) -> Tensor:
+        """Sum over all choices of entropy in units of its largest possible value; 0 when all is decided."""
+        rows = [w for w in self.operator_weights(kept or self.keep_all()) if len(w) > 1]
+        rows += [torch.softmax(b, 0) for b in self.beta if len(b) > 1]
+        shares = [-(p * p.clamp_min(1e-12).log()).sum() / math.log(len(p)) for p in rows]
+        return torch.stack(shares).sum()
+
     @torch.no_grad()
     def keep_mass(self, before: Sequence[Tensor], kept: Kept) -> None:
         """Undo the drift of a layer's kept mass after an architecture step (ProxylessNAS's rescale).
 
-        Kept logits get a common shift log(sum exp before / sum exp after), so that operators which
-        were not sampled keep their probability.
+        Kept logits get a common shift log(sum exp before / sum exp after), and the others return to
+        what they were (an optimiser with momentum moves them too): operators which were not sampled
+        keep their probability exactly.
         """
         for logits, old, rows in zip(self.alpha, before, kept, strict=True):
             k = list(rows)
-            logits[k] += torch.logsumexp(old[k], 0) - torch.logsumexp(logits[k], 0)
+            stepped = logits[k] + torch.logsumexp(old[k], 0) - torch.logsumexp(logits[k], 0)
+            logits.copy_(old)
+            logits[k] = stepped

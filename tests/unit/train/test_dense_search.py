@@ -1,0 +1,121 @@
+"""Searching the dense super-network: what is frozen when, the multipliers, resume equals unbroken."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from hwnas.cost.dense import Costs, price_choices
+from hwnas.errors import InputError
+from hwnas.nets.count import count_block
+from hwnas.nets.dense import densenas_cifar
+from hwnas.train.data import Dataset, load
+from hwnas.train.dense import DenseOptions, Relaxed, train_dense
+from hwnas.train.supernet import Supernet
+
+SPACE = densenas_cifar(size=8)
+OPTIONS = DenseOptions(epochs=3, arch_from=1, images=48, batch=16, arch_share=0.25, seed=3)
+BUDGET = 2.0  # million MACs; uniform choice expects 2.3
+
+
+@pytest.fixture(scope="module")
+def digits() -> Dataset:
+    return load("digits", input_shape=(3, 8, 8), limit=200)
+
+
+@pytest.fixture(scope="module")
+def costs() -> Costs:
+    return price_choices(SPACE, lambda b: count_block(b).macs / 1e6)
+
+
+def run(
+    digits: Dataset, costs: Costs, options: DenseOptions = OPTIONS, **more: Any
+) -> tuple[Supernet, Relaxed]:
+    model = Supernet(SPACE, seed=1)
+    return model, train_dense(model, digits, costs, BUDGET, options, **more)
+
+
+def test_architecture_is_frozen_before_it_begins_and_weights_while_it_moves(
+    digits: Dataset, costs: Costs
+) -> None:
+    model = Supernet(SPACE, seed=1)
+    seen: list[tuple[str, torch.Tensor, torch.Tensor]] = []
+
+    def look(kind: str, fields: Any) -> None:
+        if kind == "progress":
+            seen.append(
+                (fields["note"], model.alpha[0].detach().clone(), model.classifier.weight.detach().clone())
+            )
+
+    train_dense(model, digits, costs, BUDGET, OPTIONS, emit=look)
+    first = [row for row in seen if row[0].startswith("epoch 1 ")]
+    assert len(first) == 3  # 48 images in steps of 16, no architecture pass
+    assert all(torch.equal(row[1], first[0][1]) for row in first)
+    second = [row for row in seen if row[0].startswith("epoch 2 ")]
+    assert len(second) == 1 + 3  # 16 images for the architecture, then the weights
+    assert not torch.equal(second[0][1], first[0][1])
+    assert torch.equal(second[0][2], first[-1][2])
+    assert torch.equal(second[-1][1], second[0][1])
+
+
+def test_history_shows_cost_and_collapse_by_epoch(digits: Dataset, costs: Costs) -> None:
+    _, found = run(digits, costs, derive=lambda relaxed: {"derived_cost": len(relaxed.edges)})
+    assert [row["epoch"] for row in found.history] == [1, 2, 3]
+    assert all(row["derived_cost"] == len(SPACE.edges) for row in found.history)
+    assert {"expected_cost", "loss", "collapse", "multipliers"} <= found.history[0].keys()
+    assert found.images == 3 * 48 + 2 * 16
+    assert len(found.layers) == len(costs.layers)
+
+
+def test_a_multiplier_rises_while_its_bound_is_violated(digits: Dataset, costs: Costs) -> None:
+    low, high = 0.5, 50.0
+    for budget, which in ((low, 0), (high, 1)):
+        model = Supernet(SPACE, seed=1)
+        found = train_dense(model, digits, costs, budget, OPTIONS)
+        multipliers = found.history[-1]["multipliers"]
+        assert multipliers[which] > 0
+        assert multipliers[1 - which] == 0
+        moved = found.history[-1]["expected_cost"] - found.history[0]["expected_cost"]
+        assert moved < 0 if which == 0 else moved > 0
+
+
+def test_a_resumed_search_equals_an_unbroken_one(digits: Dataset, costs: Costs, tmp_path: Path) -> None:
+    one, whole = run(digits, costs)
+
+    class KilledError(Exception):
+        pass
+
+    def kill(kind: str, fields: Any) -> None:
+        if kind == "progress" and fields["note"].startswith("epoch 3 ") and fields["done"] == 2:
+            raise KilledError
+
+    with pytest.raises(KilledError):
+        run(digits, costs, checkpoint=tmp_path / "c.safetensors", emit=kill)
+    two, resumed = run(digits, costs, checkpoint=tmp_path / "c.safetensors")
+    assert resumed == whole
+    ours, theirs = one.state_dict(), two.state_dict()
+    assert all(torch.equal(ours[k], theirs[k]) for k in ours)
+
+
+def test_another_searchs_checkpoint_is_refused(digits: Dataset, costs: Costs, tmp_path: Path) -> None:
+    short = dataclasses.replace(OPTIONS, epochs=2)
+    run(digits, costs, short, checkpoint=tmp_path / "c.safetensors")
+    with pytest.raises(InputError, match="another job"):
+        run(digits, costs, checkpoint=tmp_path / "c.safetensors")
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"arch_from": 30}, {"arch_share": 0.0}, {"floor": 1.0}, {"objective": "aim"}]
+)
+def test_options_that_make_no_sense_are_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(InputError):
+        DenseOptions(**wrong)
+
+
+def test_the_published_objective_pushes_cost_down_without_a_target(digits: Dataset, costs: Costs) -> None:
+    options = dataclasses.replace(OPTIONS, objective="paper", lam=5.0)
+    _, found = run(digits, costs, options)
+    assert found.history[-1]["expected_cost"] < found.history[0]["expected_cost"]
+    assert found.history[-1]["multipliers"] == [0.0, 0.0]
