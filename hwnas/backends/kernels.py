@@ -47,6 +47,8 @@ class Kernels:
         self._driver: CudaDriver = owned.driver
         module = owned.module(cubin(self._driver.properties))
         self._functions = {name: self._driver.function(module, name) for name in NAMES}
+        self._partial = np.zeros(self._driver.properties.multiprocessors, np.float32)
+        self._partial_at = owned.alloc(self._partial.nbytes)
 
     def _launch(self, name: str, items: int, arguments: list[Argument], stream: int) -> None:
         """Launch over `items` with a grid that fills the GPU; the kernels stride over the rest."""
@@ -68,16 +70,13 @@ class Kernels:
 
         Waits for the stream.
         """
-        driver = self._driver
-        blocks = max(1, min(driver.properties.multiprocessors, -(-count // THREADS)))
-        partial = np.empty(blocks, np.float32)
-        with Owned(driver) as owned:
-            address = owned.alloc(partial.nbytes)
-            arguments = [np.uint64(a), np.uint64(b), np.uint64(count), np.uint64(address)]
-            driver.launch(self._functions["max_abs_diff"], (blocks, 1, 1), (THREADS, 1, 1), arguments, stream)
-            driver.download(partial, address, stream)
-            driver.synchronize(stream)
-        return float(partial.max())  # numpy's max keeps a NaN
+        blocks = max(1, min(len(self._partial), -(-count // THREADS)))
+        arguments = [np.uint64(a), np.uint64(b), np.uint64(count), np.uint64(self._partial_at)]
+        function = self._functions["max_abs_diff"]
+        self._driver.launch(function, (blocks, 1, 1), (THREADS, 1, 1), arguments, stream)
+        self._driver.download(self._partial, self._partial_at, stream)
+        self._driver.synchronize(stream)
+        return float(self._partial[:blocks].max())  # numpy's max keeps a NaN
 
 
 class Preprocessor:

@@ -23,6 +23,7 @@ Bytes = NDArray[np.uint8]
 QUEUE = 512  # launches that may wait on a stream before a launch blocks the host (CUDA holds 1024)
 MOST_CALLS = 64  # timed behind one delay
 FIRST_DELAY_NS, LONGEST_DELAY_NS = 100_000, 50_000_000
+DRIFT = 1e-2  # of the largest score: sums in another order stay far below
 
 
 class TrtEngine(Life):
@@ -94,6 +95,7 @@ class TrtEngine(Life):
         self._scores_shape = answer
         self._images = self._owned.alloc(4 * int(np.prod(full)))
         self._scores = self._owned.alloc(4 * int(np.prod(answer)))
+        self._expected = self._owned.alloc(4 * int(np.prod(answer)))
         self._attach(self._context)
 
     def _set_batch(self, context: Any, batch: int) -> None:
@@ -102,8 +104,9 @@ class TrtEngine(Life):
             raise BuildError(f"TensorRT refused the input shape {shape}: {self._log.take()}")
         self._batch = batch
 
-    def _attach(self, context: Any) -> None:
-        for name, address in ((self._input, self._images), (self._output, self._scores)):
+    def _attach(self, context: Any, scores: int | None = None) -> None:
+        """Tell a context where its input lies and where its output goes."""
+        for name, address in ((self._input, self._images), (self._output, scores or self._scores)):
             if not context.set_tensor_address(name, address):
                 raise BuildError(f"TensorRT refused the address of {name}: {self._log.take()}")
 
@@ -179,12 +182,15 @@ class TrtEngine(Life):
 
         Calls are queued behind a kernel that keeps the stream busy, so that the GPU never waits for
         the host; a batch in which it did is thrown away and repeated behind a longer delay.
+
+        Raises:
+            GpuError: a call failed, or the timed calls gave other scores than the first one.
         """
         self._check_calls(calls)
         cold, self._cold = self._cold, False
         times: list[float] = []
         with self._driver:
-            self._make_resident()
+            scale = self._make_resident()
             if cold and not self._flush_buffer:
                 self._flush_buffer = self._owned.alloc(self._flush_bytes)
             most = len(self._events)
@@ -194,14 +200,36 @@ class TrtEngine(Life):
                 if done is None and count > 1 and self._delay_ns >= LONGEST_DELAY_NS:
                     most = max(1, count // 2)  # the host needs longer than any delay for so many
                 times += done or ()
+            self._check_scores(scale)
         return CallTimes(np.array(times))
 
-    def _make_resident(self) -> None:
+    def _make_resident(self) -> float:
+        """Upload the input, run once, keep the scores on the device; gives the largest of them."""
         if self._batch != self.setting.batch:
             self._set_batch(self._context, self.setting.batch)
+        expected = np.empty(self._scores_shape, np.float32)
         self._driver.upload(self._images, random_input(self._full_shape), self._stream)
+        self._attach(self._context, self._expected)
         self._enqueue(self._context)
+        self._driver.download(expected, self._expected, self._stream)
         self._driver.synchronize(self._stream)
+        self._attach(self._context)
+        return float(np.max(np.abs(expected)))
+
+    def _check_scores(self, scale: float) -> None:
+        """Compare on the device what the last timed call gave with the first, untimed one.
+
+        Fast because wrong is no speed: an unstable GPU, or work that overtook its input, shows here.
+        """
+        if not np.isfinite(scale):
+            return  # random weights overflowed: nothing to compare
+        count = int(np.prod(self._scores_shape))
+        off = self._kernels.max_abs_diff(self._scores, self._expected, count, self._stream)
+        if not off <= DRIFT * max(scale, 1e-6):  # a NaN is no drift either
+            raise GpuError(
+                f"the timed calls gave other scores than the first (off by {off:.3g}, scores reach "
+                f"{scale:.3g}): the GPU does not compute reliably"
+            )
 
     def _timed(self, count: int, cold: bool) -> list[float] | None:
         """Milliseconds of `count` calls; None, and a longer delay next time, where the GPU had to wait."""
@@ -235,28 +263,17 @@ class TrtEngine(Life):
         than the engine takes.
         """
         self._check_calls(calls)
-        trt, totals = self._trt, dict[str, float]()
-
-        class Profiler(trt.IProfiler):  # type: ignore[misc, name-defined]
-            """Adds up."""
-
-            def __init__(self) -> None:
-                trt.IProfiler.__init__(self)
-
-            def report_layer_time(self, name: str, ms: float) -> None:
-                """Called by TensorRT after each layer."""
-                totals[name] = totals.get(name, 0.0) + ms / calls
-
+        totals: dict[str, float] = {}
         with self._driver:
             context = self._new_context()
             self._set_batch(context, self.setting.batch)
             self._attach(context)
-            context.profiler = profiler = Profiler()
+            context.profiler = profiler = compat.profiler(totals)
             for _ in range(calls):
                 self._enqueue(context)
                 self._driver.synchronize(self._stream)
             del context, profiler  # the context first: it holds the profiler without counting
-        return totals
+        return {name: total / calls for name, total in totals.items()}
 
     def layers(self) -> tuple[compat.Layer, ...]:
         """The layers of the engine as its inspector tells them."""

@@ -160,9 +160,27 @@ def test_times_are_single_calls_and_cold_ones_are_flushed(backend):
     launches = driver_launches()
     engine.flush()
     assert len(engine.time(3).wall_ms) == 3
-    assert driver_launches() - launches == 1 + 3  # a delay, and a flush before each call
+    assert driver_launches() - launches == 1 + 3 + 1  # delay, a flush before each call, comparison
     engine.time(1)
-    assert driver_launches() - launches == 5  # one flush() serves one time()
+    assert driver_launches() - launches == 7  # one flush() serves one time()
+    engine.close()
+
+
+@pytest.mark.parametrize("wrong", [1.0, np.nan])
+def test_timed_calls_that_give_other_scores_are_an_error(backend, simulation, monkeypatch, wrong):
+    engine = built(backend)
+    engine.time(1)
+    state = next(o for o in simulation.objects.values() if o.kind == "ICudaEngine" and not o.dead)
+    real, calls = state.session, []
+
+    class Unstable:
+        def run(self, names, feed):
+            calls.append(1)
+            return [real.run(names, feed)[0] * (1 if len(calls) == 1 else 1 + wrong)]
+
+    state.session = Unstable()
+    with pytest.raises(GpuError, match="other scores than the first"):
+        engine.time(3)
     engine.close()
 
 

@@ -21,7 +21,8 @@ def name_table() -> dict[str, str]:
 
 NAMES = name_table()
 EVERYWHERE = "yyy"
-OURS = (["setting"], ["options"])  # records of hwnas, whose fields share names with TensorRT's
+# Records of hwnas and numpy, whose names are also names of TensorRT's.
+OURS = (["setting"], ["options"], ["np"])
 # Attributes of anything: a member of some class of TensorRT, by its last part.
 MEMBERS: dict[str, str] = {}
 for full, present in NAMES.items():
