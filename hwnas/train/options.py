@@ -41,8 +41,8 @@ _RANGES = (
 class TrainOptions:
     """How a network is trained: one recipe for every network, so that they compare.
 
-    The defaults were tuned on CIFAR-10 with 50,000 to 200,000 images seen and checked on
-    ``digits`` with 10,000 (docs/training.md has the figures).
+    The defaults were checked on CIFAR-10 with 50,000 images seen and on ``digits`` with 1,500 to
+    10,000; docs/training.md has the figures.
 
     Attributes:
         images: length, in training images seen (an epoch counts every image once).
