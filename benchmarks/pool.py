@@ -31,6 +31,15 @@ class Pool:
     second: list[Measurement]
 
 
+def draw(backend_name: str, space_name: str, specs: Sequence[NetworkSpec] | int, *, seed: int = 0) -> Pool:
+    """Draw (or take) networks; nothing is measured yet."""
+    backend, setting = devices.conditions("cpu", backend_name)
+    space = spaces.make(space_name)
+    rng = np.random.default_rng([seed, 77])
+    chosen = _draw(space, specs, rng) if isinstance(specs, int) else list(specs)
+    return Pool(space, backend, setting, chosen, [], [])
+
+
 def measure(
     backend_name: str,
     space_name: str,
@@ -41,21 +50,17 @@ def measure(
     seed: int = 0,
 ) -> Pool:
     """Draw (or take) networks and measure each twice, in two random orders."""
-    backend, setting = devices.conditions("cpu", backend_name)
-    space = spaces.make(space_name)
-    member = space.smallest()
-    rng = np.random.default_rng([seed, 77])
-    chosen = _draw(space, specs, rng) if isinstance(specs, int) else list(specs)
-    timing = TimingOptions.preset(preset)
-    header = header_for(setting, space.name, member.input_shape, member.classes, timing)
+    pool = draw(backend_name, space_name, specs, seed=seed)
+    timing, member = TimingOptions.preset(preset), pool.space.smallest()
+    header = header_for(pool.setting, pool.space.name, member.input_shape, member.classes, timing)
     scratch = folder / f"pool{SUFFIX}"
-    task = Sweep(TableWriter(scratch, header), backend, SweepOptions(timing, seed=seed))
-    passes = []
-    for _ in range(2):
-        passes.append(task.again([chosen[i] for i in rng.permutation(len(chosen))]))
+    task = Sweep(TableWriter(scratch, header), pool.backend, SweepOptions(timing, seed=seed))
+    rng = np.random.default_rng([seed, 78])
+    for found in (pool.first, pool.second):
+        times = task.again([pool.specs[i] for i in rng.permutation(len(pool.specs))])
+        found += [times[spec.key] for spec in pool.specs]
     scratch.unlink()
-    first, second = ([found[spec.key] for spec in chosen] for found in passes)
-    return Pool(space, backend, setting, chosen, first, second)
+    return pool
 
 
 def _draw(space: SearchSpace, n: int, rng: np.random.Generator) -> list[NetworkSpec]:
