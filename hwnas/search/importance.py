@@ -149,11 +149,17 @@ class Gradient:
     Inserted blocks do not touch each other as long as they are identities, so that all of them share
     one backward pass; other growths take one each.
 
+    The gradient does not see that a block repeats what its neighbours can do already: it promises
+    the tenth block of a stage as much as the second. Errors fall as powers of depth, so that each
+    further block brings about 1 / depth of what the first one brought; `diminishing` counts it so
+    (docs/search.md has the evidence).
+
     Attributes:
         moves: growths to judge.
         images: training images for all of them.
         batch: images in a gradient; fewer where there would be less than eight.
         rate: of the step.
+        diminishing: whether depth is taken to have falling returns.
         autocast: context of the forward pass, for half precision.
     """
 
@@ -161,6 +167,7 @@ class Gradient:
     images: int = 2048
     batch: int = 64
     rate: float = 0.1
+    diminishing: bool = True
     autocast: Autocast = nullcontext
 
     def __call__(
@@ -184,8 +191,9 @@ class Gradient:
             scale = self.rate / max(float(np.mean([loss for _, loss in pairs])), 1e-9)
             for n, move in enumerate(group):
                 gain, se = _squared_mean(np.stack([gradients[n] for gradients, _ in pairs]))
+                share = scale * (_returns(spec, move) if self.diminishing else 1.0)
                 spent = sum(map(len, parts)) if n == 0 else 0  # a pass is paid for once
-                found[move] = _said(move, gain * scale, se * scale, spent)
+                found[move] = _said(move, gain * share, se * share, spent)
         return tuple(found[move] for move in moves)
 
     def _gradients(
@@ -215,6 +223,15 @@ def _all_of(spec: NetworkSpec, group: Sequence[Move]) -> NetworkSpec:
     for move in group:
         spec = spec.replace_stage(move.stage, move.spec.stages[move.stage])
     return spec
+
+
+def _returns(spec: NetworkSpec, move: Move) -> float:
+    """What blocks added to a stage bring, as a part of what as many second blocks would: log2 of the
+    factor by which depth grows, for each block. 1 for a second block; other growths are not scaled.
+    """
+    if move.kind != "deeper":
+        return 1.0
+    return float(np.log2(len(move.spec.stages[move.stage]) / len(spec.stages[move.stage])) / move.steps)
 
 
 def _said(move: Move, value: float, se: float, images: int) -> StageImportance:

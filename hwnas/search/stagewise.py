@@ -43,7 +43,7 @@ class StagewiseOptions:
         confidence: one-sided level at which a gain counts as significant.
         patience: how often a network is trained further when nothing is significant, before the
             search ends as converged.
-        importance: where gains come from: ``probe``, ``gradient`` (importance of the trained network
+        importance: where gains come from: ``gradient``, ``probe`` (importance of the trained network
             itself) or ``vip`` (compared with a temporary network, deeper in every stage).
         growing_lr: learning rate of the rounds as a part of the recipe's.
         targets_ms: smaller budgets, in milliseconds, to be filled on the way.
@@ -55,11 +55,11 @@ class StagewiseOptions:
     images: int = 0
     search_share: float = 0.15
     start_share: float = 0.3
-    judge_share: float = 0.5
+    judge_share: float = 0.4
     rounds: int = 5
     confidence: float = 0.95
     patience: int = 2
-    importance: Literal["probe", "gradient", "vip"] = "probe"
+    importance: Literal["gradient", "probe", "vip"] = "gradient"
     growing_lr: float = 0.2
     targets_ms: tuple[float, ...] = ()
     fidelity: Literal["default", "paper"] = "default"

@@ -18,6 +18,7 @@ from hwnas.search.importance import (
     Probe,
     Vip,
     _mean_and_error,
+    _returns,
     _squared_mean,
     make,
     pooled_features,
@@ -150,7 +151,7 @@ def test_gradient_is_that_of_the_values_which_are_new(net: Network) -> None:
     """For a block more, that of its own parameters."""
     images, labels = problem(192, seed=3)
     rng = np.random.default_rng(0)
-    one = Gradient(SPACE.grow, images=192, batch=24, rate=1.0)
+    one = Gradient(SPACE.grow, images=192, batch=24, rate=1.0, diminishing=False)
     found = {(g.stage, g.kind): g for g in one(net, SPEC, images, labels, rng)}
     assert set(found) == {(0, "deeper"), (1, "deeper"), (2, "deeper")}
     assert [g.images for g in found.values()] == [192, 0, 0]  # one pass for all three
@@ -170,6 +171,14 @@ def test_gradient_is_that_of_the_values_which_are_new(net: Network) -> None:
     assert np.count_nonzero(gradients[0]) <= 2 * 64
     expected = _squared_mean(np.array(gradients))[0] / np.mean(losses)
     assert found[2, "deeper"].value == pytest.approx(expected, rel=1e-4)
+
+
+def test_returns_of_depth_diminish() -> None:
+    """From 1 to 2 blocks: log2(2) = 1. From 2 to 4: log2(2) / 2 = 0.5 a block. Widths are not scaled."""
+    two = SPEC.grow(0)
+    assert _returns(SPEC, Move(0, "deeper", two)) == 1.0
+    assert _returns(two, Move(0, "deeper", two.grow(0, 2), steps=2)) == 0.5
+    assert _returns(two, Move(0, "wider", two)) == 1.0
 
 
 def test_gradient_of_other_kinds_of_growth() -> None:
