@@ -81,8 +81,7 @@ def run_case(case: str, networks: int, preset: str, seed: int, folder: Path, cha
     predicted = _predictions(table, fresh, anchors, anchor_ms)
     if chains:
         predicted["in-context chains"] = _chained(backend_name, space, table, fresh, folder, seed)
-    estimates = [cost_model(table).estimate(s) for s in fresh]
-    inside = [e.low_ms <= t <= e.high_ms for e, t in zip(estimates, truth)]
+    low, high = cost_model(table).bounds(fresh)
     repeat = [abs(first[s.key] / second[s.key] - 1) for s in fresh]
     return {
         "case": case,
@@ -90,8 +89,8 @@ def run_case(case: str, networks: int, preset: str, seed: int, folder: Path, cha
         "table_id": table.table_id,
         "repeat_mape_percent": 100 * float(np.mean(repeat)),
         "methods": {m: figures(predicted[m], truth) for m in METHODS if m in predicted},
-        "coverage_percent": 100 * float(np.mean(inside)),
-        "interval_percent": 100 * float(np.mean([e.high_ms / e.latency_ms - 1 for e in estimates])),
+        "coverage_percent": 100 * float(((low <= truth) & (truth <= high)).mean()),
+        "interval_percent": 100 * float((high / predicted["hwnas"] - 1).mean()),
         "profile": {
             "preset": preset,
             "seconds": profile_s,

@@ -14,12 +14,16 @@ from hwnas.measure.table import LatencyTable
 def summary(table: LatencyTable) -> dict[str, Any]:
     """Figures of a table's cost model on its held-out networks.
 
-    The truth is the mean of a network's measurements, and `repeat_mape_percent` how far two of them
+    The truth is the mean of a network's measured floors, and `repeat_mape_percent` how far two of them
     differ: no predictor can be expected to do better than that. `isolated_sum_mape_percent` is the
     error of adding up blocks timed alone.
     """
     model = cost_model(table)
-    noise = {"noise_percent": 100.0 * model.posterior.noise, "coverage": model.coverage}
+    noise = {
+        "noise_percent": 100.0 * model.posterior.noise,
+        "coverage": model.coverage,
+        "median_over_floor": model.median_over_floor,
+    }
     nets = [net for net in table.networks if net.role == "holdout"]
     if not nets:
         return {"holdout": None, **noise}
@@ -27,18 +31,19 @@ def summary(table: LatencyTable) -> dict[str, Any]:
     second = np.array([table.repeats.get(net.spec.key, np.nan) for net in nets])
     twice = ~np.isnan(second)
     truth = np.where(twice, (first + second) / 2.0, first)
-    estimates = [model.estimate(net.spec) for net in nets]
-    inside = [e.low_ms <= t <= e.high_ms for e, t in zip(estimates, truth)]
+    specs = [net.spec for net in nets]
+    predicted, _ = model.predict(specs)
+    low, high = model.bounds(specs)
     whole = np.array([table.covers(net.spec) for net in nets])
     alone = [sum(table.rows[b].value_ms for b in net.spec.blocks) for net in nets if table.covers(net.spec)]
     return {
         "holdout": {
-            **figures(np.array([e.latency_ms for e in estimates]), truth),
-            "coverage_percent": 100.0 * float(np.mean(inside)),
+            **figures(predicted, truth),
+            "coverage_percent": 100.0 * float(((low <= truth) & (truth <= high)).mean()),
             "repeat_mape_percent": _mean_percent(first[twice] / second[twice] - 1.0),
         },
         "isolated_sum_mape_percent": _mean_percent(np.array(alone) / truth[whole] - 1.0),
-        "interval_percent": 100.0 * float(np.mean([e.high_ms / e.latency_ms - 1.0 for e in estimates])),
+        "interval_percent": 100.0 * float((high / predicted - 1.0).mean()),
         **noise,
     }
 

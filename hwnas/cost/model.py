@@ -22,6 +22,7 @@ from hwnas.records import Estimate, Measurement, Setting
 from hwnas.spec import BlockSpec, NetworkSpec
 
 _FOLDS = 8
+_FEW = 5  # calm networks needed to say how far their medians lie above their floors
 # Relative standard deviation that all blocks of a table share, where no network was measured whole.
 _SHARED_SD = {"measured": features.SCALE, "imported": 0.05, "estimated": 0.4}
 
@@ -44,6 +45,8 @@ class TableModel:
         width: half-width of an interval in predictive standard deviations.
         posterior: of the block costs of `keys`.
         errors: relative errors of the calibration networks, each predicted without its campaign.
+        median_over_floor: how far the median call of a calm session lies above the floor, which is
+            what the table holds; 1 where no network was measured calmly.
     """
 
     def __init__(self, table: LatencyTable, *, coverage: float = conformal.COVERAGE) -> None:
@@ -72,13 +75,14 @@ class TableModel:
         self._scales = self.posterior.scales
         self.errors, scores = self._cross_validate(calibration)
         self.width = conformal.quantile(scores, coverage)
+        self.median_over_floor = _median_over_floor(table)
 
     def estimate(self, spec: NetworkSpec) -> Estimate:
-        """Predicted latency of a network with interval, cost by stage, and counts."""
+        """Predicted median latency of a network with interval, cost by stage, and counts."""
         self._extend(spec.blocks)
-        mean, sd = self._predict(spec)
+        floor, sd = self._predict(spec)
         counts = count(spec)
-        spread = float(np.exp(self.width * sd / mean))
+        mean, spread = self.median_over_floor * floor, float(np.exp(self.width * sd / floor))
         return Estimate(
             latency_ms=mean,
             low_ms=mean / spread,
@@ -103,11 +107,17 @@ class TableModel:
         self._refit()
 
     def predict(self, specs: Sequence[NetworkSpec]) -> tuple[Array, Array]:
-        """Latency in ms and its predictive standard deviation for many networks, (networks,) each."""
+        """Floor in ms and its predictive standard deviation for many networks, (networks,) each."""
         self._extend({block for spec in specs for block in spec.blocks})
         mean, variance = self.posterior.predict(self.counts(specs))
         mean = mean + np.array([sum(self._slot_ms(stage) for stage in spec.stages) for spec in specs])
         return mean, np.sqrt(variance + (self.posterior.noise * mean) ** 2)
+
+    def bounds(self, specs: Sequence[NetworkSpec]) -> tuple[Array, Array]:
+        """Interval of the floor in ms, (networks,) lower and upper ends."""
+        mean, sd = self.predict(specs)
+        spread = np.exp(self.width * sd / mean)
+        return mean / spread, mean * spread
 
     def most_uncertain(self, specs: Sequence[NetworkSpec], n: int) -> list[NetworkSpec]:
         """The `n` networks whose measurement would teach most (`posterior.most_uncertain`)."""
@@ -145,7 +155,7 @@ class TableModel:
         for i, stage in enumerate(spec.stages):
             parts[f"stages.{i}"] = float(sum(cost[self._place[b]] for b in stage)) + self._slot_ms(stage)
         parts["head"] = float(cost[self._place[spec.head]])
-        return parts
+        return {place: self.median_over_floor * ms for place, ms in parts.items()}
 
     def _slot_ms(self, stage: tuple[BlockSpec, ...]) -> float:
         """Cost of the layers that a stage leaves out, in tables that price them."""
@@ -207,11 +217,22 @@ class TableModel:
                 continue
             rest = fit(prior, evidence.only(~fold))
             mean, variance = rest.predict(evidence.counts[test])
-            sd = np.sqrt(variance + (rest.noise * mean) ** 2)
+            # The measurement's own error is not the prediction's: it must not widen the interval.
+            sd = np.sqrt(variance + (rest.noise * mean) ** 2 + evidence.se_ms[test] ** 2)
             truth = evidence.latency_ms[test]
             errors = np.append(errors, mean / truth - 1.0)
             scores = np.append(scores, np.abs(np.log(truth / np.maximum(mean, 1e-9))) * mean / sd)
         return errors, scores
+
+
+def _median_over_floor(table: LatencyTable) -> float:
+    """Median session over floor, of the networks that were measured while nobody else ran."""
+    calm = [
+        float(np.median(m.session_ms)) / m.floor_ms
+        for m in (net.measurement for net in table.networks)
+        if m.session_ms and not {"contention", "load"} & set(m.gates)
+    ]
+    return max(1.0, float(np.median(calm))) if len(calm) >= _FEW else 1.0
 
 
 def _folds(campaign: NDArray[np.int64]) -> list[NDArray[np.bool_]]:

@@ -88,6 +88,24 @@ def test_predict_equals_estimate():
         assert estimate.high_ms == pytest.approx(m * np.exp(model.width * s / m))
 
 
+def test_estimates_are_medians_where_the_table_holds_floors():
+    calm, busy = learned(), learned()
+    for table, gates in ((calm, ()), (busy, ("contention",))):
+        for i, net in enumerate(table.networks):
+            sessions = tuple(net.measurement.floor_ms * f for f in (1.01, 1.02, 1.06))
+            told = net.measurement.model_copy(update={"session_ms": sessions, "gates": gates})
+            table.networks[i] = net.model_copy(update={"measurement": told})
+    plain, medians, unknown = (cost_model(t) for t in (learned(), calm, busy))
+    spec = network(5, 5)
+    assert plain.median_over_floor == unknown.median_over_floor == 1.0
+    assert medians.median_over_floor == pytest.approx(1.02)
+    one, other = plain.estimate(spec), medians.estimate(spec)
+    assert other.latency_ms == pytest.approx(1.02 * one.latency_ms)
+    assert other.high_ms == pytest.approx(1.02 * one.high_ms)
+    assert sum(other.by_stage_ms.values()) == pytest.approx(other.latency_ms)
+    assert medians.predict([spec])[0] == pytest.approx(one.latency_ms), "floors are predicted as floors"
+
+
 def test_an_unmeasured_block_is_extrapolated_never_free():
     wide = DOWN.model_copy(update={"c_out": 48})
     spec = NetworkSpec(
