@@ -53,6 +53,7 @@ class SearchOptions:
         fidelity: "paper" for the published form of a strategy.
         settings: further options of the strategy.
         recipe: fields of `hwnas.train.options.TrainOptions` that differ from its defaults.
+        distill: with several budgets, let the largest network, trained out, teach the smaller ones.
         measure: measure each candidate whole before it is trained, besides the winner.
         max_trials: networks looked at, refused ones included.
         max_time_s: stop cleanly with the best so far.
@@ -82,6 +83,7 @@ class SearchOptions:
     fidelity: str | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
     recipe: Mapping[str, Any] = field(default_factory=dict)
+    distill: bool = False
     measure: bool = True
     max_trials: int = 200
     max_time_s: float | None = None
@@ -210,6 +212,7 @@ class _Job:
             limits=Limits(self.options.max_trials, self.images, self.options.max_time_s),
             emit=self.emit,
             targets=self.budgets,
+            distill=self.options.distill,
         )
         extra = test_once(run, result, self.dataset, self.options.data)
         if "text" in extra:

@@ -38,6 +38,7 @@ def search(
     measure: Measure | None = None,
     observe: Observe | None = None,
     targets: Sequence[Budget] = (),
+    distill: bool = False,
     clock: Clock = time.monotonic,
 ) -> SearchResult:
     """Search until the strategy has no more proposals or a limit is reached, and crown a winner.
@@ -56,6 +57,7 @@ def search(
         measure: measures a candidate whole before it is trained; None leaves that to `confirm`.
         observe: teaches the cost model what was measured.
         targets: all budgets of a search for several; the largest must be the context's.
+        distill: let the winner of the largest budget, trained out, teach the smaller ones.
         clock: seconds, for `limits.seconds`.
 
     Raises:
@@ -73,12 +75,23 @@ def search(
         for spec, measured in log.observed:
             observe(spec, measured)
     job = Session(
-        strategy, context, evaluate, confirm, measure, observe, log, limits or Limits(), seed, clock, clock()
+        strategy,
+        context,
+        evaluate,
+        confirm,
+        measure,
+        observe,
+        log,
+        limits or Limits(),
+        seed,
+        distill,
+        clock,
+        clock(),
     )
     if not log.trials:
         refuse_infeasible(context, budgets)
     stopped, complete = _loop(job)
-    winners = [finish(job, budget) for budget in budgets]
+    winners = finish(job, budgets)
     result = _result(job, winners, setting, table_id, stopped)
     keep(run, result)
     log.result(result, complete=complete)

@@ -18,7 +18,16 @@ from hwnas.store import atomic_path, write_network
 WORTH = 0.01
 
 
-def finish(job: Session, budget: Budget) -> Target:
+def finish(job: Session, budgets: Sequence[Budget]) -> list[Target]:
+    """Crown and train out the winner of each budget; the largest budget's first, as it may teach."""
+    found: list[Target] = []
+    for budget in reversed(budgets):
+        teacher = found[0].best if found and job.distill else None
+        found.append(_finish_one(job, budget, teacher))
+    return found[::-1]
+
+
+def _finish_one(job: Session, budget: Budget, teacher: int | None) -> Target:
     """Crown the winner for one budget and give it what is left of the training."""
     ranked = rank(job.strategy, searched(job.trials))
     winner = crown(job.log, ranked, budget, context=job.context, confirm=job.confirm, observe=job.observe)
@@ -29,12 +38,14 @@ def finish(job: Session, budget: Budget) -> Target:
     )
     finals = [t for t in job.trials if t.role == "final" and t.notes.get("winner") == winner.index]
     if not finals or finals[-1].notes.get("cut"):
-        finals += _train_out(job, winner, finals, measured)
+        finals += _train_out(job, winner, finals, measured, teacher)
     best = by_accuracy([winner, *finals])[0]
     return Target(budget=budget, best=best.index, measured=measured, promise=promise)
 
 
-def _train_out(job: Session, winner: Trial, finals: Sequence[Trial], measured: Measurement) -> list[Trial]:
+def _train_out(
+    job: Session, winner: Trial, finals: Sequence[Trial], measured: Measurement, teacher: int | None
+) -> list[Trial]:
     """Train a winner with the images that are left; a part of them where time is short."""
     left = _images_left(job, finals)
     images = min(left, _images_in_time(job, winner))
@@ -46,7 +57,11 @@ def _train_out(job: Session, winner: Trial, finals: Sequence[Trial], measured: M
         images=images,
         reason=f"final training of trial {winner.index}",
         role="final",
-        notes={"winner": winner.index, "cut": int(images < left)},
+        notes={
+            "winner": winner.index,
+            "cut": int(images < left),
+            **({} if teacher is None else {"teacher": teacher}),
+        },
     )
     trial = train(job, proposal, updated(untrained(job, proposal), measured=measured))
     return [trial] if trial.evaluation is not None else []

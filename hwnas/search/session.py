@@ -51,6 +51,7 @@ class Session:
     log: SearchLog
     limits: Limits
     seed: int
+    distill: bool
     clock: Clock
     started: float
 

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from hwnas.errors import BudgetInfeasible, InputError, MissingMeasurement
 from hwnas.jobs import search_plan as plan
@@ -110,6 +115,50 @@ def test_test_split_is_read_once_and_only_at_the_end(
     search(options)
     search(options)
     assert len(reads) == 1
+
+
+SCRIPT = """
+import sys
+from pathlib import Path
+from hwnas.jobs.search import SearchOptions, search
+given = eval(sys.argv[1])
+search(SearchOptions(**given, out=Path(sys.argv[2])))
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no SIGKILL on this platform")
+def test_a_killed_search_ends_as_an_unbroken_one(options: SearchOptions, tmp_path: Path) -> None:
+    """The process is killed in the middle of a training and between two events, then repeated."""
+    torch.set_num_threads(1)
+    options = replace(options, recipe={**options.recipe, "threads": 1, "checkpoint_s": 0.0})
+    whole = search(options)
+    given = {k: v for k, v in asdict(options).items() if k not in ("out", "dry_run")}
+    path = tmp_path / "killed"
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
+
+    def seen() -> list[str]:
+        file = path / "events.jsonl"
+        return file.read_text().splitlines() if file.exists() else []
+
+    def training() -> bool:
+        return any(path.glob("weights/trial-0001*.checkpoint"))
+
+    for reached in (training, lambda: sum('"event": "trial"' in line for line in seen()) >= 2):
+        process = subprocess.Popen([sys.executable, "-c", SCRIPT, repr(given), str(path)], env=environment)
+        deadline = time.monotonic() + 120
+        while not reached():
+            assert process.poll() is None, "the search ended before it was killed"
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
+        process.send_signal(signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL
+    assert not (path / "result.json").exists()
+    again = search(replace(options, out=path))
+    kept = ("best", "accuracy", "trials", "trained", "images", "train_macs", "stopped", "promise")
+    assert {k: again[k] for k in kept} == {k: whole[k] for k in kept}
+    assert options.out is not None
+    weights = [(run / "weights.safetensors").read_bytes() for run in (path, options.out)]
+    assert weights[0] == weights[1]
 
 
 @pytest.mark.parametrize("strategy", ["uniform", "random", "tpe"])

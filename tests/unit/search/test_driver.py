@@ -206,6 +206,18 @@ def test_a_final_training_that_does_harm_is_not_kept(tmp_path: Path) -> None:
     assert result.best == 0
 
 
+def test_the_largest_network_teaches_the_smaller_ones(tmp_path: Path) -> None:
+    small, large = Budget(latency_ms=0.2), Budget(latency_ms=0.3)
+    for distill in (False, True):
+        case = Case(tmp_path / str(distill), limits=Limits(images=500), budget=large)
+        result = case.run(deep(1, 1, 1), deep(1, 1, 2), targets=[small, large], distill=distill)
+        first, second = [trial for trial in result.trials if trial.role == "final"]
+        assert [t.spec.depths for t in (first, second)] == [(1, 1, 2), (1, 1, 1)]
+        assert second.notes.get("teacher") == (first.index if distill else None)
+        assert "teacher" not in first.notes
+        assert [target.best for target in result.targets] == [second.index, first.index]
+
+
 class Clock:
     """A clock that goes on by a second each time it is read."""
 
