@@ -10,6 +10,7 @@ manager: inside its ``with`` block the context is current, outside it is not.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -181,9 +182,18 @@ class Owned:
         return module
 
     def close(self) -> None:
-        """Free everything; a second call does nothing."""
-        with self.driver:
-            self._stack.close()
+        """Free everything; a second call does nothing.
+
+        While another error is on its way, a failure to free is not raised: after a fault on the GPU
+        every call fails, and the first one says why.
+        """
+        on_its_way = sys.exc_info()[1]
+        try:
+            with self.driver:
+                self._stack.close()
+        except GpuError:
+            if on_its_way is None:
+                raise
 
     def __enter__(self) -> Owned:
         return self

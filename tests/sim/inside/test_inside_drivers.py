@@ -113,6 +113,26 @@ def test_an_error_on_the_way_gives_everything_back(driver):
         take_too_much()
 
 
+def test_a_failure_to_free_does_not_hide_the_first_error(driver, monkeypatch):
+    def dead(address):
+        raise GpuError("freeing memory failed: an illegal memory access was encountered")
+
+    monkeypatch.setattr(driver, "free", dead)
+    owned = Owned(driver)
+    with driver:
+        address = owned.alloc(64)
+    with pytest.raises(ValueError, match="the first error"), owned:
+        raise ValueError("the first error")
+    with driver:
+        other = owned.alloc(64)
+    with pytest.raises(GpuError, match="freeing memory failed"):
+        owned.close()
+    monkeypatch.undo()
+    with driver:
+        driver.free(address)
+        driver.free(other)
+
+
 @pytest.mark.parametrize("half", [False, True])
 @pytest.mark.parametrize("swap", [False, True])
 def test_preprocessing_on_the_device_is_bit_equal_to_the_host(driver, half, swap):
