@@ -1,0 +1,189 @@
+"""What the backend `trt` can be asked without TensorRT."""
+
+import enum
+import subprocess
+import sys
+import time
+
+import pytest
+
+from hwnas.backends import cuda, trt, trt_build, trt_compat
+from hwnas.backends.gpus import GpuInfo
+from hwnas.backends.trt_compat import Layer, parse_layers
+from hwnas.errors import BackendUnavailable, BuildError, DeviceUnavailable, InputError
+from hwnas.nets import onnx as writer
+from hwnas.records import Setting
+from hwnas.spec import BlockSpec
+
+PASCAL = GpuInfo(name="NVIDIA TITAN Xp", compute_capability="6.1", memory_bytes=12 << 30, driver="580")
+AMPERE = GpuInfo(
+    name="NVIDIA GeForce RTX 3090", compute_capability="8.6", memory_bytes=24 << 30, driver="580"
+)
+
+
+@pytest.fixture
+def machine(monkeypatch):
+    """Pretend a GPU and installed packages; gives a function that sets them."""
+
+    def pretend(gpu=None, tensorrt="", driver=None, python=(3, 11)):
+        monkeypatch.setattr(trt, "gpus", lambda: (gpu,) if gpu else ())
+        monkeypatch.setattr(trt, "find_spec", lambda name: object() if tensorrt else None)
+        monkeypatch.setattr(trt_compat, "installed_version", lambda: tensorrt)
+        monkeypatch.setattr(cuda, "installed", lambda: driver)
+        monkeypatch.setattr(trt, "python_fits", lambda support: support.extra != "trt8" or python < (3, 12))
+        return trt.Trt().unavailable()
+
+    return pretend
+
+
+def test_nothing_here(machine):
+    text = machine()
+    for words in (
+        "no NVIDIA GPU",
+        "TensorRT is not installed",
+        "neither pycuda nor cuda-python",
+        "hwnas[trt8]",
+    ):
+        assert words in text
+
+
+def test_a_gpu_without_packages_is_told_its_own_line(machine):
+    pascal = "TensorRT 8.6, Python <= 3.11, fp16 not fast, int8 yes: pip install 'hwnas[trt8]'"
+    assert pascal in machine(PASCAL)
+    assert "another Python, then pip install 'hwnas[trt8]'" in machine(PASCAL, python=(3, 12))
+    assert "pip install 'hwnas[trt]'" in machine(AMPERE, "11.4.0")
+
+
+def test_a_tensorrt_that_does_not_serve_the_gpu_is_refused(machine):
+    assert "TensorRT 10.13.3 starts at compute capability 7.5" in machine(PASCAL, "10.13.3", "pycuda")
+    assert machine(PASCAL, "8.6.1", "pycuda") is None
+    assert machine(AMPERE, "11.4.0", "cuda-python") is None
+    assert machine(AMPERE, "", None) is not None
+
+
+def test_commands_for_a_device_that_is_not_here_end_at_once(tmp_path):
+    begun = time.perf_counter()
+    command = [
+        sys.executable,
+        "-c",
+        "from hwnas_cli.main import cli; cli()",
+        "profile",
+        "--device",
+        "titanxp",
+    ]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    if "not this machine's" not in done.stderr:
+        pytest.skip("this machine has a TITAN Xp")
+    assert done.returncode == 4
+    assert "--estimate" in done.stderr
+    assert time.perf_counter() - begun < 10  # two seconds on an idle machine
+
+
+@pytest.mark.parametrize(
+    ("text", "layers"),
+    [
+        ('{"Layers": ["conv + relu", "head"], "Bindings": ["input"]}', (Layer("conv + relu"), Layer("head"))),
+        (
+            '{"Layers": [{"Name": "conv", "LayerType": "CaskConvolution", "TacticName": "sm80_x", "Outputs": '
+            '[{"Name": "y", "Format/Datatype": "Half NHWC8"}]}], "Bindings": []}',
+            (Layer("conv", "CaskConvolution", "sm80_x", ("Half NHWC8",)),),
+        ),
+        (
+            '{"Layers": [{"Name": "conv", "LayerType": "conv", "Outputs": [{"Format": "NHWC8", "Datatype": '
+            '"Half"}]}], "I/O Tensors": {}}',
+            (Layer("conv", "conv", "", ("Half",)),),
+        ),
+    ],
+    ids=["names", "10", "11"],
+)
+def test_every_form_of_the_inspectors_answer(text, layers):
+    assert parse_layers(text) == layers
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", "not json"])
+def test_an_answer_that_is_not_understood(text):
+    with pytest.raises(BuildError, match="not understood"):
+        parse_layers(text)
+
+
+def test_flags_are_made_of_names_whatever_their_numbers():
+    numbered = enum.IntEnum("Old", {"EXPLICIT_BATCH": 0, "STRONGLY_TYPED": 1})
+    renumbered = enum.IntEnum("New", {"STRONGLY_TYPED": 0, "PREFER_JIT": 1})
+    assert trt_compat.bits(numbered, ("EXPLICIT_BATCH", "STRONGLY_TYPED")) == 0b11
+    assert trt_compat.bits(renumbered, ("STRONGLY_TYPED",)) == 0b01
+    assert trt_compat.bits(renumbered, ()) == 0
+
+
+@pytest.mark.parametrize(
+    ("version", "precision", "words"),
+    [
+        ("8.6.1", "fp16", None),
+        ("8.6.1", "bf16", "no bf16"),
+        ("10.13.3", "bf16", None),
+        ("11.4.0", "bf16", "opset 17 has no bf16"),
+        ("11.4.0", "int8", None),
+    ],
+)
+def test_precisions_that_a_version_cannot_give(version, precision, words):
+    refusal = trt_compat.refuses_precision(version, precision)
+    assert refusal is None if words is None else words in refusal
+
+
+def test_options_that_make_no_sense():
+    for wrong in ({"workspace": 0.0}, {"workspace": 1.5}, {"level": 6}, {"timings": 0}):
+        with pytest.raises(InputError):
+            trt_build.TrtOptions(**wrong)
+    with pytest.raises(TypeError):
+        trt_build.TrtOptions(workspaces=1)
+
+
+def test_the_timing_cache_is_named_by_what_it_holds_for(monkeypatch, tmp_path):
+    monkeypatch.setenv("HWNAS_HOME", str(tmp_path))
+    setting = Setting(
+        device="titanxp",
+        device_arch="NVIDIA TITAN Xp, compute capability 6.1",
+        backend="trt",
+        backend_version="8.6.1",
+        driver="580.95",
+    )
+    path = trt_build.cache_path(setting)
+    assert path.name == "trt-8.6.1-nvidia-titan-xp-compute-capability-6.1-580.95.cache"
+    others = ({"backend_version": "10.0"}, {"driver": "570"}, {"device_arch": "NVIDIA A100"})
+    assert len({path, *(trt_build.cache_path(setting.model_copy(update=o)) for o in others)}) == 4
+    assert trt_build.cache_path(setting.model_copy(update={"precision": "int8", "batch": 8})) == path
+
+
+def test_a_model_is_called_by_its_blocks():
+    block = BlockSpec(kind="basic", c_in=16, c_out=16, size_in=8)
+    assert trt_build.title(writer.chain([block])) == "basic-16x16-k3s1e1-relu@8"
+    assert trt_build.title(b"rubbish") == "a model of 7 bytes"
+
+
+def test_the_command_that_finishes_without_hwnas():
+    assert trt_build.trtexec("a.onnx", "a.engine", "fp32").endswith("--noTF32")
+    assert "--int8 with a TensorRT before 11" in trt_build.trtexec("a.onnx", "a.engine", "int8")
+
+
+def test_packages_for_the_driver(monkeypatch):
+    monkeypatch.setattr(cuda, "find_spec", lambda name: object() if name == "pycuda" else None)
+    assert cuda.installed() == "pycuda"
+    monkeypatch.setattr(cuda, "find_spec", lambda name: object() if name.startswith("cuda") else None)
+    assert cuda.installed() == "cuda-python"
+    monkeypatch.setattr(cuda, "find_spec", lambda name: None)
+    assert cuda.installed() is None
+    monkeypatch.setattr(cuda, "_open", {})
+    with pytest.raises(BackendUnavailable, match="pip install pycuda"):
+        cuda.open_driver()
+
+
+def test_devices_by_name_and_alias():
+    from hwnas.backends.gpus import check_device
+
+    check_device("titanxp", PASCAL.name, (PASCAL,))
+    check_device("titan-xp", PASCAL.name, (PASCAL,))
+    check_device("gpu", AMPERE.name, (AMPERE,))
+    check_device("rtx3090", AMPERE.name, (AMPERE,))
+    with pytest.raises(DeviceUnavailable, match="its GPU is NVIDIA GeForce RTX 3090"):
+        check_device("titanxp", AMPERE.name, (AMPERE,))
+    with pytest.raises(BackendUnavailable, match="CUDA_VISIBLE_DEVICES"):
+        check_device("titanxp", AMPERE.name, (AMPERE, PASCAL))
