@@ -60,7 +60,7 @@ class StagewiseOptions:
     confidence: float = 0.95
     patience: int = 2
     importance: Literal["gradient", "probe", "vip"] = "gradient"
-    growing_lr: float = 0.2
+    growing_lr: float = 1.0
     targets_ms: tuple[float, ...] = ()
     fidelity: Literal["default", "paper"] = "default"
     growth_step: int = 2
@@ -247,8 +247,9 @@ class Stagewise:
         return max(left // rounds - judging, total // (8 * self._options.rounds), 1)
 
     def _training(self) -> Notes:
-        """How a network is trained that goes on from another: gently, or it forgets."""
-        return {"train.inherited_lr": self._options.growing_lr, "train.schedule": "cosine"}
+        """How a network is trained that goes on from another, where not by the recipe."""
+        rate = self._options.growing_lr
+        return {} if rate == 1.0 else {"train.inherited_lr": rate}
 
     def _grown(self, history: Sequence[Trial], now: Trial, chosen: growth.Growth) -> Proposal:
         return Proposal(
