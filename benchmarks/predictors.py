@@ -1,19 +1,19 @@
 """How far off are latency predictors on networks that nobody measured before?
 
-    python -m benchmarks.predictors                 # all cases, about 15 minutes on 2 idle cores
+    python -m benchmarks.predictors                 # all cases, about 20 minutes on 2 idle cores
     python -m benchmarks.predictors --cases ort:resnet-cifar --networks 20
 
-Each case profiles a space anew with ``--preset default`` (its time is part of the result), then draws
-fresh random networks and measures them twice, interleaved with the anchors that the rivals need. The
-truth is the mean of the two measurements; what two measurements of one network differ by is printed
-as ``repeat``. Contestants:
+Each case is one profile with ``--preset default`` (its time is part of the result). Its fresh random
+networks are measured in the same campaigns as the ones that the contestants learn from, in random order,
+and once more at the end; the truth is the mean of the two, and what they differ by is printed as
+``repeat``. Contestants:
 
 * ``isolated sum``: blocks timed alone and added up (DenseNAS, Once-for-All, ProxylessNAS);
 * ``FLOPs, 3 anchors``: linear in MACs between the smallest, a middle and the largest network
   (what NVIDIA Model Optimizer's latency constraint does);
 * ``affine table``: the isolated sum, scale and offset fitted on the same three networks;
 * ``in-context chains`` (with ``--chains``): differences of chains, one scale fitted on ten networks;
-* ``hwnas``: the posterior of this project.
+* ``hwnas``: the posterior of this project (it learns from the three anchors too).
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ from benchmarks.chains import in_context
 from benchmarks.common import bars, save
 from hwnas.cost.model import cost_model
 from hwnas.cost.score import figures
-from hwnas.jobs.profile import ProfileOptions, profile
+from hwnas.jobs.profile import ProfileOptions, anchors, profile
 from hwnas.measure import device as devices
 from hwnas.measure import table as tables
 from hwnas.measure.rows import SUFFIX
-from hwnas.measure.sweep import Sweep, SweepOptions, header_for
+from hwnas.measure.sweep import Sweep, SweepOptions
 from hwnas.measure.table import LatencyTable
 from hwnas.measure.timing import TimingOptions
 from hwnas.measure.writer import TableWriter
@@ -58,36 +58,37 @@ METHODS = ("isolated sum", "FLOPs, 3 anchors", "affine table", "in-context chain
 
 
 def run_case(case: str, networks: int, preset: str, seed: int, folder: Path, chains: bool) -> dict[str, Any]:
-    """Profile, measure fresh networks, score every contestant."""
+    """Profile with so many networks held out, and score every contestant on them."""
     backend_name, _, name = case.partition(":")
-    options = ProfileOptions(
-        device="cpu",
-        backend=backend_name,
-        space=name,
-        preset=preset,
-        seed=seed,
-        out=folder / f"{name}{SUFFIX}",
-    )
+    out = folder / f"{name}{SUFFIX}"
     begun = time.perf_counter()
-    profiled = profile(options)
+    profiled = profile(
+        ProfileOptions(
+            device="cpu",
+            backend=backend_name,
+            space=name,
+            preset=preset,
+            seed=seed,
+            holdout=networks,
+            out=out,
+        )
+    )
     profile_s = time.perf_counter() - begun
-    table = tables.load(Path(profiled["table"]))
-    space = spaces.make(name)
-    fresh = _fresh(space, table, networks, seed + 1_000_003)
-    anchors = _anchors(space)
-    first, second = _measure(backend_name, space, table, [*fresh, *anchors], folder, seed)
-    truth = np.array([(first[s.key] + second[s.key]) / 2 for s in fresh])
-    anchor_ms = np.array([(first[s.key] + second[s.key]) / 2 for s in anchors])
-    predicted = _predictions(table, fresh, anchors, anchor_ms)
+    table, space = tables.load(out), spaces.make(name)
+    held = [net for net in table.networks if net.role == "holdout"]
+    fresh = [net.spec for net in held]
+    first = np.array([net.measurement.floor_ms for net in held])
+    second = np.array([table.repeats[spec.key] for spec in fresh])
+    truth = (first + second) / 2
+    predicted = _predictions(table, space, fresh)
     if chains:
         predicted["in-context chains"] = _chained(backend_name, space, table, fresh, folder, seed)
     low, high = cost_model(table).bounds(fresh)
-    repeat = [abs(first[s.key] / second[s.key] - 1) for s in fresh]
     return {
         "case": case,
         "conditions": table.setting.describe(),
         "table_id": table.table_id,
-        "repeat_mape_percent": 100 * float(np.mean(repeat)),
+        "repeat_mape_percent": 100 * float(np.abs(first / second - 1).mean()),
         "methods": {m: figures(predicted[m], truth) for m in METHODS if m in predicted},
         "coverage_percent": 100 * float(((low <= truth) & (truth <= high)).mean()),
         "interval_percent": 100 * float((high / predicted["hwnas"] - 1).mean()),
@@ -97,52 +98,14 @@ def run_case(case: str, networks: int, preset: str, seed: int, folder: Path, cha
             "measurements": profiled["measurements"],
             "rows": profiled["rows"],
             "networks": profiled["probes"],
+            "gates": profiled["gates"],
         },
         "networks": [
-            {"key": s.key, "first_ms": first[s.key], "second_ms": second[s.key]}
+            {"key": s.key, "first_ms": first[i], "second_ms": second[i]}
             | {method: float(values[i]) for method, values in predicted.items()}
             for i, s in enumerate(fresh)
         ],
     }
-
-
-def _fresh(space: SearchSpace, table: LatencyTable, n: int, seed: int) -> list[NetworkSpec]:
-    rng = np.random.default_rng(seed)
-    seen = {net.spec.key for net in table.networks}
-    found: dict[str, NetworkSpec] = {}
-    while len(found) < n:
-        spec = space.sample(rng)
-        if spec.key not in seen:
-            found[spec.key] = spec
-    return list(found.values())
-
-
-def _anchors(space: SearchSpace) -> list[NetworkSpec]:
-    uniform = sorted(space.uniform(), key=lambda spec: count(spec).macs)
-    return [uniform[0], uniform[len(uniform) // 2], uniform[-1]]
-
-
-def _measure(
-    backend_name: str,
-    space: SearchSpace,
-    table: LatencyTable,
-    specs: list[NetworkSpec],
-    folder: Path,
-    seed: int,
-) -> tuple[dict[str, float], dict[str, float]]:
-    """Two separate measurements of every network, in ms by key."""
-    backend, setting = devices.conditions("cpu", backend_name)
-    timing = TimingOptions.preset("default")
-    shape = table.header.input_shape or (3, 32, 32)
-    header = header_for(setting, space.name, shape, table.header.classes or 10, timing)
-    task = Sweep(TableWriter(folder / f"fresh{SUFFIX}", header), backend, SweepOptions(timing, seed=seed))
-    rng = np.random.default_rng(seed)
-    passes = []
-    for _ in range(2):
-        order = [specs[i] for i in rng.permutation(len(specs))]
-        passes.append({key: m.floor_ms for key, m in task.again(order).items()})
-    (folder / f"fresh{SUFFIX}").unlink()
-    return passes[0], passes[1]
 
 
 def _chained(
@@ -165,22 +128,22 @@ def _chained(
     return float(np.median(ratios)) * np.array([sum(cost[b] for b in s.blocks) for s in fresh])
 
 
-def _predictions(
-    table: LatencyTable, fresh: list[NetworkSpec], anchors: list[NetworkSpec], anchor_ms: Array
-) -> dict[str, Array]:
+def _predictions(table: LatencyTable, space: SearchSpace, fresh: list[NetworkSpec]) -> dict[str, Array]:
     def isolated(specs: list[NetworkSpec]) -> Array:
         return np.array([sum(table[b].value_ms for b in s.blocks) for s in specs])
 
     def macs(specs: list[NetworkSpec]) -> Array:
         return np.array([float(count(s).macs) for s in specs])
 
-    x = isolated(anchors)
+    times = {net.spec.key: net.measurement.floor_ms for net in table.networks}
+    ends = anchors(space)
+    ends_ms = np.array([times[spec.key] for spec in ends])
     # Relative least squares, as everywhere: the smallest anchor must not be drowned by the largest.
-    design = np.column_stack([x, np.ones(3)]) / anchor_ms[:, None]
-    scale, offset = np.linalg.lstsq(design, np.ones(3), rcond=None)[0]
+    design = np.column_stack([isolated(ends), np.ones(len(ends))]) / ends_ms[:, None]
+    scale, offset = np.linalg.lstsq(design, np.ones(len(ends)), rcond=None)[0]
     return {
         "isolated sum": isolated(fresh),
-        "FLOPs, 3 anchors": np.interp(macs(fresh), macs(anchors), anchor_ms),
+        "FLOPs, 3 anchors": np.interp(macs(fresh), macs(ends), ends_ms),
         "affine table": scale * isolated(fresh) + offset,
         "hwnas": cost_model(table).predict(fresh)[0],
     }

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,7 @@ class ProfileOptions:
         out: table file; None takes a new one in the user's data folder, or goes on with an
             unfinished one of the same conditions.
         only_missing: add what an existing table lacks (`out`, or the newest of these conditions).
+        holdout: networks that are measured twice and never fitted; None takes the preset's number.
         estimate: plan from the device's description instead of measuring.
         max_time_s: stop cleanly after this long; the table is then unfinished and can be resumed.
         seed: draws networks and the order of measuring.
@@ -58,6 +59,7 @@ class ProfileOptions:
     preset: str = "default"
     out: Path | None = None
     only_missing: bool = False
+    holdout: int | None = None
     estimate: bool = False
     max_time_s: float | None = None
     seed: int = 0
@@ -69,7 +71,8 @@ class Plan:
     """How much a preset measures, and when active probing may stop.
 
     Of a space with more than `blocks` blocks, those are measured that matter most for its networks;
-    the others are extrapolated until ``--only-missing`` adds them. `calibration` networks are drawn
+    the others are extrapolated until ``--only-missing`` adds them. Three `anchors` are always
+    measured whole. `calibration` networks are drawn
     at random and give the interval; up to `probes` further ones are chosen where the model is least
     sure, until the cross-validated error of the calibration networks is below `target`; `holdout`
     fresh ones give the printed error.
@@ -102,6 +105,8 @@ def profile(options: ProfileOptions, emit: Emit | None = None) -> dict[str, Any]
     plan = PLANS.get(options.preset)
     if plan is None:
         raise InputError(f"unknown preset {options.preset!r} (known: {', '.join(PLANS)})")
+    if options.holdout is not None:
+        plan = replace(plan, holdout=options.holdout)
     if options.estimate:
         from hwnas.jobs.plan import estimate
 
@@ -181,6 +186,18 @@ def blocks_of(space: SearchSpace, plan: Plan, options: ProfileOptions) -> Sequen
     return extrapolate.choose(blocks, [space.sample(rng) for _ in range(200)], plan.blocks)
 
 
+def anchors(space: SearchSpace) -> list[NetworkSpec]:
+    """The smallest, a middle and the largest uniform member: they hold the ends of the model fast."""
+    uniform = space.uniform()
+    return list({s.key: s for s in (uniform[0], uniform[len(uniform) // 2], uniform[-1])}.values())
+
+
+def _inserted(wanted: Mapping[NetworkSpec, Role], at: int, spec: NetworkSpec) -> dict[NetworkSpec, Role]:
+    """The networks with a probe put in at a position; one that was drawn becomes the probe."""
+    rest = [(other, role) for other, role in wanted.items() if other.key != spec.key]
+    return dict([*rest[:at], (spec, "probe"), *rest[at:]])
+
+
 class _Profile:
     """One run over a table: blocks, calibration, active probes, holdout, summary."""
 
@@ -206,17 +223,20 @@ class _Profile:
 
     def _random(self) -> None:
         """Networks drawn from the space, the same ones however often the run was interrupted."""
-        have = {net.spec.key for net in self.table.networks}
         drawn = self._draw("random", self.plan.calibration + self.plan.holdout)
         # Spread over the campaigns: the model is fitted and judged in the same states of the machine.
         share = self.plan.holdout / max(len(drawn), 1)
         roles: list[Role] = [
             "holdout" if int((i + 1) * share) > int(i * share) else "calibration" for i in range(len(drawn))
         ]
+        wanted = dict(zip(drawn, roles))
+        for i, anchor in enumerate(anchors(self.space)):
+            wanted = _inserted(wanted, (i + 1) * len(wanted) // 4, anchor)
+        have = {net.spec.key for net in self.table.networks}
         self.sweep.networks(
             [
                 (spec, role)
-                for spec, role in zip(drawn, roles)
+                for spec, role in wanted.items()
                 if spec.key not in have and spec.blocks not in self.table.failures
             ]
         )
@@ -243,7 +263,8 @@ class _Profile:
 
     def _probe(self) -> None:
         """Measure where the model is least sure, until it is good enough on random networks."""
-        done = sum(net.role == "probe" for net in self.table.networks)
+        fixed = {spec.key for spec in anchors(self.space)}
+        done = sum(net.role == "probe" and net.spec.key not in fixed for net in self.table.networks)
         for batch in self._batches(done):
             model = cost_model(self.table)
             error = float(np.abs(model.errors).mean()) if len(model.errors) else 1.0
@@ -270,7 +291,7 @@ def _dry(
     if path.exists():
         table = tables.load(path)
         missing = [b for b in blocks if b not in table]
-    graphs = len(missing) + plan.calibration + plan.probes + 2 * plan.holdout
+    graphs = len(missing) + len(anchors(space)) + plan.calibration + plan.probes + 2 * plan.holdout
     # Building and warming up take about as long again as the timed calls.
     seconds = graphs * timing.sessions * 2.0 * timing.session.session_ms / 1e3
     return {

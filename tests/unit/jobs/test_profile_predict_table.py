@@ -40,8 +40,8 @@ def test_a_profile_says_how_good_it_is(made):
     path, body = made
     assert body["complete"]
     assert body["rows"] == 7
-    assert body["probes"] == 30
-    assert body["measurements"] == 7 + 30 + 6 + 6
+    assert body["probes"] == 33, "20 random, 10 chosen, 3 anchors"
+    assert body["measurements"] == 7 + 33 + 6 + 6
     holdout = body["holdout"]
     assert holdout["networks"] == 6
     # The fake device has no noise: what is left is the model's own error.
@@ -60,7 +60,7 @@ def test_repeating_the_command_goes_on_with_an_unfinished_table(home):
     again = profile(ProfileOptions(device="fake", preset="quick"))
     assert again["table"] == first["table"]
     assert again["complete"]
-    assert again["measurements"] == 49 - first["measurements"]
+    assert again["measurements"] == 52 - first["measurements"]
     third = profile(ProfileOptions(device="fake", preset="quick", dry_run=True))
     assert third["table"] != first["table"], "a finished table is left alone"
 
@@ -77,7 +77,7 @@ def test_an_interrupted_profile_ends_with_the_networks_of_an_unbroken_one(home, 
 def test_dry_run_touches_nothing(home):
     body = profile(ProfileOptions(device="fake", preset="quick", dry_run=True))
     assert body["missing"] == 7
-    assert body["measurements"] == 7 + 30 + 12
+    assert body["measurements"] == 7 + 33 + 12
     assert body["seconds"] > 0
     assert not home.exists()
 
@@ -187,7 +187,7 @@ def test_validate_finds_a_device_that_moved(made, tmp_path):
 def test_show_diff_merge_export_import(home, made, tmp_path):
     shown = verbs.show(made[0])
     assert shown["rows"] == len(shown["blocks"]) == 7
-    assert shown["networks"] == {"calibration": 20, "holdout": 6, "probe": 10}
+    assert shown["networks"] == {"calibration": 20, "holdout": 6, "probe": 13}
     assert shown["holdout"]["networks"] == 6
     taken = verbs.import_(made[0])
     assert Path(taken["table"]).parent == tables.folder()
@@ -199,7 +199,7 @@ def test_show_diff_merge_export_import(home, made, tmp_path):
         verbs.export(tmp_path / "sent.hwlat.jsonl")
     merged = verbs.merge([made[0], tmp_path / "sent.hwlat.jsonl"], tmp_path / "merged.hwlat.jsonl")
     assert merged["rows"] == 7
-    assert merged["networks"] == 72
+    assert merged["networks"] == 78
 
 
 def test_import_of_unknown_formats(tmp_path):
