@@ -37,8 +37,8 @@ class Preset:
 
 PRESETS = {
     "quick": Preset(epochs=4, images=40_000, search_share=0.3, samples=4, rounds=5),
-    "default": Preset(epochs=30, images=150_000, search_share=0.15, samples=8, rounds=6),
-    "thorough": Preset(epochs=120, images=500_000, search_share=0.1, samples=16, rounds=8),
+    "default": Preset(epochs=30, images=150_000, search_share=0.1, samples=8, rounds=6),
+    "thorough": Preset(epochs=120, images=500_000, search_share=0.08, samples=16, rounds=8),
 }
 
 

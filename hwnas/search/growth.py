@@ -8,6 +8,7 @@ with the figures that led to them, since a refusal is a result too.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import NormalDist
@@ -166,9 +167,15 @@ def decisions(growths: Sequence[Growth], budget: Budget, unit: str) -> list[Deci
     return [_decision(growth, best, budget, unit) for growth in ordered]
 
 
+def _with_error(value: float, se: float, unit: str) -> str:
+    """A value with its standard error, to the second digit of the error: ``+0.40 % +- 0.31 %``."""
+    scale = 100.0 if unit == "%" else 1.0
+    digits = min(max(1 - math.floor(math.log10(scale * se)), 1), 6) if se > 0 else 2
+    return f"{scale * value:+.{digits}f} {unit} +- {scale * se:.{digits}f} {unit}"
+
+
 def _decision(growth: Growth, best: Growth | None, budget: Budget, unit: str) -> Decision:
-    scale, digits = (100.0, 2) if unit == "%" else (1.0, 4)
-    gain = f"{scale * growth.gain:+.{digits}f} {unit} +- {scale * growth.gain_se:.{digits}f} {unit}"
+    gain = _with_error(growth.gain, growth.gain_se, unit)
     price = f"{gain} for {format_ms(growth.cost_ms)}"
     bound = format_ms(growth.estimate.high_ms)
     words = {

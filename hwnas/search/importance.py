@@ -139,7 +139,7 @@ def vip(x: Array, y: Array, components: int) -> Array:
 
 @dataclass(frozen=True)
 class Gradient:
-    """First-order relative drop of the loss by one step of gradient descent on what a growth adds.
+    """First-order relative drop of the loss by gradient descent on what a growth adds.
 
     A growth keeps the function, so it shows only in its gradients: of all values that are new in
     the grown network (the last normalisation of an inserted block, say). The drop is
@@ -158,7 +158,7 @@ class Gradient:
         moves: growths to judge.
         images: training images for all of them.
         batch: images in a gradient; fewer where there would be less than eight.
-        rate: of the step.
+        rate: length of the step (one of rate 1, or ten of 0.1, as far as first order goes).
         diminishing: whether depth is taken to have falling returns.
         autocast: context of the forward pass, for half precision.
     """
@@ -166,7 +166,7 @@ class Gradient:
     moves: Moves
     images: int = 2048
     batch: int = 64
-    rate: float = 0.1
+    rate: float = 1.0
     diminishing: bool = True
     autocast: Autocast = nullcontext
 
