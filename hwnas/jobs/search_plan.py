@@ -20,6 +20,10 @@ from hwnas.units import parse_bytes, parse_macs, parse_params
 RATIO = re.compile(r"(\d+(?:\.\d+)?|\.\d+)(x|%):([^@]+)(?:@(p\d+))?")
 
 
+# A search on few images needs a larger part of them: so many at least, but never more than a share.
+LEAST_IMAGES, MOST_SHARE = 8_000, 0.3
+
+
 @dataclass(frozen=True)
 class Preset:
     """How much is trained: `epochs` over the training split, but at least `images` images.
@@ -149,7 +153,7 @@ def strategy_options(
     """
     wanted: dict[str, Any] = {
         "images": images,
-        "search_share": chosen.search_share,
+        "search_share": max(chosen.search_share, min(MOST_SHARE, LEAST_IMAGES / images)),
         "samples": chosen.samples,
         "rounds": chosen.rounds,
         "targets_ms": tuple(budget.latency_ms for budget in targets[:-1]),

@@ -305,15 +305,18 @@ def test_a_tail_budget_scales_the_predictions(home: Path) -> None:
 
 
 def test_strategy_options_are_those_that_it_has() -> None:
-    chosen = plan.preset("quick")
+    chosen = plan.preset("default")
     targets = [Budget(latency_ms=1.0), Budget(latency_ms=2.0)]
-    grown = plan.strategy_options("stagewise", chosen, 500, targets, {"patience": 1})
+    grown = plan.strategy_options("stagewise", chosen, 200_000, targets, {"patience": 1})
     assert grown == {
-        "images": 500,
+        "images": 200_000,
         "search_share": chosen.search_share,
         "rounds": chosen.rounds,
         "targets_ms": (1.0,),
         "patience": 1,
     }
+    few = plan.strategy_options("stagewise", chosen, 40_000, targets, {})
+    assert few["search_share"] == 0.2  # 8,000 images at least
     drawn = plan.strategy_options("random", chosen, 500, targets, {})
+    assert drawn["search_share"] == 0.3
     assert set(drawn) == {"images", "search_share", "samples", "targets_ms"}
