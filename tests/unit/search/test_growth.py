@@ -133,3 +133,19 @@ def test_verdicts_in_words_and_figures() -> None:
 def test_deepen_stops_where_the_space_ends() -> None:
     assert growth.deepen(SPACE, START, 1, 3).depths == (1, 4, 1)
     assert growth.deepen(SPACE, START, 0, 40).depths == (18, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("value", "se", "unit", "text"),
+    [
+        (0.004, 0.0031, "%", "+0.40 % +- 0.31 %"),
+        (0.000052, 0.0000114, "%", "+0.0052 % +- 0.0011 %"),
+        (-0.2, 0.1, "%", "-20.0 % +- 10.0 %"),
+        (0.05, 0.0071, "VIP", "+0.0500 VIP +- 0.0071 VIP"),
+        (0.01, 0.0, "%", "+1.00 % +- 0.00 %"),
+    ],
+)
+def test_values_are_shown_to_the_second_digit_of_their_error(
+    value: float, se: float, unit: str, text: str
+) -> None:
+    assert growth._with_error(value, se, unit) == text
