@@ -209,31 +209,41 @@ _open: dict[int, CudaDriver] = {}
 
 def installed() -> str | None:
     """Name of the package that would serve, PyCUDA first; None where neither is installed."""
-    if find_spec("pycuda") is not None:
-        return "pycuda"
+    return next(iter(_packages()), None)
+
+
+def _packages() -> list[str]:
+    found = ["pycuda"] if find_spec("pycuda") is not None else []
     if find_spec("cuda") is not None and find_spec("cuda.bindings") is not None:
-        return "cuda-python"
-    return None
+        found.append("cuda-python")
+    return found
 
 
 def open_driver(index: int = 0) -> CudaDriver:
-    """The driver of one GPU, opened once a process.
+    """The driver of one GPU, opened once a process; the second package where the first does not load.
 
     Raises:
-        BackendUnavailable: no package, no driver library or no such GPU; says which.
+        BackendUnavailable: no package, no driver library or no such GPU; says what each said.
     """
     if index not in _open:
-        package = installed()
-        if package == "pycuda":
-            from hwnas.backends.cuda_pycuda import PyCudaDriver
-
-            _open[index] = PyCudaDriver(index)
-        elif package == "cuda-python":
-            from hwnas.backends.cuda_python import CudaPythonDriver
-
-            _open[index] = CudaPythonDriver(index)
+        said = []
+        for package in _packages():
+            try:
+                _open[index] = _opened(package, index)
+                break
+            except BackendUnavailable as exc:
+                said.append(str(exc))
         else:
-            raise BackendUnavailable(
-                "neither pycuda nor cuda-python is installed: pip install pycuda (or cuda-python)"
-            )
+            missing = "neither pycuda nor cuda-python is installed: pip install pycuda (or cuda-python)"
+            raise BackendUnavailable("; ".join(said) or missing)
     return _open[index]
+
+
+def _opened(package: str, index: int) -> CudaDriver:
+    if package == "pycuda":
+        from hwnas.backends.cuda_pycuda import PyCudaDriver
+
+        return PyCudaDriver(index)
+    from hwnas.backends.cuda_python import CudaPythonDriver
+
+    return CudaPythonDriver(index)

@@ -10,10 +10,15 @@ from machines import MACHINES, ROOT, environment
 pytestmark = [pytest.mark.sim, pytest.mark.parametrize("device", MACHINES)]
 
 
-def passes(device, home, *arguments):
-    """Run pytest on a machine; everything must pass and nothing be skipped."""
+def passes(device, home, *arguments, before=None):
+    """Run pytest on a machine; everything must pass and nothing be skipped.
+
+    `before` is a folder that comes first on the import path.
+    """
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-rs", "--tb=short", *arguments]
     env = environment(MACHINES[device], home, HWNAS_SIM="1")
+    if before is not None:
+        env["PYTHONPATH"] = f"{before}:{env['PYTHONPATH']}"
     done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=1200)
     assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-2000:]
     assert " skipped" not in done.stdout, done.stdout[-2000:]
@@ -25,6 +30,15 @@ def test_backend_drivers_and_commands(device, tmp_path):
 
 def test_the_promises_of_every_backend(device, tmp_path):
     passes(device, tmp_path, "tests/contract/test_backends.py", "-k", "trt and not ort")
+
+
+def test_engines_through_cuda_python_where_pycuda_does_not_load(device, tmp_path):
+    broken = tmp_path / "broken" / "pycuda"
+    broken.mkdir(parents=True)
+    (broken / "__init__.py").write_text("raise ImportError('built for another CUDA')\n")
+    chosen = "scores_are_those or save_and_load or times_are or bytes_are or refusal or out_of_memory"
+    tests = "tests/sim/inside/test_inside_backend.py"
+    passes(device, tmp_path, tests, "-k", chosen, before=broken.parent)
 
 
 def test_the_tests_for_a_real_gpu_run(device, tmp_path):

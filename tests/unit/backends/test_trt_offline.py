@@ -176,6 +176,22 @@ def test_packages_for_the_driver(monkeypatch):
         cuda.open_driver()
 
 
+def test_the_second_package_serves_where_the_first_does_not_load(monkeypatch):
+    def opened(package, index):
+        if package == "pycuda":
+            raise BackendUnavailable("PyCUDA cannot be loaded")
+        return f"driver of {package}"
+
+    monkeypatch.setattr(cuda, "_open", {})
+    monkeypatch.setattr(cuda, "_packages", lambda: ["pycuda", "cuda-python"])
+    monkeypatch.setattr(cuda, "_opened", opened)
+    assert cuda.open_driver() == "driver of cuda-python"
+    monkeypatch.setattr(cuda, "_open", {})
+    monkeypatch.setattr(cuda, "_packages", lambda: ["pycuda"])
+    with pytest.raises(BackendUnavailable, match="PyCUDA cannot be loaded"):
+        cuda.open_driver()
+
+
 def test_devices_by_name_and_alias():
     from hwnas.backends.gpus import check_device
 
