@@ -199,15 +199,16 @@ def plan(body: Mapping[str, Any], file: Path) -> tuple[Path, list[list[str]]]:
 
 
 @click.command()
-@options.options(options.device, options.out, options.dry_run)
+@click.option("--device", metavar="NAME", default="cpu", show_default=True, help="Device to run on.")
+@options.options(options.out, options.dry_run)
 @common
-def quickstart(ui: Output, device: str | None, out: Path | None, dry_run: bool) -> None:
+def quickstart(ui: Output, device: str, out: Path | None, dry_run: bool) -> None:
     """Profile, search, export, verify and report on embedded data, in under five minutes.
 
     Every step is shown as the command that you would type yourself.
     """
-    name, folder = device or "cpu", out or runs.next_path("search")
-    steps = quickstart_steps(name, folder)
+    folder = out or runs.next_path("search")
+    steps = quickstart_steps(device, folder)
     if dry_run:
         listed = [f"hwnas {shlex.join(argv)}" for argv in steps]
         body = {"run": str(folder), "commands": listed}
@@ -219,10 +220,10 @@ def quickstart(ui: Output, device: str | None, out: Path | None, dry_run: bool) 
 def quickstart_steps(device: str, run: Path) -> list[list[str]]:
     """The commands of the quick start. The budget is a ratio, so that it fits any machine."""
     where, space = ["--device", device], ["--space", "resnet-cifar"]
-    search = ["--latency-budget", "0.9x:resnet20", "--data", "digits", "--preset", "quick"]
+    budget = ["--latency-budget", "0.9x:resnet20", "--data", "digits"]
     return [
         ["profile", *where, *space, "--preset", "quick"],
-        ["search", *search, *where, *space, "--out", str(run)],
+        ["search", *budget, *where, *space, "--preset", "quick", "--max-time", "2min", "--out", str(run)],
         ["export", str(run), "--format", "onnx"],
         ["verify", "ENGINE"],
         ["report", str(run)],

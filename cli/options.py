@@ -179,7 +179,6 @@ preset = _option("--preset", type=PRESETS, help="How much time to spend.  [defau
 max_time = _option(
     "--max-time", type=DURATION, metavar="TIME", help="Stop cleanly after, for example 10min; keeps the best."
 )
-jobs = _option("--jobs", type=click.IntRange(min=1), metavar="N", help="Parallel workers.  [default: 1]")
 dry_run = _option(
     "--dry-run", is_flag=True, help="Say what would be done and how long it takes; touch nothing."
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
+
 from hwnas_cli.main import SECTIONS, cli, command_of
 
 HERE = Path(__file__).resolve().parent
@@ -61,7 +62,9 @@ def text() -> str:
 def pages(command: click.Command, path: str) -> list[str]:
     """A command's help, and its sub-commands'."""
     parent = click.Context(cli, info_name="hwnas")
-    context = click.Context(command, info_name=path.removeprefix("hwnas "), parent=parent, max_content_width=100)
+    context = click.Context(
+        command, info_name=path.removeprefix("hwnas "), parent=parent, max_content_width=100
+    )
     context.terminal_width = 100
     found = [f"### {path}\n\n```\n{command.get_help(context)}\n```\n"]
     if isinstance(command, click.Group):
