@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from hwnas.cost import extrapolate
 from hwnas.cost.heldout import summary
 from hwnas.cost.model import TableModel, cost_model
 from hwnas.errors import BuildError, InputError, MissingMeasurement
+from hwnas.jobs.profile_plan import PLANS, Plan, anchors, blocks_of, draw, schedule
 from hwnas.measure import device as devices
 from hwnas.measure import table as tables
-from hwnas.measure.rows import Header, RepeatRow, Role
+from hwnas.measure.rows import Header, RepeatRow
 from hwnas.measure.sweep import Sweep, SweepOptions, header_for
 from hwnas.measure.table import LatencyTable
 from hwnas.measure.timing import TimingOptions
@@ -64,32 +64,6 @@ class ProfileOptions:
     max_time_s: float | None = None
     seed: int = 0
     dry_run: bool = False
-
-
-@dataclass(frozen=True)
-class Plan:
-    """How much a preset measures, and when active probing may stop.
-
-    Of a space with more than `blocks` blocks, those are measured that matter most for its networks;
-    the others are extrapolated until ``--only-missing`` adds them. Three `anchors` are always
-    measured whole. `calibration` networks are drawn
-    at random and give the interval; up to `probes` further ones are chosen where the model is least
-    sure, until the cross-validated error of the calibration networks is below `target`; `holdout`
-    fresh ones give the printed error.
-    """
-
-    calibration: int
-    probes: int
-    holdout: int
-    target: float
-    blocks: int
-
-
-PLANS = {
-    "quick": Plan(calibration=20, probes=10, holdout=12, target=0.010, blocks=250),
-    "default": Plan(calibration=40, probes=40, holdout=24, target=0.007, blocks=750),
-    "thorough": Plan(calibration=80, probes=80, holdout=40, target=0.005, blocks=100_000),
-}
 
 
 def profile(options: ProfileOptions, emit: Emit | None = None) -> dict[str, Any]:
@@ -177,25 +151,8 @@ def _path(options: ProfileOptions, header: Header) -> Path:
     return tables.new_path(header)
 
 
-def blocks_of(space: SearchSpace, plan: Plan, options: ProfileOptions) -> Sequence[BlockSpec]:
-    """The blocks to measure: all, or in a large space those that matter most."""
-    blocks = space.blocks()
-    if options.only_missing or len(blocks) <= plan.blocks:
-        return blocks
-    rng = np.random.default_rng([options.seed, 1])
-    return extrapolate.choose(blocks, [space.sample(rng) for _ in range(200)], plan.blocks)
-
-
-def anchors(space: SearchSpace) -> list[NetworkSpec]:
-    """The smallest, a middle and the largest uniform member: they hold the ends of the model fast."""
-    uniform = space.uniform()
-    return list({s.key: s for s in (uniform[0], uniform[len(uniform) // 2], uniform[-1])}.values())
-
-
-def _inserted(wanted: Mapping[NetworkSpec, Role], at: int, spec: NetworkSpec) -> dict[NetworkSpec, Role]:
-    """The networks with a probe put in at a position; one that was drawn becomes the probe."""
-    rest = [(other, role) for other, role in wanted.items() if other.key != spec.key]
-    return dict([*rest[:at], (spec, "probe"), *rest[at:]])
+def _blocks(space: SearchSpace, plan: Plan, options: ProfileOptions) -> Sequence[BlockSpec]:
+    return space.blocks() if options.only_missing else blocks_of(space, plan.blocks, options.seed)
 
 
 class _Profile:
@@ -207,7 +164,7 @@ class _Profile:
 
     def run(self) -> None:
         """Everything that is still missing; unfinished where the time ran out."""
-        self.sweep.blocks(blocks_of(self.space, self.plan, self.options))
+        self.sweep.blocks(_blocks(self.space, self.plan, self.options))
         if self.options.only_missing and self.table.summary:
             self.sweep.writer.finish(self.table.summary)
             return
@@ -223,20 +180,11 @@ class _Profile:
 
     def _random(self) -> None:
         """Networks drawn from the space, the same ones however often the run was interrupted."""
-        drawn = self._draw("random", self.plan.calibration + self.plan.holdout)
-        # Spread over the campaigns: the model is fitted and judged in the same states of the machine.
-        share = self.plan.holdout / max(len(drawn), 1)
-        roles: list[Role] = [
-            "holdout" if int((i + 1) * share) > int(i * share) else "calibration" for i in range(len(drawn))
-        ]
-        wanted = dict(zip(drawn, roles))
-        for i, anchor in enumerate(anchors(self.space)):
-            wanted = _inserted(wanted, (i + 1) * len(wanted) // 4, anchor)
         have = {net.spec.key for net in self.table.networks}
         self.sweep.networks(
             [
                 (spec, role)
-                for spec, role in wanted.items()
+                for spec, role in schedule(self.space, self.plan, self.options.seed)
                 if spec.key not in have and spec.blocks not in self.table.failures
             ]
         )
@@ -250,16 +198,6 @@ class _Profile:
         ]
         for key, found in self.sweep.again(todo).items():
             self.sweep.writer.append(RepeatRow(network=key, value_ms=found.floor_ms))
-
-    def _draw(self, purpose: str, n: int) -> list[NetworkSpec]:
-        rng = np.random.default_rng([self.options.seed, *purpose.encode()])
-        drawn: dict[str, NetworkSpec] = {}
-        for _ in range(20 * n):  # a small space may not have that many networks
-            spec = self.space.sample(rng)
-            drawn.setdefault(spec.key, spec)
-            if len(drawn) == n:
-                break
-        return list(drawn.values())
 
     def _probe(self) -> None:
         """Measure where the model is least sure, until it is good enough on random networks."""
@@ -278,7 +216,8 @@ class _Profile:
 
     def _uncertain(self, model: TableModel, n: int) -> list[NetworkSpec]:
         seen = {net.spec.key for net in self.table.networks}
-        candidates = [s for s in self._draw("candidates", _CANDIDATES) if s.key not in seen]
+        candidates = draw(self.space, _CANDIDATES, self.options.seed, "candidates")
+        candidates = [spec for spec in candidates if spec.key not in seen]
         return model.most_uncertain(candidates, n) if candidates else []
 
 
@@ -286,7 +225,7 @@ def _dry(
     options: ProfileOptions, plan: Plan, space: SearchSpace, path: Path, timing: TimingOptions
 ) -> dict[str, Any]:
     """What would be measured; the time is a guess from sessions of the preset's length."""
-    blocks = blocks_of(space, plan, options)
+    blocks = _blocks(space, plan, options)
     missing = list(blocks)
     if path.exists():
         table = tables.load(path)

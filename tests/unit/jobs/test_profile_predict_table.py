@@ -1,6 +1,7 @@
 """`profile`, `predict` and `table` on the fake device: whole, resumed, refused."""
 
 import json
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,10 @@ from hwnas.errors import DataFormatError, DeviceUnavailable, InputError, Missing
 from hwnas.jobs import profile as job
 from hwnas.jobs import table as verbs
 from hwnas.jobs.predict import PredictOptions, find, predict
-from hwnas.jobs.profile import Plan, ProfileOptions, profile
+from hwnas.jobs.profile import ProfileOptions, profile
+from hwnas.jobs.profile_plan import Plan, anchors, schedule
 from hwnas.measure import table as tables
+from hwnas.nets import spaces
 
 SMALL = Plan(calibration=20, probes=10, holdout=6, target=0.0, blocks=250)
 
@@ -51,6 +54,20 @@ def test_a_profile_says_how_good_it_is(made):
     assert body["isolated_sum_mape_percent"] > 5, "this device too charges separate engines for their edges"
     assert tables.load(path).summary["holdout"] == holdout
     json.dumps(body, allow_nan=False)
+
+
+def test_networks_of_all_roles_are_spread_over_the_campaigns():
+    space = spaces.make("resnet-cifar")
+    plan = Plan(calibration=40, probes=0, holdout=20, target=0.0, blocks=250)
+    order = schedule(space, plan, seed=3)
+    assert order == schedule(space, plan, seed=3)
+    assert Counter(role for _, role in order) == {"calibration": 40, "holdout": 20, "probe": 3}
+    assert len({spec.key for spec, _ in order}) == 63
+    assert {spec.key for spec, role in order if role == "probe"} == {s.key for s in anchors(space)}
+    for at in range(0, 60, 10):
+        roles = Counter(role for _, role in order[at : at + 10])
+        assert roles["holdout"] >= 2
+        assert roles["calibration"] >= 5
 
 
 def test_repeating_the_command_goes_on_with_an_unfinished_table(home):

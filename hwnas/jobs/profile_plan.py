@@ -1,0 +1,84 @@
+"""What a profile measures: which blocks, which networks, in which roles."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from hwnas.cost import extrapolate
+from hwnas.measure.rows import Role
+from hwnas.protocols import SearchSpace
+from hwnas.spec import BlockSpec, NetworkSpec
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How much a preset measures, and when active probing may stop.
+
+    Of a space with more than `blocks` blocks, those are measured that matter most for its networks;
+    the others are extrapolated until ``--only-missing`` adds them. Three `anchors` are always
+    measured whole. `calibration` networks are drawn at random and give the interval; up to `probes`
+    further ones are chosen where the model is least sure, until the cross-validated error of the
+    calibration networks is below `target`; `holdout` fresh ones give the printed error.
+    """
+
+    calibration: int
+    probes: int
+    holdout: int
+    target: float
+    blocks: int
+
+
+PLANS = {
+    "quick": Plan(calibration=20, probes=10, holdout=12, target=0.010, blocks=250),
+    "default": Plan(calibration=40, probes=40, holdout=24, target=0.007, blocks=750),
+    "thorough": Plan(calibration=80, probes=80, holdout=40, target=0.005, blocks=100_000),
+}
+
+
+def blocks_of(space: SearchSpace, most: int, seed: int) -> Sequence[BlockSpec]:
+    """The blocks to measure: all, or of more than `most` those that matter most."""
+    blocks = space.blocks()
+    if len(blocks) <= most:
+        return blocks
+    rng = np.random.default_rng([seed, 1])
+    return extrapolate.choose(blocks, [space.sample(rng) for _ in range(200)], most)
+
+
+def anchors(space: SearchSpace) -> list[NetworkSpec]:
+    """The smallest, a middle and the largest uniform member: they hold the ends of the model fast."""
+    uniform = space.uniform()
+    return list({s.key: s for s in (uniform[0], uniform[len(uniform) // 2], uniform[-1])}.values())
+
+
+def draw(space: SearchSpace, n: int, seed: int, purpose: str) -> list[NetworkSpec]:
+    """Different random members, the same ones for the same seed and purpose; fewer of a small space."""
+    rng = np.random.default_rng([seed, *purpose.encode()])
+    drawn: dict[str, NetworkSpec] = {}
+    for _ in range(20 * n):
+        spec = space.sample(rng)
+        drawn.setdefault(spec.key, spec)
+        if len(drawn) == n:
+            break
+    return list(drawn.values())
+
+
+def schedule(space: SearchSpace, plan: Plan, seed: int) -> list[tuple[NetworkSpec, Role]]:
+    """Random networks and anchors in the order of measuring, each with its role.
+
+    Roles are spread evenly, so that every campaign holds some of each: the model is fitted and
+    judged in the same states of the machine.
+    """
+    ends = anchors(space)
+    taken = {spec.key for spec in ends}
+    total = plan.calibration + plan.holdout
+    drawn = [spec for spec in draw(space, total + len(ends), seed, "random") if spec.key not in taken][:total]
+    share = plan.holdout / max(len(drawn), 1)
+    out: list[tuple[NetworkSpec, Role]] = []
+    for i, spec in enumerate(drawn):
+        out.append((spec, "holdout" if int((i + 1) * share) > int(i * share) else "calibration"))
+    for i, spec in enumerate(ends):
+        out.insert((i + 1) * len(out) // (len(ends) + 1), (spec, "probe"))
+    return out
