@@ -40,6 +40,7 @@ class Growth:
         cost_ms, cost_se_ms: added latency, in milliseconds, with its standard error.
         estimate: prediction for `spec`.
         fate: what was decided.
+        last: whether nothing fits after this growth, nor after any other that is open.
     """
 
     stage: int
@@ -52,10 +53,15 @@ class Growth:
     cost_se_ms: float
     estimate: Estimate
     fate: Fate = "weaker"
+    last: bool = False
 
-    def cautious(self, z: float) -> float:
-        """Gain per millisecond at the lower bound of the gain and the upper bound of the cost."""
-        return (self.gain - z * self.gain_se) / (self.cost_ms + z * self.cost_se_ms)
+    def worth(self, z: float) -> float:
+        """Gain per millisecond at the lower bound of the gain and the upper bound of the cost.
+
+        Of last growths just the gain: milliseconds that are left over buy nothing.
+        """
+        gain = self.gain - z * self.gain_se
+        return gain if self.last else gain / (self.cost_ms + z * self.cost_se_ms)
 
     @property
     def place(self) -> str:
@@ -115,8 +121,16 @@ def weigh(
             growth = replace(growth, fate="not significant")
         judged.append(growth)
     open_ = [growth for growth in judged if growth.fate == "weaker"]
-    best = max(open_, key=lambda growth: (growth.cautious(z), -growth.stage), default=None)
+    if open_ and not any(_leaves_room(growth.spec, budget, context) for growth in open_):
+        judged = [replace(growth, last=True) if growth in open_ else growth for growth in judged]
+        open_ = [growth for growth in judged if growth.last]
+    best = max(open_, key=lambda growth: (growth.worth(z), -growth.cost_ms), default=None)
     return [replace(growth, fate="grows") if growth is best else growth for growth in judged]
+
+
+def _leaves_room(spec: NetworkSpec, budget: Budget, context: SearchContext) -> bool:
+    """Whether something could still grow."""
+    return any(budget.fits(context.estimate(move.spec)) for move in context.space.grow(spec))
 
 
 def deepen(space: SearchSpace, spec: NetworkSpec, stage: int, times: int) -> NetworkSpec:
@@ -178,9 +192,10 @@ def _decision(growth: Growth, best: Growth | None, budget: Budget, unit: str) ->
     gain = _with_error(growth.gain, growth.gain_se, unit)
     price = f"{gain} for {format_ms(growth.cost_ms)}"
     bound = format_ms(growth.estimate.high_ms)
+    measure = "as the last growth" if growth.last else "for each millisecond"
     words = {
         "grows": f"{growth.place} grows by {growth.steps}: {price}",
-        "weaker": f"{growth.place}: {price}: less for each millisecond than {best.place if best else ''}",
+        "weaker": f"{growth.place}: {price}: less {measure} than {best.place if best else ''}",
         "not significant": f"{growth.place}: {price}: not significant",
         "closed": f"{growth.place}: closed, the network would take up to {bound} of {budget.describe()}",
         "unknown": f"{growth.place}: no importance is known for it",

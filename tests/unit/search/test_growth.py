@@ -63,6 +63,17 @@ def test_the_best_gain_per_millisecond_wins_not_the_largest_gain() -> None:
     assert taken.spec.depths == (1, 1, 2)
 
 
+def test_the_last_growth_is_chosen_by_its_gain() -> None:
+    """At most 0.235 ms: one block fits (0.231, 0.220, 0.209), two of stage 3 (0.253) do not."""
+    judged = weigh({0: (0.010, 1e-4), 1: (0.009, 1e-4), 2: (0.008, 1e-4)}, 0.235)
+    assert [g.fate for g in judged] == ["grows", "weaker", "weaker"]
+    words = [decision.text for decision in growth.decisions(judged, Budget(latency_ms=0.235), "%")]
+    assert words[1].endswith("for 50 us: less as the last growth than stage 1")
+    # With room for another block after one of them, milliseconds count: 0.06 + 0.04 ms make 0.275.
+    judged = weigh({0: (0.010, 1e-4), 1: (0.009, 1e-4), 2: (0.008, 1e-4)}, 0.28)
+    assert [g.fate for g in judged] == ["weaker", "weaker", "grows"]
+
+
 def test_an_uncertain_gain_gives_way_to_a_sure_one() -> None:
     # At one-sided 95 % (z = 1.645): stage 3 is sure of 0.020 - 1.645 * 0.010 = 0.0036, stage 1 of 0.0097.
     judged = weigh({0: (0.010, 2e-4), 2: (0.020, 0.010)}, 1.0)
