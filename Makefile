@@ -19,8 +19,9 @@ lint: $(STAMP)
 	$(BIN)/mypy
 	if [ -x $(BIN)/hadolint ]; then $(BIN)/hadolint Dockerfile; fi
 
+# One thread: the tests' tensors are small, and threads that wait for each other crawl on a busy machine.
 test: lint
-	$(BIN)/pytest
+	OMP_NUM_THREADS=1 $(BIN)/pytest
 
 # TensorRT's real bindings and PyCUDA on simulated GPUs; downloads about 100 MB from PyPI, once.
 test-sim: $(STAMP)
