@@ -12,7 +12,7 @@ from hwnas.cost.model import cost_model
 from hwnas.errors import DeviceUnavailable, HwnasError, InputError
 from hwnas.jobs import predict
 from hwnas.jobs import search_plan as plan
-from hwnas.jobs.search_parts import Builder, figures, test_once, training_rate
+from hwnas.jobs.search_parts import Builder, OnThreads, figures, test_once, training_rate
 from hwnas.measure import device as devices
 from hwnas.measure.table import LatencyTable
 from hwnas.nets import spaces
@@ -280,11 +280,10 @@ class _Job:
         if asked is None:
             return None
         name, images = asked()
-        if name == "vip":
-            return importance.make(name, self.strategy.growths)
         recipe = self._recipe()
-        found = {"images": images, "autocast": choose(recipe).autocast}
-        return importance.make(name, self.strategy.growths, **found)
+        given = {} if name == "vip" else {"images": images, "autocast": choose(recipe).autocast}
+        found = importance.make(name, self.strategy.growths, **given)
+        return found if recipe.threads is None else OnThreads(found, recipe.threads)
 
     def _say(self, run: RunFolder, text: str) -> None:
         run.append("note", {"text": text})

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hwnas.measure import promise, timing
-from hwnas.protocols import Backend, Emit, Engine
-from hwnas.records import Budget, Measurement, Promise, SearchResult, Setting, Trial, to_json
+from hwnas.protocols import Backend, Emit, Engine, Importance
+from hwnas.records import Budget, Measurement, Promise, SearchResult, Setting, StageImportance, Trial, to_json
 from hwnas.runs import RunFolder
 from hwnas.search.log import RESULT_SCHEMA, images_of
 from hwnas.spec import NetworkSpec
@@ -20,6 +20,8 @@ from hwnas.store import read_json, write_json
 from hwnas.units import format_ms
 
 if TYPE_CHECKING:
+    import torch
+
     from hwnas.train.data import Dataset
     from hwnas.train.options import TrainOptions as Recipe
 
@@ -163,3 +165,29 @@ def training_rate(spec: NetworkSpec, recipe: Recipe) -> float:
         F.cross_entropy(scores.float(), labels).backward()  # type: ignore[no-untyped-call]
         took_s.append(time.perf_counter() - start)
     return len(images) / min(took_s)
+
+
+@dataclass(frozen=True)
+class OnThreads:
+    """An importance on as many threads as the trainings; they may compete with other work."""
+
+    importance: Importance
+    threads: int
+
+    def __call__(
+        self,
+        module: torch.nn.Module,
+        spec: NetworkSpec,
+        images: torch.Tensor,
+        labels: torch.Tensor,
+        rng: np.random.Generator,
+    ) -> tuple[StageImportance, ...]:
+        """See `hwnas.protocols.Importance`."""
+        import torch
+
+        before = torch.get_num_threads()
+        torch.set_num_threads(self.threads)
+        try:
+            return self.importance(module, spec, images, labels, rng)
+        finally:
+            torch.set_num_threads(before)
