@@ -255,8 +255,7 @@ class _Job:
         for name in self.options.recipe:
             if name not in Recipe.__dataclass_fields__:
                 raise InputError(plugins.unknown("training option", name, Recipe.__dataclass_fields__))
-        preset = {"threads": self.preset.threads} if self.preset.threads else {}
-        return Recipe(**{**preset, **self.options.recipe})
+        return Recipe(**self.options.recipe)
 
     def _evaluator(self, run: RunFolder) -> Evaluator:
         from hwnas.train.evaluator import Evaluator

@@ -29,8 +29,7 @@ class Preset:
     """How much is trained: `epochs` over the training split, but at least `images` images.
 
     `search_share` is the part for the search; `samples` how many networks the baselines train;
-    `rounds` in how many growths the stage-wise search is to reach its budget; `threads` on how many
-    cores a training runs (None: all).
+    `rounds` in how many growths the stage-wise search is to reach its budget.
     """
 
     epochs: float
@@ -38,13 +37,10 @@ class Preset:
     search_share: float
     samples: int
     rounds: int
-    threads: int | None = None
 
 
 PRESETS = {
-    # One core: the small batches of short trainings gain nothing from a second one, and beside other
-    # work two threads that wait for each other are ten times slower (26 against 284 images/s at batch 16).
-    "quick": Preset(epochs=4, images=40_000, search_share=0.3, samples=4, rounds=5, threads=1),
+    "quick": Preset(epochs=4, images=40_000, search_share=0.3, samples=4, rounds=5),
     "default": Preset(epochs=30, images=150_000, search_share=0.1, samples=8, rounds=6),
     "thorough": Preset(epochs=120, images=500_000, search_share=0.08, samples=16, rounds=8),
 }
