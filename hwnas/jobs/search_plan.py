@@ -20,29 +20,24 @@ from hwnas.units import parse_bytes, parse_macs, parse_params
 RATIO = re.compile(r"(\d+(?:\.\d+)?|\.\d+)(x|%):([^@]+)(?:@(p\d+))?")
 
 
-# A search on few images needs a larger part of them: so many at least, but never more than a share.
-LEAST_IMAGES, MOST_SHARE = 8_000, 0.3
-
-
 @dataclass(frozen=True)
 class Preset:
     """How much is trained: `epochs` over the training split, but at least `images` images.
 
-    `search_share` is the part for the search; `samples` how many networks the baselines train;
-    `rounds` in how many growths the stage-wise search is to reach its budget.
+    `samples` is how many networks the baselines train; `rounds` in how many growths the stage-wise
+    search is to reach its budget.
     """
 
     epochs: float
     images: int
-    search_share: float
     samples: int
     rounds: int
 
 
 PRESETS = {
-    "quick": Preset(epochs=4, images=40_000, search_share=0.3, samples=4, rounds=5),
-    "default": Preset(epochs=30, images=150_000, search_share=0.1, samples=8, rounds=6),
-    "thorough": Preset(epochs=120, images=500_000, search_share=0.08, samples=16, rounds=8),
+    "quick": Preset(epochs=4, images=40_000, samples=4, rounds=5),
+    "default": Preset(epochs=30, images=150_000, samples=8, rounds=6),
+    "thorough": Preset(epochs=120, images=500_000, samples=16, rounds=8),
 }
 
 
@@ -153,7 +148,6 @@ def strategy_options(
     """
     wanted: dict[str, Any] = {
         "images": images,
-        "search_share": max(chosen.search_share, min(MOST_SHARE, LEAST_IMAGES / images)),
         "samples": chosen.samples,
         "rounds": chosen.rounds,
         "targets_ms": tuple(budget.latency_ms for budget in targets[:-1]),

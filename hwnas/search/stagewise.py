@@ -27,6 +27,8 @@ from hwnas.units import format_ms
 
 # Validation accuracy that a network may lose by growing and still be the one to train on.
 COLLAPSE = 0.1
+# Largest part of all training images that growing may take.
+MOST_SHARE = 0.3
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,8 @@ class StagewiseOptions:
     Attributes:
         images: training images of the whole search, final training included; 0 leaves each
             training to the evaluator's default.
-        search_share: part of `images` for growing, judging included; the rest trains what is kept.
+        search_share, least_images: part of `images` for growing, judging included, but at least so
+            many (and never more than `MOST_SHARE`); the rest trains what is kept.
         start_share: part of the growing for the first, shallow network.
         judge_share: part of the growing after it that goes into judging growths.
         rounds: growths aimed at; each adds about as many milliseconds.
@@ -53,9 +56,10 @@ class StagewiseOptions:
     """
 
     images: int = 0
-    search_share: float = 0.15
+    search_share: float = 0.03
+    least_images: int = 6_000
     start_share: float = 0.3
-    judge_share: float = 0.4
+    judge_share: float = 0.7
     rounds: int = 5
     confidence: float = 0.95
     patience: int = 2
@@ -70,6 +74,11 @@ class StagewiseOptions:
     def __post_init__(self) -> None:
         options.choice("fidelity", self.fidelity, ("default", "paper"))
         options.choice("importance", self.importance, ("probe", "gradient", "vip"))
+
+    @property
+    def growing(self) -> int:
+        """Training images for growing."""
+        return int(min(max(self.images * self.search_share, self.least_images), self.images * MOST_SHARE))
 
 
 class Stagewise:
@@ -113,7 +122,7 @@ class Stagewise:
     def asks_importance(self) -> tuple[str, int]:
         """Which importance trained networks are to be asked for, and images for judging one of them."""
         o = self._options
-        images = int(o.images * o.search_share * (1 - o.start_share) * o.judge_share) // max(o.rounds, 1)
+        images = int(o.growing * (1 - o.start_share) * o.judge_share) // max(o.rounds, 1)
         return ("vip" if self._published is not None else o.importance), images
 
     def explain(self, history: Sequence[Trial]) -> list[Decision]:
@@ -148,7 +157,7 @@ class Stagewise:
         return next((t for t in reversed(history) if t.state == "done" and t.role == "candidate"), None)
 
     def _start(self) -> Proposal:
-        images = int(self._options.images * self._options.search_share * self._options.start_share)
+        images = int(self._options.growing * self._options.start_share)
         spec = self._context.space.smallest()
         return Proposal(spec=spec, images=images or None, reason=f"start shallow: {depths(spec)}")
 
@@ -237,7 +246,7 @@ class Stagewise:
 
     def _round_images(self, history: Sequence[Trial], now: Trial) -> int | None:
         """Images of the next round: an even part of what growing may still spend, never next to none."""
-        total = int(self._options.images * self._options.search_share)
+        total = self._options.growing
         if not total:
             return None
         grown = sum("stage" in t.notes for t in history if t.evaluation is not None)

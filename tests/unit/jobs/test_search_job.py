@@ -310,13 +310,9 @@ def test_strategy_options_are_those_that_it_has() -> None:
     grown = plan.strategy_options("stagewise", chosen, 200_000, targets, {"patience": 1})
     assert grown == {
         "images": 200_000,
-        "search_share": chosen.search_share,
         "rounds": chosen.rounds,
         "targets_ms": (1.0,),
         "patience": 1,
     }
-    few = plan.strategy_options("stagewise", chosen, 40_000, targets, {})
-    assert few["search_share"] == 0.2  # 8,000 images at least
     drawn = plan.strategy_options("random", chosen, 500, targets, {})
-    assert drawn["search_share"] == 0.3
-    assert set(drawn) == {"images", "search_share", "samples", "targets_ms"}
+    assert set(drawn) == {"images", "samples", "targets_ms"}
