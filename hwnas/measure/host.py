@@ -24,6 +24,8 @@ FLAGS = (
     *("neon", "asimd", "asimdhp", "asimddp", "sve", "i8mm", "bf16"),
 )
 DEFAULT_LLC_BYTES = 32 << 20
+# Columns of /proc/stat in which nothing runs: idle, iowait.
+IDLE = (3, 4)
 
 
 class DeviceInfo(Record):
@@ -105,12 +107,14 @@ def others_load() -> Callable[[], float | None]:
 
 
 def _busy_s() -> float | None:
-    """CPU seconds that all processes of this machine have used since it started."""
-    fields = _read("/proc/stat").partition("\n")[0].split()[1:]
-    if len(fields) < 8:
+    """CPU seconds that all processes have used on the cores that this one may run on, since start-up."""
+    mine = {f"cpu{core}" for core in cores()}
+    lines = [line.split() for line in _read("/proc/stat").splitlines() if line.startswith("cpu")]
+    busy = [fields[1:9] for fields in lines if fields[0] in mine and len(fields) > 8]
+    if not busy:
         return None
-    user, nice, system, _, _, irq, softirq, steal = map(int, fields[:8])
-    return (user + nice + system + irq + softirq + steal) / float(os.sysconf("SC_CLK_TCK"))
+    ticks = sum(int(field) for fields in busy for i, field in enumerate(fields) if i not in IDLE)
+    return ticks / float(os.sysconf("SC_CLK_TCK"))
 
 
 @cache

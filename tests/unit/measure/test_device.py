@@ -122,3 +122,12 @@ def test_load_of_others_is_counted_in_cores(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(host.time, "process_time", lambda: next(own))
     monkeypatch.setattr(host, "_busy_s", lambda: next(busy))
     assert host.others_load()() == pytest.approx(1.1)
+
+
+def test_only_the_cores_that_this_process_may_use_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    # user nice system idle iowait irq softirq steal: core 0 was busy for 10+2+3+1+4+5 = 25 hundredths.
+    stat = "cpu 999 0 0 0 0 0 0 0 0 0\ncpu0 10 2 3 700 9 1 4 5 0 0\ncpu1 900 0 0 0 0 0 0 0 0 0\nintr 5\n"
+    monkeypatch.setattr(host, "_read", lambda path: stat)
+    monkeypatch.setattr(host, "cores", lambda: (0,))
+    ticks_per_s = host.os.sysconf("SC_CLK_TCK")
+    assert host._busy_s() == pytest.approx(25 / ticks_per_s)
