@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+import time
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,12 +12,14 @@ from hwnas.cost.model import cost_model
 from hwnas.errors import DeviceUnavailable, HwnasError, InputError
 from hwnas.jobs import predict
 from hwnas.jobs import search_plan as plan
+from hwnas.jobs.prepare import Facts, Prepared, prepare
+from hwnas.jobs.search_options import SearchOptions
 from hwnas.jobs.search_parts import Builder, OnThreads, figures, test_once, training_rate
 from hwnas.measure import device as devices
 from hwnas.measure.table import LatencyTable
 from hwnas.nets import spaces
 from hwnas.protocols import Emit, SearchContext, SearchSpace
-from hwnas.records import Precision, parse_latency, to_json
+from hwnas.records import SearchResult, parse_latency, to_json
 from hwnas.runs import RunFolder
 from hwnas.search import driver
 from hwnas.search.session import Limits
@@ -30,75 +32,10 @@ if TYPE_CHECKING:
     from hwnas.train.evaluator import Evaluator
     from hwnas.train.options import TrainOptions as Recipe
 
+__all__ = ["SearchOptions", "search"]
+
 # Training images that an importance is given; half of them may be held out.
 JUDGED = 6000
-
-
-@dataclass(frozen=True)
-class SearchOptions:
-    """What to search for, where, with what effort.
-
-    Attributes:
-        latency_budget: ``0.6ms``, ``18ms@p95``, a list, or ``1.15x:resnet20`` (`search_plan.budgets`).
-        data: see `hwnas.train.data.load`.
-        strategy, space: names of plug-ins.
-        device, backend, precision, batch, threads: the conditions that the table must have; None
-            leaves them to the newest table.
-        table: latency table; None takes the newest valid one of these conditions.
-        input_shape: channels, height and width that images are resized to; None follows the data.
-        max_macs, max_params, max_memory: further limits, with units.
-        preset: "quick", "default" or "thorough".
-        images: training images of the search and the final training together; None by the preset.
-        importance: of the stage-wise search: "probe", "gradient" or "vip".
-        fidelity: "paper" for the published form of a strategy.
-        settings: further options of the strategy.
-        recipe: fields of `hwnas.train.options.TrainOptions` that differ from its defaults.
-        distill: with several budgets, let the largest network, trained out, teach the smaller ones.
-        measure: measure each candidate whole before it is trained, besides the winner.
-        max_trials: networks looked at, refused ones included.
-        max_time_s: stop cleanly with the best so far.
-        limit: use at most so many images for training and validation.
-        seed: of everything random.
-        out: run folder; None takes the next free one. The same one again resumes.
-        dry_run: say what would be done, touch nothing.
-    """
-
-    latency_budget: str
-    data: str
-    strategy: str = "stagewise"
-    space: str = "resnet-cifar"
-    device: str | None = None
-    backend: str | None = None
-    precision: Precision | None = None
-    batch: int | None = None
-    threads: int | None = None
-    table: Path | str | None = None
-    input_shape: tuple[int, int, int] | None = None
-    max_macs: str | None = None
-    max_params: str | None = None
-    max_memory: str | None = None
-    preset: str = "default"
-    images: int | None = None
-    importance: str | None = None
-    fidelity: str | None = None
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    recipe: Mapping[str, Any] = field(default_factory=dict)
-    distill: bool = False
-    measure: bool = True
-    max_trials: int = 200
-    max_time_s: float | None = None
-    limit: int | None = None
-    seed: int = 0
-    out: Path | None = None
-    dry_run: bool = False
-
-    def __post_init__(self) -> None:
-        plan.preset(self.preset)
-        plugins.load("strategies", self.strategy)
-        if self.images is not None and self.images < 1:
-            raise InputError(f"images is {self.images}; a search needs at least one")
-        if self.max_trials < 1:
-            raise InputError(f"max_trials is {self.max_trials}; a search needs at least one")
 
 
 def search(options: SearchOptions, emit: Emit | None = None) -> dict[str, Any]:
@@ -197,8 +134,48 @@ class _Job:
         self._say(run, self.dataset.describe())
         for note in self.notes:
             self._say(run, note)
+        started = time.monotonic()
+        prepared = prepare(self.options.strategy, self._facts(run))
+        if prepared is not None:
+            self._use(prepared)
+        result = self._drive(run, runtime, setting, time.monotonic() - started)
+        extra = test_once(run, result, self.dataset, self.options.data)
+        if "text" in extra:
+            self._say(run, extra.pop("text"))
+        runs.link_latest(run.path)
+        return {**figures(result, prepared), **extra, "run": str(run.path), "table": str(self.table.path)}
+
+    def _facts(self, run: RunFolder) -> Facts:
+        share = Limits.search_share
+        return Facts(
+            space=self.space,
+            dataset=self.dataset,
+            estimate=self.context.estimate,
+            table=self.table,
+            budgets=self.budgets,
+            images=self.images,
+            settings=self.strategy_options,
+            recipe=self._recipe(),
+            seed=self.options.seed,
+            run=run,
+            emit=self.emit,
+            seconds=None if self.options.max_time_s is None else share * self.options.max_time_s,
+        )
+
+    def _use(self, prepared: Prepared) -> None:
+        """Rebuild the strategy with what was prepared; the images that it took are gone."""
+        self.images -= prepared.images
+        fresh: dict[str, Any] = {"scores": prepared.scores}
+        if "images" in self.strategy_options:
+            fresh["images"] = self.images
+        self.context = replace(self.context, options={**self.strategy_options, **fresh})
+        self.strategy = plugins.load("strategies", self.options.strategy)(self.context)
+
+    def _drive(self, run: RunFolder, runtime: Any, setting: Any, spent_s: float) -> SearchResult:
         builder = Builder(runtime, setting, self.options.seed)
-        result = driver.search(
+        seconds = self.options.max_time_s
+        left_s = None if seconds is None else max(seconds - spent_s, 0.0)
+        return driver.search(
             self.strategy,
             self.context,
             evaluate=self._evaluator(run),
@@ -209,16 +186,11 @@ class _Job:
             setting=setting,
             table_id=self.table.table_id,
             seed=self.options.seed,
-            limits=Limits(self.options.max_trials, self.images, self.options.max_time_s),
+            limits=Limits(self.options.max_trials, self.images, left_s),
             emit=self.emit,
             targets=self.budgets,
             distill=self.options.distill,
         )
-        extra = test_once(run, result, self.dataset, self.options.data)
-        if "text" in extra:
-            self._say(run, extra.pop("text"))
-        runs.link_latest(run.path)
-        return {**figures(result), **extra, "run": str(run.path), "table": str(self.table.path)}
 
     def _conditions(self) -> tuple[Any, Any]:
         """Runtime and setting of the table on this machine, where the winner will be measured."""

@@ -22,6 +22,7 @@ from hwnas.units import format_ms
 if TYPE_CHECKING:
     import torch
 
+    from hwnas.jobs.prepare import Prepared
     from hwnas.train.data import Dataset
     from hwnas.train.options import TrainOptions as Recipe
 
@@ -62,8 +63,8 @@ class Builder:
         return promise.keep(engine, budget.latency_ms, budget.percentile, tries=TRIES, emit=emit)
 
 
-def figures(result: SearchResult) -> dict[str, Any]:
-    """The keys of docs/cli.md out of a result."""
+def figures(result: SearchResult, prepared: Prepared | None = None) -> dict[str, Any]:
+    """The keys of docs/cli.md out of a result; what a preparation cost is part of the costs."""
     trained = [trial for trial in result.trials if trial.evaluation is not None]
     body: dict[str, Any] = {
         "best": _network(result.trials[result.best], result.measured),
@@ -73,13 +74,19 @@ def figures(result: SearchResult) -> dict[str, Any]:
         "conditions": result.setting.describe(),
         "trials": len(result.trials),
         "trained": len(trained),
-        "images": sum(map(images_of, trained)),
-        "train_macs": sum(map(_train_macs, trained)),
+        "images": sum(map(images_of, trained)) + (prepared.images if prepared else 0),
+        "train_macs": sum(map(_train_macs, trained)) + (prepared.train_macs if prepared else 0.0),
         "seconds": result.seconds,
         "strategy": result.strategy,
         "stopped": result.stopped,
         "pareto": list(result.pareto),
     }
+    if prepared is not None:
+        body["preparation"] = {
+            "images": prepared.images,
+            "train_macs": prepared.train_macs,
+            "seconds": prepared.seconds,
+        }
     if result.targets:
         body["targets"] = [
             {

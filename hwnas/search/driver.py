@@ -158,7 +158,7 @@ def _result(
 ) -> SearchResult:
     main = winners[-1]
     seconds = {"training": job.log.training_s, "measuring": job.log.measuring_s}
-    seconds["total"] = max(job.elapsed_s(), sum(seconds.values()))
+    seconds["total"] = max(job.elapsed_s() + job.log.prepared_s, sum(seconds.values()))
     return SearchResult(
         strategy=job.strategy.name,
         space=job.context.space.name,

@@ -38,7 +38,8 @@ class SearchLog:
         trials: every trial so far, in order.
         closed: why the search phase ended, in words; None while it goes on.
         measuring_s, training_s: seconds spent on whole measurements and on evaluations (training,
-            validation, importance), over every session of the run.
+            validation, importance), over every session of the run; a preparation is training.
+        prepared_s: of these, the preparation's, which comes before the first proposal.
     """
 
     def __init__(self, run: RunFolder, emit: Emit) -> None:
@@ -49,6 +50,7 @@ class SearchLog:
         self.closed: str | None = None
         self.measuring_s = 0.0
         self.training_s = 0.0
+        self.prepared_s = 0.0
         self._emit = emit
         self._decided: dict[int, int] = {}  # decisions written, by number of trials at the time
         for event in run.events():
@@ -71,6 +73,8 @@ class SearchLog:
             # A repeated command measures anew, and trusts none of the measurements that failed.
             self._observed = [one for one in self._observed if not one[0]]
             self._verdicts.clear()
+        elif event["event"] == "preparation":
+            self.prepared_s += event.get("training_s", 0.0)
         elif "after" in event:
             self._decided[event["after"]] = self._decided.get(event["after"], 0) + 1
         self.measuring_s += event.get("measuring_s", 0.0)
