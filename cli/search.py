@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import click
@@ -52,9 +54,15 @@ def _assignments(name: str, text: str) -> options.Option:
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Use at most so many images.")
 @_assignments("set", "A further option of the strategy; may be repeated.")
 @_assignments("recipe", "A training option that differs from its default; may be repeated.")
+@click.option(
+    "--replay",
+    type=click.Path(path_type=Path),
+    metavar="LOG",
+    help="Replay a published search log of --strategy macromicro; nothing else is needed.",
+)
 @options.options(options.seed, options.max_time, options.out, options.dry_run)
 @common
-def search(ui: Output, max_time: float | None, **chosen: Any) -> None:
+def search(ui: Output, max_time: float | None, replay: Path | None, **chosen: Any) -> None:
     """Find the most accurate network that keeps a latency budget.
 
     Candidates over the budget are never trained, and the winner is measured whole before it is
@@ -63,6 +71,9 @@ def search(ui: Output, max_time: float | None, **chosen: Any) -> None:
     from hwnas.jobs.search import SearchOptions
     from hwnas.jobs.search import search as job
 
+    if replay is not None:
+        _replay(ui, replay, chosen)
+        return
     if chosen["latency_budget"] is None:
         raise click.UsageError("name a budget: --latency-budget 18ms")
     if chosen["table"] is None and chosen["device"] is None:
@@ -75,6 +86,17 @@ def search(ui: Output, max_time: float | None, **chosen: Any) -> None:
     ui.result("hwnas.search/1", body, lambda: _found(body))
     if not chosen["dry_run"]:
         ui.next(f"hwnas export {body['run']} --format onnx")
+
+
+def _replay(ui: Output, log: Path, chosen: dict[str, Any]) -> None:
+    """A published log through our controller: JSON on stdout in any case."""
+    from hwnas.jobs.replay import ReplayOptions
+    from hwnas.jobs.replay import replay as job
+
+    if chosen["strategy"] is None:
+        raise click.UsageError("--replay needs the log's strategy: --strategy macromicro")
+    body = job(ReplayOptions(log, chosen["strategy"]), ui.emit)
+    ui.result("hwnas.replay/1", body, lambda: click.echo(json.dumps(body, indent=2)))
 
 
 def _found(body: dict[str, Any]) -> None:

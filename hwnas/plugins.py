@@ -40,6 +40,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "uniform": "hwnas.search.uniform:Uniform",
         "random": "hwnas.search.random:Random",
         "tpe": "hwnas.search.tpe:Tpe",
+        "macromicro": "hwnas.search.global_walk:GlobalWalk",
     },
 }
 

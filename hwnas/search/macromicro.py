@@ -2,32 +2,21 @@
 
 The controller of arXiv 2502.03553 as its published code runs it, kept apart from training: a
 generator that yields the next candidate and is sent its accuracy. Fed with the accuracies of a
-published log it must visit the same candidates (`replay`); fed with the finished trials of a
+published log it must visit the same candidates (`macromicro_log`); fed with the finished trials of a
 search it gives the next proposal, so that a resumed search is the same search.
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Generator, Iterable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from hwnas.errors import DataFormatError, InputError
-from hwnas.store import read_json
+from hwnas.errors import InputError
 
-# Input channels and classes of the data sets in the published logs (EMNIST is its "balanced" split).
-DATASETS = {
-    "CIFAR10": (3, 10),
-    "CIFAR100": (3, 100),
-    "SVHN": (3, 10),
-    "MNIST": (1, 10),
-    "FashionMNIST": (1, 10),
-    "KMNIST": (1, 10),
-    "EMNIST": (1, 47),
-}
+# What the walk is told of a candidate that was not trained (over the budget): worse than any accuracy.
+REFUSED = -1.0
 PARAMS_SLACK = 0.01  # million: how far a width repair may end above the parameters it must keep
 
 
@@ -80,6 +69,14 @@ class WalkOptions:
     dp_break_tolerance: int = 2
     ch_break_tolerance: int = 2
     micro_epochs: int = 2
+
+    def __post_init__(self) -> None:
+        least = {"min_width": 1, "width_resolution": 1, "min_depth": 3, "epochs": 1, "micro_epochs": 1}
+        least |= {"max_width": self.min_width, "max_depth": self.min_depth}
+        for name in WalkOptions.__dataclass_fields__:
+            value = getattr(self, name)
+            if value < least.get(name, 0):
+                raise InputError(f"{name} is {value}; a walk needs at least {least.get(name, 0)}")
 
 
 Walk = Generator[Candidate, float, Candidate]
@@ -180,78 +177,20 @@ def advance(options: WalkOptions, shape: tuple[int, int], accuracies: Iterable[f
     return candidate
 
 
-def replay(path: Path) -> dict[str, Any]:
-    """Feed a published search log's accuracies to the controller and compare every candidate.
+def found(
+    options: WalkOptions, shape: tuple[int, int], accuracies: Iterable[float]
+) -> tuple[Candidate, Candidate]:
+    """Networks of the macro phase and of the whole walk, as things stand after the given accuracies.
 
-    Args:
-        path: JSON with ``settings``, ``columns`` and ``rows`` (one trained candidate each).
-
-    Returns:
-        The found network under the log's own keys, `candidates` (rows compared) and `mismatches`
-        (candidates, or the end, that differ; each described in `mismatch_details`).
-
-    Raises:
-        DataFormatError: the file is not such a log.
+    A walk that has not ended is ended as if every further candidate were refused.
     """
-    log = read_json(path, "search log")
-    try:
-        settings, rows = log["settings"], [dict(zip(log["columns"], row, strict=True)) for row in log["rows"]]
-        shape = DATASETS[settings["dataset"]]
-        known = WalkOptions.__dataclass_fields__
-        options = WalkOptions(**{k: v for k, v in settings.items() if k in known})
-    except (KeyError, TypeError, ValueError) as exc:
-        raise DataFormatError(
-            f"search log {path} is not one: {type(exc).__name__} {exc}. Expected settings (dataset one of "
-            f"{', '.join(DATASETS)}; max_width; ...), columns and rows as long as columns"
-        ) from exc
-    return _compare(options, shape, rows)
-
-
-def _compare(options: WalkOptions, shape: tuple[int, int], rows: list[dict[str, Any]]) -> dict[str, Any]:
     controller = walk(options, shape)
-    candidate, details = next(controller), []
-    found: tuple[Candidate, Candidate] | None = None
-    for number, row in enumerate(rows):
-        if found is not None:
-            details.append(f"row {number}: the controller had ended")
-            break
-        details += _differences(number, candidate, row, shape)
-        try:
-            candidate = controller.send(float(row["best_val_top1_percent"]))
-        except StopIteration as end:
-            found = end.value
-    if found is None:
-        raise InputError(
-            f"the log ends after {len(rows)} candidates, before the controller does; next is {candidate}"
-        )
-    macro, micro = found
-    return {
-        "depth": micro.depth,
-        "macro_width": macro.width,
-        "macro_params_million": round(macro.params_million(*shape), 6),
-        "full_conv_layers": list(micro.full_conv),
-        "kernel5_layers": list(micro.kernel5),
-        "width": micro.width,
-        "params_million": round(micro.params_million(*shape), 6),
-        "candidates": len(rows),
-        "mismatches": len(details),
-        "mismatch_details": details,
-    }
-
-
-def _differences(
-    number: int, candidate: Candidate, row: Mapping[str, Any], shape: tuple[int, int]
-) -> list[str]:
-    """What a logged row and the controller's candidate disagree on."""
-    ours = {
-        "depth": candidate.depth,
-        "width": candidate.width,
-        "full_conv_layers": list(candidate.full_conv),
-        "kernel5_layers": list(candidate.kernel5),
-        "epochs": candidate.epochs,
-    }
-    wrong = [f"row {number}: {k} is {row[k]}, expected {v}" for k, v in ours.items() if row[k] != v]
-    params = candidate.params_million(*shape)
-    if abs(params - row["params_million"]) > 1e-6:
-        wrong.append(f"row {number}: params_million is {row['params_million']}, expected {params:.6f}")
-    return wrong
+    next(controller)
+    try:
+        for accuracy in accuracies:
+            controller.send(accuracy)
+        while True:
+            controller.send(REFUSED)
+    except StopIteration as end:
+        networks: tuple[Candidate, Candidate] = end.value
+        return networks

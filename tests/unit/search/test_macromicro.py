@@ -1,14 +1,11 @@
-"""The published controller: rules worked out by hand, and the published logs replayed."""
+"""The published controller: rules worked out by hand."""
 
-import json
-import os
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
-from hwnas.errors import DataFormatError, InputError
-from hwnas.search.macromicro import Candidate, WalkOptions, advance, replay, walk
+from hwnas.errors import InputError
+from hwnas.search.macromicro import Candidate, WalkOptions, advance, found, walk
 
 SHAPE = (3, 10)
 
@@ -84,41 +81,19 @@ def test_advance_is_the_walk() -> None:
     assert advance(options, SHAPE, accuracies) is None
 
 
-def logs() -> list[Path]:
-    folder = os.environ.get("HWNAS_TEST_DATA")
-    return sorted((Path(folder) / "globalnas").glob("*.json")) if folder else []
-
-
-needs_logs = pytest.mark.skipif(not logs(), reason="HWNAS_TEST_DATA with the published logs is not set")
-
-
-@needs_logs
-def test_published_logs_replay_without_a_mismatch() -> None:
-    for path in logs():
-        result = json.loads(path.read_text())["result"]
-        ours = replay(path)
-        assert ours["mismatches"] == 0, ours["mismatch_details"]
-        assert {k: ours[k] for k in result} == result
-
-
-@needs_logs
-def test_a_changed_log_is_noticed(tmp_path: Path) -> None:
-    log = json.loads(logs()[0].read_text())
-    log["rows"][5][1] += 2  # a width that was never tried
-    path = tmp_path / "log.json"
-    path.write_text(json.dumps(log))
-    assert any("row 5: width" in text for text in replay(path)["mismatch_details"])
-    log["rows"] = log["rows"][:30]
-    path.write_text(json.dumps(log))
-    with pytest.raises(InputError, match="ends after 30"):
-        replay(path)
+def test_found_is_what_the_walk_ends_with_and_what_it_holds_before() -> None:
+    options = WalkOptions(max_width=20, max_depth=12)
+    seen, macro, micro = run(options, lambda c: 60.0 + c.depth / 10)
+    accuracies = [60.0 + c.depth / 10 for c in seen]
+    assert found(options, SHAPE, accuracies) == (macro, micro)
+    # after depths 10 and 11, of which the second gains 0.1, everything else is refused
+    early, _ = found(options, SHAPE, accuracies[:2])
+    assert (early.depth, early.width) == (11, 20)
 
 
 @pytest.mark.parametrize(
-    "body", [{}, {"settings": {"dataset": "X"}, "columns": [], "rows": []}, {"settings": 3}]
+    "wrong", [{"width_resolution": 0}, {"max_width": 8}, {"min_depth": 2}, {"max_depth": 5}]
 )
-def test_what_is_not_a_log_is_refused(tmp_path: Path, body: dict[str, object]) -> None:
-    path = tmp_path / "log.json"
-    path.write_text(json.dumps(body))
-    with pytest.raises(DataFormatError, match="search log"):
-        replay(path)
+def test_limits_that_make_no_walk_are_refused(wrong: dict[str, int]) -> None:
+    with pytest.raises(InputError, match=next(iter(wrong))):
+        WalkOptions(**{"max_width": 64, **wrong})

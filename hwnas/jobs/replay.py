@@ -1,0 +1,52 @@
+"""`hwnas search --replay`: a published search log through our controller, without any training."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hwnas.errors import InputError
+from hwnas.protocols import Emit
+from hwnas.search import macromicro_log
+
+REPLAYS = {"macromicro": macromicro_log.replay}
+
+
+@dataclass(frozen=True)
+class ReplayOptions:
+    """Which log, and of which strategy.
+
+    Attributes:
+        log: the file.
+        strategy: name of a strategy whose published logs can be replayed.
+    """
+
+    log: Path
+    strategy: str = "macromicro"
+
+    def __post_init__(self) -> None:
+        if self.strategy not in REPLAYS:
+            raise InputError(
+                f"strategy {self.strategy!r} has no logs to replay; there are logs of {', '.join(REPLAYS)}: "
+                "write --strategy macromicro"
+            )
+
+
+def replay(options: ReplayOptions, emit: Emit | None = None) -> dict[str, Any]:
+    """Feed the logged accuracies to the strategy's controller.
+
+    Returns:
+        The keys of the log's own ``result``, and ``candidates``, ``mismatches``, ``mismatch_details``.
+
+    Raises:
+        InputError: there is no such file, or no such strategy.
+        DataFormatError: the file is not a search log, or ends early.
+    """
+    body = REPLAYS[options.strategy](options.log)
+    if emit is not None:
+        verdict = "the same candidates" if not body["mismatches"] else f"{body['mismatches']} mismatches"
+        emit("note", {"text": f"replayed {body['candidates']} candidates of {options.log}: {verdict}"})
+        for text in body["mismatch_details"]:
+            emit("debug", {"text": text})
+    return body

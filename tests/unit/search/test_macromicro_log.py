@@ -1,0 +1,212 @@
+"""Logs replayed: a small one made by hand rules, the published ones, and what is no log."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hwnas.errors import DataFormatError, InputError
+from hwnas.jobs.replay import ReplayOptions
+from hwnas.search.macromicro_log import replay
+
+COLUMNS = [
+    "depth",
+    "width",
+    "full_conv_layers",
+    "kernel5_layers",
+    "epochs",
+    "params_million",
+    "best_val_top1_percent",
+]
+
+
+def params_million(depth: int, width: int, full: list[int], five: list[int]) -> float:
+    """Counted layer by layer, by the rules of the paper; 3 channels in, 10 classes."""
+    widths = [width] * (depth // 3) + [2 * width] * (2 * depth // 3 - depth // 3)
+    widths += [4 * width] * (depth - len(widths))
+    total, before = 3 * 2 * width * 9 + 2 * 2 * width, 2 * width
+    for i, now in enumerate(widths):
+        side = 5 if i in five else 3
+        total += now * before * side**2 if i in full else before * side**2 + now * before
+        total += 2 * now
+        before = now
+    return round((total + 10 * before + 10) / 1e6, 6)
+
+
+def small_log() -> dict[str, Any]:
+    """Depth 3 is kept (4 is no better), width 8 too; layer 0 becomes full, layer 1 gets kernel 5."""
+    # (depth, width, full, five, epochs), accuracy. Depth: 3 adopted, 4 no clear loss, ends at max_depth.
+    # Width: 7 and 6 lose (two are survived), the third loss ends the walk; epochs go on from depth 4's.
+    macro: list[tuple[tuple[int, int, list[int], list[int], int], float]] = [
+        ((3, 8, [], [], 10), 60.0),
+        ((4, 8, [], [], 11), 60.0),
+        ((3, 7, [], [], 13), 59.0),
+        ((3, 6, [], [], 15), 58.0),
+        ((3, 5, [], [], 17), 57.0),
+    ]
+    # The slack of 0.01 M is more than all of this network, so that no repair narrows it.
+    micro: list[tuple[tuple[int, int, list[int], list[int], int], float]] = [
+        ((3, 8, [], [], 2), 30.0),
+        ((3, 8, [0], [], 2), 31.0),
+        ((3, 8, [0, 1], [], 2), 31.0),  # no gain
+        ((3, 8, [0, 2], [], 2), 30.5),
+        ((3, 8, [0], [0], 2), 30.0),
+        ((3, 8, [0], [1], 2), 32.0),
+        ((3, 8, [0], [1, 2], 2), 31.0),
+    ]
+    rows = [[*where, params_million(*where[:4]), top1] for where, top1 in macro + micro]
+    return {
+        "settings": {
+            "dataset": "CIFAR10",
+            "max_width": 8,
+            "min_width": 2,
+            "width_resolution": 1,
+            "min_depth": 3,
+            "max_depth": 4,
+            "epochs": 10,
+            "something_else": "does not matter",
+        },
+        "columns": COLUMNS,
+        "rows": rows,
+        "result": {
+            "depth": 3,
+            "macro_width": 8,
+            "macro_params_million": params_million(3, 8, [], []),
+            "full_conv_layers": [0],
+            "kernel5_layers": [1],
+            "width": 8,
+            "params_million": params_million(3, 8, [0], [1]),
+        },
+    }
+
+
+def written(folder: Path, log: object) -> Path:
+    path = folder / "log.json"
+    path.write_text(json.dumps(log))
+    return path
+
+
+def test_a_log_made_by_hand(tmp_path: Path) -> None:
+    log = small_log()
+    # what the repair would do is in test_macromicro; here none may be needed
+    assert params_million(3, 8, [0, 2], []) <= params_million(3, 8, [], []) + 0.01
+    ours = replay(written(tmp_path, log))
+    assert ours["mismatch_details"] == []
+    assert {k: ours[k] for k in log["result"]} == log["result"]
+    assert (ours["candidates"], ours["mismatches"]) == (12, 0)
+
+
+@pytest.mark.parametrize(
+    ("row", "column", "value"), [(1, 0, 5), (2, 1, 6), (6, 2, [1]), (10, 3, [2]), (3, 4, 14), (5, 5, 0.001)]
+)
+def test_a_changed_row_is_noticed(tmp_path: Path, row: int, column: int, value: object) -> None:
+    log = small_log()
+    log["rows"][row][column] = value
+    ours = replay(written(tmp_path, log))
+    assert ours["mismatches"] == 1
+    assert ours["mismatch_details"][0].startswith(f"row {row}: {COLUMNS[column]}")
+
+
+def test_a_changed_accuracy_leads_elsewhere(tmp_path: Path) -> None:
+    log = small_log()
+    log["rows"][1][-1] = 70.0  # depth 4 is a gain now
+    ours = replay(written(tmp_path, log))
+    assert ours["mismatches"] > 5
+    assert ours["depth"] == 4
+
+
+def test_rows_after_the_end_and_another_result_are_noticed(tmp_path: Path) -> None:
+    log = small_log()
+    log["rows"].append(log["rows"][-1])
+    log["result"]["width"] = 7
+    details = replay(written(tmp_path, log))["mismatch_details"]
+    assert details == ["row 12: the controller had ended", "result: width is 7, expected 8"]
+
+
+def test_a_log_that_ends_early_is_refused(tmp_path: Path) -> None:
+    log = small_log()
+    del log["rows"][8:]
+    with pytest.raises(DataFormatError, match="ends after 8 candidates"):
+        replay(written(tmp_path, log))
+
+
+def broken(how: str) -> object:
+    log = small_log()
+    if how == "empty":
+        return {}
+    if how == "list":
+        return []
+    if how == "no rows":
+        return {**log, "rows": []}
+    if how == "dataset":
+        log["settings"]["dataset"] = "ImageNet"
+    elif how == "text":
+        log["settings"]["max_width"] = "8"
+    elif how == "limits":
+        log["settings"]["width_resolution"] = 0
+    elif how == "no width":
+        del log["settings"]["max_width"]
+    elif how == "column":
+        log["columns"] = ["depths", *COLUMNS[1:]]
+    elif how == "short row":
+        log["rows"][3] = log["rows"][3][:-1]
+    elif how == "layers":
+        log["rows"][3][2] = [0.5]
+    elif how == "nan":
+        log["rows"][3][-1] = float("nan")
+    elif how == "percent":
+        log["rows"][3][-1] = 140.0
+    elif how == "result":
+        log["result"] = 3
+    return log
+
+
+@pytest.mark.parametrize(
+    ("how", "words"),
+    [
+        ("empty", "settings is missing"),
+        ("list", "not a JSON object"),
+        ("no rows", "no rows"),
+        ("dataset", "ImageNet"),
+        ("text", "max_width is '8'"),
+        ("limits", "width_resolution is 0"),
+        ("no width", "max_width is missing"),
+        ("column", "'depth'"),
+        ("short row", "row 3 has 6 values for 7 columns"),
+        ("layers", "row 3: full_conv_layers"),
+        ("nan", "row 3: best_val_top1_percent"),
+        ("percent", "140"),
+        ("result", "result is a int"),
+    ],
+)
+def test_what_is_not_a_log_is_refused(tmp_path: Path, how: str, words: str) -> None:
+    with pytest.raises(DataFormatError, match="search log") as failure:
+        replay(written(tmp_path, broken(how)))
+    assert words in str(failure.value)
+    assert failure.value.exit_status == 6
+
+
+def test_a_missing_file_and_another_strategy_are_the_users_mistake(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="does not exist"):
+        replay(tmp_path / "absent.json")
+    with pytest.raises(InputError, match="--strategy macromicro"):
+        ReplayOptions(tmp_path / "log.json", "stagewise")
+
+
+def logs() -> list[Path]:
+    folder = os.environ.get("HWNAS_TEST_DATA")
+    return sorted((Path(folder) / "globalnas").glob("*.json")) if folder else []
+
+
+@pytest.mark.skipif(not logs(), reason="HWNAS_TEST_DATA with the published logs is not set")
+def test_published_logs_replay_without_a_mismatch() -> None:
+    for path in logs():
+        log = json.loads(path.read_text())
+        ours = replay(path)
+        assert ours["mismatches"] == 0, ours["mismatch_details"]
+        assert ours["candidates"] == len(log["rows"])
+        assert {k: ours[k] for k in log["result"]} == log["result"]
