@@ -44,7 +44,7 @@ class TableModel:
         coverage: of the intervals.
         width: half-width of an interval in predictive standard deviations.
         posterior: of the block costs of `keys`.
-        errors: relative errors of the calibration networks, each predicted without its campaign.
+        errors: relative errors of the calibration networks, each predicted without its fold.
         median_over_floor: how far the median call of a calm session lies above the floor, which is
             what the table holds; 1 where no network was measured calmly.
     """
@@ -204,14 +204,10 @@ class TableModel:
         )
 
     def _cross_validate(self, calibration: NDArray[np.bool_]) -> tuple[Array, Array]:
-        """Relative errors and conformal scores of the calibration networks.
-
-        Each is predicted from the other campaigns only: networks timed side by side share the state
-        that the machine was in, which a network to come will not share.
-        """
+        """Relative errors and conformal scores of the calibration networks, each predicted without it."""
         prior, evidence = self._prior(), self._evidence()
         errors, scores = np.empty(0), np.empty(0)
-        for fold in _folds(evidence.campaign):
+        for fold in _folds(len(calibration)):
             test = fold & calibration
             if not test.any() or fold.all():
                 continue
@@ -235,8 +231,7 @@ def _median_over_floor(table: LatencyTable) -> float:
     return max(1.0, float(np.median(calm))) if len(calm) >= _FEW else 1.0
 
 
-def _folds(campaign: NDArray[np.int64]) -> list[NDArray[np.bool_]]:
-    """The campaigns as masks, joined where there are many, so that the cost stays small."""
-    numbers = np.unique(campaign)
-    joined = np.searchsorted(numbers, campaign) * _FOLDS // max(len(numbers), _FOLDS)
-    return [joined == n for n in np.unique(joined)]
+def _folds(n: int) -> list[NDArray[np.bool_]]:
+    """Masks of folds of neighbours in the order of measuring; few, so that the cost stays small."""
+    fold = np.arange(n) * _FOLDS // max(n, _FOLDS)
+    return [fold == number for number in np.unique(fold)]

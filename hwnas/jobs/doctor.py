@@ -21,12 +21,12 @@ def doctor(emit: Emit | None = None, *, noise: bool = True) -> dict[str, Any]:
 
     Returns:
         ``cpu``, ``gpus`` (each with ``advice``), ``backends`` by name, ``noise`` (see
-        `measure.timing.noise_grade`), ``device`` (what ``--device auto`` means here), ``packages``,
+        `measure.grade.noise_grade`), ``device`` (what ``--device auto`` means here), ``packages``,
         ``problems`` in words.
     """
     from hwnas import backends
     from hwnas.measure.device import detect, resolve
-    from hwnas.measure.timing import noise_grade
+    from hwnas.measure.grade import noise_grade
 
     info = detect()
     machine = to_json(info)

@@ -166,7 +166,7 @@ class _Profile:
         """Everything that is still missing; unfinished where the time ran out."""
         self.sweep.blocks(_blocks(self.space, self.plan, self.options))
         if self.options.only_missing and self.table.summary:
-            self.sweep.writer.finish(self.table.summary)
+            self.sweep.finish(self.table.summary)
             return
         if not self.table.rows:
             raise BuildError(
@@ -176,7 +176,7 @@ class _Profile:
         self._probe()
         self._repeat()
         if not self.sweep.late:
-            self.sweep.writer.finish(summary(self.table))
+            self.sweep.finish(summary(self.table))
 
     def _random(self) -> None:
         """Networks drawn from the space, the same ones however often the run was interrupted."""

@@ -109,6 +109,8 @@ def _measure(
     """Floors in ms by network key, with the default preset's care."""
     with tempfile.TemporaryDirectory() as folder:
         writer = TableWriter(Path(folder) / f"validate{SUFFIX}", table.header)
-        task = Sweep(writer, backend, SweepOptions(TimingOptions.preset("default"), seed=seed), emit)
+        task = Sweep(
+            writer, backend, SweepOptions(TimingOptions.preset("default"), refer=False, seed=seed), emit
+        )
         found = task.again([net.spec for net in sentinels])
     return {key: measurement.floor_ms for key, measurement in found.items()}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -27,6 +27,8 @@ class Difference:
 
     Attributes:
         verdict: "same" within `SAME`; "slower" or "faster" by one common factor; else "different".
+        state_ratio: how much slower the machine was for b, by the sentinel of both tables; divided out
+            of everything here. 1 where a table has none.
         keys: number of common keys.
         median_ratio: median of b over a.
         median_abs_percent: median of how far keys are apart.
@@ -37,6 +39,7 @@ class Difference:
     """
 
     verdict: Verdict
+    state_ratio: float
     keys: int
     median_ratio: float
     median_abs_percent: float
@@ -52,12 +55,14 @@ def diff(a: LatencyTable, b: LatencyTable) -> Difference:
     common = sorted(set(a.rows) & set(b.rows))
     if not common:
         raise InputError("the two tables have no block in common; there is nothing to compare")
-    ratio = np.array([b.rows[k].value_ms / a.rows[k].value_ms for k in common])
+    state = b.sentinel_ms / a.sentinel_ms if a.sentinel_ms and b.sentinel_ms else 1.0
+    ratio = np.array([b.rows[k].value_ms / a.rows[k].value_ms for k in common]) / state
     verdict, median, spread = judge(ratio)
     order = np.argsort(-np.abs(np.log(ratio)))[:5]
     one, two = a.setting.model_dump(mode="json"), b.setting.model_dump(mode="json")
     return Difference(
         verdict=verdict,
+        state_ratio=state,
         keys=len(common),
         median_ratio=median,
         median_abs_percent=100.0 * float(np.median(np.abs(ratio - 1.0))),
@@ -119,8 +124,25 @@ def merge(tables: Sequence[LatencyTable]) -> LatencyTable:
             if isinstance(row, NetworkRow):  # campaigns of different tables stay apart
                 row = row.model_copy(update={"campaign": row.campaign + 1_000_000 * number})
             if not _present(out, row):
-                out.add(row)
+                out.add(_referred(row, table.sentinel_ms, ordered[0].sentinel_ms))
     return out
+
+
+def _referred(row: Row, there_ms: float | None, here_ms: float | None) -> Row:
+    """A row in the state of the machine that another table's floors are referred to."""
+    if there_ms is None or here_ms is None or there_ms == here_ms:
+        return row
+    factor, update = here_ms / there_ms, dict[str, Any]()
+    if isinstance(row, (BlockRow, RepeatRow)):
+        update["value_ms"] = row.value_ms * factor
+    if isinstance(row, BlockRow):
+        update["se_ms"] = row.se_ms * factor
+    if isinstance(row, (BlockRow, ChainRow, NetworkRow)) and row.measurement is not None:
+        m = row.measurement
+        update["measurement"] = m.model_copy(
+            update={"floor_ms": m.floor_ms * factor, "se_ms": m.se_ms * factor, "sentinel_ms": here_ms}
+        )
+    return row.model_copy(update=update)
 
 
 def _present(out: LatencyTable, row: Row) -> bool:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from hwnas import backends, plugins, store
 from hwnas.backends.base import cpu_model
-from hwnas.backends.gpus import gpus
+from hwnas.backends.gpus import gpus, plain_name, same_model
 from hwnas.errors import DataFormatError, DeviceUnavailable, InputError
 from hwnas.measure.host import DeviceInfo, detect
 from hwnas.protocols import Backend
@@ -51,13 +50,14 @@ def known() -> dict[str, Device]:
     for body in _descriptions():
         kind: Kind = "gpu" if body["kind"] == "gpu" else "cpu"
         models = [gpu.name for gpu in found] if kind == "gpu" else [cpu_model()]
-        here = any(_same(alias, model) for alias in _names(body) for model in models)
+        here = any(same_model(alias, model) for alias in _names(body) for model in models)
         table[body["name"]] = Device(
             body["name"], kind, DEFAULT_BACKEND[kind], body.get("label", body["name"]), here, body
         )
     for gpu in found:
-        if not any(d.here and d.kind == "gpu" for d in table.values()):
-            name = _plain(gpu.name)
+        described = (d.description for d in table.values() if d.kind == "gpu" and d.description)
+        if not any(same_model(alias, gpu.name) for body in described for alias in _names(body)):
+            name = plain_name(gpu.name)
             table[name] = Device(name, "gpu", DEFAULT_BACKEND["gpu"], gpu.name, here=True)
     return table
 
@@ -131,26 +131,14 @@ def _descriptions() -> list[dict[str, Any]]:
     return bodies
 
 
-def _plain(text: str) -> str:
-    """A name without vendor words, punctuation and case: "NVIDIA TITAN Xp" is "titanxp"."""
-    return re.sub(r"nvidia|geforce|tesla|[^a-z0-9]", "", text.lower())
-
-
 def _names(body: dict[str, Any]) -> list[str]:
     return [body["name"], *body.get("aliases", ())]
 
 
-def _same(alias: str, model: str) -> bool:
-    """Whether a name means a model: equal, or equal up to a suffix such as memory size or form."""
-    short, long = _plain(alias), _plain(model)
-    return bool(short) and (
-        long == short or re.match(rf"{short}(?=\d+gb|pcie|sxm|hbm|nvl)", long) is not None
-    )
-
-
 def _by_alias(name: str, table: dict[str, Device]) -> Device | None:
+    plain = plain_name(name)
     for device in table.values():
-        if device.description and any(_plain(name) == _plain(alias) for alias in _names(device.description)):
+        if device.description and plain in map(plain_name, _names(device.description)):
             return device
     return None
 

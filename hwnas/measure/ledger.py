@@ -63,10 +63,16 @@ class TimingOptions:
 
 
 class Ledger:
-    """The sessions of one engine so far."""
+    """The sessions of one engine so far.
 
-    def __init__(self) -> None:
-        self.sessions: list[Session] = []
+    Attributes:
+        sessions: in the order of measuring.
+        base_ms: floor of the sentinel in the state that floors are referred to; None for no reference.
+    """
+
+    def __init__(self, sessions: Sequence[Session] = ()) -> None:
+        self.sessions: list[Session] = list(sessions)
+        self.base_ms: float | None = None
 
     @property
     def calm(self) -> list[Session]:
@@ -77,7 +83,13 @@ class Ledger:
     def floors(self) -> list[float]:
         """Floors of the sessions whose floor holds; of all where these are too few to compare."""
         usable = [s for s in self.sessions if set(s.gates) <= FLOOR_HOLDS]
-        return [s.floor_ms for s in (usable if len(usable) >= FEW else self.sessions)]
+        return [self.floor(s) for s in (usable if len(usable) >= FEW else self.sessions)]
+
+    def floor(self, session: Session) -> float:
+        """Floor of a session in ms, as it would be in the state of reference."""
+        if self.base_ms is None or session.level_ms is None:
+            return session.floor_ms
+        return session.floor_ms * self.base_ms / session.level_ms
 
     def wants_more(self, options: TimingOptions, repeats: int) -> bool:
         """Whether another session is due: too few calm ones, or an interval still too wide.
@@ -110,7 +122,7 @@ class Ledger:
         p10, p50, p90, p95, p99 = (float(v) for v in np.percentile(wall, [10, 50, 90, 95, 99]))
         ratios = [s.wall_cpu_ratio for s in accepted if s.wall_cpu_ratio is not None]
         gates = [gate for s in accepted for gate in s.gates]
-        if differ(accepted, options.gates.sessions):
+        if differ([self.floor(s) for s in accepted], options.gates.sessions):
             gates.append("sessions")
         if not self.settled(options):
             gates.append("precision")
@@ -126,6 +138,7 @@ class Ledger:
             samples=len(wall),
             wall_cpu_ratio=float(np.median(ratios)) if ratios else None,
             gates=tuple(sorted({*gates, *extra})),
+            sentinel_ms=self.base_ms,
         )
 
 
@@ -147,7 +160,6 @@ def _faster_half(ascending: np.ndarray[Any, np.dtype[np.float64]]) -> float:
     return float(ascending[: (len(ascending) + 1) // 2].mean())
 
 
-def differ(sessions: Sequence[Session], limit: float) -> bool:
+def differ(floors: Sequence[float], limit: float) -> bool:
     """Whether floors of an engine's sessions differ by more than `limit`: builds are not alike."""
-    floors = [s.floor_ms for s in sessions]
     return len(floors) > 1 and max(floors) > (1.0 + limit) * min(floors)

@@ -93,7 +93,7 @@ class Session:
         disturbed: share of batches in which someone else had the core.
         wall_cpu_ratio: wall over CPU time per thread; None where the CPU does not do the work.
         gates: names of the gates that fired.
-        at_s: when it ended, on the clock of the measurement.
+        level_ms: floor of the sentinel around it; None where floors are not referred to one.
     """
 
     wall_ms: Array = field(repr=False)
@@ -103,7 +103,7 @@ class Session:
     disturbed: float
     wall_cpu_ratio: float | None
     gates: tuple[str, ...]
-    at_s: float = 0.0
+    level_ms: float | None = None
 
     def flagged(self, *names: str) -> Session:
         """A copy on which further gates fired."""

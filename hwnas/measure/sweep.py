@@ -1,8 +1,11 @@
 """What a profile measures: every block of a space, and whole networks; into a table, resumable.
 
-Blocks are measured in groups, interleaved within a group, and their rows written as soon as the
-group is done (a second or two of measuring): a kill loses what was being timed, never a row that was
-complete. A block or network that the runtime refuses becomes a failure row and the sweep goes on.
+Blocks and networks are measured in groups, interleaved within a group, so that the sessions of each are
+spread over as long a time as may be: a busy neighbour of some seconds then spoils one session of many
+networks, not all sessions of a few. A group's sessions are kept in a journal beside the table until its
+rows are written, so a kill loses half a second of work. All floors are referred to one state of the
+machine (`sentinel`). A block or network that the runtime refuses becomes a failure row and the sweep
+goes on.
 """
 
 from __future__ import annotations
@@ -10,8 +13,9 @@ from __future__ import annotations
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +25,11 @@ import hwnas
 from hwnas.backends.gpu_state import conditions as gpu_conditions
 from hwnas.errors import BuildError
 from hwnas.measure.device import detect
+from hwnas.measure.journal import Journal, Part
 from hwnas.measure.rows import BlockRow, ChainRow, FailureRow, Header, NetworkRow, Role
+from hwnas.measure.sentinel import sentinel
 from hwnas.measure.table import LatencyTable
-from hwnas.measure.timing import Builder, TimingOptions, measure
+from hwnas.measure.timing import TimingOptions, measure
 from hwnas.measure.writer import TableWriter
 from hwnas.nets import onnx
 from hwnas.protocols import Backend, Emit, Engine, SearchSpace
@@ -42,13 +48,15 @@ class SweepOptions:
         timing: sessions, lengths, gates.
         group: blocks that are interleaved and then written together.
         networks: the same for networks; each group is a campaign of its own.
+        refer: divide the state of the machine out of the floors.
         seed: for the order of measuring and the random weights.
         deadline_s: seconds after which no group is begun; None for no limit.
     """
 
     timing: TimingOptions = field(default_factory=lambda: TimingOptions.preset("quick"))
-    group: int = 16
-    networks: int = 10
+    group: int = 64
+    networks: int = 80
+    refer: bool = True
     seed: int = 0
     deadline_s: float | None = None
 
@@ -72,7 +80,7 @@ def header_for(
             **gpu_conditions(setting.device_arch),
         },
         protocol={
-            "statistic": "floor: mean of the faster half of session floors",
+            "statistic": "floor: mean of the faster half of session floors, each over its sentinel's",
             "sessions": timing.sessions,
             "sessions_max": timing.sessions_max,
             "session_ms": timing.session.session_ms,
@@ -86,6 +94,7 @@ class Sweep:
     Attributes:
         writer: the table's writer; `writer.table` is what was measured so far.
         measured: graphs timed by this sweep (not counting rows that were there before).
+        journal: sessions of rows that are not written yet, in a file beside the table.
     """
 
     def __init__(
@@ -93,6 +102,7 @@ class Sweep:
     ) -> None:
         self.writer, self.backend, self.options, self.emit = writer, backend, options, emit
         self.measured = 0
+        self.journal = Journal(writer.path.with_suffix(".sessions"), writer.table.header.protocol)
         self._rng = np.random.default_rng([options.seed, len(writer.table)])
         self._begun_s = time.perf_counter()
 
@@ -107,7 +117,7 @@ class Sweep:
         table = self.writer.table
         todo = [b for b in blocks if b not in table and (b,) not in table.failures]
         for group, done in self._groups(todo, "blocks"):
-            models = {b.key: _Model(onnx.chain([b], batch=table.setting.batch, seed=0)) for b in group}
+            models = {b.key: partial(onnx.chain, [b], batch=self._batch, seed=0) for b in group}
             results = self._measure(models, {b.key: (b,) for b in group}, done, len(todo), "blocks")
             for block in group:
                 if (found := results.get(block.key)) is not None:
@@ -121,7 +131,7 @@ class Sweep:
         todo = [tuple(c) for c in chains if tuple(c) not in have]
         for group, done in self._groups(todo, "chains"):
             names = {f"chain {i}": chain for i, chain in enumerate(group)}
-            models = {n: _Model(onnx.chain(c, batch=self._batch, seed=0)) for n, c in names.items()}
+            models = {n: partial(onnx.chain, c, batch=self._batch, seed=0) for n, c in names.items()}
             results = self._measure(models, names, done, len(todo), "chains")
             for name, found in results.items():
                 self.writer.append(ChainRow(blocks=names[name], measurement=found))
@@ -149,7 +159,7 @@ class Sweep:
         return results
 
     def _time(self, specs: Sequence[NetworkSpec], done: int, total: int, task: str) -> dict[str, Measurement]:
-        models = {s.key: _Model(onnx.network(s, batch=self._batch, seed=0)) for s in specs}
+        models = {s.key: partial(onnx.network, s, batch=self._batch, seed=0) for s in specs}
         return self._measure(models, {s.key: s.blocks for s in specs}, done, total, task)
 
     @property
@@ -167,34 +177,79 @@ class Sweep:
 
     def _measure(
         self,
-        models: dict[str, _Model],
+        models: Mapping[str, Callable[[], bytes]],
         blocks: dict[str, tuple[BlockSpec, ...]],
         done: int,
         total: int,
         task: str,
     ) -> dict[str, Measurement]:
-        begun = time.perf_counter()
-
         def failed(name: str, exc: BuildError) -> None:
             if blocks[name] not in self.writer.table.failures:
                 self.writer.append(FailureRow(blocks=blocks[name], error=str(exc)))
                 self._say("failure", text=f"{name} could not be built: {exc}")
 
-        setting = self.writer.table.setting
+        table = self.writer.table
+        guard = self._sentinel()
         with tempfile.TemporaryDirectory() as folder:
             builders = {
-                name: model.builder(self.backend, setting, Path(folder) / f"{i}{self.backend.suffix}")
+                name: _Model(model, self.backend, table.setting, Path(folder) / str(i))
                 for i, (name, model) in enumerate(models.items())
             }
-            results = measure(builders, self.options.timing, rng=self._rng, on_failure=failed)
+            results = measure(
+                builders,
+                self.options.timing,
+                rng=self._rng,
+                sentinel=guard,
+                refer=guard is not None,
+                base_ms=table.sentinel_ms,
+                journal=Part(self.journal, task),
+                emit=self._progress(task, done, len(models), total),
+                deadline_s=self._left_s(),
+                on_failure=failed,
+            )
+        if self.late:  # what the time did not suffice for is in the journal
+            results = {name: found for name, found in results.items() if "deadline" not in found.gates}
         self.measured += len(results)
-        if self.emit is not None:
-            each_s = (time.perf_counter() - begun) / max(len(models), 1)
-            left_s = each_s * max(total - done - len(models), 0)
-            note = f"{left_s:.0f} s left" if left_s >= 1 else ""
-            fields = {"task": task, "done": min(done + len(models), total), "total": total, "note": note}
-            self.emit("progress", fields)
         return results
+
+    def _sentinel(self) -> Callable[[], Engine] | None:
+        """The sentinel, where floors are to be referred to it and the runtime can build it."""
+        if not self.options.refer:
+            return None
+        build = sentinel(self.backend, self.writer.table.setting)
+        try:
+            build().close()
+        except BuildError as exc:
+            self._say("note", text=f"no sentinel, so drifts of this device are not divided out: {exc}")
+            return None
+        return build
+
+    def _left_s(self) -> float | None:
+        limit = self.options.deadline_s
+        return None if limit is None else max(limit - (time.perf_counter() - self._begun_s), 0.0)
+
+    def _progress(self, task: str, done: int, size: int, total: int) -> Emit | None:
+        """Turns sessions of a group into engines of the whole, with the time that is left."""
+        if self.emit is None:
+            return None
+        tell, begun = self.emit, time.perf_counter()
+
+        def emit(kind: str, fields: Mapping[str, Any]) -> None:
+            if kind != "progress":  # gates are summed up by `report_gates`
+                return
+            share = fields["done"] / fields["total"]
+            engines = share * size
+            left_s = (time.perf_counter() - begun) / max(engines, 1e-9) * (total - done - engines)
+            note = f"{left_s:.0f} s left" if left_s >= 1 else ""
+            tell("progress", {"task": task, "done": done + int(engines), "total": total, "note": note})
+
+        return emit
+
+    def finish(self, figures: Mapping[str, Any] | None = None) -> LatencyTable:
+        """Mark the sweep as ended; its sessions are no longer needed."""
+        table = self.writer.finish(figures)
+        self.journal.clear()
+        return table
 
     def report_gates(self) -> dict[str, int]:
         """How many rows carry each gate; said once, not row by row."""
@@ -219,28 +274,28 @@ class Sweep:
 
 
 class _Model:
-    """A graph that `measure` builds anew for every session; built once where building is slow.
+    """A graph that `measure` builds anew for every session; made when it is first asked for.
 
     Compilers take a quarter of a second (OpenVINO) to minutes (TensorRT), many times a session.
     What they built is then saved, and later sessions load the very same engine.
     """
 
-    def __init__(self, model: bytes) -> None:
-        self.model = model
+    def __init__(self, make: Callable[[], bytes], backend: Backend, setting: Setting, path: Path) -> None:
+        self.make, self.backend, self.setting = make, backend, setting
+        self.graph, self.engine = path.with_suffix(".onnx"), path.with_suffix(backend.suffix)
 
-    def builder(self, backend: Backend, setting: Setting, saved: Path) -> Builder:
-        """What `measure` calls; `saved` is a free path of this graph's own."""
-
-        def build() -> Engine:
-            if saved.exists():
-                return backend.load(saved, setting)
-            begun = time.perf_counter()
-            engine = backend.build(self.model, setting)
-            if time.perf_counter() - begun > SLOW_BUILD_S:
-                engine.save(saved)
-            return engine
-
-        return build
+    def __call__(self) -> Engine:
+        """The engine, fresh."""
+        if self.engine != self.graph and self.engine.exists():
+            return self.backend.load(self.engine, self.setting)
+        if not self.graph.exists():
+            self.graph.write_bytes(self.make())
+        model = self.graph.read_bytes()
+        begun = time.perf_counter()
+        engine = self.backend.build(model, self.setting)
+        if self.engine != self.graph and time.perf_counter() - begun > SLOW_BUILD_S:
+            engine.save(self.engine)
+        return engine
 
 
 def sweep(
@@ -258,4 +313,4 @@ def sweep(
     writer = TableWriter(path, header)
     task = Sweep(writer, backend, options or SweepOptions(), emit)
     task.blocks(space.blocks())
-    return writer.table if task.late else writer.finish()
+    return writer.table if task.late else task.finish()

@@ -68,6 +68,12 @@ class LatencyTable:
         self.warnings: list[str] = []
 
     @property
+    def sentinel_ms(self) -> float | None:
+        """Floor of the sentinel in the state that the floors are referred to; None without one."""
+        timed = [row.measurement for row in self.rows.values()] + [row.measurement for row in self.networks]
+        return next((m.sentinel_ms for m in timed if m is not None), None)
+
+    @property
     def setting(self) -> Setting:
         """The conditions of every number in the table."""
         return self.header.setting

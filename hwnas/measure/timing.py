@@ -13,6 +13,10 @@ sentinel engine is looked at in between. A session that fails a gate is repeated
 When the repeats are used up the gate is named in `Measurement.gates`; a result without gates comes
 from calm sessions only. Rounds go on until the 95 % interval of the floor is narrow enough.
 
+Reference. Clocks wander within minutes, for everything alike. With ``refer`` each session's floor is
+divided by that of the sentinel around it and multiplied by the sentinel's in the state to refer to
+(kept as `Measurement.sentinel_ms`): floors of different times compare.
+
 docs/measuring.md compares the alternatives on a loaded machine, and lists the gates.
 """
 
@@ -20,24 +24,27 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
 
 from hwnas.backends.base import cores
 from hwnas.errors import BuildError
 from hwnas.measure.host import cpu_flush, others_load
+from hwnas.measure.journal import Journal, Part
 from hwnas.measure.ledger import Ledger, TimingOptions
 from hwnas.measure.session import Gates, Session, SessionOptions, run_session
 from hwnas.protocols import Emit, Engine
 from hwnas.records import Measurement
 
-__all__ = ["Builder", "Gates", "SessionOptions", "TimingOptions", "measure", "noise_grade"]
+__all__ = ["Builder", "Gates", "SessionOptions", "TimingOptions", "measure"]
 
 Builder = Callable[[], Engine]
 # Where at least this many sessions were timed and this share of them was disturbed, the machine is
 # busy for good: repeating would double the time and cure nothing.
 FUTILE_AFTER, FUTILE_SHARE = 12, 0.7
+# A sentinel slower than its best by more than this many times the gate is not divided out.
+FAR = 5.0
 
 
 def measure(
@@ -48,6 +55,9 @@ def measure(
     emit: Emit | None = None,
     deadline_s: float | None = None,
     sentinel: Builder | None = None,
+    refer: bool = False,
+    base_ms: float | None = None,
+    journal: Journal | Part | None = None,
     on_failure: Callable[[str, BuildError], None] | None = None,
     clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, Measurement]:
@@ -59,8 +69,11 @@ def measure(
         rng: for the order within each round.
         emit: told of progress, and of gates that could not be cured ("gate" events).
         deadline_s: seconds from now after which no further session begins. Every engine still
-            gets one; those that are not finished carry the gate "deadline".
+            gets one, unless there is a journal; those that are not finished carry the gate "deadline".
         sentinel: engine that is looked at in between; the first of `builders` if None.
+        refer: divide the sentinel's state out of the floors.
+        base_ms: floor of the sentinel in the state to refer to; None takes its median here.
+        journal: keeps sessions; those that it holds already are not measured again.
         on_failure: told of a BuildError, and the engine is left out; raised if None.
         clock: gives seconds, for the deadline.
 
@@ -69,7 +82,17 @@ def measure(
     """
     options = options or TimingOptions()
     ends_s = float("inf") if deadline_s is None else clock() + deadline_s
-    campaign = Campaign(builders, options, rng, emit=emit, on_failure=on_failure, clock=clock)
+    campaign = Campaign(
+        builders,
+        options,
+        rng,
+        refer=refer,
+        base_ms=base_ms,
+        journal=journal,
+        emit=emit,
+        on_failure=on_failure,
+        clock=clock,
+    )
     return campaign.run(sentinel, ends_s) if builders else {}
 
 
@@ -82,15 +105,19 @@ class Campaign:
         options: TimingOptions,
         rng: np.random.Generator,
         *,
+        refer: bool = False,
+        base_ms: float | None = None,
+        journal: Journal | Part | None = None,
         emit: Emit | None = None,
         on_failure: Callable[[str, BuildError], None] | None = None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self.builders, self.options, self.rng, self.clock = dict(builders), options, rng, clock
+        self.refer, self.base_ms, self.journal = refer, base_ms, journal
         self.emit, self.on_failure = emit, on_failure
-        self.ledgers = {name: Ledger() for name in builders}
+        self.ledgers = {name: Ledger(journal.sessions(name) if journal else ()) for name in builders}
         self.looks: list[float] = []  # floors of the sentinel in ms, in time order
-        self.windows: list[list[tuple[Ledger, int]]] = []  # sessions between look i and look i + 1
+        self.windows: list[list[tuple[str, int]]] = []  # sessions between look i and look i + 1
         self.since_ms = 0.0
         self.guard: Engine | None = None
         self.late = False
@@ -111,6 +138,8 @@ class Campaign:
                     break
         finally:
             self.guard.close()
+        if self.refer:
+            self._base(self.base_ms or float(np.median(self.looks)))
         extra = []
         if setting.device == "cpu" and (used := load()) is not None:
             short = used - (len(cores()) - setting.threads)
@@ -152,7 +181,8 @@ class Campaign:
         """One session of each, in random order; the sentinel's look at the end judges them."""
         for at in self.rng.permutation(len(names)):
             name = names[at]
-            if self.clock() >= ends_s and self.ledgers[name].sessions:
+            # What has not begun would have no result; a journal lets it begin another time.
+            if self.clock() >= ends_s and (self.ledgers[name].sessions or self.journal is not None):
                 continue
             engine = self._build(name)
             if engine is None:
@@ -163,7 +193,7 @@ class Campaign:
             finally:
                 engine.close()
             ledger.sessions.append(session)
-            self.windows[-1].append((ledger, len(ledger.sessions) - 1))
+            self.windows[-1].append((name, len(ledger.sessions) - 1))
             self.since_ms += float(session.wall_ms.sum())
             self._progress(name)
             if self.since_ms >= self.options.sentinel_every_ms:
@@ -185,15 +215,55 @@ class Campaign:
         self.looks.append(self._session(self.guard, short).floor_ms)
         self.windows.append([])
         self.since_ms = 0.0
+        if self.refer:
+            self._refer()
+            return
         limit_ms = (1.0 + self.options.gates.sentinel) * float(np.percentile(self.looks, 10))
         for window, before_ms, after_ms in zip(self.windows, self.looks, self.looks[1:]):
             if max(before_ms, after_ms) > limit_ms:
-                for ledger, at in window:
-                    ledger.sessions[at] = ledger.sessions[at].flagged("sentinel")
+                self._flag(window)
+        if len(self.windows) > 1:
+            self._keep(self.windows[-2])
+
+    def _keep(self, window: list[tuple[str, int]]) -> None:
+        """Write sessions down that are judged."""
+        if self.journal is not None:
+            for name, at in window:
+                self.journal.append(name, self.ledgers[name].sessions[at])
+
+    def _refer(self) -> None:
+        """Note the level of the sessions since the last look; flag them where it is not one level."""
+        if len(self.looks) == 1:
+            self._base(self.base_ms or self.looks[0])
+            return
+        before_ms, after_ms = self.looks[-2:]
+        window, gate = self.windows[-2], self.options.gates.sentinel
+        best_ms = float(np.percentile(self.looks, 10))
+        for name, at in window:
+            sessions = self.ledgers[name].sessions
+            sessions[at] = replace(sessions[at], level_ms=(before_ms + after_ms) / 2.0)
+        # A state that lasts is divided out. One that changes meanwhile is not, nor is one so far off
+        # that another law may hold (throttling).
+        moved = abs(after_ms / before_ms - 1.0) > gate
+        if moved or max(before_ms, after_ms) > (1.0 + FAR * gate) * best_ms:
+            self._flag(window)
+        self._keep(window)
+
+    def _base(self, base_ms: float) -> None:
+        """Refer all floors to the state in which the sentinel takes `base_ms`."""
+        for ledger in self.ledgers.values():
+            ledger.base_ms = base_ms
+
+    def _flag(self, window: list[tuple[str, int]]) -> None:
+        for name, at in window:
+            sessions = self.ledgers[name].sessions
+            sessions[at] = sessions[at].flagged("sentinel")
 
     def _results(self, extra: list[str]) -> dict[str, Measurement]:
         results = {}
         for name, ledger in self.ledgers.items():
+            if not ledger.sessions:
+                continue
             late = self.late and (
                 len(ledger.sessions) < self.options.sessions or not ledger.settled(self.options)
             )
@@ -210,71 +280,3 @@ class Campaign:
         done = sum(len(ledger.sessions) for ledger in self.ledgers.values())
         total = max(done, self.options.sessions * len(self.ledgers))
         self.emit("progress", {"task": "measuring", "done": done, "total": total, "note": name})
-
-
-def noise_grade(
-    builders: Mapping[str, Builder] | None = None,
-    *,
-    rng: np.random.Generator,
-    emit: Emit | None = None,
-) -> dict[str, Any]:
-    """How well this machine repeats itself: every engine is timed against a second of itself.
-
-    Args:
-        builders: what is timed; three small chains of blocks on this CPU if None (3 s).
-        rng: for the order.
-        emit: told of progress.
-
-    Returns:
-        ``grade`` ("quiet", "usable", "noisy" or "loud"), ``text`` in words, ``repeat_percent``
-        (mean difference of the two floors), ``median_percent`` (median over floor, less one),
-        ``wall_cpu_ratio`` and ``gates``.
-    """
-    builders = builders or _probes()
-    twins = {f"{name} {half}": build for name, build in builders.items() for half in ("A", "B")}
-    options = TimingOptions(sessions=6, sessions_max=6, repeats=0, target=1.0)
-
-    def progress(kind: str, fields: Mapping[str, Any]) -> None:
-        if emit is not None and kind == "progress":  # the grade sums up the gates
-            emit(kind, fields)
-
-    found = measure(twins, options, rng=rng, emit=progress)
-    pairs = [(found[f"{name} A"], found[f"{name} B"]) for name in builders]
-    repeat = float(np.mean([abs(a.floor_ms / b.floor_ms - 1.0) for a, b in pairs]))
-    ratio = float(np.median([m.wall_cpu_ratio or 1.0 for m in found.values()]))
-    above = float(np.median([m.median_ms / m.floor_ms - 1.0 for m in found.values()]))
-    gates = sorted({gate for m in found.values() for gate in m.gates})
-    grade, text = _grade(repeat, ratio)
-    return {
-        "grade": grade,
-        "text": f"{text}; a repeated measurement differs by {repeat:.1%}, wall/CPU time is {ratio:.2f}",
-        "repeat_percent": 100.0 * repeat,
-        "median_percent": 100.0 * above,
-        "wall_cpu_ratio": ratio,
-        "gates": gates,
-    }
-
-
-def _probes() -> dict[str, Builder]:
-    """Chains of residual blocks of 0.1 to 3 ms on a present-day core."""
-    from hwnas.measure.device import conditions
-    from hwnas.nets import onnx
-    from hwnas.spec import BlockSpec
-
-    backend, setting = conditions("cpu")
-    builders: dict[str, Builder] = {}
-    for width, size, depth in ((16, 32, 1), (32, 32, 2), (64, 32, 4)):
-        block = BlockSpec(kind="basic", c_in=width, c_out=width, size_in=size)
-        model = onnx.chain([block] * depth)
-        builders[f"{depth} {block.key}"] = lambda model=model: backend.build(model, setting)  # type: ignore[misc]
-    return builders
-
-
-def _grade(repeat: float, ratio: float) -> tuple[str, str]:
-    if repeat <= 0.01 and ratio <= 1.02:
-        return "quiet", "good for every budget"
-    if repeat <= 0.02 and ratio <= 1.2:
-        return "usable", "good for floors and medians; keep other programs away for p95 and p99"
-    if repeat <= 0.04:
-        return "noisy", "floors hold, medians and tails do not; stop other programs"
-    return "loud", "differences below 10 % mean nothing here; stop other programs or use another machine"

@@ -52,7 +52,8 @@ def _quality(table: LatencyTable, model: TableModel) -> Section:
             e = model.estimate(row.spec)
             name = words.depths(row.spec)
             once_ms = row.measurement.floor_ms
-            measured_ms = (once_ms + table.repeats.get(row.spec.key, once_ms)) / 2
+            # Tables hold floors, estimates are of medians.
+            measured_ms = (once_ms + table.repeats.get(row.spec.key, once_ms)) / 2 * model.median_over_floor
             pairs.append((name, e.latency_ms, e.low_ms, e.high_ms, measured_ms))
     context = [(b, row.value_ms, model.block_ms(b)) for b, row in table.rows.items()]
     context = [(b, alone, inside) for b, alone, inside in context if inside > 0]

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from hwnas import store
-from hwnas.backends.gpus import GpuInfo
+from hwnas.backends.gpus import GpuInfo, same_model
 from hwnas.errors import DataFormatError, DeviceUnavailable, InputError
 from hwnas.measure import device, host
 
@@ -86,12 +86,14 @@ def test_gpu_of_this_machine_is_found_by_its_name(profiles: Path, monkeypatch: p
         ("A100", "NVIDIA A100-SXM4-40GB", True),
         ("A100", "NVIDIA A1000", False),
         ("H100", "NVIDIA H100 80GB HBM3", True),
+        ("A100", "NVIDIA RTX A1000", False),
         ("GTX 1080", "NVIDIA GeForce GTX 1080 Ti", False),
         ("T4", "Tesla T4", True),
+        ("T4", "NVIDIA T400 4GB", False),
     ],
 )
 def test_names_of_models(alias: str, model: str, same: bool) -> None:
-    assert device._same(alias, model) is same
+    assert same_model(alias, model) is same
 
 
 def test_damaged_description(profiles: Path) -> None:
