@@ -10,9 +10,9 @@ import pytest
 
 from hwnas.backends.fake import Fake, FakeEngine, faulty
 from hwnas.errors import BuildError, InputError
+from hwnas.measure.grade import noise_grade
 from hwnas.measure.ledger import floor_of
 from hwnas.measure.session import SessionOptions
-from hwnas.measure.grade import noise_grade
 from hwnas.measure.timing import Builder, TimingOptions, measure
 from hwnas.nets import onnx
 from hwnas.records import Measurement
