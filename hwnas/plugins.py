@@ -41,6 +41,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "random": "hwnas.search.random:Random",
         "tpe": "hwnas.search.tpe:Tpe",
         "macromicro": "hwnas.search.global_walk:GlobalWalk",
+        "auto": "hwnas.search.auto:Auto",
     },
 }
 

@@ -179,9 +179,9 @@ class ChainSpace(Levels):
             if wider is not None:
                 moves.append(("wider", s, _splice(gene, s, _fitted(operators, self.levels[wider]), wider)))
             for kind in RAISES:
-                raised = _raised(operators, kind, self.levels[at])
-                if raised != operators:
-                    moves.append((kind, s, _splice(gene, s, raised)))
+                larger = raised(operators, kind, self.levels[at])
+                if larger != operators:
+                    moves.append((kind, s, _splice(gene, s, larger)))
         return [Move(stage, kind, self.express(grown)) for kind, stage, grown in moves]
 
     def _wider(self, path: tuple[int, ...], s: int) -> int | None:
@@ -215,7 +215,7 @@ def _fitted(operators: tuple[Operator, ...], level: Level) -> tuple[Operator, ..
     return kept + (kept[-1],) * (low - len(kept))
 
 
-def _raised(operators: tuple[Operator, ...], attribute: str, level: Level) -> tuple[Operator, ...]:
+def raised(operators: tuple[Operator, ...], attribute: str, level: Level) -> tuple[Operator, ...]:
     """Operators with the least raisable value of `attribute` raised by one step."""
 
     def above(op: Operator) -> Operator | None:

@@ -9,7 +9,7 @@ DenseNAS's densely connected blocks (several levels a stage, some left out) are 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 
 from hwnas.errors import InputError
@@ -175,7 +175,10 @@ class Levels:
     def _block(self, operator: Operator, c_in: int, c_out: int, halvings: tuple[int, int]) -> BlockSpec:
         """A block that leads from one number of halvings to another."""
         return BlockSpec(
-            **asdict(operator),
+            kind=operator.kind,
+            kernel=operator.kernel,
+            expand=operator.expand,
+            se=operator.se,
             c_in=c_in,
             c_out=c_out,
             stride=2 if halvings[1] > halvings[0] else 1,

@@ -1,0 +1,99 @@
+"""The composed search: stage-wise growth where there are no operators, vital blocks before the others."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from strategy_fakes import SETTING, FakeCost, FakeTrainer, context, folder, price_ms
+
+from hwnas.errors import InputError
+from hwnas.nets.spaces import make
+from hwnas.nets.vital import vital_blocks
+from hwnas.records import SearchResult
+from hwnas.search.auto import OTHERS, VITAL, Auto
+from hwnas.search.driver import search
+from hwnas.search.operators import operators
+from hwnas.search.session import Limits
+from hwnas.search.stagewise import Stagewise
+
+IMAGES = 100_000
+
+
+def run(path: Path, kind: Any, space: str, budget_ms: float, **options: Any) -> SearchResult:
+    cost = FakeCost(error=0.02)
+    ctx = context(space, budget_ms, cost, images=IMAGES, **options)
+    strategy = kind(ctx)
+    trainer = FakeTrainer(path, ctx.space, growths=strategy.growths)
+    return search(
+        strategy,
+        ctx,
+        evaluate=trainer,
+        confirm=cost.confirm,
+        measure=cost.measure,
+        observe=cost.observe,
+        run=folder(path),
+        setting=SETTING,
+        table_id="t",
+        seed=0,
+        limits=Limits(images=IMAGES, trials=60),
+    )
+
+
+@pytest.mark.parametrize(("space", "budget_ms"), [("resnet-cifar", 0.5), ("resnet-cifar-wide", 0.4)])
+def test_without_operators_it_is_stagewise(tmp_path: Path, space: str, budget_ms: float) -> None:
+    ours = run(tmp_path / "auto", Auto, space, budget_ms)
+    plain = run(tmp_path / "stagewise", Stagewise, space, budget_ms)
+    assert [t.spec.key for t in ours.trials] == [t.spec.key for t in plain.trials]
+    assert [t.evaluation for t in ours.trials] == [t.evaluation for t in plain.trials]
+    assert ours.stopped == plain.stopped
+
+
+def test_vital_blocks_are_chosen_before_the_others_and_shapes_first(tmp_path: Path) -> None:
+    result = run(tmp_path, Auto, "mbv2-cifar", 0.2)
+    path = [t for t in result.trials if t.role == "candidate"]
+    phases = [int(t.notes["phase"]) for t in path]
+    assert phases == sorted(phases)
+    assert {VITAL, OTHERS} <= set(phases)
+    for before, after in itertools.pairwise(path):
+        vital = set(vital_blocks(after.spec))
+        if after.notes["phase"] not in (VITAL, OTHERS):
+            continue
+        assert before.spec.depths == after.spec.depths
+        old, new = dict(before.spec.walk()), dict(after.spec.walk())
+        changed = {place for place in new if old[place] != new[place]}
+        assert changed
+        assert (changed <= vital) if after.notes["phase"] == VITAL else not changed & vital
+        assert after.parent == before.index
+    used = price_ms(result.trials[result.best].spec) * 1.02 / 0.2
+    assert 0.9 < used <= 1.0
+
+
+def test_operator_moves_of_both_parts_make_up_the_whole() -> None:
+    space = make("mbv2-cifar")
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        spec = space.sample(rng)
+        vital = set(vital_blocks(spec))
+        for part in ("vital", "other"):
+            for move in operators(space, spec, part):  # type: ignore[arg-type]
+                assert move.spec in space
+                old, new = dict(spec.walk()), dict(move.spec.walk())
+                changed = {place for place in new if old[place] != new[place]}
+                assert changed
+                assert all((place in vital) == (part == "vital") for place in changed)
+                assert all(place.startswith(f"stages.{move.stage}.") for place in changed)
+                name = move.kind.split()[1]
+                for place in changed:
+                    assert getattr(new[place], name) > getattr(old[place], name)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"fidelity": "paper"}, {"importance": "vip"}, {"macro_share": 0.9}, {"vital_share": 1.2}]
+)
+def test_options_that_make_no_sense_are_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(InputError):
+        Auto(context("mbv2-cifar", 0.2, FakeCost(), **wrong))
