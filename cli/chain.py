@@ -121,7 +121,7 @@ def _engine(run: Path) -> Path:
     """The newest engine under a run folder."""
     manifests = sorted(run.rglob("*.manifest.json"), key=lambda p: p.stat().st_mtime)
     if not manifests:
-        raise InputError(f"{run} holds no engine; `hwnas export {run} --format onnx` writes one")
+        raise InputError(f"{run} holds no engine; `hwnas export {run}` writes one")
     return manifests[-1].with_name(manifests[-1].name.removesuffix(".manifest.json"))
 
 

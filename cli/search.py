@@ -68,6 +68,7 @@ def search(ui: Output, max_time: float | None, replay: Path | None, **chosen: An
     Candidates over the budget are never trained, and the winner is measured whole before it is
     accepted. Needs a latency table of the device: `hwnas profile`.
     """
+    from hwnas.jobs.origin import export_command
     from hwnas.jobs.search import SearchOptions
     from hwnas.jobs.search import search as job
 
@@ -85,7 +86,7 @@ def search(ui: Output, max_time: float | None, replay: Path | None, **chosen: An
     body = job(SearchOptions(**options.given(max_time_s=max_time, settings=settings, **chosen)), ui.emit)
     ui.result("hwnas.search/1", body, lambda: _found(body))
     if not chosen["dry_run"]:
-        ui.next(f"hwnas export {body['run']} --format onnx")
+        ui.next(export_command(body["run"]))
 
 
 def _replay(ui: Output, log: Path, chosen: dict[str, Any]) -> None:
@@ -175,6 +176,7 @@ def train(ui: Output, data: str | None, scratch: bool, **chosen: Any) -> None:
 
     RUN|NETWORK is a run (training goes on from its weights), a network.json or an example's name.
     """
+    from hwnas.jobs.origin import export_command
     from hwnas.jobs.train import TrainOptions
     from hwnas.jobs.train import train as job
 
@@ -184,7 +186,7 @@ def train(ui: Output, data: str | None, scratch: bool, **chosen: Any) -> None:
     body = job(TrainOptions(**options.given(data=data, start=start, **chosen)), ui.emit)
     ui.result("hwnas.train/1", body, lambda: _trained(body))
     if not chosen["dry_run"]:
-        ui.next(f"hwnas export {body['run']} --format onnx")
+        ui.next(export_command(body["run"]))
 
 
 def _trained(body: dict[str, Any]) -> None:

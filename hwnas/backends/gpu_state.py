@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import cache
 from importlib.util import find_spec
@@ -15,17 +16,19 @@ class GpuState:
     Attributes:
         sm_mhz, memory_mhz: running clocks.
         temperature_c: of the chip.
-        power_limit_w: what it may draw; None where it does not say.
+        power_limit_w: what it may draw.
         reasons: why the clocks are held down, in NVML's words; idleness is not among them.
         others: other processes that compute on it.
+
+    What a GPU does not tell is None: integrated ones and virtual machines keep some of it back.
     """
 
-    sm_mhz: int
-    memory_mhz: int
-    temperature_c: int
+    sm_mhz: int | None
+    memory_mhz: int | None
+    temperature_c: int | None
     power_limit_w: float | None
-    reasons: tuple[str, ...]
-    others: int
+    reasons: tuple[str, ...] | None
+    others: int | None
 
 
 SLOW_CLOCK = 0.97  # of the fastest clock seen
@@ -59,18 +62,23 @@ def read_state(nvml: Any, handle: Any) -> GpuState:
     Other processes are counted, not compared by number: in a container NVML shows the host's
     numbers. One is taken to be this process, which holds a context while it times.
     """
-    mask = nvml.nvmlDeviceGetCurrentClocksThrottleReasons(handle)
-    try:
-        limit_w = nvml.nvmlDeviceGetPowerManagementLimit(handle) / 1e3
-    except nvml.NVMLError:  # integrated GPUs have none
-        limit_w = None
+
+    def told(ask: Callable[..., Any], *about: Any) -> Any:
+        try:
+            return ask(handle, *about)
+        except nvml.NVMLError_NotSupported:
+            return None
+
+    limit_mw = told(nvml.nvmlDeviceGetPowerManagementLimit)
+    mask = told(nvml.nvmlDeviceGetCurrentClocksThrottleReasons)
+    processes = told(nvml.nvmlDeviceGetComputeRunningProcesses)
     return GpuState(
-        sm_mhz=nvml.nvmlDeviceGetClockInfo(handle, nvml.NVML_CLOCK_SM),
-        memory_mhz=nvml.nvmlDeviceGetClockInfo(handle, nvml.NVML_CLOCK_MEM),
-        temperature_c=nvml.nvmlDeviceGetTemperature(handle, nvml.NVML_TEMPERATURE_GPU),
-        power_limit_w=limit_w,
-        reasons=reasons(nvml, mask),
-        others=max(0, len(nvml.nvmlDeviceGetComputeRunningProcesses(handle)) - 1),
+        sm_mhz=told(nvml.nvmlDeviceGetClockInfo, nvml.NVML_CLOCK_SM),
+        memory_mhz=told(nvml.nvmlDeviceGetClockInfo, nvml.NVML_CLOCK_MEM),
+        temperature_c=told(nvml.nvmlDeviceGetTemperature, nvml.NVML_TEMPERATURE_GPU),
+        power_limit_w=None if limit_mw is None else limit_mw / 1e3,
+        reasons=None if mask is None else reasons(nvml, mask),
+        others=None if processes is None else max(0, len(processes) - 1),
     )
 
 
@@ -108,10 +116,11 @@ class Judge:
     def gates(self) -> tuple[str, ...]:
         """Names of what is wrong now."""
         state: GpuState = self._source.state()
-        self._fastest_mhz = max(self._fastest_mhz, state.sm_mhz)
-        fired = [f"throttle:{reason}" for reason in state.reasons]
-        if state.sm_mhz < SLOW_CLOCK * self._fastest_mhz:
-            fired.append("clock")
+        fired = [f"throttle:{reason}" for reason in state.reasons or ()]
+        if state.sm_mhz is not None:
+            self._fastest_mhz = max(self._fastest_mhz, state.sm_mhz)
+            if state.sm_mhz < SLOW_CLOCK * self._fastest_mhz:
+                fired.append("clock")
         if state.others:
             fired.append("gpu-shared")
         return tuple(fired)
@@ -141,7 +150,7 @@ def conditions(device_arch: str) -> dict[str, Any]:
         for index in range(nvml.nvmlDeviceGetCount()):
             handle = nvml.nvmlDeviceGetHandleByIndex(index)
             name = nvml.nvmlDeviceGetName(handle)
-            if (name.decode() if isinstance(name, bytes) else name) in device_arch:
+            if device_arch.startswith(f"{name.decode() if isinstance(name, bytes) else name}, compute"):
                 return {"gpu": asdict(read_state(nvml, handle))}
         return {}
     finally:

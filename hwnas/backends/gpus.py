@@ -13,6 +13,7 @@ import sys
 from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
+from typing import Any
 
 from hwnas.errors import BackendUnavailable, DeviceUnavailable, InputError
 from hwnas.records import Precision, Record
@@ -22,11 +23,11 @@ Capability = tuple[int, int]
 
 
 class GpuInfo(Record):
-    """One NVIDIA GPU as its driver describes it."""
+    """One NVIDIA GPU as its driver describes it; memory is None where it is the host's (Jetson, GB10)."""
 
     name: str
     compute_capability: str
-    memory_bytes: int
+    memory_bytes: int | None
     driver: str
 
     @property
@@ -144,6 +145,13 @@ def _ask_nvml() -> tuple[GpuInfo, ...] | None:
         nvml.nvmlInit()
     except nvml.NVMLError:
         return None
+
+    def memory_bytes(handle: Any) -> int | None:
+        try:
+            return int(nvml.nvmlDeviceGetMemoryInfo(handle).total)
+        except nvml.NVMLError:
+            return None
+
     try:
         driver = _text(nvml.nvmlSystemGetDriverVersion())
         found = []
@@ -154,7 +162,7 @@ def _ask_nvml() -> tuple[GpuInfo, ...] | None:
                 GpuInfo(
                     name=_text(nvml.nvmlDeviceGetName(handle)),
                     compute_capability=f"{major}.{minor}",
-                    memory_bytes=int(nvml.nvmlDeviceGetMemoryInfo(handle).total),
+                    memory_bytes=memory_bytes(handle),
                     driver=driver,
                 )
             )
@@ -182,13 +190,10 @@ def parse_gpus(text: str) -> tuple[GpuInfo, ...]:
     found = []
     for line in text.splitlines():
         fields = [field.strip() for field in line.split(",")]
-        if len(fields) == 4 and fields[2].isdigit():
+        if len(fields) == 4 and re.fullmatch(r"\d+\.\d+", fields[1]):
             name, capability, memory, driver = fields
-            found.append(
-                GpuInfo(
-                    name=name, compute_capability=capability, memory_bytes=int(memory) << 20, driver=driver
-                )
-            )
+            size = int(memory) << 20 if memory.isdigit() else None  # "[N/A]" where it is the host's
+            found.append(GpuInfo(name=name, compute_capability=capability, memory_bytes=size, driver=driver))
     return tuple(found)
 
 
@@ -214,12 +219,32 @@ def _means(device: str, model: str) -> bool:
     """Whether a device name, or an alias in its description, is part of a GPU's name."""
     path = data_dir("profiles") / "devices" / f"{device}.json"
     aliases = read_json(path, "device description").get("aliases", []) if path.is_file() else []
-    return any(_plain(name) in _plain(model) for name in (device, *aliases))
+    return any(same_model(name, model) for name in (device, *aliases))
 
 
-def _plain(text: str) -> str:
+def same_model(name: str, model: str) -> bool:
+    """Whether a name means a GPU's model: equal, or equal up to words for memory size and form.
+
+    "a100" means "NVIDIA A100-SXM4-40GB"; it means neither "NVIDIA RTX A1000" nor "A100X", and "rtx3090"
+    not "RTX 3090 Ti".
+    """
+    words = [word for word in _WORD.findall(model.lower()) if word not in _VENDOR]
+    while words:
+        if "".join(words) == plain_name(name):
+            return True
+        if not _FORM.fullmatch(words.pop()):
+            break
+    return False
+
+
+_VENDOR = ("nvidia", "geforce", "tesla")
+_WORD = re.compile(r"[a-z0-9]+")
+_FORM = re.compile(r"\d+gb|pcie|sxm\d*|hbm\w*|nvl")
+
+
+def plain_name(text: str) -> str:
     """A name without vendor words, punctuation and case: "NVIDIA TITAN Xp" is "titanxp"."""
-    return re.sub(r"nvidia|geforce|tesla|[^a-z0-9]", "", text.lower())
+    return re.sub(rf"{'|'.join(_VENDOR)}|[^a-z0-9]", "", text.lower())
 
 
 def check_precision(name: str, capability: Capability, precision: Precision) -> None:

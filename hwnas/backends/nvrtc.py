@@ -16,6 +16,7 @@ import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -47,8 +48,16 @@ class Compiler:
         )
 
 
-def compilers() -> Iterator[Compiler]:
-    """Every compiler found here: NVRTC of installed wheels, NVRTC of the system, nvcc."""
+@cache
+def compilers() -> tuple[Compiler, ...]:
+    """Every compiler found here: NVRTC of installed wheels, NVRTC of the system, nvcc.
+
+    Looked for once a process: every engine needs the kernels, and asking nvcc starts two programs.
+    """
+    return tuple(_look())
+
+
+def _look() -> Iterator[Compiler]:
     for path in _nvrtc_libraries():
         try:
             yield _nvrtc(path)
@@ -71,7 +80,7 @@ def choose(capability: tuple[int, int], cuda_version: tuple[int, int]) -> Compil
     Raises:
         BackendUnavailable: none is here; names the wheel to install.
     """
-    found = list(compilers())
+    found = compilers()
     fit = [c for c in found if c.target(capability) and c.version[0] <= cuda_version[0]]
     if fit:
         return max(fit, key=lambda c: c.version)

@@ -19,9 +19,9 @@ from typing import Any
 
 import numpy as np
 
-from hwnas.backends import package_version
+from hwnas.backends import cuda, package_version
 from hwnas.backends.base import Life, random_input
-from hwnas.backends.gpus import check_device, check_precision, gpus
+from hwnas.backends.gpus import GpuInfo, check_device, check_precision, gpus
 from hwnas.backends.ort import check_provider
 from hwnas.errors import BackendUnavailable, BuildError, DataFormatError, InputError
 from hwnas.protocols import CallTimes, Floats
@@ -63,9 +63,9 @@ class OrtCuda:
 
         Raises:
             InputError: a precision that provider or chip do not offer; threads.
-            BackendUnavailable: `device` is not this GPU.
+            BackendUnavailable: `device` is not this GPU, or nobody can tell which GPU it is.
         """
-        first = gpus()[0]
+        first = _first_gpu()
         check_device(device, first.name, gpus())
         if precision not in self.precisions:
             raise InputError(f"--precision {precision}: {self.name} runs {' and '.join(self.precisions)}")
@@ -108,6 +108,24 @@ class OrtCuda:
             return OrtGpuEngine(path.read_bytes(), setting, self.provider, self.options(setting))
         except BuildError as exc:
             raise DataFormatError(f"engine {path} cannot be loaded: {exc}") from exc
+
+
+def _first_gpu() -> GpuInfo:
+    """The GPU that CUDA shows first.
+
+    NVML lists all of them in an order of its own, whatever CUDA_VISIBLE_DEVICES says; so where they
+    differ, CUDA itself is asked.
+    """
+    found = gpus()
+    if len({gpu.name for gpu in found}) == 1:
+        return found[0]
+    if cuda.installed() is None:
+        raise BackendUnavailable(
+            f"this machine has several GPUs ({', '.join(gpu.name for gpu in found)}), and without pycuda or "
+            "cuda-python hwnas cannot tell which of them CUDA shows first: pip install cuda-python"
+        )
+    name = cuda.open_driver().properties.name
+    return next(gpu for gpu in found if gpu.name == name)
 
 
 class OrtTrt(OrtCuda):

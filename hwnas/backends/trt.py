@@ -65,19 +65,25 @@ class Trt:
         if missing:
             cure = support.install if python_fits(support) else "another Python, then " + support.install
             return f"{'; '.join(missing)}; {here} is served by {support.describe()}: {cure}"
-        refusal = support.refuses(self.version)
-        return f"{refusal}: {here} is served by {support.describe()}: {support.install}" if refusal else None
+        # Of several GPUs one is enough: `setting` looks at the one that CUDA shows first.
+        refusals = [serves(gpu.capability).refuses(self.version) for gpu in found]
+        if not all(refusals):
+            return None
+        return f"{refusals[0]}: {here} is served by {support.describe()}: {support.install}"
 
     def setting(self, device: str, precision: Precision, batch: int, threads: int) -> Setting:
         """Conditions of a run on this GPU.
 
         Raises:
             InputError: this chip or this version does not compute in `precision` any faster; threads.
-            BackendUnavailable: CUDA cannot open the GPU, or `device` is not the one it opens.
+            BackendUnavailable: CUDA cannot open the GPU, `device` is not the one it opens, or the
+                installed version does not serve it.
         """
         driver = cuda.open_driver()
         properties = driver.properties
         check_device(device, properties.name, gpus())
+        if refusal := serves(properties.capability).refuses(self.version):
+            raise BackendUnavailable(f"{refusal}; CUDA_VISIBLE_DEVICES chooses another GPU")
         if threads != 1:
             raise InputError(f"--threads {threads}: a GPU has none to choose; leave it at 1")
         check_precision(properties.name, properties.capability, precision)

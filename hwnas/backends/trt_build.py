@@ -28,15 +28,14 @@ class TrtOptions:
         level: builder optimisation level, 0 to 5 (TensorRT's default is 3).
         timings: times that the builder tries each kernel (8 as in trtexec; the API's default of 1
             makes builds differ more).
-        detailed: keep kernel names and formats in the engine for `TrtEngine.layers`; costs a
-            little time at each enqueue, so not for measuring.
+        detailed: keep kernels and data types in the engine for `TrtEngine.layers`.
         cache: keep the timing cache between builds.
     """
 
     workspace: float = 0.5
     level: int = 3
     timings: int = 8
-    detailed: bool = False
+    detailed: bool = True
     cache: bool = True
 
     def __post_init__(self) -> None:

@@ -96,10 +96,11 @@ def layer_times(engine: Any) -> tuple[LayerTime, ...]:
     """Times of the layers that the runtime made of the network; none where it does not tell them."""
     if not hasattr(engine, "layer_ms"):
         return ()
-    kinds = {layer.name: layer.kind for layer in engine.layers()}
-    return tuple(
-        LayerTime(name=name, ms=ms, kind=kinds.get(name, "")) for name, ms in engine.layer_ms().items()
-    )
+    about = {
+        layer.name: {"kind": layer.kind, "kernel": layer.tactic, "types": ", ".join(layer.outputs)}
+        for layer in engine.layers()
+    }
+    return tuple(LayerTime(name=name, ms=ms, **about.get(name, {})) for name, ms in engine.layer_ms().items())
 
 
 def _format(name: str, backend: Backend) -> Format:

@@ -18,6 +18,7 @@ from pydantic import Field, model_validator
 
 import hwnas
 from hwnas.errors import DataFormatError, InputError
+from hwnas.protocols import Floats
 from hwnas.records import (
     Budget,
     Check,
@@ -66,6 +67,13 @@ FORMATS = {
 }
 
 
+def usual_format(backend: str) -> str:
+    """Format in which a network that was searched through `backend` is exported: plain ONNX, unless the
+    runtime that was timed takes only files of its own.
+    """
+    return "trt" if backend == "trt" else "onnx"
+
+
 class Parity(Record):
     """How far an engine's scores are from those of the torch module with the same weights, in fp32.
 
@@ -89,12 +97,15 @@ class LayerTime(Record):
     """Mean time of one layer that the runtime made of the network, in milliseconds.
 
     From the runtime's own profiler, which runs the layers one by one: for seeing where the time
-    goes. The layers add up to more than the engine takes.
+    goes. The layers add up to more than the engine takes. `kind`, `kernel` and `types` (of the
+    outputs) are in the runtime's words, empty where it does not tell.
     """
 
     name: str
     ms: float = Field(ge=0)
     kind: str = ""
+    kernel: str = ""
+    types: str = ""
 
 
 class EngineManifest(Record):
@@ -156,6 +167,13 @@ class EngineManifest(Record):
         if self.classes and len(self.classes) != self.network.classes:
             raise ValueError(f"{len(self.classes)} class names for {self.network.classes} classes")
         return self
+
+    @property
+    def normalisation(self) -> tuple[Floats, Floats]:
+        """Mean and standard deviation by channel, of images in [0, 1]; 0 and 1 where none are known."""
+        channels = self.network.stem.c_in
+        mean = np.array(self.mean or (0.0,) * channels, np.float32)
+        return mean, np.array(self.std or (1.0,) * channels, np.float32)
 
     @property
     def passed(self) -> bool:

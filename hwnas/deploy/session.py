@@ -2,9 +2,9 @@
 
 ::
 
-    import hwnas
+    from hwnas.runtime import Session
 
-    with hwnas.Session("runs/latest") as session:
+    with Session("runs/latest") as session:
         for name, probability in session.top(image, 3)[0]:
             print(f"{name}: {probability:.1%}")
 """
@@ -64,9 +64,7 @@ class Session:
         spec = self.manifest.network
         self.classes = self.manifest.classes or tuple(str(i) for i in range(spec.classes))
         self._shape = spec.input_shape
-        channels = spec.stem.c_in
-        self._mean = np.array(self.manifest.mean or (0.0,) * channels, np.float32)
-        self._std = np.array(self.manifest.std or (1.0,) * channels, np.float32)
+        self._mean, self._std = self.manifest.normalisation
         self._bgr = bgr
 
     def scores(self, images: NDArray[Any]) -> Floats:

@@ -9,6 +9,8 @@ these checks on the very file that it leaves behind, and fails loudly:
     the share of images for which both name the same class;
 ``accuracy``
     where labels are known: the engine is not less accurate than the module by more than is allowed;
+``preprocessing``
+    where the engine prepares images itself (a GPU's kernel): as the host does;
 ``macs``, ``params``, ``memory``
     counts against the budget's limits, where it has them;
 ``budget``
@@ -26,6 +28,7 @@ from typing import Any
 
 import numpy as np
 
+from hwnas.backends.images import prepare as prepare_images
 from hwnas.deploy import engine as engines
 from hwnas.deploy.manifest import EngineManifest, Parity, Weights, check_file, read_manifest, weights_digest
 from hwnas.deploy.parity import Labels, compare, judge
@@ -36,6 +39,8 @@ from hwnas.protocols import Backend, Emit, Engine, Floats
 from hwnas.records import Budget, Check, Measurement, Promise, Report
 from hwnas.spec import NetworkSpec
 from hwnas.units import format_count, format_ms
+
+PREPARED = 1e-3  # of the largest score; equal inputs give equal scores, up to the order of sums
 
 
 @dataclass(frozen=True)
@@ -132,11 +137,11 @@ def verify(
     engine = load()
     try:
         given = engines.run_all(engine, images)
-        setting = engine.setting
+        setting, prepared = engine.setting, _preparation(engine, manifest)
     finally:
         engine.close()
     found = compare(reference_scores(spec, weights, images), given, labels, data)
-    checks = [_same_network(manifest, spec, weights), *judge(found, setting.precision)]
+    checks = [_same_network(manifest, spec, weights), *judge(found, setting.precision), *prepared]
     checks += _counts(spec, budget, setting.batch)
     measured, promise, timing = _time(load, budget, options, emit)
     report = Report(
@@ -179,6 +184,25 @@ def _same_network(manifest: EngineManifest, spec: NetworkSpec, weights: Weights)
         what = "weights" if same_spec else f"network {spec.key}"
         detail = f"the engine was built from other {what} (network {manifest.network_key})"
     return Check(name="source", passed=same, detail=detail)
+
+
+def _preparation(engine: Engine, manifest: EngineManifest) -> list[Check]:
+    """Whether an engine that takes bytes (`run_bytes`) prepares them as `images.prepare` does.
+
+    Both ways end in the same engine, so that scores show a difference of inputs.
+    """
+    run_bytes = getattr(engine, "run_bytes", None)
+    if run_bytes is None:
+        return []
+    channels, height, width = manifest.network.input_shape
+    shape = (engine.setting.batch, 2 * height + 1, max(1, width - 3), channels)  # shrunk and stretched
+    pictures = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    mean, std = manifest.normalisation
+    expected = engine.run(prepare_images(pictures, (height, width), mean, std))
+    off = float(np.abs(run_bytes(pictures, mean, std) - expected).max())
+    allowed = PREPARED * max(float(np.abs(expected).max()), 1e-6)
+    detail = f"images prepared by device and by host: scores differ by {off:.2g} ({allowed:.2g} allowed)"
+    return [Check(name="preprocessing", passed=off <= allowed, detail=detail)]
 
 
 def _counts(spec: NetworkSpec, budget: Budget | None, batch: int) -> list[Check]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -256,13 +257,32 @@ def _elsewhere(
     # A name of its own: engine.onnx may be there with a manifest, and these bytes may differ.
     path = folder / engine_name(f"-{options.format}.onnx", precision)
     write_bytes(path, typed(model, precision, drawn.calibration if drawn else None, batch))
-    again = f"hwnas export {source.folder} --format {options.format} --precision {precision}"
+    again = _again(options, source, precision)
     ways = f"To finish, copy {source.folder}/ to the target and run there: {again}"
     if options.format == "trt":
         from hwnas.backends.trt_build import trtexec
 
         ways += f"\nWithout hwnas there: {trtexec(path.name, path.with_suffix('.engine').name, precision)}"
     return BackendUnavailable(f"{why}\nThe network is written as ONNX ({precision}): {path}\n{ways}")
+
+
+def _again(options: ExportOptions, source: Origin, precision: Precision) -> str:
+    """The same export as a command line, without what only holds on this machine (backend, folder)."""
+    given = {
+        "precision": precision,
+        "batch": options.batch,
+        "device": options.device,
+        "weights": options.weights,
+        "data": options.data,
+        "latency-budget": options.latency_budget,
+        "images": options.images if options.images != ExportOptions.images else None,
+        "max-time": f"{options.max_time_s:g}s" if options.max_time_s is not None else None,
+    }
+    name = options.run if options.weights is not None else str(source.folder)
+    words = ["hwnas", "export", str(name), "--format", options.format]
+    for flag, value in given.items():
+        words += [] if value is None else [f"--{flag}", str(value)]
+    return shlex.join([*words, *([] if options.verify else ["--no-verify"])])
 
 
 def _say(emit: Emit | None, text: str) -> None:

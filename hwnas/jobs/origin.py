@@ -79,6 +79,17 @@ def origin(name: str | None, weights: Path | None = None) -> Origin:
     return Origin(folder=folder, spec=spec, weights=beside, **_known(_run_of(folder), spec))
 
 
+def export_command(run: str) -> str:
+    """The command that exports a run for the runtime that it was searched through."""
+    from hwnas.deploy.manifest import usual_format
+
+    try:
+        setting = origin(run).setting
+    except HwnasError:  # a search for several budgets: its networks lie one folder deeper
+        setting = None
+    return f"hwnas export {run} --format {usual_format(setting.backend if setting else '')}"
+
+
 def newest(root: Path = runs.RUNS) -> Path:
     """The newest finished search or training under `root`."""
     found = [

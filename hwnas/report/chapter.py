@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from dataclasses import replace
 
-from hwnas.deploy.manifest import EngineManifest
+from hwnas.deploy.manifest import EngineManifest, usual_format
 from hwnas.measure.table import LatencyTable
 from hwnas.records import Budget, Trial
 from hwnas.report import plots, sections, words
@@ -237,8 +237,10 @@ def next_commands(run: RunData) -> list[str]:
     if run.engines:
         return [f"hwnas verify {run.path / run.engines[0].engine}   # the same checks again, on any machine"]
     if run.result is not None or run.network is not None:
+        setting = run.setting()
+        target = usual_format(setting.backend if setting else "")
         return [
-            f"hwnas export {where} --format onnx   # an engine file, proven right and fast enough",
+            f"hwnas export {where} --format {target}   # an engine file, proven right and fast enough",
             f"hwnas train {where} --epochs 100   # train the chosen network for longer",
         ]
     table = f" --table {where}" if run.verb == "profile" else ""

@@ -37,10 +37,13 @@ def engine(engine: EngineManifest) -> Section:
     if engine.layers:
         whole = sum(layer.ms for layer in engine.layers)
         layers = [
-            (x.name, x.kind, format_ms(x.ms), words.percent(x.ms / whole)) for x in engine.layers if x.ms
+            (x.name, x.kind, x.kernel, x.types, format_ms(x.ms), words.percent(x.ms / whole))
+            for x in engine.layers
+            if x.ms
         ]
         title = f"Its {len(engine.layers)} layers, profiled one by one"
-        tables.append(Table(("layer", "kind", "time", "share"), layers, title).without_empty())
+        head = ("layer", "kind", "kernel", "types", "time", "share")
+        tables.append(Table(head, layers, title).without_empty())
     return Section(
         f"Engine {engine.engine}",
         f"{verdict} The figures are of this very file, named by its hash.",

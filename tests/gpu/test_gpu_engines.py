@@ -9,7 +9,7 @@ from hwnas.backends import images as host
 from hwnas.backends.cuda import GpuOutOfMemory, Owned, open_driver
 from hwnas.backends.kernels import Kernels, Preprocessor
 from hwnas.backends.trt import Trt
-from hwnas.backends.trt_build import TrtOptions, cache_path
+from hwnas.backends.trt_build import cache_path
 from hwnas.errors import InputError
 from hwnas.nets import onnx as writer
 from hwnas.nets import spaces
@@ -86,9 +86,7 @@ def test_the_timing_cache_makes_the_second_build_faster(backend, note):
 
 
 def test_layers_and_their_times(backend, note):
-    engine = Trt(TrtOptions(detailed=True)).build(
-        network("resnet-cifar"), backend.setting("gpu", "fp32", 1, 1)
-    )
+    engine = backend.build(network("resnet-cifar"), backend.setting("gpu", "fp32", 1, 1))
     layers, ms, whole = engine.layers(), engine.layer_ms(), float(np.median(engine.time(50).wall_ms))
     engine.close()
     note(layers=len(layers), layer_sum_ms=sum(ms.values()), engine_ms=whole, first=vars(layers[0]))

@@ -5,9 +5,9 @@
     python tests/sim/prepare.py        # about two minutes the first time, most of it PyCUDA
 
 From PyPI come TensorRT's bindings of three majors (proprietary: downloaded, never kept in the
-repository), PyCUDA's sources, NVML's package, CUDA 12's headers and NVRTC. PyCUDA is built against
-the simulated driver, so no CUDA toolkit is needed. The stand-ins of ``tests/sim/native`` are
-compiled again whenever they change.
+repository), PyCUDA's sources, cuda-python, NVML's package, CUDA 12's headers and NVRTC. PyCUDA is
+built against the simulated driver, so no CUDA toolkit is needed. The stand-ins of
+``tests/sim/native`` are compiled again whenever they change.
 
 HWNAS_SIM_CACHE chooses the folder.
 """
@@ -33,7 +33,10 @@ BINDINGS = {
     11: "tensorrt-cu13-bindings==11.4.0.106",
 }
 PYCUDA = "pycuda==2026.1"
-PURE = ("pytools==2026.1.1", "siphash24==1.9", "nvidia-ml-py==13.615.71", "nvidia-cuda-nvrtc-cu12==12.9.86")
+WHEELS = (
+    *("pytools==2026.1.1", "siphash24==1.9", "nvidia-ml-py==13.615.71", "nvidia-cuda-nvrtc-cu12==12.9.86"),
+    *("cuda-bindings==13.5.0", "cuda-pathfinder==1.9.0"),
+)
 HEADERS = "nvidia-cuda-runtime-cu12==12.9.79"
 C_FLAGS = ("-shared", "-fPIC", "-O1", "-Wall", "-Wextra", "-Werror")
 
@@ -43,7 +46,7 @@ class Prepared:
     """Where everything lies.
 
     Attributes:
-        site: folder for PYTHONPATH with PyCUDA, pynvml and NVRTC.
+        site: folder for PYTHONPATH with PyCUDA, cuda-python, pynvml and NVRTC.
         bindings: TensorRT's bindings by major version.
         native: folder for LD_LIBRARY_PATH with the simulated driver and NVML.
         kernels: the kernels compiled for the host.
@@ -108,7 +111,8 @@ def _check_machine() -> None:
 
 
 def _site(root: Path) -> Path:
-    return root / f"site-{sys.implementation.cache_tag}-{PYCUDA.split('==')[1]}"
+    digest = hashlib.sha256(" ".join((PYCUDA, HEADERS, *WHEELS)).encode()).hexdigest()[:12]
+    return root / f"site-{sys.implementation.cache_tag}-{digest}"
 
 
 def _pip(*arguments: str, env: dict[str, str] | None = None) -> None:
@@ -144,8 +148,8 @@ def _make_site(root: Path) -> None:
     shutil.rmtree(work, ignore_errors=True)
     partial = work / "site"
     partial.mkdir(parents=True)
-    print(f"downloading {', '.join(PURE)}", flush=True)
-    _pip("install", "--no-deps", "--only-binary=:all:", "--target", str(partial), *PURE)
+    print(f"downloading {', '.join(WHEELS)}", flush=True)
+    _pip("install", "--no-deps", "--only-binary=:all:", "--target", str(partial), *WHEELS)
     _unpack(HEADERS, work / "headers")
     cuda = work / "cuda"
     shutil.copytree(work / "headers" / "nvidia" / "cuda_runtime" / "include", cuda / "include")

@@ -27,6 +27,7 @@ def test_nvrtc_12_from_pascal_to_blackwell():
     compiles_for_all(compiler)
 
 
-@pytest.mark.parametrize("compiler", list(nvrtc.compilers()), ids=lambda c: c.name.replace(" ", "-"))
-def test_every_other_compiler_here(compiler):
-    compiles_for_all(compiler)
+def test_every_other_compiler_here():
+    """None where torch came without CUDA and there is no nvcc."""
+    for compiler in nvrtc.compilers():
+        compiles_for_all(compiler)

@@ -14,6 +14,7 @@ from hwnas.backends import gpus, images, typed
 from hwnas.backends.cuda import GpuError, GpuOutOfMemory
 from hwnas.backends.trt import Trt
 from hwnas.backends.trt_build import TrtOptions, cache_path
+from hwnas.backends.trt_compat import Layer
 from hwnas.errors import (
     BackendUnavailable,
     BuildError,
@@ -106,7 +107,7 @@ def test_the_builder_is_configured_as_the_options_say():
     engine.close()
     assert head["workspace"] == int(0.3 * (1024 << 20))
     assert (head["level"], head["timings"], head["streams"]) == (2, 5, 0)
-    assert head["detailed"] is False
+    assert head["detailed"] is True
 
 
 def test_a_precision_that_does_not_pay_is_refused_in_words(backend):
@@ -354,18 +355,24 @@ def test_a_second_build_of_the_same_model_opens_the_same_plan(backend, simulatio
 
 
 def test_layers_in_both_forms_of_the_inspector(backend):
-    engine = built(backend)
+    engine = built(Trt(TrtOptions(detailed=False)))
     plain = engine.layers()
-    assert plain[0].name == "0.conv"
-    assert plain[0].kind == ""
+    assert plain[0] == Layer("0.conv")
     ms = engine.layer_ms(4)
     assert set(ms) == {layer.name for layer in plain}
     assert ms["0.conv"] == pytest.approx(0.01)
     engine.close()
-    engine = built(Trt(TrtOptions(detailed=True)))
-    first = engine.layers()[0]
-    assert (first.name, first.kind, first.tactic) == ("0.conv", "Conv", "sim")
-    assert first.outputs == (("Float",) if MAJOR == 11 else ("Row major linear FP32",))
+    engine = built(backend)
+    words = "Float" if MAJOR == 11 else "Row major linear FP32"
+    assert engine.layers()[0] == Layer("0.conv", "Conv", "sim", (words,))
+    engine.close()
+
+
+def test_the_details_of_layers_are_not_marked_at_each_call(backend, simulation):
+    engine = built(backend)
+    contexts = [o for o in simulation.objects.values() if o.kind == "IExecutionContext" and not o.dead]
+    assert [o.marks_details for o in contexts] == [False]
+    del contexts
     engine.close()
 
 

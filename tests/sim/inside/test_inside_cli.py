@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -55,7 +56,12 @@ def test_profile_search_export(folder):
     manifest = json.loads((folder / made["manifest"]).read_text())
     assert manifest["setting"]["device"] == MACHINE
     assert manifest["setting"]["backend"] == "trt"
-    assert manifest["layers"][0]["name"] == "stem.conv"
+    types = "Float" if MACHINE == "rtx3090" else "Row major linear FP32"  # two forms of the inspector's JSON
+    stem = {"name": "stem.conv", "ms": 0.01, "kind": "Conv", "kernel": "sim", "types": types}
+    assert manifest["layers"][0] == pytest.approx(stem)
+    assert "preprocessing" in [check["name"] for check in made["checks"]]
+    page = Path(json.loads(hwnas(folder, "report", "--json", "-q"))["path"])
+    assert types in (folder / page).read_text()
 
     verified = json.loads(hwnas(folder, "verify", made["engine"], "--json", "-q"))
     assert verified["passed"] is True
@@ -82,6 +88,11 @@ def test_doctor_says_which_tensorrt_serves_the_gpu(folder):
     assert answer["backends"]["trt"]["available"] is True
     (gpu,) = answer["gpus"]
     assert gpu["name"] == os.environ["FAKECUDA_NAME"]
+    assert answer["device"] == MACHINE  # what --device auto means here
+    pascal = "TensorRT 8.6, Python <= 3.11, fp16 not fast, int8 yes; pip install 'hwnas[trt8]'"
+    later = "TensorRT 10.13 to 11, Python >= 3.10, fp16 yes, int8 yes; pip install 'hwnas[trt]'"
+    assert gpu["advice"] == (pascal if MACHINE == "titanxp" else later)
+    assert gpu["advice"] in hwnas(folder, "doctor", "--no-noise")
 
 
 def test_an_engine_of_another_gpu_is_refused_by_its_manifest(folder):

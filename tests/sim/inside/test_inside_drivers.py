@@ -18,8 +18,6 @@ STD = np.array([0.2470, 0.2435, 0.2616], np.float32)
 
 @pytest.fixture(params=[PyCudaDriver, CudaPythonDriver], ids=["pycuda", "cuda-python"])
 def driver(request):
-    if request.param is CudaPythonDriver:
-        pytest.importorskip("cuda.bindings", reason="cuda-python comes with torch's CUDA builds")
     return opened(request.param)
 
 

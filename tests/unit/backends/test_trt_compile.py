@@ -13,7 +13,7 @@ from hwnas.errors import BackendUnavailable, BuildError
 from hwnas.store import data_dir
 
 SOURCE = (data_dir("kernels") / "kernels.cu").read_text()
-FOUND = list(nvrtc.compilers())
+FOUND = nvrtc.compilers()
 EM_CUDA = 190  # the ELF machine number
 
 
@@ -72,7 +72,7 @@ NEW = made("new", (13, 2), (7, 5), (8, 0), (8, 6), (12, 0))
     ],
 )
 def test_the_newest_compiler_that_chip_and_driver_take(monkeypatch, capability, driver, chosen):
-    monkeypatch.setattr(nvrtc, "compilers", lambda: iter([OLD, NEW]))
+    monkeypatch.setattr(nvrtc, "compilers", lambda: (OLD, NEW))
     assert nvrtc.choose(capability, driver).name == chosen
 
 
@@ -86,7 +86,7 @@ def test_the_newest_compiler_that_chip_and_driver_take(monkeypatch, capability, 
 )
 def test_without_one_the_wheel_is_named(monkeypatch, capability, driver, wheel):
     only = made("other", (13, 2), (7, 5))
-    monkeypatch.setattr(nvrtc, "compilers", lambda: iter([only]))
+    monkeypatch.setattr(nvrtc, "compilers", lambda: (only,))
     with pytest.raises(BackendUnavailable, match=rf"found: other\): pip install {wheel}$"):
         nvrtc.choose(capability, driver)
 
@@ -94,7 +94,7 @@ def test_without_one_the_wheel_is_named(monkeypatch, capability, driver, wheel):
 def test_the_cubin_is_compiled_once_and_anew_when_the_source_changes(monkeypatch, tmp_path):
     calls = []
     compiler = nvrtc.Compiler("one", (13, 0), frozenset({(8, 6)}), lambda s, t: calls.append(t) or b"cubin")
-    monkeypatch.setattr(nvrtc, "compilers", lambda: iter([compiler]))
+    monkeypatch.setattr(nvrtc, "compilers", lambda: (compiler,))
     monkeypatch.setenv("HWNAS_HOME", str(tmp_path))
     gpu = GpuProperties("GPU", (8, 9), 1 << 30, 1 << 20, 8, (13, 0), "0000:01:00.0")
     assert kernels.cubin(gpu) == b"cubin"

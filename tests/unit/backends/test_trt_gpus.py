@@ -57,6 +57,33 @@ def test_smi_lines():
     assert (gpu.name, gpu.capability, gpu.memory_bytes) == ("NVIDIA TITAN Xp", (6, 1), 12288 << 20)
 
 
+def test_memory_that_the_driver_does_not_tell():
+    (gpu,) = parse_gpus("NVIDIA GB10, 12.1, [N/A], 580.95.05\n")
+    assert (gpu.capability, gpu.memory_bytes) == ((12, 1), None)
+
+
+def test_what_nvml_does_not_tell_is_none_and_fires_no_gate():
+    class NotSupported(Exception):
+        pass
+
+    def refuse(*_):
+        raise NotSupported
+
+    asked = ("PowerManagementLimit", "CurrentClocksThrottleReasons", "ComputeRunningProcesses", "Temperature")
+    nvml = types.SimpleNamespace(
+        NVMLError_NotSupported=NotSupported,
+        NVML_CLOCK_SM=1,
+        NVML_CLOCK_MEM=2,
+        NVML_TEMPERATURE_GPU=0,
+        nvmlDeviceGetClockInfo=lambda _, kind: {1: 900}[kind] if kind == 1 else refuse(),
+        **{f"nvmlDeviceGet{name}": refuse for name in asked},
+    )
+    state = gpu_state.read_state(nvml, "handle")
+    assert state == gpu_state.GpuState(900, None, None, None, None, None)
+    judge = gpu_state.Judge(types.SimpleNamespace(state=lambda: state))
+    assert judge.gates() == ()
+
+
 def test_throttle_reasons_by_name():
     nvml = types.SimpleNamespace(
         nvmlClocksThrottleReasonGpuIdle=1,

@@ -1,5 +1,7 @@
 """ONNX Runtime on a GPU: what can be tried where only its CPU provider is installed."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -77,6 +79,19 @@ def test_settings(backend, monkeypatch):
     monkeypatch.setattr(ort_gpu, "gpus", lambda: (PASCAL,))
     with pytest.raises(InputError, match="not fast"):
         backend.setting("titanxp", "fp16", 1, 1)
+
+
+def test_of_different_gpus_cuda_says_which_is_first(backend, monkeypatch):
+    monkeypatch.setattr(ort_gpu, "gpus", lambda: (PASCAL, AMPERE))
+    monkeypatch.setattr(ort_gpu.cuda, "installed", lambda: None)
+    with pytest.raises(BackendUnavailable, match="several GPUs"):
+        backend.setting("gpu", "fp32", 1, 1)
+    opened = SimpleNamespace(properties=SimpleNamespace(name=AMPERE.name))
+    monkeypatch.setattr(ort_gpu.cuda, "installed", lambda: "cuda-python")
+    monkeypatch.setattr(ort_gpu.cuda, "open_driver", lambda: opened)
+    assert "A100" in backend.setting("gpu", "fp32", 1, 1).device_arch
+    with pytest.raises(BackendUnavailable, match="CUDA_VISIBLE_DEVICES"):
+        backend.setting("titanxp", "fp32", 1, 1)
 
 
 def test_provider_options_follow_the_setting(monkeypatch, tmp_path):

@@ -1,8 +1,8 @@
 """Layer times of runtimes that tell them: into the manifest, and from there into the report."""
 
 from pathlib import Path
-from types import SimpleNamespace
 
+from hwnas.backends.trt_compat import Layer
 from hwnas.deploy.engine import layer_times
 from hwnas.deploy.manifest import EngineManifest, LayerTime
 from hwnas.nets.spaces import make
@@ -18,8 +18,8 @@ class Telling:
     def layer_ms(self) -> dict[str, float]:
         return {"stem.conv + stem.act": 0.3, "head": 0.1, "reformat": 0.0}
 
-    def layers(self) -> tuple[SimpleNamespace, ...]:
-        return (SimpleNamespace(name="head", kind="MatrixMultiply"),)
+    def layers(self) -> tuple[Layer, ...]:
+        return (Layer("head", "MatrixMultiply", "sm80_gemm", ("Float", "Half")),)
 
 
 def test_an_engine_that_tells_nothing_has_no_layers():
@@ -29,7 +29,7 @@ def test_an_engine_that_tells_nothing_has_no_layers():
 def test_layers_in_order_with_their_kinds():
     assert layer_times(Telling()) == (
         LayerTime(name="stem.conv + stem.act", ms=0.3),
-        LayerTime(name="head", ms=0.1, kind="MatrixMultiply"),
+        LayerTime(name="head", ms=0.1, kind="MatrixMultiply", kernel="sm80_gemm", types="Float, Half"),
         LayerTime(name="reformat", ms=0.0),
     )
 
@@ -48,6 +48,7 @@ def test_the_report_shows_where_the_time_goes(tmp_path: Path):
     )
     table = section(manifest).tables[-1]
     assert "3 layers" in table.folded
+    assert table.head == ("layer", "kind", "kernel", "types", "time", "share")
     assert [(row[0], row[-1]) for row in table.rows] == [
         ("stem.conv + stem.act", "75.0 %"),
         ("head", "25.0 %"),

@@ -8,6 +8,8 @@ import pytest
 from deploy_network import images, small, weights
 
 from hwnas import backends
+from hwnas.backends.images import prepare
+from hwnas.backends.ort import OrtEngine
 from hwnas.deploy import engine as engines
 from hwnas.deploy.manifest import Parity, read_manifest, write_manifest
 from hwnas.deploy.parity import TOLERANCES, compare, judge
@@ -62,6 +64,21 @@ def test_weights_of_another_training_are_caught(tmp_path: Path) -> None:
     found = checks(exported(tmp_path), weights=weights(SPEC, seed=1))
     assert found["source"] is False
     assert found["parity"] is False
+
+
+@pytest.mark.parametrize(("off", "passed"), [(0.0, True), (2.0, False)])
+def test_an_engine_that_prepares_bytes_itself_must_do_it_as_the_host(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, off: float, passed: bool
+) -> None:
+    """As a GPU does; here the engine's own `run` on what the host prepares, brighter by `off` levels."""
+
+    def run_bytes(self: OrtEngine, pictures: Any, mean: Any, std: Any) -> Any:
+        return self.run(prepare(pictures, (16, 16), mean - np.float32(off / 255), std))
+
+    path = exported(tmp_path, mean=(0.5, 0.4, 0.3), std=(0.2, 0.2, 0.2))
+    assert "preprocessing" not in checks(path)
+    monkeypatch.setattr(OrtEngine, "run_bytes", run_bytes, raising=False)
+    assert checks(path)["preprocessing"] is passed
 
 
 def test_accuracy_needs_labels_and_compares_both(tmp_path: Path) -> None:

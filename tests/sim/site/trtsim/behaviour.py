@@ -361,7 +361,8 @@ class Simulation:
         if self._fault("context"):
             self._log(o.logger, "simulated: out of memory for activations")
             return 0
-        return self._new("IExecutionContext", engine=o, shapes={}, addresses={}, profiler=0)
+        state = {"shapes": {}, "addresses": {}, "profiler": 0, "marks_details": True}
+        return self._new("IExecutionContext", engine=o, **state)
 
     def ICudaEngine_create_engine_inspector(self, o, *_):
         return self._new("EngineInspector", engine=o)
@@ -416,6 +417,10 @@ class Simulation:
 
     def IExecutionContext_set_profiler(self, o, _returned, profiler, *_):
         o.profiler = profiler
+
+    def IExecutionContext_set_nvtx_verbosity(self, o, _returned, verbosity, *_):
+        o.marks_details = verbosity & 0xFF == int(self.trt.ProfilingVerbosity.DETAILED)
+        return 1
 
     def IExecutionContext_execute_async_v3(self, o, _returned, stream, *_):
         if self._fault("enqueue"):

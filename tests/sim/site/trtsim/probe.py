@@ -188,5 +188,6 @@ class Probe:
             "get_tensor_shape": lambda: c.get_tensor_shape("x"),
             "execute_async_v3": lambda: c.execute_async_v3(0),
             "set_profiler": lambda: setattr(c, "profiler", o.profiler),
+            "set_nvtx_verbosity": lambda: setattr(c, "nvtx_verbosity", t.ProfilingVerbosity.NONE),
         }.items():
             make("IExecutionContext", name, what)
