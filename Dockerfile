@@ -3,11 +3,12 @@
 #   docker build --target cpu -t hwnas:cpu .        ONNX Runtime and OpenVINO; also runs demo and tests
 #   docker build --target gpu -t hwnas:gpu .        TensorRT 10 or 11: Turing and later
 #   docker build --target pascal -t hwnas:pascal .  TensorRT 8.6: Pascal and Volta, such as the TITAN Xp
-#   docker run --rm --gpus all --network none -v "$PWD:/work" hwnas:gpu profile --device auto
+#   docker run --rm --gpus all --network none -v "$PWD:/data" hwnas:gpu profile --device auto
 #   docker run --rm --entrypoint make hwnas:cpu -C /opt/hwnas demo test
 #
-# None of the GPU images has been built or run yet where a GPU is; docs/gpu.md. The base images are
-# build arguments, so that NVIDIA's own TensorRT images can take their place.
+# /data is the user's folder: runs, and under .hwnas the latency tables and caches. None of the GPU images
+# has been built or run yet where a GPU is; docs/gpu.md. The base images are build arguments, so that
+# NVIDIA's own TensorRT images can take their place.
 
 ARG CPU_BASE=python:3.12-slim-bookworm
 ARG GPU_BASE=nvidia/cuda:13.0.0-devel-ubuntu24.04
@@ -22,9 +23,9 @@ SHELL ["/bin/bash", "-o", "pipefail", "-c"]
 RUN apt-get update \
     && apt-get install --no-install-recommends -y g++ make \
     && rm -rf /var/lib/apt/lists/*
-RUN useradd --create-home --uid 1000 hwnas && install -d -o hwnas /work /opt/hwnas
+RUN useradd --create-home --uid 1000 hwnas && install -d -o hwnas /data /opt/hwnas
 USER 1000
-ENV PATH=/opt/hwnas/.venv/bin:$PATH HWNAS_HOME=/work/.hwnas
+ENV PATH=/opt/hwnas/.venv/bin:$PATH HWNAS_HOME=/data/.hwnas
 WORKDIR /opt/hwnas
 COPY --chown=hwnas . .
 # torch from the CPU index where the build names one (TORCH_INDEX); PyPI's carries CUDA along.
@@ -33,7 +34,7 @@ RUN python3 -m venv .venv \
     && .venv/bin/pip install --no-cache-dir ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} torch torchvision \
     && .venv/bin/pip install --no-cache-dir -e ".[dev]" \
     && touch .venv/.installed
-WORKDIR /work
+WORKDIR /data
 HEALTHCHECK --interval=5m --timeout=60s CMD ["hwnas", "doctor", "--no-noise", "--quiet"]
 ENTRYPOINT ["hwnas"]
 CMD ["--help"]
@@ -47,15 +48,15 @@ RUN apt-get update \
     && apt-get install --no-install-recommends -y g++ python3-dev python3-venv \
     && rm -rf /var/lib/apt/lists/*
 # Ubuntu 24.04's image already has a user with number 1000.
-RUN useradd --create-home --uid 1001 hwnas && install -d -o hwnas /work /opt/hwnas
+RUN useradd --create-home --uid 1001 hwnas && install -d -o hwnas /data /opt/hwnas
 USER 1001
-ENV PATH=/opt/hwnas/.venv/bin:$PATH HWNAS_HOME=/work/.hwnas NVIDIA_DRIVER_CAPABILITIES=compute,utility
+ENV PATH=/opt/hwnas/.venv/bin:$PATH HWNAS_HOME=/data/.hwnas NVIDIA_DRIVER_CAPABILITIES=compute,utility
 WORKDIR /opt/hwnas
 COPY --chown=hwnas . .
 RUN python3 -m venv .venv \
     && .venv/bin/pip install --no-cache-dir torch torchvision \
     && .venv/bin/pip install --no-cache-dir -e ".[trt]"
-WORKDIR /work
+WORKDIR /data
 HEALTHCHECK --interval=5m --timeout=60s CMD ["hwnas", "doctor", "--no-noise", "--quiet"]
 ENTRYPOINT ["hwnas"]
 CMD ["--help"]
@@ -67,9 +68,9 @@ SHELL ["/bin/bash", "-o", "pipefail", "-c"]
 RUN apt-get update \
     && apt-get install --no-install-recommends -y g++ python3-dev python3-venv \
     && rm -rf /var/lib/apt/lists/*
-RUN useradd --create-home --uid 1001 hwnas && install -d -o hwnas /work /opt/hwnas
+RUN useradd --create-home --uid 1001 hwnas && install -d -o hwnas /data /opt/hwnas
 USER 1001
-ENV PATH=/opt/hwnas/.venv/bin:$PATH HWNAS_HOME=/work/.hwnas NVIDIA_DRIVER_CAPABILITIES=compute,utility
+ENV PATH=/opt/hwnas/.venv/bin:$PATH HWNAS_HOME=/data/.hwnas NVIDIA_DRIVER_CAPABILITIES=compute,utility
 WORKDIR /opt/hwnas
 COPY --chown=hwnas . .
 # To train on the card too, name PyTorch's own index of CUDA 12.6 wheels (TORCH_INDEX): PyPI's start at
@@ -78,7 +79,7 @@ ARG TORCH_INDEX=
 RUN python3 -m venv .venv \
     && .venv/bin/pip install --no-cache-dir ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} "torch<2.15" torchvision \
     && .venv/bin/pip install --no-cache-dir -e ".[trt8]"
-WORKDIR /work
+WORKDIR /data
 HEALTHCHECK --interval=5m --timeout=60s CMD ["hwnas", "doctor", "--no-noise", "--quiet"]
 ENTRYPOINT ["hwnas"]
 CMD ["--help"]

@@ -17,7 +17,6 @@ ORDER = [
     ["search", "train"],
     ["deploy"],
     ["report"],
-    ["cluster"],
     ["jobs"],
 ]
 RANK = {room: rank for rank, rooms in enumerate(ORDER, start=1) for room in rooms}

