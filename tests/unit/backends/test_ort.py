@@ -70,9 +70,7 @@ def test_cpu_time_is_that_of_the_calls(monkeypatch: pytest.MonkeyPatch) -> None:
     # No faster than the wall, no longer than everything around it; nothing here depends on others' load.
     assert times.cpu_ms is not None
     assert 0 < times.cpu_ms <= whole_ms
-    assert (
-        times.cpu_ms <= times.wall_ms.sum() + 20
-    )  # some kernels tick in hundredths
+    assert times.cpu_ms <= times.wall_ms.sum() + 20  # some kernels tick in hundredths
     clock = iter([1.0, 1.25])
     monkeypatch.setattr(time, "thread_time", lambda: next(clock))
     assert engine.time(1).cpu_ms == pytest.approx(250.0)
