@@ -35,7 +35,7 @@ from hwnas.spec import BlockSpec, Convention, NetworkSpec
 
 Floats = NDArray[np.float32]
 
-_ACTS: dict[str, Callable[[Tensor], Tensor]] = {
+ACTS: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": F.relu,
     "relu6": F.relu6,
     "hswish": F.hardswish,
@@ -85,7 +85,7 @@ class Block(nn.Module):
                 y = self._layer(op.name, kept)
                 return self._layer(f"{op.name}_norm", y) if op.norm else y
             case Act():
-                return _ACTS[op.fn](inputs[0])
+                return ACTS[op.fn](inputs[0])
             case Add():
                 return inputs[0] + inputs[1]
             case Scale():
