@@ -2,8 +2,10 @@
 
 A growth has to pass three questions. Does the network after it keep the budget at the upper bound
 of its predicted latency? Is its gain above zero by more than its standard error explains? And is
-its gain per millisecond, taken at the cautious ends of both, the best of all? The answers are kept
-with the figures that led to them, since a refusal is a result too.
+its gain per millisecond, taken at the cautious ends of both, the best of all? Near the end the last
+question is another one: milliseconds that are left over buy nothing, so the growth is taken that
+brings most together with what still fits beside it. The answers are kept with the figures that led
+to them, since a refusal is a result too.
 """
 
 from __future__ import annotations
@@ -24,6 +26,8 @@ Fate = Literal["grows", "weaker", "not significant", "closed", "unknown"]
 # A growth that is predicted to cost nothing would be infinitely good: this part of the network's
 # latency is the least that any is taken to cost.
 LEAST = 1e-3
+# Growths that are left when the end is near.
+LAST = 3
 # Importance by stage and kind of growth.
 Gains = Mapping[tuple[int, str], StageImportance]
 
@@ -40,7 +44,8 @@ class Growth:
         cost_ms, cost_se_ms: added latency, in milliseconds, with its standard error.
         estimate: prediction for `spec`.
         fate: what was decided.
-        last: whether nothing fits after this growth, nor after any other that is open.
+        ending: near the end, the gain of the best set of growths that holds this one and fits, at the
+            lower bounds of all; None before.
     """
 
     stage: int
@@ -53,15 +58,15 @@ class Growth:
     cost_se_ms: float
     estimate: Estimate
     fate: Fate = "weaker"
-    last: bool = False
+    ending: float | None = None
+
+    def sure(self, z: float) -> float:
+        """Lower bound of the gain."""
+        return self.gain - z * self.gain_se
 
     def worth(self, z: float) -> float:
-        """Gain per millisecond at the lower bound of the gain and the upper bound of the cost.
-
-        Of last growths just the gain: milliseconds that are left over buy nothing.
-        """
-        gain = self.gain - z * self.gain_se
-        return gain if self.last else gain / (self.cost_ms + z * self.cost_se_ms)
+        """Gain per millisecond at the lower bound of the gain and the upper bound of the cost."""
+        return self.sure(z) / (self.cost_ms + z * self.cost_se_ms)
 
     @property
     def place(self) -> str:
@@ -121,16 +126,65 @@ def weigh(
             growth = replace(growth, fate="not significant")
         judged.append(growth)
     open_ = [growth for growth in judged if growth.fate == "weaker"]
-    if open_ and not any(_leaves_room(growth.spec, budget, context) for growth in open_):
-        judged = [replace(growth, last=True) if growth in open_ else growth for growth in judged]
-        open_ = [growth for growth in judged if growth.last]
-    best = max(open_, key=lambda growth: (growth.worth(z), -growth.cost_ms), default=None)
+    sets = _sets(now, open_, z, budget, context)
+    if open_ and sets is not None:
+        gains_of = dict(zip(map(id, open_), sets, strict=True))
+        judged = [replace(growth, ending=gains_of.get(id(growth))) for growth in judged]
+        open_ = [growth for growth in judged if growth.ending is not None]
+    best = max(
+        open_, key=lambda growth: (growth.ending or 0.0, growth.worth(z), -growth.cost_ms), default=None
+    )
     return [replace(growth, fate="grows") if growth is best else growth for growth in judged]
 
 
-def _leaves_room(spec: NetworkSpec, budget: Budget, context: SearchContext) -> bool:
-    """Whether something could still grow."""
-    return any(budget.fits(context.estimate(move.spec)) for move in context.space.grow(spec))
+def _sets(
+    now: NetworkSpec, open_: Sequence[Growth], z: float, budget: Budget, context: SearchContext
+) -> list[float] | None:
+    """Of each growth the gain of the best set that holds it and fits; None while the end is far.
+
+    The end is near when no set of more than `LAST` growths fits. A stage may be in a set several times,
+    with falling returns.
+    """
+    found = [0.0] * len(open_)
+
+    def walk(spec: NetworkSpec, first: int, members: tuple[int, ...]) -> bool:
+        """Look at every set that begins with `members`; False where one is too large."""
+        for i in range(first, len(open_)):
+            grown = _further(spec, open_[i], members.count(i), context)
+            if grown is None or not budget.fits(context.estimate(grown)):
+                continue
+            more = (*members, i)
+            if len(more) > LAST:
+                return False
+            gain = sum(_gain(now, open_[n], more.count(n), z) for n in set(more))
+            for n in more:
+                found[n] = max(found[n], gain)
+            if not walk(grown, i, more):
+                return False
+        return True
+
+    return found if walk(now, 0, ()) else None
+
+
+def _further(spec: NetworkSpec, growth: Growth, times: int, context: SearchContext) -> NetworkSpec | None:
+    """A network after a growth (`growth.steps` steps), or, after `times` of it, one step more."""
+    grown: NetworkSpec | None = spec
+    for _ in range(1 if times else growth.steps):
+        moves = context.space.grow(grown) if grown else []
+        grown = next((m.spec for m in moves if (m.stage, m.kind) == (growth.stage, growth.kind)), None)
+    return grown
+
+
+def _gain(now: NetworkSpec, growth: Growth, times: int, z: float) -> float:
+    """Lower bound of what a growth brings that is made once and then `times` - 1 steps further.
+
+    Depth has falling returns (`importance.Gradient`): gains go with the logarithm of the depth.
+    """
+    steps = growth.steps + times - 1
+    if growth.kind != "deeper":
+        return growth.sure(z) * steps / growth.steps
+    depth = len(now.stages[growth.stage])
+    return growth.sure(z) * math.log(1 + steps / depth) / math.log(1 + growth.steps / depth)
 
 
 def deepen(space: SearchSpace, spec: NetworkSpec, stage: int, times: int) -> NetworkSpec:
@@ -192,7 +246,7 @@ def _decision(growth: Growth, best: Growth | None, budget: Budget, unit: str) ->
     gain = _with_error(growth.gain, growth.gain_se, unit)
     price = f"{gain} for {format_ms(growth.cost_ms)}"
     bound = format_ms(growth.estimate.high_ms)
-    measure = "as the last growth" if growth.last else "for each millisecond"
+    measure = "for each millisecond" if growth.ending is None else "with what still fits beside it"
     words = {
         "grows": f"{growth.place} grows by {growth.steps}: {price}",
         "weaker": f"{growth.place}: {price}: less {measure} than {best.place if best else ''}",

@@ -63,15 +63,25 @@ def test_the_best_gain_per_millisecond_wins_not_the_largest_gain() -> None:
     assert taken.spec.depths == (1, 1, 2)
 
 
-def test_the_last_growth_is_chosen_by_its_gain() -> None:
+def test_the_last_growths_are_chosen_together() -> None:
     """At most 0.235 ms: one block fits (0.231, 0.220, 0.209), two of stage 3 (0.253) do not."""
     judged = weigh({0: (0.010, 1e-4), 1: (0.009, 1e-4), 2: (0.008, 1e-4)}, 0.235)
     assert [g.fate for g in judged] == ["grows", "weaker", "weaker"]
     words = [decision.text for decision in growth.decisions(judged, Budget(latency_ms=0.235), "%")]
-    assert words[1].endswith("for 50 us: less as the last growth than stage 1")
-    # With room for another block after one of them, milliseconds count: 0.06 + 0.04 ms make 0.275.
-    judged = weigh({0: (0.010, 1e-4), 1: (0.009, 1e-4), 2: (0.008, 1e-4)}, 0.28)
+    assert words[1].endswith("for 50 us: less with what still fits beside it than stage 1")
+    # At most 0.2545 ms of mean: two blocks fit, of stages 1 and 3 at best (0.25 ms, 0.018; twice stage 3
+    # is 0.008 log2 3 = 0.0127). Of these two, stage 3 has the better gain for each millisecond.
+    judged = weigh({0: (0.010, 0.0), 1: (0.009, 0.0), 2: (0.008, 0.0)}, 0.28)
+    assert [g.ending for g in judged] == pytest.approx([0.018, 0.017, 0.018])
     assert [g.fate for g in judged] == ["weaker", "weaker", "grows"]
+
+
+def test_depth_has_falling_returns_in_a_set() -> None:
+    judged = weigh({2: (0.008, 0.0)}, 1.1 * 0.281)
+    # Three fit: 0.27 ms. From depth 1 to 4 is log2 4 = 2 times what one block brings.
+    assert judged[2].ending == pytest.approx(0.016)
+    # Four fit: the end is not near, and milliseconds decide.
+    assert weigh({2: (0.008, 0.0)}, 1.1 * 0.311)[2].ending is None
 
 
 def test_an_uncertain_gain_gives_way_to_a_sure_one() -> None:
