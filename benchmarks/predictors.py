@@ -14,12 +14,14 @@ and once more at the end; the truth is the mean of the two, and what they differ
 * ``affine table``: the isolated sum, scale and offset fitted on the same three networks;
 * ``in-context chains`` (with ``--chains``): differences of chains, one scale fitted on ten networks;
 * ``hwnas``: the posterior of this project (it learns from the three anchors too).
+
+A run that was interrupted goes on where it was:
+`--work` keeps the tables. A repeated run scores them anew.
 """
 
 from __future__ import annotations
 
 import argparse
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -44,6 +46,7 @@ from hwnas.nets import spaces
 from hwnas.nets.count import count
 from hwnas.protocols import SearchSpace
 from hwnas.spec import NetworkSpec
+from hwnas.store import read_json, write_json
 
 CASES = (
     "ort:resnet-cifar",
@@ -61,20 +64,25 @@ METHODS = ("isolated sum", "FLOPs, 3 anchors", "affine table", "in-context chain
 def run_case(case: str, networks: int, preset: str, seed: int, folder: Path, chains: bool) -> dict[str, Any]:
     """Profile with so many networks held out, and score every contestant on them."""
     backend_name, _, name = case.partition(":")
-    out = folder / f"{name}{SUFFIX}"
-    begun = time.perf_counter()
-    profiled = profile(
-        ProfileOptions(
-            device="cpu",
-            backend=backend_name,
-            space=name,
-            preset=preset,
-            seed=seed,
-            holdout=networks,
-            out=out,
+    out = folder / f"{backend_name}-{name}-{networks}-{preset}-{seed}{SUFFIX}"
+    done = out.with_suffix(".json")
+    if not done.exists():
+        begun = time.perf_counter()
+        profiled = profile(
+            ProfileOptions(
+                device="cpu",
+                backend=backend_name,
+                space=name,
+                preset=preset,
+                seed=seed,
+                holdout=networks,
+                out=out,
+            )
         )
-    )
-    profile_s = time.perf_counter() - begun
+        keep = ("measurements", "rows", "probes", "gates")
+        profiled = {key: profiled[key] for key in keep} | {"profile_s": time.perf_counter() - begun}
+        write_json(done, profiled)
+    profiled = read_json(done, "profile of a case")
     table, space = tables.load(out), spaces.make(name)
     held = [net for net in table.networks if net.role == "holdout"]
     fresh = [net.spec for net in held]
@@ -95,7 +103,7 @@ def run_case(case: str, networks: int, preset: str, seed: int, folder: Path, cha
         "interval_percent": 100 * float((high / predicted["hwnas"] - 1).mean()),
         "profile": {
             "preset": preset,
-            "seconds": profile_s,
+            "seconds": profiled["profile_s"],
             "measurements": profiled["measurements"],
             "rows": profiled["rows"],
             "networks": profiled["probes"],
@@ -160,18 +168,20 @@ def main() -> None:
     parser.add_argument("--preset", default="default")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--chains", action="store_true", help="measure chains too (doubles the time)")
+    parser.add_argument("--work", type=Path, default=Path("runs/bench-predictors"), help="keeps the tables")
     parser.add_argument("--name", default="predictors", help="of the result files")
     args = parser.parse_args()
     results = []
     for case in args.cases:
-        with tempfile.TemporaryDirectory() as folder:
-            found = run_case(case, args.networks, args.preset, args.seed, Path(folder), args.chains)
+        args.work.mkdir(parents=True, exist_ok=True)
+        found = run_case(case, args.networks, args.preset, args.seed, args.work, args.chains)
         results.append(found)
         ours = found["methods"]["hwnas"]
-        print(
+        print(  # flushed: cases take minutes
             f"{case:28s} profile {found['profile']['seconds']:5.0f} s, repeat "
             f"{found['repeat_mape_percent']:.2f} %, coverage {found['coverage_percent']:.0f} %, "
-            f"within 5 %: {ours['within_5_percent']:.0f} %, tau {ours['kendall_tau']:.3f}"
+            f"within 5 %: {ours['within_5_percent']:.0f} %, tau {ours['kendall_tau']:.3f}",
+            flush=True,
         )
         for method, f in found["methods"].items():
             print(f"    {method:18s} {f['mape_percent']:6.2f} %  bias {f['bias_percent']:+6.2f} %")
