@@ -40,6 +40,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "uniform": "hwnas.search.uniform:Uniform",
         "random": "hwnas.search.random:Random",
         "tpe": "hwnas.search.tpe:Tpe",
+        "densenas": "hwnas.search.densenas:DenseNas",
         "macromicro": "hwnas.search.global_walk:GlobalWalk",
         "auto": "hwnas.search.auto:Auto",
     },

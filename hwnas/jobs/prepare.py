@@ -89,7 +89,10 @@ class Prepared:
 
 
 Preparation = Callable[[Facts], "Prepared | None"]
-PREPARATIONS: dict[str, str] = {}  # strategy -> "module:function"
+PREPARATIONS: dict[str, str] = {  # strategy -> "module:function"
+    "densenas": "hwnas.jobs.prepare_dense:prepare",
+    "hournas": "hwnas.jobs.prepare_hournas:prepare",
+}
 
 
 def prepare(strategy: str, facts: Facts) -> Prepared | None:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 
+from hwnas.errors import InputError
 from hwnas.nets.chainspace import ChainSpace
 from hwnas.nets.dense import DenseSpace, densenas_cifar, densenas_mbv2, densenas_resnet
 from hwnas.nets.dense import Operator as Candidate
@@ -12,9 +15,50 @@ from hwnas.nets.levels import Level, Operator
 Shape = tuple[int, int, int]
 
 
+@dataclass(frozen=True)
+class DenseChain(ChainSpace):
+    """Chain networks of a densely connected space, and that space at the same input and classes."""
+
+    published: DenseSpace = field(kw_only=True)
+
+    @cached_property
+    def dense(self) -> DenseSpace:
+        """The densely connected space that these networks are derived from; see `resized`."""
+        return resized(self.published, self.name, self.input_shape, self.classes)
+
+
+def resized(dense: DenseSpace, name: str, input_shape: Shape, classes: int) -> DenseSpace:
+    """The same space under another name, for another image and number of classes.
+
+    Feature maps are halved where they were; 45x45 for example goes to 23x23.
+
+    Raises:
+        InputError: the image is not square, or so small that feature maps cannot be halved as often.
+    """
+    largest = dense.stem[0].size_in
+    channels, size, width = input_shape
+    if size != width:
+        raise InputError(f"space {name} takes square images, not {size}x{width}")
+
+    def scaled(old: int) -> int:
+        new = size
+        for _ in range((largest // old).bit_length() - 1):
+            new = -(-new // 2)
+        return new
+
+    stem = [dense.stem[0].model_copy(update={"c_in": channels, "size_in": size})]
+    for block in dense.stem[1:]:
+        stem.append(block.model_copy(update={"size_in": stem[-1].size_out}))
+    routing = tuple(replace(block, size=scaled(block.size)) for block in dense.routing)
+    halved = [dense.routing[i].size != dense.routing[j].size for i, j in dense.edges]
+    if halved != [routing[i].size != routing[j].size for i, j in dense.edges]:
+        raise InputError(f"space {name} halves its feature maps more often than {size}x{size} images allow")
+    return replace(dense, name=name, routing=routing, stem=tuple(stem), classes=classes)
+
+
 def from_dense(
     dense: DenseSpace, name: str, widths: Sequence[int], input_shape: Shape, classes: int
-) -> ChainSpace:
+) -> DenseChain:
     """The networks of a densely connected space, for any input and number of classes.
 
     A stem of one convolution is the first routing block's output; a second stem block is that
@@ -48,7 +92,7 @@ def from_dense(
     )
     starts = (0,) if fixed else dense.out_edges[0]
     ends = (dense.sink,) if dense.tail_in_network else dense.in_edges[dense.sink]
-    return ChainSpace(
+    return DenseChain(
         name,
         input_shape,
         classes,
@@ -62,6 +106,7 @@ def from_dense(
         stem_act=dense.stem[0].act,
         act=dense.head_block(*dense.edges[0], usual).act,
         convention=dense.convention,
+        published=dense,
     )
 
 
@@ -69,25 +114,25 @@ def _operator(candidate: Candidate) -> Operator:
     return Operator(candidate.kind, candidate.kernel, candidate.expand)
 
 
-def mbv2_imagenet(*, input_shape: Shape = (3, 224, 224), classes: int = 1000) -> ChainSpace:
+def mbv2_imagenet(*, input_shape: Shape = (3, 224, 224), classes: int = 1000) -> DenseChain:
     """Inverted residuals with the widths and edges of DenseNAS; uniform members have MobileNetV2's widths."""
     widths = (16, 24, 32, 64, 96, 160, 320, 1984)
     return from_dense(densenas_mbv2(classes), "mbv2-imagenet", widths, input_shape, classes)
 
 
-def densenas_mbv2_space(*, input_shape: Shape = (3, 224, 224), classes: int = 1000) -> ChainSpace:
+def densenas_mbv2_space(*, input_shape: Shape = (3, 224, 224), classes: int = 1000) -> DenseChain:
     """DenseNAS's MobileNetV2 space (arXiv 1906.09607), under its own name."""
     widths = (16, 24, 32, 64, 96, 160, 320, 1984)
     return from_dense(densenas_mbv2(classes), "densenas-mbv2", widths, input_shape, classes)
 
 
-def densenas_resnet_space(*, input_shape: Shape = (3, 224, 224), classes: int = 1000) -> ChainSpace:
+def densenas_resnet_space(*, input_shape: Shape = (3, 224, 224), classes: int = 1000) -> DenseChain:
     """DenseNAS's ResNet space; uniform members have widths near ResNet-18's."""
     widths = (64, 112, 176, 224, 256, 512)
     return from_dense(densenas_resnet(classes), "densenas-resnet", widths, input_shape, classes)
 
 
-def densenas_cifar_space(*, input_shape: Shape = (3, 32, 32), classes: int = 10) -> ChainSpace:
+def densenas_cifar_space(*, input_shape: Shape = (3, 32, 32), classes: int = 10) -> DenseChain:
     """A dense space for small images."""
     dense = densenas_cifar(classes, input_shape[1])
     return from_dense(dense, "densenas-cifar", (16, 32, 64, 256), input_shape, classes)

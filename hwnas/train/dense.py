@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import json
 import math
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -27,14 +28,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hwnas.cost.dense import Costs
+from hwnas.cost.dense import Costs, price_choices
 from hwnas.errors import InputError
+from hwnas.nets.count import count_block
 from hwnas.nets.dense import SKIP
 from hwnas.protocols import Emit
 from hwnas.train import augment
 from hwnas.train.checkpoint import read_tensors, write_tensors
 from hwnas.train.data import Dataset, normalise
-from hwnas.train.supernet import Supernet
+from hwnas.train.supernet import Kept, Supernet
 
 SCHEMA = "hwnas.dense/1"
 Objective = Literal["target", "paper"]
@@ -46,7 +48,8 @@ class DenseOptions:
 
     Attributes:
         epochs, arch_from: all epochs; the first `arch_from` train weights only, operators uniform.
-        images: training images a pass of weight steps sees at most (None: all of its share).
+        images: training images a pass of weight steps sees at most, others in every epoch (None: all
+            of its share); an architecture pass sees as many less as its share is smaller.
         batch: images a step.
         lr, momentum, weight_decay: SGD on the weights, cosine over all weight steps.
         arch_lr, arch_weight_decay: Adam on alpha and beta (betas 0.5, 0.999, as published).
@@ -98,17 +101,25 @@ class Progress:
     over: float = 0.0  # multiplier of cost <= budget
     under: float = 0.0  # multiplier of cost >= floor * budget
     images: int = 0
+    train_macs: float = 0.0
+    seconds: float = 0.0
     history: list[dict[str, Any]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
 class Relaxed:
-    """What a search found: log-probabilities of edges and operators, and its history by epoch."""
+    """What a search found: log-probabilities of edges and operators, and its history by epoch.
+
+    `train_macs` counts three forward passes of the kept operators an image; `seconds` is the wall time
+    of all sessions, and does not count when two of these are compared.
+    """
 
     edges: tuple[float, ...]
     layers: tuple[tuple[float, ...], ...]
     history: tuple[dict[str, Any], ...]
     images: int
+    train_macs: float = 0.0
+    seconds: float = field(default=0.0, compare=False)
 
 
 def train_dense(
@@ -121,6 +132,7 @@ def train_dense(
     checkpoint: Path | None = None,
     derive: Callable[[Relaxed], Mapping[str, Any]] | None = None,
     emit: Emit | None = None,
+    stop: Callable[[], bool] | None = None,
 ) -> Relaxed:
     """Train weights and architecture; resumes from `checkpoint` at the last finished pass.
 
@@ -133,6 +145,7 @@ def train_dense(
         checkpoint: safetensors file written after every pass.
         derive: called after each epoch; its fields (the derived network's cost, say) join the history.
         emit: receives "progress" and one "supernet" event an epoch.
+        stop: asked after each epoch; the search ends there, with what it has, when it says so.
 
     Raises:
         InputError: the checkpoint is of another search, or the data has another number of classes.
@@ -141,7 +154,7 @@ def train_dense(
         raise InputError(
             f"{dataset.name} has {len(dataset.classes)} classes, the super-network {model.space.classes}"
         )
-    return _Search(model, dataset, costs, budget, options, checkpoint, derive, emit).run()
+    return _Search(model, dataset, costs, budget, options, checkpoint, derive, emit, stop).run()
 
 
 @dataclass(eq=False)
@@ -154,15 +167,18 @@ class _Search:
     checkpoint: Path | None
     derive: Callable[[Relaxed], Mapping[str, Any]] | None
     emit: Emit | None
+    stop: Callable[[], bool] | None = None
 
     def __post_init__(self) -> None:
         o = self.options
         order = np.random.default_rng([o.seed, 0]).permutation(len(self.dataset.train))
         cut = max(1, round(o.arch_share * len(order)))
         self.arch_images, self.weight_images = order[:cut], order[cut:]
+        self.per_pass = {"weights": len(self.weight_images), "architecture": len(self.arch_images)}
         if o.images is not None:
-            self.weight_images = self.weight_images[: o.images]
-            self.arch_images = self.arch_images[: max(1, round(o.images * o.arch_share / (1 - o.arch_share)))]
+            asked = {"weights": o.images, "architecture": round(o.images * o.arch_share / (1 - o.arch_share))}
+            self.per_pass = {kind: min(n, max(1, asked[kind])) for kind, n in self.per_pass.items()}
+        self.macs = price_choices(self.model.space, lambda block: float(count_block(block).macs))
         self.augment = augment.default(self.dataset)
         self.weights = torch.optim.SGD(
             self.model.weight_parameters(), lr=o.lr, momentum=o.momentum, weight_decay=o.weight_decay
@@ -193,22 +209,28 @@ class _Search:
         # Twice as fast on CPUs; bfloat16 is slower here, since depthwise convolutions lack kernels for it.
         self.model.to(memory_format=torch.channels_last)
         self.model.train()
+        started, before_s = time.monotonic(), self.progress.seconds
         for epoch, kind in self.passes[self.progress.passes :]:
             if kind == "weights":
-                loss = self._pass(epoch, self.weight_images, self._weight_step)
+                loss = self._pass(epoch, "weights")
                 self._end_epoch(epoch, loss)
             elif epoch >= self.options.arch_from:
-                self._pass(epoch, self.arch_images, self._architecture_step)
+                self._pass(epoch, "architecture")
             self.progress.passes += 1
+            self.progress.seconds = before_s + time.monotonic() - started
             if self.checkpoint is not None:
                 write_tensors(self.checkpoint, self._tensors(), SCHEMA, self.identity, asdict(self.progress))
+            if kind == "weights" and self.stop is not None and self.stop():
+                break
         return self._relaxed()
 
-    def _pass(self, epoch: int, images: Any, step: Callable[[int, int, Tensor, Tensor], float]) -> float:
-        """One look at every image of a share, in a fresh order; the mean loss."""
+    def _pass(self, epoch: int, kind: str) -> float:
+        """One look at images of a share, in a fresh order; the mean loss."""
         o = self.options
-        phase = 1 if step == self._weight_step else 2
-        order = np.random.default_rng([o.seed, phase, epoch]).permutation(images)
+        own = kind == "weights"
+        phase, step = (1, self._weight_step) if own else (2, self._architecture_step)
+        images = self.weight_images if own else self.arch_images
+        order = np.random.default_rng([o.seed, phase, epoch]).permutation(images)[: self.per_pass[kind]]
         steps = max(1, round(len(order) / o.batch))
         losses = []
         for n, part in enumerate(np.array_split(order, steps)):
@@ -225,6 +247,11 @@ class _Search:
                 self.emit("progress", {"task": "super-network", "done": n + 1, "total": steps, "note": note})
         return float(np.mean(losses))
 
+    def _account(self, kept: Kept, images: int) -> None:
+        """Count a step: every edge and stack is computed, with its kept operators."""
+        chosen = sum(row[n] for row, rows in zip(self.macs.layers, kept, strict=True) for n in rows)
+        self.progress.train_macs += 3.0 * images * (self.macs.fixed + chosen + sum(self.macs.sink))
+
     def _generator(self, phase: int, epoch: int, step: int) -> torch.Generator:
         seed = int(np.random.default_rng([self.options.seed, phase, epoch, step]).integers(2**62))
         return torch.Generator().manual_seed(seed)
@@ -232,9 +259,10 @@ class _Search:
     def _weight_step(self, epoch: int, step: int, images: Tensor, labels: Tensor) -> float:
         o = self.options
         kept = self.model.sample(1, self._generator(5, epoch, step), uniform=epoch < o.arch_from)
-        steps = max(1, round(len(self.weight_images) / o.batch))
+        steps = max(1, round(self.per_pass["weights"] / o.batch))
         for group in self.weights.param_groups:
             group["lr"] = o.lr * 0.5 * (1 + math.cos(math.pi * (epoch * steps + step) / (o.epochs * steps)))
+        self._account(kept, len(labels))
         loss = F.cross_entropy(self.model(images, kept), labels)
         self.weights.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
@@ -245,6 +273,7 @@ class _Search:
     def _architecture_step(self, epoch: int, step: int, images: Tensor, labels: Tensor) -> float:
         o = self.options
         kept = self.model.sample(2, self._generator(6, epoch, step), uniform=False)
+        self._account(kept, len(labels))
         before = [a.detach().clone() for a in self.model.alpha]
         loss = F.cross_entropy(self.model(images, kept), labels)
         total = loss + self._cost_term(self.model.expected_cost(self.costs, kept))
@@ -300,6 +329,8 @@ class _Search:
             layers=tuple(tuple(row.tolist()) for row in layers),
             history=tuple(self.progress.history),
             images=self.progress.images,
+            train_macs=self.progress.train_macs,
+            seconds=self.progress.seconds,
         )
 
     def _tensors(self) -> dict[str, Tensor]:

@@ -30,9 +30,13 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
     "random": [{"draws": 300, "samples": 5}],
     "tpe": [{"asks": 40, "samples": 5}],
     "macromicro": [{"max_depth": 24}, {"fidelity": "paper", "max_depth": 12}],
+    "densenas": [{}, {"spares": 0}],  # without learned scores: what learns them is not the strategy's
 }
 # Spaces, and a budget in each, of strategies that cannot search those above.
-OWN_SPACES: dict[str, dict[str, float]] = {"macromicro": {"macromicro": 0.2}}
+OWN_SPACES: dict[str, dict[str, float]] = {
+    "macromicro": {"macromicro": 0.2},
+    "densenas": {"densenas-cifar": 0.25},
+}
 
 
 def spaces(strategy: str) -> dict[str, float]:

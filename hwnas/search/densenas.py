@@ -1,0 +1,288 @@
+"""DenseNAS under a budget: networks derived from a dense super-network's learned scores.
+
+Descends from DenseNAS (Fang et al. 2020, arXiv 1906.09607). The super-network is trained before the
+first proposal (`hwnas.jobs.prepare_dense`); what it learned comes in as the option ``scores``, and
+what is proposed is a function of these, the estimates and the history. Where the published method
+derives the most probable network and leaves its latency to chance, here the best network within
+each budget is found exactly (`dense_choice.Chooser`); the most probable one is reported beside it,
+and trained as well where it fits and uses the budget.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from hwnas.errors import BudgetInfeasible, InputError
+from hwnas.nets.dense import DenseSpace
+from hwnas.nets.dense_layers import layer_places
+from hwnas.nets.densechain import DenseChain
+from hwnas.protocols import SearchContext, SearchSpace
+from hwnas.records import Budget, Proposal, Trial
+from hwnas.search import options
+from hwnas.search.dense_choice import Choice, Chooser
+from hwnas.search.dense_derive import Scores
+from hwnas.search.log import Decision, depths
+from hwnas.search.winner import accuracy, candidates
+from hwnas.units import format_ms
+
+# Derivations for one budget after measurements refused the ones before.
+TRIES = 4
+# Part of the budget that the spare candidate aims at.
+SPARE = 0.95
+# Kinds of candidates for a budget, in the order in which they are trained and preferred.
+_KINDS = ("optimum", "most probable", "spare")
+# Standard errors by which the most probable network must be more accurate than the best within budget.
+SURE = 2.0
+
+
+@dataclass(frozen=True)
+class DenseNasOptions:
+    """Options of `DenseNas`.
+
+    Attributes:
+        images: training images of the candidates and the final training together; 0 leaves each
+            training to the evaluator's default.
+        share: part of all images of a search that the super-network takes.
+        trial_share: part of `images` for each candidate's own training; the winner gets the rest.
+        spares: 1 trains, for each budget, a candidate of 95 % of it as well, which wins where the
+            first breaks its promise when measured; 0 leaves it out.
+        least: part of a budget that a derived network is to use where the space allows.
+        prior: weight of the untrained score to begin with (`dense_choice.Chooser`).
+        epochs: of the super-network, a pass over weights and one over the architecture each.
+        warmup: part of the epochs that train weights only.
+        fidelity: ``default``, or ``paper`` for the published loss ``CE + lam log_tau(cost)`` and no
+            prior; the derived network that overruns a budget is still replaced by the best within.
+        lam, tau: of the published loss.
+        score: ``learned``, or ``proxy`` to leave the super-network out.
+        scores: what was learned: ``edges`` and ``layers`` of `dense_derive.Scores`.
+        targets_ms: smaller budgets, in milliseconds.
+    """
+
+    images: int = 0
+    share: float = 0.25
+    trial_share: float = 0.04
+    spares: int = 1
+    least: float = 0.9
+    prior: float = 0.02
+    epochs: int = 8
+    warmup: float = 0.35
+    fidelity: Literal["default", "paper"] = "default"
+    lam: float = 0.15
+    tau: float = 15.0
+    score: Literal["learned", "proxy"] = "learned"
+    scores: Mapping[str, Any] | None = None
+    targets_ms: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        options.choice("fidelity", self.fidelity, ("default", "paper"))
+        options.choice("score", self.score, ("learned", "proxy"))
+        if not (0 < self.share < 1 and 0 < self.trial_share <= 0.5 and 0 < self.warmup < 1):
+            raise InputError("share, trial_share (at most 0.5) and warmup of densenas lie between 0 and 1")
+        if not (0 <= self.least <= 1 and self.prior >= 0 and self.spares in (0, 1) and self.epochs >= 2):
+            raise InputError(
+                "densenas takes least from 0 to 1, prior of at least 0, spares 0 or 1, epochs of at least 2"
+            )
+
+
+def dense_space(space: SearchSpace) -> DenseSpace:
+    """The densely connected space behind a search space; InputError where there is none."""
+    if not isinstance(space, DenseChain):
+        raise InputError(
+            f"strategy densenas searches densely connected spaces, and {space.name!r} is none; take "
+            "--space densenas-cifar, densenas-mbv2 or densenas-resnet, or another strategy"
+        )
+    return space.dense
+
+
+def read_scores(space: DenseSpace, given: Mapping[str, Any]) -> Scores:
+    """Learned scores out of their JSON form.
+
+    Raises:
+        InputError: they are of another space.
+    """
+    scores = Scores(tuple(given["edges"]), tuple(tuple(row) for row in given["layers"]))
+    wanted = [len(place.operators) for place in layer_places(space)]
+    if len(scores.edges) != len(space.edges) or [len(row) for row in scores.layers] != wanted:
+        raise InputError(
+            f"the learned scores are not of {space.name}: {len(scores.edges)} edges, {len(scores.layers)} "
+            f"layers, where it has {len(space.edges)} and {len(wanted)}"
+        )
+    return scores
+
+
+class DenseNas:
+    """Derive, train, measure; see the module. Proposals are a function of the history."""
+
+    name = "densenas"
+    Options = DenseNasOptions
+
+    def __init__(self, context: SearchContext) -> None:
+        self._context = context
+        self._options = options.read(DenseNasOptions, context.options, self.name)
+        self._space = dense_space(context.space)
+        given = self._options.scores
+        self._learned = None if given is None else read_scores(self._space, given)
+        self._budgets = options.budgets(context, self._options.targets_ms)
+
+    def propose(self, history: Sequence[Trial], n: int, rng: np.random.Generator) -> list[Proposal]:
+        """The next derived network; empty once each budget has its own."""
+        chooser = self._chooser()
+        for budget in reversed(self._budgets):
+            for kind in _KINDS:
+                proposal = self._next(history, chooser, budget, kind)
+                if proposal is not None:
+                    return [proposal]
+        return []
+
+    def explain(self, history: Sequence[Trial]) -> list[Decision]:
+        """Both derivations in words, before the first trial."""
+        if history:
+            return []
+        chooser, told = self._chooser(), []
+        likely = chooser.most_probable()
+        if likely is not None:
+            told.append(self._about_likely(likely))
+        for budget in reversed(self._budgets):
+            told.append(self._about_optimum(chooser.optimum(budget), budget))
+        return told
+
+    def rank(self, trials: Sequence[Trial]) -> list[Trial]:
+        """Largest budget first; within it the newest best network, then the others, spares last.
+
+        After their short trainings candidates differ by chance: the most probable network comes first
+        only where it is significantly more accurate.
+        """
+        ranked: list[Trial] = []
+        found = candidates(trials)
+        for for_ms in sorted({float(t.notes["for_ms"]) for t in found}, reverse=True):
+            own = [t for t in found if t.notes["for_ms"] == for_ms]
+            own.sort(key=lambda t: (_KINDS.index(str(t.notes["kind"])), -t.index))
+            better = [t for t in own if t.notes["kind"] == "most probable" and _better(t, own[0])]
+            ranked += [*better, *(t for t in own if t not in better)]
+        return ranked
+
+    def _chooser(self) -> Chooser:
+        o = self._options
+        prior = 0.0 if o.fidelity == "paper" else o.prior
+        return Chooser(self._space, self._learned, self._context.estimate, prior, o.least)
+
+    def _next(self, history: Sequence[Trial], chooser: Chooser, budget: Budget, kind: str) -> Proposal | None:
+        """What is still to be proposed of one kind for one budget."""
+        own = (budget.latency_ms or 0.0, kind)
+        mine = [t for t in history if (t.notes.get("for_ms"), t.notes.get("kind")) == own]
+        if len(mine) >= TRIES or (
+            any(t.evaluation is not None for t in mine) and self._settled(mine, budget)
+        ):
+            return None
+        found = self._derived(chooser, _tightened(budget, mine), kind)
+        tried = {t.spec.key for t in history}
+        if found is None or found.spec.key in tried:
+            return None
+        again = "; derived again with what was measured" if mine else ""
+        return Proposal(
+            spec=found.spec,
+            images=self._images(),
+            reason=f"{self._words(kind, found, budget)}{again}",
+            notes={"for_ms": own[0], "kind": kind},
+        )
+
+    def _settled(self, mine: Sequence[Trial], budget: Budget) -> bool:
+        """Whether measuring left nothing to win: the newest network uses the budget, or was refused.
+
+        Before anything is measured whole, the width of the interval is left unused; the measurement
+        says how much of it was there to be used.
+        """
+        last = mine[-1]
+        if mine[0].notes["kind"] != "optimum" or last.evaluation is None or last.measured is None:
+            return True
+        used = last.estimate.latency_ms / (budget.latency_ms or last.estimate.latency_ms)
+        return used >= self._options.least
+
+    def _derived(self, chooser: Chooser, budget: Budget, kind: str) -> Choice | None:
+        try:
+            if kind == "optimum":
+                return chooser.optimum(budget)
+            if kind == "spare":
+                if not self._options.spares:
+                    return None
+                assert budget.latency_ms is not None
+                return chooser.optimum(budget.model_copy(update={"latency_ms": SPARE * budget.latency_ms}))
+        except BudgetInfeasible:  # after a measurement: what was predicted to fit does not
+            return None
+        likely = chooser.most_probable()
+        fits = likely is not None and budget.fits(likely.estimate)
+        return likely if likely and fits and likely.used(budget) >= self._options.least else None
+
+    def _images(self) -> int | None:
+        """Images of a candidate's own training: a small part, as the winner is trained out."""
+        return int(self._options.images * self._options.trial_share) or None
+
+    def _words(self, kind: str, found: Choice, budget: Budget) -> str:
+        if kind == "most probable":
+            return f"most probable network, {self._bound(found, budget)}"
+        basis = "proxy score" if self._learned is None else "learned scores"
+        what = {"optimum": "best", "spare": f"spare: best within {SPARE:.0%}"}[kind]
+        return f"{what} under the {basis}, {self._bound(found, budget)}"
+
+    def _bound(self, found: Choice, budget: Budget) -> str:
+        """Prediction and upper bound beside the budget, in words."""
+        cost = found.estimate
+        return (
+            f"{format_ms(cost.latency_ms)} (at most {format_ms(cost.high_ms)}, {found.used(budget):.0%} "
+            f"of {budget.describe()})"
+        )
+
+    def _about_likely(self, likely: Choice) -> Decision:
+        budget = self._budgets[-1]
+        part = likely.used(budget)
+        if not budget.fits(likely.estimate):
+            fate = "over it, so it is not trained"
+        elif part < self._options.least:
+            fate = f"less than {self._options.least:.0%}, so it is not trained"
+        else:
+            fate = "trained beside the best within the budget"
+        text = f"most probable network {depths(likely.spec)}, {self._bound(likely, budget)}: {fate}"
+        return Decision("derived", text, self._figures(likely, "most probable", budget))
+
+    def _about_optimum(self, found: Choice, budget: Budget) -> Decision:
+        text = f"best network within the budget {depths(found.spec)}, {self._bound(found, budget)}"
+        if self._learned is None:
+            text += "; nothing was learned, the proxy score alone decides"
+        elif found.weight:
+            text += f"; prior weighs {found.weight:g}"
+        return Decision("derived", text, self._figures(found, "optimum", budget))
+
+    def _figures(self, found: Choice, kind: str, budget: Budget) -> dict[str, Any]:
+        return {
+            "kind": kind,
+            "path": list(found.derived.path),
+            "latency_ms": found.estimate.latency_ms,
+            "high_ms": found.estimate.high_ms,
+            "budget_ms": budget.latency_ms,
+            "prior_weight": found.weight,
+        }
+
+
+def _tightened(budget: Budget, mine: Sequence[Trial]) -> Budget:
+    """The budget for a new derivation after `mine` were refused when measured.
+
+    The first refusal has taught the cost model. Where that was not enough, the budget is divided by
+    how far the measurements lay above the predictions, once for every further refusal.
+    """
+    refused = [t for t in mine if t.evaluation is None and t.predicted is not None]
+    if len(refused) < 2 or budget.latency_ms is None:
+        return budget
+    excess = max(t.estimate.high_ms / t.predicted.high_ms for t in refused if t.predicted is not None)
+    latency_ms = budget.latency_ms / max(excess, 1.02) ** (len(refused) - 1)
+    return budget.model_copy(update={"latency_ms": latency_ms})
+
+
+def _better(one: Trial, other: Trial) -> bool:
+    assert one.evaluation is not None
+    assert other.evaluation is not None
+    se = (one.evaluation.accuracy_se**2 + other.evaluation.accuracy_se**2) ** 0.5
+    return bool(accuracy(one) - accuracy(other) > SURE * se)
