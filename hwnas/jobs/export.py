@@ -246,7 +246,7 @@ def _elsewhere(
     from hwnas.nets import onnx
     from hwnas.store import write_bytes
 
-    precision = options.precision or (source.setting.precision if source.setting else "fp32")
+    precision: Precision = options.precision or (source.setting.precision if source.setting else "fp32")
     batch = options.batch or (source.setting.batch if source.setting else 1)
     drawn = samples(options.data or source.data, source, 1) if precision == "int8" else None
     model = onnx.network(source.spec, source.read_weights(), batch=batch)
@@ -256,14 +256,16 @@ def _elsewhere(
         model = plain(model)
     # A name of its own: engine.onnx may be there with a manifest, and these bytes may differ.
     path = folder / engine_name(f"-{options.format}.onnx", precision)
-    write_bytes(path, typed(model, precision, drawn.calibration if drawn else None, batch))
+    # bf16 is asked for by a flag when TensorRT 10 builds; its graph is the fp32 one.
+    written: Precision = "fp32" if (options.format, precision) == ("trt", "bf16") else precision
+    write_bytes(path, typed(model, written, drawn.calibration if drawn else None, batch))
     again = _again(options, source, precision)
     ways = f"To finish, copy {source.folder}/ to the target and run there: {again}"
     if options.format == "trt":
         from hwnas.backends.trt_build import trtexec
 
         ways += f"\nWithout hwnas there: {trtexec(path.name, path.with_suffix('.engine').name, precision)}"
-    return BackendUnavailable(f"{why}\nThe network is written as ONNX ({precision}): {path}\n{ways}")
+    return BackendUnavailable(f"{why}\nThe network is written as ONNX ({written}): {path}\n{ways}")
 
 
 def _again(options: ExportOptions, source: Origin, precision: Precision) -> str:

@@ -66,6 +66,18 @@ def test_profile_search_export(folder):
     verified = json.loads(hwnas(folder, "verify", made["engine"], "--json", "-q"))
     assert verified["passed"] is True
 
+    # One timing cache for profile, search and export, named by version, GPU and driver.
+    (cache,) = (folder / "home" / "timing-cache").glob("*.cache")
+    assert MACHINE in cache.name.replace("-", "")
+    learned = cache.read_bytes()
+
+    timed = ("bench", made["engine"], "resnet20", "--device", MACHINE, "--preset", "quick", "--cache", "cold")
+    cold = json.loads(hwnas(folder, *timed, "--json", "-q"))
+    assert [row["kind"] for row in cold["networks"]] == ["engine", "network"]
+    assert all(row["floor_ms"] > 0 for row in cold["networks"])
+    assert cache.read_bytes().startswith(learned)
+    assert len(cache.read_bytes()) > len(learned)  # resnet20's kernels, learned by bench
+
     # The five lines that a user deploys with: the same probabilities from the GPU and from the CPU.
     plain = json.loads(hwnas(folder, "export", "--format", "onnx", "--device", "cpu", "--json", "-q"))
     photograph = np.random.default_rng(0).integers(0, 256, (3, 60, 40, 3), dtype=np.uint8)

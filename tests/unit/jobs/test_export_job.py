@@ -264,6 +264,8 @@ def test_trt_without_a_gpu_leaves_the_onnx_and_the_command(run: Path) -> None:
     same = f"{run} --format trt --precision fp32 --batch 8 --latency-budget 2ms@p95 --no-verify\n"
     assert f"hwnas export {same}" in str(caught.value)
     assert "trtexec --onnx=engine-trt.onnx --saveEngine=engine-trt.engine" in str(caught.value)
+    with pytest.raises(BackendUnavailable, match=r"ONNX \(fp32\): .*engine-bf16-trt\.onnx(.|\n)*and --bf16"):
+        export(ExportOptions(format="trt", precision="bf16"))
     # fp16 and int8 are written into the graph, which is what the target will compute.
     for precision, operator in (("fp16", "Cast"), ("int8", "QuantizeLinear")):
         with pytest.raises(BackendUnavailable):
