@@ -36,7 +36,7 @@ def save(name: str, body: Mapping[str, Any], svg: str | None = None) -> Path:
     module = Path(sys.argv[0]).stem
     head = {
         "benchmark": name,
-        "command": " ".join(["python -m", f"benchmarks.{module}", *sys.argv[1:]]),
+        "command": " ".join(["python -m", f"benchmarks.{module}", *map(_anywhere, sys.argv[1:])]),
         "taken_at": now_utc(),
         "machine": machine(),
     }
@@ -45,6 +45,12 @@ def save(name: str, body: Mapping[str, Any], svg: str | None = None) -> Path:
     if svg is not None:
         write_text(RESULTS / f"{name}.svg", svg)
     return path
+
+
+def _anywhere(word: str) -> str:
+    """An argument without the place where this machine keeps a file."""
+    scheme, colon, path = word.rpartition(":")
+    return f"{scheme}{colon}PATH" if "/" in path and Path(path).exists() else word
 
 
 def bars(
