@@ -14,10 +14,12 @@ from hwnas import backends, runs
 from hwnas.deploy.manifest import read_manifest
 from hwnas.errors import BackendUnavailable, DataFormatError, InputError, VerificationFailed
 from hwnas.jobs.export import ExportOptions, export
-from hwnas.jobs.origin import origin
+from hwnas.jobs.origin import export_command, origin
 from hwnas.jobs.verify import VerifyOptions, verify
 from hwnas.nets import build
 from hwnas.records import Budget, Estimate, Evaluation, Measurement, Promise, SearchResult, Trial, to_json
+from hwnas.report.chapter import next_commands
+from hwnas.report.collect import collect
 from hwnas.spec import BlockSpec, NetworkSpec
 from hwnas.store import write_json, write_network
 
@@ -273,6 +275,16 @@ def test_trt_without_a_gpu_leaves_the_onnx_and_the_command(run: Path) -> None:
         graph = onnx.load(run / f"engine-{precision}-trt.onnx").graph
         assert operator in {node.op_type for node in graph.node}
         assert "HardSwish" not in {node.op_type for node in graph.node}
+
+
+def test_the_next_command_writes_what_the_searched_runtime_takes(run: Path) -> None:
+    assert export_command(str(run)) == f"hwnas export {run} --format onnx"
+    body = json.loads((run / "result.json").read_text())
+    body["setting"] |= {"device": "titanxp", "backend": "trt"}
+    (run / "result.json").write_text(json.dumps(body))
+    assert export_command(str(run)) == f"hwnas export {run} --format trt"
+    assert next_commands(collect(run))[0].startswith(f"hwnas export {run} --format trt ")
+    assert export_command("runs/none") == "hwnas export runs/none --format onnx"
 
 
 def test_json_ready(run: Path) -> None:
