@@ -42,6 +42,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "tpe": "hwnas.search.tpe:Tpe",
         "densenas": "hwnas.search.densenas:DenseNas",
         "macromicro": "hwnas.search.global_walk:GlobalWalk",
+        "hournas": "hwnas.search.hournas:HourNas",
         "auto": "hwnas.search.auto:Auto",
     },
 }

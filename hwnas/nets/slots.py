@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from hwnas.errors import InputError
 from hwnas.nets.chainspace import ChainSpace
@@ -72,12 +73,17 @@ def paths(space: ChainSpace) -> list[tuple[int, ...]]:
 
 def slots(space: ChainSpace, path: Sequence[int]) -> tuple[Slot, ...]:
     """Places along a path, in order; the vital ones are the dominators of the output."""
-    where = [(s, i) for s, level in enumerate(path) for i in range(space.levels[level].depth[1])]
+    return _slots(tuple(space.levels[at].depth for at in path))
+
+
+@lru_cache(maxsize=4096)
+def _slots(depths: tuple[tuple[int, int], ...]) -> tuple[Slot, ...]:
+    """Places of stages with these least and greatest depths."""
+    where = [(s, i) for s, (_, most) in enumerate(depths) for i in range(most)]
     edges: dict[int, list[int]] = {}
     # Node 2n is the tensor before place n, node 2n+1 the block in it.
     for n, (s, i) in enumerate(where):
-        may_be_empty = i >= space.levels[path[s]].depth[0]
-        edges[2 * n] = [2 * n + 1, 2 * n + 2] if may_be_empty else [2 * n + 1]
+        edges[2 * n] = [2 * n + 1, 2 * n + 2] if i >= depths[s][0] else [2 * n + 1]
         edges[2 * n + 1] = [2 * n + 2]
     crossed = on_every_path(edges, 0, 2 * len(where))
     return tuple(Slot(s, i, 2 * n + 1 in crossed) for n, (s, i) in enumerate(where))
