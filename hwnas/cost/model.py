@@ -213,10 +213,9 @@ class TableModel:
                 continue
             rest = fit(prior, evidence.only(~fold))
             mean, variance = rest.predict(evidence.counts[test])
-            # The measurement's own error is not the prediction's: it must not widen the interval. Nor
-            # did these networks see another state of the machine than those they are predicted from,
-            # as a network to come will: their scores are in units of the noise within a campaign.
-            sd = np.sqrt(variance + (rest.scales["noise"] * mean) ** 2 + evidence.se_ms[test] ** 2)
+            # These networks shared the state of the machine with those they are predicted from, which
+            # a network to come will not: their scores are in units of the noise within a campaign.
+            sd = np.sqrt(variance + (rest.scales["noise"] * mean) ** 2)
             truth = evidence.latency_ms[test]
             errors = np.append(errors, mean / truth - 1.0)
             scores = np.append(scores, np.abs(np.log(truth / np.maximum(mean, 1e-9))) * mean / sd)

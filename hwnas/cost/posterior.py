@@ -35,6 +35,8 @@ Array = NDArray[np.float64]
 # Relative standard deviations of a measurement around the model that are expected before any
 # evidence: of each network, and of a campaign as a whole.
 NOISE, CAMPAIGN = 0.008, 0.004
+# Networks in a campaign that is over within one state of the machine.
+SHORT = 10.0
 # Factors on the default standard deviations that are tried, and the price in nats of a factor e.
 _FACTORS = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 1.0, 2.0, 4.0)
 _NOISE_FACTORS = (1 / 2, 0.7, 1.0, 1.4, 2.0, 4.0)
@@ -99,8 +101,13 @@ class Evidence:
 
     @property
     def together(self) -> Array:
-        """(networks, networks) 1 where two were measured in the same campaign."""
-        return np.equal.outer(self.campaign, self.campaign).astype(np.float64)
+        """(networks, networks) variance that two networks of one campaign share, 0 for others.
+
+        In units of that of a campaign of `SHORT` networks or fewer: a longer one sees several states of
+        the machine, which average out.
+        """
+        same = np.equal.outer(self.campaign, self.campaign).astype(np.float64)
+        return same * np.minimum(1.0, SHORT / same.sum(axis=1))[:, None]
 
 
 @dataclass
