@@ -49,6 +49,11 @@ def _assignments(name: str, text: str) -> options.Option:
 @click.option("--images", type=click.IntRange(min=1), metavar="N", help="Training images in all.")
 @click.option("--max-trials", type=click.IntRange(min=1), metavar="N", help="Networks looked at at most.")
 @click.option("--importance", type=IMPORTANCES, help="How the stage-wise search judges a growth.")
+@click.option(
+    "--score",
+    type=click.Choice(["learned", "proxy"]),
+    help="proxy: plan by an untrained score, without data or device (strategy densenas).",
+)
 @click.option("--fidelity", type=click.Choice(["paper"]), help="The published form of the strategy.")
 @click.option("--measure/--no-measure", default=True, help="Measure each candidate whole before training.")
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Use at most so many images.")
@@ -79,11 +84,16 @@ def search(ui: Output, max_time: float | None, replay: Path | None, **chosen: An
         raise click.UsageError("name a budget: --latency-budget 18ms")
     if chosen["table"] is None and chosen["device"] is None:
         chosen["device"] = "auto"
-    if chosen["data"] is None:
+    if chosen["data"] is None and chosen["score"] != "proxy":
         ui.log("no --data given: searching on the embedded digits")
     chosen |= {"data": chosen["data"] or "digits", "recipe": dict(chosen["recipe"])}
     settings = dict(chosen.pop("set"))
     body = job(SearchOptions(**options.given(max_time_s=max_time, settings=settings, **chosen)), ui.emit)
+    if chosen["score"] == "proxy":
+        ui.result("hwnas.plan/1", body, lambda: _scored(body))
+        if body["run"]:
+            ui.next(f"hwnas train {body['run']}/network.json --data DATA")
+        return
     ui.result("hwnas.search/1", body, lambda: _found(body))
     if not chosen["dry_run"]:
         ui.next(export_command(body["run"]))
@@ -143,6 +153,41 @@ def _found(body: dict[str, Any]) -> None:
             ),
             ("ended", body["stopped"]),
             ("run", body["run"]),
+        ]
+    )
+
+
+def _scored(body: dict[str, Any]) -> None:
+    """A plan by an untrained score, the published networks beside it."""
+    several = body.get("targets") or [body]
+    rows = [(f"best within {one['budget']}", one["best"]) for one in several]
+    rows += [(f"surely within {one['budget']}", one["sure"]) for one in several if one["sure"]]
+    rows += [(row["network"], row) for row in body["published"]]
+    columns = ["network", "blocks", "predicted", "interval", "score", "MACs", "params"]
+    shown = [
+        [
+            name,
+            "-".join(map(str, row["depths"])),
+            format_ms(row["predicted_ms"]),
+            f"{format_ms(row['low_ms'])} to {format_ms(row['high_ms'])}",
+            f"{row['score']:.0f}",
+            format_count(row["macs"], "MAC"),
+            format_count(row["params"], "param"),
+        ]
+        for name, row in rows
+    ]
+    console.table(columns, shown)
+    console.facts(
+        [
+            ("note", body["note"]),
+            (
+                "score",
+                "entropy of an untrained network in nats; larger is deeper and wider, not more accurate",
+            ),
+            ("out of", f"{body['members']:.2g} networks of {body['space']}"),
+            ("on", body["conditions"]),
+            ("table", body["table"]),
+            ("took", format_seconds(body["seconds"]["total"])),
         ]
     )
 

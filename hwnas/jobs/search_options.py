@@ -29,6 +29,8 @@ class SearchOptions:
         preset: "quick", "default" or "thorough".
         images: training images of the search and the final training together; None by the preset.
         importance: of the stage-wise search: "probe", "gradient" or "vip".
+        score: "proxy" plans by an untrained score, without data and device (`search_proxy`); "learned"
+            or None trains.
         fidelity: "paper" for the published form of a strategy.
         settings: further options of the strategy.
         recipe: fields of `hwnas.train.options.TrainOptions` that differ from its defaults.
@@ -59,6 +61,7 @@ class SearchOptions:
     preset: str = "default"
     images: int | None = None
     importance: str | None = None
+    score: str | None = None
     fidelity: str | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
     recipe: Mapping[str, Any] = field(default_factory=dict)

@@ -20,7 +20,7 @@ from hwnas.errors import BudgetInfeasible, InputError
 
 Floats = NDArray[np.float64]
 
-MULTIPLIERS = 60  # Lagrange multipliers tried by bisection
+MULTIPLIERS = 30  # Lagrange multipliers tried by bisection; the bounds are flat around the best
 BOUNDS = 16  # of them kept for pruning, nearest the best
 MAX_LABELS = 2_000_000  # per node; beyond it the answer would need more memory than it is worth
 

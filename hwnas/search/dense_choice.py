@@ -17,6 +17,7 @@ from hwnas.units import format_ms
 
 # Halvings of the interval in which the largest predicted latency lies whose upper bound still fits.
 HALVINGS = 12
+NARROW = 0.002  # relative width of the interval at which that ends
 # How often the prior's weight is doubled before a network below the wanted use of a budget is taken.
 DOUBLINGS = 12
 # Larger than the cost of any network, in any unit.
@@ -144,7 +145,7 @@ class Chooser:
                 best, low = found, aim
             else:
                 high = aim
-            if low >= high:
+            if low >= high * (1 - NARROW):
                 break
             # An interval's relative width hardly changes nearby, so its ratio is a good first guess.
             guess = aim * budget.latency_ms / found.estimate.high_ms

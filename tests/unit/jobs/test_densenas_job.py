@@ -1,0 +1,191 @@
+"""`hwnas search --strategy densenas` as a whole: super-network, derivation, resume; and planning alone."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hwnas.cost.importers import read
+from hwnas.errors import BudgetInfeasible, InputError
+from hwnas.jobs.profile import ProfileOptions, profile
+from hwnas.jobs.search import SearchOptions, search
+from hwnas.measure.writer import write
+from hwnas.nets.spaces import make
+from hwnas.store import read_network
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Tables: of the fake device for 1x8x8 images, and a planning table of a device that is not here."""
+    path = tmp_path_factory.mktemp("home")
+    before = os.environ.get("HWNAS_HOME")
+    os.environ["HWNAS_HOME"] = str(path)
+    profile(ProfileOptions(device="fake", space="densenas-cifar", preset="quick", input_shape=(1, 8, 8)))
+    profile(ProfileOptions(device="titanxp", space="densenas-mbv2", batch=32, estimate=True, classes=100))
+    rng = np.random.default_rng(0)
+    labels = np.arange(400) % 10
+    images = rng.integers(0, 60, (400, 8, 8, 1)) + (labels * 19)[:, None, None, None]
+    np.savez(path / "levels.npz", images=images.astype(np.uint8), labels=labels)
+    yield path
+    if before is None:
+        del os.environ["HWNAS_HOME"]
+    else:
+        os.environ["HWNAS_HOME"] = before
+
+
+@pytest.fixture
+def options(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SearchOptions:
+    monkeypatch.chdir(tmp_path)
+    return SearchOptions(
+        latency_budget="0.1ms",
+        data=f"npz:{home / 'levels.npz'}",
+        strategy="densenas",
+        space="densenas-cifar",
+        device="fake",
+        input_shape=(1, 8, 8),
+        preset="quick",
+        images=600,
+        recipe={"batch": 32, "lr": 0.1, "threads": 1, "checkpoint_s": 0.0},
+        settings={"epochs": 2, "share": 0.4, "warmup": 0.4},
+        out=tmp_path / "run",
+    )
+
+
+def events(path: Path, kind: str) -> list[dict[str, object]]:
+    file = path / "events.jsonl"
+    lines = file.read_text().splitlines() if file.exists() else []
+    return [event for line in lines if (event := json.loads(line))["event"] == kind]
+
+
+SCRIPT = """
+import sys
+from pathlib import Path
+from hwnas.jobs.search import SearchOptions, search
+given = eval(sys.argv[1])
+search(SearchOptions(**given, out=Path(sys.argv[2])))
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no SIGKILL on this platform")
+def test_a_search_and_one_killed_twice_end_alike(options: SearchOptions, tmp_path: Path) -> None:
+    """Killed in the super-network's second epoch and after the first trial, then repeated."""
+    whole = search(options)
+    run = Path(whole["run"])
+    prepared = whole["preparation"]
+    assert 0 < prepared["images"] <= 0.4 * 600
+    assert prepared["images"] < whole["images"] <= 600
+    assert whole["train_macs"] > prepared["train_macs"] > 0
+    assert whole["seconds"]["training"] >= prepared["seconds"]
+    assert whole["within_budget"]
+    assert 0.08 < whole["best"]["measured"]["median_ms"] <= 0.1
+    passes = events(run, "supernet")
+    assert [event["epoch"] for event in passes] == [1, 2]
+    assert {"path_probabilities", "expected_cost", "derived_ms", "most_probable_ms", "edges"} <= set(
+        passes[0]
+    )
+    assert len(events(run, "derived")) == 2
+    assert read_network(run / "network.json") in make("densenas-cifar", input_shape=(1, 8, 8))
+
+    given = {k: v for k, v in asdict(options).items() if k not in ("out", "dry_run")}
+    path = tmp_path / "killed"
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
+    for kind in ("supernet", "trial"):
+        process = subprocess.Popen([sys.executable, "-c", SCRIPT, repr(given), str(path)], env=environment)
+        deadline = time.monotonic() + 120
+        while not events(path, kind):
+            assert process.poll() is None, "the search ended before it was killed"
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
+        process.send_signal(signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL
+    again = search(replace(options, out=path))
+    kept = ("best", "accuracy", "trials", "trained", "images", "train_macs", "stopped", "promise")
+    assert {k: again[k] for k in kept} == {k: whole[k] for k in kept}
+    for kind in ("supernet", "derived"):
+        theirs, ours = ([{**e, "at": 0} for e in events(p, kind)] for p in (path, run))
+        assert theirs == ours
+    assert (path / "weights.safetensors").read_bytes() == (run / "weights.safetensors").read_bytes()
+
+
+def test_a_budget_that_nothing_keeps_is_refused_before_any_training(options: SearchOptions) -> None:
+    with pytest.raises(BudgetInfeasible, match="smallest") as failure:
+        search(replace(options, latency_budget="0.001ms"))
+    assert failure.value.smallest_ms is not None
+    assert options.out is not None
+    assert not options.out.exists()
+
+
+def proxy(budget: str, **more: object) -> SearchOptions:
+    return SearchOptions(
+        latency_budget=budget,
+        data="nothing:here",
+        strategy="densenas",
+        space="densenas-mbv2",
+        device="titanxp",
+        score="proxy",
+        **more,  # type: ignore[arg-type]
+    )
+
+
+def test_planning_lands_within_nine_tenths_of_random_budgets(home: Path) -> None:
+    space = make("densenas-mbv2", classes=100)
+    first = search(proxy("1000s"))  # more than anything costs
+    least = min(row["predicted_ms"] for row in first["published"]) / 2
+    budgets_ms = np.random.default_rng(4).uniform(least, first["best"]["predicted_ms"], size=10)
+    body = search(proxy(",".join(f"{ms:.6f}ms" for ms in budgets_ms)))
+    used = [
+        target["best"]["predicted_ms"] / ms
+        for target, ms in zip(body["targets"], sorted(budgets_ms), strict=True)
+    ]
+    assert max(used) <= 1.0 + 1e-6  # budgets are written with six decimals
+    assert sum(share >= 0.9 for share in used) >= 9
+    assert all(read["within_budget"] for read in (t["best"] for t in body["targets"]))
+    assert body["trained"] == body["train_macs"] == 0
+    assert "nothing was trained and nothing was measured" in body["note"]
+    assert [row["network"] for row in body["published"]] == ["densenas-a", "densenas-b", "densenas-c"]
+    assert space.name == body["space"]
+    json.dumps(body)
+
+
+def test_a_plan_is_kept_where_it_is_asked_to_be(home: Path, tmp_path: Path) -> None:
+    body = search(proxy("18ms", out=tmp_path / "plan"))
+    assert read_network(tmp_path / "plan" / "network.json").key
+    assert json.loads((tmp_path / "plan" / "plan.json").read_text())["best"] == body["best"]
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "file").write_text("mine")
+    with pytest.raises(InputError, match="no plan"):
+        search(proxy("18ms", out=tmp_path / "other"))
+    with pytest.raises(BudgetInfeasible):
+        search(proxy("0.01ms"))
+    with pytest.raises(InputError, match="stagewise"):
+        search(replace(proxy("18ms"), strategy="stagewise"))
+
+
+DATA = os.environ.get("HWNAS_TEST_DATA")
+
+
+@pytest.mark.skipif(DATA is None, reason="HWNAS_TEST_DATA names no folder with the published latency list")
+def test_published_networks_beside_the_plan_under_18_ms(home: Path, tmp_path: Path) -> None:
+    """The authors' list for a TITAN Xp: A, B and C as summed by hand from it, the plan under 18 ms."""
+    assert DATA is not None
+    table = write(
+        tmp_path / "xp.hwlat.jsonl",
+        read(Path(DATA) / "densenas" / "lat_list_densenas_mbv2_xp32", "densenas"),
+    )
+    body = search(proxy("18ms", table=table.path))
+    prices = [row["predicted_ms"] for row in body["published"]]
+    assert prices == pytest.approx([13.634, 15.813, 18.007], abs=0.001)
+    assert 0.99 * 18 < body["best"]["predicted_ms"] <= 18
+    assert body["best"]["score"] > max(row["score"] for row in body["published"])
+    assert body["members"] > 1e44
+    assert body["seconds"]["total"] < 60
