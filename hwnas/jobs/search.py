@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from hwnas import plugins, runs
 from hwnas.cost.model import cost_model
 from hwnas.errors import DeviceUnavailable, HwnasError, InputError
-from hwnas.jobs import predict
+from hwnas.jobs import predict, search_proxy
 from hwnas.jobs import search_plan as plan
 from hwnas.jobs.prepare import Facts, Prepared, prepare
 from hwnas.jobs.search_options import SearchOptions
@@ -45,7 +45,7 @@ def search(options: SearchOptions, emit: Emit | None = None) -> dict[str, Any]:
         ``best{network, accuracy, predicted_ms, low_ms, high_ms, measured{median_ms, p95_ms}, macs,
         params, depths}``, ``within_budget``, ``trials``, ``trained``, ``train_macs``,
         ``seconds{training, measuring, total}``, ``run``, ``accuracy{val, test}`` and more. With
-        ``dry_run`` the plan instead.
+        ``dry_run`` the plan instead; with ``score="proxy"`` what `search_proxy.search` returns.
 
     Raises:
         InputError: an option is wrong, or `out` holds another run.
@@ -54,6 +54,8 @@ def search(options: SearchOptions, emit: Emit | None = None) -> dict[str, Any]:
         MissingMeasurement: there is no table for the space; names the command that makes one.
         DataFormatError: data or table are damaged.
     """
+    if options.score == "proxy":
+        return search_proxy.search(options, emit)
     job = _Job(options, emit or (lambda kind, fields: None))
     if options.dry_run:
         return job.dry()
@@ -118,7 +120,8 @@ class _Job:
     def _strategy_options(self) -> dict[str, Any]:
         o = self.options
         given = dict(o.settings)
-        given |= {k: v for k, v in (("importance", o.importance), ("fidelity", o.fidelity)) if v is not None}
+        named = {name: getattr(o, name) for name in ("importance", "fidelity", "score")}
+        given |= {name: value for name, value in named.items() if value is not None}
         return plan.strategy_options(o.strategy, self.preset, self.images, self.budgets, given)
 
     def run(self) -> dict[str, Any]:
