@@ -27,6 +27,7 @@ def chapter(run: RunData, tag: str = "") -> Chapter:
         sections.prediction(run),
         sections.promise(run),
         sections.importance(run, best),
+        sections.dense(run),
         *(records.engine(engine) for engine in run.engines),
         *table_sections(run),
         sections.training(run),

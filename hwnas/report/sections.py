@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from hwnas.records import Budget, Target, Trial
-from hwnas.report import plots, timing_plots, words
+from hwnas.report import dense_plot, plots, timing_plots, words
 from hwnas.report.collect import RunData, promises
 from hwnas.report.importance_plot import importance as importance_plot
 from hwnas.report.importance_plot import of_trials, weighed
@@ -216,6 +216,32 @@ def importance(run: RunData, best: Trial | None) -> Section | None:
         f"where the gain is larger than the error and pays for its milliseconds.{filled}",
         picture("importance", drawn, "importance of each stage with error bars"),
         half=True,
+    )
+
+
+def dense(run: RunData) -> Section | None:
+    """What the dense super-network learned."""
+    drawn = dense_plot.graph(run.events)
+    if drawn is None:
+        return None
+    end = dense_plot.collapsed(run.events)
+    state = ""
+    if end is not None:
+        state = (
+            f" At the end {end[0]:.0%} of the stack layers would be skipped, and {end[1]:.0%} of all layers "
+            "be at their smallest operator."
+        )
+    told = [(str(e["text"]),) for e in run.of("derived") if e.get("text")]
+    return Section(
+        "What the super-network learned",
+        "Blocks in a row, named by their channels; an arc is as thick as a path is likely to go along it, "
+        "epoch by epoch. Below, the cost that the super-network expects and the costs of the networks that "
+        f"its choices lead to.{state}",
+        [
+            *picture("dense-graph", drawn, "the dense graph with path probabilities after several epochs"),
+            *picture("dense-costs", dense_plot.costs(run.events), "expected and derived latency by epoch"),
+        ],
+        [Table(("derived networks",), told)] if told else [],
     )
 
 
