@@ -12,7 +12,9 @@ than not what the model prices too low. Three ways to believe:
 * ``promise``: candidates by upper bound, best first, until one keeps the budget by the order
   statistics of its sessions of the first pass (at most three are tried, the error shared).
 
-Judge is the median session of the second pass. With ``--real`` the last way is also done for real:
+The state of the machine has changed since the table was taken, so estimates are first scaled by what ten
+networks of the first pass show, as `hwnas table validate` would; otherwise a slow or fast hour decides
+all three. Judge is the median session of the second pass. With ``--real`` the last way is also done for real:
 engines built, `hwnas.measure.promise.keep` deciding, and the accepted network measured again.
 """
 
@@ -69,7 +71,10 @@ def simulate(
     rng = np.random.default_rng(seed)
     estimates = [model.estimate(spec) for spec in pool.specs]
     point = np.array([e.latency_ms for e in estimates])
-    high = np.array([e.high_ms for e in estimates])
+    seen = rng.choice(len(point), 10, replace=False)
+    state = float(np.median(np.median(first[seen], axis=1) / point[seen]))
+    point = point * state
+    high = np.array([e.high_ms for e in estimates]) * state
     again = np.median(second, axis=1)
     size = np.log([count(spec).macs for spec in pool.specs])
     plan = stages(ALPHA / TRIES, 2)
@@ -92,6 +97,7 @@ def simulate(
             nothing += 1
     return {
         "searches": searches,
+        "state_ratio": state,
         "nothing_accepted": nothing,
         **{
             way: {

@@ -107,7 +107,8 @@ class Evidence:
         the machine, which average out.
         """
         same = np.equal.outer(self.campaign, self.campaign).astype(np.float64)
-        return same * np.minimum(1.0, SHORT / same.sum(axis=1))[:, None]
+        shared: Array = same * np.minimum(1.0, SHORT / same.sum(axis=1))[:, None]
+        return shared
 
 
 @dataclass

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from hwnas.cost.model import cost_model
 from hwnas.errors import InputError, StaleTable
 from hwnas.measure import compare
 from hwnas.measure import device as devices
@@ -68,11 +69,17 @@ def validate(path: Path | None = None, emit: Emit | None = None, *, seed: int = 
     found = _measure(table, backend, sentinels, emit, seed)
     rows: list[dict[str, Any]] = []
     moves: list[str] = []
-    for net in sentinels:
+    model = cost_model(table)
+    specs = [net.spec for net in sentinels]
+    low, high = (bound / model.predict(specs)[0] for bound in model.bounds(specs))
+    for i, net in enumerate(sentinels):
         then, now = net.measurement.floor_ms, found[net.spec.key]
-        rows.append({"network": net.spec.key, "then_ms": then, "now_ms": now, "ratio": now / then})
+        sure = {"low_ms": then * float(low[i]), "high_ms": then * float(high[i])}
+        rows.append({"network": net.spec.key, "then_ms": then, "now_ms": now, "ratio": now / then, **sure})
         moves.append(f"{format_ms(then)} -> {format_ms(now)}")
     verdict, factor, spread = compare.judge(np.array([row["ratio"] for row in rows]))
+    if all(row["low_ms"] <= row["now_ms"] <= row["high_ms"] for row in rows):
+        verdict = "same"  # no further apart than this machine's own states are
     detail = ", ".join(moves)
     if verdict == "different":
         raise StaleTable(

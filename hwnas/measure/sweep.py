@@ -232,13 +232,16 @@ class Sweep:
         """Turns sessions of a group into engines of the whole, with the time that is left."""
         if self.emit is None:
             return None
-        tell, begun = self.emit, time.perf_counter()
+        tell, begun, said = self.emit, time.perf_counter(), {-1}
 
         def emit(kind: str, fields: Mapping[str, Any]) -> None:
             if kind != "progress":  # gates are summed up by `report_gates`
                 return
             share = fields["done"] / fields["total"]
             engines = share * size
+            if int(engines) in said:
+                return
+            said.add(int(engines))
             left_s = (time.perf_counter() - begun) / max(engines, 1e-9) * (total - done - engines)
             note = f"{left_s:.0f} s left" if left_s >= 1 else ""
             tell("progress", {"task": task, "done": done + int(engines), "total": total, "note": note})
