@@ -11,9 +11,9 @@ the command and the machine.
 import subprocess
 import sys
 
-# `grow` needs images, so it runs only when it is named.
+# `grow`, `strategies` and `lengths` need images, so they run only when they are named.
 ALONE = ("timing", "predictors", "probing", "tables", "promise", "train_speed")
-NAMES = (*ALONE, "planning", "grow")
+NAMES = (*ALONE, "planning", "grow", "strategies", "lengths")
 
 
 def main(words: list[str]) -> int:

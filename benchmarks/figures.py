@@ -1,5 +1,5 @@
 # ruff: noqa: E501
-"""Write the figures of benchmarks/results/*.json into docs/latency.md, between its markers.
+"""Write the figures of benchmarks/results/*.json into the documents, between their markers.
 
 python -m benchmarks.figures
 """
@@ -7,12 +7,13 @@ python -m benchmarks.figures
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from benchmarks.common import RESULTS
 
-PAGE = Path(__file__).parent.parent / "docs" / "latency.md"
+DOCS = Path(__file__).parent.parent / "docs"
 
 
 def _source(body: dict[str, Any]) -> str:
@@ -117,22 +118,106 @@ def _table(head: list[str], rows: list[list[str]]) -> str:
     return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
 
 
+def strategies(body: dict[str, Any]) -> str:
+    """Every strategy at equal training."""
+    head = [
+        "budget",
+        "strategy",
+        "space",
+        "test top-1",
+        "measured",
+        "budget used",
+        "training",
+        "networks trained",
+        "wall time",
+    ]
+    rows = []
+    for r in body["summary"]:
+        if r["test_percent"] is None:
+            rows.append(
+                [
+                    r["asked"],
+                    f"`{r['contestant']}`",
+                    r["space"],
+                    "nothing within the budget",
+                    "",
+                    "",
+                    "",
+                    "",
+                    "",
+                ]
+            )
+            continue
+        spread = f" +- {r['test_spread']:.2f}" if r["test_spread"] is not None else ""
+        failed = f" ({r['failed']} of {r['seeds']} seeds found nothing)" if r["failed"] else ""
+        rows.append(
+            [
+                r["asked"],
+                f"`{r['contestant']}`",
+                r["space"],
+                f"{r['test_percent']:.2f}{spread} %{failed}",
+                f"{r['median_ms']:.3f} ms" + ("" if r["within_budget"] else ", **over**"),
+                f"{100 * r['used']:.0f} %",
+                f"{r['train_macs']:.2g} MAC",
+                f"{r['trained']:.0f}",
+                f"{r['wall_s'] / 60:.0f} min",
+            ]
+        )
+    text = (
+        f"CIFAR-10, {body['images']:,} training images for each search, final training included; mean over "
+        f"{max(r['seeds'] for r in body['summary'])} seed(s), +- standard deviation:\n\n"
+    )
+    return (
+        text
+        + _table(head, rows)
+        + f"\n\n![strategies](../benchmarks/results/{body['benchmark']}.svg)\n\n"
+        + _source(body)
+    )
+
+
+def lengths(body: dict[str, Any]) -> str:
+    """Rank correlation of short with long trainings."""
+    rows = [
+        [
+            f"MACs^{r['macs']:g} x (1/width)^{r['width']:g}",
+            f"{r['kendall_tau']:.2f}",
+            f"{r['best_regret_percent']:.2f}",
+        ]
+        for r in body["rules"]
+    ]
+    text = (
+        f"**Training length.** {body['networks']} chains of equal latency ({body['budget']}), ranked by {body['short']:,} "
+        f"images each on average and by {body['long']:,}; regret is what the best by the short one loses in the long one:\n\n"
+    )
+    return text + _table(["length", "Kendall tau", "regret in %"], rows) + "\n\n" + _source(body)
+
+
+# Page and marker of each result.
+FIGURES: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
+    "predictors": ("latency.md", predictors),
+    "probing": ("latency.md", probing),
+    "promise": ("latency.md", promise),
+    "tables": ("latency.md", tables),
+    "strategies": ("strategies.md", strategies),
+    "lengths": ("strategies.md", lengths),
+}
+
+
 def main() -> None:
     """Fill in every figure whose result is there."""
-    text = PAGE.read_text(encoding="utf-8")
-    for write in (predictors, probing, promise, tables):
-        name = write.__name__
+    for name, (page, write) in FIGURES.items():
         path = RESULTS / f"{name}.json"
         if not path.exists():
             print(f"{name}: no result yet")
             continue
+        text = (DOCS / page).read_text(encoding="utf-8")
         filled = f"<!-- {name} -->\n{write(json.loads(path.read_text(encoding='utf-8')))}\n<!-- /{name} -->"
         before, start, rest = text.partition(f"<!-- {name} -->")
         _, end, after = rest.partition(f"<!-- /{name} -->")
-        n = bool(start and end)
-        text = before + filled + after if n else text
-        print(f"{name}: {'written' if n else 'no marker'}")
-    PAGE.write_text(text, encoding="utf-8")
+        marked = bool(start and end)
+        if marked:
+            (DOCS / page).write_text(before + filled + after, encoding="utf-8")
+        print(f"{name}: {'written' if marked else 'no marker'}")
 
 
 if __name__ == "__main__":

@@ -183,7 +183,7 @@ class GlobalWalk:
             depth = max(depth * self._options.ladder, depth + 1)
         return found
 
-    def _frontier(self) -> list[NetworkSpec]:
+    def frontier(self) -> list[NetworkSpec]:
         """For each depth the widest chain within the macro phase's share; the smallest if there is none."""
         for share in (self._options.macro_share, 1.0):
             specs = [
@@ -217,7 +217,7 @@ class GlobalWalk:
 
     def _macro(self, history: Sequence[Trial]) -> Proposal | None:
         """The next depth of the ladder; None once it has ended."""
-        frontier = self._frontier()
+        frontier = self.frontier()
         done = [int(t.notes["depth"]) for t in candidates(history) if t.notes.get("phase") == "macro"]
         tried = [int(t.notes["depth"]) for t in history if t.notes.get("phase") == "macro"]
         # A measurement that refused a chain taught the cost model: the depth is tried again, narrower.
