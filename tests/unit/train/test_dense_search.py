@@ -10,7 +10,9 @@ import torch
 from hwnas.cost.dense import Costs, price_choices
 from hwnas.errors import InputError
 from hwnas.nets.count import count_block
-from hwnas.nets.dense import densenas_cifar
+from hwnas.nets.dense import SKIP, densenas_cifar
+from hwnas.search.dense_derive import Scores, most_probable
+from hwnas.train import augment
 from hwnas.train.data import Dataset, load
 from hwnas.train.dense import DenseOptions, Relaxed, train_dense
 from hwnas.train.supernet import Supernet
@@ -119,3 +121,54 @@ def test_the_published_objective_pushes_cost_down_without_a_target(digits: Datas
     _, found = run(digits, costs, options)
     assert found.history[-1]["expected_cost"] < found.history[0]["expected_cost"]
     assert found.history[-1]["multipliers"] == [0.0, 0.0]
+
+
+def test_a_case_that_collapses_without_the_floor_does_not_with_it(digits: Dataset, costs: Costs) -> None:
+    """The reported collapse: a cost term that outweighs the loss makes skips and smallest operators win.
+
+    Without the floor (the published loss) the most probable network skips all its stack layers; the
+    target, asked for about the cost that a uniform choice has, keeps layers.
+    """
+    hard = dataclasses.replace(OPTIONS, epochs=5, images=32, batch=8, arch_lr=0.3, arch_share=0.5)
+    ends = {}
+    for name, options in (
+        ("paper", dataclasses.replace(hard, objective="paper", lam=30.0)),
+        ("target", hard),
+    ):
+        _, found = run(digits, costs, options)
+        likely = most_probable(SPACE, Scores(found.edges, found.layers), costs)
+        layers = sum(op is not SKIP for stack in likely.stacks for op in stack)
+        ends[name] = (layers, found.history[-1]["expected_cost"], found.history[-1]["collapse"]["skip_share"])
+    assert ends["paper"][0] == 0
+    assert ends["paper"][1] < 0.4 * BUDGET
+    assert ends["paper"][2] > 0.6
+    assert ends["target"][0] >= 2
+    assert 0.9 * BUDGET <= ends["target"][1] <= 1.1 * BUDGET
+    assert ends["target"][2] < 0.4
+
+
+def test_images_change_from_epoch_to_epoch_and_macs_are_counted(digits: Dataset, costs: Costs) -> None:
+    """130 images a share of weights, 48 an epoch: three epochs see more than 48 different ones."""
+    seen: list[int] = []
+    real = augment.crop_flip
+
+    def noted(images: torch.Tensor, at: torch.Tensor, *rest: Any) -> torch.Tensor:
+        seen.extend(at.tolist())
+        return real(images, at, *rest)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("hwnas.train.dense.augment.crop_flip", noted)
+        _, found = run(digits, costs)
+    assert len(set(seen)) > 100
+    assert len(seen) == found.images == 3 * 48 + 2 * 16
+    macs = price_choices(SPACE, lambda b: float(count_block(b).macs))
+    every = macs.fixed + sum(macs.sink)
+    least = every + sum(min(row) for row in macs.layers)
+    most = every + 2 * sum(max(row) for row in macs.layers)
+    assert 3 * least <= found.train_macs / found.images <= 3 * most
+
+
+def test_a_search_out_of_time_ends_after_an_epoch_with_what_it_has(digits: Dataset, costs: Costs) -> None:
+    _, found = run(digits, costs, stop=lambda: True)
+    assert [row["epoch"] for row in found.history] == [1]
+    assert found.images == 48
