@@ -11,9 +11,9 @@ the command and the machine.
 import subprocess
 import sys
 
-# `grow`, `strategies` and `lengths` need images, so they run only when they are named.
-ALONE = ("timing", "predictors", "probing", "tables", "promise", "train_speed")
-NAMES = (*ALONE, "planning", "grow", "strategies", "lengths")
+# `grow`, `killed`, `strategies` and `lengths` need images, so they run only when they are named.
+ALONE = ("timing", "predictors", "quick", "probing", "tables", "promise", "train_speed")
+NAMES = (*ALONE, "planning", "grow", "densenas", "killed", "strategies", "lengths")
 
 
 def main(words: list[str]) -> int:

@@ -113,6 +113,23 @@ def tables(body: dict[str, Any]) -> str:
     )
 
 
+def quick(body: dict[str, Any]) -> str:
+    """What a quick profile costs."""
+    rows = [
+        [
+            r["space"],
+            f"{r['seconds']:.0f} s",
+            str(r["measurements"]),
+            str(r["rows"]),
+            f"{r['holdout']['mape_percent']:.2f} %",
+            f"{r['holdout']['repeat_mape_percent']:.2f} %",
+        ]
+        for r in body["results"]
+    ]
+    head = ["space", "wall time", "graphs timed", "blocks", "error on unseen networks", "repeat"]
+    return "**A quick profile**, the whole command:\n\n" + _table(head, rows) + "\n\n" + _source(body)
+
+
 def _table(head: list[str], rows: list[list[str]]) -> str:
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
@@ -195,6 +212,7 @@ def lengths(body: dict[str, Any]) -> str:
 # Page and marker of each result.
 FIGURES: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "predictors": ("latency.md", predictors),
+    "quick": ("latency.md", quick),
     "probing": ("latency.md", probing),
     "promise": ("latency.md", promise),
     "tables": ("latency.md", tables),

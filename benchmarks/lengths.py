@@ -24,7 +24,8 @@ from hwnas.nets.build import build
 from hwnas.nets.spaces import make
 from hwnas.protocols import SearchContext
 from hwnas.records import Budget
-from hwnas.search.global_walk import GlobalWalk, length
+from hwnas.search.global_options import length
+from hwnas.search.global_walk import GlobalWalk
 from hwnas.spec import NetworkSpec
 from hwnas.store import read_json, write_json
 from hwnas.train.data import Dataset, load
