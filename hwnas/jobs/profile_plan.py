@@ -39,12 +39,17 @@ PLANS = {
 
 
 def blocks_of(space: SearchSpace, most: int, seed: int) -> Sequence[BlockSpec]:
-    """The blocks to measure: all, or of more than `most` those that matter most."""
+    """The blocks to measure: all, or of more than `most` those that matter most, and the anchors'.
+
+    A search begins at the smallest member, and without its blocks it would begin with a guess.
+    """
     blocks = space.blocks()
     if len(blocks) <= most:
         return blocks
     rng = np.random.default_rng([seed, 1])
-    return extrapolate.choose(blocks, [space.sample(rng) for _ in range(200)], most)
+    needed = {block for spec in anchors(space) for block in spec.blocks}
+    needed |= set(extrapolate.choose(blocks, [space.sample(rng) for _ in range(200)], most - len(needed)))
+    return [block for block in blocks if block in needed]
 
 
 def anchors(space: SearchSpace) -> list[NetworkSpec]:

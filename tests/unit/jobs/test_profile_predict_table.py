@@ -12,7 +12,7 @@ from hwnas.jobs import profile as job
 from hwnas.jobs import table as verbs
 from hwnas.jobs.predict import PredictOptions, find, predict
 from hwnas.jobs.profile import ProfileOptions, profile
-from hwnas.jobs.profile_plan import Plan, anchors, schedule
+from hwnas.jobs.profile_plan import Plan, anchors, blocks_of, schedule
 from hwnas.measure import table as tables
 from hwnas.nets import spaces
 
@@ -226,3 +226,11 @@ def test_import_of_unknown_formats(tmp_path):
         verbs.import_(file, fmt="csv")
     with pytest.raises(DataFormatError):
         verbs.import_(file)
+
+
+def test_a_large_space_is_profiled_where_its_searches_begin() -> None:
+    space = spaces.make("macromicro")
+    chosen = blocks_of(space, 250, seed=0)
+    assert len(set(chosen)) == len(chosen) <= 250
+    assert set(chosen) <= set(space.blocks())
+    assert set(space.smallest().blocks) <= set(chosen)
