@@ -58,7 +58,9 @@ class Measurement(Record):
     `floor_ms` is the statistic that tables and cost models use: the floor over interleaved
     sessions, which holds under load. `median_ms` to `p99_ms` are percentiles of single calls
     over the accepted sessions, for budgets on percentiles. `session_ms` holds each accepted
-    session's own median. `gates` names the checks that fired and could not be cured.
+    session's own median. `gates` names the checks that fired and could not be cured. `sentinel_ms` is
+    the floor of the sentinel in the state of the machine that `floor_ms` is referred to; None where
+    nothing was referred (`hwnas.measure.timing`).
     """
 
     floor_ms: float = Field(gt=0)
@@ -72,6 +74,7 @@ class Measurement(Record):
     samples: int = Field(gt=0)
     wall_cpu_ratio: float | None = None
     gates: tuple[str, ...] = ()
+    sentinel_ms: float | None = Field(default=None, gt=0)
     taken_at: str = Field(default_factory=lambda: now_utc())
 
     def at(self, percentile: Percentile) -> float:
