@@ -2,7 +2,7 @@
 
     python -m benchmarks.densenas --data parquet:PATH                    # full: 2 seeds, 120,000 images each
     python -m benchmarks.densenas --data parquet:PATH --preset quick     # 1 seed, 30,000: under 20 minutes
-    python -m benchmarks.densenas --data parquet:PATH --operators        # only the cost of computing all operators
+    python -m benchmarks.densenas --data parquet:PATH --operators   # only a step of the super-network
 
 The comparison of DenseNAS's paper (75.3 against 74.3 % on ImageNet), on CIFAR-10 and under budgets:
 three latency budgets in one search of the space ``densenas-cifar``, on one table and with one recipe.
@@ -112,7 +112,7 @@ def tested(body: dict[str, Any], base: SearchOptions, seed: int, out: Path) -> l
 
 def summary(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Means over seeds, a row a contestant and budget, and the gain over `random`."""
-    found = []
+    found: list[dict[str, Any]] = []
     for name, budget_ms in dict.fromkeys((row["contestant"], row["budget_ms"]) for row in rows):
         mine = [r for r in rows if (r["contestant"], r["budget_ms"]) == (name, budget_ms)]
         base = [r["test"] for r in rows if (r["contestant"], r["budget_ms"]) == ("random", budget_ms)]
@@ -149,7 +149,7 @@ def show(rows: Sequence[dict[str, Any]]) -> None:
         )
 
 
-def operators(batch: int = 64, steps: int = 4) -> list[dict[str, Any]]:
+def operators(batch: int = 32, steps: int = 3) -> list[dict[str, Any]]:
     """A step of the super-network with one, two and all operators of each layer: time and memory.
 
     Time is the process's own; memory is what the forward pass keeps for the backward pass.
@@ -165,7 +165,7 @@ def operators(batch: int = 64, steps: int = 4) -> list[dict[str, Any]]:
     images = torch.randn(batch, 3, 32, 32).contiguous(memory_format=torch.channels_last)
     labels = torch.zeros(batch, dtype=torch.int64)
     generator = torch.Generator().manual_seed(0)
-    found = []
+    found: list[dict[str, Any]] = []
     for count in (1, 2, 7):
         took_s, kept_bytes = [], []
         for _ in range(steps):

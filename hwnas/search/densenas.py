@@ -47,7 +47,8 @@ class DenseNasOptions:
         images: training images of the candidates and the final training together; 0 leaves each
             training to the evaluator's default.
         share: part of all images of a search that the super-network takes.
-        trial_share: part of `images` for each candidate's own training; the winner gets the rest.
+        trial_share: part of `images` for the candidates' own trainings, spread evenly; the winner of
+            each budget gets the rest.
         spares: 1 trains, for each budget, a candidate of 95 % of it as well, which wins where the
             first breaks its promise when measured; 0 leaves it out.
         least: part of a budget that a derived network is to use where the space allows.
@@ -64,7 +65,7 @@ class DenseNasOptions:
 
     images: int = 0
     share: float = 0.25
-    trial_share: float = 0.04
+    trial_share: float = 0.08
     spares: int = 1
     least: float = 0.9
     prior: float = 0.02
@@ -219,7 +220,8 @@ class DenseNas:
 
     def _images(self) -> int | None:
         """Images of a candidate's own training: a small part, as the winner is trained out."""
-        return int(self._options.images * self._options.trial_share) or None
+        planned = len(self._budgets) * (1 + self._options.spares)
+        return int(self._options.images * self._options.trial_share) // planned or None
 
     def _words(self, kind: str, found: Choice, budget: Budget) -> str:
         if kind == "most probable":
