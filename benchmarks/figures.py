@@ -192,6 +192,33 @@ def strategies(body: dict[str, Any]) -> str:
     )
 
 
+def grow(body: dict[str, Any]) -> str:
+    """Growing against the usual ways to spend budget and training."""
+    head = ["contestant", "test top-1", "budget used", "images", "training", "wall time", "blocks by stage"]
+    rows = []
+    for r in body["summary"]:
+        spread = f" +- {r['test_spread']:.2f}" if r["test_spread"] is not None else ""
+        used = "-" if r["least_used"] is None else f"{100 * r['least_used']:.0f} %"
+        rows.append(
+            [
+                f"`{r['contestant']}`",
+                f"{r['test_percent']:.2f}{spread} %",
+                used + ("" if r["within_budget"] else ", **over**"),
+                f"{r['images']:,}",
+                f"{r['train_macs']:.2g} MAC",
+                f"{r['seconds'] / 60:.0f} min",
+                ", ".join("-".join(map(str, depths)) for depths in r["depths"]),
+            ]
+        )
+    seeds = max(r["seeds"] for r in body["summary"])
+    text = (
+        f"{body['space']}, budget {body['budget']}, {seeds} seed(s), +- standard deviation; the least use of the "
+        "budget over the seeds; images with the search included:\n\n"
+    )
+    picture = f"\n\n![{body['benchmark']}](../benchmarks/results/{body['benchmark']}.svg)\n\n"
+    return text + _table(head, rows) + picture + _source(body)
+
+
 def lengths(body: dict[str, Any]) -> str:
     """Rank correlation of short with long trainings."""
     rows = [
@@ -216,6 +243,10 @@ FIGURES: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "probing": ("latency.md", probing),
     "promise": ("latency.md", promise),
     "tables": ("latency.md", tables),
+    "grow-resnet-cifar-quick": ("search.md", grow),
+    "grow-resnet-cifar-full": ("search.md", grow),
+    "grow-resnet-cifar-small": ("search.md", grow),
+    "grow-resnet-cifar-wide": ("search.md", grow),
     "strategies": ("strategies.md", strategies),
     "lengths": ("strategies.md", lengths),
 }

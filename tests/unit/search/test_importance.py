@@ -16,14 +16,12 @@ from hwnas.records import StageImportance
 from hwnas.search.importance import (
     Gradient,
     Probe,
-    Vip,
     _mean_and_error,
     _returns,
     _squared_mean,
     make,
-    pooled_features,
-    vip,
 )
+from hwnas.search.vip import Vip, pooled_features, vip
 
 Array = NDArray[np.float64]
 SPACE = make_space("resnet-cifar", input_shape=(3, 16, 16), classes=4)
