@@ -34,6 +34,7 @@ from hwnas.spec import NetworkSpec
 from hwnas.units import format_ms
 
 MACRO, VITAL, OTHERS, FILL = range(4)
+NAMES = ("depth and width", "operators of vital blocks", "operators of the other blocks", "anything")
 # Times that an exact choice is made; and budgets, each nearer, that it is made for.
 CHOICES, REPAIRS = 2, 12
 Moves = Callable[[NetworkSpec], list[Move]]
@@ -75,24 +76,45 @@ class Auto:
         self._context = context
         self._last = Stagewise(replace(context, options=self._for_growth(1.0, 0)))
         self._phases: list[Stagewise | _Choice] = [self._last]
+        self._asking = 0  # set by every proposal, read while it is evaluated
         if operators.has_operators(context.space):
             self._phases = self._composed()
 
     def propose(self, history: Sequence[Trial], n: int, rng: np.random.Generator) -> list[Proposal]:
         """The next network of the present phase, or of the next one that has something to propose."""
         for phase in range(self._phase(history), len(self._phases)):
-            found = self._phases[phase].propose(history, n, rng)
+            found = self._phases[phase].propose(history, n, rng) or self._look(history, phase)
             if found:
+                self._asking = phase
                 return [one.model_copy(update={"notes": {**one.notes, "phase": phase}}) for one in found]
         return []
 
     def growths(self, spec: NetworkSpec) -> list[Move]:
-        """The growths of a network that any phase would judge."""
-        found: dict[tuple[int, str], Move] = {}
-        for phase in self._phases:
-            for move in phase.growths(spec):
-                found.setdefault((move.stage, move.kind), move)
-        return list(found.values())
+        """The growths that the phase of the newest proposal would judge next, or else the phase after it.
+
+        Judging costs images for each kind of growth, so that it is not asked for all phases at once.
+        """
+        found = (self._phases[phase].growths(spec) for phase in range(self._asking, len(self._phases)))
+        return next((moves for moves in found if moves), [])
+
+    def _look(self, history: Sequence[Trial], phase: int) -> list[Proposal]:
+        """Train on, and ask for the gains of a phase that begins without knowing any."""
+        now = next((t for t in reversed(history) if t.state == "done" and t.role == "candidate"), None)
+        if now is None or now.evaluation is None or phase == self._phase(history):
+            return []
+        asked = {(move.stage, move.kind) for move in self._phases[phase].growths(now.spec)}
+        if not asked or asked & {(one.stage, one.kind) for one in now.evaluation.importance}:
+            return []
+        total = self._options.growing
+        return [
+            Proposal(
+                spec=now.spec,
+                parent=now.index,
+                images=max(total // (4 * self._options.rounds), 1) if total else None,
+                reason=f"train on, and ask what {NAMES[phase]} would gain",
+                notes={"look": 1},
+            )
+        ]
 
     def asks_importance(self) -> tuple[str, int]:
         """Which importance trained networks are to be asked for, and images for judging one of them."""
@@ -103,7 +125,8 @@ class Auto:
         made: list[Decision] = []
         for phase in range(self._phase(history), len(self._phases)):
             decisions = self._phases[phase].explain(history)
-            going_on = bool(self._phases[phase].propose(history, 1, np.random.default_rng(0)))
+            going_on = self._phases[phase].propose(history, 1, np.random.default_rng(0))
+            going_on = going_on or self._look(history, phase)
             last = phase == len(self._phases) - 1
             made += [one for one in decisions if one.kind != "stop" or last]
             if going_on:
@@ -127,12 +150,9 @@ class Auto:
         def other(spec: NetworkSpec) -> list[Move]:
             return operators.operators(space, spec, "other")
 
-        def everything(spec: NetworkSpec) -> list[Move]:
-            return [*operators.shapes(space, spec), *vital(spec), *other(spec)]
-
         rounds = o.rounds
         macro = View(space, lambda spec: operators.shapes(space, spec))
-        self._last = self._grower(View(space, everything), 1.0, 1.0, rounds + 3)
+        self._last = self._grower(View(space, space.grow), 1.0, 1.0, rounds + 3)
         return [
             self._grower(macro, o.macro_share, 0.6, rounds),
             _Choice(self._within(o.vital_share), VITAL, View(space, vital).grow, o),
@@ -214,7 +234,7 @@ class _Choice:
         self, history: Sequence[Trial]
     ) -> tuple[Trial, NetworkSpec, list[StageImportance], float] | None:
         now = next((t for t in reversed(history) if t.state == "done" and t.role == "candidate"), None)
-        made = sum(int(t.notes.get("phase", 0)) == self._phase for t in history)
+        made = sum(int(t.notes.get("phase", 0)) == self._phase and "choice" in t.notes for t in history)
         if now is None or now.evaluation is None or made >= CHOICES:
             return None
         open_ = {(move.stage, move.kind) for move in self.growths(now.spec)}

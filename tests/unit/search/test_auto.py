@@ -62,6 +62,10 @@ def test_vital_blocks_are_chosen_before_the_others_and_shapes_first(tmp_path: Pa
         vital = set(vital_blocks(after.spec))
         if after.notes["phase"] not in (VITAL, OTHERS):
             continue
+        if "look" in after.notes:  # the same network, asked for the gains of a phase that begins
+            assert after.spec.key == before.spec.key
+            assert after.notes["phase"] > before.notes["phase"]
+            continue
         assert before.spec.depths == after.spec.depths
         old, new = dict(before.spec.walk()), dict(after.spec.walk())
         changed = {place for place in new if old[place] != new[place]}
