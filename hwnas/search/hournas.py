@@ -34,6 +34,8 @@ from hwnas.units import format_ms
 
 # Derivations for one budget after measurements refused the ones before, each for this part of it.
 TRIES, NEARER = 6, 0.97
+# Weights of the untrained scores beside the learned ones, in turn.
+LEANINGS = (0.0, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 # Part of the budget that the spare candidate aims at.
 SPARE = 0.95
 
@@ -52,7 +54,8 @@ class HourNasOptions:
         spares: 1 trains a candidate of 95 % of the budget as well, which wins where the first breaks
             its promise when measured; 0 leaves it out.
         proposals: number of space proposals.
-        least: lower end of their window, as a part of the budget, where the space reaches it.
+        least: lower end of their window, as a part of the budget, and what a derived network is to use of
+            it, where the space reaches it.
         networks, judged: how many networks the scores are fitted to, and validation images for each.
         joint: search all places at once, without a first stage: what vital-first is compared with.
         score: ``learned``, or ``proxy`` to leave the super-network out.
@@ -174,9 +177,20 @@ class HourNas:
         )
 
     def _derived(self, aim: Budget, budget: Budget) -> NetworkSpec | None:
-        """The best network for a budget; the smallest member where the vital blocks alone are over."""
-        found = SlotChooser(self._space, self._scores, self._context.estimate).best(aim)
-        if found is not None:
-            return network(self._space, self._scores.path, found)
-        smallest = self._space.smallest()
-        return smallest if budget.fits(self._context.estimate(smallest)) else None
+        """The best network for a budget; the smallest member where the vital blocks alone are over.
+
+        A super-network that was trained shortly finds that blocks harm. Where its best network leaves
+        more than 1 - `least` of the budget, the untrained scores gain weight until it does not.
+        """
+        assert aim.latency_ms is not None
+        estimate, found = self._context.estimate, None
+        for weight in LEANINGS:
+            scores = self._scores.leaning(weight) if weight else self._scores
+            fills = SlotChooser(self._space, scores, estimate).best(aim)
+            if fills is None:
+                smallest = self._space.smallest()
+                return smallest if budget.fits(estimate(smallest)) else None
+            found = network(self._space, scores.path, fills)
+            if estimate(found).high_ms >= self._options.least * aim.latency_ms:
+                break
+        return found

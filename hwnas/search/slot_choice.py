@@ -68,6 +68,17 @@ class SlotScores:
         found = [self.choices[first[stage]] for stage in range(len(self.path))]
         return [choice if isinstance(choice, int) else None for choice in found]
 
+    def leaning(self, weight: float) -> SlotScores:
+        """The scores with the untrained ones (`entropies`) added, `weight` times as large as they are."""
+        rows = [entropies(self.space, self.path, slot) for slot in self.slots]
+        most = max((abs(x) for c in self.choices if isinstance(c, tuple) for x in c), default=0.0) or 1.0
+        unit = weight * most / max(max(row) for row in rows)
+        choices = tuple(
+            tuple(x + unit * e for x, e in zip(c, row, strict=True)) if isinstance(c, tuple) else c
+            for c, row in zip(self.choices, rows, strict=True)
+        )
+        return SlotScores(self.space, self.path, choices)
+
     def to_json(self) -> dict[str, Any]:
         """Plain JSON types; `read` is the reverse."""
         return {

@@ -124,7 +124,7 @@ def test_random_budgets_are_kept_without_training() -> None:
                 continue
             assert cost.estimate(network(space, vital.path, fills)).high_ms <= limit.latency_ms
             kept += 1
-    assert kept > 0.6 * total
+    assert kept > 0.4 * total
 
 
 def test_vital_blocks_stay_within_their_share_and_are_the_best_there() -> None:
@@ -141,6 +141,26 @@ def test_vital_blocks_stay_within_their_share_and_are_the_best_there() -> None:
 
     fitting = [path for path in paths(space) if bare_ms(path) <= 0.2]
     assert found.path == max(fitting, key=lambda path: sum(worth[level] for level in path))
+
+
+def test_a_budget_is_used_even_if_every_block_seems_to_harm() -> None:
+    space, cost = chain_of(make("mbv2-cifar")), FakeCost()
+    vital = proxy_vital(space, cost.estimate, budget(0.2), 0.5)
+    blank = proxy_scores(space, vital)
+    rng = np.random.default_rng(5)
+    harmful = SlotScores(
+        space,
+        blank.path,
+        tuple(
+            tuple(-float(rng.uniform(0.01, 0.05)) for _ in choice) if isinstance(choice, tuple) else choice
+            for choice in blank.choices
+        ),
+    )
+    fills = SlotChooser(space, harmful, cost.estimate).best(budget(0.2))
+    assert fills == SlotChooser(space, harmful, cost.estimate).cheapest
+    strategy = HourNas(context("mbv2-cifar", 0.2, cost, scores=harmful.to_json()))
+    (proposal,) = strategy.propose([], 1, rng)
+    assert 0.85 * 0.2 <= cost.estimate(proposal.spec).high_ms <= 0.2
 
 
 def test_scores_survive_json_and_foreign_ones_are_refused() -> None:
