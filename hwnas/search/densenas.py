@@ -31,6 +31,8 @@ from hwnas.units import format_ms
 
 # Derivations for one budget after measurements refused the ones before.
 TRIES = 4
+# Part of the budget that the upper bound of a measured network uses when nothing larger is looked for.
+REFILL = 0.95
 # Part of the budget that the spare candidate aims at.
 SPARE = 0.95
 # Kinds of candidates for a budget, in the order in which they are trained and preferred.
@@ -192,16 +194,14 @@ class DenseNas:
         )
 
     def _settled(self, mine: Sequence[Trial], budget: Budget) -> bool:
-        """Whether measuring left nothing to win: the newest network uses the budget, or was refused.
+        """Whether measuring left nothing to win: the upper bound still uses the budget, or it was refused.
 
-        Before anything is measured whole, the width of the interval is left unused; the measurement
-        says how much of it was there to be used.
+        Where the measurement of a network moved its upper bound down, there is room for a larger one.
         """
         last = mine[-1]
         if mine[0].notes["kind"] != "optimum" or last.evaluation is None or last.measured is None:
             return True
-        used = last.estimate.latency_ms / (budget.latency_ms or last.estimate.latency_ms)
-        return used >= self._options.least
+        return budget.latency_ms is None or last.estimate.high_ms >= REFILL * budget.latency_ms
 
     def _derived(self, chooser: Chooser, budget: Budget, kind: str) -> Choice | None:
         try:
