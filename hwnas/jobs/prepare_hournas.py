@@ -42,6 +42,8 @@ DRAWS = 40
 RATE = 0.5
 # Part of the time limit that is planned with; judging and fitting take the rest.
 IN_TIME = 0.8
+# Part of the share that judging may take; least networks, and images for each before more are judged.
+JUDGING, LEAST_NETWORKS, LEAST_JUDGED = 0.3, 16, 64
 Draw = Callable[[np.random.Generator], Network]
 
 
@@ -80,6 +82,17 @@ class _Preparation:
         return self.facts.budgets[-1]
 
     @cached_property
+    def judging(self) -> tuple[int, int]:
+        """Networks that each stage's scores are fitted to, and images for each; a small part of the share.
+
+        A forward pass counts as a third of a training image.
+        """
+        passes = JUDGING * self.facts.images * self.settings.share * 3 / 2
+        networks = min(self.settings.networks, max(int(passes / LEAST_JUDGED), LEAST_NETWORKS))
+        known = min(self.settings.judged, len(self.facts.dataset.val))
+        return networks, min(known, max(int(passes / networks), 8))
+
+    @cached_property
     def shared(self) -> Shared:
         """Fresh shared weights for every place of the space."""
         held: dict[str, dict[BlockSpec, None]] = {}
@@ -116,8 +129,8 @@ class _Preparation:
         if path.exists():
             body = read_json(path, "plan of the preparation", SCHEMA)
             return {"vital": int(body["vital"]), "others": int(body["others"])}
-        total = self.facts.images * self.settings.share
-        total -= 2 * self.settings.networks * self.settings.judged / 3  # judging: a forward pass is a third
+        networks, judged = self.judging
+        total = self.facts.images * self.settings.share - 2 * networks * judged / 3
         if self.facts.seconds is not None:
             rate = training_rate(self.space.uniform()[0], self.facts.recipe)
             total = min(total, IN_TIME * self.facts.seconds * rate)
@@ -212,13 +225,13 @@ class _Preparation:
             emit=facts.emit,
             task=f"super-network, {name} blocks",
         )
-        drawn = [draw(np.random.default_rng([seed, 1, n])) for n in range(self.settings.networks)]
+        networks, judged = self.judging
+        drawn = [draw(np.random.default_rng([seed, 1, n])) for n in range(networks)]
         start = time.perf_counter()
         learned = fit(self.space, drawn, self._losses(drawn, seed))
         macs = float(np.mean([facts.estimate(network(self.space, *one)).macs for one in drawn]))
-        judged = self.settings.networks * self.settings.judged
-        self.images += images + judged / 3
-        self.macs += macs * (3 * images + judged)
+        self.images += images + networks * judged / 3
+        self.macs += macs * (3 * images + networks * judged)
         self.seconds += result.wall_s + time.perf_counter() - start
         text = (
             f"{name} blocks: super-network trained on {images:,} images; scores fitted to "
@@ -231,7 +244,7 @@ class _Preparation:
         """Validation losses of networks, all on the same images."""
         split = self.facts.dataset.val
         rng = np.random.default_rng([seed, 2])
-        at = torch.from_numpy(np.sort(rng.permutation(len(split))[: self.settings.judged]))
+        at = torch.from_numpy(np.sort(rng.permutation(len(split))[: self.judging[1]]))
         compute = choose(self.facts.recipe)
         before = torch.get_num_threads()
         torch.set_num_threads(compute.threads)

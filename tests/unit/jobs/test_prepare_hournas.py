@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -143,3 +144,18 @@ def test_nothing_is_trained_where_nothing_is_asked(tmp_path: Path) -> None:
     job = _Preparation(given, options.read(HourNasOptions, given.settings, "hournas"), make("resnet-cifar"))
     assert job._plan()["vital"] == 0
     assert job._decide(None).fills == (0, 0, 0)
+
+
+def test_judging_is_a_small_part_of_the_share_whatever_its_size(tmp_path: Path) -> None:
+    for images in (2_000, 20_000, 200_000):
+        given = replace(facts(tmp_path / str(images), networks=64, judged=256), images=images)
+        space = chain_of(given.space)
+        job = _Preparation(given, options.read(HourNasOptions, given.settings, "hournas"), space)
+        networks, judged = job.judging
+        assert 16 <= networks <= 64
+        assert judged <= min(256, len(given.dataset.val))
+        plan = job._plan()
+        assert plan["vital"] + plan["others"] + 2 * networks * judged / 3 == pytest.approx(
+            0.25 * images, abs=2
+        )
+        assert plan["vital"] + plan["others"] >= 0.65 * 0.25 * images
