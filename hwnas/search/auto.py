@@ -128,7 +128,7 @@ class Auto:
             going_on = self._phases[phase].propose(history, 1, np.random.default_rng(0))
             going_on = going_on or self._look(history, phase)
             last = phase == len(self._phases) - 1
-            made += [one for one in decisions if one.kind != "stop" or last]
+            made += [one for one in decisions if one.kind != "stop" or (last and not going_on)]
             if going_on:
                 return made
         return made
