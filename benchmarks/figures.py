@@ -45,12 +45,7 @@ def predictors(body: dict[str, Any]) -> str:
         f"**Unseen networks.** Mean absolute error in percent on {body['networks']} fresh random networks a case; "
         "`repeat` is what two measurements of the same network differ by; within, tau and coverage are hwnas's.\n\n"
     )
-    return (
-        text
-        + _table(head, rows)
-        + "\n\n![predictors](../benchmarks/results/predictors.svg)\n\n"
-        + _source(body)
-    )
+    return text + _table(head, rows) + _picture("predictors") + _source(body)
 
 
 def probing(body: dict[str, Any]) -> str:
@@ -70,7 +65,7 @@ def probing(body: dict[str, Any]) -> str:
         f"**How many measurements.** {body['space']}: error in percent on the networks of a test set after so "
         f"many others were measured (repeat {body['repeat_mape_percent']:.2f} %); {reached}.\n\n"
     )
-    return text + _table(head, rows) + "\n\n" + _source(body)
+    return text + _table(head, rows) + _picture("probing") + _source(body)
 
 
 def promise(body: dict[str, Any]) -> str:
@@ -91,8 +86,8 @@ def promise(body: dict[str, Any]) -> str:
         f"**Budgets.** {simulated['searches']} simulated searches of {body['space']} that take the best-looking "
         "network they believe to be within a budget, judged by a second measurement:\n\n"
     )
-    tail = (
-        f"\n\nFor real, with engines built and tested: {real['over_budget']} of {real['accepted']} accepted networks "
+    tail = _picture("promise") + (
+        f"For real, with engines built and tested: {real['over_budget']} of {real['accepted']} accepted networks "
         "were over the budget when measured again. "
     )
     return (
@@ -127,7 +122,13 @@ def quick(body: dict[str, Any]) -> str:
         for r in body["results"]
     ]
     head = ["space", "wall time", "graphs timed", "blocks", "error on unseen networks", "repeat"]
-    return "**A quick profile**, the whole command:\n\n" + _table(head, rows) + "\n\n" + _source(body)
+    return (
+        "**A quick profile**, the whole command:\n\n" + _table(head, rows) + _picture("quick") + _source(body)
+    )
+
+
+def _picture(name: str) -> str:
+    return f"\n\n![{name}](../benchmarks/results/{name}.svg)\n\n"
 
 
 def _table(head: list[str], rows: list[list[str]]) -> str:

@@ -17,11 +17,12 @@ import argparse
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.common import save
+from benchmarks.common import bars, save
 from benchmarks.pool import Pool, measure
 from hwnas.cost.model import TableModel, cost_model
 from hwnas.measure.rows import SUFFIX, NetworkRow
@@ -130,6 +131,12 @@ def _line(taught: list[NetworkSpec], ms: Array, specs: list[NetworkSpec]) -> Arr
     return design(specs) @ weights
 
 
+def chart(body: dict[str, Any]) -> str:
+    """Error of each contestant after each number of networks."""
+    groups = [f"{n} networks" for n in body["networks"]]
+    return bars(f"Error on unseen networks of {body['space']}", groups, body["mape_percent"], "%")
+
+
 def main() -> None:
     """Measure, learn, print when each contestant gets below 2 %."""
     parser = argparse.ArgumentParser()
@@ -177,7 +184,7 @@ def main() -> None:
         "mape_percent": curves,
         "to_2_percent": reached,
     }
-    print("written to", save(args.name, body))
+    print("written to", save(args.name, body, chart(body)))
 
 
 if __name__ == "__main__":

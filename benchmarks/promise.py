@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.common import save
+from benchmarks.common import bars, save
 from benchmarks.pool import Pool, draw
 from hwnas.cost.model import TableModel, cost_model
 from hwnas.jobs.profile import ProfileOptions, profile
@@ -154,6 +154,21 @@ def really(pool: Pool, again: Array, model: TableModel, searches: int, seed: int
     }
 
 
+def chart(body: dict[str, Any]) -> str:
+    """How often each way is over the budget, and how much of it the way uses."""
+    ways = {way: body["simulated"][way] for way in WAYS if way in body["simulated"]}
+    series = {
+        "over the budget": [f["over_budget_percent"] for f in ways.values()],
+        "used on average": [f["mean_use_percent"] for f in ways.values()],
+    }
+    return bars(
+        f"{body['simulated']['searches']} searches that take the best-looking network",
+        list(ways),
+        series,
+        "%",
+    )
+
+
 def main() -> None:
     """Profile, measure the pool, simulate, and do it for real."""
     parser = argparse.ArgumentParser()
@@ -187,7 +202,7 @@ def main() -> None:
     tally = f"{real['over_budget']} of {real['accepted']} accepted networks"
     print(f"for real: {tally} over budget when measured again")
     body = {"space": args.space, "conditions": pool.setting.describe(), "simulated": simulated, "real": real}
-    print("written to", save(args.name, body))
+    print("written to", save(args.name, body, chart(body)))
 
 
 if __name__ == "__main__":

@@ -11,11 +11,18 @@ import subprocess
 import sys
 import tempfile
 import time
+from typing import Any
 
-from benchmarks.common import save
+from benchmarks.common import bars, save
 
 SPACES = ("resnet-cifar", "mbv2-cifar")
 HWNAS = (sys.executable, "-c", "from hwnas_cli.main import cli; cli()")
+
+
+def chart(results: list[dict[str, Any]]) -> str:
+    """Wall time of each space."""
+    seconds = {"wall time": [r["seconds"] for r in results]}
+    return bars("A quick profile, the whole command", [r["space"] for r in results], seconds, "s")
 
 
 def main() -> None:
@@ -39,7 +46,7 @@ def main() -> None:
             f"{space}: {seconds:.1f} s, {body['measurements']} graphs timed, error "
             f"{body['holdout']['mape_percent']:.2f} % on {body['holdout']['networks']} unseen networks"
         )
-    print("written to", save("quick", {"results": results}))
+    print("written to", save("quick", {"results": results}, chart(results)))
 
 
 if __name__ == "__main__":
