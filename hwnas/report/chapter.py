@@ -28,6 +28,7 @@ def chapter(run: RunData, tag: str = "") -> Chapter:
         sections.promise(run),
         sections.importance(run, best),
         sections.dense(run),
+        sections.dense_costs(run),
         *(records.engine(engine) for engine in run.engines),
         *table_sections(run),
         sections.training(run),

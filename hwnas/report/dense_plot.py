@@ -59,7 +59,9 @@ def graph(events: Sequence[Event]) -> Figure | None:
         up = [top - 0.8 / rows, top - 0.12 / rows]
         plain = {"showgrid": False, "zeroline": False, "showticklabels": False, "ticks": ""}
         layout[f"xaxis{own}"] = {"domain": across, "anchor": f"y{own}", **plain}
-        layout[f"yaxis{own}"] = {"domain": up, "anchor": f"x{own}", **plain}
+        highest = max(1, *(int(j) - int(i) - 1 for i, j in event["edges"]))
+        room = [-0.3 * highest, 1.1 * highest]  # below the row of blocks for their names
+        layout[f"yaxis{own}"] = {"domain": up, "anchor": f"x{own}", "range": room, **plain}
         layout["annotations"].append(
             {
                 "text": f"after epoch {int(event['epoch'])}",

@@ -235,13 +235,22 @@ def dense(run: RunData) -> Section | None:
     return Section(
         "What the super-network learned",
         "Blocks in a row, named by their channels; an arc is as thick as a path is likely to go along it, "
-        "epoch by epoch. Below, the cost that the super-network expects and the costs of the networks that "
-        f"its choices lead to.{state}",
-        [
-            *picture("dense-graph", drawn, "the dense graph with path probabilities after several epochs"),
-            *picture("dense-costs", dense_plot.costs(run.events), "expected and derived latency by epoch"),
-        ],
+        f"epoch by epoch.{state}",
+        picture("dense-graph", drawn, "the dense graph with path probabilities after several epochs"),
         [Table(("derived networks",), told)] if told else [],
+    )
+
+
+def dense_costs(run: RunData) -> Section | None:
+    """Expected and derived latency of a dense super-network by epoch."""
+    drawn = picture("dense-costs", dense_plot.costs(run.events), "expected and derived latency by epoch")
+    if not drawn:
+        return None
+    return Section(
+        "Expected and derived latency",
+        "What the super-network expects over all its paths, and what the networks cost that its choices lead "
+        "to. Only the best network within the budget is bound by it.",
+        drawn,
     )
 
 
