@@ -37,7 +37,7 @@ def replay(options: ReplayOptions, emit: Emit | None = None) -> dict[str, Any]:
     """Feed the logged accuracies to the strategy's controller.
 
     Returns:
-        The keys of the log's own ``result``, and ``candidates``, ``mismatches``, ``mismatch_details``.
+        The keys of the log's own ``result``, and ``candidates``, ``mismatches``. What differs is said in notes.
 
     Raises:
         InputError: there is no such file, or no such strategy.
@@ -48,5 +48,5 @@ def replay(options: ReplayOptions, emit: Emit | None = None) -> dict[str, Any]:
         verdict = "the same candidates" if not body["mismatches"] else f"{body['mismatches']} mismatches"
         emit("note", {"text": f"replayed {body['candidates']} candidates of {options.log}: {verdict}"})
         for text in body["mismatch_details"]:
-            emit("debug", {"text": text})
-    return body
+            emit("note", {"text": text})
+    return {key: value for key, value in body.items() if key != "mismatch_details"}
