@@ -37,7 +37,7 @@ def replay(options: ReplayOptions, emit: Emit | None = None) -> dict[str, Any]:
     """Feed the logged accuracies to the strategy's controller.
 
     Returns:
-        The keys of the log's own ``result``, and ``candidates``, ``mismatches``. What differs is said in notes.
+        The keys of the log's own ``result``, and ``candidates``, ``mismatches``; notes say what differs.
 
     Raises:
         InputError: there is no such file, or no such strategy.

@@ -78,6 +78,8 @@ class _Job:
         self.space: SearchSpace = spaces.make(
             options.space, input_shape=self.dataset.input_shape, classes=len(self.dataset.classes)
         )
+        if not self.table.covers(self.space.smallest()):
+            self.table = self._table(self.space.smallest())  # an older one may be of these images
         self.notes = [*self.table.warnings, *plan.check_coverage(self.table, self.space)]
         self.model = cost_model(self.table)
         limits = (options.max_macs, options.max_params, options.max_memory)
@@ -91,12 +93,13 @@ class _Job:
         self.strategy = plugins.load("strategies", options.strategy)(self.context)
         self.recipe = self._recipe()
 
-    def _table(self) -> LatencyTable:
-        """The user's table; on resuming, the run's; else the newest of the conditions."""
+    def _table(self, *specs: NetworkSpec) -> LatencyTable:
+        """The user's table; on resuming, the run's; else the newest of the conditions that covers `specs`."""
         o = self.options
         named = Path(o.table) if o.table is not None else self._table_of_run()
         return predict.find(
             named,
+            specs,
             device=o.device,
             space=o.space,
             backend=o.backend,
@@ -175,7 +178,7 @@ class _Job:
         self.strategy = plugins.load("strategies", self.options.strategy)(self.context)
 
     def _drive(self, run: RunFolder, runtime: Any, setting: Any, spent_s: float) -> SearchResult:
-        builder = Builder(runtime, setting, self.options.seed)
+        builder = Builder(runtime, setting, self.options.seed, self.table.sentinel_ms)
         seconds = self.options.max_time_s
         left_s = None if seconds is None else max(seconds - spent_s, 0.0)
         return driver.search(

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hwnas.measure import promise, timing
+from hwnas.measure.sentinel import sentinel
 from hwnas.protocols import Backend, Emit, Engine, Importance
 from hwnas.records import Budget, Measurement, Promise, SearchResult, Setting, StageImportance, Trial, to_json
 from hwnas.runs import RunFolder
@@ -37,6 +38,7 @@ class Builder:
     runtime: Backend
     setting: Setting
     seed: int
+    sentinel_ms: float | None = None  # of the table: the state of the machine that its floors are true in
 
     def engine(self, spec: NetworkSpec, weights: Path | None = None) -> Callable[[], Engine]:
         """A function that builds the engine anew."""
@@ -51,7 +53,16 @@ class Builder:
         """A quick whole measurement, for the cost model."""
         rng = np.random.default_rng(self.seed)
         options = timing.TimingOptions.preset("quick")
-        return timing.measure({"network": self.engine(spec)}, options, rng=rng)["network"]
+        guard = sentinel(self.runtime, self.setting) if self.sentinel_ms is not None else None
+        found = timing.measure(
+            {"network": self.engine(spec)},
+            options,
+            rng=rng,
+            sentinel=guard,
+            refer=guard is not None,
+            base_ms=self.sentinel_ms,
+        )
+        return found["network"]
 
     def confirm(
         self, spec: NetworkSpec, weights: Path | None, budget: Budget, emit: Emit

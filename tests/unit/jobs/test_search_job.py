@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -316,3 +317,14 @@ def test_strategy_options_are_those_that_it_has() -> None:
     }
     drawn = plan.strategy_options("random", chosen, 500, targets, {})
     assert set(drawn) == {"images", "samples", "targets_ms"}
+
+
+def test_a_newer_table_of_other_images_hides_no_older_one(
+    home: Path, options: SearchOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(home, tmp_path / "home")
+    monkeypatch.setenv("HWNAS_HOME", str(tmp_path / "home"))
+    (older,) = (tmp_path / "home" / "tables").glob("*.jsonl")
+    profile(ProfileOptions(device="fake", space="resnet-cifar", preset="quick", input_shape=(1, 16, 16)))
+    body = search(replace(options, dry_run=True))
+    assert body["table"] == str(older)
