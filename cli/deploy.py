@@ -48,8 +48,9 @@ def export(ui: Output, max_time: float | None, **chosen: Any) -> None:
 
     wanted = ExportOptions(**options.given(max_time_s=max_time, **chosen))
     body = _proved(ui, "hwnas.export/1", lambda: job(wanted, ui.emit))
-    if body["verified"]:
-        ui.next(f"hwnas report {chosen['run'] or ''}".rstrip())
+    run = chosen["run"]
+    if body["verified"] and (run is None or Path(run).is_dir()):  # a report is about a run
+        ui.next(f"hwnas report {run or ''}".rstrip())
     else:
         ui.next(f"hwnas verify {body['engine']}")
 
