@@ -224,7 +224,9 @@ def test_every_command_has_help_without_heavy_imports(name: str) -> None:
 
 def test_ctrl_c_exits_130(tmp_path: Path) -> None:
     code = (
-        "import sys, types, click, time; from hwnas_cli import main\n"
+        "import signal, sys, types, click, time; from hwnas_cli import main\n"
+        # A shell without job control starts its background jobs, a test run among them, deaf to it.
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "from hwnas_cli.console import common\n"
         "@click.command('wait')\n"
         "@common\n"
@@ -234,10 +236,13 @@ def test_ctrl_c_exits_130(tmp_path: Path) -> None:
         "main.COMMANDS['wait'] = ('planted:wait', '')\n"
         "main.cli(['wait'])\n"
     )
-    child = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True)
-    assert child.stderr is not None
-    assert child.stderr.readline() == "ready\n"
-    os.kill(child.pid, signal.SIGINT)
-    _, rest = child.communicate(timeout=30)
+    with subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True) as child:
+        assert child.stderr is not None
+        assert child.stderr.readline() == "ready\n"
+        os.kill(child.pid, signal.SIGINT)
+        try:
+            _, rest = child.communicate(timeout=30)
+        finally:
+            child.kill()
     assert child.returncode == 130
     assert f"--out {tmp_path}" in rest
