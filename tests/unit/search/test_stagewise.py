@@ -62,7 +62,8 @@ def test_the_path_grows_from_inherited_weights(tmp_path: Path) -> None:
         assert after.parent == before.index
         assert sum(after.spec.depths) == sum(before.spec.depths) + 1
     assert path[-1].spec.depths == (2, 4, 5)  # the formula's late stages gain more
-    assert result.trials[result.best].parent == path[-1].index
+    final = result.trials[result.best]
+    assert (final.notes["winner"], final.parent) == (path[-1].index, None)
 
 
 def test_few_rounds_take_several_blocks_at_once(tmp_path: Path) -> None:
