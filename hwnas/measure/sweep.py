@@ -25,6 +25,7 @@ import hwnas
 from hwnas.backends.gpu_state import conditions as gpu_conditions
 from hwnas.errors import BuildError
 from hwnas.measure.device import detect
+from hwnas.measure.graphs import Graph
 from hwnas.measure.journal import Journal, Part
 from hwnas.measure.rows import BlockRow, ChainRow, FailureRow, Header, NetworkRow, Role
 from hwnas.measure.sentinel import sentinel
@@ -35,9 +36,6 @@ from hwnas.nets import onnx
 from hwnas.protocols import Backend, Emit, Engine, SearchSpace
 from hwnas.records import Measurement, Setting
 from hwnas.spec import BlockSpec, NetworkSpec
-
-# Engines that take longer to build than this are built once and loaded for later sessions.
-SLOW_BUILD_S = 0.1
 
 
 @dataclass(frozen=True)
@@ -192,7 +190,7 @@ class Sweep:
         guard = self._sentinel()
         with tempfile.TemporaryDirectory() as folder:
             builders = {
-                name: _Model(model, self.backend, table.setting, Path(folder) / str(i))
+                name: Graph(model, self.backend, table.setting, Path(folder) / str(i))
                 for i, (name, model) in enumerate(models.items())
             }
             results = measure(
@@ -274,31 +272,6 @@ class Sweep:
     def _say(self, kind: str, *, text: str) -> None:
         if self.emit is not None:
             self.emit(kind, {"text": text})
-
-
-class _Model:
-    """A graph that `measure` builds anew for every session; made when it is first asked for.
-
-    Compilers take a quarter of a second (OpenVINO) to minutes (TensorRT), many times a session.
-    What they built is then saved, and later sessions load the very same engine.
-    """
-
-    def __init__(self, make: Callable[[], bytes], backend: Backend, setting: Setting, path: Path) -> None:
-        self.make, self.backend, self.setting = make, backend, setting
-        self.graph, self.engine = path.with_suffix(".onnx"), path.with_suffix(backend.suffix)
-
-    def __call__(self) -> Engine:
-        """The engine, fresh."""
-        if self.engine != self.graph and self.engine.exists():
-            return self.backend.load(self.engine, self.setting)
-        if not self.graph.exists():
-            self.graph.write_bytes(self.make())
-        model = self.graph.read_bytes()
-        begun = time.perf_counter()
-        engine = self.backend.build(model, self.setting)
-        if self.engine != self.graph and time.perf_counter() - begun > SLOW_BUILD_S:
-            engine.save(self.engine)
-        return engine
 
 
 def sweep(
