@@ -220,6 +220,32 @@ def grow(body: dict[str, Any]) -> str:
     return text + _table(head, rows) + picture + _source(body)
 
 
+def densenas(body: dict[str, Any]) -> str:
+    """The dense super-network against random search."""
+    rows = []
+    for r in body["summary"]:
+        gain = "" if r["gain_points"] is None or r["contestant"] == "random" else f"{r['gain_points']:+.2f}"
+        rows.append(
+            [
+                f"`{r['contestant']}`",
+                f"{r['budget_ms']:g} ms",
+                f"{r['test_percent']:.2f} %",
+                gain,
+                " / ".join(f"{100 * used:.0f} %" for used in r["used"]),
+                "yes" if r["within_budget"] else "**no**",
+                f"{r['train_macs_all']:.2g} MAC",
+                f"{r['seconds_all'] / 60:.0f} min",
+            ]
+        )
+    seeds = max(r["seeds"] for r in body["summary"])
+    text = (
+        f"CIFAR-10, {body['images']:,} training images for each winner, its search included; {seeds} seed(s); "
+        "training and time are of all three budgets together:\n\n"
+    )
+    head = ["contestant", "budget", "test top-1", "over random", "budget used", "kept", "training", "time"]
+    return text + _table(head, rows) + _picture(body["benchmark"]) + _source(body)
+
+
 def lengths(body: dict[str, Any]) -> str:
     """Rank correlation of short with long trainings."""
     rows = [
@@ -248,6 +274,8 @@ FIGURES: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "grow-resnet-cifar-full": ("search.md", grow),
     "grow-resnet-cifar-small": ("search.md", grow),
     "grow-resnet-cifar-wide": ("search.md", grow),
+    "densenas-quick": ("densenas.md", densenas),
+    "densenas-full": ("densenas.md", densenas),
     "strategies": ("strategies.md", strategies),
     "lengths": ("strategies.md", lengths),
 }
