@@ -196,17 +196,18 @@ def test_image_limit_and_final_training(tmp_path: Path) -> None:
 
 
 def test_a_long_final_training_starts_from_new_weights(tmp_path: Path) -> None:
-    """Weights that saw less than half of what is to come are a worse start than none."""
-    case = Case(tmp_path, limits=Limits(images=450))
-    result = case.run(deep(1, 1, 1))
-    assert [(p.images, p.parent) for p in case.evaluated] == [(100, None), (350, None)]
-    assert result.trials[-1].reason == "final training of trial 0 from new weights"
-    # Inherited images count: trial 1 saw 100 of its own and the 100 of trial 0; 200 are half of 400.
+    """Weights that grew over less than half of what is to come are a worse start than none."""
+    # Trial 1 saw 100 images of its own and the 100 of trial 0; 200 are half of 400.
     grown = [Proposal(spec=deep(1, 1, 1), images=100), Proposal(spec=deep(1, 1, 2), images=100, parent=0)]
-    for total, parent in ((600, 1), (601, None)):
+    for total, parent, words in ((600, 1, ""), (601, None, " from new weights")):
         case = Case(tmp_path / str(total), limits=Limits(images=total))
-        case.run(strategy=Script(grown))
+        result = case.run(strategy=Script(grown))
         assert case.evaluated[-1].parent == parent
+        assert result.trials[-1].reason == f"final training of trial 1{words}"
+    # A network that never grew goes on from its own weights.
+    case = Case(tmp_path / "as it is", limits=Limits(images=450))
+    case.run(deep(1, 1, 1))
+    assert [(p.images, p.parent) for p in case.evaluated] == [(100, None), (350, 0)]
 
 
 def test_a_final_training_that_does_harm_is_not_kept(tmp_path: Path) -> None:
