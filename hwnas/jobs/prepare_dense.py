@@ -6,11 +6,14 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from hwnas.errors import BudgetInfeasible
+from hwnas.cost.dense import Costs
+from hwnas.errors import BudgetInfeasible, InputError
 from hwnas.jobs.prepare import Facts, Prepared
+from hwnas.nets.count import count
 from hwnas.nets.dense import DenseSpace
 from hwnas.search import options
 from hwnas.search.dense_choice import Chooser
+from hwnas.search.dense_costs import costs
 from hwnas.search.dense_derive import Scores
 from hwnas.search.densenas import DenseNasOptions, dense_space
 
@@ -86,9 +89,7 @@ def _train(facts: Facts, asked: DenseNasOptions) -> Relaxed:
 
     space = dense_space(facts.space)
     chooser = Chooser(space, None, facts.estimate, asked.prior, asked.least)
-    largest, smallest = facts.budgets[-1].latency_ms, facts.budgets[0].latency_ms
-    assert largest is not None
-    assert smallest is not None
+    priced, largest, smallest = objective(facts, asked, chooser)
     how = training(asked, facts.images, facts.seed)
     # Several budgets: the expected cost is held between the smallest and the largest.
     how = replace(how, floor=how.floor * smallest / largest)
@@ -97,7 +98,7 @@ def _train(facts: Facts, asked: DenseNasOptions) -> Relaxed:
     return train_dense(
         Supernet(space, seed=facts.seed),
         facts.dataset,
-        chooser.costs,
+        priced,
         largest,
         how,
         checkpoint=facts.run.path / CHECKPOINT,
@@ -105,6 +106,23 @@ def _train(facts: Facts, asked: DenseNasOptions) -> Relaxed:
         emit=lambda kind, fields: _tell(facts, kind, fields),
         stop=None if limit is None else lambda: time.monotonic() - started > limit,
     )
+
+
+def objective(facts: Facts, asked: DenseNasOptions, chooser: Chooser) -> tuple[Costs, float, float]:
+    """What the super-network's loss counts, and the largest and smallest value that it is held to.
+
+    Raises:
+        InputError: MACs are to be held, and no limit on them was given.
+    """
+    if asked.cost == "macs":
+        limit = facts.budgets[-1].macs
+        if limit is None:
+            raise InputError("cost=macs needs a number to hold them to; write for example --max-macs 60MMAC")
+        return costs(chooser.space, lambda spec: count(spec).macs / 1e6), limit / 1e6, limit / 1e6
+    largest, smallest = facts.budgets[-1].latency_ms, facts.budgets[0].latency_ms
+    assert largest is not None
+    assert smallest is not None
+    return chooser.costs, largest, smallest
 
 
 def _derived(relaxed: Relaxed, facts: Facts, chooser: Chooser, space: DenseSpace) -> Mapping[str, Any]:

@@ -60,6 +60,8 @@ class DenseNasOptions:
         fidelity: ``default``, or ``paper`` for the published loss ``CE + lam log_tau(cost)`` and no
             prior; the derived network that overruns a budget is still replaced by the best within.
         lam, tau: of the published loss.
+        cost: what the super-network's loss holds: ``latency``, as predicted, or ``macs``, for which the
+            target is the limit on MACs (``--max-macs``). What is derived keeps the latency either way.
         score: ``learned``, or ``proxy`` to leave the super-network out.
         scores: what was learned: ``edges`` and ``layers`` of `dense_derive.Scores`.
         targets_ms: smaller budgets, in milliseconds.
@@ -76,12 +78,14 @@ class DenseNasOptions:
     fidelity: Literal["default", "paper"] = "default"
     lam: float = 0.15
     tau: float = 15.0
+    cost: Literal["latency", "macs"] = "latency"
     score: Literal["learned", "proxy"] = "learned"
     scores: Mapping[str, Any] | None = None
     targets_ms: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         options.choice("fidelity", self.fidelity, ("default", "paper"))
+        options.choice("cost", self.cost, ("latency", "macs"))
         options.choice("score", self.score, ("learned", "proxy"))
         if not (0 < self.share < 1 and 0 < self.trial_share <= 0.5 and 0 < self.warmup < 1):
             raise InputError("share, trial_share (at most 0.5) and warmup of densenas lie between 0 and 1")

@@ -189,3 +189,19 @@ def test_published_networks_beside_the_plan_under_18_ms(home: Path, tmp_path: Pa
     assert body["best"]["score"] > max(row["score"] for row in body["published"])
     assert body["members"] > 1e44
     assert body["seconds"]["total"] < 60
+
+
+def test_macs_in_place_of_latency(options: SearchOptions) -> None:
+    """The super-network's loss holds MACs to their limit; what is derived keeps both limits."""
+    settings = {**options.settings, "cost": "macs"}
+    with pytest.raises(InputError, match="--max-macs"):
+        search(replace(options, settings=settings))
+    told: list[str] = []
+    body = search(
+        replace(options, settings=settings, max_macs="2MMAC", out=Path("macs")),
+        lambda kind, fields: told.append(fields["text"]) if kind == "supernet" else None,
+    )
+    assert body["within_budget"]
+    assert body["best"]["macs"] <= 2e6
+    assert told
+    assert all(" of 2;" in text for text in told)
