@@ -13,6 +13,7 @@ from hwnas.report import record_sections as records
 from hwnas.report.collect import RunData
 from hwnas.report.page import Card, Chapter, Section
 from hwnas.report.table_section import table_sections
+from hwnas.search.log import images_of
 from hwnas.units import format_count, format_ms, format_seconds
 
 
@@ -202,7 +203,7 @@ def cards(run: RunData, budget: Budget | None, best: Trial | None) -> list[Card]
             )
         )
     if run.trials:
-        images = sum(t.evaluation.images for t in run.trials if t.evaluation)
+        images = sum(map(images_of, run.trials))
         seconds = run.seconds()
         note = f"{images:,} training images"
         found.append(

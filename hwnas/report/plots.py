@@ -166,14 +166,16 @@ def add_budget(layout: Figure, budget: Budget | None, y: float = 0.02) -> None:
 def path_to(trials: Sequence[Trial], best: Trial | None) -> list[Trial]:
     """The winner's ancestors from the first on, one a network: further training of one is no step.
 
-    A network that was trained further keeps the reason for which it was first tried.
+    A network that was trained further keeps the reason for which it was first tried. A final training
+    from new weights descends from the network that won.
     """
     by_index = {t.index: t for t in trials}
     path: list[Trial] = []
     at = best
     while at is not None and all(at.index != seen.index for seen in path):
         path.append(at)
-        at = None if at.parent is None else by_index.get(at.parent)
+        before = at.notes.get("winner") if at.parent is None else at.parent
+        at = by_index.get(int(before)) if before is not None else None
     steps: list[Trial] = []
     for trial in reversed(path):
         if steps and steps[-1].spec.key == trial.spec.key:

@@ -115,9 +115,9 @@ def _loop(job: Session) -> tuple[str, bool]:
         job.log.decisions(decisions)
         reason = _end(job, proposals)
         if reason:
-            reason = next((one.text for one in decisions if one.kind == "stop"), reason)
-            job.log.close(reason)
-            return reason, True
+            told = next((one.text for one in decisions if one.kind == "stop"), None)
+            job.log.close(told or reason, said=told is not None)
+            return told or reason, True
         for proposal in proposals:
             attempt(job, proposal)
         _raise_if_all_fail(job.trials)

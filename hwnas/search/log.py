@@ -117,9 +117,18 @@ class SearchLog:
         for decision in decisions[self._decided.get(after, 0) :]:
             self._write(decision.kind, {**decision.fields, "after": after}, decision.text)
 
-    def close(self, why: str) -> None:
-        """Note that the search phase is over; only the winner is left to find."""
-        self._write("closed", {}, why)
+    def close(self, why: str, *, said: bool = False) -> None:
+        """Note that the search phase is over; only the winner is left to find.
+
+        Args:
+            why: the reason in words.
+            said: whether a decision has told it already.
+        """
+        if said:
+            self.run.append("closed", {"text": why})
+            self._remember({"event": "closed", "text": why})
+        else:
+            self._write("closed", {}, why)
 
     def infeasible(self, why: str) -> None:
         """Note that no candidate kept the budget, so that a repeated command tries them again."""

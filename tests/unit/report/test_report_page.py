@@ -87,6 +87,13 @@ def test_figures_are_those_of_the_run(tmp_path: Path) -> None:
 def test_growth_path_leaves_out_what_was_not_taken(tmp_path: Path) -> None:
     path = plots.path_to(trials(), trials()[6])
     assert [words.depths(t.spec) for t in path] == ["1-1-1", "1-1-2", "1-2-2", "1-2-3", "1-2-5", "1-3-6"]
+    # A final training from new weights belongs to the network that won.
+    final = trials()[6].model_copy(
+        update={"index": 99, "parent": None, "role": "final", "notes": {"winner": 6}}
+    )
+    assert [words.depths(t.spec) for t in plots.path_to([*trials(), final], final)] == [
+        words.depths(t.spec) for t in path
+    ]
     text = Reader(page_of(write_run(tmp_path / "search-0001"))).text
     assert "stage 2: 2 to 3 blocks; stage 3: 5 to 6 blocks" in text
     # 7 trained networks, two refusals after each
