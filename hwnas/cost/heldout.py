@@ -21,6 +21,11 @@ def summary(table: LatencyTable) -> dict[str, Any]:
     model = cost_model(table)
     noise = {
         "noise_percent": 100.0 * model.posterior.noise,
+        "calibration": {
+            "networks": len(model.errors),
+            "mape_percent": _mean_percent(model.errors),
+            "half_width_sd": model.width,
+        },
         "coverage": model.coverage,
         "median_over_floor": model.median_over_floor,
     }

@@ -55,7 +55,7 @@ def diff(a: LatencyTable, b: LatencyTable) -> Difference:
     common = sorted(set(a.rows) & set(b.rows))
     if not common:
         raise InputError("the two tables have no block in common; there is nothing to compare")
-    state = b.sentinel_ms / a.sentinel_ms if a.sentinel_ms and b.sentinel_ms else 1.0
+    state = _state(b, a)
     ratio = np.array([b.rows[k].value_ms / a.rows[k].value_ms for k in common]) / state
     verdict, median, spread = judge(ratio)
     order = np.argsort(-np.abs(np.log(ratio)))[:5]
@@ -72,6 +72,13 @@ def diff(a: LatencyTable, b: LatencyTable) -> Difference:
         only_b=_keys(set(b.rows) - set(a.rows)),
         conditions=tuple(f"{k}: {one[k]} -> {two[k]}" for k in one if one[k] != two[k]),
     )
+
+
+def _state(table: LatencyTable, other: LatencyTable) -> float:
+    """How much slower the machine was for a table than for another, by the sentinel that both have."""
+    if not table.sentinel_ms or not other.sentinel_ms or table.header.sentinels != other.header.sentinels:
+        return 1.0
+    return table.sentinel_ms / other.sentinel_ms
 
 
 def judge(ratio: np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> tuple[Verdict, float, float]:
@@ -124,15 +131,15 @@ def merge(tables: Sequence[LatencyTable]) -> LatencyTable:
             if isinstance(row, NetworkRow):  # campaigns of different tables stay apart
                 row = row.model_copy(update={"campaign": row.campaign + 1_000_000 * number})
             if not _present(out, row):
-                out.add(_referred(row, table.sentinel_ms, ordered[0].sentinel_ms))
+                out.add(_referred(row, 1.0 / _state(table, ordered[0]), ordered[0].sentinel_ms))
     return out
 
 
-def _referred(row: Row, there_ms: float | None, here_ms: float | None) -> Row:
+def _referred(row: Row, factor: float, sentinel_ms: float | None) -> Row:
     """A row in the state of the machine that another table's floors are referred to."""
-    if there_ms is None or here_ms is None or there_ms == here_ms:
+    if factor == 1.0:
         return row
-    factor, update = here_ms / there_ms, dict[str, Any]()
+    update = dict[str, Any]()
     if isinstance(row, (BlockRow, RepeatRow)):
         update["value_ms"] = row.value_ms * factor
     if isinstance(row, BlockRow):
@@ -140,7 +147,7 @@ def _referred(row: Row, there_ms: float | None, here_ms: float | None) -> Row:
     if isinstance(row, (BlockRow, ChainRow, NetworkRow)) and row.measurement is not None:
         m = row.measurement
         update["measurement"] = m.model_copy(
-            update={"floor_ms": m.floor_ms * factor, "se_ms": m.se_ms * factor, "sentinel_ms": here_ms}
+            update={"floor_ms": m.floor_ms * factor, "se_ms": m.se_ms * factor, "sentinel_ms": sentinel_ms}
         )
     return row.model_copy(update=update)
 

@@ -24,8 +24,9 @@ class Header(Record):
     """First line: what the numbers are true for and how they were taken.
 
     `space`, `input_shape` and `classes` say what was swept; `device`, `software`, `build` and `run`
-    hold what the machine said of itself; `protocol` how the times were taken; `parent` the id of
-    the table that this one was derived from.
+    hold what the machine said of itself; `protocol` how the times were taken; `sentinels` the engine
+    that floors are referred to; `parent` the id of the table that this one was derived from. What is
+    known only at the end (calibration, errors, noise) is in the summary row: a header never changes.
     """
 
     row: Literal["header"] = "header"
@@ -41,6 +42,7 @@ class Header(Record):
     build: dict[str, Any] = Field(default_factory=dict)
     run: dict[str, Any] = Field(default_factory=dict)
     protocol: dict[str, Any] = Field(default_factory=dict)
+    sentinels: dict[str, Any] = Field(default_factory=dict)
     source: str = ""
     parent: str = ""
 

@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from hwnas.measure.device import detect
 from hwnas.measure.graphs import Graph
 from hwnas.measure.journal import Journal, Part
 from hwnas.measure.rows import BlockRow, ChainRow, FailureRow, Header, NetworkRow, Role
-from hwnas.measure.sentinel import sentinel
+from hwnas.measure.sentinel import identity, sentinel
 from hwnas.measure.table import LatencyTable
 from hwnas.measure.timing import TimingOptions, measure
 from hwnas.measure.writer import TableWriter
@@ -71,6 +72,10 @@ def header_for(
         classes=classes,
         tool={"name": "hwnas", "version": hwnas.__version__},
         device={**machine.model_dump(mode="json", exclude={"load"}), "fingerprint": machine.fingerprint},
+        software={name: version(name) for name in ("onnx", "numpy")}
+        | {setting.backend: setting.backend_version},
+        build={"batch_norm": "folded", "weights": "seeded, none zero", "opset": onnx.OPSET},
+        sentinels=identity(setting),
         run={
             "input": "seeded standard normal",
             "transfers": False,

@@ -201,6 +201,21 @@ def test_validate_finds_a_device_that_moved(made, tmp_path):
         verbs.validate(apart)
 
 
+def test_validate_allows_what_the_intervals_allow(made, tmp_path, monkeypatch):
+    """The same moves as above, by a table whose own intervals reach from a third to three times."""
+
+    class Vague:
+        def predict(self, specs):
+            return np.ones(len(specs)), np.ones(len(specs))
+
+        def bounds(self, specs):
+            return np.full(len(specs), 1 / 3), np.full(len(specs), 3.0)
+
+    apart = scaled(tables.load(made[0]), lambda i: 1.0 + 0.02 * i, tmp_path / "c.hwlat.jsonl")
+    monkeypatch.setattr("hwnas.jobs.validate.cost_model", lambda table: Vague())
+    assert verbs.validate(apart)["verdict"] == "valid"
+
+
 def test_show_diff_merge_export_import(home, made, tmp_path):
     shown = verbs.show(made[0])
     assert shown["rows"] == len(shown["blocks"]) == 7

@@ -15,8 +15,9 @@ from hwnas.backends.fake import Fake, faulty
 from hwnas.measure import compare
 from hwnas.measure.journal import Journal, Part
 from hwnas.measure.ledger import Ledger
-from hwnas.measure.sentinel import sentinel
+from hwnas.measure.sentinel import identity, sentinel
 from hwnas.measure.session import Session
+from hwnas.measure.sweep import header_for
 from hwnas.measure.timing import Builder, TimingOptions, measure
 from hwnas.nets import onnx
 from hwnas.records import Measurement
@@ -145,3 +146,25 @@ def test_diff_and_merge_know_the_state_of_the_machine() -> None:
     assert merged[STEM].value_ms == pytest.approx(1.04 * samples.TIMES[STEM])
     assert merged[STEM].measurement is not None
     assert merged[STEM].measurement.sentinel_ms == pytest.approx(0.2 * 1.04)
+
+
+def test_another_sentinel_is_another_state() -> None:
+    """Tables whose sentinels are different graphs are compared as they are."""
+    old, new = samples.table(), samples.table(1.04, sentinels={"onnx_sha256": "other"})
+    for table, factor in ((old, 1.0), (new, 1.04)):
+        for block, row in table.rows.items():
+            seen = measurement(row.value_ms, sentinel_ms=0.2 * factor)
+            table.rows[block] = row.model_copy(update={"measurement": seen})
+    found = compare.diff(old, new)
+    assert (found.verdict, found.state_ratio) == ("slower", 1.0)
+    assert found.median_ratio == pytest.approx(1.04)
+
+
+def test_the_header_names_the_sentinel() -> None:
+    setting = Fake().setting("fake", "fp32", 1, 1)
+    header = header_for(setting, "mbv2-cifar", (3, 32, 32), 10, QUICK)
+    assert header.sentinels == identity(setting)
+    assert len(header.sentinels["onnx_sha256"]) == 64
+    assert header.sentinels != identity(Fake().setting("fake", "fp32", 4, 1)), "another batch, another graph"
+    assert {"onnx", "numpy", "fake"} <= set(header.software)
+    assert header.build["opset"] == 17
