@@ -11,8 +11,9 @@ images are shared by the three winners and counted for each of them. Contestants
 
 * ``random``: random members within each budget, half of the images for choosing;
 * ``random-full``: the same among members that use at least 80 % of their budget;
-* ``densenas``: ours, a quarter of the images for the super-network;
-* ``densenas-proxy``: ours without the super-network, all images for the derived networks: what the
+* ``densenas``: ours as it comes, which trains a super-network where there are images enough for one;
+* ``densenas-learned``: ours with the super-network in any case, a quarter of the images for it;
+* ``densenas-proxy``: ours without it in any case, all images for the derived networks: what the
   super-network has to beat.
 
 Of each winner the test split is read once, here. A run that was interrupted goes on where it was.
@@ -41,6 +42,7 @@ CONTESTANTS: dict[str, dict[str, Any]] = {
     "random": {"strategy": "random", "settings": {"search_share": 0.5, "samples": 9}},
     "random-full": {"strategy": "random", "settings": {"search_share": 0.5, "samples": 9, "least": 0.8}},
     "densenas": {"strategy": "densenas"},
+    "densenas-learned": {"strategy": "densenas", "settings": {"score": "learned"}},
     "densenas-proxy": {"strategy": "densenas", "settings": {"score": "proxy"}},
 }
 PRESETS = {

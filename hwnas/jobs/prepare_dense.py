@@ -10,12 +10,12 @@ from hwnas.cost.dense import Costs
 from hwnas.errors import BudgetInfeasible, InputError
 from hwnas.jobs.prepare import Facts, Prepared
 from hwnas.nets.count import count
-from hwnas.nets.dense import DenseSpace
 from hwnas.search import options
 from hwnas.search.dense_choice import Chooser
 from hwnas.search.dense_costs import costs
-from hwnas.search.dense_derive import Scores
-from hwnas.search.densenas import DenseNasOptions, dense_space
+from hwnas.search.dense_derive import Scores, Trust
+from hwnas.search.densenas import dense_space
+from hwnas.search.densenas_options import LEARNABLE, DenseNasOptions
 
 if TYPE_CHECKING:
     from hwnas.train.dense import DenseOptions, Relaxed
@@ -28,10 +28,12 @@ REACH, MOST_ARCH_LR, LEAST_ARCH_LR = 15.0, 0.1, 3e-4
 
 
 def prepare(facts: Facts) -> Prepared | None:
-    """Train the super-network within its share of the images; None for ``score=proxy``."""
+    """Train the super-network within its share of the images; None where the search does without."""
     given = {name: value for name, value in facts.settings.items() if name != "scores"}
     asked = options.read(DenseNasOptions, given, "densenas")
-    if asked.score == "proxy":
+    if not asked.learns(facts.images):
+        if asked.score == "auto":
+            facts.note("note", {"text": _without(asked, facts.images)}, key="text")
         return None
     import torch
 
@@ -45,8 +47,27 @@ def prepare(facts: Facts) -> Prepared | None:
         found = _train(facts, asked)
     finally:
         torch.set_num_threads(before)
-    scores = {"edges": list(found.edges), "layers": [list(row) for row in found.layers]}
+    edges, operators = found.trust
+    text = (
+        f"what two halves of the architecture steps say agrees to {edges:.2f} (edges) and {operators:.2f} "
+        "(operators), 1 being fully"
+    )
+    facts.note("note", {"text": text}, key="text")
+    scores = {
+        "edges": list(found.edges),
+        "layers": [list(row) for row in found.layers],
+        "trust": [edges, operators],
+    }
     return Prepared(scores, found.images, found.train_macs, found.seconds)
+
+
+def _without(asked: DenseNasOptions, images: int) -> str:
+    """Why there is no super-network, in words."""
+    return (
+        f"no super-network: its share would be {round(asked.share * images):,} of {images:,} images, and "
+        f"below {LEARNABLE:,} it learns too little to be worth them (docs/densenas.md); the proxy score "
+        "decides. --score learned trains one all the same"
+    )
 
 
 def training(asked: DenseNasOptions, images: int, seed: int) -> DenseOptions:
@@ -88,7 +109,8 @@ def _train(facts: Facts, asked: DenseNasOptions) -> Relaxed:
     from hwnas.train.supernet import Supernet
 
     space = dense_space(facts.space)
-    chooser = Chooser(space, None, facts.estimate, asked.prior, asked.least)
+    paper = asked.fidelity == "paper"
+    chooser = Chooser(space, None, facts.estimate, 0.0 if paper else asked.prior, asked.least)
     priced, largest, smallest = objective(facts, asked, chooser)
     how = training(asked, facts.images, facts.seed)
     # Several budgets: the expected cost is held between the smallest and the largest.
@@ -102,7 +124,7 @@ def _train(facts: Facts, asked: DenseNasOptions) -> Relaxed:
         largest,
         how,
         checkpoint=facts.run.path / CHECKPOINT,
-        derive=lambda relaxed: _derived(relaxed, facts, chooser, space),
+        derive=lambda relaxed: _derived(relaxed, facts, chooser, paper),
         emit=lambda kind, fields: _tell(facts, kind, fields),
         stop=None if limit is None else lambda: time.monotonic() - started > limit,
     )
@@ -125,11 +147,12 @@ def objective(facts: Facts, asked: DenseNasOptions, chooser: Chooser) -> tuple[C
     return chooser.costs, largest, smallest
 
 
-def _derived(relaxed: Relaxed, facts: Facts, chooser: Chooser, space: DenseSpace) -> Mapping[str, Any]:
+def _derived(relaxed: Relaxed, facts: Facts, chooser: Chooser, paper: bool) -> Mapping[str, Any]:
     """Costs of the networks that the choices of now lead to."""
     from dataclasses import replace
 
-    now = replace(chooser, learned=Scores(relaxed.edges, relaxed.layers))
+    space, trust = chooser.space, None if paper else Trust(*relaxed.trust)
+    now = replace(chooser, learned=Scores(relaxed.edges, relaxed.layers), trust=trust)
     likely = now.most_probable()
     assert likely is not None
     row: dict[str, Any] = {

@@ -30,7 +30,7 @@ class SearchOptions:
         images: training images of the search and the final training together; None by the preset.
         importance: of the stage-wise search: "probe", "gradient" or "vip".
         score: "proxy" plans by an untrained score, without data and device (`search_proxy`); "learned"
-            or None trains.
+            trains what scores; None leaves that to the strategy.
         fidelity: "paper" for the published form of a strategy.
         settings: further options of the strategy.
         recipe: fields of `hwnas.train.options.TrainOptions` that differ from its defaults.

@@ -11,13 +11,17 @@ from hwnas.errors import BudgetInfeasible, InputError
 from hwnas.nets.dense import DenseSpace
 from hwnas.records import Budget, Estimate
 from hwnas.search import dense_costs
-from hwnas.search.dense_derive import Derived, Scores, most_probable, within
+from hwnas.search.dense_derive import Derived, Scores, Trust, most_probable, within
 from hwnas.spec import NetworkSpec
 from hwnas.units import format_ms
 
 # Halvings of the interval in which the largest predicted latency lies whose upper bound still fits.
 HALVINGS = 12
 NARROW = 0.002  # relative width of the interval at which that ends
+# Gain in nats below which a learned score is rounding and says nothing.
+SAYS = 1e-6
+# Learned scores as they are.
+FULL = Trust()
 # How often the prior's weight is doubled before a network below the wanted use of a budget is taken.
 DOUBLINGS = 12
 # Larger than the cost of any network, in any unit.
@@ -42,11 +46,11 @@ class Choice:
 class Chooser:
     """Choices of a dense space under learned scores and a prior.
 
-    Learned scores of a short training are nearly flat, and what little they say favours few, cheap
-    choices (every further layer multiplies in another probability below one), so that their optimum
-    may leave half of a budget unused. The prior (`dense_costs.entropies`) rewards every layer. It
-    begins with weight `prior`, which is doubled until `least` of the budget is used: the learned
-    scores decide as far as they use the budget, and no further.
+    What was learned counts by how much more probable than by chance it makes a choice, as far as that
+    is believed (`dense_costs.gains`): where that is nothing, the prior alone decides. The prior
+    (`dense_costs.entropies`) rewards every layer. It begins with weight `prior`, which is doubled until
+    `least` of the budget is used: the learned scores decide as far as they use the budget, and no
+    further.
 
     Attributes:
         space: the dense space.
@@ -54,6 +58,7 @@ class Chooser:
         estimate: of networks; its latency must be additive over layers.
         prior: the prior's weight to begin with, at least zero.
         least: part of the budget that a network is to use where the space allows.
+        trust: how far `learned` is believed; None takes the log-probabilities as they are, as published.
     """
 
     space: DenseSpace
@@ -61,6 +66,16 @@ class Chooser:
     estimate: Callable[[NetworkSpec], Estimate]
     prior: float = 0.02
     least: float = 0.9
+    trust: Trust | None = FULL
+
+    @cached_property
+    def believed(self) -> Scores | None:
+        """What the learned scores have to say; None where that is nothing and the prior alone decides."""
+        if self.learned is None or self.trust is None:
+            return self.learned
+        found = dense_costs.gains(self.space, self.learned, self.trust)
+        largest = max(abs(v) for row in (found.edges, *found.layers) for v in row)
+        return found if largest > SAYS else None
 
     @cached_property
     def costs(self) -> Costs:
@@ -101,12 +116,12 @@ class Chooser:
             InputError: the budget names no latency.
         """
         self._check(budget)
-        if self.learned is None:
+        if self.believed is None:
             return self._fitting(budget, self.worth, 1.0)
         best: Choice | None = None
         weight = self.prior
         for _ in range(DOUBLINGS):
-            scores = dense_costs.mixed(self.learned, self.worth, weight)
+            scores = dense_costs.mixed(self.believed, self.worth, weight)
             found = self._fitting(budget, scores, weight)
             if best is None or found.used(budget) > best.used(budget):
                 best = found
@@ -118,7 +133,7 @@ class Chooser:
 
     def predicted_within(self, latency_ms: float) -> Choice:
         """The best network whose *predicted* latency is at most `latency_ms`, intervals ignored."""
-        scores = self.worth if self.learned is None else self.learned
+        scores = self.worth if self.believed is None else self.believed
         return self._choice(within(self.space, scores, self.costs, latency_ms), 1.0)
 
     def _check(self, budget: Budget) -> None:

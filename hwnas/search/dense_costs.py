@@ -8,12 +8,13 @@ that differ in that one choice.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 from hwnas.cost.dense import Costs
 from hwnas.nets.dense import SKIP, DenseSpace, Operator
 from hwnas.nets.dense_layers import LayerPlace, candidates, layer_places
-from hwnas.search.dense_derive import Scores
+from hwnas.search.dense_derive import Scores, Trust
 from hwnas.search.proxy import block_entropy
 from hwnas.spec import NetworkSpec
 
@@ -110,6 +111,26 @@ def entropies(space: DenseSpace) -> Scores:
         layers=tuple(
             tuple(0.0 if block is None else block_entropy(block) for block in candidates(space, place))
             for place in layer_places(space)
+        ),
+    )
+
+
+def gains(space: DenseSpace, learned: Scores, trust: Trust) -> Scores:
+    """How much more probable than by chance each choice is, in nats, as far as that is believed.
+
+    Log-probabilities add up over layers to less and less, whatever was learned, so that they favour
+    short paths. A gain, log p - log 1/n among n candidates, is zero where nothing was learned.
+
+    Args:
+        space: the dense space.
+        learned: log-probabilities.
+        trust: factors of the gains of edges and of operators.
+    """
+    edges = (v + math.log(len(space.out_edges[i])) for (i, _), v in zip(space.edges, learned.edges))
+    return Scores(
+        edges=tuple(trust.edges * v for v in edges),
+        layers=tuple(
+            tuple(trust.operators * (v + math.log(len(row))) for v in row) for row in learned.layers
         ),
     )
 

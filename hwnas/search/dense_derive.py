@@ -34,6 +34,14 @@ class Scores:
 
 
 @dataclass(frozen=True)
+class Trust:
+    """How far learned scores of edges and of operators can be believed: 0 not at all, 1 as they are."""
+
+    edges: float = 1.0
+    operators: float = 1.0
+
+
+@dataclass(frozen=True)
 class Derived:
     """A fixed choice: the path, the operator of each head and stack layer on it, cost and score."""
 

@@ -11,8 +11,7 @@ and trained as well where it fits and uses the budget.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -24,7 +23,8 @@ from hwnas.protocols import SearchContext, SearchSpace
 from hwnas.records import Budget, Proposal, Trial
 from hwnas.search import options
 from hwnas.search.dense_choice import Choice, Chooser
-from hwnas.search.dense_derive import Scores
+from hwnas.search.dense_derive import Scores, Trust
+from hwnas.search.densenas_options import DenseNasOptions
 from hwnas.search.log import Decision, depths
 from hwnas.search.winner import accuracy, candidates
 from hwnas.units import format_ms
@@ -39,60 +39,6 @@ SPARE = 0.95
 _KINDS = ("optimum", "most probable", "spare")
 # Standard errors by which the most probable network must be more accurate than the best within budget.
 SURE = 2.0
-
-
-@dataclass(frozen=True)
-class DenseNasOptions:
-    """Options of `DenseNas`.
-
-    Attributes:
-        images: training images of the candidates and the final training together; 0 leaves each
-            training to the evaluator's default.
-        share: part of all images of a search that the super-network takes.
-        trial_share: part of `images` for the candidates' own trainings, spread evenly; the winner of
-            each budget gets the rest.
-        spares: 1 trains, for each budget, a candidate of 95 % of it as well, which wins where the
-            first breaks its promise when measured; 0 leaves it out.
-        least: part of a budget that a derived network is to use where the space allows.
-        prior: weight of the untrained score to begin with (`dense_choice.Chooser`).
-        epochs: of the super-network, a pass over weights and one over the architecture each.
-        warmup: part of the epochs that train weights only.
-        fidelity: ``default``, or ``paper`` for the published loss ``CE + lam log_tau(cost)`` and no
-            prior; the derived network that overruns a budget is still replaced by the best within.
-        lam, tau: of the published loss.
-        cost: what the super-network's loss holds: ``latency``, as predicted, or ``macs``, for which the
-            target is the limit on MACs (``--max-macs``). What is derived keeps the latency either way.
-        score: ``learned``, or ``proxy`` to leave the super-network out.
-        scores: what was learned: ``edges`` and ``layers`` of `dense_derive.Scores`.
-        targets_ms: smaller budgets, in milliseconds.
-    """
-
-    images: int = 0
-    share: float = 0.25
-    trial_share: float = 0.08
-    spares: int = 1
-    least: float = 0.9
-    prior: float = 0.02
-    epochs: int = 8
-    warmup: float = 0.35
-    fidelity: Literal["default", "paper"] = "default"
-    lam: float = 0.15
-    tau: float = 15.0
-    cost: Literal["latency", "macs"] = "latency"
-    score: Literal["learned", "proxy"] = "learned"
-    scores: Mapping[str, Any] | None = None
-    targets_ms: tuple[float, ...] = ()
-
-    def __post_init__(self) -> None:
-        options.choice("fidelity", self.fidelity, ("default", "paper"))
-        options.choice("cost", self.cost, ("latency", "macs"))
-        options.choice("score", self.score, ("learned", "proxy"))
-        if not (0 < self.share < 1 and 0 < self.trial_share <= 0.5 and 0 < self.warmup < 1):
-            raise InputError("share, trial_share (at most 0.5) and warmup of densenas lie between 0 and 1")
-        if not (0 <= self.least <= 1 and self.prior >= 0 and self.spares in (0, 1) and self.epochs >= 2):
-            raise InputError(
-                "densenas takes least from 0 to 1, prior of at least 0, spares 0 or 1, epochs of at least 2"
-            )
 
 
 def dense_space(space: SearchSpace) -> DenseSpace:
@@ -121,6 +67,18 @@ def read_scores(space: DenseSpace, given: Mapping[str, Any]) -> Scores:
     return scores
 
 
+def read_trust(given: Mapping[str, Any]) -> Trust:
+    """How far learned scores are believed, out of their JSON form.
+
+    Raises:
+        InputError: a factor does not lie between 0 and 1.
+    """
+    trust = Trust(*given.get("trust", (1.0, 1.0)))
+    if not (0 <= trust.edges <= 1 and 0 <= trust.operators <= 1):
+        raise InputError(f"trust in learned scores lies between 0 and 1, not {given['trust']}")
+    return trust
+
+
 class DenseNas:
     """Derive, train, measure; see the module. Proposals are a function of the history."""
 
@@ -133,6 +91,7 @@ class DenseNas:
         self._space = dense_space(context.space)
         given = self._options.scores
         self._learned = None if given is None else read_scores(self._space, given)
+        self._trust = Trust() if given is None else read_trust(given)
         self._budgets = options.budgets(context, self._options.targets_ms)
 
     def propose(self, history: Sequence[Trial], n: int, rng: np.random.Generator) -> list[Proposal]:
@@ -152,9 +111,9 @@ class DenseNas:
         chooser, told = self._chooser(), []
         likely = chooser.most_probable()
         if likely is not None:
-            told.append(self._about_likely(likely))
+            told.append(self._about_likely(likely, chooser))
         for budget in reversed(self._budgets):
-            told.append(self._about_optimum(chooser.optimum(budget), budget))
+            told.append(self._about_optimum(chooser.optimum(budget), budget, chooser))
         return told
 
     def rank(self, trials: Sequence[Trial]) -> list[Trial]:
@@ -174,8 +133,9 @@ class DenseNas:
 
     def _chooser(self) -> Chooser:
         o = self._options
-        prior = 0.0 if o.fidelity == "paper" else o.prior
-        return Chooser(self._space, self._learned, self._context.estimate, prior, o.least)
+        published = o.fidelity == "paper"
+        prior, trust = (0.0, None) if published else (o.prior, self._trust)
+        return Chooser(self._space, self._learned, self._context.estimate, prior, o.least, trust)
 
     def _next(self, history: Sequence[Trial], chooser: Chooser, budget: Budget, kind: str) -> Proposal | None:
         """What is still to be proposed of one kind for one budget."""
@@ -218,7 +178,7 @@ class DenseNas:
                 return chooser.optimum(budget.model_copy(update={"latency_ms": SPARE * budget.latency_ms}))
         except BudgetInfeasible:  # after a measurement: what was predicted to fit does not
             return None
-        likely = chooser.most_probable()
+        likely = None if chooser.believed is None else chooser.most_probable()
         fits = likely is not None and budget.fits(likely.estimate)
         return likely if likely and fits and likely.used(budget) >= self._options.least else None
 
@@ -230,7 +190,7 @@ class DenseNas:
     def _words(self, kind: str, found: Choice, budget: Budget) -> str:
         if kind == "most probable":
             return f"most probable network, {self._bound(found, budget)}"
-        basis = "proxy score" if self._learned is None else "learned scores"
+        basis = "proxy score" if self._chooser().believed is None else "learned scores"
         what = {"optimum": "best", "spare": f"spare: best within {SPARE:.0%}"}[kind]
         return f"{what} under the {basis}, {self._bound(found, budget)}"
 
@@ -242,10 +202,12 @@ class DenseNas:
             f"of {budget.describe()})"
         )
 
-    def _about_likely(self, likely: Choice) -> Decision:
+    def _about_likely(self, likely: Choice, chooser: Chooser) -> Decision:
         budget = self._budgets[-1]
         part = likely.used(budget)
-        if not budget.fits(likely.estimate):
+        if chooser.believed is None:
+            fate = "nothing in it is believed, so it is not trained"
+        elif not budget.fits(likely.estimate):
             fate = "over it, so it is not trained"
         elif part < self._options.least:
             fate = f"less than {self._options.least:.0%}, so it is not trained"
@@ -254,10 +216,12 @@ class DenseNas:
         text = f"most probable network {depths(likely.spec)}, {self._bound(likely, budget)}: {fate}"
         return Decision("derived", text, self._figures(likely, "most probable", budget))
 
-    def _about_optimum(self, found: Choice, budget: Budget) -> Decision:
+    def _about_optimum(self, found: Choice, budget: Budget, chooser: Chooser) -> Decision:
         text = f"best network within the budget {depths(found.spec)}, {self._bound(found, budget)}"
         if self._learned is None:
             text += "; nothing was learned, the proxy score alone decides"
+        elif chooser.believed is None:
+            text += "; nothing that was learned is believed, the proxy score alone decides"
         elif found.weight:
             text += f"; prior weighs {found.weight:g}"
         return Decision("derived", text, self._figures(found, "optimum", budget))

@@ -36,6 +36,7 @@ from hwnas.protocols import Emit
 from hwnas.train import augment
 from hwnas.train.checkpoint import read_tensors, write_tensors
 from hwnas.train.data import Dataset, normalise
+from hwnas.train.dense_evidence import Evidence
 from hwnas.train.dense_options import DenseOptions, Progress, Relaxed
 from hwnas.train.supernet import Kept, Supernet
 
@@ -112,6 +113,7 @@ class _Search:
             weight_decay=o.arch_weight_decay,
         )
         self.progress = Progress()
+        self.evidence = Evidence(self.model.architecture_parameters())
         # Every epoch has two passes; the architecture pass of a warm-up epoch is empty.
         self.passes = [(e, kind) for e in range(o.epochs) for kind in ("architecture", "weights")]
         self.identity = json.dumps(
@@ -198,13 +200,16 @@ class _Search:
         self._account(kept, len(labels))
         before = [a.detach().clone() for a in self.model.alpha]
         loss = F.cross_entropy(self.model(images, kept), labels)
-        total = loss + self._cost_term(self.model.expected_cost(self.costs, kept))
+        total = self._cost_term(self.model.expected_cost(self.costs, kept))
         ramp = (epoch - o.arch_from) / max(1, o.epochs - 1 - o.arch_from)
         if o.objective == "target":
             total = total + o.sharpen * ramp * self.model.entropy(kept)
         parameters = self.model.architecture_parameters()
-        for parameter, gradient in zip(parameters, torch.autograd.grad(total, parameters), strict=True):
-            parameter.grad = gradient
+        slopes = torch.autograd.grad(loss, parameters)
+        self.evidence.add(epoch + step, slopes)
+        held = torch.autograd.grad(total, parameters)
+        for parameter, slope, other in zip(parameters, slopes, held, strict=True):
+            parameter.grad = slope + other
         self.architecture.step()
         self.model.keep_mass(before, kept)
         return float(loss.detach())
@@ -235,6 +240,7 @@ class _Search:
             "multipliers": [self.progress.over, self.progress.under],
             "path_probabilities": paths,
             "collapse": collapse(self.model),
+            "trust": list(relaxed.trust),
             **(self.derive(relaxed) if self.derive else {}),
         }
         self.progress.history.append(row)
@@ -249,6 +255,7 @@ class _Search:
         return Relaxed(
             edges=tuple(edges.tolist()),
             layers=tuple(tuple(row.tolist()) for row in layers),
+            trust=self.evidence.trust(len(self.model.alpha)),
             history=tuple(self.progress.history),
             images=self.progress.images,
             train_macs=self.progress.train_macs,
@@ -263,12 +270,13 @@ class _Search:
         for n, parameter in enumerate(self.model.architecture_parameters()):
             for name, value in self.architecture.state.get(parameter, {}).items():
                 found[f"adam.{n}.{name}"] = value
-        return found
+        return {**found, **self.evidence.tensors()}
 
     def _restore(self, tensors: Mapping[str, Tensor], progress: Mapping[str, Any]) -> None:
         self.progress = Progress(**progress)
         model = {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}
         self.model.load_state_dict(model)
+        self.evidence.restore(tensors)
         for n, parameter in enumerate(self.model.weight_parameters()):
             if f"momentum.{n}" in tensors:
                 self.weights.state[parameter]["momentum_buffer"] = tensors[f"momentum.{n}"].clone()

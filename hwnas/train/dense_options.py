@@ -78,6 +78,8 @@ class Progress:
 class Relaxed:
     """What a search found: log-probabilities of edges and operators, and its history by epoch.
 
+    `trust` is how far two halves of the architecture steps agree on edges and on operators, 0 to 1
+    (`hwnas.train.dense_evidence`).
     `train_macs` counts three forward passes of the kept operators an image; `seconds` is the wall time
     of all sessions, and does not count when two of these are compared.
     """
@@ -86,5 +88,6 @@ class Relaxed:
     layers: tuple[tuple[float, ...], ...]
     history: tuple[dict[str, Any], ...]
     images: int
+    trust: tuple[float, float]
     train_macs: float = 0.0
     seconds: float = field(default=0.0, compare=False)

@@ -56,7 +56,7 @@ def options(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Sear
         preset="quick",
         images=600,
         recipe={"batch": 32, "lr": 0.1, "threads": 1, "checkpoint_s": 0.0},
-        settings={"epochs": 2, "share": 0.4, "warmup": 0.4},
+        settings={"epochs": 2, "share": 0.4, "warmup": 0.4, "score": "learned"},
         out=tmp_path / "run",
     )
 
@@ -115,6 +115,20 @@ def test_a_search_and_one_killed_twice_end_alike(options: SearchOptions, tmp_pat
         theirs, ours = ([{**e, "at": 0} for e in events(p, kind)] for p in (path, run))
         assert theirs == ours
     assert (path / "weights.safetensors").read_bytes() == (run / "weights.safetensors").read_bytes()
+
+
+def test_too_few_images_for_a_super_network_are_said_and_go_to_the_networks(options: SearchOptions) -> None:
+    assert options.out is not None
+    body = search(replace(options, settings={}))
+    assert body.get("preparation") is None
+    assert not (options.out / "supernet.safetensors").exists()
+    (said,) = [e["text"] for e in events(options.out, "note") if "no super-network" in str(e["text"])]
+    assert "150 of 600 images" in str(said)
+    assert "proxy score alone decides" in str(events(options.out, "derived")[0]["text"])
+    again = search(replace(options, settings={}))
+    assert again["best"] == body["best"]
+    notes = [e for e in events(options.out, "note") if "no super-network" in str(e["text"])]
+    assert len(notes) == 1
 
 
 def test_a_budget_that_nothing_keeps_is_refused_before_any_training(options: SearchOptions) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -17,8 +18,9 @@ from hwnas.protocols import SearchContext
 from hwnas.records import Budget, Estimate, Evaluation, Trial
 from hwnas.search import dense_costs
 from hwnas.search.dense_choice import Chooser
-from hwnas.search.dense_derive import Scores, within
+from hwnas.search.dense_derive import Scores, Trust, within
 from hwnas.search.densenas import DenseNas
+from hwnas.search.densenas_options import LEARNABLE, DenseNasOptions
 from hwnas.search.proxy import entropy
 from hwnas.spec import BlockSpec, NetworkSpec
 
@@ -95,6 +97,44 @@ def test_the_prior_is_the_networks_own_score() -> None:
     assert large.derived.score > small.derived.score
 
 
+def flat(space: DenseSpace) -> Scores:
+    """Log-probabilities of choices that are all as probable as by chance."""
+    return Scores(
+        edges=tuple(-math.log(len(space.out_edges[i])) for i, _ in space.edges),
+        layers=tuple((-math.log(len(p.operators)),) * len(p.operators) for p in layer_places(space)),
+    )
+
+
+@pytest.mark.parametrize("name", ["densenas-cifar", "densenas-mbv2"])
+def test_an_uninformed_super_network_derives_what_the_prior_derives(name: str) -> None:
+    """All probabilities uniform, or none of what was learned believed."""
+    space = dense(name).dense
+    cases = [Chooser(space, flat(space), estimator(0.03))]
+    cases.append(Chooser(space, learned(space, 1), estimator(0.03), trust=Trust(0.0, 0.0)))
+    alone = Chooser(space, None, estimator(0.03))
+    for budget_ms in (1.5 * alone.cheapest.estimate.high_ms, 3 * alone.cheapest.estimate.high_ms):
+        budget = Budget(latency_ms=budget_ms)
+        wanted = alone.optimum(budget)
+        for chooser in cases:
+            assert chooser.optimum(budget).spec.key == wanted.spec.key
+    published = Chooser(space, flat(space), estimator(0.03), prior=0.0, trust=None)
+    assert published.optimum(budget).spec.key != wanted.spec.key
+
+
+def test_gains_are_over_chance_and_as_far_as_they_are_believed() -> None:
+    given = learned(TINY, 4)
+    found = dense_costs.gains(TINY, given, Trust(edges=0.5, operators=0.25))
+    assert found.edges[0] == pytest.approx(0.5 * (given.edges[0] + math.log(len(TINY.out_edges[0]))))
+    assert found.layers[0][1] == pytest.approx(0.25 * (given.layers[0][1] + math.log(2)))
+    assert len(found.edges) == len(given.edges)
+    assert [len(row) for row in found.layers] == [len(row) for row in given.layers]
+
+
+def test_the_published_derivation_takes_log_probabilities_as_they_are() -> None:
+    given = learned(TINY, 4)
+    assert Chooser(TINY, given, estimator(), trust=None).believed is given
+
+
 OPS = (Operator("k3t3", "mbconv", 3, 3), Operator("k5t6", "mbconv", 5, 6))
 TINY = DenseSpace(
     name="tiny",
@@ -144,16 +184,16 @@ def test_upper_bounds_are_never_exceeded() -> None:
 def test_random_budgets_are_used_to_nine_tenths() -> None:
     """Scores as flat as those of a short training: their own optimum would leave much unused."""
     space = dense("densenas-cifar")
-    flat = learned(space.dense, 2, sharp=200.0)
+    nearly = learned(space.dense, 2, sharp=200.0)
     rng = np.random.default_rng(1)
     drawn = [price(space.sample(rng)) for _ in range(200)]
-    for scores in (None, flat):
+    for scores in (None, nearly):
         chooser = Chooser(space.dense, scores, estimator(0.03))
         used = []
         for ms in rng.uniform(min(drawn), max(drawn), size=20):
             used.append(chooser.optimum(Budget(latency_ms=float(ms))).estimate.high_ms / ms)
         assert sum(0.9 <= share <= 1.0 for share in used) >= 18
-    own = within(space.dense, flat, chooser.costs, float(np.quantile(drawn, 0.9)))
+    own = within(space.dense, nearly, chooser.costs, float(np.quantile(drawn, 0.9)))
     assert own.cost < 0.9 * np.quantile(drawn, 0.9)  # what the prior is for
 
 
@@ -224,11 +264,46 @@ def test_the_most_probable_network_wins_only_when_it_is_clearly_better() -> None
     assert one.rank([first, clearly])[0] is clearly
 
 
+def test_what_is_not_believed_is_said_and_its_network_not_trained() -> None:
+    space = dense("densenas-cifar")
+    one = strategy(space, 100.0)
+    likely_ms = one._chooser().most_probable().estimate.high_ms  # type: ignore[union-attr]
+    scores = learned(space.dense, 3)
+    given = {"edges": list(scores.edges), "layers": [list(row) for row in scores.layers], "trust": [0.0, 0.0]}
+    two = strategy(space, likely_ms * 1.02, scores=given)
+    texts = [decision.text for decision in two.explain([])]
+    assert "nothing in it is believed" in texts[0]
+    assert "proxy score alone decides" in texts[1]
+    history: list[Trial] = []
+    while two.propose(history, 1, np.random.default_rng(0)):
+        history.append(done(two, history, 0.5))
+    assert {t.notes["kind"] for t in history} == {"optimum", "spare"}
+    assert "under the proxy score" in history[0].reason
+
+
+def test_auto_learns_where_its_share_of_the_images_is_large_enough() -> None:
+    enough = math.ceil(LEARNABLE / 0.25)
+    auto = DenseNasOptions()
+    assert auto.learns(enough)
+    assert not auto.learns(enough - 4)
+    assert not DenseNasOptions(share=0.1).learns(enough)
+    assert DenseNasOptions(score="learned").learns(100)
+    assert not DenseNasOptions(score="proxy").learns(10**9)
+    assert DenseNasOptions(fidelity="paper").learns(100)
+    assert not DenseNasOptions(fidelity="paper", score="proxy").learns(100)
+
+
 def test_other_spaces_and_other_scores_are_refused() -> None:
     with pytest.raises(InputError, match="densely connected"):
         DenseNas(SearchContext(spaces.make("resnet-cifar"), estimator(), Budget(latency_ms=1.0)))
     given = {"edges": [0.0], "layers": [[0.0]]}
     with pytest.raises(InputError, match="not of densenas-cifar"):
+        DenseNas(
+            SearchContext(dense("densenas-cifar"), estimator(), Budget(latency_ms=1.0), {"scores": given})
+        )
+    whole = learned(dense("densenas-cifar").dense, 3)
+    given = {"edges": list(whole.edges), "layers": [list(row) for row in whole.layers], "trust": [2.0, 0.0]}
+    with pytest.raises(InputError, match="between 0 and 1"):
         DenseNas(
             SearchContext(dense("densenas-cifar"), estimator(), Budget(latency_ms=1.0), {"scores": given})
         )
