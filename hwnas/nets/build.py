@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from hwnas.errors import DataFormatError
 from hwnas.nets import growth
 from hwnas.nets.blocks import recipe
+from hwnas.nets.conv import Conv2d
 from hwnas.nets.ops import (
     INPUT,
     NORM_EPS,
@@ -55,7 +56,7 @@ class Block(nn.Module):
         self.recipe = recipe(block, convention)
         for op in self.recipe.ops:
             if isinstance(op, Conv):
-                conv = nn.Conv2d(
+                conv = Conv2d(
                     op.c_in,
                     op.channels,
                     op.kernel,

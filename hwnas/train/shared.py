@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from hwnas.nets.blocks import recipe
 from hwnas.nets.build import ACTS
+from hwnas.nets.conv import conv2d
 from hwnas.nets.ops import INPUT, NORM_EPS, Act, Add, Conv, GlobalPool, Linear, Op, Scale
 from hwnas.spec import BlockSpec, Convention
 
@@ -86,7 +87,7 @@ class Shared(nn.Module):
         if op.kernel == 1:  # see hwnas.nets.build.Block: a strided 1x1 convolution takes its pixels first
             y = F.conv2d(x[:, :, :: op.stride, :: op.stride], weight, bias, groups=op.groups)
         else:
-            y = F.conv2d(x, weight, bias, op.stride, op.kernel // 2, groups=op.groups)
+            y = conv2d(x, weight, bias, op.stride, op.kernel // 2, op.groups)
         if not op.norm:
             return y
         scale, shift = (
