@@ -42,7 +42,7 @@ from hwnas.train.supernet import Kept, Supernet
 
 __all__ = ["DenseOptions", "Relaxed", "collapse", "train_dense"]
 
-SCHEMA = "hwnas.dense/1"
+SCHEMA = "hwnas.dense/2"
 
 
 def train_dense(
