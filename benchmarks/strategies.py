@@ -41,8 +41,8 @@ CONTESTANTS: dict[str, dict[str, Any]] = {
     "macromicro": {"strategy": "macromicro", "space": "macromicro"},
     "auto": {"strategy": "auto"},
 }
-PRESETS = {"quick": (1, 20_000), "full": (3, 200_000)}
-BUDGETS = ("0.35ms", "0.7ms")
+PRESETS = {"quick": (1, 20_000), "full": (3, 20_000), "long": (3, 200_000)}
+BUDGETS = ("0.2ms", "0.4ms")
 
 
 def run_one(name: str, base: SearchOptions, seed: int, work: Path) -> dict[str, Any]:

@@ -178,7 +178,7 @@ def _further(spec: NetworkSpec, growth: Growth, times: int, context: SearchConte
 def _gain(now: NetworkSpec, growth: Growth, times: int, z: float) -> float:
     """Lower bound of what a growth brings that is made once and then `times` - 1 steps further.
 
-    Depth has falling returns (`importance.Gradient`): gains go with the logarithm of the depth.
+    Depth has falling returns (`gradient.Gradient`): gains go with the logarithm of the depth.
     """
     steps = growth.steps + times - 1
     if growth.kind != "deeper":

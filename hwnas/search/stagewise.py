@@ -57,7 +57,7 @@ class StagewiseOptions:
 
     images: int = 0
     search_share: float = 0.03
-    least_images: int = 6_000
+    least_images: int = 3_000
     start_share: float = 0.3
     judge_share: float = 0.7
     rounds: int = 5

@@ -13,14 +13,9 @@ from hwnas.nets.build import Network, build, inherit, weights
 from hwnas.nets.spaces import make as make_space
 from hwnas.protocols import Move
 from hwnas.records import StageImportance
-from hwnas.search.importance import (
-    Gradient,
-    Probe,
-    _mean_and_error,
-    _returns,
-    _squared_mean,
-    make,
-)
+from hwnas.search.gradient import Gradient, _returns, _squared_mean
+from hwnas.search.importance import make
+from hwnas.search.probe import Probe, _mean_and_error
 from hwnas.search.vip import Vip, pooled_features, vip
 
 Array = NDArray[np.float64]
@@ -146,7 +141,7 @@ def test_squared_mean_by_hand_and_without_bias() -> None:
 
 
 def test_gradient_is_that_of_the_values_which_are_new(net: Network) -> None:
-    """For a block more, that of its own parameters."""
+    """For a block more, that of its last convolution, opened, in units of He's initial deviation."""
     images, labels = problem(192, seed=3)
     rng = np.random.default_rng(0)
     one = Gradient(SPACE.grow, images=192, batch=24, rate=1.0, diminishing=False)
@@ -159,14 +154,19 @@ def test_gradient_is_that_of_the_values_which_are_new(net: Network) -> None:
     order = rng.permutation(192)
     every = SPEC.grow(0).grow(1).grow(2)
     grown = inherit(net, SPEC, every, seed=seed).train()
-    # All that is new is the block stages.2.1; behind a scale of zero only its last scale and shift move.
-    new = [p for name, p in grown.named_parameters() if name.startswith("stages.2.1.")]
+    # All that is new is the block stages.2.1. Were its last convolution zero and its last norm gone, the
+    # convolution's gradient would be the correlation of what it reads with the gradient of the block's sum.
+    block = grown.get_submodule("stages.2.1")
+    read: dict[str, torch.Tensor] = {}
+    block.get_submodule("conv2").register_forward_hook(lambda _, x, y: read.update(x=x[0]))
+    block.get_submodule("conv2_norm").register_forward_hook(lambda _, x, y: read.update(y=y))
     gradients, losses = [], []
     for part in np.split(order, 8):
         loss = F.cross_entropy(grown(images[part]), labels[part])
-        gradients.append(torch.cat([g.flatten() for g in torch.autograd.grad(loss, new)]).double().numpy())
+        (of_sum,) = torch.autograd.grad(loss, [read["y"]])
+        kernel = torch.nn.grad.conv2d_weight(read["x"], (64, 64, 3, 3), of_sum, padding=1)
+        gradients.append((2 / (64 * 9)) ** 0.5 * kernel.detach().flatten().double().numpy())
         losses.append(loss.item())
-    assert np.count_nonzero(gradients[0]) <= 2 * 64
     expected = _squared_mean(np.array(gradients))[0] / np.mean(losses)
     assert found[2, "deeper"].value == pytest.approx(expected, rel=1e-4)
 
