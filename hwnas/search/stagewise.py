@@ -56,15 +56,15 @@ class StagewiseOptions:
     """
 
     images: int = 0
-    search_share: float = 0.03
+    search_share: float = 0.05
     least_images: int = 3_000
-    start_share: float = 0.3
+    start_share: float = 0.4
     judge_share: float = 0.7
     rounds: int = 5
     confidence: float = 0.95
     patience: int = 2
     importance: Literal["gradient", "probe", "vip"] = "gradient"
-    growing_lr: float = 1.0
+    growing_lr: float = 0.1
     targets_ms: tuple[float, ...] = ()
     fidelity: Literal["default", "paper"] = "default"
     growth_step: int = 2

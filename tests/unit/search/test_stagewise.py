@@ -95,7 +95,7 @@ def test_most_images_train_the_network_that_is_kept(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("images", "growing"),
-    [(200_000, 6_000), (40_000, 3_000), (5_000, 1_500), (0, 0)],  # 3 %, at least 3,000, at most 30 %
+    [(200_000, 10_000), (40_000, 3_000), (5_000, 1_500), (0, 0)],  # 5 %, at least 3,000, at most 30 %
 )
 def test_images_for_growing(images: int, growing: int) -> None:
     assert StagewiseOptions(images=images).growing == growing
