@@ -263,6 +263,28 @@ def lengths(body: dict[str, Any]) -> str:
     return text + _table(["length", "Kendall tau", "regret in %"], rows) + "\n\n" + _source(body)
 
 
+def budgets(body: dict[str, Any]) -> str:
+    """Budgets kept on the device."""
+    rows = [
+        [
+            f"`{r['strategy']}`",
+            r["space"],
+            str(r["searches"]),
+            str(r["answers"]),
+            str(r["over_budget"]),
+            "-" if r["largest_ratio"] is None else f"{100 * r['largest_ratio']:.1f} %",
+            "-" if r["mean_ratio"] is None else f"{100 * r['mean_ratio']:.0f} %",
+        ]
+        for r in body["summary"]
+    ]
+    text = (
+        f"Real searches with little training for random budgets; every winner was built anew and measured again in "
+        f"{body['sessions']} fresh sessions after its search:\n\n"
+    )
+    head = ["strategy", "space", "searches", "answers", "over when measured again", "most used", "mean use"]
+    return text + _table(head, rows) + "\n\n" + _source(body)
+
+
 # Page and marker of each result.
 FIGURES: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "predictors": ("latency.md", predictors),
@@ -278,6 +300,7 @@ FIGURES: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "densenas-full": ("densenas.md", densenas),
     "strategies": ("strategies.md", strategies),
     "lengths": ("strategies.md", lengths),
+    "budgets": ("strategies.md", budgets),
 }
 
 
