@@ -6,7 +6,8 @@
    `vital_share`, by an exact choice: of all combinations of what is significant, the one of largest
    gain in what is left of the budget.
 3. **Others.** The same for the remaining blocks, in all of the budget.
-4. **Fill.** Growth of any kind in the milliseconds left over.
+4. **Fill.** Growth of any kind in the milliseconds left over; and where training was too short to tell
+   growths apart, so that more than 1 - `least` of the budget is left, by the untrained score (`fill`).
 
 Weights are inherited throughout, gains come from one importance, latency is measured in the loop.
 A space without operators to choose between is searched by stage-wise growth alone, which this then is.
@@ -14,30 +15,25 @@ A space without operators to choose between is searched by stage-wise growth alo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from itertools import combinations
-from statistics import NormalDist
 from typing import Any
 
 import numpy as np
 
 from hwnas.errors import InputError
 from hwnas.protocols import Move, SearchContext
-from hwnas.records import Proposal, StageImportance, Trial
+from hwnas.records import Proposal, Trial
 from hwnas.search import operators, options
-from hwnas.search.budgeted_path import Edge, best_path
-from hwnas.search.log import Decision
+from hwnas.search.exact_choice import Choice
+from hwnas.search.fill import filled
+from hwnas.search.log import Decision, depths
 from hwnas.search.operators import View
 from hwnas.search.stagewise import Stagewise, StagewiseOptions
 from hwnas.spec import NetworkSpec
-from hwnas.units import format_ms
 
-MACRO, VITAL, OTHERS, FILL = range(4)
+MACRO, VITAL, OTHERS, FILL, UNTRAINED = range(5)
 NAMES = ("depth and width", "operators of vital blocks", "operators of the other blocks", "anything")
-# Times that an exact choice is made; and budgets, each nearer, that it is made for.
-CHOICES, REPAIRS = 2, 12
-Moves = Callable[[NetworkSpec], list[Move]]
 
 
 @dataclass(frozen=True)
@@ -47,10 +43,12 @@ class AutoOptions(StagewiseOptions):
     Attributes:
         macro_share: for depth and width.
         vital_share: for these and the vital blocks' operators; the rest is for the other blocks.
+        least: part of the budget below which what is left is filled by the untrained score.
     """
 
     macro_share: float = 0.6
     vital_share: float = 0.8
+    least: float = 0.85
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -75,7 +73,7 @@ class Auto:
         self._options = options.read(AutoOptions, context.options, self.name)
         self._context = context
         self._last = Stagewise(replace(context, options=self._for_growth(1.0, 0)))
-        self._phases: list[Stagewise | _Choice] = [self._last]
+        self._phases: list[Stagewise | Choice] = [self._last]
         self._asking = 0  # set by every proposal, read while it is evaluated
         if operators.has_operators(context.space):
             self._phases = self._composed()
@@ -87,7 +85,7 @@ class Auto:
             if found:
                 self._asking = phase
                 return [one.model_copy(update={"notes": {**one.notes, "phase": phase}}) for one in found]
-        return []
+        return self._filled(history)
 
     def growths(self, spec: NetworkSpec) -> list[Move]:
         """The growths that the phase of the newest proposal would judge next, or else the phase after it.
@@ -96,6 +94,30 @@ class Auto:
         """
         found = (self._phases[phase].growths(spec) for phase in range(self._asking, len(self._phases)))
         return next((moves for moves in found if moves), [])
+
+    def _filled(self, history: Sequence[Trial]) -> list[Proposal]:
+        """Once, what is left of the budget filled by the untrained score, where it is much."""
+        now = next((t for t in reversed(history) if t.state == "done" and t.role == "candidate"), None)
+        limit_ms, estimate = self._context.budget.latency_ms, self._context.estimate
+        if now is None or len(self._phases) == 1 or limit_ms is None:
+            return []
+        used = estimate(now.spec).high_ms / limit_ms
+        if used >= self._options.least or any(t.notes.get("phase") == UNTRAINED for t in history):
+            return []
+        spec = filled(now.spec, self._context.space, estimate, self._context.budget)
+        if spec.key == now.spec.key:
+            return []
+        self._asking = UNTRAINED
+        total = self._options.growing
+        return [
+            Proposal(
+                spec=spec,
+                parent=now.index,
+                images=max(total // (4 * self._options.rounds), 1) if total else None,
+                reason=f"nothing significant, {1 - used:.0%} of the budget left: the untrained score fills",
+                notes={"phase": UNTRAINED},
+            )
+        ]
 
     def _look(self, history: Sequence[Trial], phase: int) -> list[Proposal]:
         """Train on, and ask for the gains of a phase that begins without knowing any."""
@@ -126,11 +148,15 @@ class Auto:
         for phase in range(self._phase(history), len(self._phases)):
             decisions = self._phases[phase].explain(history)
             going_on = self._phases[phase].propose(history, 1, np.random.default_rng(0))
-            going_on = going_on or self._look(history, phase)
             last = phase == len(self._phases) - 1
+            going_on = going_on or self._look(history, phase) or (self._filled(history) if last else [])
             made += [one for one in decisions if one.kind != "stop" or (last and not going_on)]
             if going_on:
                 return made
+        if self._phase(history) == UNTRAINED:
+            now = history[-1].spec
+            text = f"{depths(now)}: filled by the untrained score"
+            made.append(Decision("stop", text, {"depths": list(now.depths)}))
         return made
 
     def rank(self, trials: Sequence[Trial]) -> list[Trial]:
@@ -140,7 +166,7 @@ class Auto:
     def _phase(self, history: Sequence[Trial]) -> int:
         return max((int(t.notes.get("phase", 0)) for t in history), default=0)
 
-    def _composed(self) -> list[Stagewise | _Choice]:
+    def _composed(self) -> list[Stagewise | Choice]:
         """The four phases over the same space, each with its moves, budget and part of the images."""
         o, space = self._options, self._context.space
 
@@ -155,8 +181,8 @@ class Auto:
         self._last = self._grower(View(space, space.grow), 1.0, 1.0, rounds + 3)
         return [
             self._grower(macro, o.macro_share, 0.6, rounds),
-            _Choice(self._within(o.vital_share), VITAL, View(space, vital).grow, o),
-            _Choice(self._context, OTHERS, View(space, other).grow, o),
+            Choice(self._within(o.vital_share), VITAL, View(space, vital).grow, o),
+            Choice(self._context, OTHERS, View(space, other).grow, o),
             self._last,
         ]
 
@@ -186,109 +212,3 @@ class Auto:
             "rounds": rounds,
         }
         return {**given, **images}
-
-
-class _Choice:
-    """A phase that chooses exactly among the significant growths of one part of the blocks."""
-
-    def __init__(self, context: SearchContext, phase: int, moves: Moves, chosen: AutoOptions) -> None:
-        self._context, self._phase, self._moves, self._options = context, phase, moves, chosen
-        self._z = NormalDist().inv_cdf(chosen.confidence)
-
-    def growths(self, spec: NetworkSpec) -> list[Move]:
-        """The growths that fit the budget one by one."""
-        fits, estimate = self._context.budget.fits, self._context.estimate
-        return [move for move in self._moves(spec) if fits(estimate(move.spec))]
-
-    def propose(self, history: Sequence[Trial], n: int, rng: np.random.Generator) -> list[Proposal]:
-        """The network of the best choice; empty where nothing significant fits, or often enough made."""
-        found = self._found(history)
-        if found is None:
-            return []
-        parent, spec, taken, gain = found
-        total = self._options.growing
-        images = max((total - options.spent(history)) // 3, total // (8 * self._options.rounds), 1)
-        words = _words(taken)
-        return [
-            Proposal(
-                spec=spec,
-                parent=parent.index,
-                images=images if total else None,
-                reason=f"best choice in what is left of the budget: {words}",
-                notes={"choice": words, "gain": gain},
-            )
-        ]
-
-    def explain(self, history: Sequence[Trial]) -> list[Decision]:
-        """The choice in words and figures."""
-        found = self._found(history)
-        if found is None:
-            return []
-        parent, spec, taken, gain = found
-        cost_ms = self._context.estimate(spec).latency_ms - self._context.estimate(parent.spec).latency_ms
-        text = f"{_words(taken)}: together {100 * gain:+.2f} % for {format_ms(max(cost_ms, 0.0))}"
-        given = {"gain": gain, "cost_ms": cost_ms, "moves": [[one.stage, one.kind] for one in taken]}
-        return [Decision("growth", text, given)]
-
-    def _found(
-        self, history: Sequence[Trial]
-    ) -> tuple[Trial, NetworkSpec, list[StageImportance], float] | None:
-        now = next((t for t in reversed(history) if t.state == "done" and t.role == "candidate"), None)
-        made = sum(int(t.notes.get("phase", 0)) == self._phase and "choice" in t.notes for t in history)
-        if now is None or now.evaluation is None or made >= CHOICES:
-            return None
-        open_ = {(move.stage, move.kind) for move in self.growths(now.spec)}
-        gains = [
-            one
-            for one in now.evaluation.importance
-            if (one.stage, one.kind) in open_ and one.value > self._z * one.se
-        ]
-        chosen = self._exact(now.spec, gains)
-        return None if chosen is None else (now, *chosen)
-
-    def _exact(
-        self, spec: NetworkSpec, gains: Sequence[StageImportance]
-    ) -> tuple[NetworkSpec, list[StageImportance], float] | None:
-        """The combination of largest gain that fits, by `best_path` over the stages.
-
-        Costs of stages are added up; the whole network is checked, and the choice made anew for a
-        nearer budget where it is over.
-        """
-        budget_ms = self._context.budget.latency_ms
-        if not gains or budget_ms is None:
-            return None
-        base = self._context.estimate(spec)
-        edges, meant = [], []
-        for stage in range(len(spec.stages)):
-            mine = [one for one in gains if one.stage == stage]
-            for size in range(len(mine) + 1):
-                for combination in combinations(mine, size):
-                    cost_ms = self._context.estimate(self._applied(spec, combination)).high_ms - base.high_ms
-                    gain = sum(one.value for one in combination)
-                    edges.append(Edge(stage, stage + 1, max(cost_ms, 0.0), gain))
-                    meant.append(combination)
-        left_ms = budget_ms - base.high_ms
-        for _ in range(REPAIRS):
-            if left_ms < 0:
-                return None
-            best = best_path(edges, 0, len(spec.stages), left_ms)
-            taken = [one for edge in best.edges for one in meant[edge]]
-            grown = self._applied(spec, taken)
-            found = self._context.estimate(grown)
-            if not taken:
-                return None
-            if self._context.budget.fits(found):
-                return grown, taken, best.score
-            left_ms = min(left_ms, best.cost) - max(found.high_ms - budget_ms, 0.01 * budget_ms)
-        return None
-
-    def _applied(self, spec: NetworkSpec, taken: Sequence[StageImportance]) -> NetworkSpec:
-        """The network after several moves, in different stages or of different kinds."""
-        for one in taken:
-            again = (m.spec for m in self._moves(spec) if (m.stage, m.kind) == (one.stage, one.kind))
-            spec = next(again, spec)
-        return spec
-
-
-def _words(taken: Sequence[StageImportance]) -> str:
-    return ", ".join(f"stage {one.stage + 1} {one.kind}" for one in taken)

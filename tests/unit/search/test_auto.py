@@ -14,20 +14,23 @@ from hwnas.errors import InputError
 from hwnas.nets.spaces import make
 from hwnas.nets.vital import vital_blocks
 from hwnas.records import SearchResult
-from hwnas.search.auto import OTHERS, VITAL, Auto
+from hwnas.search.auto import OTHERS, UNTRAINED, VITAL, Auto
 from hwnas.search.driver import search
 from hwnas.search.operators import operators
+from hwnas.search.proxy import entropy
 from hwnas.search.session import Limits
 from hwnas.search.stagewise import Stagewise
 
 IMAGES = 100_000
 
 
-def run(path: Path, kind: Any, space: str, budget_ms: float, **options: Any) -> SearchResult:
+def run(
+    path: Path, kind: Any, space: str, budget_ms: float, se: float = 0.001, **options: Any
+) -> SearchResult:
     cost = FakeCost(error=0.02)
     ctx = context(space, budget_ms, cost, images=IMAGES, **options)
     strategy = kind(ctx)
-    trainer = FakeTrainer(path, ctx.space, growths=strategy.growths)
+    trainer = FakeTrainer(path, ctx.space, se=se, growths=strategy.growths)
     return search(
         strategy,
         ctx,
@@ -74,6 +77,21 @@ def test_vital_blocks_are_chosen_before_the_others_and_shapes_first(tmp_path: Pa
         assert after.parent == before.index
     used = price_ms(result.trials[result.best].spec) * 1.02 / 0.2
     assert 0.9 < used <= 1.0
+
+
+def test_what_no_significant_gain_asks_for_is_filled_by_the_untrained_score(tmp_path: Path) -> None:
+    """With errors that no gain exceeds, growth ends at once; the budget is used all the same."""
+    result = run(tmp_path, Auto, "mbv2-cifar", 0.2, se=10.0)
+    last = [t for t in result.trials if t.role == "candidate"][-1]
+    assert last.notes["phase"] == UNTRAINED
+    assert sum(t.notes.get("phase") == UNTRAINED for t in result.trials) == 1
+    assert 0.9 < price_ms(last.spec) * 1.02 / 0.2 <= 1.0
+    assert result.stopped.endswith("filled by the untrained score")
+    assert result.trials[result.best].spec.key == last.spec.key
+    # Nothing that adds entropy fits any more.
+    space, cost = make("mbv2-cifar"), FakeCost(error=0.02)
+    for move in space.grow(last.spec):
+        assert entropy(move.spec) <= entropy(last.spec) or cost.estimate(move.spec).high_ms > 0.2
 
 
 def test_operator_moves_of_both_parts_make_up_the_whole() -> None:

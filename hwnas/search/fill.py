@@ -1,0 +1,38 @@
+"""Milliseconds that no measured gain asks for, spent on what is largest without training.
+
+Where training was too short to tell growths apart, the budget would be left unused. The untrained
+entropy (`proxy`) then decides: growths are made one by one, each time the one that adds most of it
+for its milliseconds, while one fits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from hwnas.protocols import SearchSpace
+from hwnas.records import Budget, Estimate
+from hwnas.search.proxy import entropy
+from hwnas.spec import NetworkSpec
+
+# A growth is taken to cost at least this part of the network's latency (as in `growth`).
+LEAST = 1e-3
+
+
+def filled(
+    spec: NetworkSpec, space: SearchSpace, estimate: Callable[[NetworkSpec], Estimate], budget: Budget
+) -> NetworkSpec:
+    """The network grown by entropy per millisecond until nothing that adds entropy fits the budget."""
+    while True:
+        now, before_ms = entropy(spec), estimate(spec).latency_ms
+        best, best_worth = None, 0.0
+        for move in space.grow(spec):
+            after = estimate(move.spec)
+            if not budget.fits(after):
+                continue
+            cost_ms = max(after.latency_ms - before_ms, LEAST * before_ms)
+            worth = (entropy(move.spec) - now) / cost_ms
+            if worth > best_worth:
+                best, best_worth = move.spec, worth
+        if best is None:
+            return spec
+        spec = best
