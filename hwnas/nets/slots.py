@@ -52,6 +52,15 @@ def chain_of(space: SearchSpace) -> ChainSpace:
     return space
 
 
+def placed(space: SearchSpace) -> bool:
+    """Whether `chain_of` takes the space."""
+    try:
+        chain_of(space)
+    except InputError:
+        return False
+    return True
+
+
 def paths(space: ChainSpace) -> list[tuple[int, ...]]:
     """Every path over the levels.
 

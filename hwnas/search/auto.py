@@ -9,6 +9,10 @@
 4. **Fill.** Growth of any kind in the milliseconds left over; and where training was too short to tell
    growths apart, so that more than 1 - `least` of the budget is left, by the untrained score (`fill`).
 
+Judging kinds of growth apart takes images. Where growing has fewer than `EVIDENCE` for each kind in
+each round, gains would be noise, and the same composition is made by the untrained score instead,
+whose exact choice takes none: vital blocks first, then the others (`hournas` with ``score=proxy``).
+
 Weights are inherited throughout, gains come from one importance, latency is measured in the loop.
 A space without operators to choose between is searched by stage-wise growth alone, which this then is.
 """
@@ -17,22 +21,27 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from hwnas.errors import InputError
-from hwnas.protocols import Move, SearchContext
+from hwnas.nets.slots import placed
+from hwnas.protocols import Move, SearchContext, SearchSpace
 from hwnas.records import Proposal, Trial
 from hwnas.search import operators, options
 from hwnas.search.exact_choice import Choice
 from hwnas.search.fill import filled
+from hwnas.search.hournas import HourNas
 from hwnas.search.log import Decision, depths
 from hwnas.search.operators import View
 from hwnas.search.stagewise import Stagewise, StagewiseOptions
 from hwnas.spec import NetworkSpec
 
 MACRO, VITAL, OTHERS, FILL, UNTRAINED = range(5)
+# Images that judge one kind of growth in one round. With 2,048 gains stand out by 3 to 5 standard errors
+# (docs/search.md); these are for half as many.
+EVIDENCE = 512
 NAMES = ("depth and width", "operators of vital blocks", "operators of the other blocks", "anything")
 
 
@@ -44,14 +53,17 @@ class AutoOptions(StagewiseOptions):
         macro_share: for depth and width.
         vital_share: for these and the vital blocks' operators; the rest is for the other blocks.
         least: part of the budget below which what is left is filled by the untrained score.
+        score: ``gains`` of growths, ``proxy`` for the untrained score, or ``auto`` by number of images.
     """
 
     macro_share: float = 0.6
     vital_share: float = 0.8
     least: float = 0.85
+    score: Literal["auto", "gains", "proxy"] = "auto"
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        options.choice("score", self.score, ("auto", "gains", "proxy"))
         if self.fidelity != "default" or self.importance == "vip":
             raise InputError(
                 "strategy auto is published nowhere, and vip says nothing of operators: "
@@ -77,9 +89,27 @@ class Auto:
         self._asking = 0  # set by every proposal, read while it is evaluated
         if operators.has_operators(context.space):
             self._phases = self._composed()
+        self._needed = EVIDENCE * (self._options.rounds + 3) * _kinds(context.space)
+        self._untrained = self._by_untrained_score()
+
+    def _by_untrained_score(self) -> HourNas | None:
+        """What takes the place of gains where there are too few images for them."""
+        o, space = self._options, self._context.space
+        few = 0 < o.growing < self._needed
+        if (
+            len(self._phases) == 1
+            or o.score == "gains"
+            or (o.score == "auto" and not few)
+            or not placed(space)
+        ):
+            return None
+        given = {name: v for name, v in self._context.options.items() if name in ("images", "targets_ms")}
+        return HourNas(replace(self._context, options={**given, "score": "proxy"}))
 
     def propose(self, history: Sequence[Trial], n: int, rng: np.random.Generator) -> list[Proposal]:
         """The next network of the present phase, or of the next one that has something to propose."""
+        if self._untrained is not None:
+            return self._untrained.propose(history, n, rng)
         for phase in range(self._phase(history), len(self._phases)):
             found = self._phases[phase].propose(history, n, rng) or self._look(history, phase)
             if found:
@@ -92,6 +122,8 @@ class Auto:
 
         Judging costs images for each kind of growth, so that it is not asked for all phases at once.
         """
+        if self._untrained is not None:
+            return []
         found = (self._phases[phase].growths(spec) for phase in range(self._asking, len(self._phases)))
         return next((moves for moves in found if moves), [])
 
@@ -145,6 +177,10 @@ class Auto:
     def explain(self, history: Sequence[Trial]) -> list[Decision]:
         """What was decided after the newest trial; the end of a phase is no end of the search."""
         made: list[Decision] = []
+        if self._untrained is not None:
+            why = f"gains need {self._needed:,} images for growing, here are {self._options.growing:,}"
+            rule = Decision("choice", f"the untrained score decides: {why}", {"needed": self._needed})
+            return [] if history else [rule, *self._untrained.explain(history)]
         for phase in range(self._phase(history), len(self._phases)):
             decisions = self._phases[phase].explain(history)
             going_on = self._phases[phase].propose(history, 1, np.random.default_rng(0))
@@ -161,7 +197,7 @@ class Auto:
 
     def rank(self, trials: Sequence[Trial]) -> list[Trial]:
         """The newest network first; see `Stagewise.rank`."""
-        return self._last.rank(trials)
+        return (self._untrained or self._last).rank(trials)
 
     def _phase(self, history: Sequence[Trial]) -> int:
         return max((int(t.notes.get("phase", 0)) for t in history), default=0)
@@ -212,3 +248,8 @@ class Auto:
             "rounds": rounds,
         }
         return {**given, **images}
+
+
+def _kinds(space: SearchSpace) -> int:
+    """Kinds of growth of the smallest network that are judged apart; those of depth share a pass."""
+    return 1 + sum(move.kind != "deeper" for move in space.grow(space.smallest()))

@@ -16,21 +16,28 @@ from hwnas.nets.vital import vital_blocks
 from hwnas.records import SearchResult
 from hwnas.search.auto import OTHERS, UNTRAINED, VITAL, Auto
 from hwnas.search.driver import search
+from hwnas.search.hournas import HourNas
 from hwnas.search.operators import operators
 from hwnas.search.proxy import entropy
 from hwnas.search.session import Limits
 from hwnas.search.stagewise import Stagewise
 
-IMAGES = 100_000
+IMAGES = 2_000_000  # enough for gains to be judged apart
 
 
 def run(
-    path: Path, kind: Any, space: str, budget_ms: float, se: float = 0.001, **options: Any
+    path: Path,
+    kind: Any,
+    space: str,
+    budget_ms: float,
+    se: float = 0.001,
+    images: int = IMAGES,
+    **options: Any,
 ) -> SearchResult:
     cost = FakeCost(error=0.02)
-    ctx = context(space, budget_ms, cost, images=IMAGES, **options)
+    ctx = context(space, budget_ms, cost, images=images, **options)
     strategy = kind(ctx)
-    trainer = FakeTrainer(path, ctx.space, se=se, growths=strategy.growths)
+    trainer = FakeTrainer(path, ctx.space, se=se, growths=getattr(strategy, "growths", None))
     return search(
         strategy,
         ctx,
@@ -42,7 +49,7 @@ def run(
         setting=SETTING,
         table_id="t",
         seed=0,
-        limits=Limits(images=IMAGES, trials=60),
+        limits=Limits(images=images, trials=60),
     )
 
 
@@ -92,6 +99,22 @@ def test_what_no_significant_gain_asks_for_is_filled_by_the_untrained_score(tmp_
     space, cost = make("mbv2-cifar"), FakeCost(error=0.02)
     for move in space.grow(last.spec):
         assert entropy(move.spec) <= entropy(last.spec) or cost.estimate(move.spec).high_ms > 0.2
+
+
+def test_few_images_leave_the_choice_to_the_untrained_score(tmp_path: Path) -> None:
+    """Then it is `hournas` without a super-network; how many are few is by kinds of growth and rounds."""
+    ours = run(tmp_path / "auto", Auto, "mbv2-cifar", 0.2, images=20_000)
+    same = run(tmp_path / "hournas", HourNas, "mbv2-cifar", 0.2, images=20_000, score="proxy")
+    assert [t.spec.key for t in ours.trials] == [t.spec.key for t in same.trials]
+    assert ours.best == same.best
+    # 10 kinds at the smallest network (deeper; kernel, expand and se of three stages), 5 + 3 rounds,
+    # 512 images each: 40,960 for growing, which is 5 % of 819,200.
+    for images, few in ((819_000, True), (819_400, False)):
+        strategy = Auto(context("mbv2-cifar", 0.2, FakeCost(), images=images))
+        told = " ".join(one.text for one in strategy.explain([]))
+        assert ("gains need 40,960 images" in told) is few
+    wanted = Auto(context("mbv2-cifar", 0.2, FakeCost(), images=20_000, score="gains"))
+    assert "untrained" not in " ".join(one.text for one in wanted.explain([]))
 
 
 def test_operator_moves_of_both_parts_make_up_the_whole() -> None:
