@@ -1,6 +1,7 @@
 """Every strategy at equal training: which one when?
 
-    python -m benchmarks.strategies --data parquet:PATH                  # full: 3 seeds, 200,000 images each
+    python -m benchmarks.strategies --data parquet:PATH                  # full: 3 seeds, 20,000 images each
+    python -m benchmarks.strategies --data parquet:PATH --preset long    # 3 seeds, 200,000 images: a day
     python -m benchmarks.strategies --data parquet:PATH --preset quick   # 1 seed, 20,000 images each
     python -m benchmarks.strategies --data parquet:PATH --contestants auto stagewise --budgets 0.5ms
 
@@ -150,6 +151,7 @@ def main() -> None:
     parser.add_argument("--images", type=int)
     parser.add_argument("--limit", type=int, help="use at most so many images of the data")
     parser.add_argument("--work", type=Path, default=Path("runs/bench-strategies"))
+    parser.add_argument("--kept", action="store_true", help="only report what is finished in --work")
     parser.add_argument("--name", help="name of the result; default strategies, or strategies-quick")
     asked = parser.parse_args()
     seeds, images = PRESETS[asked.preset]
@@ -167,6 +169,8 @@ def main() -> None:
             work = asked.work / f"{asked.space}-{budget.replace(':', '-')}-{base.images}"
             work.mkdir(parents=True, exist_ok=True)
             for name in asked.contestants:
+                if asked.kept and not (work / f"{name}-{seed}" / "result.json").exists():
+                    continue
                 rows.append(run_one(name, replace(base, latency_budget=budget), seed, work))
                 show(summary(rows[-1:]))
     found = summary(sorted(rows, key=lambda row: asked.budgets.index(row["asked"])))
