@@ -37,8 +37,8 @@ CONTESTANTS: dict[str, dict[str, Any]] = {
     "tpe": {"strategy": "tpe", "settings": {"search_share": 0.5}},
     "stagewise": {"strategy": "stagewise"},
     "densenas": {"strategy": "densenas", "space": "densenas-cifar"},
-    "hournas": {"strategy": "hournas"},
-    "hournas-joint": {"strategy": "hournas", "settings": {"joint": True}},
+    "hournas": {"strategy": "hournas", "settings": {"score": "learned"}},
+    "hournas-joint": {"strategy": "hournas", "settings": {"score": "learned", "joint": True}},
     "macromicro": {"strategy": "macromicro", "space": "macromicro"},
     "auto": {"strategy": "auto"},
 }

@@ -52,8 +52,8 @@ def _assignments(name: str, text: str) -> options.Option:
 @click.option(
     "--score",
     type=click.Choice(["learned", "proxy"]),
-    help="Strategy densenas. proxy: plan by an untrained score, without data or device; learned: train its "
-    "super-network however few the images.",
+    help="proxy (strategy densenas): plan by an untrained score, without data or device; learned (densenas, "
+    "hournas): train the super-network however few the images.",
 )
 @click.option("--fidelity", type=click.Choice(["paper"]), help="The published form of the strategy.")
 @click.option("--measure/--no-measure", default=True, help="Measure each candidate whole before training.")

@@ -18,6 +18,7 @@ from hwnas.measure.table import LatencyTable
 from hwnas.protocols import Emit, SearchSpace
 from hwnas.records import Budget, Estimate
 from hwnas.runs import RunFolder
+from hwnas.search.options import LEARNABLE
 from hwnas.spec import NetworkSpec
 from hwnas.store import read_json, write_json
 from hwnas.units import format_seconds
@@ -139,3 +140,12 @@ def _read(facts: Facts) -> Prepared:
         )
     except (KeyError, TypeError, ValueError) as exc:
         raise DataFormatError(f"{path} is damaged ({exc!r}); remove it to prepare again") from exc
+
+
+def without(share: float, images: int) -> str:
+    """Why there is no super-network, in words."""
+    return (
+        f"no super-network: its share would be {round(share * images):,} of {images:,} images, and below "
+        f"{LEARNABLE:,} it learns too little to be worth them (docs/densenas.md, docs/strategies.md); the "
+        "untrained score decides. --score learned trains one all the same"
+    )

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from hwnas.cost.dense import Costs
 from hwnas.errors import BudgetInfeasible, InputError
-from hwnas.jobs.prepare import Facts, Prepared
+from hwnas.jobs.prepare import Facts, Prepared, without
 from hwnas.nets.count import count
 from hwnas.search import options
 from hwnas.search.dense_choice import Chooser
 from hwnas.search.dense_costs import costs
 from hwnas.search.dense_derive import Scores, Trust
 from hwnas.search.densenas import dense_space
-from hwnas.search.densenas_options import LEARNABLE, DenseNasOptions
+from hwnas.search.densenas_options import DenseNasOptions
 
 if TYPE_CHECKING:
     from hwnas.train.dense import DenseOptions, Relaxed
@@ -33,7 +33,7 @@ def prepare(facts: Facts) -> Prepared | None:
     asked = options.read(DenseNasOptions, given, "densenas")
     if not asked.learns(facts.images):
         if asked.score == "auto":
-            facts.note("note", {"text": _without(asked, facts.images)}, key="text")
+            facts.note("note", {"text": without(asked.share, facts.images)}, key="text")
         return None
     import torch
 
@@ -59,15 +59,6 @@ def prepare(facts: Facts) -> Prepared | None:
         "trust": [edges, operators],
     }
     return Prepared(scores, found.images, found.train_macs, found.seconds)
-
-
-def _without(asked: DenseNasOptions, images: int) -> str:
-    """Why there is no super-network, in words."""
-    return (
-        f"no super-network: its share would be {round(asked.share * images):,} of {images:,} images, and "
-        f"below {LEARNABLE:,} it learns too little to be worth them (docs/densenas.md); the proxy score "
-        "decides. --score learned trains one all the same"
-    )
 
 
 def training(asked: DenseNasOptions, images: int, seed: int) -> DenseOptions:

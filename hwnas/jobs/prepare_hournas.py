@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from hwnas.errors import InputError
-from hwnas.jobs.prepare import Facts, Prepared
+from hwnas.jobs.prepare import Facts, Prepared, without
 from hwnas.jobs.search_parts import training_rate
 from hwnas.nets.chainspace import ChainSpace
 from hwnas.nets.slots import Fill, block, chain_of, filled, network, paths, slots
@@ -48,13 +48,15 @@ Draw = Callable[[np.random.Generator], Network]
 
 
 def prepare(facts: Facts) -> Prepared | None:
-    """Train the super-network and fit scores; None with ``score=proxy``.
+    """Train the super-network and fit scores; None where the search does without.
 
     Raises:
         InputError: the space has no places to fill, or ``joint`` is asked of one with several paths.
     """
     settings = options.read(HourNasOptions, facts.settings, "hournas")
-    if settings.score == "proxy":
+    if not settings.learns(facts.images):
+        if settings.score == "auto":
+            facts.note("note", {"text": without(settings.share, facts.images)}, key="text")
         return None
     space = chain_of(facts.space)
     if settings.joint and len(paths(space)) > 1:

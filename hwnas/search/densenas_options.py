@@ -9,9 +9,6 @@ from typing import Any, Literal
 from hwnas.errors import InputError
 from hwnas.search import options
 
-# Images from which on ``score=auto`` trains a super-network; docs/densenas.md says what was measured.
-LEARNABLE = 100_000
-
 
 @dataclass(frozen=True)
 class DenseNasOptions:
@@ -35,7 +32,7 @@ class DenseNasOptions:
         cost: what the super-network's loss holds: ``latency``, as predicted, or ``macs``, for which the
             target is the limit on MACs (``--max-macs``). What is derived keeps the latency either way.
         score: ``learned`` by a super-network; ``proxy`` leaves it out, and the untrained score alone
-            decides; ``auto`` trains one where its share of the images is at least `LEARNABLE`.
+            decides; ``auto`` trains one where its share of the images is at least `options.LEARNABLE`.
         scores: what was learned: ``edges`` and ``layers`` of `dense_derive.Scores`, ``trust`` of
             `dense_derive.Trust` (1 and 1 where left out).
         targets_ms: smaller budgets, in milliseconds.
@@ -72,4 +69,4 @@ class DenseNasOptions:
         """Whether a search of so many training images trains a super-network."""
         if self.score != "auto" or self.fidelity == "paper":
             return self.score != "proxy"
-        return self.share * images >= LEARNABLE
+        return self.share * images >= options.LEARNABLE

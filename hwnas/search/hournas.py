@@ -58,7 +58,8 @@ class HourNasOptions:
             it, where the space reaches it.
         networks, judged: how many networks the scores are fitted to, and validation images for each.
         joint: search all places at once, without a first stage: what vital-first is compared with.
-        score: ``learned``, or ``proxy`` to leave the super-network out.
+        score: ``learned`` by a super-network; ``proxy`` leaves it out, and the untrained score alone
+            decides; ``auto`` trains one where its share of the images is at least `options.LEARNABLE`.
         scores: what was learned; see `slot_choice.SlotScores`.
         targets_ms: smaller budgets, in milliseconds.
     """
@@ -74,12 +75,12 @@ class HourNasOptions:
     networks: int = 64
     judged: int = 256
     joint: bool = False
-    score: Literal["learned", "proxy"] = "learned"
+    score: Literal["auto", "learned", "proxy"] = "auto"
     scores: Mapping[str, Any] | None = None
     targets_ms: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
-        options.choice("score", self.score, ("learned", "proxy"))
+        options.choice("score", self.score, ("auto", "learned", "proxy"))
         parts = (self.share, self.vital_images, self.vital_share, self.trial_share)
         if not all(0 < part < 1 for part in parts) or not 0 <= self.least < 1:
             raise InputError(
@@ -89,6 +90,12 @@ class HourNasOptions:
             raise InputError(
                 "hournas takes proposals of at least 1, networks and judged of at least 8, spares 0 or 1"
             )
+
+    def learns(self, images: int) -> bool:
+        """Whether a search of so many training images trains a super-network."""
+        if self.score != "auto":
+            return self.score == "learned"
+        return self.share * images >= options.LEARNABLE
 
 
 class HourNas:

@@ -15,6 +15,11 @@ from hwnas.search.log import images_of
 Options = TypeVar("Options")
 
 
+# Images from which on a super-network is trained where that is left to the number of them (``score=auto``);
+# docs/densenas.md and docs/strategies.md say what was measured.
+LEARNABLE = 100_000
+
+
 def read(kind: type[Options], given: Mapping[str, Any], strategy: str) -> Options:
     """`kind` filled from the options given.
 

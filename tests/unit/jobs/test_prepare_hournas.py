@@ -55,7 +55,7 @@ def facts(folder: Path, space: str = "mbv2-cifar", emit: Any = None, **settings:
         table=None,  # type: ignore[arg-type]
         budgets=(Budget(latency_ms=0.3),),
         images=1600,
-        settings={**SETTINGS, **settings},
+        settings={"score": "learned", **SETTINGS, **settings},
         recipe=TrainOptions(threads=1, batch=16, checkpoint_s=0.0),
         seed=0,
         run=RunFolder(folder, "search", {}),
@@ -139,6 +139,14 @@ def test_joint_search_has_one_stage_and_needs_one_path(tmp_path: Path) -> None:
 
 def test_nothing_is_trained_where_nothing_is_asked(tmp_path: Path) -> None:
     assert prepare(facts(tmp_path / "proxy", score="proxy")) is None
+    few = facts(tmp_path / "few", score="auto")  # a quarter of 1,600 images
+    assert prepare(few) is None
+    assert prepare(few) is None
+    told = [event["text"] for event in few.run.events() if event["event"] == "note"]
+    assert len(told) == 1
+    assert "no super-network: its share would be" in told[0]
+    assert HourNasOptions(share=0.25).learns(400_000)
+    assert not HourNasOptions(share=0.25).learns(399_996)
     # one path and one operator: every vital block is what it is, and only depth is left to learn
     given = facts(tmp_path / "plain", space="resnet-cifar")
     job = _Preparation(given, options.read(HourNasOptions, given.settings, "hournas"), make("resnet-cifar"))
