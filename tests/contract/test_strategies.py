@@ -30,6 +30,7 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
     "random": [{"draws": 300, "samples": 5}],
     "tpe": [{"asks": 40, "samples": 5}],
     "hournas": [{}],
+    "auto": [{}, {"score": "gains"}],  # few images, and many
     "macromicro": [{"max_depth": 24}, {"fidelity": "paper", "max_depth": 12}],
     "densenas": [{}, {"spares": 0}],  # without learned scores: what learns them is not the strategy's
 }
