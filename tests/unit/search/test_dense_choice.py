@@ -20,7 +20,8 @@ from hwnas.search import dense_costs
 from hwnas.search.dense_choice import Chooser
 from hwnas.search.dense_derive import Scores, Trust, within
 from hwnas.search.densenas import DenseNas
-from hwnas.search.densenas_options import LEARNABLE, DenseNasOptions
+from hwnas.search.densenas_options import DenseNasOptions
+from hwnas.search.options import LEARNABLE
 from hwnas.search.proxy import entropy
 from hwnas.spec import BlockSpec, NetworkSpec
 
