@@ -27,7 +27,8 @@ from benchmarks.common import bars, save
 from hwnas.jobs.networks import network
 from hwnas.nets.build import build
 from hwnas.train.data import Dataset, load
-from hwnas.train.loop import TrainOptions, train
+from hwnas.train.loop import train
+from hwnas.train.options import Mode, TrainOptions
 
 BATCH = 256
 WARM_UP = 4  # batches of the usual loop that are not timed: its workers start, their queue fills
@@ -85,14 +86,14 @@ def usual(pictures: Pictures, batches: int, *, tuned: bool) -> float:
     return batches * BATCH / (time.perf_counter() - begun)
 
 
-def ours(data: Dataset, batches: int, precision: str) -> float:
+def ours(data: Dataset, batches: int, precision: Mode) -> float:
     """Images per second of `hwnas.train.loop.train`, its guard and snapshots included."""
     spec = network("resnet20")
     options = TrainOptions(
         images=batches * BATCH,
         batch=BATCH,
         device="cpu",
-        precision=precision,  # type: ignore[arg-type]
+        precision=precision,
     )
     return train(build(spec, seed=0), spec, data, options).images_per_s
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -65,7 +66,7 @@ def _probes() -> dict[str, Builder]:
     for width, size, depth in ((16, 32, 1), (32, 32, 2), (64, 32, 4)):
         block = BlockSpec(kind="basic", c_in=width, c_out=width, size_in=size)
         model = onnx.chain([block] * depth)
-        builders[f"{depth} {block.key}"] = lambda model=model: backend.build(model, setting)  # type: ignore[misc]
+        builders[f"{depth} {block.key}"] = partial(backend.build, model, setting)
     return builders
 
 

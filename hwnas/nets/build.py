@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -72,7 +73,7 @@ class Block(nn.Module):
                 self.add_module(op.name, nn.Linear(op.c_in, op.channels))
 
     def _layer(self, name: str, x: Tensor) -> Tensor:
-        y: Tensor = self._modules[name](x)  # type: ignore[misc]
+        y: Tensor = self.get_submodule(name)(x)
         return y
 
     def _apply_op(self, op: Op, inputs: list[Tensor]) -> Tensor:
@@ -133,11 +134,16 @@ class Network(nn.Module):
         )
         self.head = Block(spec.head, spec.convention)
 
+    @property
+    def _blocks(self) -> Iterable[Iterable[Block]]:
+        # torch types what a ModuleList holds as Module; `__init__` put blocks into it.
+        return cast("Iterable[Iterable[Block]]", self.stages)
+
     def forward(self, x: Tensor) -> Tensor:
         """Logits (batch, classes) of images (batch, C, H, W)."""
         before = now = self.stem(x)
-        for stage in self.stages:
-            for block in stage:  # type: ignore[attr-defined]
+        for stage in self._blocks:
+            for block in stage:
                 before, now = now, block(now, before)
         out: Tensor = self.head(now)
         return out
@@ -150,8 +156,8 @@ class Network(nn.Module):
         """
         sums = []
         before = now = self.stem(x)
-        for stage in self.stages:
-            for block in stage:  # type: ignore[attr-defined]
+        for stage in self._blocks:
+            for block in stage:
                 out, before_act = block.forward_with_sum(now, before)
                 before, now = now, out
             sums.append(before_act)
@@ -164,7 +170,9 @@ def build(spec: NetworkSpec, *, seed: int) -> Network:
         torch.manual_seed(seed)
         net = Network(spec)
         for place, block in spec.walk():
-            initialise(net.get_submodule(place), block)  # type: ignore[arg-type]
+            module = net.get_submodule(place)
+            assert isinstance(module, Block)
+            initialise(module, block)
     return net
 
 
@@ -187,7 +195,9 @@ def initialise(module: Block, block: BlockSpec) -> None:
             nn.init.zeros_(layer.bias)
     end = module.recipe.residual_end
     if end is not None and block.joins_identity:
-        nn.init.zeros_(module.get_submodule(f"{end}_norm").weight)  # type: ignore[arg-type]
+        norm = module.get_submodule(f"{end}_norm")
+        assert isinstance(norm, nn.BatchNorm2d)
+        nn.init.zeros_(norm.weight)
 
 
 def inherit(module: nn.Module, spec_from: NetworkSpec, spec_to: NetworkSpec, *, seed: int) -> Network:
