@@ -17,6 +17,7 @@ from hwnas.errors import InputError
 from hwnas.nets.build import inherit
 from hwnas.protocols import Move
 from hwnas.records import StageImportance
+from hwnas.search.evidence import returns
 from hwnas.spec import NetworkSpec
 
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ class Gradient:
             scale = self.rate / max(float(np.mean([loss for _, loss in pairs])), 1e-9)
             for n, move in enumerate(group):
                 gain, se = _squared_mean(np.stack([gradients[n] for gradients, _ in pairs]))
-                share = scale * (_returns(spec, move) if self.diminishing else 1.0)
+                share = scale * (_share(spec, move) if self.diminishing else 1.0)
                 spent = sum(map(len, parts)) if n == 0 else 0  # a pass is paid for once
                 found[move] = said(move, gain * share, se * share, spent)
         return tuple(found[move] for move in moves)
@@ -140,13 +141,9 @@ def _all_of(spec: NetworkSpec, group: Sequence[Move]) -> NetworkSpec:
     return spec
 
 
-def _returns(spec: NetworkSpec, move: Move) -> float:
-    """What blocks added to a stage bring, as a part of what as many second blocks would: log2 of the
-    factor by which depth grows, for each block. 1 for a second block; other growths are not scaled.
-    """
-    if move.kind != "deeper":
-        return 1.0
-    return float(np.log2(len(move.spec.stages[move.stage]) / len(spec.stages[move.stage])) / move.steps)
+def _share(spec: NetworkSpec, move: Move) -> float:
+    """What a growth brings, as a part of what first order says: depth has falling returns."""
+    return returns(move.kind, len(spec.stages[move.stage]), move.steps) / move.steps
 
 
 def _added(grad: Tensor, old: Tensor | None) -> Tensor:

@@ -3,9 +3,9 @@
 A growth has to pass three questions. Does the network after it keep the budget at the upper bound
 of its predicted latency? Is its gain above zero by more than its standard error explains? And is
 its gain per millisecond, taken at the cautious ends of both, the best of all? Near the end the last
-question is another one: milliseconds that are left over buy nothing, so the growth is taken that
-brings most together with what still fits beside it. The answers are kept with the figures that led
-to them, since a refusal is a result too.
+question is another one, since milliseconds that are left over buy nothing: what still fits is chosen
+together (`ending`). The answers are kept with the figures that led to them, since a refusal is a result
+too.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from typing import Literal
 
 from hwnas.protocols import Move, SearchContext, SearchSpace
 from hwnas.records import Budget, Estimate, StageImportance
+from hwnas.search.ending import Ending, best_of, endings
+from hwnas.search.evidence import returns
 from hwnas.search.log import Decision
 from hwnas.spec import NetworkSpec
 from hwnas.units import format_ms
@@ -26,8 +28,6 @@ Fate = Literal["grows", "weaker", "not significant", "closed", "unknown"]
 # A growth that is predicted to cost nothing would be infinitely good: this part of the network's
 # latency is the least that any is taken to cost.
 LEAST = 1e-3
-# Growths that are left when the end is near.
-LAST = 3
 # Importance by stage and kind of growth.
 Gains = Mapping[tuple[int, str], StageImportance]
 
@@ -44,8 +44,7 @@ class Growth:
         cost_ms, cost_se_ms: added latency, in milliseconds, with its standard error.
         estimate: prediction for `spec`.
         fate: what was decided.
-        ending: near the end, the gain of the best set of growths that holds this one and fits, at the
-            lower bounds of all; None before.
+        ending: near the end, the best set of growths that holds this one and fits; None before.
     """
 
     stage: int
@@ -58,7 +57,7 @@ class Growth:
     cost_se_ms: float
     estimate: Estimate
     fate: Fate = "weaker"
-    ending: float | None = None
+    ending: Ending | None = None
 
     def sure(self, z: float) -> float:
         """Lower bound of the gain."""
@@ -113,11 +112,10 @@ def weigh(
         context: estimates.
     """
     z = NormalDist().inv_cdf(confidence)
-    before = context.estimate(now)
     judged = []
     for move in moves:
         found = gains.get((move.stage, move.kind))
-        growth = _growth(move, found or StageImportance(stage=move.stage, value=0.0), before, context)
+        growth = _growth(now, move, found or StageImportance(stage=move.stage, value=0.0), context)
         if not budget.fits(growth.estimate):
             growth = replace(growth, fate="closed")
         elif found is None:
@@ -126,65 +124,15 @@ def weigh(
             growth = replace(growth, fate="not significant")
         judged.append(growth)
     open_ = [growth for growth in judged if growth.fate == "weaker"]
-    sets = _sets(now, open_, z, budget, context)
-    if open_ and sets is not None:
-        gains_of = dict(zip(map(id, open_), sets, strict=True))
-        judged = [replace(growth, ending=gains_of.get(id(growth))) for growth in judged]
-        open_ = [growth for growth in judged if growth.ending is not None]
-    best = max(
-        open_, key=lambda growth: (growth.ending or 0.0, growth.worth(z), -growth.cost_ms), default=None
-    )
+    sets = endings(now, open_, z, budget, context)
+    for n, growth in enumerate(open_ if sets else ()):
+        ending = best_of([one for one in sets or () if n in one.members])
+        judged[judged.index(growth)] = open_[n] = replace(growth, ending=ending)
+    if sets:
+        chosen = best_of(sets).members
+        open_ = [growth for n, growth in enumerate(open_) if n in chosen]
+    best = max(open_, key=lambda growth: (growth.worth(z), -growth.cost_ms), default=None)
     return [replace(growth, fate="grows") if growth is best else growth for growth in judged]
-
-
-def _sets(
-    now: NetworkSpec, open_: Sequence[Growth], z: float, budget: Budget, context: SearchContext
-) -> list[float] | None:
-    """Of each growth the gain of the best set that holds it and fits; None while the end is far.
-
-    The end is near when no set of more than `LAST` growths fits. A stage may be in a set several times,
-    with falling returns.
-    """
-    found = [0.0] * len(open_)
-
-    def walk(spec: NetworkSpec, first: int, members: tuple[int, ...]) -> bool:
-        """Look at every set that begins with `members`; False where one is too large."""
-        for i in range(first, len(open_)):
-            grown = _further(spec, open_[i], members.count(i), context)
-            if grown is None or not budget.fits(context.estimate(grown)):
-                continue
-            more = (*members, i)
-            if len(more) > LAST:
-                return False
-            gain = sum(_gain(now, open_[n], more.count(n), z) for n in set(more))
-            for n in more:
-                found[n] = max(found[n], gain)
-            if not walk(grown, i, more):
-                return False
-        return True
-
-    return found if walk(now, 0, ()) else None
-
-
-def _further(spec: NetworkSpec, growth: Growth, times: int, context: SearchContext) -> NetworkSpec | None:
-    """A network after a growth (`growth.steps` steps), or, after `times` of it, one step more."""
-    grown: NetworkSpec | None = spec
-    for _ in range(1 if times else growth.steps):
-        moves = context.space.grow(grown) if grown else []
-        grown = next((m.spec for m in moves if (m.stage, m.kind) == (growth.stage, growth.kind)), None)
-    return grown
-
-
-def _gain(now: NetworkSpec, growth: Growth, times: int, z: float) -> float:
-    """Lower bound of what a growth brings that is made once and then `times` - 1 steps further.
-
-    Depth has falling returns (`gradient.Gradient`): gains go with the logarithm of the depth.
-    """
-    steps = growth.steps + times - 1
-    if growth.kind != "deeper":
-        return growth.sure(z) * steps / growth.steps
-    depth = len(now.stages[growth.stage])
-    return growth.sure(z) * math.log(1 + steps / depth) / math.log(1 + growth.steps / depth)
 
 
 def deepen(space: SearchSpace, spec: NetworkSpec, stage: int, times: int) -> NetworkSpec:
@@ -195,15 +143,16 @@ def deepen(space: SearchSpace, spec: NetworkSpec, stage: int, times: int) -> Net
     return spec
 
 
-def _growth(move: Move, found: StageImportance, before: Estimate, context: SearchContext) -> Growth:
-    after = context.estimate(move.spec)
+def _growth(now: NetworkSpec, move: Move, found: StageImportance, context: SearchContext) -> Growth:
+    before, after = context.estimate(now), context.estimate(move.spec)
     cost_ms = max(after.latency_ms - before.latency_ms, before.latency_ms * LEAST)
     # Prediction errors of two networks that share all blocks but one are nearly proportional, so
     # their difference has the relative error of the whole.
     half = (after.high_ms - after.low_ms) / 2
     relative = half / NormalDist().inv_cdf((1 + after.coverage) / 2) / after.latency_ms
-    # A gain found for another number of steps (a measurement moved the bounds since) is shared out.
-    share = move.steps / found.steps
+    # A gain may have been found for another number of steps (a measurement moved the bounds since).
+    depth = len(now.stages[move.stage])
+    share = returns(move.kind, depth, move.steps) / returns(move.kind, depth, found.steps)
     return Growth(
         stage=move.stage,
         kind=move.kind,
@@ -242,14 +191,25 @@ def _with_error(value: float, se: float, unit: str) -> str:
     return f"{scale * value:+.{digits}f} {unit} +- {scale * se:.{digits}f} {unit}"
 
 
+def _why_weaker(growth: Growth, best: Growth | None) -> str:
+    if best is None:
+        return "less than no growth"
+    if growth.ending is None or best.ending is None:
+        return f"less for each millisecond than {best.place}"
+    if growth.ending.members == best.ending.members:
+        return f"together with {best.place}, which comes first"
+    if growth.ending.gain > best.ending.gain - best.ending.gain_se:
+        return f"not surely more than {best.place}, and leaves more of the budget"
+    return f"less with what still fits beside it than {best.place}"
+
+
 def _decision(growth: Growth, best: Growth | None, budget: Budget, unit: str) -> Decision:
     gain = _with_error(growth.gain, growth.gain_se, unit)
     price = f"{gain} for {format_ms(growth.cost_ms)}"
     bound = format_ms(growth.estimate.high_ms)
-    measure = "for each millisecond" if growth.ending is None else "with what still fits beside it"
     words = {
         "grows": f"{growth.place} grows by {growth.steps}: {price}",
-        "weaker": f"{growth.place}: {price}: less {measure} than {best.place if best else ''}",
+        "weaker": f"{growth.place}: {price}: {_why_weaker(growth, best)}",
         "not significant": f"{growth.place}: {price}: not significant",
         "closed": f"{growth.place}: closed, the network would take up to {bound} of {budget.describe()}",
         "unknown": f"{growth.place}: no importance is known for it",

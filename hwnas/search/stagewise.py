@@ -19,6 +19,7 @@ import numpy as np
 from hwnas.protocols import Move, SearchContext
 from hwnas.records import Budget, Notes, Proposal, StageImportance, Trial
 from hwnas.search import growth, options
+from hwnas.search.evidence import pooled
 from hwnas.search.log import Decision, depths
 from hwnas.search.paper import Published
 from hwnas.search.winner import accuracy, by_accuracy, candidates
@@ -184,9 +185,9 @@ class Stagewise:
 
     def _gains(self, history: Sequence[Trial], now: Trial) -> growth.Gains:
         assert now.evaluation is not None
-        mine = {(one.stage, one.kind): one for one in now.evaluation.importance}
         if self._options.importance != "vip":
-            return mine
+            return pooled(history, now)
+        mine = {(one.stage, one.kind): one for one in now.evaluation.importance}
         other = self._temporary(history, now)
         if other is None or other.evaluation is None:
             return {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from statistics import NormalDist
 
@@ -72,14 +73,31 @@ def test_the_last_growths_are_chosen_together() -> None:
     # At most 0.2545 ms of mean: two blocks fit, of stages 1 and 3 at best (0.25 ms, 0.018; twice stage 3
     # is 0.008 log2 3 = 0.0127). Of these two, stage 3 has the better gain for each millisecond.
     judged = weigh({0: (0.010, 0.0), 1: (0.009, 0.0), 2: (0.008, 0.0)}, 0.28)
-    assert [g.ending for g in judged] == pytest.approx([0.018, 0.017, 0.018])
+    assert [g.ending.gain for g in judged if g.ending] == pytest.approx([0.018, 0.017, 0.018])
     assert [g.fate for g in judged] == ["weaker", "weaker", "grows"]
+
+
+def test_of_sets_that_cannot_be_told_apart_the_fullest_is_taken() -> None:
+    """At most 0.2545 ms: stages 1 and 3 (0.25 ms) bring 0.0180, stages 2 and 3 (0.24 ms) 0.0182."""
+    judged = weigh({0: (0.010, 0.0), 1: (0.0102, 0.0), 2: (0.008, 0.0)}, 0.28)
+    assert [g.fate for g in judged] == ["weaker", "grows", "weaker"]
+    assert [g.ending.members for g in judged if g.ending] == [(0, 2), (1, 2), (1, 2)]
+    # With errors of 0.00028 of each set they are as good as equal.
+    judged = weigh({0: (0.010, 2e-4), 1: (0.0102, 2e-4), 2: (0.008, 2e-4)}, 0.28)
+    assert [g.ending.members for g in judged if g.ending] == [(0, 2), (1, 2), (0, 2)]
+    words = [decision.text for decision in growth.decisions(judged, Budget(latency_ms=0.28), "%")]
+    assert words[0].startswith("stage 3 grows by 1")
+    assert words[1].endswith("together with stage 3, which comes first")
+    assert words[2].endswith("not surely more than stage 3, and leaves more of the budget")
 
 
 def test_depth_has_falling_returns_in_a_set() -> None:
     judged = weigh({2: (0.008, 0.0)}, 1.1 * 0.281)
     # Three fit: 0.27 ms. From depth 1 to 4 is log2 4 = 2 times what one block brings.
-    assert judged[2].ending == pytest.approx(0.016)
+    ending = judged[2].ending
+    assert ending is not None
+    assert ending.gain == pytest.approx(0.016)
+    assert ending.latency_ms == pytest.approx(0.27)
     # Four fit: the end is not near, and milliseconds decide.
     assert weigh({2: (0.008, 0.0)}, 1.1 * 0.311)[2].ending is None
 
@@ -98,7 +116,7 @@ def test_a_gain_counts_from_1645_standard_errors(gain: float, fate: str) -> None
 def test_a_stage_whose_next_block_does_not_fit_is_closed() -> None:
     # Upper bounds after growth: 1.1 * (0.21, 0.20, 0.19) = 0.231, 0.220, 0.209 ms.
     judged = weigh(dict.fromkeys(range(3), (0.1, 0.0001)), 0.225)
-    assert [g.fate for g in judged] == ["closed", "weaker", "grows"]
+    assert [g.fate for g in judged] == ["closed", "grows", "weaker"]  # of equal ones, the larger
     assert [g.fate for g in weigh(dict.fromkeys(range(3), (0.1, 0.0001)), 0.2)] == ["closed"] * 3
 
 
@@ -121,13 +139,14 @@ def test_several_steps_as_far_as_they_fit() -> None:
     assert steps(0.2, 0.16) == [1, 1, 1]
 
 
-def test_a_gain_for_other_steps_is_shared_out() -> None:
+def test_a_gain_for_other_steps_has_falling_returns_too() -> None:
     budget = Budget(latency_ms=9.0)
     context = SearchContext(SPACE, estimate, budget)
     moves = growth.growths(START, budget, 0.12, context)  # 2, 2 and 3 steps
     found = {(2, "deeper"): StageImportance(stage=2, value=0.04, se=0.002, steps=4)}
     judged = growth.weigh(START, moves, found, 0.95, budget, context)[2]
-    assert (judged.gain, judged.gain_se) == pytest.approx((0.03, 0.0015))
+    share = 2 / math.log2(5)  # from 1 block to 4 instead of 5
+    assert (judged.gain, judged.gain_se) == pytest.approx((0.04 * share, 0.002 * share))
     assert judged.cost_ms == pytest.approx(0.12)
 
 

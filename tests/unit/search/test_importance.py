@@ -13,7 +13,7 @@ from hwnas.nets.build import Network, build, inherit, weights
 from hwnas.nets.spaces import make as make_space
 from hwnas.protocols import Move
 from hwnas.records import StageImportance
-from hwnas.search.gradient import Gradient, _returns, _squared_mean
+from hwnas.search.gradient import Gradient, _share, _squared_mean
 from hwnas.search.importance import make
 from hwnas.search.probe import Probe, _mean_and_error
 from hwnas.search.vip import Vip, pooled_features, vip
@@ -171,12 +171,12 @@ def test_gradient_is_that_of_the_values_which_are_new(net: Network) -> None:
     assert found[2, "deeper"].value == pytest.approx(expected, rel=1e-4)
 
 
-def test_returns_of_depth_diminish() -> None:
+def test_share_of_depth_diminish() -> None:
     """From 1 to 2 blocks: log2(2) = 1. From 2 to 4: log2(2) / 2 = 0.5 a block. Widths are not scaled."""
     two = SPEC.grow(0)
-    assert _returns(SPEC, Move(0, "deeper", two)) == 1.0
-    assert _returns(two, Move(0, "deeper", two.grow(0, 2), steps=2)) == 0.5
-    assert _returns(two, Move(0, "wider", two)) == 1.0
+    assert _share(SPEC, Move(0, "deeper", two)) == 1.0
+    assert _share(two, Move(0, "deeper", two.grow(0, 2), steps=2)) == 0.5
+    assert _share(two, Move(0, "wider", two)) == 1.0
 
 
 def test_gradient_of_other_kinds_of_growth() -> None:

@@ -110,7 +110,7 @@ def test_a_large_budget_is_reached_in_few_rounds(tmp_path: Path) -> None:
 
 
 def no_gain(evaluation: Evaluation, proposal: Proposal) -> Evaluation:
-    nothing = [one.model_copy(update={"value": 0.001, "se": 0.001}) for one in evaluation.importance]
+    nothing = [one.model_copy(update={"value": 0.0005, "se": 0.001}) for one in evaluation.importance]
     return evaluation.model_copy(update={"importance": tuple(nothing)})
 
 
@@ -120,7 +120,7 @@ def test_it_stops_as_converged_when_nothing_is_significant(tmp_path: Path) -> No
     assert [trial.notes.get("attempt") for trial in result.trials[:3]] == [None, 1, 2]
     assert "converged: no growth is significant; 0.444 ms of 0.6 ms left" in result.stopped
     refusals = [event["text"] for event in events if event["event"] == "refusal"]
-    assert refusals[0] == "stage 1: +0.10 % +- 0.10 % for 0.104 ms: not significant"
+    assert refusals[0] == "stage 1: +0.05 % +- 0.10 % for 0.104 ms: not significant"
 
 
 def test_several_budgets_are_filled_on_one_path(tmp_path: Path) -> None:
