@@ -9,8 +9,8 @@
 4. **Fill.** Growth of any kind in the milliseconds left over; and where training was too short to tell
    growths apart, so that more than 1 - `least` of the budget is left, by the untrained score (`fill`).
 
-Judging kinds of growth apart takes images. Where growing has fewer than `EVIDENCE` for each kind in
-each round, gains would be noise, and the same composition is made by the untrained score instead,
+Judging kinds of growth apart takes images. Where growing has fewer than `unjudged.EVIDENCE` for each
+kind in each round, gains would be noise, and the same composition is made by the untrained score instead,
 whose exact choice takes none: vital blocks first, then the others (`hournas` with ``score=proxy``).
 
 Weights are inherited throughout, gains come from one importance, latency is measured in the loop.
@@ -27,7 +27,7 @@ import numpy as np
 
 from hwnas.errors import InputError
 from hwnas.nets.slots import placed
-from hwnas.protocols import Move, SearchContext, SearchSpace
+from hwnas.protocols import Move, SearchContext
 from hwnas.records import Proposal, Trial
 from hwnas.search import operators, options
 from hwnas.search.exact_choice import Choice
@@ -35,13 +35,12 @@ from hwnas.search.fill import filled
 from hwnas.search.hournas import HourNas
 from hwnas.search.log import Decision, depths
 from hwnas.search.operators import View
-from hwnas.search.stagewise import Stagewise, StagewiseOptions
+from hwnas.search.stagewise import Stagewise
+from hwnas.search.stagewise_options import StagewiseOptions
+from hwnas.search.unjudged import needed
 from hwnas.spec import NetworkSpec
 
 MACRO, VITAL, OTHERS, FILL, UNTRAINED = range(5)
-# Images that judge one kind of growth in one round. With 2,048 gains stand out by 3 to 5 standard errors
-# (docs/search.md); these are for half as many.
-EVIDENCE = 512
 NAMES = ("depth and width", "operators of vital blocks", "operators of the other blocks", "anything")
 
 
@@ -89,7 +88,7 @@ class Auto:
         self._asking = 0  # set by every proposal, read while it is evaluated
         if operators.has_operators(context.space):
             self._phases = self._composed()
-        self._needed = EVIDENCE * (self._options.rounds + 3) * _kinds(context.space)
+        self._needed = needed(context.space, self._options.rounds + 3)
         self._untrained = self._by_untrained_score()
 
     def _by_untrained_score(self) -> HourNas | None:
@@ -240,6 +239,8 @@ class Auto:
         """Options of a grower that takes a part of the images for growing."""
         known = {field.name for field in fields(StagewiseOptions)}
         given = {name: value for name, value in self._context.options.items() if name in known}
+        if operators.has_operators(self._context.space):
+            given["begin"] = "smallest"  # the parts judge, or none does
         if part == 1.0 and not rounds:
             return given
         images: Mapping[str, Any] = {
@@ -248,8 +249,3 @@ class Auto:
             "rounds": rounds,
         }
         return {**given, **images}
-
-
-def _kinds(space: SearchSpace) -> int:
-    """Kinds of growth of the smallest network that are judged apart; those of depth share a pass."""
-    return 1 + sum(move.kind != "deeper" for move in space.grow(space.smallest()))

@@ -11,75 +11,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
 from hwnas.protocols import Move, SearchContext
 from hwnas.records import Budget, Notes, Proposal, StageImportance, Trial
-from hwnas.search import growth, options
+from hwnas.search import growth, operators, options
 from hwnas.search.evidence import pooled
 from hwnas.search.log import Decision, depths
 from hwnas.search.paper import Published
+from hwnas.search.stagewise_options import StagewiseOptions
+from hwnas.search.unjudged import Unjudged, needed
 from hwnas.search.winner import accuracy, by_accuracy, candidates
 from hwnas.spec import NetworkSpec
 from hwnas.units import format_ms
 
 # Validation accuracy that a network may lose by growing and still be the one to train on.
 COLLAPSE = 0.1
-# Largest part of all training images that growing may take.
-MOST_SHARE = 0.3
-
-
-@dataclass(frozen=True)
-class StagewiseOptions:
-    """Options of `Stagewise`.
-
-    Attributes:
-        images: training images of the whole search, final training included; 0 leaves each
-            training to the evaluator's default.
-        search_share, least_images: part of `images` for growing, judging included, but at least so
-            many (and never more than `MOST_SHARE`); the rest trains what is kept.
-        start_share: part of the growing for the first, shallow network.
-        judge_share: part of the growing after it that goes into judging growths.
-        rounds: growths aimed at; each adds about as many milliseconds.
-        confidence: one-sided level at which a gain counts as significant.
-        patience: how often a network is trained further when nothing is significant, before the
-            search ends as converged.
-        importance: where gains come from: ``gradient``, ``probe`` (importance of the trained network
-            itself) or ``vip`` (compared with a temporary network, deeper in every stage).
-        growing_lr: learning rate of the rounds as a part of the recipe's.
-        targets_ms: smaller budgets, in milliseconds, to be filled on the way.
-        fidelity: ``default``, or ``paper`` for the published controller.
-        growth_step, iterations, start: of the published controller: blocks added to a stage, times
-            that it may grow, blocks a stage of the first network.
-    """
-
-    images: int = 0
-    search_share: float = 0.05
-    least_images: int = 3_000
-    start_share: float = 0.4
-    judge_share: float = 0.7
-    rounds: int = 5
-    confidence: float = 0.95
-    patience: int = 2
-    importance: Literal["gradient", "probe", "vip"] = "gradient"
-    growing_lr: float = 0.1
-    targets_ms: tuple[float, ...] = ()
-    fidelity: Literal["default", "paper"] = "default"
-    growth_step: int = 2
-    iterations: int = 5
-    start: int = 2
-
-    def __post_init__(self) -> None:
-        options.choice("fidelity", self.fidelity, ("default", "paper"))
-        options.choice("importance", self.importance, ("probe", "gradient", "vip"))
-
-    @property
-    def growing(self) -> int:
-        """Training images for growing."""
-        return int(min(max(self.images * self.search_share, self.least_images), self.images * MOST_SHARE))
 
 
 class Stagewise:
@@ -95,11 +43,23 @@ class Stagewise:
             context, self._options.growth_step, self._options.iterations, self._options.start
         )
         self._published = published if self._options.fidelity == "paper" else None
+        self._unjudged = self._without_judging()
+
+    def _without_judging(self) -> Unjudged | None:
+        """What proposes where images are too few to judge by."""
+        o, space = self._options, self._context.space
+        least = needed(space, o.rounds)
+        few = operators.kinds(space) > 1 and 0 < o.growing < least
+        if o.fidelity == "paper" or not (o.begin == "uniform" or (o.begin == "auto" and few)):
+            return None
+        return Unjudged(self._context, o.targets_ms, o.growing, least)
 
     def propose(self, history: Sequence[Trial], n: int, rng: np.random.Generator) -> list[Proposal]:
         """The next network of the path, or its temporary network; empty at the end of the path."""
         if self._published is not None:
             return self._published.propose(history, self._options.images)
+        if self._unjudged is not None:
+            return self._unjudged.propose(history)
         now = self._now(history)
         if now is None:
             return [] if history else [self._start()]
@@ -117,6 +77,8 @@ class Stagewise:
 
     def growths(self, spec: NetworkSpec) -> list[Move]:
         """The growths of a network that are to be judged: those that fit the (largest) budget."""
+        if self._unjudged is not None:
+            return []
         fits, estimate = self._context.budget.fits, self._context.estimate
         return [move for move in self._moves(spec)[0] if fits(estimate(move.spec))]
 
@@ -130,6 +92,8 @@ class Stagewise:
         """What was decided after the newest trial, and why; see `driver.search`."""
         if self._published is not None:
             return self._published.explain(history)
+        if self._unjudged is not None:
+            return self._unjudged.explain(history)
         now = self._now(history)
         if now is None or (self._options.importance == "vip" and self._temporary(history, now) is None):
             return []

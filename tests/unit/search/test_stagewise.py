@@ -11,14 +11,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-from strategy_fakes import SETTING, FakeCost, FakeTrainer, context, folder
+from strategy_fakes import SETTING, FakeCost, FakeTrainer, context, folder, price_ms
 
 from hwnas.errors import InputError
+from hwnas.nets.spaces import make
 from hwnas.records import Budget, Evaluation, Proposal, SearchResult, Trial
 from hwnas.search.driver import search
 from hwnas.search.log import images_of
 from hwnas.search.session import Limits
-from hwnas.search.stagewise import Stagewise, StagewiseOptions
+from hwnas.search.stagewise import Stagewise
+from hwnas.search.stagewise_options import StagewiseOptions
 
 IMAGES = 100_000
 
@@ -142,10 +144,35 @@ def test_several_budgets_are_filled_on_one_path(tmp_path: Path) -> None:
 def test_widths_and_operators_grow_by_the_same_rule(tmp_path: Path) -> None:
     kinds = set()
     for space, budget_ms in (("resnet-cifar-wide", 0.6), ("mbv2-cifar", 0.2)):
-        result, _ = grow(tmp_path / space, budget_ms, space=space, rounds=30)
+        result, _ = grow(tmp_path / space, budget_ms, space=space, rounds=30, begin="smallest")
         kinds |= {trial.notes["kind"] for trial in result.trials if "kind" in trial.notes}
     assert {"deeper", "wider"} <= kinds
     assert kinds & {"kernel", "expand", "se"}
+
+
+def test_without_images_to_judge_by_the_largest_uniform_member_is_filled_up(tmp_path: Path) -> None:
+    """Four kinds of growth in five rounds, of 512 images each: 10,240 are needed, 5,000 there."""
+    result, events = grow(tmp_path, 0.6, space="resnet-cifar-wide", targets=(0.4,))
+    said = [event["text"] for event in events if event["event"] == "choice"]
+    assert said == [
+        "growing is not judged: 4 kinds of growth take 10,240 images for growing, here are 5,000; "
+        "the largest uniform member is filled up"
+    ]
+    cost, members = FakeCost(), make("resnet-cifar-wide").uniform()
+    for target, begin in zip(result.targets, (0, 2), strict=True):
+        fitting = [m for m in members if target.budget.fits(cost.estimate(m))]
+        assert result.trials[begin].spec == max(fitting, key=price_ms)
+        best = result.trials[target.best]
+        assert best.estimate.high_ms > 0.85 * (target.budget.latency_ms or 0.0)
+        assert result.trials[int(best.notes["winner"])].parent == begin
+    assert sum(images_of(t) for t in result.trials if t.role == "candidate") <= 0.2 * 5_000
+    assert all(not t.evaluation.importance for t in result.trials if t.evaluation)
+
+
+def test_with_depth_alone_every_growth_is_judged(tmp_path: Path) -> None:
+    result, events = grow(tmp_path, 0.6, rounds=100)
+    assert not [event for event in events if event["event"] == "choice"]
+    assert result.trials[0].spec.depths == (1, 1, 1)
 
 
 def test_vip_compares_with_a_temporary_network(tmp_path: Path) -> None:
