@@ -21,8 +21,8 @@ from hwnas.search.winner import smallest_latency
 from hwnas.spec import NetworkSpec
 
 # Images for growing that each kind of growth takes in each round. With 2,048 that judge one kind, gains
-# stand out by 3 to 5 standard errors (docs/search.md); these are for a quarter of that.
-EVIDENCE = 512
+# stand out by 3 to 5 standard errors (docs/search.md); these are for an eighth of that, and rounds are taken together.
+EVIDENCE = 256
 
 
 def needed(space: SearchSpace, rounds: int) -> int:
