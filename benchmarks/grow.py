@@ -31,7 +31,7 @@ from hwnas.jobs.search import SearchOptions, search
 from hwnas.jobs.train import TrainOptions, train
 from hwnas.nets.spaces import make
 from hwnas.protocols import SearchSpace
-from hwnas.search.growth import deepen
+from hwnas.search.steps import further
 from hwnas.store import write_network
 
 CONTESTANTS: dict[str, dict[str, Any]] = {
@@ -80,7 +80,7 @@ def run_placement(depths: str, base: SearchOptions, seed: int, work: Path) -> di
     space: SearchSpace = make(base.space)
     spec = space.smallest()
     for stage, depth in enumerate(map(int, depths.split(","))):
-        spec = deepen(space, spec, stage, depth - len(spec.stages[stage]))
+        spec = further(space, spec, stage, depth - len(spec.stages[stage]))
     path = work / f"placement-{depths.replace(',', '-')}.json"
     write_network(path, spec)
     images = len(load(base.data, seed=seed).train)

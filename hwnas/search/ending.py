@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from hwnas.protocols import SearchContext
 from hwnas.records import Budget
-from hwnas.search.evidence import returns
+from hwnas.search.steps import further, returns
 from hwnas.spec import NetworkSpec
 
 if TYPE_CHECKING:
@@ -50,16 +50,18 @@ def endings(
     def walk(spec: NetworkSpec, first: int, members: tuple[int, ...]) -> bool:
         """Look at every set that begins with `members`; False where one is too large."""
         for i in range(first, len(open_)):
-            grown = _further(spec, open_[i], members.count(i), context)
-            estimate = context.estimate(grown) if grown is not None else None
-            if grown is None or estimate is None or not budget.fits(estimate):
+            growth = open_[i]
+            steps = 1 if i in members else growth.steps
+            grown = further(context.space, spec, growth.stage, steps, growth.kind)
+            estimate = context.estimate(grown)
+            if grown.key == spec.key or not budget.fits(estimate):
                 continue
             more = (*members, i)
             if len(more) > LAST:
                 return False
-            parts = [(open_[n], _times(now, open_[n], more.count(n))) for n in set(more)]
-            gain = sum(growth.sure(z) * times for growth, times in parts)
-            se = hypot(*(growth.gain_se * times for growth, times in parts))
+            parts = [(open_[n], _times(now, grown, open_[n], more.count(n))) for n in set(more)]
+            gain = sum(one.sure(z) * times for one, times in parts)
+            se = hypot(*(one.gain_se * times for one, times in parts))
             found.append(Ending(more, gain, se, estimate.latency_ms))
             if not walk(grown, i, more):
                 return False
@@ -75,16 +77,8 @@ def best_of(sets: Sequence[Ending]) -> Ending:
     return max(near, key=lambda one: (one.latency_ms, one.gain))
 
 
-def _further(spec: NetworkSpec, growth: Growth, times: int, context: SearchContext) -> NetworkSpec | None:
-    """A network after a growth (`growth.steps` steps), or, after `times` of it, one step more."""
-    grown: NetworkSpec | None = spec
-    for _ in range(1 if times else growth.steps):
-        moves = context.space.grow(grown) if grown else []
-        grown = next((m.spec for m in moves if (m.stage, m.kind) == (growth.stage, growth.kind)), None)
-    return grown
-
-
-def _times(now: NetworkSpec, growth: Growth, times: int) -> float:
+def _times(now: NetworkSpec, grown: NetworkSpec, growth: Growth, times: int) -> float:
     """What a growth brings that is made once and then `times` - 1 steps further, as a multiple of itself."""
-    depth = len(now.stages[growth.stage])
-    return returns(growth.kind, depth, growth.steps + times - 1) / returns(growth.kind, depth, growth.steps)
+    stage, kind, steps = growth.stage, growth.kind, growth.steps
+    whole = returns(now, grown, stage, kind, steps + times - 1)
+    return whole / returns(now, growth.spec, stage, kind, steps)

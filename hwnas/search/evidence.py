@@ -9,10 +9,12 @@ Kalman filter would, by weighing each round by its own error and by what may hav
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import log2, sqrt
+from math import sqrt
 from statistics import mean
 
+from hwnas.protocols import SearchSpace
 from hwnas.records import StageImportance, Trial
+from hwnas.search.steps import further, returns
 
 # How much a gain is taken to change from one round to the next, as a part of itself.
 DRIFT = 0.3
@@ -27,25 +29,18 @@ def path_of(history: Sequence[Trial], now: Trial) -> list[Trial]:
     return found
 
 
-def returns(kind: str, depth: int, steps: int) -> float:
-    """What `steps` of a growth bring, in units of what the first step of a new stage would.
-
-    Errors fall as powers of depth, so that further blocks bring the logarithm of the factor by which the
-    depth grows; other kinds of growth are taken as proportional to their steps.
-    """
-    return log2((depth + steps) / depth) if kind == "deeper" else float(steps)
-
-
-def pooled(history: Sequence[Trial], now: Trial) -> dict[tuple[int, str], StageImportance]:
+def pooled(
+    history: Sequence[Trial], now: Trial, space: SearchSpace
+) -> dict[tuple[int, str], StageImportance]:
     """Gains of the growths that were judged for `now`, with the evidence of the rounds before it.
 
     Every round counts by 1 / (se^2 + age (DRIFT gain)^2), mean squares over the growths it judged: the
     same weight for all of them, since a noisy gain is a large one as often as not, and weighing each by
-    its own error would favour the small ones. Gains are compared in units of `returns`.
+    its own error would favour the small ones. Gains are compared in units of `steps.returns`.
     """
-    rounds = [(trial, _units(trial)) for trial in path_of(history, now)]
+    rounds = [(trial, _units(trial, space)) for trial in path_of(history, now)]
     found = {}
-    for place, one in (rounds[0][1] if rounds else {}).items():
+    for place, one in rounds[0][1].items():
         weights, values, errors = [], [], []
         for age, (_, units) in enumerate(rounds):
             if place in units:
@@ -55,8 +50,7 @@ def pooled(history: Sequence[Trial], now: Trial) -> dict[tuple[int, str], StageI
                 values.append(units[place].value)
                 errors.append(units[place].se)
         whole = sum(weights)
-        stage, kind = place
-        unit = returns(kind, len(now.spec.stages[stage]), one.steps)
+        unit = _unit(now, one, space)
         found[place] = one.model_copy(
             update={
                 "value": unit * sum(w * v for w, v in zip(weights, values, strict=True)) / whole,
@@ -66,11 +60,16 @@ def pooled(history: Sequence[Trial], now: Trial) -> dict[tuple[int, str], StageI
     return found
 
 
-def _units(trial: Trial) -> dict[tuple[int, str], StageImportance]:
-    """A trial's importances in units of `returns`."""
+def _unit(trial: Trial, one: StageImportance, space: SearchSpace) -> float:
+    after = further(space, trial.spec, one.stage, one.steps, one.kind)
+    return returns(trial.spec, after, one.stage, one.kind, one.steps)
+
+
+def _units(trial: Trial, space: SearchSpace) -> dict[tuple[int, str], StageImportance]:
+    """A trial's importances in units of `steps.returns`."""
     assert trial.evaluation is not None
     found = {}
     for one in trial.evaluation.importance:
-        unit = returns(one.kind, len(trial.spec.stages[one.stage]), one.steps)
+        unit = _unit(trial, one, space)
         found[one.stage, one.kind] = one.model_copy(update={"value": one.value / unit, "se": one.se / unit})
     return found

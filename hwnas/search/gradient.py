@@ -17,7 +17,7 @@ from hwnas.errors import InputError
 from hwnas.nets.build import inherit
 from hwnas.protocols import Move
 from hwnas.records import StageImportance
-from hwnas.search.evidence import returns
+from hwnas.search.steps import first_order, returns
 from hwnas.spec import NetworkSpec
 
 if TYPE_CHECKING:
@@ -48,8 +48,8 @@ class Gradient:
 
     The gradient does not see that a block repeats what its neighbours can do already: it promises
     the tenth block of a stage as much as the second. Errors fall as powers of depth, so that each
-    further block brings about 1 / depth of what the first one brought; `diminishing` counts it so
-    (docs/search.md has the evidence).
+    further block brings about 1 / depth of what the first one brought, and likewise of width;
+    `diminishing` counts it so (`steps.returns`; docs/search.md has the evidence).
 
     Attributes:
         moves: growths to judge.
@@ -57,7 +57,7 @@ class Gradient:
         batch: images in a gradient; fewer where there would be less than eight.
         rate: length of the step (one of rate 100, or a thousand of 0.1, as far as first order goes). It is
             the same for all growths, so it decides nothing.
-        diminishing: whether depth is taken to have falling returns.
+        diminishing: whether depth and width are taken to have falling returns.
         autocast: context of the forward pass, for half precision.
     """
 
@@ -142,8 +142,9 @@ def _all_of(spec: NetworkSpec, group: Sequence[Move]) -> NetworkSpec:
 
 
 def _share(spec: NetworkSpec, move: Move) -> float:
-    """What a growth brings, as a part of what first order says: depth has falling returns."""
-    return returns(move.kind, len(spec.stages[move.stage]), move.steps) / move.steps
+    """What a growth brings, as a part of what first order says: depth and width have falling returns."""
+    growth = (spec, move.spec, move.stage, move.kind, move.steps)
+    return returns(*growth) / first_order(*growth)
 
 
 def _added(grad: Tensor, old: Tensor | None) -> Tensor:

@@ -16,11 +16,11 @@ from dataclasses import dataclass, replace
 from statistics import NormalDist
 from typing import Literal
 
-from hwnas.protocols import Move, SearchContext, SearchSpace
+from hwnas.protocols import Move, SearchContext
 from hwnas.records import Budget, Estimate, StageImportance
 from hwnas.search.ending import Ending, best_of, endings
-from hwnas.search.evidence import returns
 from hwnas.search.log import Decision
+from hwnas.search.steps import further, returns
 from hwnas.spec import NetworkSpec
 from hwnas.units import format_ms
 
@@ -135,14 +135,6 @@ def weigh(
     return [replace(growth, fate="grows") if growth is best else growth for growth in judged]
 
 
-def deepen(space: SearchSpace, spec: NetworkSpec, stage: int, times: int) -> NetworkSpec:
-    """The network with a stage deeper by `times` blocks, or as deep as the space allows."""
-    for _ in range(times):
-        deeper = (m.spec for m in space.grow(spec) if (m.stage, m.kind) == (stage, "deeper"))
-        spec = next(deeper, spec)
-    return spec
-
-
 def _growth(now: NetworkSpec, move: Move, found: StageImportance, context: SearchContext) -> Growth:
     before, after = context.estimate(now), context.estimate(move.spec)
     cost_ms = max(after.latency_ms - before.latency_ms, before.latency_ms * LEAST)
@@ -151,8 +143,9 @@ def _growth(now: NetworkSpec, move: Move, found: StageImportance, context: Searc
     half = (after.high_ms - after.low_ms) / 2
     relative = half / NormalDist().inv_cdf((1 + after.coverage) / 2) / after.latency_ms
     # A gain may have been found for another number of steps (a measurement moved the bounds since).
-    depth = len(now.stages[move.stage])
-    share = returns(move.kind, depth, move.steps) / returns(move.kind, depth, found.steps)
+    judged = further(context.space, now, move.stage, found.steps, move.kind)
+    share = returns(now, move.spec, move.stage, move.kind, move.steps)
+    share /= returns(now, judged, move.stage, move.kind, found.steps)
     return Growth(
         stage=move.stage,
         kind=move.kind,

@@ -18,8 +18,8 @@ from collections.abc import Sequence
 
 from hwnas.protocols import SearchContext
 from hwnas.records import Proposal, Trial
-from hwnas.search.growth import deepen
 from hwnas.search.log import Decision, depths
+from hwnas.search.steps import further
 from hwnas.spec import NetworkSpec
 
 
@@ -92,10 +92,10 @@ class Published:
         """Every stage `start` blocks deep."""
         spec = self._context.space.smallest()
         for stage in range(len(spec.stages)):
-            spec = deepen(self._context.space, spec, stage, self._start - len(spec.stages[stage]))
+            spec = further(self._context.space, spec, stage, self._start - len(spec.stages[stage]))
         return spec
 
     def _deepen(self, spec: NetworkSpec, stages: Sequence[int]) -> NetworkSpec:
         for stage in stages:
-            spec = deepen(self._context.space, spec, stage, self._growth_step)
+            spec = further(self._context.space, spec, stage, self._growth_step)
         return spec

@@ -21,6 +21,7 @@ from hwnas.search.evidence import pooled
 from hwnas.search.log import Decision, depths
 from hwnas.search.paper import Published
 from hwnas.search.stagewise_options import StagewiseOptions
+from hwnas.search.steps import further
 from hwnas.search.unjudged import Unjudged, needed
 from hwnas.search.winner import accuracy, by_accuracy, candidates
 from hwnas.spec import NetworkSpec
@@ -135,7 +136,7 @@ class Stagewise:
         spec = now.spec
         for move in self._moves(spec)[0]:
             if move.kind == "deeper":
-                spec = growth.deepen(self._context.space, spec, move.stage, move.steps)
+                spec = further(self._context.space, spec, move.stage, move.steps)
         if spec.key == now.spec.key or any(t.role == "probe" and t.parent == now.index for t in history):
             return None
         return Proposal(
@@ -150,7 +151,7 @@ class Stagewise:
     def _gains(self, history: Sequence[Trial], now: Trial) -> growth.Gains:
         assert now.evaluation is not None
         if self._options.importance != "vip":
-            return pooled(history, now)
+            return pooled(history, now, self._context.space)
         mine = {(one.stage, one.kind): one for one in now.evaluation.importance}
         other = self._temporary(history, now)
         if other is None or other.evaluation is None:

@@ -21,7 +21,7 @@ from hwnas.search.winner import smallest_latency
 from hwnas.spec import NetworkSpec
 
 # Images for growing that each kind of growth takes in each round. With 2,048 that judge one kind, gains
-# stand out by 3 to 5 standard errors (docs/search.md); these are for an eighth of that, and rounds are taken together.
+# stand out by 3 to 5 standard errors (docs/search.md); an eighth is enough, as rounds are taken together.
 EVIDENCE = 256
 
 

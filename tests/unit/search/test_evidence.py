@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from math import log2
-
 import pytest
 
 from hwnas.nets.spaces import make
 from hwnas.records import Estimate, Evaluation, StageImportance, Trial
-from hwnas.search.evidence import path_of, pooled, returns
+from hwnas.search.evidence import path_of, pooled
 from hwnas.spec import NetworkSpec
 
 SPACE = make("resnet-cifar")
@@ -35,7 +33,7 @@ def trial(
 
 def test_one_round_is_what_it_says() -> None:
     only = trial(0, SECOND, {0: (0.03, 0.01), 2: (0.02, 0.005)})
-    found = pooled([only], only)
+    found = pooled([only], only, SPACE)
     assert (found[0, "deeper"].value, found[0, "deeper"].se) == pytest.approx((0.03, 0.01))
     assert (found[2, "deeper"].value, found[2, "deeper"].se) == pytest.approx((0.02, 0.005))
 
@@ -43,7 +41,7 @@ def test_one_round_is_what_it_says() -> None:
 def test_two_rounds_are_weighed_by_their_errors_and_their_age() -> None:
     before = trial(0, FIRST, {0: (0.02, 0.01), 2: (0.04, 0.02)})
     now = trial(1, SECOND, {0: (0.03, 0.01), 2: (0.03, 0.02)}, parent=0)
-    found = pooled([before, now], now)
+    found = pooled([before, now], now, SPACE)
     # A third block of stage 3 brings log2(3 / 2) = 0.58496 of what the second did: 0.051286 +- 0.034190.
     # Mean squares of errors: (0.01^2 + 0.03419^2) / 2 = 6.3448e-4 now, 2.5e-4 before; before is a round old,
     # and gains may have changed by 0.3 of themselves: 0.09 (0.02^2 + 0.04^2) / 2 = 9e-5 more.
@@ -62,7 +60,7 @@ def test_only_what_is_judged_now_counts_and_only_on_the_way_here() -> None:
     now = trial(2, SECOND, {0: (0.02, 0.01)}, parent=0)
     history = [start, other, now]
     assert [one.index for one in path_of(history, now)] == [2, 0]
-    found = pooled(history, now)
+    found = pooled(history, now, SPACE)
     assert set(found) == {(0, "deeper")}
     assert found[0, "deeper"].value == pytest.approx(0.02)
 
@@ -71,13 +69,6 @@ def test_pooling_beats_the_last_round() -> None:
     """Equal gains of 0.02 seen four times with errors of 0.01: the error falls, but by less than a half."""
     history = [trial(0, FIRST, {0: (0.02, 0.01)})]
     history += [trial(n, FIRST, {0: (0.02, 0.01)}, parent=n - 1) for n in (1, 2, 3)]
-    found = pooled(history, history[-1])[0, "deeper"]
+    found = pooled(history, history[-1], SPACE)[0, "deeper"]
     assert found.value == pytest.approx(0.02)
     assert 0.005 < found.se < 0.006
-
-
-def test_returns_fall_with_depth_only() -> None:
-    assert returns("deeper", 1, 1) == 1.0
-    assert returns("deeper", 2, 2) == 1.0
-    assert returns("deeper", 3, 1) == pytest.approx(log2(4 / 3))
-    assert returns("wider", 3, 2) == 2.0

@@ -170,11 +170,6 @@ def test_verdicts_in_words_and_figures() -> None:
     assert first.fields["gain_se"] == 0.003
 
 
-def test_deepen_stops_where_the_space_ends() -> None:
-    assert growth.deepen(SPACE, START, 1, 3).depths == (1, 4, 1)
-    assert growth.deepen(SPACE, START, 0, 40).depths == (18, 1, 1)
-
-
 @pytest.mark.parametrize(
     ("value", "se", "unit", "text"),
     [

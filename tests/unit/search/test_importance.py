@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -16,6 +18,7 @@ from hwnas.records import StageImportance
 from hwnas.search.gradient import Gradient, _share, _squared_mean
 from hwnas.search.importance import make
 from hwnas.search.probe import Probe, _mean_and_error
+from hwnas.search.steps import further
 from hwnas.search.vip import Vip, pooled_features, vip
 
 Array = NDArray[np.float64]
@@ -171,12 +174,15 @@ def test_gradient_is_that_of_the_values_which_are_new(net: Network) -> None:
     assert found[2, "deeper"].value == pytest.approx(expected, rel=1e-4)
 
 
-def test_share_of_depth_diminish() -> None:
-    """From 1 to 2 blocks: log2(2) = 1. From 2 to 4: log2(2) / 2 = 0.5 a block. Widths are not scaled."""
+def test_returns_of_depth_and_width_diminish() -> None:
+    """1 to 2 blocks: log2(2) = 1. 2 to 4: log2(2) / 2 = 0.5 a block. 16 to 96 channels: log2(6) / 5."""
     two = SPEC.grow(0)
     assert _share(SPEC, Move(0, "deeper", two)) == 1.0
     assert _share(two, Move(0, "deeper", two.grow(0, 2), steps=2)) == 0.5
-    assert _share(two, Move(0, "wider", two)) == 1.0
+    assert _share(two, Move(0, "kernel", two)) == 1.0
+    wide = make_space("resnet-cifar-wide")
+    wider = further(wide, wide.smallest(), 2, 7, "wider")
+    assert _share(wide.smallest(), Move(2, "wider", wider, steps=7)) == pytest.approx(math.log2(6) / 5)
 
 
 def test_gradient_of_other_kinds_of_growth() -> None:

@@ -151,11 +151,11 @@ def test_widths_and_operators_grow_by_the_same_rule(tmp_path: Path) -> None:
 
 
 def test_without_images_to_judge_by_the_largest_uniform_member_is_filled_up(tmp_path: Path) -> None:
-    """Four kinds of growth in five rounds, of 512 images each: 10,240 are needed, 5,000 there."""
+    """Four kinds of growth in five rounds, of 256 images each: 5,120 are needed, 5,000 there."""
     result, events = grow(tmp_path, 0.6, space="resnet-cifar-wide", targets=(0.4,))
     said = [event["text"] for event in events if event["event"] == "choice"]
     assert said == [
-        "growing is not judged: 4 kinds of growth take 10,240 images for growing, here are 5,000; "
+        "growing is not judged: 4 kinds of growth take 5,120 images for growing, here are 5,000; "
         "the largest uniform member is filled up"
     ]
     cost, members = FakeCost(), make("resnet-cifar-wide").uniform()

@@ -1,0 +1,40 @@
+"""Growths of several steps, and what further steps bring."""
+
+from __future__ import annotations
+
+from math import log2
+
+from hwnas.protocols import SearchSpace
+from hwnas.spec import NetworkSpec
+
+
+def further(
+    space: SearchSpace, spec: NetworkSpec, stage: int, times: int, kind: str = "deeper"
+) -> NetworkSpec:
+    """The network with a growth made so many times, or as often as the space allows."""
+    for _ in range(times):
+        moves = (m.spec for m in space.grow(spec) if (m.stage, m.kind) == (stage, kind))
+        spec = next(moves, spec)
+    return spec
+
+
+def returns(before: NetworkSpec, after: NetworkSpec, stage: int, kind: str, steps: int) -> float:
+    """What a growth brings, in units that compare between its steps and between stages.
+
+    Errors fall as powers of depth and of width, so that what a stage gains by growing goes with the
+    logarithm of the factor by which either grows: doublings. Other kinds of growth have few steps, and
+    count these.
+    """
+    old, new = before.stages[stage], after.stages[stage]
+    if kind == "deeper":
+        return log2(len(new) / len(old))
+    return log2(new[-1].c_out / old[-1].c_out) if kind == "wider" else float(steps)
+
+
+def first_order(before: NetworkSpec, after: NetworkSpec, stage: int, kind: str, steps: int) -> float:
+    """What first order counts for the same growth: as many times what its first part brings.
+
+    Every block as the second of a stage, every channel as those of the first doubling.
+    """
+    old, new = before.stages[stage][-1].c_out, after.stages[stage][-1].c_out
+    return new / old - 1 if kind == "wider" else float(steps)
