@@ -44,16 +44,12 @@ class Stagewise:
             context, self._options.growth_step, self._options.iterations, self._options.start
         )
         self._published = published if self._options.fidelity == "paper" else None
-        self._unjudged = self._without_judging()
-
-    def _without_judging(self) -> Unjudged | None:
-        """What proposes where images are too few to judge by."""
-        o, space = self._options, self._context.space
-        least = needed(space, o.rounds)
-        few = operators.kinds(space) > 1 and 0 < o.growing < least
-        if o.fidelity == "paper" or not (o.begin == "uniform" or (o.begin == "auto" and few)):
-            return None
-        return Unjudged(self._context, o.targets_ms, o.growing, least)
+        least = needed(context.space, self._options.rounds)
+        self._begin = self._options.begin
+        if self._begin == "auto" and operators.kinds(context.space) > 1:
+            self._begin = "uniform" if 0 < self._options.growing < least else "part"
+        unjudged = Unjudged(context, self._options.targets_ms, self._options.growing, least)
+        self._unjudged = unjudged if self._begin == "uniform" and self._published is None else None
 
     def propose(self, history: Sequence[Trial], n: int, rng: np.random.Generator) -> list[Proposal]:
         """The next network of the path, or its temporary network; empty at the end of the path."""
@@ -124,8 +120,19 @@ class Stagewise:
 
     def _start(self) -> Proposal:
         images = int(self._options.growing * self._options.start_share)
-        spec = self._context.space.smallest()
+        spec = self._first()
         return Proposal(spec=spec, images=images or None, reason=f"start shallow: {depths(spec)}")
+
+    def _first(self) -> NetworkSpec:
+        """Where growth begins; see `StagewiseOptions.begin`."""
+        space, estimate = self._context.space, self._context.estimate
+        if self._begin != "part":
+            return space.smallest()
+        whole = options.budgets(self._context, self._options.targets_ms)[0]
+        share_ms = self._options.begin_share * (whole.latency_ms or math.inf)
+        part = whole.model_copy(update={"latency_ms": share_ms if math.isfinite(share_ms) else None})
+        fitting = [spec for spec in space.uniform() if part.fits(estimate(spec))]
+        return max(fitting, key=lambda spec: estimate(spec).latency_ms, default=space.smallest())
 
     def _temporary(self, history: Sequence[Trial], now: Trial) -> Trial | None:
         """The trained temporary network of the present one."""
@@ -188,7 +195,7 @@ class Stagewise:
     def _stride_ms(self) -> float:
         """Milliseconds that one growth is to add: an even part of the way to the largest budget."""
         whole_ms = self._context.budget.latency_ms or math.inf
-        start = self._context.estimate(self._context.space.smallest())
+        start = self._context.estimate(self._first())
         return max(whole_ms - start.latency_ms, 0.0) / max(self._options.rounds, 1)
 
     def _judge(self, history: Sequence[Trial], now: Trial) -> tuple[list[growth.Growth], Budget]:
