@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from hwnas.errors import InputError
 from hwnas.nets.build import inherit
 from hwnas.protocols import Move
 from hwnas.records import StageImportance
+from hwnas.search import joint
 from hwnas.search.steps import first_order, returns
 from hwnas.spec import NetworkSpec
 
@@ -43,8 +45,8 @@ class Gradient:
     gradients of different batches, since the square of one batch's gradient would count its noise
     as gain; the standard error is a jackknife over batches, which errs on the safe side where there
     is no gain.
-    Inserted blocks do not touch each other as long as they are identities, so that all of them share
-    one backward pass; other growths take one each.
+    Growths that keep the function do not touch each other, so that all of them share one backward pass
+    (`joint`).
 
     The gradient does not see that a block repeats what its neighbours can do already: it promises
     the tenth block of a stage as much as the second. Errors fall as powers of depth, so that each
@@ -78,14 +80,14 @@ class Gradient:
     ) -> tuple[StageImportance, ...]:
         """One value a growth; see `hwnas.protocols.Importance`."""
         moves = self.moves(spec)
-        deeper = [move for move in moves if move.kind == "deeper"]
-        groups = [deeper] * bool(deeper) + [[move] for move in moves if move.kind != "deeper"]
+        groups = joint.groups(spec, moves)
         seed = int(rng.integers(2**31))
         found: dict[Move, StageImportance] = {}
-        for group in groups:
+        for group, whole in groups:
             parts = batches(len(images), self.images // len(groups), self.batch, rng)
-            grown = _open(inherit(module, spec, _all_of(spec, group), seed=seed).train(), module)
-            pairs = [self._gradients(grown, module, group, images[at], labels[at]) for at in parts]
+            grown = _open(inherit(module, spec, whole, seed=seed).train(), module)
+            single = [joint.shapes(move.spec) for move in group]
+            pairs = [self._gradients(grown, module, single, images[at], labels[at]) for at in parts]
             scale = self.rate / max(float(np.mean([loss for _, loss in pairs])), 1e-9)
             for n, move in enumerate(group):
                 gain, se = _squared_mean(np.stack([gradients[n] for gradients, _ in pairs]))
@@ -95,24 +97,29 @@ class Gradient:
         return tuple(found[move] for move in moves)
 
     def _gradients(
-        self, grown: nn.Module, before: nn.Module, group: Sequence[Move], x: Tensor, y: Tensor
+        self, grown: nn.Module, before: nn.Module, single: Sequence[joint.Shapes], x: Tensor, y: Tensor
     ) -> tuple[list[Array], float]:
-        """Gradient of the mean loss by all values that each growth adds, and the loss."""
+        """Gradient of the mean loss by all values that each growth adds, and the loss.
+
+        `single` are the shapes of the network with that growth alone.
+        """
         grown.zero_grad(set_to_none=True)
         with self.autocast():
             scores = grown(x)
         loss = F.cross_entropy(scores.float(), y)
         loss.backward()  # type: ignore[no-untyped-call]
-        old = dict(before.named_parameters())
-        added: list[list[Tensor]] = [[] for _ in group]
-        for name, parameter in grown.named_parameters():
-            if parameter.grad is None or parameter.ndim < 2:
-                continue
-            # Of several growths, each is the only one in its stage.
-            place = next((n for n, m in enumerate(group) if name.startswith(f"stages.{m.stage}.")), 0)
-            scale = (2.0 / parameter[0].numel()) ** 0.5
-            added[place].append(scale * _added(parameter.grad, old.get(name)))
-        return [torch.cat(parts).double().cpu().numpy() for parts in added], float(loss.detach())
+        old = {name: tuple(value.shape) for name, value in before.named_parameters()}
+        found = []
+        for shapes in single:
+            parts = []
+            for name, parameter in grown.named_parameters():
+                new = shapes.get(name)
+                if new is None or len(new) < 2 or new == old.get(name) or parameter.grad is None:
+                    continue
+                scale = (2.0 / math.prod(new[1:])) ** 0.5
+                parts.append(scale * joint.added(parameter.grad, old.get(name), new))
+            found.append(torch.cat(parts).double().cpu().numpy())
+        return found, float(loss.detach())
 
 
 def _open(grown: nn.Module, before: nn.Module) -> nn.Module:
@@ -132,33 +139,10 @@ def _open(grown: nn.Module, before: nn.Module) -> nn.Module:
     return grown
 
 
-def _all_of(spec: NetworkSpec, group: Sequence[Move]) -> NetworkSpec:
-    """The network with every growth of a group: a single one, or blocks added to different stages."""
-    if len(group) == 1:
-        return group[0].spec
-    for move in group:
-        spec = spec.replace_stage(move.stage, move.spec.stages[move.stage])
-    return spec
-
-
 def _share(spec: NetworkSpec, move: Move) -> float:
     """What a growth brings, as a part of what first order says: depth and width have falling returns."""
     growth = (spec, move.spec, move.stage, move.kind, move.steps)
     return returns(*growth) / first_order(*growth)
-
-
-def _added(grad: Tensor, old: Tensor | None) -> Tensor:
-    """The part of a gradient that belongs to values which the smaller network does not have."""
-    if old is None:
-        return grad.flatten()
-    new = torch.ones_like(grad, dtype=torch.bool)
-    # A larger kernel holds the old one in its middle, more channels hold the old ones in front.
-    place = [
-        slice((now - was) // 2, (now - was) // 2 + was) if axis >= 2 else slice(0, was)
-        for axis, (now, was) in enumerate(zip(grad.shape, old.shape, strict=True))
-    ]
-    new[tuple(place)] = False
-    return grad[new]
 
 
 def _squared_mean(samples: Array) -> tuple[float, float]:
