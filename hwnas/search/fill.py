@@ -1,8 +1,8 @@
 """Milliseconds that no measured gain asks for, spent on what is largest without training.
 
-Where training was too short to tell growths apart, the budget would be left unused. The untrained
-entropy (`proxy`) then decides: growths are made one by one, each time the one that adds most of it
-for its milliseconds, while one fits.
+Where training was too short to tell growths apart, the budget would be left unused. A score without
+training (the entropy of `proxy` unless another is given) then decides: growths are made one by one, each
+time the one that adds most to it for its milliseconds, while one fits.
 """
 
 from __future__ import annotations
@@ -19,18 +19,22 @@ LEAST = 1e-3
 
 
 def filled(
-    spec: NetworkSpec, space: SearchSpace, estimate: Callable[[NetworkSpec], Estimate], budget: Budget
+    spec: NetworkSpec,
+    space: SearchSpace,
+    estimate: Callable[[NetworkSpec], Estimate],
+    budget: Budget,
+    score: Callable[[NetworkSpec], float] = entropy,
 ) -> NetworkSpec:
-    """The network grown by entropy per millisecond until nothing that adds entropy fits the budget."""
+    """The network grown by score per millisecond until nothing that adds to the score fits the budget."""
     while True:
-        now, before_ms = entropy(spec), estimate(spec).latency_ms
+        now, before_ms = score(spec), estimate(spec).latency_ms
         best, best_worth = None, 0.0
         for move in space.grow(spec):
             after = estimate(move.spec)
             if not budget.fits(after):
                 continue
             cost_ms = max(after.latency_ms - before_ms, LEAST * before_ms)
-            worth = (entropy(move.spec) - now) / cost_ms
+            worth = (score(move.spec) - now) / cost_ms
             if worth > best_worth:
                 best, best_worth = move.spec, worth
         if best is None:

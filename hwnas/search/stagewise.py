@@ -22,7 +22,7 @@ from hwnas.search.log import Decision, depths
 from hwnas.search.paper import Published
 from hwnas.search.stagewise_options import StagewiseOptions
 from hwnas.search.steps import further
-from hwnas.search.unjudged import Unjudged, needed
+from hwnas.search.unjudged import Unjudged, largest_uniform, needed, part
 from hwnas.search.winner import accuracy, by_accuracy, candidates
 from hwnas.spec import NetworkSpec
 from hwnas.units import format_ms
@@ -47,9 +47,10 @@ class Stagewise:
         least = needed(context.space, self._options.rounds)
         self._begin = self._options.begin
         if self._begin == "auto" and operators.kinds(context.space) > 1:
-            self._begin = "uniform" if 0 < self._options.growing < least else "part"
-        unjudged = Unjudged(context, self._options.targets_ms, self._options.growing, least)
-        self._unjudged = unjudged if self._begin == "uniform" and self._published is None else None
+            self._begin = "unjudged" if 0 < self._options.growing < least else "uniform"
+        o = self._options
+        unjudged = Unjudged(context, o.targets_ms, o.begin_share, o.growing, least)
+        self._unjudged = unjudged if self._begin == "unjudged" and self._published is None else None
 
     def propose(self, history: Sequence[Trial], n: int, rng: np.random.Generator) -> list[Proposal]:
         """The next network of the path, or its temporary network; empty at the end of the path."""
@@ -125,14 +126,10 @@ class Stagewise:
 
     def _first(self) -> NetworkSpec:
         """Where growth begins; see `StagewiseOptions.begin`."""
-        space, estimate = self._context.space, self._context.estimate
-        if self._begin != "part":
-            return space.smallest()
+        if self._begin != "uniform":
+            return self._context.space.smallest()
         whole = options.budgets(self._context, self._options.targets_ms)[0]
-        share_ms = self._options.begin_share * (whole.latency_ms or math.inf)
-        part = whole.model_copy(update={"latency_ms": share_ms if math.isfinite(share_ms) else None})
-        fitting = [spec for spec in space.uniform() if part.fits(estimate(spec))]
-        return max(fitting, key=lambda spec: estimate(spec).latency_ms, default=space.smallest())
+        return largest_uniform(self._context, part(whole, self._options.begin_share))
 
     def _temporary(self, history: Sequence[Trial], now: Trial) -> Trial | None:
         """The trained temporary network of the present one."""

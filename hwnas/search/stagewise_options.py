@@ -29,11 +29,11 @@ class StagewiseOptions:
         importance: where gains come from: ``gradient``, ``probe`` (importance of the trained network
             itself) or ``vip`` (compared with a temporary network, deeper in every stage).
         growing_lr: learning rate of the rounds as a part of the recipe's.
-        begin: ``smallest`` judges every growth, from the smallest network on; ``part`` from the largest
-            uniform member within `begin_share` of the (smallest) budget on; ``uniform`` fills up the
-            largest one within all of it and judges none (`unjudged`). ``auto`` takes the first where
-            depth is all that grows. Where widths do too, the smallest network is too thin to be a start,
-            and it takes the second, or the third if images are too few to tell kinds of growth apart.
+        begin: ``smallest`` judges every growth, from the smallest network on; ``uniform`` from the
+            largest uniform member within `begin_share` of the (smallest) budget on; ``unjudged`` grows
+            that one by size alone (`unjudged`). ``auto`` takes the first where depth is all that grows.
+            Where widths do too, the smallest network is too thin to be a start, and it takes the second,
+            or the third if images are too few to tell kinds of growth apart.
         begin_share: see `begin`.
         targets_ms: smaller budgets, in milliseconds, to be filled on the way.
         fidelity: ``default``, or ``paper`` for the published controller.
@@ -51,7 +51,7 @@ class StagewiseOptions:
     patience: int = 2
     importance: Literal["gradient", "probe", "vip"] = "gradient"
     growing_lr: float = 0.1
-    begin: Literal["auto", "smallest", "part", "uniform"] = "auto"
+    begin: Literal["auto", "smallest", "uniform", "unjudged"] = "auto"
     begin_share: float = 0.5
     targets_ms: tuple[float, ...] = ()
     fidelity: Literal["default", "paper"] = "default"
@@ -62,7 +62,7 @@ class StagewiseOptions:
     def __post_init__(self) -> None:
         options.choice("fidelity", self.fidelity, ("default", "paper"))
         options.choice("importance", self.importance, ("probe", "gradient", "vip"))
-        options.choice("begin", self.begin, ("auto", "smallest", "part", "uniform"))
+        options.choice("begin", self.begin, ("auto", "smallest", "uniform", "unjudged"))
 
     @property
     def growing(self) -> int:

@@ -1,28 +1,33 @@
 """Growing without judging, where images are too few to tell kinds of growth apart.
 
-Deeper or wider, a larger kernel or more expansion: where a space offers several kinds of growth, each
-takes its own images to judge, and with few of them the gains are noise. Believing that noise is worse
-than believing nothing, so growth then begins at the end of the ladder that everybody knows: the largest
-uniformly scaled member within the budget, and what is left of the budget is filled by the untrained score
-(`fill`). No images are spent on gains that would say nothing.
+Deeper or wider, a larger kernel or more expansion: where a space offers several kinds of growth, judging
+them takes more images than where depth is all that grows, and with few the gains are noise. Believing
+noise is worse than believing a rule. The rule here is size: the largest uniformly scaled member within a
+part of the budget grows, step by step, by what adds most to log(parameters) + log(MACs) for its
+milliseconds. Both counts are hard to beat among scores that need no training (White et al. 2022, "A deeper
+look at zero-cost proxies for lightweight NAS"); that they come from a network of usual proportions, and
+are paid for in milliseconds, keeps them from running into one corner of the space.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import log
 
+from hwnas.nets.count import count
 from hwnas.protocols import SearchContext, SearchSpace
 from hwnas.records import Budget, Proposal, Trial
 from hwnas.search import options
 from hwnas.search.fill import filled
 from hwnas.search.log import Decision, depths
 from hwnas.search.operators import kinds
-from hwnas.search.winner import smallest_latency
 from hwnas.spec import NetworkSpec
 
-# Images for growing that each kind of growth takes in each round. With 2,048 that judge one kind, gains
-# stand out by 3 to 5 standard errors (docs/search.md); an eighth is enough, as rounds are taken together.
-EVIDENCE = 256
+# Images for growing that each kind of growth takes in each round. With 2,048 that judge a round, gains stand
+# out by 3 to 5 standard errors (docs/search.md).
+EVIDENCE = 512
+# Part of the budget that the first of two candidates fills; it wins where the second breaks its promise.
+SPARE = 0.95
 
 
 def needed(space: SearchSpace, rounds: int) -> int:
@@ -30,62 +35,75 @@ def needed(space: SearchSpace, rounds: int) -> int:
     return EVIDENCE * rounds * kinds(space)
 
 
+def size(spec: NetworkSpec) -> float:
+    """log(parameters) + log(MACs)."""
+    counts = count(spec)
+    return log(counts.params) + log(counts.macs)
+
+
+def part(budget: Budget, share: float) -> Budget:
+    """A budget with a part of its milliseconds."""
+    whole_ms = budget.latency_ms
+    return budget.model_copy(update={"latency_ms": whole_ms * share if whole_ms is not None else None})
+
+
+def largest_uniform(context: SearchContext, budget: Budget) -> NetworkSpec:
+    """The largest uniformly scaled member within a budget, or the smallest network."""
+    estimate = context.estimate
+    fitting = [spec for spec in context.space.uniform() if budget.fits(estimate(spec))]
+    return max(fitting, key=lambda spec: estimate(spec).latency_ms, default=context.space.smallest())
+
+
 class Unjudged:
-    """Proposes, for each budget in turn, the largest uniform member and the same filled up.
+    """Proposes, for each budget in turn, a network that fills most of it, then one that fills it.
 
     Args:
         context: space, estimates and budget of the search.
         targets_ms: smaller budgets, in milliseconds.
+        share: part of a budget within which the uniform member lies.
         growing: training images for growing.
-        needed: how many judging would take.
+        least: how many judging would take.
     """
 
     def __init__(
-        self, context: SearchContext, targets_ms: Sequence[float], growing: int, needed: int
+        self, context: SearchContext, targets_ms: Sequence[float], share: float, growing: int, least: int
     ) -> None:
-        self._context, self._growing, self._needed = context, growing, needed
+        self._context, self._share = context, share
+        self._growing, self._least = growing, least
         self._budgets = options.budgets(context, targets_ms)
 
     def propose(self, history: Sequence[Trial]) -> list[Proposal]:
         """The next network that was not looked at; each is trained for a tenth of the growing."""
         tried = {trial.spec.key: trial for trial in history}
-        images = max(self._growing // (10 * len(self._budgets)), 1)
         for budget in self._budgets:
-            begin = self._largest(budget, tried)
-            if begin is None:
-                continue
-            if begin.key not in tried:
-                reason = f"the largest uniform member, {depths(begin)}: growths cannot be judged"
-                return [Proposal(spec=begin, images=images, reason=reason)]
-            full = filled(begin, self._context.space, self._context.estimate, budget)
+            begin = largest_uniform(self._context, part(budget, self._share))
+            most = self._filled(begin, part(budget, SPARE))
+            full = self._filled(most, budget)
+            reason = f"{depths(begin)}, the largest uniform member within {self._share:.0%}, filled up"
+            if most.key not in tried:
+                return [self._proposal(most, f"{reason} to {SPARE:.0%}", None)]
             if full.key not in tried:
-                parent = tried[begin.key].index
-                reason = f"{depths(begin)} filled up to {depths(full)}"
-                return [Proposal(spec=full, parent=parent, images=images, reason=reason)]
+                parent = tried[most.key]
+                return [self._proposal(full, reason, parent.index if parent.evaluation else None)]
         return []
 
     def explain(self, history: Sequence[Trial]) -> list[Decision]:
-        """The rule at the beginning, what is left of the budget at the end."""
+        """The rule at the beginning, the end at the end."""
         if not history:
             many = kinds(self._context.space)
             text = (
-                f"growing is not judged: {many} kinds of growth take {self._needed:,} images for growing, "
-                f"here are {self._growing:,}; the largest uniform member is filled up"
+                f"growing is not judged: {many} kinds of growth take {self._least:,} images for growing, "
+                f"here are {self._growing:,}; parameters and MACs decide"
             )
-            return [Decision("choice", text, {"needed": self._needed, "growing": self._growing})]
+            return [Decision("choice", text, {"needed": self._least, "growing": self._growing})]
         if self.propose(history):
             return []
         now = history[-1].spec
         return [Decision("stop", f"{depths(now)}: nothing more fits", {"depths": list(now.depths)})]
 
-    def _largest(self, budget: Budget, tried: dict[str, Trial]) -> NetworkSpec | None:
-        """The largest uniform member that fits and was not refused."""
-        estimate = self._context.estimate
-        members = [*self._context.space.uniform(), smallest_latency(self._context)[0]]
-        fitting = [spec for spec in members if budget.fits(estimate(spec)) and _open(spec, tried)]
-        return max(fitting, key=lambda spec: estimate(spec).latency_ms, default=None)
+    def _filled(self, spec: NetworkSpec, budget: Budget) -> NetworkSpec:
+        return filled(spec, self._context.space, self._context.estimate, budget, score=size)
 
-
-def _open(spec: NetworkSpec, tried: dict[str, Trial]) -> bool:
-    """Whether a network is new, or was trained."""
-    return spec.key not in tried or tried[spec.key].evaluation is not None
+    def _proposal(self, spec: NetworkSpec, reason: str, parent: int | None) -> Proposal:
+        images = max(self._growing // (10 * len(self._budgets)), 1)
+        return Proposal(spec=spec, parent=parent, images=images, reason=reason)

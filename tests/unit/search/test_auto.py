@@ -108,11 +108,11 @@ def test_few_images_leave_the_choice_to_the_untrained_score(tmp_path: Path) -> N
     assert [t.spec.key for t in ours.trials] == [t.spec.key for t in same.trials]
     assert ours.best == same.best
     # 10 kinds at the smallest network (deeper; kernel, expand and se of three stages), 5 + 3 rounds,
-    # 256 images each: 20,480 for growing, which is 5 % of 409,600.
-    for images, few in ((409_000, True), (410_000, False)):
+    # 512 images each: 40,960 for growing, which is 5 % of 819,200.
+    for images, few in ((819_000, True), (819_400, False)):
         strategy = Auto(context("mbv2-cifar", 0.2, FakeCost(), images=images))
         told = " ".join(one.text for one in strategy.explain([]))
-        assert ("gains need 20,480 images" in told) is few
+        assert ("gains need 40,960 images" in told) is few
     wanted = Auto(context("mbv2-cifar", 0.2, FakeCost(), images=20_000, score="gains"))
     assert "untrained" not in " ".join(one.text for one in wanted.explain([]))
 

@@ -150,23 +150,49 @@ def test_widths_and_operators_grow_by_the_same_rule(tmp_path: Path) -> None:
     assert kinds & {"kernel", "expand", "se"}
 
 
-def test_without_images_to_judge_by_the_largest_uniform_member_is_filled_up(tmp_path: Path) -> None:
-    """Four kinds of growth in five rounds, of 256 images each: 5,120 are needed, 5,000 there."""
+def test_without_images_to_judge_by_size_decides(tmp_path: Path) -> None:
+    """Four kinds of growth in five rounds, of 512 images each: 10,240 are needed, 5,000 there."""
     result, events = grow(tmp_path, 0.6, space="resnet-cifar-wide", targets=(0.4,))
     said = [event["text"] for event in events if event["event"] == "choice"]
     assert said == [
-        "growing is not judged: 4 kinds of growth take 5,120 images for growing, here are 5,000; "
-        "the largest uniform member is filled up"
+        "growing is not judged: 4 kinds of growth take 10,240 images for growing, here are 5,000; "
+        "parameters and MACs decide"
     ]
-    cost, members = FakeCost(), make("resnet-cifar-wide").uniform()
-    for target, begin in zip(result.targets, (0, 2), strict=True):
-        fitting = [m for m in members if target.budget.fits(cost.estimate(m))]
-        assert result.trials[begin].spec == max(fitting, key=price_ms)
+    cost, space = FakeCost(), make("resnet-cifar-wide")
+    for target in result.targets:
+        half = Budget(latency_ms=0.5 * (target.budget.latency_ms or 0.0))
+        fitting = [m for m in space.uniform() if half.fits(cost.estimate(m))]
+        begin = max(fitting, key=price_ms)
         best = result.trials[target.best]
-        assert best.estimate.high_ms > 0.85 * (target.budget.latency_ms or 0.0)
-        assert result.trials[int(best.notes["winner"])].parent == begin
-    assert sum(images_of(t) for t in result.trials if t.role == "candidate") <= 0.2 * 5_000
-    assert all(not t.evaluation.importance for t in result.trials if t.evaluation)
+        assert all(a <= b for a, b in zip(begin.depths, best.spec.depths, strict=True))
+        # Nothing that has more parameters or MACs fits beside it.
+        assert not [m for m in space.grow(best.spec) if target.budget.fits(cost.estimate(m.spec))]
+    candidates = [t for t in result.trials if t.role == "candidate"]
+    assert sum(map(images_of, candidates)) <= 0.2 * 5_000
+    assert all(not t.evaluation.importance for t in candidates if t.evaluation)
+
+
+def test_a_search_by_size_has_a_spare_for_a_broken_promise(tmp_path: Path) -> None:
+    """Predictions are 8 % too low: what fills all of the budget breaks its promise or is refused."""
+    cost = FakeCost(error=0.09)
+    ctx = context("resnet-cifar-wide", 0.6, cost, images=IMAGES)
+    strategy, trainer = Stagewise(ctx), FakeTrainer(tmp_path, ctx.space)
+    trainer.growths = strategy.growths
+    result = search(
+        strategy,
+        ctx,
+        evaluate=trainer,
+        confirm=cost.confirm,
+        observe=None,
+        run=folder(tmp_path),
+        setting=SETTING,
+        table_id="t",
+        seed=0,
+        limits=Limits(images=IMAGES),
+    )
+    assert len([t for t in result.trials if t.role == "candidate"]) == 2
+    assert result.trials[result.best].notes["winner"] == 0
+    assert result.measured.median_ms <= 0.6
 
 
 def test_with_depth_alone_every_growth_is_judged(tmp_path: Path) -> None:
