@@ -87,6 +87,7 @@ class Gradient:
             parts = batches(len(images), self.images // len(groups), self.batch, rng)
             grown = _open(inherit(module, spec, whole, seed=seed).train(), module)
             single = [joint.shapes(move.spec) for move in group]
+            joint.isolate(grown, joint.shapes(spec), single)
             pairs = [self._gradients(grown, module, single, images[at], labels[at]) for at in parts]
             scale = self.rate / max(float(np.mean([loss for _, loss in pairs])), 1e-9)
             for n, move in enumerate(group):

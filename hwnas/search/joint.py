@@ -2,9 +2,10 @@
 
 A growth that keeps the function leaves every activation and every gradient of the old channels as they
 were: new outputs are read with weight zero, a larger kernel has a rim of zeros, an inserted block is an
-identity. So growths made together do not see each other, and what a single one would have added is a part
-of what all of them add. Gates are the exception: one starts at 1/2, which doubles the weights behind it;
-they share a pass among themselves. Growths that do not keep the function get a pass each.
+identity. So growths made together do not see each other once weights between what two of them add are
+zero (`isolate`), and the gradients that one has alone are a part of those of all. Gates are the exception:
+one starts at 1/2, which doubles the weights behind it; they share a pass among themselves. Growths that do
+not keep the function get a pass each.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from collections.abc import Sequence
 from itertools import zip_longest
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from hwnas.errors import InputError
 from hwnas.nets.build import Network
@@ -29,13 +30,23 @@ def groups(spec: NetworkSpec, moves: Sequence[Move]) -> list[tuple[list[Move], N
     keeping = [move for move in moves if preserves(spec, move.spec)]
     gates = [move for move in keeping if move.kind.endswith("se")]
     found: list[tuple[list[Move], NetworkSpec]] = []
-    for group in ([move for move in keeping if move not in gates], gates):
-        whole = merged(spec, group)
-        if len(group) > 1 and whole is not None and preserves(spec, whole):
-            found.append((group, whole))
-        else:
-            found += [([move], move.spec) for move in group]
+    for one in ([move for move in keeping if move not in gates], gates):
+        found += _packed(spec, one)
     return found + [([move], move.spec) for move in moves if move not in keeping]
+
+
+def _packed(spec: NetworkSpec, moves: Sequence[Move]) -> list[tuple[list[Move], NetworkSpec]]:
+    """Each growth in the first group that it goes together with."""
+    found: list[tuple[list[Move], NetworkSpec]] = []
+    for move in moves:
+        for n, (group, _) in enumerate(found):
+            whole = merged(spec, [*group, move])
+            if whole is not None and preserves(spec, whole):
+                found[n] = ([*group, move], whole)
+                break
+        else:
+            found.append(([move], move.spec))
+    return found
 
 
 def merged(spec: NetworkSpec, moves: Sequence[Move]) -> NetworkSpec | None:
@@ -53,12 +64,13 @@ def merged(spec: NetworkSpec, moves: Sequence[Move]) -> NetworkSpec | None:
                 return None
             blocks.append(made)
         stages.append(tuple(blocks))
+    stem = _changed(spec.stem, [move.spec.stem for move in moves])
     head = _changed(spec.head, [move.spec.head for move in moves])
-    if head is None:
+    if stem is None or head is None:
         return None
     try:
         return NetworkSpec(
-            stem=spec.stem, stages=tuple(stages), head=head, convention=spec.convention, space=spec.space
+            stem=stem, stages=tuple(stages), head=head, convention=spec.convention, space=spec.space
         )
     except ValueError:  # what grows together does not join up
         return None
@@ -79,6 +91,27 @@ def shapes(spec: NetworkSpec) -> Shapes:
     """Shapes of a network's parameters, without building them."""
     with torch.device("meta"):
         return {name: tuple(value.shape) for name, value in Network(spec).named_parameters()}
+
+
+def isolate(net: nn.Module, old: Shapes, single: Sequence[Shapes]) -> None:
+    """Zero the weights of a network of all growths that no single growth has, in place.
+
+    Between them, new channels would read new channels of another growth.
+
+    Args:
+        net: the network of all growths.
+        old: shapes before any growth.
+        single: shapes after each growth alone.
+    """
+    with torch.no_grad():
+        for name, value in net.named_parameters():
+            if value.ndim < 2:
+                continue
+            shared = torch.ones_like(value, dtype=torch.bool)
+            for known in (old, *single):
+                if name in known:
+                    shared[_place(known[name], tuple(value.shape))] = False
+            value[shared] = 0.0
 
 
 def added(grad: Tensor, old: tuple[int, ...] | None, new: tuple[int, ...]) -> Tensor:
