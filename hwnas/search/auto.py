@@ -10,7 +10,7 @@
    growths apart, so that more than 1 - `least` of the budget is left, by the untrained score (`fill`).
 
 Judging kinds of growth apart takes images. Where growing has fewer than `unjudged.EVIDENCE` for each
-kind in each round, gains would be noise, and the same composition is made by the untrained score instead,
+pass in each round, gains would be noise, and the same composition is made by the untrained score instead,
 whose exact choice takes none: vital blocks first, then the others (`hournas` with ``score=proxy``).
 
 Weights are inherited throughout, gains come from one importance, latency is measured in the loop.

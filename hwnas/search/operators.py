@@ -64,11 +64,6 @@ def shapes(space: SearchSpace, spec: NetworkSpec) -> list[Move]:
     return [move for move in space.grow(spec) if move.kind in SHAPES]
 
 
-def kinds(space: SearchSpace) -> int:
-    """Kinds of growth of the smallest network that are judged apart; those of depth share a pass."""
-    return 1 + sum(move.kind != "deeper" for move in space.grow(space.smallest()))
-
-
 def has_operators(space: SearchSpace) -> bool:
     """Whether there are operators to choose between."""
     if isinstance(space, ChainSpace):

@@ -16,13 +16,13 @@ import numpy as np
 
 from hwnas.protocols import Move, SearchContext
 from hwnas.records import Budget, Notes, Proposal, StageImportance, Trial
-from hwnas.search import growth, operators, options
+from hwnas.search import growth, options
 from hwnas.search.evidence import pooled
 from hwnas.search.log import Decision, depths
 from hwnas.search.paper import Published
 from hwnas.search.stagewise_options import StagewiseOptions
 from hwnas.search.steps import further
-from hwnas.search.unjudged import Unjudged, largest_uniform, needed, part
+from hwnas.search.unjudged import Unjudged, has_kinds, largest_uniform, needed, part
 from hwnas.search.winner import accuracy, by_accuracy, candidates
 from hwnas.spec import NetworkSpec
 from hwnas.units import format_ms
@@ -46,7 +46,7 @@ class Stagewise:
         self._published = published if self._options.fidelity == "paper" else None
         least = needed(context.space, self._options.rounds)
         self._begin = self._options.begin
-        if self._begin == "auto" and operators.kinds(context.space) > 1:
+        if self._begin == "auto" and has_kinds(context.space):
             self._begin = "unjudged" if 0 < self._options.growing < least else "uniform"
         o = self._options
         unjudged = Unjudged(context, o.targets_ms, o.begin_share, o.growing, least)

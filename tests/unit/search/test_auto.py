@@ -107,12 +107,12 @@ def test_few_images_leave_the_choice_to_the_untrained_score(tmp_path: Path) -> N
     same = run(tmp_path / "hournas", HourNas, "mbv2-cifar", 0.2, images=20_000, score="proxy")
     assert [t.spec.key for t in ours.trials] == [t.spec.key for t in same.trials]
     assert ours.best == same.best
-    # 10 kinds at the smallest network (deeper; kernel, expand and se of three stages), 5 + 3 rounds,
-    # 512 images each: 40,960 for growing, which is 5 % of 819,200.
-    for images, few in ((819_000, True), (819_400, False)):
+    # 4 passes at the smallest network (deeper, wider and kernels; gates; two first expansions, which insert a
+    # convolution), 5 + 3 rounds, 512 images each: 16,384 for growing, which is 5 % of 327,680.
+    for images, few in ((327_600, True), (327_700, False)):
         strategy = Auto(context("mbv2-cifar", 0.2, FakeCost(), images=images))
         told = " ".join(one.text for one in strategy.explain([]))
-        assert ("gains need 40,960 images" in told) is few
+        assert ("gains need 16,384 images" in told) is few
     wanted = Auto(context("mbv2-cifar", 0.2, FakeCost(), images=20_000, score="gains"))
     assert "untrained" not in " ".join(one.text for one in wanted.explain([]))
 
