@@ -5,7 +5,9 @@
 Real searches of `digits` with little training, so that only latency counts: each strategy gets the same
 random budgets, spread evenly on a logarithmic scale between a little above the smallest network and
 the largest uniformly scaled one (at most ``--most``). What comes back is built anew and measured again in
-`SESSIONS` fresh sessions, after the search and apart from it; their median is the judge. A search that
+`SESSIONS` fresh sessions, after the search and apart from it; their median is the judge. The table's
+sentinel is timed beside them: where a winner is over, it tells a machine that has slowed since from a
+promise that was not enough. A search that
 answers that a budget is infeasible is counted as such, with the smallest latency that it names.
 
 Each space needs a latency table of this device (``hwnas profile --device cpu --space NAME``).
@@ -14,6 +16,7 @@ Each space needs a latency table of this device (``hwnas profile --device cpu --
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
@@ -30,26 +33,43 @@ from hwnas.errors import BudgetInfeasible
 from hwnas.jobs import predict
 from hwnas.jobs.search import search
 from hwnas.jobs.search_options import SearchOptions
+from hwnas.measure.sentinel import sentinel
 from hwnas.measure.session import Gates, SessionOptions, run_session
 from hwnas.nets import onnx
 from hwnas.nets.build import read_weights
 from hwnas.nets.spaces import make
+from hwnas.protocols import Engine
 from hwnas.store import read_network
 
 SESSIONS = 9
 NAMES = ("uniform", "random", "tpe", "stagewise", "densenas", "hournas", "macromicro", "auto")
 
 
-def again_ms(run: Path, space: str) -> float:
-    """The median of fresh sessions of a winner, in milliseconds."""
+def again(run: Path, space: str) -> tuple[float, float]:
+    """Medians of fresh sessions of a winner and, in turn, of the table's sentinel, in milliseconds."""
     setting = predict.find(None, device="cpu", space=space).setting
+    backend = get(setting.backend)
     model = onnx.network(read_network(run / "network.json"), read_weights(run / "weights.safetensors"))
-    values = []
+    builders: list[Callable[[], Engine]] = [
+        lambda: backend.build(model, setting),
+        sentinel(backend, setting),
+    ]
+    values: tuple[list[float], list[float]] = ([], [])
     for _ in range(SESSIONS):
-        engine = get(setting.backend).build(model, setting)
-        values.append(value(run_session(engine, SessionOptions(60.0, calls=40), Gates())))
-        engine.close()
-    return median(values)
+        for build, found in zip(builders, values, strict=True):
+            engine = build()
+            found.append(value(run_session(engine, SessionOptions(60.0, calls=40), Gates())))
+            engine.close()
+    return median(values[0]), median(values[1])
+
+
+def sentinel_ms(space: str) -> float:
+    """The sentinel alone, in milliseconds: the state that the machine is in."""
+    setting = predict.find(None, device="cpu", space=space).setting
+    engine = sentinel(get(setting.backend), setting)()
+    found = [value(run_session(engine, SessionOptions(60.0, calls=40), Gates())) for _ in range(SESSIONS)]
+    engine.close()
+    return median(found)
 
 
 def one(name: str, budget_ms: float, seed: int, images: int, space: str) -> dict[str, Any]:
@@ -71,13 +91,16 @@ def one(name: str, budget_ms: float, seed: int, images: int, space: str) -> dict
             body = search(options)
         except BudgetInfeasible as exc:
             return {**row, "infeasible": str(exc)}
-        measured_ms = again_ms(Path(folder) / "run", space)
+        then_ms = sentinel_ms(space)
+        measured_ms, now_ms = again(Path(folder) / "run", space)
     return {
         **row,
         "within_budget": body["within_budget"],
         "promised_ms": body["best"]["measured"]["median_ms"],
         "again_ms": measured_ms,
         "ratio": measured_ms / budget_ms,
+        "sentinel_after_search_ms": then_ms,
+        "sentinel_again_ms": now_ms,
     }
 
 
@@ -97,6 +120,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=1500)
     parser.add_argument("--most", type=float, default=0.6, help="largest budget, ms")
     parser.add_argument("--strategies", nargs="*", choices=NAMES, default=list(NAMES))
+    parser.add_argument("--name", default="budgets", help="name of the result")
     asked = parser.parse_args()
     rows, tally = [], []
     for name in asked.strategies:
@@ -118,7 +142,7 @@ def main() -> None:
         rows += mine
         print(tally[-1], flush=True)
     body = {"summary": tally, "runs": rows, "sessions": SESSIONS, "images": asked.images}
-    print(save("budgets", body))
+    print(save(asked.name, body))
 
 
 if __name__ == "__main__":
