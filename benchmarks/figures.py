@@ -193,9 +193,27 @@ def strategies(body: dict[str, Any]) -> str:
     )
 
 
+def _stages(depths: list[int], widths: list[int]) -> str:
+    """``3-3-3``; ``3x16-3x32-3x64`` where widths are not those of ResNet-20."""
+    usual = [16 * 2**s for s in range(len(widths))]
+    return "-".join(
+        f"{depth}" if widths == usual else f"{depth}x{width}"
+        for depth, width in zip(depths, widths, strict=True)
+    )
+
+
 def grow(body: dict[str, Any]) -> str:
     """Growing against the usual ways to spend budget and training."""
-    head = ["contestant", "test top-1", "budget used", "images", "training", "wall time", "blocks by stage"]
+    head = [
+        "contestant",
+        "test top-1",
+        "budget used",
+        "predicted",
+        "images",
+        "training",
+        "wall time",
+        "blocks",
+    ]
     rows = []
     for r in body["summary"]:
         spread = f" +- {r['test_spread']:.2f}" if r["test_spread"] is not None else ""
@@ -205,16 +223,18 @@ def grow(body: dict[str, Any]) -> str:
                 f"`{r['contestant']}`",
                 f"{r['test_percent']:.2f}{spread} %",
                 used + ("" if r["within_budget"] else ", **over**"),
+                "-" if r["least_predicted_use"] is None else f"{100 * r['least_predicted_use']:.0f} %",
                 f"{r['images']:,}",
                 f"{r['train_macs']:.2g} MAC",
                 f"{r['seconds'] / 60:.0f} min",
-                ", ".join("-".join(map(str, depths)) for depths in r["depths"]),
+                ", ".join(map(_stages, r["depths"], r["widths"])),
             ]
         )
     seeds = max(r["seeds"] for r in body["summary"])
     text = (
         f"{body['space']}, budget {body['budget']}, {seeds} seed(s), +- standard deviation; the least use of the "
-        "budget over the seeds; images with the search included:\n\n"
+        "budget over the seeds, measured and predicted; images with the search included; blocks of each stage"
+        f"{', x width' if 'wide' in body['space'] else ''}:\n\n"
     )
     picture = f"\n\n![{body['benchmark']}](../benchmarks/results/{body['benchmark']}.svg)\n\n"
     return text + _table(head, rows) + picture + _source(body)

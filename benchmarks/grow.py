@@ -32,7 +32,7 @@ from hwnas.jobs.train import TrainOptions, train
 from hwnas.nets.spaces import make
 from hwnas.protocols import SearchSpace
 from hwnas.search.steps import further
-from hwnas.store import write_network
+from hwnas.store import read_network, write_network
 
 CONTESTANTS: dict[str, dict[str, Any]] = {
     "uniform": {"strategy": "uniform", "settings": {"largest": True, "search_share": 1.0}},
@@ -59,7 +59,9 @@ def run_one(name: str, base: SearchOptions, seed: int, work: Path) -> dict[str, 
         "test": body["accuracy"]["test"],
         "val": body["accuracy"]["val"],
         "depths": best["depths"],
+        "widths": [stage[-1].c_out for stage in read_network(Path(body["run"]) / "network.json").stages],
         "predicted_ms": best["predicted_ms"],
+        "predicted_use": best["predicted_ms"] / body["promise"]["budget_ms"],
         "median_ms": best["measured"]["median_ms"],
         "budget": body["budget"],
         "within_budget": body["within_budget"],
@@ -115,6 +117,7 @@ def summary(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         mine = [row for row in rows if row["contestant"] == name]
         tests = [100 * row["test"] for row in mine]
         used = [row["used"] for row in mine if "used" in row]
+        predicted = [row["predicted_use"] for row in mine if "predicted_use" in row]
         found.append(
             {
                 "contestant": name,
@@ -123,7 +126,9 @@ def summary(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
                 "test_spread": stdev(tests) if len(tests) > 1 else None,
                 "within_budget": all(row.get("within_budget", True) for row in mine),
                 "least_used": min(used, default=None),
+                "least_predicted_use": min(predicted, default=None),
                 "depths": [row["depths"] for row in mine],
+                "widths": [row.get("widths") for row in mine],
                 "median_ms": [row.get("median_ms") for row in mine],
                 "images": max(row["images"] for row in mine),
                 "train_macs": mean(row["train_macs"] for row in mine),
