@@ -139,6 +139,23 @@ def test_several_steps_as_far_as_they_fit() -> None:
     assert steps(0.2, 0.16) == [1, 1, 1]
 
 
+def test_a_further_step_that_costs_nothing_is_taken() -> None:
+    """From 32 to 40 channels takes 0.08 ms, to 48 only 0.03: two steps are one growth."""
+    space = make("resnet-cifar-wide")
+    start = space.uniform()[1]
+    prices = {32: 0.0, 40: 0.08, 48: 0.03, 64: 0.05}
+
+    def stepped(spec: NetworkSpec) -> Estimate:
+        ms = 0.2 + prices[spec.stages[1][0].c_out] + 0.04 * (sum(spec.depths) - 3)
+        return estimate(START).model_copy(update={"latency_ms": ms, "low_ms": ms, "high_ms": ms})
+
+    for limit_ms in (9.0, 0.24):  # the step between may be over the budget
+        budget = Budget(latency_ms=limit_ms)
+        moves = growth.growths(start, budget, 0.01, SearchContext(space, stepped, budget))
+        wider = next(m for m in moves if (m.stage, m.kind) == (1, "wider"))
+        assert (wider.steps, wider.spec.stages[1][0].c_out) == (2, 48)
+
+
 def test_a_gain_for_other_steps_has_falling_returns_too() -> None:
     budget = Budget(latency_ms=9.0)
     context = SearchContext(SPACE, estimate, budget)
