@@ -40,15 +40,14 @@ class Stagewise:
     def __init__(self, context: SearchContext) -> None:
         self._context = context
         self._options = options.read(StagewiseOptions, context.options, self.name)
-        published = Published(
-            context, self._options.growth_step, self._options.iterations, self._options.start
-        )
-        self._published = published if self._options.fidelity == "paper" else None
-        least = needed(context.space, self._options.rounds)
-        self._begin = self._options.begin
-        if self._begin == "auto" and has_kinds(context.space):
-            self._begin = "unjudged" if 0 < self._options.growing < least else "uniform"
         o = self._options
+        published = Published(context, o.growth_step, o.iterations, o.start)
+        self._published = published if o.fidelity == "paper" else None
+        least = needed(context.space, o.rounds)
+        self._begin = o.begin
+        if o.begin == "auto" and has_kinds(context.space):
+            few = o.importance == "gradient" and 0 < o.growing < least
+            self._begin = "unjudged" if few else "uniform"
         unjudged = Unjudged(context, o.targets_ms, o.begin_share, o.growing, least)
         self._unjudged = unjudged if self._begin == "unjudged" and self._published is None else None
 

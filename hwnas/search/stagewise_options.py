@@ -33,7 +33,7 @@ class StagewiseOptions:
             largest uniform member within `begin_share` of the (smallest) budget on; ``unjudged`` grows
             that one by size alone (`unjudged`). ``auto`` takes the first where depth is all that grows.
             Where widths do too, the smallest network is too thin to be a start, and it takes the second,
-            or the third if images are too few to tell kinds of growth apart.
+            or the third if images are too few for gradients to tell kinds of growth apart.
         begin_share: see `begin`.
         targets_ms: smaller budgets, in milliseconds, to be filled on the way.
         fidelity: ``default``, or ``paper`` for the published controller.
