@@ -16,7 +16,7 @@ from math import log
 
 from hwnas.nets.count import count
 from hwnas.protocols import SearchContext, SearchSpace
-from hwnas.records import Budget, Proposal, Trial
+from hwnas.records import Budget, Notes, Proposal, Trial
 from hwnas.search import joint, options
 from hwnas.search.fill import filled
 from hwnas.search.log import Decision, depths
@@ -27,6 +27,8 @@ from hwnas.spec import NetworkSpec
 EVIDENCE = 512
 # Part of the budget that the first of two candidates fills; it wins where the second breaks its promise.
 SPARE = 0.95
+# Proposals for one place after measurements refused the ones before.
+TRIES = 6
 
 
 def needed(space: SearchSpace, rounds: int) -> int:
@@ -79,17 +81,21 @@ class Unjudged:
 
     def propose(self, history: Sequence[Trial]) -> list[Proposal]:
         """The next network that was not looked at; each is trained for a tenth of the growing."""
-        tried = {trial.spec.key: trial for trial in history}
-        for budget in self._budgets:
+        tried = {trial.spec.key for trial in history}
+        for n, budget in enumerate(self._budgets):
             begin = largest_uniform(self._context, part(budget, self._share))
-            most = self._filled(begin, part(budget, SPARE))
-            full = self._filled(most, budget)
             reason = f"{depths(begin)}, the largest uniform member within {self._share:.0%}, filled up"
-            if most.key not in tried:
-                return [self._proposal(most, f"{reason} to {SPARE:.0%}", None)]
-            if full.key not in tried:
-                parent = tried[most.key]
-                return [self._proposal(full, reason, parent.index if parent.evaluation else None)]
+            spares = [trial for trial in history if trial.notes.get("spare") == n]
+            if _wanted(spares):
+                spec = self._filled(begin, part(budget, SPARE))
+                if spec.key not in tried:
+                    return [self._proposal(spec, f"{reason} to {SPARE:.0%}", None, {"spare": n})]
+            spare = next((trial for trial in spares if trial.evaluation is not None), None)
+            if _wanted([trial for trial in history if trial.notes.get("full") == n]):
+                spec = self._filled(spare.spec if spare is not None else begin, budget)
+                if spec.key not in tried:
+                    parent = spare.index if spare is not None else None
+                    return [self._proposal(spec, reason, parent, {"full": n})]
         return []
 
     def explain(self, history: Sequence[Trial]) -> list[Decision]:
@@ -108,6 +114,11 @@ class Unjudged:
     def _filled(self, spec: NetworkSpec, budget: Budget) -> NetworkSpec:
         return filled(spec, self._context.space, self._context.estimate, budget, score=size)
 
-    def _proposal(self, spec: NetworkSpec, reason: str, parent: int | None) -> Proposal:
+    def _proposal(self, spec: NetworkSpec, reason: str, parent: int | None, notes: Notes) -> Proposal:
         images = max(self._growing // (10 * len(self._budgets)), 1)
-        return Proposal(spec=spec, parent=parent, images=images, reason=reason)
+        return Proposal(spec=spec, parent=parent, images=images, reason=reason, notes=notes)
+
+
+def _wanted(trials: Sequence[Trial]) -> bool:
+    """Whether one is to be proposed (again): none was trained, and only a few were refused."""
+    return len(trials) < TRIES and all(trial.evaluation is None for trial in trials)
