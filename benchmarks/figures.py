@@ -316,6 +316,7 @@ FIGURES: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "grow-resnet-cifar-full": ("search.md", grow),
     "grow-resnet-cifar-small": ("search.md", grow),
     "grow-resnet-cifar-wide": ("search.md", grow),
+    "grow-resnet-cifar-wide-full": ("search.md", grow),
     "densenas-quick": ("densenas.md", densenas),
     "densenas-full": ("densenas.md", densenas),
     "strategies": ("strategies.md", strategies),
