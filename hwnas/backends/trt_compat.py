@@ -36,7 +36,8 @@ def module() -> ModuleType:
         import tensorrt
     except (ImportError, OSError, RuntimeError) as exc:
         raise BackendUnavailable(f"TensorRT {installed_version()} cannot be loaded: {exc}") from exc
-    return tensorrt  # type: ignore[no-any-return]
+    found: ModuleType = tensorrt
+    return found
 
 
 def major(trt: Any) -> int:
@@ -100,6 +101,7 @@ def logger() -> Any:
     trt = module()
     severity = trt.ILogger.Severity
 
+    # TensorRT's module is untyped, and only there once it is loaded: no base class that mypy could know.
     class Words(trt.ILogger):  # type: ignore[misc, name-defined]
         """Keeps what TensorRT says, so that an error can carry it."""
 
@@ -154,6 +156,7 @@ def profiler(totals: dict[str, float]) -> Any:
     """A profiler for a context's ``profiler``, which adds up milliseconds by layer name."""
     trt = module()
 
+    # As above: the base class is untyped.
     class Adding(trt.IProfiler):  # type: ignore[misc, name-defined]
         """Called by TensorRT after each layer."""
 

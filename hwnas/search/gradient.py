@@ -80,15 +80,15 @@ class Gradient:
     ) -> tuple[StageImportance, ...]:
         """One value a growth; see `hwnas.protocols.Importance`."""
         moves = self.moves(spec)
-        groups = joint.groups(spec, moves)
+        groups, old = joint.groups(spec, moves), joint.shapes(spec)
         seed = int(rng.integers(2**31))
         found: dict[Move, StageImportance] = {}
         for group, whole in groups:
             parts = batches(len(images), self.images // len(groups), self.batch, rng)
             grown = _open(inherit(module, spec, whole, seed=seed).train(), module)
             single = [joint.shapes(move.spec) for move in group]
-            joint.isolate(grown, joint.shapes(spec), single)
-            pairs = [self._gradients(grown, module, single, images[at], labels[at]) for at in parts]
+            joint.isolate(grown, old, single)
+            pairs = [self._gradients(grown, old, single, images[at], labels[at]) for at in parts]
             scale = self.rate / max(float(np.mean([loss for _, loss in pairs])), 1e-9)
             for n, move in enumerate(group):
                 gain, se = _squared_mean(np.stack([gradients[n] for gradients, _ in pairs]))
@@ -98,18 +98,17 @@ class Gradient:
         return tuple(found[move] for move in moves)
 
     def _gradients(
-        self, grown: nn.Module, before: nn.Module, single: Sequence[joint.Shapes], x: Tensor, y: Tensor
+        self, grown: nn.Module, old: joint.Shapes, single: Sequence[joint.Shapes], x: Tensor, y: Tensor
     ) -> tuple[list[Array], float]:
         """Gradient of the mean loss by all values that each growth adds, and the loss.
 
-        `single` are the shapes of the network with that growth alone.
+        `old` are the shapes before, `single` those of the network with each growth alone.
         """
         grown.zero_grad(set_to_none=True)
         with self.autocast():
             scores = grown(x)
         loss = F.cross_entropy(scores.float(), y)
-        loss.backward()  # type: ignore[no-untyped-call]
-        old = {name: tuple(value.shape) for name, value in before.named_parameters()}
+        torch.autograd.backward(loss)
         found = []
         for shapes in single:
             parts = []

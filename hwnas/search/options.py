@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, fields
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from hwnas.errors import InputError
 from hwnas.plugins import unknown
@@ -12,7 +12,10 @@ from hwnas.protocols import SearchContext
 from hwnas.records import Budget, Trial
 from hwnas.search.log import images_of
 
-Options = TypeVar("Options")
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+Options = TypeVar("Options", bound="DataclassInstance")
 
 
 # Images from which on a super-network is trained where that is left to the number of them (``score=auto``);
@@ -26,7 +29,7 @@ def read(kind: type[Options], given: Mapping[str, Any], strategy: str) -> Option
     Raises:
         InputError: an option that the strategy does not have, or a value of another type.
     """
-    known = {field.name: field for field in fields(kind)}  # type: ignore[arg-type]
+    known = {field.name: field for field in fields(kind)}
     for name, value in given.items():
         if name not in known:
             raise InputError(unknown(f"option of strategy {strategy}:", name, known))

@@ -96,7 +96,7 @@ class Probe:
             optimiser.zero_grad()
             with self.autocast():
                 scores = net(images[part])
-            F.cross_entropy(scores.float(), labels[part]).backward()  # type: ignore[no-untyped-call]
+            torch.autograd.backward(F.cross_entropy(scores.float(), labels[part]))
             nn.utils.clip_grad_norm_(net.parameters(), 5.0)
             optimiser.step()
             schedule.step()

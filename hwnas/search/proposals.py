@@ -226,7 +226,7 @@ def _descend(scaled: _Scaled, o: ProposalOptions, seed: int, window: _Window) ->
         entropy = -(p * p.clamp_min(1e-12).log()).sum(-1).mean()
         loss = loss + o.mu * _likeness(p) - o.nu * entropy
         optimiser.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        torch.autograd.backward(loss)
         optimiser.step()
         if step % o.check_every == 0 or step == o.steps:
             found: Floats = probability().detach().numpy()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import torch
@@ -15,6 +15,8 @@ from hwnas.records import StageImportance
 from hwnas.spec import NetworkSpec
 
 if TYPE_CHECKING:
+    from hwnas.nets.build import Network
+
     Array = NDArray[np.float64]
 
 POOL = 8  # side and stride of the average pool in front of the score, in pixels
@@ -66,7 +68,7 @@ def pooled_features(module: nn.Module, images: Tensor) -> list[Array]:
     chunks: list[list[Array]] = []
     with torch.no_grad():
         for part in torch.split(images, CHUNK):
-            sums: list[Tensor] = module.features(part)  # type: ignore[operator]
+            sums = cast("Network", module).features(part)  # what `nets.build` makes
             side = [min(POOL, one.shape[-1]) for one in sums]
             chunks.append(
                 [

@@ -189,7 +189,7 @@ class _Search:
         self._account(kept, len(labels))
         loss = F.cross_entropy(self.model(images, kept), labels)
         self.weights.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        torch.autograd.backward(loss)
         torch.nn.utils.clip_grad_norm_(self.model.weight_parameters(), 5.0)
         self.weights.step()
         return float(loss.detach())

@@ -164,9 +164,12 @@ def _check_memory(count: int, shape: Shape, where: str) -> None:
     needed = 2 * count * math.prod(shape)
     try:
         text = Path("/proc/meminfo").read_text(encoding="ascii")
-        free = int(re.search(r"MemAvailable:\s+(\d+) kB", text).group(1)) * 1024  # type: ignore[union-attr]
-    except (OSError, AttributeError):
+    except OSError:
         return
+    found = re.search(r"MemAvailable:\s+(\d+) kB", text)
+    if found is None:
+        return
+    free = int(found.group(1)) * 1024
     if needed > free:
         raise InputError(
             f"{where}: {count} images of {'x'.join(map(str, shape))} need {needed / 2**30:.1f} GiB of "

@@ -183,7 +183,7 @@ class _Job:
             loss = torch.lerp(loss, self._distance(images, logits.float()), options.distill)
         self.state.optimizer.zero_grad(set_to_none=True)
         scaler = self.state.scaler
-        scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        torch.autograd.backward(scaler.scale(loss))
         scaler.unscale_(self.state.optimizer)
         torch.nn.utils.clip_grad_norm_(self.module.parameters(), options.clip)
         scaler.step(self.state.optimizer)
