@@ -8,7 +8,7 @@ Kalman filter would, by weighing each round by its own error and by what may hav
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import sqrt
 from statistics import mean
 
@@ -18,6 +18,8 @@ from hwnas.search.steps import further, returns
 
 # How much a gain is taken to change from one round to the next, as a part of itself.
 DRIFT = 0.3
+# Importance by stage and kind of growth.
+Gains = Mapping[tuple[int, str], StageImportance]
 
 
 def path_of(history: Sequence[Trial], now: Trial) -> list[Trial]:
@@ -29,35 +31,33 @@ def path_of(history: Sequence[Trial], now: Trial) -> list[Trial]:
     return found
 
 
-def pooled(
-    history: Sequence[Trial], now: Trial, space: SearchSpace
-) -> dict[tuple[int, str], StageImportance]:
+def pooled(history: Sequence[Trial], now: Trial, space: SearchSpace) -> Gains:
     """Gains of the growths that were judged for `now`, with the evidence of the rounds before it.
 
     Every round counts by 1 / (se^2 + age (DRIFT gain)^2), mean squares over the growths it judged: the
     same weight for all of them, since a noisy gain is a large one as often as not, and weighing each by
     its own error would favour the small ones. Gains are compared in units of `steps.returns`.
     """
-    rounds = [(trial, _units(trial, space)) for trial in path_of(history, now)]
+    rounds = [_units(trial, space) for trial in path_of(history, now)]
+    weights = [_weight(units, age) for age, units in enumerate(rounds)]
     found = {}
-    for place, one in rounds[0][1].items():
-        weights, values, errors = [], [], []
-        for age, (_, units) in enumerate(rounds):
-            if place in units:
-                variance = mean(other.se**2 for other in units.values())
-                drift = DRIFT**2 * mean(other.value**2 for other in units.values())
-                weights.append(1.0 / max(variance + age * drift, 1e-30))
-                values.append(units[place].value)
-                errors.append(units[place].se)
-        whole = sum(weights)
-        unit = _unit(now, one, space)
-        found[place] = one.model_copy(
-            update={
-                "value": unit * sum(w * v for w, v in zip(weights, values, strict=True)) / whole,
-                "se": unit * sqrt(sum((w * e) ** 2 for w, e in zip(weights, errors, strict=True))) / whole,
-            }
-        )
+    for place, one in rounds[0].items():
+        seen = [(w, units[place]) for w, units in zip(weights, rounds, strict=True) if place in units]
+        # The mean is in units of `steps.returns`; back to what this growth brings.
+        scale = _unit(now, one, space) / sum(w for w, _ in seen)
+        value = scale * sum(w * other.value for w, other in seen)
+        se = scale * sqrt(sum((w * other.se) ** 2 for w, other in seen))
+        found[place] = one.model_copy(update={"value": value, "se": se})
     return found
+
+
+def _weight(units: Gains, age: int) -> float:
+    """Weight of a round that is `age` rounds old; one that judged nothing has none."""
+    if not units:
+        return 0.0
+    variance = mean(one.se**2 for one in units.values())
+    drift = DRIFT**2 * mean(one.value**2 for one in units.values())
+    return 1.0 / max(variance + age * drift, 1e-30)
 
 
 def _unit(trial: Trial, one: StageImportance, space: SearchSpace) -> float:
@@ -65,7 +65,7 @@ def _unit(trial: Trial, one: StageImportance, space: SearchSpace) -> float:
     return returns(trial.spec, after, one.stage, one.kind, one.steps)
 
 
-def _units(trial: Trial, space: SearchSpace) -> dict[tuple[int, str], StageImportance]:
+def _units(trial: Trial, space: SearchSpace) -> Gains:
     """A trial's importances in units of `steps.returns`."""
     assert trial.evaluation is not None
     found = {}

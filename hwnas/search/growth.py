@@ -11,7 +11,7 @@ too.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from statistics import NormalDist
 from typing import Literal
@@ -19,6 +19,7 @@ from typing import Literal
 from hwnas.protocols import Move, SearchContext
 from hwnas.records import Budget, Estimate, StageImportance
 from hwnas.search.ending import Ending, best_of, endings
+from hwnas.search.evidence import Gains
 from hwnas.search.log import Decision
 from hwnas.search.steps import further, returns
 from hwnas.spec import NetworkSpec
@@ -28,8 +29,6 @@ Fate = Literal["grows", "weaker", "not significant", "closed", "unknown"]
 # A growth that is predicted to cost nothing would be infinitely good: this part of the network's
 # latency is the least that any is taken to cost.
 LEAST = 1e-3
-# Importance by stage and kind of growth.
-Gains = Mapping[tuple[int, str], StageImportance]
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ import numpy as np
 from hwnas.protocols import Move, SearchContext
 from hwnas.records import Budget, Notes, Proposal, StageImportance, Trial
 from hwnas.search import growth, options
-from hwnas.search.evidence import pooled
+from hwnas.search.evidence import Gains, pooled
 from hwnas.search.log import Decision, depths
 from hwnas.search.paper import Published
 from hwnas.search.stagewise_options import StagewiseOptions
@@ -151,7 +151,7 @@ class Stagewise:
             notes=self._training(),
         )
 
-    def _gains(self, history: Sequence[Trial], now: Trial) -> growth.Gains:
+    def _gains(self, history: Sequence[Trial], now: Trial) -> Gains:
         assert now.evaluation is not None
         if self._options.importance != "vip":
             return pooled(history, now, self._context.space)

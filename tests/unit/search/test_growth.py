@@ -12,6 +12,7 @@ from hwnas.nets.spaces import make
 from hwnas.protocols import SearchContext
 from hwnas.records import Budget, Estimate, StageImportance
 from hwnas.search import growth
+from hwnas.search.evidence import Gains
 from hwnas.spec import NetworkSpec
 
 SPACE = make("resnet-cifar")
@@ -35,7 +36,7 @@ def estimate(spec: NetworkSpec) -> Estimate:
     )
 
 
-def gains(values: Mapping[int, tuple[float, float]]) -> growth.Gains:
+def gains(values: Mapping[int, tuple[float, float]]) -> Gains:
     return {(s, "deeper"): StageImportance(stage=s, value=v, se=e) for s, (v, e) in values.items()}
 
 
