@@ -32,7 +32,7 @@ from hwnas.cost.model import cost_model
 from hwnas.errors import BudgetInfeasible
 from hwnas.jobs import predict
 from hwnas.jobs.search import search
-from hwnas.jobs.search_options import SearchOptions
+from hwnas.jobs.search.options import SearchOptions
 from hwnas.measure.sentinel import sentinel
 from hwnas.measure.session import Gates, SessionOptions, run_session
 from hwnas.nets import onnx

@@ -159,8 +159,8 @@ def operators(batch: int = 32, steps: int = 3) -> list[dict[str, Any]]:
     import torch
     import torch.nn.functional as F
 
-    from hwnas.nets.dense import densenas_cifar
-    from hwnas.train.supernet import Supernet
+    from hwnas.nets.densenas.graph import densenas_cifar
+    from hwnas.train.densenas.supernet import Supernet
 
     torch.set_num_threads(1)
     model = Supernet(densenas_cifar(), seed=0).to(memory_format=torch.channels_last).train()

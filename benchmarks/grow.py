@@ -31,7 +31,7 @@ from hwnas.jobs.search import SearchOptions, search
 from hwnas.jobs.train import TrainOptions, train
 from hwnas.nets.spaces import make
 from hwnas.protocols import SearchSpace
-from hwnas.search.steps import further
+from hwnas.search.moves import further
 from hwnas.store import read_network, write_network
 
 CONTESTANTS: dict[str, dict[str, Any]] = {

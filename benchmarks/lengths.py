@@ -24,13 +24,13 @@ from hwnas.nets.build import build
 from hwnas.nets.spaces import make
 from hwnas.protocols import SearchContext
 from hwnas.records import Budget
-from hwnas.search.global_options import length
-from hwnas.search.global_walk import GlobalWalk
+from hwnas.search.macromicro.options import length
+from hwnas.search.macromicro.strategy import GlobalWalk
 from hwnas.spec import NetworkSpec
 from hwnas.store import read_json, write_json
 from hwnas.train.data import Dataset, load
 from hwnas.train.loop import train
-from hwnas.train.options import TrainOptions
+from hwnas.train.options import Recipe
 from hwnas.units import parse_ms
 
 # Exponents of MACs and of 1 / width: equal lengths, ours, and about what was published.
@@ -41,7 +41,7 @@ def trained(spec: NetworkSpec, dataset: Dataset, images: int, seed: int, work: P
     """Validation accuracy after so many images, from scratch; from the folder if it is known."""
     path = work / f"{spec.key}-{images}-{seed}.json"
     if not path.exists():
-        recipe = replace(TrainOptions(), images=images, seed=seed)
+        recipe = replace(Recipe(), images=images, seed=seed)
         found = train(
             build(spec, seed=seed), spec, dataset, recipe, checkpoint=path.with_suffix(".checkpoint")
         )

@@ -15,7 +15,7 @@ from benchmarks.common import save
 from hwnas.cost import importers, roofline
 from hwnas.cost.score import figures
 from hwnas.nets.count import count
-from hwnas.nets.dense import DenseSpace, densenas_mbv2, densenas_resnet
+from hwnas.nets.densenas.graph import DenseSpace, densenas_mbv2, densenas_resnet
 from hwnas.spec import NetworkSpec
 
 CASES = ((densenas_mbv2(), "lat_list_densenas_mbv2_xp32"), (densenas_resnet(), "lat_list_resv2_32"))

@@ -34,7 +34,7 @@ from benchmarks.common import bars, save
 from hwnas.cost.model import cost_model
 from hwnas.cost.score import figures
 from hwnas.jobs.profile import ProfileOptions, profile
-from hwnas.jobs.profile_plan import anchors
+from hwnas.jobs.profile.plan import anchors
 from hwnas.measure import device as devices
 from hwnas.measure import table as tables
 from hwnas.measure.rows import SUFFIX

@@ -35,9 +35,9 @@ from hwnas.cost.model import TableModel, cost_model
 from hwnas.jobs.profile import ProfileOptions, profile
 from hwnas.measure import promise
 from hwnas.measure import table as tables
-from hwnas.measure.order import decide, stages
+from hwnas.measure.order_statistics import decide, stages
 from hwnas.measure.rows import SUFFIX
-from hwnas.measure.session import Gates, Session, SessionOptions, run_session
+from hwnas.measure.session import Gates, SessionOptions, TimingSession, run_session
 from hwnas.nets import onnx
 
 TRIES, ALPHA = 3, 0.05
@@ -60,7 +60,7 @@ def sessions(pool: Pool, rounds: int, seed: int) -> Array:
     return values
 
 
-def value(session: Session) -> float:
+def value(session: TimingSession) -> float:
     """What a session says about the median, in ms."""
     return float(np.median(session.undisturbed_ms))
 

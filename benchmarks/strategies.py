@@ -29,7 +29,7 @@ from typing import Any
 from benchmarks.common import bars, save
 from hwnas.errors import BudgetInfeasible
 from hwnas.jobs.search import search
-from hwnas.jobs.search_options import SearchOptions
+from hwnas.jobs.search.options import SearchOptions
 
 CONTESTANTS: dict[str, dict[str, Any]] = {
     "uniform": {"strategy": "uniform", "settings": {"largest": True, "search_share": 1.0}},

@@ -22,10 +22,10 @@ from typing import Any
 import numpy as np
 
 from hwnas.backends.base import cores
-from hwnas.jobs.networks import examples
+from hwnas.jobs.resolve.networks import examples
 from hwnas.measure import device
+from hwnas.measure.aggregate import floor_of
 from hwnas.measure.host import others_load
-from hwnas.measure.ledger import floor_of
 from hwnas.measure.session import Gates, SessionOptions, run_session
 from hwnas.nets import onnx
 from hwnas.spec import BlockSpec

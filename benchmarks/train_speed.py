@@ -24,11 +24,11 @@ import torch.nn.functional as F
 from torch import nn
 
 from benchmarks.common import bars, save
-from hwnas.jobs.networks import network
+from hwnas.jobs.resolve.networks import network
 from hwnas.nets.build import build
 from hwnas.train.data import Dataset, load
 from hwnas.train.loop import train
-from hwnas.train.options import Mode, TrainOptions
+from hwnas.train.options import Mode, Recipe
 
 BATCH = 256
 WARM_UP = 4  # batches of the usual loop that are not timed: its workers start, their queue fills
@@ -89,7 +89,7 @@ def usual(pictures: Pictures, batches: int, *, tuned: bool) -> float:
 def ours(data: Dataset, batches: int, precision: Mode) -> float:
     """Images per second of `hwnas.train.loop.train`, its guard and snapshots included."""
     spec = network("resnet20")
-    options = TrainOptions(
+    options = Recipe(
         images=batches * BATCH,
         batch=BATCH,
         device="cpu",

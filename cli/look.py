@@ -21,7 +21,7 @@ def count(ui: Output, networks: tuple[str, ...]) -> None:
 
     NETWORK is a network.json, a run, or the name of a shipped example such as resnet20.
     """
-    from hwnas.jobs.look import count as job
+    from hwnas.jobs.inspect import count as job
 
     body = job(networks)
     columns = ["network", "MACs", "params", "depth", "activations", "blocks a stage", "input"]
@@ -98,7 +98,7 @@ def _listing(name: str, text: str) -> click.Group:
 
 
 def _rows(ui: Output, name: str) -> None:
-    from hwnas.jobs import look
+    from hwnas.jobs import inspect as look
 
     rows = getattr(look, name)()
     columns = [name[:-1].replace("strategie", "strategy"), "works here", "about"]
@@ -140,7 +140,7 @@ backends = _listing("backends", "Runtimes, and why one is not available.")
 @common
 def show_device(ui: Output, name: str) -> None:
     """One device with its description."""
-    from hwnas.jobs import look
+    from hwnas.jobs import inspect as look
 
     _show(ui, "devices", look.device(name))
 
@@ -151,7 +151,7 @@ def show_device(ui: Output, name: str) -> None:
 @common
 def show_space(ui: Output, name: str, input_shape: tuple[int, int, int] | None) -> None:
     """What a space holds, and its smallest network."""
-    from hwnas.jobs import look
+    from hwnas.jobs import inspect as look
 
     _show(ui, "spaces", look.space(name, input_shape))
 
@@ -161,7 +161,7 @@ def show_space(ui: Output, name: str, input_shape: tuple[int, int, int] | None) 
 @common
 def show_strategy(ui: Output, name: str) -> None:
     """One strategy."""
-    from hwnas.jobs import look
+    from hwnas.jobs import inspect as look
 
     _show(ui, "strategies", look.one(look.strategies(), "strategy", name))
 
@@ -171,7 +171,7 @@ def show_strategy(ui: Output, name: str) -> None:
 @common
 def show_backend(ui: Output, name: str) -> None:
     """One runtime."""
-    from hwnas.jobs import look
+    from hwnas.jobs import inspect as look
 
     _show(ui, "backends", look.one(look.backends(), "backend", name))
 
@@ -190,7 +190,7 @@ def sample(
     **where: Path | None,
 ) -> None:
     """Write N random networks of a space as network.json files."""
-    from hwnas.jobs import look
+    from hwnas.jobs import inspect as look
 
     folder = where["out"] or Path("networks")
     body = look.sample(space or "resnet-cifar", count_, seed or 0, folder, input_shape)

@@ -74,7 +74,7 @@ def search(ui: Output, max_time: float | None, replay: Path | None, **chosen: An
     Candidates over the budget are never trained, and the winner is measured whole before it is
     accepted. Needs a latency table of the device: `hwnas profile`.
     """
-    from hwnas.jobs.origin import export_command
+    from hwnas.jobs.resolve.origin import export_command
     from hwnas.jobs.search import SearchOptions
     from hwnas.jobs.search import search as job
 
@@ -222,7 +222,7 @@ def train(ui: Output, data: str | None, scratch: bool, **chosen: Any) -> None:
 
     RUN|NETWORK is a run (training goes on from its weights), a network.json or an example's name.
     """
-    from hwnas.jobs.origin import export_command
+    from hwnas.jobs.resolve.origin import export_command
     from hwnas.jobs.train import TrainOptions
     from hwnas.jobs.train import train as job
 

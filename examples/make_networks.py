@@ -13,9 +13,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from hwnas.nets import spaces
-from hwnas.nets.cellspace import nasnet_cifar
 from hwnas.nets.chainspace import ChainSpace
 from hwnas.nets.levels import Gene, Operator
+from hwnas.nets.stagewise.space import nasnet_cifar
 from hwnas.spec import BlockSpec, NetworkSpec
 from hwnas.store import write_network
 

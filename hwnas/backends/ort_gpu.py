@@ -19,9 +19,10 @@ from typing import Any
 
 import numpy as np
 
-from hwnas.backends import cuda, package_version
+from hwnas.backends import package_version
 from hwnas.backends.base import Life, random_input
-from hwnas.backends.gpus import GpuInfo, check_device, check_precision, gpus
+from hwnas.backends.cuda import driver as cuda
+from hwnas.backends.cuda.gpus import GpuInfo, check_device, check_precision, gpus
 from hwnas.backends.ort import check_provider
 from hwnas.errors import BackendUnavailable, BuildError, DataFormatError, InputError
 from hwnas.protocols import CallTimes, Floats
@@ -162,7 +163,7 @@ class OrtTrt(OrtCuda):
 
     def typed(self, model: bytes, setting: Setting) -> bytes:
         """The graph as TensorRT takes it; fp16 by the provider's flag, int8 by Q/DQ pairs."""
-        from hwnas.backends.trt_build import typed_model
+        from hwnas.backends.trt.build import typed_model
 
         return typed_model(model, setting.precision, half_in_graph=False)
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from hwnas.nets.dense import DenseSpace
-from hwnas.nets.dense_layers import candidates, layer_places
+from hwnas.nets.densenas.graph import DenseSpace
+from hwnas.nets.densenas.layers import candidates, layer_places
 from hwnas.spec import BlockSpec
 
 

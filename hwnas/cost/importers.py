@@ -17,7 +17,7 @@ from typing import Any
 from hwnas.errors import DataFormatError, InputError
 from hwnas.measure.rows import BlockRow, Header, SlotRow
 from hwnas.measure.table import LatencyTable
-from hwnas.nets.dense import SKIP, DenseSpace, densenas_mbv2, densenas_resnet
+from hwnas.nets.densenas.graph import SKIP, DenseSpace, densenas_mbv2, densenas_resnet
 from hwnas.records import Precision, Setting
 from hwnas.spec import BlockSpec
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from hwnas import runs
 from hwnas.errors import InputError
-from hwnas.jobs import networks
+from hwnas.jobs.resolve import networks
 from hwnas.measure import device
 from hwnas.measure.timing import Builder, SessionOptions, TimingOptions, measure
 from hwnas.protocols import Backend, Emit

@@ -49,7 +49,7 @@ def doctor(emit: Emit | None = None, *, noise: bool = True) -> dict[str, Any]:
 
 def _advice(capability: str) -> str:
     """Which TensorRT serves a GPU, and the line that installs it."""
-    from hwnas.backends.gpus import serves
+    from hwnas.backends.cuda.gpus import serves
 
     major, _, minor = capability.partition(".")
     if not (major.isdigit() and minor.isdigit()):

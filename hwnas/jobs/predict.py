@@ -9,7 +9,7 @@ from typing import Any
 
 from hwnas.cost.model import cost_model
 from hwnas.errors import BackendUnavailable, InputError, StaleTable
-from hwnas.jobs import networks
+from hwnas.jobs.resolve import networks
 from hwnas.measure import device as devices
 from hwnas.measure import table as tables
 from hwnas.measure.table import LatencyTable

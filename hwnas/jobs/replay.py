@@ -8,7 +8,7 @@ from typing import Any
 
 from hwnas.errors import InputError
 from hwnas.protocols import Emit
-from hwnas.search import macromicro_log
+from hwnas.search.macromicro import log as macromicro_log
 
 REPLAYS = {"macromicro": macromicro_log.replay}
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from hwnas import runs
 from hwnas.errors import InputError
-from hwnas.jobs.networks import find
+from hwnas.jobs.resolve.networks import find
 from hwnas.plugins import unknown
 from hwnas.protocols import Emit
 from hwnas.records import now_utc
@@ -20,7 +20,7 @@ from hwnas.store import parse, read_json, read_network, write_json, write_networ
 if TYPE_CHECKING:
     from hwnas.train.data import Dataset
     from hwnas.train.loop import Teacher
-    from hwnas.train.options import TrainOptions as Recipe
+    from hwnas.train.options import Recipe
 
 RESULT_SCHEMA = "hwnas.train/1"
 
@@ -169,7 +169,7 @@ def with_classes(spec: NetworkSpec, classes: int) -> NetworkSpec:
 
 
 def _recipe(options: TrainOptions, dataset: Dataset) -> Recipe:
-    from hwnas.train.options import TrainOptions as Recipe
+    from hwnas.train.options import Recipe
 
     images = max(1, round(options.epochs * len(dataset.train)))
     known = Recipe.__dataclass_fields__

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from hwnas.errors import InputError
-from hwnas.jobs.export import is_timed, summary
-from hwnas.jobs.origin import Origin, origin
-from hwnas.jobs.samples import samples
+from hwnas.jobs.export.run import is_timed, summary
+from hwnas.jobs.export.samples import samples
+from hwnas.jobs.resolve.origin import Origin, origin
 from hwnas.protocols import Emit
 from hwnas.records import Budget, parse_latency
 

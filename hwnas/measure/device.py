@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from hwnas import backends, plugins, store
 from hwnas.backends.base import cpu_model
-from hwnas.backends.gpus import gpus, plain_name, same_model
+from hwnas.backends.cuda.gpus import gpus, plain_name, same_model
 from hwnas.errors import DataFormatError, DeviceUnavailable, InputError
 from hwnas.measure.host import DeviceInfo, detect
 from hwnas.protocols import Backend

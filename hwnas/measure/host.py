@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from hwnas.backends.base import cores, cpu_model, host_system
-from hwnas.backends.gpus import GpuInfo, gpus
+from hwnas.backends.cuda.gpus import GpuInfo, gpus
 from hwnas.records import Record
 
 # Instruction sets that decide which kernels a runtime takes.

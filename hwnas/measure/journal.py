@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from hwnas.measure.session import Session
+from hwnas.measure.session import TimingSession
 
 
 class Journal:
@@ -28,7 +28,7 @@ class Journal:
     def __init__(self, path: Path, protocol: Mapping[str, Any]) -> None:
         self.path = path
         self._head = {"protocol": dict(protocol)}
-        self._found: dict[str, list[Session]] = {}
+        self._found: dict[str, list[TimingSession]] = {}
         lines = _lines(path)
         if lines and lines[0] == self._head:
             for line in lines[1:]:
@@ -36,11 +36,11 @@ class Journal:
         else:
             path.unlink(missing_ok=True)
 
-    def sessions(self, name: str) -> list[Session]:
+    def sessions(self, name: str) -> list[TimingSession]:
         """What was measured of an engine before."""
         return list(self._found.get(name, ()))
 
-    def append(self, name: str, session: Session) -> None:
+    def append(self, name: str, session: TimingSession) -> None:
         """Write down a session that is judged for good."""
         body = {
             "name": name,
@@ -64,11 +64,11 @@ class Part:
     def __init__(self, journal: Journal, task: str) -> None:
         self._journal, self._task = journal, task
 
-    def sessions(self, name: str) -> list[Session]:
+    def sessions(self, name: str) -> list[TimingSession]:
         """As `Journal.sessions`."""
         return self._journal.sessions(f"{self._task}: {name}")
 
-    def append(self, name: str, session: Session) -> None:
+    def append(self, name: str, session: TimingSession) -> None:
         """As `Journal.append`."""
         self._journal.append(f"{self._task}: {name}", session)
 
@@ -94,7 +94,7 @@ def _lines(path: Path) -> list[dict[str, Any]]:
     return found
 
 
-def _session(line: Mapping[str, Any]) -> Session:
+def _session(line: Mapping[str, Any]) -> TimingSession:
     fields = {field: line[field] for field in _PLAIN}
     fields["gates"] = tuple(fields["gates"])
-    return Session(wall_ms=np.array(line["wall_ms"]), undisturbed_ms=np.empty(0), **fields)
+    return TimingSession(wall_ms=np.array(line["wall_ms"]), undisturbed_ms=np.empty(0), **fields)

@@ -30,9 +30,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from hwnas.errors import InputError
-from hwnas.measure.ledger import FLOOR_HOLDS, TOLERATED, Ledger, TimingOptions
-from hwnas.measure.order import Verdict, decide, stages, tail
-from hwnas.measure.session import Gates, Session, SessionOptions, run_session
+from hwnas.measure.aggregate import FLOOR_HOLDS, TOLERATED, Ledger, TimingOptions
+from hwnas.measure.order_statistics import Verdict, decide, stages, tail
+from hwnas.measure.session import Gates, SessionOptions, TimingSession, run_session
 from hwnas.protocols import Emit, Engine
 from hwnas.records import Measurement, Percentile, Promise
 from hwnas.units import format_ms
@@ -125,8 +125,8 @@ class _Test:
         self.options, self.plan = options, plan
         most_ms = 1000.0 if percentile == "p50" else float("inf")
         self.session = SessionOptions(options.session_ms, CALLS[percentile], most_ms=most_ms)
-        self.counted: list[Session] = []
-        self.aside: list[Session] = []
+        self.counted: list[TimingSession] = []
+        self.aside: list[TimingSession] = []
         self.looks: list[float] = []
         self.slowdowns: list[float] = []  # of the sentinel, one for each counted session
 
@@ -156,7 +156,7 @@ class _Test:
                     {"task": "testing the budget", "done": len(self.counted), "total": total, "note": note},
                 )
 
-    def _one(self, guard: Engine) -> tuple[Session, float]:
+    def _one(self, guard: Engine) -> tuple[TimingSession, float]:
         """A session of a fresh engine, and how much slower than its best the sentinel was beside it."""
         engine = self.build()
         try:
@@ -173,13 +173,13 @@ class _Test:
         short = SessionOptions(self.options.sentinel_ms, calls=3)
         self.looks.append(run_session(guard, short, self.options.gates).floor_ms)
 
-    def _trusted(self, session: Session) -> bool:
+    def _trusted(self, session: TimingSession) -> bool:
         """Whether no gate fired that touches the value of the session."""
         if self.percentile == "p50" and session.disturbed < 0.5:
             return set(session.gates) <= FLOOR_HOLDS
         return set(session.gates) <= TOLERATED
 
-    def value(self, session: Session) -> float:
+    def value(self, session: TimingSession) -> float:
         """What a session says about the budget's percentile, in milliseconds."""
         if self.percentile == "p50":
             return float(np.median(session.undisturbed_ms))

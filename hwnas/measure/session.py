@@ -83,7 +83,7 @@ class SessionOptions:
 
 
 @dataclass(frozen=True)
-class Session:
+class TimingSession:
     """What one session gave; times in milliseconds.
 
     Attributes:
@@ -105,7 +105,7 @@ class Session:
     gates: tuple[str, ...]
     level_ms: float | None = None
 
-    def flagged(self, *names: str) -> Session:
+    def flagged(self, *names: str) -> TimingSession:
         """A copy on which further gates fired."""
         return replace(self, gates=tuple(dict.fromkeys((*self.gates, *names))))
 
@@ -126,7 +126,7 @@ class _Batch:
 
 def run_session(
     engine: Engine, options: SessionOptions, gates: Gates, *, flush: Callable[[], None] | None = None
-) -> Session:
+) -> TimingSession:
     """Warm up and time one engine.
 
     Args:
@@ -184,7 +184,7 @@ def _batches(
     return batches
 
 
-def judge(batches: list[_Batch], gates: Gates) -> Session:
+def judge(batches: list[_Batch], gates: Gates) -> TimingSession:
     """Statistics and gates of a session's batches."""
     wall = np.concatenate([b.wall_ms for b in batches])
     single = batches[0].threads == 1
@@ -201,7 +201,7 @@ def judge(batches: list[_Batch], gates: Gates) -> Session:
     cpu_ms = sum(b.cpu_ms or 0.0 for b in batches)
     ratio = float(wall.sum()) * batches[0].threads / cpu_ms if cpu_ms else None
     disturbed = 1.0 - float(free.mean())
-    return Session(
+    return TimingSession(
         wall_ms=wall,
         undisturbed_ms=undisturbed,
         floor_ms=float(np.percentile(undisturbed, FLOOR_PERCENTILE)),

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 import hwnas
-from hwnas.backends.gpu_state import conditions as gpu_conditions
+from hwnas.backends.cuda.state import conditions as gpu_conditions
 from hwnas.errors import BuildError
 from hwnas.measure.device import detect
 from hwnas.measure.graphs import Graph

@@ -30,10 +30,10 @@ import numpy as np
 
 from hwnas.backends.base import cores
 from hwnas.errors import BuildError
+from hwnas.measure.aggregate import Ledger, TimingOptions
 from hwnas.measure.host import cpu_flush, others_load
 from hwnas.measure.journal import Journal, Part
-from hwnas.measure.ledger import Ledger, TimingOptions
-from hwnas.measure.session import Gates, Session, SessionOptions, run_session
+from hwnas.measure.session import Gates, SessionOptions, TimingSession, run_session
 from hwnas.protocols import Emit, Engine
 from hwnas.records import Measurement
 
@@ -200,7 +200,7 @@ class Campaign:
                 self._look()
         self._look()
 
-    def _session(self, engine: Engine, session: SessionOptions) -> Session:
+    def _session(self, engine: Engine, session: SessionOptions) -> TimingSession:
         flush = None
         if session.cache == "cold":
             flush = getattr(engine, "flush", None) or (

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import lru_cache
 
-from hwnas.nets import cells
 from hwnas.nets.ops import INPUT, SKIP, Act, Add, Concat, Conv, Draft, Linear, Op, Pool, Recipe, Scale
+from hwnas.nets.stagewise import cells
 from hwnas.spec import BlockSpec, Convention
 
 __all__ = [

@@ -8,7 +8,7 @@ from dataclasses import replace
 from hwnas.deploy.manifest import EngineManifest, usual_format
 from hwnas.measure.table import LatencyTable
 from hwnas.records import Budget, Trial
-from hwnas.report import plots, sections, words
+from hwnas.report import phrases, plots, sections
 from hwnas.report import record_sections as records
 from hwnas.report.collect import RunData
 from hwnas.report.page import Card, Chapter, Section
@@ -89,15 +89,15 @@ def headline_of(run: RunData, budget: Budget | None, best: Trial | None) -> tupl
     if run.result is not None and run.proof is not None and run.result.budget.latency_ms is not None:
         measured, verdict = run.proof
         _, accuracy = run.accuracy()
-        top1 = f"{words.percent(accuracy)} top-1" if accuracy is not None else "accuracy unknown"
+        top1 = f"{phrases.percent(accuracy)} top-1" if accuracy is not None else "accuracy unknown"
         failed = [engine.engine for engine in run.engines if engine.checks and not engine.passed]
         end = f", {failed[0]} failed its checks" if failed else ""
-        text = f"{words.latency(measured, run.result.budget)}, {top1}, {words.promise(verdict)}{end}"
+        text = f"{phrases.latency(measured, run.result.budget)}, {top1}, {phrases.promise(verdict)}{end}"
         return text, verdict.verdict == "kept" and not failed
     if best is not None and best.evaluation is not None:
-        text = f"Unfinished: {words.percent(best.evaluation.accuracy)} top-1 so far"
+        text = f"Unfinished: {phrases.percent(best.evaluation.accuracy)} top-1 so far"
         if budget is not None and budget.latency_ms is not None:
-            text += f", {words.pair_ms(best.estimate.latency_ms, budget.latency_ms)} predicted"
+            text += f", {phrases.pair_ms(best.estimate.latency_ms, budget.latency_ms)} predicted"
         return text, None
     for engine in run.engines:
         return _engine_headline(engine)
@@ -105,7 +105,7 @@ def headline_of(run: RunData, budget: Budget | None, best: Trial | None) -> tupl
         return _table_headline(run.table), None
     split, accuracy = run.accuracy()
     if accuracy is not None:
-        return f"{words.percent(accuracy)} top-1 on the {split} images", None
+        return f"{phrases.percent(accuracy)} top-1 on the {split} images", None
     return f"{run.verb} {run.name}: nothing to show yet", None
 
 
@@ -114,7 +114,7 @@ def _engine_headline(engine: EngineManifest) -> tuple[str, bool | None]:
         return f"{engine.engine}: exported, not yet verified", None
     text = format_ms(engine.measured.median_ms)
     if engine.budget is not None and engine.budget.latency_ms is not None:
-        text = words.latency(engine.measured, engine.budget)
+        text = phrases.latency(engine.measured, engine.budget)
     return f"{engine.engine}: {text}, {'verified' if engine.passed else 'verification failed'}", engine.passed
 
 
@@ -131,7 +131,7 @@ def story(run: RunData, budget: Budget | None) -> str:
     result, parts = run.result, []
     setting = run.setting()
     if budget is not None and budget.latency_ms is not None:
-        stat = words.statistic(budget.percentile)
+        stat = phrases.statistic(budget.percentile)
         parts.append(
             f"hwnas was asked for the most accurate network whose {stat} latency is at most "
             f"{format_ms(budget.latency_ms)}{f' on {setting.describe()}' if setting else ''}."
@@ -183,7 +183,9 @@ def cards(run: RunData, budget: Budget | None, best: Trial | None) -> list[Card]
         at = result.budget.percentile
         m = run.proof[0]
         found.append(
-            Card("Measured latency", format_ms(m.at(at)), f"{words.statistic(at)}; p95 {format_ms(m.p95_ms)}")
+            Card(
+                "Measured latency", format_ms(m.at(at)), f"{phrases.statistic(at)}; p95 {format_ms(m.p95_ms)}"
+            )
         )
     if best is not None:
         e = best.estimate
@@ -198,7 +200,7 @@ def cards(run: RunData, budget: Budget | None, best: Trial | None) -> list[Card]
         found.append(
             Card(
                 "Network",
-                words.depths(best.spec),
+                phrases.depths(best.spec),
                 f"blocks per stage; {format_count(e.macs, 'MAC')}, {format_count(e.params, 'param')}",
             )
         )
@@ -216,11 +218,11 @@ def _accuracy_card(run: RunData, best: Trial) -> list[Card]:
     if best.evaluation is None:
         return []
     split, accuracy = run.accuracy()
-    validation = f"{words.percent(best.evaluation.accuracy)} ± {100 * best.evaluation.accuracy_se:.1f}"
+    validation = f"{phrases.percent(best.evaluation.accuracy)} ± {100 * best.evaluation.accuracy_se:.1f}"
     if split == "test" and accuracy is not None:
-        return [Card("Test accuracy", words.percent(accuracy), f"validation {validation}")]
+        return [Card("Test accuracy", phrases.percent(accuracy), f"validation {validation}")]
     error = f"± {100 * best.evaluation.accuracy_se:.1f}, standard error"
-    return [Card("Validation accuracy", words.percent(best.evaluation.accuracy), error)]
+    return [Card("Validation accuracy", phrases.percent(best.evaluation.accuracy), error)]
 
 
 def _used(run: RunData, budget: Budget | None) -> float | None:

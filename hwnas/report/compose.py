@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hwnas.records import now_utc
-from hwnas.report import words
+from hwnas.report import phrases
 from hwnas.report.chapter import chapter, headline_of, known_budget, provisional
 from hwnas.report.collect import RunData, collect
 from hwnas.report.compare_plot import comparison
@@ -37,9 +37,9 @@ def _compared(runs: Sequence[RunData]) -> Section:
                 run.name,
                 run.result.strategy if run.result else run.verb,
                 headline_of(run, budget, best)[0],
-                words.depths(best.spec) if best else "",
+                phrases.depths(best.spec) if best else "",
                 format_ms(run.result.measured.median_ms) if run.result else "",
-                f"{words.percent(accuracy)} ({split})" if accuracy is not None else "",
+                f"{phrases.percent(accuracy)} ({split})" if accuracy is not None else "",
                 f"{images:,}" if images else "",
                 format_seconds(seconds) if seconds else "",
             )

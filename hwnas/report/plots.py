@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from hwnas.records import Budget, Trial
-from hwnas.report import words
+from hwnas.report import phrases
 from hwnas.report.style import (
     BLUE,
     GREY,
@@ -28,7 +28,7 @@ def hover(trial: Trial) -> str:
     """What a point says when it is pointed at."""
     estimate = trial.estimate
     lines = [
-        f"<b>{words.depths(trial.spec)}</b> (network {trial.index})",
+        f"<b>{phrases.depths(trial.spec)}</b> (network {trial.index})",
         f"predicted {format_ms(estimate.latency_ms)}, {estimate.coverage:.0%} within "
         f"{format_ms(estimate.low_ms)} to {format_ms(estimate.high_ms)}",
     ]
@@ -36,7 +36,7 @@ def hover(trial: Trial) -> str:
         lines.append(f"measured {format_ms(trial.measured.median_ms)}")
     if trial.evaluation:
         done = trial.evaluation
-        lines.append(f"validation {words.percent(done.accuracy)} ± {100 * done.accuracy_se:.1f}")
+        lines.append(f"validation {phrases.percent(done.accuracy)} ± {100 * done.accuracy_se:.1f}")
     lines.append(f"{format_count(estimate.macs, 'MAC')}, {format_count(estimate.params, 'param')}")
     lines += [safe(trial.reason or trial.error)] if trial.reason or trial.error else []
     return "<br>".join(lines)
@@ -48,7 +48,7 @@ def points(trials: Sequence[Trial], budget: Budget | None, **more: object) -> di
     return {
         "type": "scatter",
         "mode": "markers",
-        "x": [words.shown_ms(t, at) for t in trials],
+        "x": [phrases.shown_ms(t, at) for t in trials],
         "y": [100 * t.evaluation.accuracy for t in trials if t.evaluation],
         "text": [hover(t) for t in trials],
         "hovertemplate": "%{text}<extra></extra>",
@@ -67,7 +67,7 @@ def front(trials: Sequence[Trial], budget: Budget | None) -> list[Trial]:
     best: list[Trial] = []
     for trial in sorted(
         trained(trials),
-        key=lambda t: (words.shown_ms(t, at), -(t.evaluation.accuracy if t.evaluation else 0.0)),
+        key=lambda t: (phrases.shown_ms(t, at), -(t.evaluation.accuracy if t.evaluation else 0.0)),
     ):
         assert trial.evaluation is not None
         last = best[-1].evaluation if best else None
@@ -119,10 +119,10 @@ def accuracy_latency(
         data.append(points(probes, budget, name="short trial growth", marker=symbol))
     if best is not None and best.evaluation is not None:
         star = {"color": ORANGE, "size": 18, "symbol": "star", "line": {"color": INK, "width": 1}}
-        data.append(points([best], budget, name=f"chosen: {words.depths(best.spec)}", marker=star))
+        data.append(points([best], budget, name=f"chosen: {phrases.depths(best.spec)}", marker=star))
     for other, winner in others:
         star = {"color": SKY, "size": 15, "symbol": "star", "line": {"color": INK, "width": 1}}
-        name = f"chosen for {format_ms(other.latency_ms or 0.0)}: {words.depths(winner.spec)}"
+        name = f"chosen for {format_ms(other.latency_ms or 0.0)}: {phrases.depths(winner.spec)}"
         data.append(points([winner], other, name=name, marker=star))
     layout: Figure = {
         "xaxis": axis("latency, ms (measured where it was, else predicted)"),
@@ -146,7 +146,7 @@ def _refused(refused: Sequence[Trial], done: Sequence[Trial]) -> dict[str, objec
         "type": "scatter",
         "mode": "markers",
         "name": f"refused untrained: over the budget ({len(refused)})",
-        "x": [words.shown_ms(t) for t in refused],
+        "x": [phrases.shown_ms(t) for t in refused],
         "y": [foot] * len(refused),
         "text": [hover(t) for t in refused],
         "hovertemplate": "%{text}<extra></extra>",
@@ -191,7 +191,7 @@ def growth(trials: Sequence[Trial], budget: Budget | None, best: Trial | None) -
     if len(path) < 2:
         return None
     at = budget.percentile if budget else "p50"
-    x = [words.shown_ms(t, at) for t in path]
+    x = [phrases.shown_ms(t, at) for t in path]
     on_path = {t.index for t in path} | {t.spec.key for t in path}
     aside = [t for t in trained(trials) if not {t.index, t.spec.key} & on_path]
     data = [

@@ -6,7 +6,7 @@ import shlex
 
 from hwnas.deploy.manifest import EngineManifest
 from hwnas.records import Budget, Setting
-from hwnas.report import words
+from hwnas.report import phrases
 from hwnas.report.collect import RunData
 from hwnas.report.page import Section, Table
 from hwnas.units import format_count, format_ms
@@ -17,14 +17,14 @@ def engine(engine: EngineManifest) -> Section:
     rows = [
         ("file", f"{engine.engine}, {format_count(engine.engine_bytes, 'B')}"),
         ("built for", engine.setting.describe()),
-        ("network", f"{words.depths(engine.network)}, key {engine.network_key}"),
+        ("network", f"{phrases.depths(engine.network)}, key {engine.network_key}"),
         ("SHA-256", engine.engine_sha256),
     ]
     if engine.parity is not None:
         p = engine.parity
         rows.append(("images compared", f"{p.images} ({p.data})"))
         rows.append(("largest difference of a score", f"{p.max_abs_err:.2g} (scores up to {p.scale:.3g})"))
-        rows.append(("same class named", words.percent(p.top1_agreement)))
+        rows.append(("same class named", phrases.percent(p.top1_agreement)))
     if engine.measured is not None:
         m = engine.measured
         rows.append(("measured", f"median {format_ms(m.median_ms)}, p95 {format_ms(m.p95_ms)}"))
@@ -37,7 +37,7 @@ def engine(engine: EngineManifest) -> Section:
     if engine.layers:
         whole = sum(layer.ms for layer in engine.layers)
         layers = [
-            (x.name, x.kind, x.kernel, x.types, format_ms(x.ms), words.percent(x.ms / whole))
+            (x.name, x.kind, x.kernel, x.types, format_ms(x.ms), phrases.percent(x.ms / whole))
             for x in engine.layers
             if x.ms
         ]
@@ -62,11 +62,11 @@ def every_network(run: RunData, budget: Budget | None) -> Section | None:
         rows.append(
             (
                 str(t.index),
-                words.depths(t.spec),
+                phrases.depths(t.spec),
                 {"done": "trained", "over_budget": "over budget", "failed": "failed"}[t.state],
                 format_ms(t.estimate.latency_ms),
                 format_ms(measured) if measured else "",
-                words.percent(t.evaluation.accuracy) if t.evaluation else "",
+                phrases.percent(t.evaluation.accuracy) if t.evaluation else "",
                 format_count(t.estimate.macs, "MAC"),
                 t.error or t.reason,
             )

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from hwnas.records import Budget, Target, Trial
-from hwnas.report import dense_plot, plots, timing_plots, words
+from hwnas.report import dense_plot, phrases, plots, timing_plots
 from hwnas.report.collect import RunData, promises
 from hwnas.report.importance_plot import importance as importance_plot
 from hwnas.report.importance_plot import of_trials, weighed
@@ -54,11 +54,11 @@ def _target(run: RunData, target: Target) -> tuple[str, ...]:
     done = winner.evaluation if winner else None
     return (
         target.budget.describe(),
-        words.depths(winner.spec) if winner else "",
+        phrases.depths(winner.spec) if winner else "",
         format_ms(target.measured.at(target.budget.percentile)),
         format_ms(target.measured.p95_ms),
-        words.percent(done.accuracy) if done else "",
-        words.promise(target.promise),
+        phrases.percent(done.accuracy) if done else "",
+        phrases.promise(target.promise),
     )
 
 
@@ -97,10 +97,10 @@ def _steps(run: RunData, best: Trial | None) -> list[tuple[str, ...]]:
         rows.append(
             (
                 str(number),
-                words.depths(trial.spec),
-                words.change(before.spec, trial.spec) if before else "start",
-                format_ms(words.shown_ms(trial)),
-                words.percent(done.accuracy) if done else "",
+                phrases.depths(trial.spec),
+                phrases.change(before.spec, trial.spec) if before else "start",
+                format_ms(phrases.shown_ms(trial)),
+                phrases.percent(done.accuracy) if done else "",
                 trial.reason,
             )
         )
@@ -112,18 +112,18 @@ def stages(run: RunData, budget: Budget | None, best: Trial | None) -> Section |
     if best is None:
         return None
     path = plots.path_to(run.trials, best)
-    rows = [("start " + words.depths(path[0].spec), path[0].estimate.by_stage_ms)] if len(path) > 1 else []
-    rows.append(("chosen " + words.depths(best.spec), best.estimate.by_stage_ms))
+    rows = [("start " + phrases.depths(path[0].spec), path[0].estimate.by_stage_ms)] if len(path) > 1 else []
+    rows.append(("chosen " + phrases.depths(best.spec), best.estimate.by_stage_ms))
     drawn = timing_plots.stages(rows, budget.latency_ms if budget else None)
     if drawn is None:
         return None
     parts = best.estimate.by_stage_ms
     place, whole_ms = max(parts, key=lambda p: parts[p]), sum(parts.values())
     share = parts[place] / whole_ms
-    shares = [(words.stage_name(p), format_ms(v), f"{v / whole_ms:.0%}") for p, v in parts.items() if v]
+    shares = [(phrases.stage_name(p), format_ms(v), f"{v / whole_ms:.0%}") for p, v in parts.items() if v]
     return Section(
         "Where the milliseconds go",
-        f"The predicted latency by part. The largest, {share:.0%} of it, is {words.stage_name(place)}.",
+        f"The predicted latency by part. The largest, {share:.0%} of it, is {phrases.stage_name(place)}.",
         picture("stages", drawn, "predicted latency split by stage"),
         [Table(("part", "predicted", "share"), shares)],
         half=True,
@@ -142,7 +142,7 @@ def prediction_pairs(trials: Iterable[Trial]) -> list[tuple[str, float, float, f
             first.setdefault(trial.spec.key, trial)
     return [
         (
-            f"{words.depths(t.spec)} (network {t.index})",
+            f"{phrases.depths(t.spec)} (network {t.index})",
             t.predicted.latency_ms,
             t.predicted.low_ms,
             t.predicted.high_ms,
@@ -180,7 +180,8 @@ def promise(run: RunData) -> Section | None:
     if drawn is None:
         return None
     rows = [
-        (label, format_ms(p.budget_ms), words.promise(p), f"{100 * p.confidence:.1f} %") for label, p in tests
+        (label, format_ms(p.budget_ms), phrases.promise(p), f"{100 * p.confidence:.1f} %")
+        for label, p in tests
     ]
     tables = [Table(("what was timed", "budget", "verdict", "confidence"), rows)]
     notes = [(label, p.note) for label, p in tests if p.note]
@@ -191,7 +192,7 @@ def promise(run: RunData) -> Section | None:
     return Section(
         "The promise, by measurement",
         "A prediction is no proof. The engine is loaded afresh in independent sessions, and each session's "
-        f"latency must be within the budget.{words.gates(run.proof[0].gates) if run.proof else ''}",
+        f"latency must be within the budget.{phrases.gates(run.proof[0].gates) if run.proof else ''}",
         picture("promise", drawn, "latency of each session against the budget"),
         tables,
         half=True,
@@ -200,7 +201,7 @@ def promise(run: RunData) -> Section | None:
 
 def _trial_label(run: RunData, index: int) -> str:
     trial = next((t for t in run.trials if t.index == index), None)
-    return f"{words.depths(trial.spec)} (network {index})" if trial else f"network {index}"
+    return f"{phrases.depths(trial.spec)} (network {index})" if trial else f"network {index}"
 
 
 def importance(run: RunData, best: Trial | None) -> Section | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from hwnas.report import words
+from hwnas.report import phrases
 from hwnas.report.style import BLUE, GREY, HEAT, Figure, axis, colour, figure, marker, safe
 from hwnas.spec import BlockSpec
 from hwnas.units import format_ms
@@ -30,7 +30,7 @@ def heat_map(costs: Mapping[BlockSpec, float]) -> Figure | None:
         "text": [[f"{cell[1]:.3g}" if cell and labelled else "" for cell in row] for row in grid],
         "texttemplate": "%{text}",
         "customdata": [
-            [f"{words.block(cell[0])}<br>{format_ms(cell[1])}" if cell else "" for cell in row]
+            [f"{phrases.block(cell[0])}<br>{format_ms(cell[1])}" if cell else "" for cell in row]
             for row in grid
         ],
         "hovertemplate": "%{customdata}<extra></extra>",
@@ -92,7 +92,7 @@ def in_context(pairs: Sequence[tuple[BlockSpec, float, float]]) -> Figure | None
                 "name": kind,
                 "x": [alone for _, alone, _ in mine],
                 "y": [inside for _, _, inside in mine],
-                "text": [f"{words.block(b)}<br>{100 * (i / a - 1):+.0f} % in context" for b, a, i in mine],
+                "text": [f"{phrases.block(b)}<br>{100 * (i / a - 1):+.0f} % in context" for b, a, i in mine],
                 "hovertemplate": "%{text}<extra></extra>",
                 "marker": {"color": colour(at), "symbol": marker(at), "size": 8, "opacity": 0.8},
             }

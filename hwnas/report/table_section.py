@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from hwnas.errors import HwnasError
-from hwnas.report import table_plots, timing_plots, words
+from hwnas.report import phrases, table_plots, timing_plots
 from hwnas.report.collect import RunData
 from hwnas.report.page import Picture, Section, Table
 from hwnas.report.sections import picture
@@ -50,7 +50,7 @@ def _quality(table: LatencyTable, model: TableModel) -> Section:
     for row in table.networks:
         if row.role == "holdout":
             e = model.estimate(row.spec)
-            name = words.depths(row.spec)
+            name = phrases.depths(row.spec)
             once_ms = row.measurement.floor_ms
             # Tables hold floors, estimates are of medians.
             measured_ms = (once_ms + table.repeats.get(row.spec.key, once_ms)) / 2 * model.median_over_floor
@@ -111,7 +111,7 @@ def _costs(table: LatencyTable, model: TableModel) -> Section:
     return Section(
         "What a block costs",
         "Milliseconds that each block adds to a network, by kind (rows) and shape (columns). The dearest is "
-        f"{words.block(dearest)}: {format_ms(costs[dearest])}.",
+        f"{phrases.block(dearest)}: {format_ms(costs[dearest])}.",
         drawn,
     )
 
@@ -129,7 +129,7 @@ def _noise(table: LatencyTable) -> list[Section]:
         f"Half of the {len(taken)} measurements are known to {sorted(spreads)[len(spreads) // 2]:.2g} % or "
         f"better. {calm} were taken in calm sessions only."
     )
-    rows = [(gate, words.GATES.get(gate, ""), str(n)) for gate, n in gates.most_common()]
+    rows = [(gate, phrases.GATES.get(gate, ""), str(n)) for gate, n in gates.most_common()]
     head = ("gate that could not be cured", "what it means", "measurements")
     tables = [Table(head, rows)] if rows else []
     failed = [(_names(blocks), row.error) for blocks, row in table.failures.items()]

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from hwnas.records import Budget, Measurement, Promise, Trial
-from hwnas.report import words
+from hwnas.report import phrases
 from hwnas.report.plots import add_budget, hover
 from hwnas.report.style import (
     BLUE,
@@ -38,7 +38,7 @@ def stages(rows: Sequence[tuple[str, dict[str, float]]], budget_ms: float | None
     order.sort(key=lambda p: (p != "stem", not p.startswith("stage"), p == "head"))
     data = []
     for at, place in enumerate(order):
-        name = words.stage_name(place)
+        name = phrases.stage_name(place)
         values = [parts.get(place, 0.0) for _, parts in rows]
         data.append(
             {
@@ -149,7 +149,7 @@ def sessions(tests: Sequence[tuple[str, Promise]]) -> Figure | None:
                 }
             )
     layout: Figure = {
-        "xaxis": axis(f"{words.statistic(tests[0][1].percentile)} latency of one fresh session, ms"),
+        "xaxis": axis(f"{phrases.statistic(tests[0][1].percentile)} latency of one fresh session, ms"),
         "yaxis": axis("", type="category", categoryorder="array", autorange="reversed"),
     }
     layout["yaxis"]["categoryarray"] = [safe(label) for label, _ in tests]

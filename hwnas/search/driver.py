@@ -7,8 +7,10 @@ repeated ends as if it had never stopped.
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
@@ -17,10 +19,11 @@ from hwnas.errors import BuildError, InputError
 from hwnas.protocols import Emit, Evaluate, SearchContext, SearchStrategy
 from hwnas.records import Budget, Proposal, SearchResult, Setting, Target, Trial
 from hwnas.runs import RunFolder
-from hwnas.search.finish import finish, keep
+from hwnas.search.final import train_out
 from hwnas.search.log import SearchLog, images_of
-from hwnas.search.session import Clock, Limits, Measure, Session, attempt, searched
-from hwnas.search.winner import Confirm, Observe, by_accuracy, pareto, refuse_infeasible
+from hwnas.search.state import Clock, Limits, Measure, SearchState, attempt, searched
+from hwnas.search.winner import Confirm, Observe, by_accuracy, crown, pareto, rank, refuse_infeasible
+from hwnas.store import atomic_path, write_network
 
 
 def search(
@@ -74,7 +77,7 @@ def search(
     if observe is not None:
         for spec, measured in log.observed:
             observe(spec, measured)
-    job = Session(
+    job = SearchState(
         strategy,
         context,
         evaluate,
@@ -91,14 +94,14 @@ def search(
     if not log.trials:
         refuse_infeasible(context, budgets)
     stopped, complete = _loop(job)
-    winners = finish(job, budgets)
+    winners = _finish(job, budgets)
     result = _result(job, winners, setting, table_id, stopped)
-    keep(run, result)
+    save_winners(run, result)
     log.result(result, complete=complete)
     return result
 
 
-def _loop(job: Session) -> tuple[str, bool]:
+def _loop(job: SearchState) -> tuple[str, bool]:
     """Run trials until the end; why it ended, and whether a repeated command would end there too."""
     closed = job.log.closed
     if closed is not None:
@@ -130,7 +133,7 @@ def _raise_if_all_fail(trials: Sequence[Trial]) -> None:
         raise BuildError(f"three networks in a row could not be trained; the last: {last[-1].error}")
 
 
-def _limit(job: Session) -> str | None:
+def _limit(job: SearchState) -> str | None:
     """The limit on this session that is reached, in words."""
     seconds = job.limits.seconds
     if seconds is None or not by_accuracy(job.trials):
@@ -140,7 +143,7 @@ def _limit(job: Session) -> str | None:
     return f"the time limit of {seconds:.0f} s (--max-time); repeat the command to go on"
 
 
-def _end(job: Session, proposals: Sequence[Proposal]) -> str:
+def _end(job: SearchState, proposals: Sequence[Proposal]) -> str:
     """Why there is nothing more to try; empty if there is."""
     if not proposals:
         return "the strategy has nothing more to propose"
@@ -154,7 +157,7 @@ def _end(job: Session, proposals: Sequence[Proposal]) -> str:
 
 
 def _result(
-    job: Session, winners: Sequence[Target], setting: Setting, table_id: str, stopped: str
+    job: SearchState, winners: Sequence[Target], setting: Setting, table_id: str, stopped: str
 ) -> SearchResult:
     main = winners[-1]
     seconds = {"training": job.log.training_s, "measuring": job.log.measuring_s}
@@ -176,3 +179,44 @@ def _result(
         targets=tuple(winners) if len(winners) > 1 else (),
         stopped=stopped,
     )
+
+
+def _finish(job: SearchState, budgets: Sequence[Budget]) -> list[Target]:
+    """Crown and train out the winner of each budget; the largest budget's first, as it may teach."""
+    found: list[Target] = []
+    for budget in reversed(budgets):
+        teacher = found[0].best if found and job.distill else None
+        found.append(_finish_one(job, budget, teacher))
+    return found[::-1]
+
+
+def _finish_one(job: SearchState, budget: Budget, teacher: int | None) -> Target:
+    """Crown the winner for one budget and give it what is left of the training."""
+    ranked = rank(job.strategy, searched(job.trials))
+    winner = crown(job.log, ranked, budget, context=job.context, confirm=job.confirm, observe=job.observe)
+    promise, measured = next(
+        pair
+        for pair in job.log.verdicts(winner.index)
+        if pair[0].budget_ms == budget.latency_ms and pair[0].verdict == "kept"
+    )
+    finals = [t for t in job.trials if t.role == "final" and t.notes.get("winner") == winner.index]
+    if not finals or finals[-1].notes.get("cut"):
+        finals += train_out(job, winner, finals, measured, teacher)
+    best = by_accuracy([winner, *finals])[0]
+    return Target(budget=budget, best=best.index, measured=measured, promise=promise)
+
+
+def save_winners(run: RunFolder, result: SearchResult) -> None:
+    """Write the winner's network and weights; those of each budget under ``targets/``."""
+    _save_one(run.path, run.path, result.trials[result.best])
+    for target in result.targets:
+        folder = run.path / "targets" / f"{target.budget.latency_ms:g}ms"
+        _save_one(run.path, folder, result.trials[target.best])
+
+
+def _save_one(run: Path, folder: Path, trial: Trial) -> None:
+    write_network(folder / "network.json", trial.spec)
+    weights = trial.evaluation.weights if trial.evaluation is not None else None
+    if weights is not None:
+        with atomic_path(folder / "weights.safetensors") as temporary:
+            shutil.copyfile(run / weights, temporary)

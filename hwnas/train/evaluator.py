@@ -25,7 +25,7 @@ from hwnas.train import plan
 from hwnas.train.augment import default
 from hwnas.train.data import Dataset
 from hwnas.train.loop import Teacher, train
-from hwnas.train.options import TrainOptions, TrainResult
+from hwnas.train.options import Recipe, TrainResult
 from hwnas.train.precision import choose
 
 _SCHEMA = "hwnas.evaluation/1"
@@ -36,7 +36,7 @@ class Evaluator:
     """Trains proposals one after the other; implements `protocols.Evaluate`.
 
     A proposal with a parent starts from the parent's weights (`nets.build.inherit`) and with the
-    learning rate times `TrainOptions.inherited_lr`; any other starts from scratch. A proposal whose
+    learning rate times `Recipe.inherited_lr`; any other starts from scratch. A proposal whose
     notes name a ``teacher`` (the index of a trial) learns from that trial's network as well. Notes
     such as ``train.lr`` or ``train.schedule`` replace fields of the recipe for this one training.
 
@@ -48,7 +48,7 @@ class Evaluator:
     def __init__(
         self,
         dataset: Dataset,
-        options: TrainOptions,
+        options: Recipe,
         folder: Path,
         importance: Importance | None = None,
         seed: int = 0,
@@ -201,5 +201,5 @@ class Evaluator:
 def _check_own(own: Mapping[str, Any]) -> None:
     """InputError for a note that names no field of the recipe."""
     for name in own:
-        if name not in TrainOptions.__dataclass_fields__:
-            raise InputError(unknown("training option", name, TrainOptions.__dataclass_fields__))
+        if name not in Recipe.__dataclass_fields__:
+            raise InputError(unknown("training option", name, Recipe.__dataclass_fields__))

@@ -28,11 +28,11 @@ from hwnas.protocols import Emit
 from hwnas.spec import NetworkSpec
 from hwnas.train import augment, plan, state
 from hwnas.train.data import Dataset, normalise
-from hwnas.train.options import Score, TrainOptions, TrainResult
+from hwnas.train.options import Recipe, Score, TrainResult
 from hwnas.train.precision import Compute, choose
 from hwnas.train.score import accuracy, score
 
-__all__ = ["Score", "Teacher", "TrainOptions", "TrainResult", "accuracy", "score", "train"]
+__all__ = ["Recipe", "Score", "Teacher", "TrainResult", "accuracy", "score", "train"]
 
 # Steps from one look at the loss to the next: the guard goes back at most so far.
 STRIDE = 10
@@ -54,7 +54,7 @@ def train(
     module: nn.Module,
     spec: NetworkSpec,
     dataset: Dataset,
-    options: TrainOptions,
+    options: Recipe,
     *,
     checkpoint: Path | None = None,
     teacher: Teacher | None = None,
@@ -113,7 +113,7 @@ class _Job:
     module: nn.Module
     spec: NetworkSpec
     dataset: Dataset
-    options: TrainOptions
+    options: Recipe
     compute: Compute
     teacher: Teacher | None
     rate: float

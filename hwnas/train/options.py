@@ -38,7 +38,7 @@ _RANGES = (
 
 
 @dataclass(frozen=True)
-class TrainOptions:
+class Recipe:
     """How a network is trained: one recipe for every network, so that they compare.
 
     The defaults were checked on CIFAR-10 with 50,000 images seen and on ``digits`` with 1,500 to

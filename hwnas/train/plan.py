@@ -11,31 +11,31 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hwnas.train.options import TrainOptions
+from hwnas.train.options import Recipe
 
 # Steps that a training should have, and the batch that learning rates are given for.
 ENOUGH_STEPS, USUAL_BATCH, SMALLEST_BATCH = 150, 128, 8
 
 
-def batch_of(options: TrainOptions, available: int) -> int:
-    """Images a step, of a data set that has `available`; see `TrainOptions.batch`."""
+def batch_of(options: Recipe, available: int) -> int:
+    """Images a step, of a data set that has `available`; see `Recipe.batch`."""
     if options.batch is not None:
         return min(options.batch, available)
     fitting = 1 << (max(options.images // ENOUGH_STEPS, 1).bit_length() - 1)  # a power of two
     return min(max(fitting, SMALLEST_BATCH), USUAL_BATCH, available)
 
 
-def steps_of(options: TrainOptions, available: int) -> int:
+def steps_of(options: Recipe, available: int) -> int:
     """Number of steps: the images in equal batches as near to `batch_of` as they come."""
     return max(1, round(options.images / batch_of(options, available)))
 
 
-def peak(options: TrainOptions, available: int) -> float:
-    """Peak learning rate at the batch that is used; see `TrainOptions.lr`."""
+def peak(options: Recipe, available: int) -> float:
+    """Peak learning rate at the batch that is used; see `Recipe.lr`."""
     return options.lr * math.sqrt(batch_of(options, available) / USUAL_BATCH)
 
 
-def course(options: TrainOptions, step: int, steps: int) -> float:
+def course(options: Recipe, step: int, steps: int) -> float:
     """Learning rate of a step, from 0 to `steps` - 1, as a fraction of its peak.
 
     ``onecycle`` rises linearly from a tenth of the peak (Smith and Topin 2017); both schedules fall
@@ -69,7 +69,7 @@ def _pass(available: int, seed: int, turn: int) -> Any:
     return np.random.default_rng([seed, 1, turn]).permutation(available)
 
 
-def deciding(options: TrainOptions) -> dict[str, Any]:
+def deciding(options: Recipe) -> dict[str, Any]:
     """The options that decide a training's result, as JSON types (device and threads apart)."""
     apart = ("threads", "checkpoint_s", "device", "precision", "augment")
     return {name: value for name, value in asdict(options).items() if name not in apart}

@@ -15,7 +15,7 @@ import torch
 
 from hwnas.errors import DeviceUnavailable
 from hwnas.measure.host import detect
-from hwnas.train.options import TrainOptions
+from hwnas.train.options import Recipe
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -39,7 +39,7 @@ class Compute:
         return self.precision == "fp16"
 
 
-def choose(options: TrainOptions) -> Compute:
+def choose(options: Recipe) -> Compute:
     """Where and how to train; DeviceUnavailable where a GPU is asked for and missing."""
     if options.device == "cuda" and not torch.cuda.is_available():
         raise DeviceUnavailable(

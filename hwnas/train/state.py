@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from hwnas.errors import DataFormatError, InputError
 from hwnas.store import atomic_path
-from hwnas.train.options import TrainOptions
+from hwnas.train.options import Recipe
 
 _SCHEMA = "hwnas.checkpoint/1"
 
@@ -100,7 +100,7 @@ class State:
                 self.average[name].lerp_(value, share)
 
 
-def begin(module: nn.Module, options: TrainOptions, *, scales: bool) -> State:
+def begin(module: nn.Module, options: Recipe, *, scales: bool) -> State:
     """The state before the first step; batch norm and biases (one axis) do not decay."""
     parameters = [p for p in module.parameters() if p.requires_grad]
     groups = [

@@ -20,7 +20,7 @@ from hwnas import plugins
 from hwnas.errors import BudgetInfeasible
 from hwnas.records import Budget, SearchResult, Trial
 from hwnas.search.driver import search
-from hwnas.search.session import Limits
+from hwnas.search.state import Limits
 
 IMAGES = 100_000
 SPACES = {"resnet-cifar": 0.5, "resnet-cifar-wide": 0.4, "mbv2-cifar": 0.2}

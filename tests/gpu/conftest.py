@@ -21,7 +21,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """With a report asked for, a machine that cannot run anything is an error, not a row of skips."""
     if config.getoption("gpu_report", default=None) is None:
         return
-    from hwnas.backends.trt import Trt
+    from hwnas.backends.trt.backend import Trt
 
     missing = Trt().unavailable()
     if missing:
@@ -37,7 +37,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def backend() -> Any:
     """The backend `trt`, or a skip with the reason."""
-    from hwnas.backends.trt import Trt
+    from hwnas.backends.trt.backend import Trt
 
     made = Trt()
     missing = made.unavailable()
@@ -84,8 +84,8 @@ def machine() -> dict[str, Any]:
 
     import hwnas
     from hwnas import backends
-    from hwnas.backends.cuda import open_driver
-    from hwnas.backends.gpus import gpus
+    from hwnas.backends.cuda.driver import open_driver
+    from hwnas.backends.cuda.gpus import gpus
 
     driver = open_driver()
     return {

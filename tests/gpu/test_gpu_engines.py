@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from hwnas.backends import images as host
-from hwnas.backends.cuda import GpuOutOfMemory, Owned, open_driver
-from hwnas.backends.kernels import Kernels, Preprocessor
-from hwnas.backends.trt import Trt
-from hwnas.backends.trt_build import cache_path
+from hwnas.backends.cuda.driver import GpuOutOfMemory, Owned, open_driver
+from hwnas.backends.cuda.kernels import Kernels, Preprocessor
+from hwnas.backends.trt.backend import Trt
+from hwnas.backends.trt.build import cache_path
 from hwnas.errors import InputError
 from hwnas.nets import onnx as writer
 from hwnas.nets import spaces

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hwnas.measure.ledger import floor_of
-from hwnas.measure.order import decide, stages, tail
+from hwnas.measure.aggregate import floor_of
+from hwnas.measure.order_statistics import decide, stages, tail
 from hwnas.measure.session import Gates, _Batch, judge
 
 times = st.floats(0.01, 100.0)

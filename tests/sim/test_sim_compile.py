@@ -3,7 +3,7 @@
 import pytest
 from prepare import prepared
 
-from hwnas.backends import kernels, nvrtc
+from hwnas.backends.cuda import kernels, nvrtc
 from hwnas.store import data_dir
 
 SOURCE = (data_dir("kernels") / "kernels.cu").read_text()

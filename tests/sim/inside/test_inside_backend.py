@@ -10,11 +10,12 @@ import onnxruntime
 import pytest
 from driver_state import driver_counts
 
-from hwnas.backends import gpus, images, typed
-from hwnas.backends.cuda import GpuError, GpuOutOfMemory
-from hwnas.backends.trt import Trt
-from hwnas.backends.trt_build import TrtOptions, cache_path
-from hwnas.backends.trt_compat import Layer
+from hwnas.backends import images, typed
+from hwnas.backends.cuda import gpus
+from hwnas.backends.cuda.driver import GpuError, GpuOutOfMemory
+from hwnas.backends.trt.backend import Trt
+from hwnas.backends.trt.build import TrtOptions, cache_path
+from hwnas.backends.trt.compat import Layer
 from hwnas.errors import (
     BackendUnavailable,
     BuildError,
@@ -194,7 +195,7 @@ def test_a_gpu_that_waited_for_the_host_is_timed_again(backend, monkeypatch):
     engine.time(3)
     before = engine._delay_ns
     monkeypatch.setenv("FAKECUDA_EAGER", "1")  # everything runs when it is queued: the GPU always waits
-    monkeypatch.setattr("hwnas.backends.trt_engine.LONGEST_DELAY_NS", 400_000)
+    monkeypatch.setattr("hwnas.backends.trt.engine.LONGEST_DELAY_NS", 400_000)
     assert len(engine.time(3).wall_ms) == 3  # gives up hiding the host, ends all the same
     assert engine._delay_ns > before
     engine.close()
@@ -234,7 +235,7 @@ def test_another_device_is_refused(backend, monkeypatch):
     with pytest.raises(DeviceUnavailable, match="'a100' is not this machine's"):
         backend.setting("a100", "fp32", 1, 1)
     other = gpus.GpuInfo(name="NVIDIA A100", compute_capability="8.0", memory_bytes=1, driver="1")
-    monkeypatch.setattr("hwnas.backends.trt.gpus", lambda: (*gpus.gpus(), other))
+    monkeypatch.setattr("hwnas.backends.trt.backend.gpus", lambda: (*gpus.gpus(), other))
     with pytest.raises(BackendUnavailable, match="CUDA_VISIBLE_DEVICES"):
         backend.setting("a100", "fp32", 1, 1)
     assert backend.setting("gpu", "fp32", 1, 1).device == "gpu"

@@ -6,11 +6,12 @@ import os
 import numpy as np
 import pytest
 
-from hwnas.backends import images, nvrtc
-from hwnas.backends.cuda import GpuError, GpuOutOfMemory, Owned
-from hwnas.backends.cuda_pycuda import PyCudaDriver
-from hwnas.backends.cuda_python import CudaPythonDriver
-from hwnas.backends.kernels import Kernels, Preprocessor, cubin
+from hwnas.backends import images
+from hwnas.backends.cuda import nvrtc
+from hwnas.backends.cuda.by_cuda_python import CudaPythonDriver
+from hwnas.backends.cuda.by_pycuda import PyCudaDriver
+from hwnas.backends.cuda.driver import GpuError, GpuOutOfMemory, Owned
+from hwnas.backends.cuda.kernels import Kernels, Preprocessor, cubin
 
 MEAN = np.array([0.4914, 0.4822, 0.4465], np.float32)
 STD = np.array([0.2470, 0.2435, 0.2616], np.float32)

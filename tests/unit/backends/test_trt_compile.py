@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from hwnas.backends import kernels, nvrtc
-from hwnas.backends.cuda import GpuProperties
+from hwnas.backends.cuda import kernels, nvrtc
+from hwnas.backends.cuda.driver import GpuProperties
 from hwnas.errors import BackendUnavailable, BuildError
 from hwnas.store import data_dir
 

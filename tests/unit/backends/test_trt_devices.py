@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from hwnas.backends.gpus import parse_capability, serves
+from hwnas.backends.cuda.gpus import parse_capability, serves
 from hwnas.store import data_dir
 
 GPUS = [

@@ -4,8 +4,9 @@ import types
 
 import pytest
 
-from hwnas.backends import gpu_state, gpus
-from hwnas.backends.gpus import parse_gpus, serves
+from hwnas.backends.cuda import gpus
+from hwnas.backends.cuda import state as gpu_state
+from hwnas.backends.cuda.gpus import parse_gpus, serves
 
 
 def test_pascal_as_people_read_it():

@@ -8,9 +8,12 @@ from types import SimpleNamespace
 
 import pytest
 
-from hwnas.backends import cuda, trt, trt_build, trt_compat
-from hwnas.backends.gpus import GpuInfo
-from hwnas.backends.trt_compat import Layer, parse_layers
+from hwnas.backends.cuda import driver as cuda
+from hwnas.backends.cuda.gpus import GpuInfo
+from hwnas.backends.trt import backend as trt
+from hwnas.backends.trt import build as trt_build
+from hwnas.backends.trt import compat as trt_compat
+from hwnas.backends.trt.compat import Layer, parse_layers
 from hwnas.errors import BackendUnavailable, BuildError, DeviceUnavailable, InputError
 from hwnas.nets import onnx as writer
 from hwnas.records import Setting
@@ -207,7 +210,7 @@ def test_the_second_package_serves_where_the_first_does_not_load(monkeypatch):
 
 
 def test_devices_by_name_and_alias():
-    from hwnas.backends.gpus import check_device
+    from hwnas.backends.cuda.gpus import check_device
 
     check_device("titanxp", PASCAL.name, (PASCAL,))
     check_device("titan-xp", PASCAL.name, (PASCAL,))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from hwnas.backends import ort_gpu
-from hwnas.backends.gpus import GpuInfo
+from hwnas.backends.cuda.gpus import GpuInfo
 from hwnas.backends.ort_gpu import OrtCuda, OrtGpuEngine, OrtTrt, session
 from hwnas.errors import BackendUnavailable, BuildError, DataFormatError, DeviceUnavailable, InputError
 from hwnas.nets import onnx as writer

@@ -8,7 +8,7 @@ import pytest
 from hwnas.cost import importers
 from hwnas.cost.model import cost_model
 from hwnas.errors import DataFormatError, InputError
-from hwnas.nets.dense import SKIP, densenas_mbv2, densenas_resnet
+from hwnas.nets.densenas.graph import SKIP, densenas_mbv2, densenas_resnet
 from hwnas.store import data_dir, read_network
 
 DATA = Path(os.environ.get("HWNAS_TEST_DATA", "no-data")) / "densenas"

@@ -9,7 +9,7 @@ import pytest
 from hwnas.cost import importers, roofline
 from hwnas.cost.score import figures
 from hwnas.errors import InputError
-from hwnas.nets.dense import densenas_mbv2, densenas_resnet
+from hwnas.nets.densenas.graph import densenas_mbv2, densenas_resnet
 from hwnas.spec import BlockSpec
 from hwnas.store import data_dir, read_json
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from hwnas.backends.trt_compat import Layer
+from hwnas.backends.trt.compat import Layer
 from hwnas.deploy.engine import layer_times
 from hwnas.deploy.manifest import EngineManifest, LayerTime
 from hwnas.nets.spaces import make

@@ -12,7 +12,7 @@ import pytest
 from hwnas import backends
 from hwnas.errors import BuildError, DeviceUnavailable, InputError
 from hwnas.jobs.bench import BenchOptions, bench
-from hwnas.jobs.networks import examples
+from hwnas.jobs.resolve.networks import examples
 from hwnas.measure import device
 from hwnas.nets import onnx
 from hwnas.store import read_network

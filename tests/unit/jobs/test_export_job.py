@@ -14,7 +14,7 @@ from hwnas import backends, runs
 from hwnas.deploy.manifest import read_manifest
 from hwnas.errors import BackendUnavailable, DataFormatError, InputError, VerificationFailed
 from hwnas.jobs.export import ExportOptions, export
-from hwnas.jobs.origin import export_command, origin
+from hwnas.jobs.resolve.origin import export_command, origin
 from hwnas.jobs.verify import VerifyOptions, verify
 from hwnas.nets import build
 from hwnas.records import Budget, Estimate, Evaluation, Measurement, Promise, SearchResult, Trial, to_json

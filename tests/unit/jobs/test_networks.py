@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from hwnas.errors import DataFormatError, InputError
-from hwnas.jobs.networks import find, network
+from hwnas.jobs.resolve.networks import find, network
 from hwnas.spec import BlockSpec, NetworkSpec
 from hwnas.store import write_network
 

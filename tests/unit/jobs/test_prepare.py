@@ -12,8 +12,8 @@ from typing import Any, cast
 import pytest
 
 from hwnas.errors import DataFormatError
-from hwnas.jobs import prepare as door
-from hwnas.jobs.prepare import Facts, Prepared, prepare
+from hwnas.jobs.preparations import prepare as door
+from hwnas.jobs.preparations.prepare import Facts, Prepared, prepare
 from hwnas.runs import RunFolder
 
 

@@ -11,20 +11,20 @@ import pytest
 import torch
 
 from hwnas.errors import InputError
-from hwnas.jobs.prepare import Facts
-from hwnas.jobs.prepare_hournas import _Preparation, prepare
+from hwnas.jobs.preparations.hournas import _Preparation, prepare
+from hwnas.jobs.preparations.prepare import Facts
 from hwnas.nets.count import count
-from hwnas.nets.slots import chain_of, slots
+from hwnas.nets.hournas.slots import chain_of, slots
 from hwnas.nets.spaces import make
 from hwnas.protocols import SearchContext
 from hwnas.records import Budget, Estimate, Proposal
 from hwnas.runs import RunFolder
 from hwnas.search import options
-from hwnas.search.hournas import HourNas, HourNasOptions
+from hwnas.search.hournas.strategy import HourNas, HourNasOptions
 from hwnas.spec import NetworkSpec
 from hwnas.train.data import load
-from hwnas.train.options import TrainOptions
-from hwnas.train.shared import Sampled
+from hwnas.train.hournas.shared import Sampled
+from hwnas.train.options import Recipe
 
 SHAPE = (3, 8, 8)
 SETTINGS = {"networks": 8, "judged": 12, "proposals": 1}
@@ -56,7 +56,7 @@ def facts(folder: Path, space: str = "mbv2-cifar", emit: Any = None, **settings:
         budgets=(Budget(latency_ms=0.3),),
         images=1600,
         settings={"score": "learned", **SETTINGS, **settings},
-        recipe=TrainOptions(threads=1, batch=16, checkpoint_s=0.0),
+        recipe=Recipe(threads=1, batch=16, checkpoint_s=0.0),
         seed=0,
         run=RunFolder(folder, "search", {}),
         emit=emit or (lambda kind, fields: None),

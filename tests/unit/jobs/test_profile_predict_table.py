@@ -9,11 +9,11 @@ import pytest
 
 from hwnas.backends.fake import Fake
 from hwnas.errors import DataFormatError, DeviceUnavailable, InputError, MissingMeasurement, StaleTable
-from hwnas.jobs import profile as job
 from hwnas.jobs import table as verbs
 from hwnas.jobs.predict import PredictOptions, find, predict
 from hwnas.jobs.profile import ProfileOptions, profile
-from hwnas.jobs.profile_plan import Plan, anchors, blocks_of, schedule
+from hwnas.jobs.profile import run as job
+from hwnas.jobs.profile.plan import Plan, anchors, blocks_of, schedule
 from hwnas.measure import table as tables
 from hwnas.nets import spaces
 
@@ -213,7 +213,7 @@ def test_validate_allows_what_the_intervals_allow(made, tmp_path, monkeypatch):
             return np.full(len(specs), 1 / 3), np.full(len(specs), 3.0)
 
     apart = scaled(tables.load(made[0]), lambda i: 1.0 + 0.02 * i, tmp_path / "c.hwlat.jsonl")
-    monkeypatch.setattr("hwnas.jobs.validate.cost_model", lambda table: Vague())
+    monkeypatch.setattr("hwnas.jobs.table.check.cost_model", lambda table: Vague())
     assert verbs.validate(apart)["verdict"] == "valid"
 
 

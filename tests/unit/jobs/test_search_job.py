@@ -19,9 +19,8 @@ import pytest
 import torch
 
 from hwnas.errors import BudgetInfeasible, InputError, MissingMeasurement
-from hwnas.jobs import search_plan as plan
 from hwnas.jobs.profile import ProfileOptions, profile
-from hwnas.jobs.search import SearchOptions, search
+from hwnas.jobs.search import SearchOptions, plan, search
 from hwnas.measure.table import LatencyTable, load
 from hwnas.nets.spaces import make
 from hwnas.records import Budget, Estimate, SearchResult

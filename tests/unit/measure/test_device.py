@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from hwnas import store
-from hwnas.backends.gpus import GpuInfo, same_model
+from hwnas.backends.cuda.gpus import GpuInfo, same_model
 from hwnas.errors import DataFormatError, DeviceUnavailable, InputError
 from hwnas.measure import device, host
 

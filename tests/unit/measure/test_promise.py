@@ -12,7 +12,7 @@ import pytest
 
 from hwnas.backends.fake import Fake, FakeEngine, faulty
 from hwnas.errors import InputError
-from hwnas.measure.order import confidence, decide, stages, tail
+from hwnas.measure.order_statistics import confidence, decide, stages, tail
 from hwnas.measure.promise import PromiseOptions, keep
 from hwnas.nets import onnx
 from hwnas.protocols import CallTimes

@@ -13,10 +13,10 @@ from table_samples import STEM, measurement
 
 from hwnas.backends.fake import Fake, faulty
 from hwnas.measure import compare
+from hwnas.measure.aggregate import Ledger
 from hwnas.measure.journal import Journal, Part
-from hwnas.measure.ledger import Ledger
 from hwnas.measure.sentinel import identity, sentinel
-from hwnas.measure.session import Session
+from hwnas.measure.session import TimingSession
 from hwnas.measure.sweep import header_for
 from hwnas.measure.timing import Builder, TimingOptions, measure
 from hwnas.nets import onnx
@@ -40,10 +40,10 @@ def take(device: Fake, **more: Any) -> dict[str, Measurement]:
     return measure(builders(device), QUICK, rng=rng, sentinel=guard, clock=device.clock, **more)
 
 
-def session(floor_ms: float, **more: Any) -> Session:
+def session(floor_ms: float, **more: Any) -> TimingSession:
     calls = np.full(3, floor_ms)
     fields: dict[str, Any] = {"disturbed": 0.0, "wall_cpu_ratio": 1.0, "gates": (), **more}
-    return Session(calls, calls, floor_ms=floor_ms, median_ms=floor_ms, **fields)
+    return TimingSession(calls, calls, floor_ms=floor_ms, median_ms=floor_ms, **fields)
 
 
 def test_a_slow_drift_is_divided_out() -> None:

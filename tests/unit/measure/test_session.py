@@ -7,7 +7,7 @@ import pytest
 
 from hwnas.backends.fake import Fake, faulty
 from hwnas.errors import InputError
-from hwnas.measure.session import Gates, Session, SessionOptions, _Batch, judge, lag1, run_session
+from hwnas.measure.session import Gates, SessionOptions, TimingSession, _Batch, judge, lag1, run_session
 from hwnas.nets import onnx
 from hwnas.protocols import CallTimes
 from hwnas.spec import BlockSpec
@@ -15,7 +15,7 @@ from hwnas.spec import BlockSpec
 MODEL = onnx.chain([BlockSpec(kind="basic", c_in=16, c_out=16, size_in=32)] * 2)
 
 
-def session(device: Fake, **options: float) -> Session:
+def session(device: Fake, **options: float) -> TimingSession:
     engine = device.build(MODEL, device.setting("fake", "fp32", 1, 1))
     return run_session(engine, SessionOptions(**options), Gates())  # type: ignore[arg-type]
 

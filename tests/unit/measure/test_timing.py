@@ -10,8 +10,8 @@ import pytest
 
 from hwnas.backends.fake import Fake, FakeEngine, faulty
 from hwnas.errors import BuildError, InputError
+from hwnas.measure.aggregate import floor_of
 from hwnas.measure.grade import noise_grade
-from hwnas.measure.ledger import floor_of
 from hwnas.measure.session import SessionOptions
 from hwnas.measure.timing import Builder, TimingOptions, measure
 from hwnas.nets import onnx

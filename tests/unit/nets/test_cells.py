@@ -11,9 +11,9 @@ from pydantic import ValidationError
 
 from hwnas.errors import InputError
 from hwnas.nets.build import Block, build, weights
-from hwnas.nets.cellspace import CellSpace, nasnet_cifar
 from hwnas.nets.count import count_block
 from hwnas.nets.onnx import chain, network
+from hwnas.nets.stagewise.space import CellSpace, nasnet_cifar
 from hwnas.spec import BlockSpec, NetworkSpec
 
 SPACE = nasnet_cifar(input_shape=(3, 32, 32), classes=10)

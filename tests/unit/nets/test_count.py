@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from hwnas.jobs.networks import examples
+from hwnas.jobs.resolve.networks import examples
 from hwnas.nets.count import Counts, count, count_block
 from hwnas.spec import BlockSpec
 from hwnas.store import read_network

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from hwnas.jobs.networks import examples
+from hwnas.jobs.resolve.networks import examples
 from hwnas.nets.count import count
 from hwnas.store import read_network
 

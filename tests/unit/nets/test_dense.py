@@ -6,7 +6,7 @@ from itertools import pairwise
 import pytest
 
 from hwnas.errors import InputError
-from hwnas.nets.dense import SKIP, DenseSpace, RoutingBlock, densenas_mbv2, densenas_resnet
+from hwnas.nets.densenas.graph import SKIP, DenseSpace, RoutingBlock, densenas_mbv2, densenas_resnet
 
 
 def test_published_counts() -> None:

@@ -5,7 +5,7 @@ import pytest
 
 from hwnas.nets import spaces
 from hwnas.nets.chainspace import ChainSpace
-from hwnas.nets.dense import SKIP, DenseSpace, densenas_cifar, densenas_mbv2, densenas_resnet
+from hwnas.nets.densenas.graph import SKIP, DenseSpace, densenas_cifar, densenas_mbv2, densenas_resnet
 from hwnas.spec import NetworkSpec
 
 

@@ -10,7 +10,7 @@ import pytest
 from hwnas.errors import InputError
 from hwnas.nets import spaces
 from hwnas.nets.count import count
-from hwnas.nets.macromicro import FULL, SEPARABLE, MacroMicro
+from hwnas.nets.macromicro.space import FULL, SEPARABLE, MacroMicro
 
 DATA = os.environ.get("HWNAS_TEST_DATA")
 # Channels and classes of the data sets in the logs (EMNIST: its "balanced" split).

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from hwnas.errors import InputError
-from hwnas.nets.vital import on_every_path, vital_blocks
+from hwnas.nets.hournas.vital import on_every_path, vital_blocks
 from hwnas.spec import BlockSpec, NetworkSpec
 
 

@@ -14,7 +14,7 @@ from hwnas.deploy.manifest import EngineManifest, write_manifest
 from hwnas.errors import BackendUnavailable, InputError
 from hwnas.jobs.report import ReportOptions, report
 from hwnas.records import Budget, Check, Promise, Target, to_json
-from hwnas.report import html, plots, words
+from hwnas.report import html, phrases, plots
 from hwnas.report.compose import compose
 from hwnas.store import write_json
 
@@ -86,13 +86,13 @@ def test_figures_are_those_of_the_run(tmp_path: Path) -> None:
 
 def test_growth_path_leaves_out_what_was_not_taken(tmp_path: Path) -> None:
     path = plots.path_to(trials(), trials()[6])
-    assert [words.depths(t.spec) for t in path] == ["1-1-1", "1-1-2", "1-2-2", "1-2-3", "1-2-5", "1-3-6"]
+    assert [phrases.depths(t.spec) for t in path] == ["1-1-1", "1-1-2", "1-2-2", "1-2-3", "1-2-5", "1-3-6"]
     # A final training from new weights belongs to the network that won.
     final = trials()[6].model_copy(
         update={"index": 99, "parent": None, "role": "final", "notes": {"winner": 6}}
     )
-    assert [words.depths(t.spec) for t in plots.path_to([*trials(), final], final)] == [
-        words.depths(t.spec) for t in path
+    assert [phrases.depths(t.spec) for t in plots.path_to([*trials(), final], final)] == [
+        phrases.depths(t.spec) for t in path
     ]
     text = Reader(page_of(write_run(tmp_path / "search-0001"))).text
     assert "stage 2: 2 to 3 blocks; stage 3: 5 to 6 blocks" in text
@@ -210,7 +210,7 @@ def test_broken_promise_is_not_dressed_up(tmp_path: Path) -> None:
     ],
 )
 def test_latencies_are_written_with_one_unit(value: float, budget: float, expected: str) -> None:
-    assert words.pair_ms(value, budget) == expected
+    assert phrases.pair_ms(value, budget) == expected
 
 
 def test_front_by_hand() -> None:
@@ -352,6 +352,6 @@ def test_further_training_is_no_step_of_growth() -> None:
         update={"index": 8, "parent": 6, "reason": "final training", "role": "final"}
     )
     path = plots.path_to([*found, further], further)
-    assert [words.depths(t.spec) for t in path][-2:] == ["1-2-5", "1-3-6"]
+    assert [phrases.depths(t.spec) for t in path][-2:] == ["1-2-5", "1-3-6"]
     assert path[-1].index == 8
     assert path[-1].reason.startswith("stage 3 and 2")

@@ -11,16 +11,16 @@ import pytest
 from strategy_fakes import SETTING, FakeCost, FakeTrainer, context, folder, price_ms
 
 from hwnas.errors import InputError
+from hwnas.nets.hournas.vital import vital_blocks
 from hwnas.nets.spaces import make
-from hwnas.nets.vital import vital_blocks
 from hwnas.records import SearchResult
-from hwnas.search.auto import OTHERS, UNTRAINED, VITAL, Auto
+from hwnas.search.auto.operators import operators
+from hwnas.search.auto.strategy import OTHERS, UNTRAINED, VITAL, Auto
 from hwnas.search.driver import search
-from hwnas.search.hournas import HourNas
-from hwnas.search.operators import operators
-from hwnas.search.proxy import entropy
-from hwnas.search.session import Limits
-from hwnas.search.stagewise import Stagewise
+from hwnas.search.hournas.strategy import HourNas
+from hwnas.search.solve.entropy import entropy
+from hwnas.search.stagewise.strategy import Stagewise
+from hwnas.search.state import Limits
 
 IMAGES = 2_000_000  # enough for gains to be judged apart
 

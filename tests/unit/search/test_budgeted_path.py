@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from hwnas.errors import BudgetInfeasible, InputError
-from hwnas.search.budgeted_path import Edge, best_path
+from hwnas.search.solve.path import Edge, best_path
 
 
 def random_edges(rng: np.random.Generator, nodes: int, *, integers: bool) -> list[Edge]:

@@ -11,18 +11,18 @@ import pytest
 from hwnas.errors import BudgetInfeasible, InputError
 from hwnas.nets import spaces
 from hwnas.nets.count import count_block
-from hwnas.nets.dense import SKIP, DenseSpace, Operator, RoutingBlock
-from hwnas.nets.dense_layers import layer_places
-from hwnas.nets.densechain import DenseChain
+from hwnas.nets.densenas.chains import DenseChain
+from hwnas.nets.densenas.graph import SKIP, DenseSpace, Operator, RoutingBlock
+from hwnas.nets.densenas.layers import layer_places
 from hwnas.protocols import SearchContext
 from hwnas.records import Budget, Estimate, Evaluation, Trial
-from hwnas.search import dense_costs
-from hwnas.search.dense_choice import Chooser
-from hwnas.search.dense_derive import Scores, Trust, within
-from hwnas.search.densenas import DenseNas
-from hwnas.search.densenas_options import DenseNasOptions
+from hwnas.search.densenas import costs as dense_costs
+from hwnas.search.densenas.choice import Chooser
+from hwnas.search.densenas.derive import Scores, Trust, within
+from hwnas.search.densenas.options import DenseNasOptions
+from hwnas.search.densenas.strategy import DenseNas
 from hwnas.search.options import LEARNABLE
-from hwnas.search.proxy import entropy
+from hwnas.search.solve.entropy import entropy
 from hwnas.spec import BlockSpec, NetworkSpec
 
 KNOWN: dict[BlockSpec, tuple[float, int]] = {}

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from hwnas.errors import InputError
-from hwnas.jobs.networks import network
+from hwnas.jobs.resolve.networks import network
 from hwnas.nets.count import count, count_block
-from hwnas.nets.vital import vital_blocks
-from hwnas.search.distribution import share_within
-from hwnas.search.proposals import propose_spaces
+from hwnas.nets.hournas.vital import vital_blocks
+from hwnas.search.hournas.proposals import propose_spaces
+from hwnas.search.solve.distribution import share_within
 
 
 def test_equals_listing_every_choice() -> None:

@@ -16,7 +16,7 @@ from hwnas.errors import BudgetInfeasible, BuildError, HwnasError, InputError
 from hwnas.protocols import SearchContext
 from hwnas.records import Budget, Evaluation, Proposal, SearchResult, Trial
 from hwnas.search.driver import search
-from hwnas.search.session import Limits
+from hwnas.search.state import Limits
 from hwnas.search.winner import by_accuracy, pareto
 from hwnas.spec import NetworkSpec
 from hwnas.store import read_network

@@ -6,7 +6,7 @@ import pytest
 
 from hwnas.nets.spaces import make
 from hwnas.records import Estimate, Evaluation, StageImportance, Trial
-from hwnas.search.evidence import path_of, pooled
+from hwnas.search.stagewise.gains import path_of, pooled
 from hwnas.spec import NetworkSpec
 
 SPACE = make("resnet-cifar")

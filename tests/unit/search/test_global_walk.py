@@ -9,13 +9,13 @@ import pytest
 from strategy_fakes import SETTING, FakeCost, FakeTrainer, context, folder, macs_of, price_ms
 
 from hwnas.errors import InputError
-from hwnas.nets.macromicro import FULL, MacroMicro
+from hwnas.nets.macromicro.space import FULL, MacroMicro
 from hwnas.nets.spaces import make
 from hwnas.records import Evaluation, Proposal, SearchResult
 from hwnas.search.driver import search
-from hwnas.search.global_options import length
-from hwnas.search.global_walk import GlobalWalk
-from hwnas.search.session import Limits
+from hwnas.search.macromicro.options import length
+from hwnas.search.macromicro.strategy import GlobalWalk
+from hwnas.search.state import Limits
 from hwnas.spec import NetworkSpec
 
 BUDGET_MS, IMAGES = 0.25, 60_000

@@ -11,8 +11,8 @@ import pytest
 from hwnas.nets.spaces import make
 from hwnas.protocols import SearchContext
 from hwnas.records import Budget, Estimate, StageImportance
-from hwnas.search import growth
-from hwnas.search.evidence import Gains
+from hwnas.search.stagewise import growth
+from hwnas.search.stagewise.gains import Gains
 from hwnas.spec import NetworkSpec
 
 SPACE = make("resnet-cifar")

@@ -15,11 +15,11 @@ from hwnas.nets.build import Network, build, inherit, weights
 from hwnas.nets.spaces import make as make_space
 from hwnas.protocols import Move
 from hwnas.records import StageImportance
-from hwnas.search.gradient import Gradient, _share, _squared_mean
-from hwnas.search.importance import make
-from hwnas.search.probe import Probe, _mean_and_error
-from hwnas.search.steps import further
-from hwnas.search.vip import Vip, pooled_features, vip
+from hwnas.search.importance.gradient import Gradient, _share, _squared_mean
+from hwnas.search.importance.judge import make
+from hwnas.search.importance.probe import Probe, _mean_and_error
+from hwnas.search.importance.vip import Vip, pooled_features, vip
+from hwnas.search.moves import further
 
 Array = NDArray[np.float64]
 SPACE = make_space("resnet-cifar", input_shape=(3, 16, 16), classes=4)

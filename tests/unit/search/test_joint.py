@@ -14,9 +14,9 @@ from hwnas.nets.chainspace import ChainSpace
 from hwnas.nets.growth import preserves
 from hwnas.nets.spaces import make
 from hwnas.protocols import Move
-from hwnas.search import joint
-from hwnas.search.gradient import _open
-from hwnas.search.steps import further
+from hwnas.search.importance import packing as joint
+from hwnas.search.importance.gradient import _open
+from hwnas.search.moves import further
 
 WIDE = make("resnet-cifar-wide", input_shape=(3, 16, 16), classes=4)
 MOBILE = make("mbv2-cifar", input_shape=(3, 16, 16), classes=4)

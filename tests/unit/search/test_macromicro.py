@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from hwnas.errors import InputError
-from hwnas.search.macromicro import Candidate, WalkOptions, advance, found, walk
+from hwnas.search.macromicro.controller import Candidate, WalkOptions, advance, found, walk
 
 SHAPE = (3, 10)
 

@@ -11,7 +11,7 @@ import pytest
 
 from hwnas.errors import DataFormatError, InputError
 from hwnas.jobs.replay import ReplayOptions
-from hwnas.search.macromicro_log import replay
+from hwnas.search.macromicro.log import replay
 
 COLUMNS = [
     "depth",

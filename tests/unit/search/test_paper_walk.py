@@ -9,8 +9,8 @@ from strategy_fakes import SETTING, FakeCost, context, folder
 
 from hwnas.records import Evaluation, Proposal, StageImportance
 from hwnas.search.driver import search
-from hwnas.search.session import Limits
-from hwnas.search.stagewise import Stagewise
+from hwnas.search.stagewise.strategy import Stagewise
+from hwnas.search.state import Limits
 
 # Published architectures, residual modules, iterations 1 to 5 (StageWise NAS, its five JSON files),
 # and the start that they imply.

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from hwnas.errors import BudgetInfeasible, InputError
-from hwnas.search.proposals import ProposalOptions, propose_spaces
+from hwnas.search.hournas.proposals import ProposalOptions, propose_spaces
 
 COSTS = [[1.0, 2.0, 4.0], [1.0, 3.0, 9.0], [0.0, 2.0, 5.0, 8.0], [1.0, 2.0, 3.0], [0.0, 4.0], [1.0, 5.0, 6.0]]
 

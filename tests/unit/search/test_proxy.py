@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from hwnas.search.proxy import block_entropy
+from hwnas.search.solve.entropy import block_entropy
 from hwnas.spec import BlockSpec
 
 

@@ -18,9 +18,9 @@ from hwnas.nets.spaces import make
 from hwnas.records import Budget, Evaluation, Proposal, SearchResult, Trial
 from hwnas.search.driver import search
 from hwnas.search.log import images_of
-from hwnas.search.session import Limits
-from hwnas.search.stagewise import Stagewise
-from hwnas.search.stagewise_options import StagewiseOptions
+from hwnas.search.stagewise.options import StagewiseOptions
+from hwnas.search.stagewise.strategy import Stagewise
+from hwnas.search.state import Limits
 
 IMAGES = 100_000
 

@@ -7,7 +7,7 @@ from math import log2
 import pytest
 
 from hwnas.nets.spaces import make
-from hwnas.search.steps import first_order, further, returns
+from hwnas.search.moves import first_order, further, returns
 
 SPACE = make("resnet-cifar-wide")
 START = SPACE.smallest()  # one block each, 8, 12 and 16 channels

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from hwnas.train.dense_evidence import Evidence, reliability
+from hwnas.train.densenas.evidence import Evidence, reliability
 
 
 def slopes(signal: float, layers: int, steps: int, seed: int) -> Evidence:

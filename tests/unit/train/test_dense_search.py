@@ -10,12 +10,12 @@ import torch
 from hwnas.cost.dense import Costs, price_choices
 from hwnas.errors import InputError
 from hwnas.nets.count import count_block
-from hwnas.nets.dense import SKIP, densenas_cifar
-from hwnas.search.dense_derive import Scores, most_probable
+from hwnas.nets.densenas.graph import SKIP, densenas_cifar
+from hwnas.search.densenas.derive import Scores, most_probable
 from hwnas.train import augment
 from hwnas.train.data import Dataset, load
-from hwnas.train.dense import DenseOptions, Relaxed, train_dense
-from hwnas.train.supernet import Supernet
+from hwnas.train.densenas.search import DenseOptions, Relaxed, train_dense
+from hwnas.train.densenas.supernet import Supernet
 
 SPACE = densenas_cifar(size=8)
 OPTIONS = DenseOptions(epochs=3, arch_from=1, images=48, batch=16, arch_share=0.25, seed=3)
@@ -157,7 +157,7 @@ def test_images_change_from_epoch_to_epoch_and_macs_are_counted(digits: Dataset,
         return real(images, at, *rest)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("hwnas.train.dense.augment.crop_flip", noted)
+        patch.setattr("hwnas.train.densenas.search.augment.crop_flip", noted)
         _, found = run(digits, costs)
     assert len(set(seen)) > 100
     assert len(seen) == found.images == 3 * 48 + 2 * 16

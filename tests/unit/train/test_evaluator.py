@@ -19,9 +19,9 @@ from hwnas.spec import NetworkSpec
 from hwnas.train import evaluator, loop
 from hwnas.train.data import Dataset
 from hwnas.train.evaluator import Evaluator
-from hwnas.train.loop import TrainOptions, TrainResult
+from hwnas.train.loop import Recipe, TrainResult
 
-FAST = TrainOptions(images=2000, batch=64, lr=0.5, checkpoint_s=0.0)
+FAST = Recipe(images=2000, batch=64, lr=0.5, checkpoint_s=0.0)
 
 
 class Killed(Exception):

@@ -22,9 +22,9 @@ from hwnas.spec import NetworkSpec
 from hwnas.train import loop, plan, precision, state
 from hwnas.train.augment import AugmentOptions
 from hwnas.train.data import Dataset, load
-from hwnas.train.loop import Teacher, TrainOptions, TrainResult, score, train
+from hwnas.train.loop import Recipe, Teacher, TrainResult, score, train
 
-FAST = TrainOptions(images=2000, batch=64, lr=0.5, checkpoint_s=0.0)
+FAST = Recipe(images=2000, batch=64, lr=0.5, checkpoint_s=0.0)
 
 
 class Killed(Exception):
@@ -35,9 +35,7 @@ def bits(module: nn.Module) -> dict[str, bytes]:
     return {name: value.numpy().tobytes() for name, value in module.state_dict().items()}
 
 
-def run(
-    spec: NetworkSpec, data: Dataset, options: TrainOptions, **more: Any
-) -> tuple[nn.Module, TrainResult]:
+def run(spec: NetworkSpec, data: Dataset, options: Recipe, **more: Any) -> tuple[nn.Module, TrainResult]:
     module = build(spec, seed=0)
     return module, train(module, spec, data, options, **more)
 
@@ -46,7 +44,7 @@ def run(
 
 
 def test_course_of_the_learning_rate_by_hand() -> None:
-    options = TrainOptions(warmup=0.25, final_lr=0.0)
+    options = Recipe(warmup=0.25, final_lr=0.0)
     # Ten steps, seen at their middles: 0.05 is a fifth of the rise from 0.1 to 1: 0.1 + 0.9 / 5.
     rates = [plan.course(options, step, 10) for step in range(10)]
     assert rates[0] == pytest.approx(0.28)
@@ -59,7 +57,7 @@ def test_course_of_the_learning_rate_by_hand() -> None:
 
 
 def test_steps_see_every_image_equally_often() -> None:
-    options = TrainOptions(images=250, batch=32)
+    options = Recipe(images=250, batch=32)
     steps = plan.steps_of(options, 100)
     assert steps == 8  # 250 / 32 = 7.8
     seen = [plan.batch_at(250, 100, step, steps, seed=3) for step in range(steps)]
@@ -84,7 +82,7 @@ def test_steps_see_every_image_equally_often() -> None:
     ],
 )
 def test_short_trainings_take_small_steps(images: int, batch: int, peak: float) -> None:
-    options = TrainOptions(images=images, lr=0.4)
+    options = Recipe(images=images, lr=0.4)
     assert plan.batch_of(options, 1000) == batch
     assert plan.peak(options, 1000) == pytest.approx(peak)
     assert plan.batch_of(options, 5) == 5
@@ -173,11 +171,11 @@ sys.path.insert(0, sys.argv[2])
 from conftest import network
 from hwnas.nets.build import build
 from hwnas.train.data import load
-from hwnas.train.loop import TrainOptions, train
+from hwnas.train.loop import Recipe, train
 from hwnas.train import loop
 loop.PROGRESS_S = 0.0
 spec = network(1, 1)
-options = TrainOptions(images=400_000, batch=64, lr=0.5, checkpoint_s=0.0)
+options = Recipe(images=400_000, batch=64, lr=0.5, checkpoint_s=0.0)
 train(build(spec, seed=0), spec, load("digits", input_shape=(1, 8, 8)), options,
       checkpoint=Path(sys.argv[1]), emit=lambda kind, fields: print(fields["done"], flush=True))
 """
@@ -194,7 +192,7 @@ def test_survives_sigkill(tiny: NetworkSpec, digits: Dataset, tmp_path: Path) ->
         os.kill(process.pid, signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL
     assert done < 400_000
-    options = TrainOptions(images=400_000, batch=64, lr=0.5, checkpoint_s=0.0)
+    options = Recipe(images=400_000, batch=64, lr=0.5, checkpoint_s=0.0)
     steps = plan.steps_of(options, len(digits.train))
     _, counters = state.read(path, _identity_in(path))
     assert counters.step >= 3 * loop.STRIDE
@@ -215,7 +213,7 @@ def _identity_in(path: Path) -> str:
 
 
 def _until(
-    stop: int, steps: int, spec: NetworkSpec, data: Dataset, options: TrainOptions, path: Path
+    stop: int, steps: int, spec: NetworkSpec, data: Dataset, options: Recipe, path: Path
 ) -> dict[str, bytes]:
     """Weights after `stop` steps of a longer training."""
     module = build(spec, seed=0)

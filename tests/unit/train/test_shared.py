@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from hwnas.nets.build import build
-from hwnas.nets.slots import filled, network, slots
+from hwnas.nets.hournas.slots import filled, network, slots
 from hwnas.nets.spaces import make
-from hwnas.train.shared import Sampled, Shared
+from hwnas.train.hournas.shared import Sampled, Shared
 
 
 def copied(shared: Shared, net: torch.nn.Module) -> None:

@@ -7,9 +7,9 @@ import torch
 
 from hwnas.cost.dense import Costs
 from hwnas.nets.build import build
-from hwnas.nets.dense import SKIP, densenas_cifar, densenas_mbv2
-from hwnas.nets.dense_layers import layer_places
-from hwnas.train.supernet import Supernet
+from hwnas.nets.densenas.graph import SKIP, densenas_cifar, densenas_mbv2
+from hwnas.nets.densenas.layers import layer_places
+from hwnas.train.densenas.supernet import Supernet
 
 SPACE = densenas_cifar(size=8)
 

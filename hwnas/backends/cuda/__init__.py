@@ -1,0 +1,1 @@
+"""The CUDA driver, its compiler, and what a GPU is doing."""

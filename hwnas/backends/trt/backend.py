@@ -1,0 +1,150 @@
+"""TensorRT on an NVIDIA GPU: 8.6 (Pascal, Volta), 10 and 11 (Turing and later) in one code path.
+
+Engine files are TensorRT's own plans, bound to the version, the GPU and the driver that they were
+built with; the manifest that `hwnas.deploy` writes beside them says which.
+
+None of this has run on a GPU yet. What holds it: the real bindings of all three majors on a simulated
+machine (``make test-sim``), and the tests marked ``gpu`` for whoever has a card (docs/gpu.md).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import OrderedDict
+from importlib.util import find_spec
+from pathlib import Path
+
+from hwnas.backends.cuda import driver as cuda
+from hwnas.backends.cuda.gpus import check_device, check_precision, gpus, python_fits, serves
+from hwnas.backends.cuda.state import watcher
+from hwnas.backends.trt import compat as trt_compat
+from hwnas.backends.trt.build import TrtOptions, build_plan
+from hwnas.backends.trt.engine import TrtEngine
+from hwnas.errors import (
+    BackendUnavailable,
+    BuildError,
+    DataFormatError,
+    InputError,
+)
+from hwnas.records import Precision, Setting
+
+INSTALL = (
+    "on a machine with an NVIDIA GPU: pip install 'hwnas[trt]' (compute capability 7.5 and later), or on "
+    "Python <= 3.11 'hwnas[trt8]' (Pascal and Volta, such as the TITAN Xp)"
+)
+KEPT_PLANS_BYTES = 512 << 20
+
+
+class Trt:
+    """TensorRT on the first GPU that CUDA shows (``CUDA_VISIBLE_DEVICES`` chooses)."""
+
+    name = "trt"
+    suffix = ".engine"
+    devices = ("gpu",)
+
+    def __init__(self, options: TrtOptions | None = None) -> None:
+        self.options = options or TrtOptions()
+        self._plans: OrderedDict[str, bytes] = OrderedDict()
+
+    @property
+    def version(self) -> str:
+        """Installed version of TensorRT; empty without one."""
+        return trt_compat.installed_version()
+
+    def unavailable(self) -> str | None:
+        """What is missing here: GPU, TensorRT, driver package; and whether they fit each other."""
+        found = gpus()
+        missing = [] if found else ["no NVIDIA GPU is to be seen (neither NVML nor nvidia-smi shows one)"]
+        if find_spec("tensorrt") is None:
+            missing.append("TensorRT is not installed")
+        if cuda.installed() is None:
+            missing.append("neither pycuda nor cuda-python is installed")
+        if not found:
+            return f"{'; '.join(missing)}; {INSTALL}"
+        support = serves(found[0].capability)
+        here = f"this GPU ({found[0].name}, compute capability {found[0].compute_capability})"
+        if missing:
+            cure = support.install if python_fits(support) else "another Python, then " + support.install
+            return f"{'; '.join(missing)}; {here} is served by {support.describe()}: {cure}"
+        # Of several GPUs one is enough: `setting` looks at the one that CUDA shows first.
+        refusals = [serves(gpu.capability).refuses(self.version) for gpu in found]
+        if not all(refusals):
+            return None
+        return f"{refusals[0]}: {here} is served by {support.describe()}: {support.install}"
+
+    def setting(self, device: str, precision: Precision, batch: int, threads: int) -> Setting:
+        """Conditions of a run on this GPU.
+
+        Raises:
+            InputError: this chip or this version does not compute in `precision` any faster; threads.
+            BackendUnavailable: CUDA cannot open the GPU, `device` is not the one it opens, or the
+                installed version does not serve it.
+        """
+        driver = cuda.open_driver()
+        properties = driver.properties
+        check_device(device, properties.name, gpus())
+        if refusal := serves(properties.capability).refuses(self.version):
+            raise BackendUnavailable(f"{refusal}; CUDA_VISIBLE_DEVICES chooses another GPU")
+        if threads != 1:
+            raise InputError(f"--threads {threads}: a GPU has none to choose; leave it at 1")
+        check_precision(properties.name, properties.capability, precision)
+        version = str(trt_compat.module().__version__)
+        refusal = trt_compat.refuses_precision(version, precision)
+        if refusal:
+            raise InputError(f"--precision {precision}: {refusal}")
+        eyes = watcher(properties.bus_id)
+        versions = [gpu.driver for gpu in gpus() if gpu.name == properties.name]
+        return Setting(
+            device=device,
+            device_arch=f"{properties.name}, compute capability {'.'.join(map(str, properties.capability))}",
+            backend=self.name,
+            backend_version=version,
+            driver=versions[0] if versions else f"CUDA {'.'.join(map(str, properties.cuda_version))}",
+            precision=precision,
+            batch=batch,
+            power_limit_w=eyes.state().power_limit_w if eyes else None,
+        )
+
+    def build(self, model: bytes, setting: Setting) -> TrtEngine:
+        """Build an engine, or open the plan that was built before from the same model.
+
+        A fresh session of an engine is a fresh execution context of the same plan: builds differ
+        from each other, and what is measured should be what is kept.
+        """
+        driver = cuda.open_driver()
+        key = hashlib.sha256(model + setting.model_dump_json().encode()).hexdigest()
+        if key not in self._plans:
+            with driver:
+                plan = build_plan(model, setting, self.options, driver.properties.memory_bytes)
+            self._keep(key, plan)
+        self._plans.move_to_end(key)
+        return TrtEngine(self._plans[key], setting, driver)
+
+    def _keep(self, key: str, plan: bytes) -> None:
+        self._plans[key] = plan
+        while len(self._plans) > 1 and sum(map(len, self._plans.values())) > KEPT_PLANS_BYTES:
+            self._plans.popitem(last=False)
+
+    def load(self, path: Path, setting: Setting) -> TrtEngine:
+        """Load a plan that was built under `setting`.
+
+        Raises:
+            InputError: no such file.
+            BackendUnavailable: it was built by another version or for another GPU, which is seen
+                before TensorRT reads it.
+            DataFormatError: TensorRT refused it.
+        """
+        if not path.is_file():
+            raise InputError(f"engine {path} does not exist")
+        here = self.setting(setting.device, setting.precision, setting.batch, setting.threads)
+        differ = [
+            f"{what} {getattr(setting, field)!r}, here is {getattr(here, field)!r}"
+            for field, what in (("backend_version", "TensorRT"), ("device_arch", "the GPU"))
+            if getattr(setting, field) != getattr(here, field)
+        ]
+        if differ:
+            raise BackendUnavailable(f"{path} was built for {'; for '.join(differ)}; export it again here")
+        try:
+            return TrtEngine(path.read_bytes(), setting, cuda.open_driver())
+        except BuildError as exc:
+            raise DataFormatError(f"engine {path} cannot be loaded: {exc}") from exc

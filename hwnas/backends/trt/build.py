@@ -1,0 +1,193 @@
+"""From ONNX to a TensorRT plan."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hwnas.backends.base import INPUT_SEED
+from hwnas.backends.trt import compat
+from hwnas.errors import BuildError, InputError
+from hwnas.records import Precision, Setting
+from hwnas.store import home, write_bytes
+
+CALIBRATION_IMAGES = 16
+
+
+@dataclass(frozen=True)
+class TrtOptions:
+    """How engines are built.
+
+    Attributes:
+        workspace: largest share of the GPU's memory that a kernel may take as scratch.
+        level: builder optimisation level, 0 to 5 (TensorRT's default is 3).
+        timings: times that the builder tries each kernel (8 as in trtexec; the API's default of 1
+            makes builds differ more).
+        detailed: keep kernels and data types in the engine for `TrtEngine.layers`.
+        cache: keep the timing cache between builds.
+    """
+
+    workspace: float = 0.5
+    level: int = 3
+    timings: int = 8
+    detailed: bool = True
+    cache: bool = True
+
+    def __post_init__(self) -> None:
+        if not (0 < self.workspace <= 1 and 0 <= self.level <= 5 and self.timings >= 1):
+            raise InputError(f"workspace is a share in (0, 1], level 0 to 5, timings at least 1: {self}")
+
+
+def cache_path(setting: Setting) -> Path:
+    """The timing cache of a device and version: profile, search and export share it."""
+    parts = (setting.backend_version, setting.device_arch, setting.driver)
+    slug = re.sub(r"[^a-z0-9.]+", "-", " ".join(parts).lower()).strip("-")
+    return home() / "timing-cache" / f"trt-{slug}.cache"
+
+
+def title(model: bytes) -> str:
+    """What a model is called in messages: its graph's name, which `nets.onnx` makes of block keys."""
+    import onnx
+
+    try:
+        return str(onnx.load_model_from_string(model).graph.name)
+    except Exception:  # protobuf's DecodeError has moved between versions
+        return f"a model of {len(model)} bytes"
+
+
+def typed_model(model: bytes, precision: Precision, *, half_in_graph: bool) -> bytes:
+    """The graph that TensorRT gets for a precision.
+
+    int8 takes Q/DQ pairs in every version. A graph that has them already is used as it is; else the
+    ranges come from a few seeded random images, which is right for measuring time and only a
+    starting point for accuracy (`verify` tells).
+
+    Args:
+        model: float32 ONNX.
+        precision: to compute in.
+        half_in_graph: write float16 into the graph, instead of asking for it by a builder flag.
+    """
+    from hwnas.backends import typed  # imports onnx, which asking for a backend must not
+
+    model = typed.plain(model)
+    if precision == "fp16" and half_in_graph:
+        return typed.to_half(model)
+    if precision == "int8" and not typed.is_quantized(model):
+        return typed.to_int8(model, typed.ranges(model, _random_images(model)))
+    return model
+
+
+def trtexec(onnx: str, engine: str, precision: Precision) -> str:
+    """The command of NVIDIA's own tool that builds what `build_plan` would, from a typed graph."""
+    command = f"trtexec --onnx={onnx} --saveEngine={engine} --maxAuxStreams=0 --avgTiming=8"
+    if precision == "fp32":
+        return f"{command} --noTF32"
+    return f"{command} (and --{precision} with a TensorRT before 11)"
+
+
+def _random_images(model: bytes) -> Any:
+    import onnx
+
+    dims = onnx.load_model_from_string(model).graph.input[0].type.tensor_type.shape.dim
+    batch, *shape = [d.dim_value for d in dims]
+    if 0 in shape:
+        raise BuildError(f"the model's input has unknown sizes besides the batch: {[batch, *shape]}")
+    count = batch * -(-CALIBRATION_IMAGES // batch) if batch else CALIBRATION_IMAGES
+    return np.random.default_rng(INPUT_SEED).standard_normal((count, *shape), dtype=np.float32)
+
+
+def build_plan(model: bytes, setting: Setting, options: TrtOptions, memory_bytes: int) -> bytes:
+    """A serialised TensorRT engine.
+
+    Args:
+        model: float32 ONNX, batch fixed or open.
+        setting: precision and batch decide.
+        options: how.
+        memory_bytes: memory of the GPU.
+
+    Raises:
+        BuildError: with TensorRT's own words and the network's name.
+        InputError: the version cannot give this precision, or the batch is not the setting's.
+    """
+    trt = compat.module()
+    log = compat.logger()
+    log.take()
+    name = title(model)
+    graph = typed_model(model, setting.precision, half_in_graph=compat.typed_only(trt))
+    builder = compat.construct(trt.Builder, name)
+    network = builder.create_network(compat.creation_flags(trt))
+    parser = trt.OnnxParser(network, log)
+    if not parser.parse(graph):
+        said = compat.parser_errors(parser) or log.take()
+        raise BuildError(f"TensorRT {trt.__version__} cannot parse {name}: {said}")
+    config = builder.create_builder_config()
+    configure(trt, config, setting.precision, options, memory_bytes)
+    _add_profile(builder, network, config, setting.batch, name)
+    cache = TimingCache(config, cache_path(setting), log) if options.cache else None
+    plan = builder.build_serialized_network(network, config)
+    if plan is None:
+        raise BuildError(
+            f"TensorRT {trt.__version__} cannot build {name} in {setting.precision}: {log.take()}"
+        )
+    if cache is not None:
+        cache.save()
+    return bytes(plan)
+
+
+def configure(trt: Any, config: Any, precision: Precision, options: TrtOptions, memory_bytes: int) -> None:
+    """Set a builder configuration: one stream, bounded scratch memory, repeated timing of kernels."""
+    pool = trt.MemoryPoolType.WORKSPACE
+    config.set_memory_pool_limit(pool, int(options.workspace * memory_bytes))
+    config.builder_optimization_level = options.level
+    config.avg_timing_iterations = options.timings
+    config.max_aux_streams = 0
+    verbosity = trt.ProfilingVerbosity
+    config.profiling_verbosity = verbosity.DETAILED if options.detailed else verbosity.LAYER_NAMES_ONLY
+    compat.set_precision(trt, config, precision)
+
+
+def _add_profile(builder: Any, network: Any, config: Any, batch: int, name: str) -> None:
+    """An optimisation profile for an open batch: 1 to `batch`, best at `batch`."""
+    shape = tuple(network.get_input(0).shape)
+    if shape[0] not in (-1, batch):
+        raise InputError(f"{name} has batch {shape[0]}, the setting has batch {batch}")
+    if -1 not in shape:
+        return
+    if -1 in shape[1:]:
+        raise BuildError(f"{name}: only the batch may be open, but the input is {shape}")
+    profile = builder.create_optimization_profile()
+    full = (batch, *shape[1:])
+    profile.set_shape(network.get_input(0).name, (1, *shape[1:]), full, full)
+    if config.add_optimization_profile(profile) < 0:
+        raise BuildError(f"TensorRT refused the batch sizes 1 to {batch} of {name}: {compat.logger().take()}")
+
+
+class TimingCache:
+    """What the builder learned about kernels, kept between builds on the same device and version."""
+
+    def __init__(self, config: Any, path: Path, log: Any) -> None:
+        """Attach the cache at `path` to a builder configuration; one that TensorRT refuses is dropped.
+
+        The object that TensorRT reads from must outlive the build, so it is held here.
+        """
+        self._config, self._path = config, path
+        self._before = path.read_bytes() if path.is_file() else b""
+        self._cache = config.create_timing_cache(self._before)
+        if self._cache is not None and config.set_timing_cache(self._cache, ignore_mismatch=False):
+            return
+        log.take()  # it says that the cache is another device's; a fresh one takes its place
+        self._before = b""
+        self._cache = config.create_timing_cache(b"")
+        if not config.set_timing_cache(self._cache, ignore_mismatch=False):
+            raise BuildError(f"TensorRT refused an empty timing cache: {log.take()}")
+
+    def save(self) -> None:
+        """Write what was learned, if it is new."""
+        learned = bytes(self._config.get_timing_cache().serialize())
+        if hashlib.sha256(learned).digest() != hashlib.sha256(self._before).digest():
+            write_bytes(self._path, learned)

@@ -1,0 +1,292 @@
+"""``hwnas export``: an engine with its manifest, and the proof that it is right and fast enough."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hwnas.deploy.manifest import FORMATS, EngineManifest, engine_name, manifest_path, write_manifest
+from hwnas.errors import BackendUnavailable, InputError
+from hwnas.jobs.export.samples import Samples, samples
+from hwnas.jobs.resolve.origin import Origin, origin
+from hwnas.plugins import unknown
+from hwnas.protocols import Backend, Emit
+from hwnas.records import Budget, Precision, Setting, parse_latency, to_json
+
+if TYPE_CHECKING:
+    from hwnas.deploy.verify import Verified
+
+
+# Backends of files that are made for another runtime than the one that compares their scores.
+UNTIMED = ("torch", "onnx")
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """What to export, for what.
+
+    Attributes:
+        run: run, target of a run, or network file; None takes the newest search or training.
+        format: key of `deploy.manifest.FORMATS`.
+        precision: numbers of the engine; None takes the run's.
+        device, backend, batch, threads: conditions; None takes the run's.
+        weights: file of weights, for a network file.
+        out: folder of the engine; None takes the network's own.
+        data: real images for the check of the outputs; None takes what the run was trained on.
+        latency_budget: None takes the run's.
+        images: how many validation images are compared.
+        verify: whether outputs and latency are checked at all.
+        max_time_s: for the test of the budget, which is ambiguous when undecided by then.
+    """
+
+    run: str | None = None
+    format: str = "onnx"
+    precision: Precision | None = None
+    device: str | None = None
+    backend: str | None = None
+    batch: int | None = None
+    threads: int | None = None
+    weights: Path | None = None
+    out: Path | None = None
+    data: str | None = None
+    latency_budget: str | None = None
+    images: int = 512
+    verify: bool = True
+    max_time_s: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.format not in FORMATS:
+            raise InputError(unknown("format", self.format, FORMATS))
+        if self.images < 1:
+            raise InputError(f"images {self.images} must be at least 1")
+
+
+def export(options: ExportOptions, emit: Emit | None = None) -> dict[str, Any]:
+    """Write an engine, verify that very file, complete its manifest.
+
+    Returns:
+        ``engine``, ``manifest``, ``parity``, ``measured``, ``within_budget`` (None where no budget
+        was judged), ``passed``, ``checks`` and the conditions.
+
+    Raises:
+        InputError: no run, no weights, unknown data.
+        BackendUnavailable: the runtime is not here. The ONNX model is written first, and the
+            message has the command that finishes on the target.
+        VerificationFailed: a check did not pass; `result` is what a pass would have returned.
+    """
+    source = origin(options.run, options.weights)
+    folder = options.out or source.folder
+    try:
+        backend, setting = conditions(options, source)
+    except BackendUnavailable as exc:
+        if FORMATS[options.format].backend is None:
+            raise
+        raise _elsewhere(options, source, folder, exc) from exc
+    drawn = None
+    if options.verify or setting.precision == "int8":
+        drawn = samples(options.data or source.data, source, options.images)
+    manifest = _write(options, source, folder, backend, setting, drawn)
+    path = folder / manifest.engine
+    _say(emit, f"wrote {path} ({manifest.engine_bytes / 1024:.0f} KiB): {setting.describe()}")
+    if drawn is None or not options.verify:
+        return summary(path, manifest)
+    found = check(options, manifest, path, source, backend, drawn, emit)
+    manifest = found.complete(manifest)
+    write_manifest(folder, manifest)
+    result = summary(path, manifest)
+    found.require(path, result)
+    return result
+
+
+def conditions(options: ExportOptions, source: Origin) -> tuple[Backend, Setting]:
+    """Backend and setting: what the user asks for, else what the search was under."""
+    from hwnas.measure import device as devices
+
+    known = source.setting
+    precision = options.precision or (known.precision if known else "fp32")
+    batch = options.batch or (known.batch if known else 1)
+    threads = options.threads or (known.threads if known else 1)
+    if options.format == "pt2":
+        from hwnas.deploy.pt2 import Pt2
+
+        own = Pt2()
+        return own, own.setting("cpu", precision, batch, threads)
+    bound = FORMATS[options.format].backend
+    if bound is None and precision != "fp32":
+        from hwnas.deploy.typed_onnx import TypedOnnx
+
+        plain = TypedOnnx()
+        return plain, plain.setting("cpu", precision, batch, threads)
+    if options.backend is not None and bound not in (None, options.backend):
+        raise InputError(
+            f"--format {options.format} is written by {bound}, not by --backend {options.backend}"
+        )
+    backend = bound or options.backend or (known.backend if known and options.device is None else None)
+    device = options.device or _device_for(bound, known)
+    return devices.conditions(device, backend, precision=precision, batch=batch, threads=threads)
+
+
+def _device_for(bound: str | None, known: Setting | None) -> str:
+    """The run's device where the format's runtime serves it, else this machine's CPU or GPU."""
+    from hwnas import plugins
+
+    if known is not None and bound in (None, known.backend):
+        return known.device
+    kinds = plugins.load("backends", bound)().devices if bound else ("cpu",)
+    if known is not None and known.device in kinds:
+        return known.device
+    return "cpu" if "cpu" in kinds else "auto"
+
+
+def _write(
+    options: ExportOptions,
+    source: Origin,
+    folder: Path,
+    backend: Backend,
+    setting: Setting,
+    drawn: Samples | None,
+) -> EngineManifest:
+    """Write engine and manifest without proof."""
+    from hwnas.deploy import engine as engines
+
+    about: dict[str, Any] = {
+        "table_id": source.table_id,
+        "budget": _budget(options, source),
+        "predicted": source.predicted,
+        "accuracy": source.accuracy,
+        "run": source.folder.resolve().name,
+        **(drawn.about if drawn else {}),
+        **source.about,
+    }
+    if options.format == "pt2":
+        from hwnas.deploy import pt2
+
+        return pt2.export(source.spec, source.read_weights(), setting, folder, **about)
+    return engines.export(
+        source.spec,
+        source.read_weights(),
+        backend,
+        setting,
+        folder,
+        file_format=options.format,
+        calibration=drawn.calibration if drawn else None,
+        **about,
+    )
+
+
+def _budget(options: ExportOptions, source: Origin) -> Budget | None:
+    if options.latency_budget is None:
+        return source.budget
+    latency_ms, percentile = parse_latency(options.latency_budget)
+    return (source.budget or Budget()).model_copy(update={"latency_ms": latency_ms, "percentile": percentile})
+
+
+def is_timed(manifest: EngineManifest) -> bool:
+    """Whether this file's time here is that of its target: not for pt2, nor for typed ONNX."""
+    return manifest.setting.backend not in UNTIMED
+
+
+def check(
+    options: ExportOptions,
+    manifest: EngineManifest,
+    path: Path,
+    source: Origin,
+    backend: Backend,
+    drawn: Samples,
+    emit: Emit | None,
+) -> Verified:
+    """Verify an engine file; what no runtime here would run as the target does is not timed."""
+    from hwnas.deploy.verify import VerifyOptions, verify
+
+    return verify(
+        path,
+        spec=source.spec,
+        weights=source.read_weights(),
+        images=drawn.images,
+        labels=drawn.labels,
+        budget=manifest.budget,
+        data=drawn.text,
+        backend=backend,
+        options=VerifyOptions(timed=is_timed(manifest), deadline_s=options.max_time_s),
+        emit=emit,
+    )
+
+
+def summary(path: Path, manifest: EngineManifest) -> dict[str, Any]:
+    """The result of an export or a verification as the command line gives it."""
+    verdict = {"kept": True, "broken": False, "ambiguous": None}
+    m, p = manifest.measured, manifest.parity
+    return {
+        "engine": str(path),
+        "manifest": str(manifest_path(path)),
+        "format": manifest.format,
+        "setting": to_json(manifest.setting),
+        "bytes": manifest.engine_bytes,
+        "sha256": manifest.engine_sha256,
+        "parity": None if p is None else to_json(p),
+        "measured": None
+        if m is None
+        else {"median_ms": m.median_ms, "p95_ms": m.p95_ms, "samples": m.samples},
+        "budget": manifest.budget.describe() if manifest.budget else None,
+        "promise": None if manifest.promise is None else to_json(manifest.promise),
+        "within_budget": verdict[manifest.promise.verdict] if manifest.promise else None,
+        "checks": [to_json(c) for c in manifest.checks],
+        "verified": bool(manifest.checks),
+        "passed": manifest.passed if manifest.checks else None,
+    }
+
+
+def _elsewhere(
+    options: ExportOptions, source: Origin, folder: Path, why: BackendUnavailable
+) -> BackendUnavailable:
+    """Leave the ONNX model for the target, and the words that finish there."""
+    from hwnas.deploy.typed_onnx import typed
+    from hwnas.nets import onnx
+    from hwnas.store import write_bytes
+
+    precision: Precision = options.precision or (source.setting.precision if source.setting else "fp32")
+    batch = options.batch or (source.setting.batch if source.setting else 1)
+    drawn = samples(options.data or source.data, source, 1) if precision == "int8" else None
+    model = onnx.network(source.spec, source.read_weights(), batch=batch)
+    if options.format == "trt":
+        from hwnas.backends.typed import plain
+
+        model = plain(model)
+    # A name of its own: engine.onnx may be there with a manifest, and these bytes may differ.
+    path = folder / engine_name(f"-{options.format}.onnx", precision)
+    # bf16 is asked for by a flag when TensorRT 10 builds; its graph is the fp32 one.
+    written: Precision = "fp32" if (options.format, precision) == ("trt", "bf16") else precision
+    write_bytes(path, typed(model, written, drawn.calibration if drawn else None, batch))
+    again = _again(options, source, precision)
+    ways = f"To finish, copy {source.folder}/ to the target and run there: {again}"
+    if options.format == "trt":
+        from hwnas.backends.trt.build import trtexec
+
+        ways += f"\nWithout hwnas there: {trtexec(path.name, path.with_suffix('.engine').name, precision)}"
+    return BackendUnavailable(f"{why}\nThe network is written as ONNX ({written}): {path}\n{ways}")
+
+
+def _again(options: ExportOptions, source: Origin, precision: Precision) -> str:
+    """The same export as a command line, without what only holds on this machine (backend, folder)."""
+    given = {
+        "precision": precision,
+        "batch": options.batch,
+        "device": options.device,
+        "weights": options.weights,
+        "data": options.data,
+        "latency-budget": options.latency_budget,
+        "images": options.images if options.images != ExportOptions.images else None,
+        "max-time": f"{options.max_time_s:g}s" if options.max_time_s is not None else None,
+    }
+    name = options.run if options.weights is not None else str(source.folder)
+    words = ["hwnas", "export", str(name), "--format", options.format]
+    for flag, value in given.items():
+        words += [] if value is None else [f"--{flag}", str(value)]
+    return shlex.join([*words, *([] if options.verify else ["--no-verify"])])
+
+
+def _say(emit: Emit | None, text: str) -> None:
+    if emit is not None:
+        emit("note", {"text": text})

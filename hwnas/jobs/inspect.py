@@ -1,0 +1,143 @@
+"""Looking without measuring: what networks cost in counts, and what is built in or plugged in."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hwnas import plugins
+from hwnas.errors import InputError
+from hwnas.jobs.resolve.networks import find, network
+from hwnas.plugins import unknown
+from hwnas.spec import NetworkSpec
+from hwnas.store import write_network
+
+
+def count(names: Sequence[str]) -> dict[str, Any]:
+    """MACs, parameters, depth and memory of networks (files, runs or examples)."""
+    from hwnas.nets.count import count as count_spec
+
+    listed = []
+    for name in names:
+        spec = network(name)
+        listed.append(
+            {
+                "path": str(find(name)),
+                "name": spec.name,
+                "key": spec.key,
+                **asdict(count_spec(spec)),
+                "depths": list(spec.depths),
+                "input": list(spec.input_shape),
+                "classes": spec.classes,
+            }
+        )
+    return {"networks": listed}
+
+
+def devices() -> list[dict[str, Any]]:
+    """Every known device: name, available (it is this machine's), reason where not, kind, label, backend."""
+    from hwnas.measure.device import known
+
+    return [
+        {
+            "name": device.name,
+            "available": device.here,
+            "reason": None if device.here else "not this machine's; `--estimate` plans without it",
+            "kind": device.kind,
+            "label": device.label,
+            "backend": device.backend,
+        }
+        for device in known().values()
+    ]
+
+
+def device(name: str) -> dict[str, Any]:
+    """One device with its description; InputError for an unknown name."""
+    from hwnas.measure.device import resolve
+
+    found = resolve(name, here=False)
+    row = next(row for row in devices() if row["name"] == found.name)
+    return {**row, "description": found.description}
+
+
+def backends() -> list[dict[str, Any]]:
+    """Every runtime: name, available, reason where not, version, devices, suffix of its engine files."""
+    from hwnas.backends import describe
+
+    return describe()
+
+
+def strategies() -> list[dict[str, Any]]:
+    """Every search strategy: name, available, reason where not, summary."""
+    return [_plugged("strategies", name) for name in plugins.names("strategies")]
+
+
+def spaces() -> list[dict[str, Any]]:
+    """Every search space: name, available, reason where not, summary."""
+    return [_plugged("spaces", name) for name in plugins.names("spaces")]
+
+
+def space(name: str, input_shape: tuple[int, int, int] | None = None) -> dict[str, Any]:
+    """One search space: what it holds, and the costs of its smallest member."""
+    from hwnas.nets.count import count as count_spec
+    from hwnas.nets.spaces import describe, make
+
+    made = make(name, input_shape=input_shape) if input_shape else make(name)
+    smallest = made.smallest()
+    return {
+        **_plugged("spaces", name),
+        **describe(made),
+        "smallest": {"depths": list(smallest.depths), **asdict(count_spec(smallest))},
+    }
+
+
+def one(rows: Sequence[dict[str, Any]], what: str, name: str) -> dict[str, Any]:
+    """The row of a name; InputError with the nearest one where there is none."""
+    for row in rows:
+        if row["name"] == name:
+            return row
+    raise InputError(unknown(what, name, [row["name"] for row in rows]))
+
+
+def sample(
+    name: str, n: int, seed: int, out: Path, input_shape: tuple[int, int, int] | None = None
+) -> dict[str, Any]:
+    """Write `n` different random members of a space as ``<space>-<seed>-<number>.json``.
+
+    Raises:
+        InputError: the space does not yield so many different members.
+    """
+    from hwnas.nets.spaces import make
+
+    made = make(name, input_shape=input_shape) if input_shape else make(name)
+    rng = np.random.default_rng(seed)
+    found: dict[str, NetworkSpec] = {}
+    for _ in range(100 * n):
+        if len(found) == n:
+            break
+        spec = made.sample(rng)
+        found.setdefault(spec.key, spec)
+    if len(found) < n:
+        raise InputError(f"{100 * n} draws from {name} gave {len(found)} different networks, not {n}")
+    paths = []
+    for number, spec in enumerate(found.values()):
+        path = out / f"{name}-{seed}-{number:03d}.json"
+        write_network(path, spec.model_copy(update={"name": path.stem, "space": name}))
+        paths.append(str(path))
+    return {"paths": paths, "space": name, "seed": seed}
+
+
+def _plugged(group: str, name: str) -> dict[str, Any]:
+    """Whether a plug-in can be used here, and the first line of what it says about itself."""
+    try:
+        thing = plugins.load(group, name)
+    except ImportError as exc:
+        return {"name": name, "available": False, "reason": f"does not import: {exc}", "summary": ""}
+    unavailable = getattr(thing, "unavailable", None)
+    reason = unavailable() if unavailable is not None else None
+    summary = (thing.__doc__ or "").strip().split("\n", 1)[0]
+    return {"name": name, "available": reason is None, "reason": reason, "summary": summary}

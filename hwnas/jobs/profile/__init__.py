@@ -1,0 +1,6 @@
+"""`hwnas profile`: measure a device into a latency table."""
+
+from hwnas.jobs.profile.options import ProfileOptions
+from hwnas.jobs.profile.run import profile
+
+__all__ = ["ProfileOptions", "profile"]

@@ -1,0 +1,55 @@
+"""`hwnas profile --estimate`: a planning table for a device that is not here."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from hwnas.cost import roofline
+from hwnas.jobs.profile.options import ProfileOptions
+from hwnas.measure import device as devices
+from hwnas.measure import table as tables
+from hwnas.measure.writer import write
+from hwnas.nets import spaces
+from hwnas.records import to_json
+
+
+def estimate(options: ProfileOptions) -> dict[str, Any]:
+    """Write a table of estimated block times; every use of it is marked `estimated`."""
+    begun = time.perf_counter()
+    found = devices.resolve(options.device, here=False)
+    space = spaces.make(options.space, input_shape=options.input_shape, classes=options.classes)
+    member = space.smallest()
+    profile = roofline.describe(found.name)
+    table = roofline.table(
+        profile, space.blocks(), precision=options.precision, batch=options.batch, threads=options.threads
+    )
+    table.header = table.header.model_copy(
+        update={"space": space.name, "input_shape": member.input_shape, "classes": member.classes}
+    )
+    path = options.out or tables.new_path(table.header)
+    if options.dry_run:
+        return {
+            "dry_run": True,
+            "table": str(path),
+            "blocks": len(table.rows),
+            "measurements": 0,
+            "seconds": 0.0,
+        }
+    table = write(path, table)
+    return {
+        "table": str(path),
+        "table_id": table.table_id,
+        "complete": True,
+        "setting": to_json(table.setting),
+        "space": space.name,
+        "preset": "estimate",
+        "rows": len(table.rows),
+        "failures": [],
+        "probes": 0,
+        "measurements": 0,
+        "seconds": time.perf_counter() - begun,
+        "gates": {},
+        "holdout": None,
+        "supports": profile.support,
+    }

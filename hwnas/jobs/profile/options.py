@@ -1,0 +1,44 @@
+"""The options of `hwnas profile`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from hwnas.records import Precision
+
+
+@dataclass(frozen=True)
+class ProfileOptions:
+    """What to profile and how thoroughly.
+
+    Attributes:
+        device, backend, precision, batch, threads: the conditions; backend None takes the device's.
+        space, input_shape, classes: what is swept; None takes what the space was made for.
+        preset: "quick", "default" or "thorough".
+        out: table file; None takes a new one in the user's data folder, or goes on with an
+            unfinished one of the same conditions.
+        only_missing: add what an existing table lacks (`out`, or the newest of these conditions).
+        holdout: networks that are measured twice and never fitted; None takes the preset's number.
+        estimate: plan from the device's description instead of measuring.
+        max_time_s: stop cleanly after this long; the table is then unfinished and can be resumed.
+        seed: draws networks and the order of measuring.
+        dry_run: say what would be measured, touch nothing.
+    """
+
+    device: str = "auto"
+    space: str = "resnet-cifar"
+    backend: str | None = None
+    precision: Precision = "fp32"
+    batch: int = 1
+    threads: int = 1
+    input_shape: tuple[int, int, int] | None = None
+    classes: int | None = None
+    preset: str = "default"
+    out: Path | None = None
+    only_missing: bool = False
+    holdout: int | None = None
+    estimate: bool = False
+    max_time_s: float | None = None
+    seed: int = 0
+    dry_run: bool = False

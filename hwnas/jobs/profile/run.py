@@ -1,0 +1,209 @@
+"""`hwnas profile`: measure a device into a latency table, and say how good its predictions are."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hwnas.cost.heldout import summary
+from hwnas.cost.model import TableModel, cost_model
+from hwnas.errors import BuildError, InputError, MissingMeasurement
+from hwnas.jobs.profile.options import ProfileOptions
+from hwnas.jobs.profile.plan import PLANS, Plan, anchors, blocks_of, draw, schedule
+from hwnas.measure import device as devices
+from hwnas.measure import table as tables
+from hwnas.measure.rows import Header, RepeatRow
+from hwnas.measure.sweep import Sweep, SweepOptions, header_for
+from hwnas.measure.table import LatencyTable
+from hwnas.measure.timing import TimingOptions
+from hwnas.measure.writer import TableWriter
+from hwnas.nets import spaces
+from hwnas.protocols import Emit, SearchSpace
+from hwnas.records import to_json
+from hwnas.spec import BlockSpec, NetworkSpec
+
+# Candidates that active probing chooses from, and how many it takes at a time.
+_CANDIDATES, _BATCH = 256, 10
+
+
+def profile(options: ProfileOptions, emit: Emit | None = None) -> dict[str, Any]:
+    """Measure (or estimate) a latency table.
+
+    Returns:
+        The keys of docs/cli.md: table, rows, probes, measurements, seconds, holdout and more.
+
+    Raises:
+        InputError: an option is wrong.
+        BackendUnavailable: device or runtime is not here; names the ways on.
+    """
+    plan = PLANS.get(options.preset)
+    if plan is None:
+        raise InputError(f"unknown preset {options.preset!r} (known: {', '.join(PLANS)})")
+    if options.holdout is not None:
+        plan = replace(plan, holdout=options.holdout)
+    if options.estimate:
+        from hwnas.jobs.profile.estimate import estimate
+
+        return estimate(options)
+    backend, setting = devices.conditions(
+        options.device,
+        options.backend,
+        precision=options.precision,
+        batch=options.batch,
+        threads=options.threads,
+    )
+    space = spaces.make(options.space, input_shape=options.input_shape, classes=options.classes)
+    member = space.smallest()
+    timing = TimingOptions.preset(options.preset)
+    header = header_for(setting, space.name, member.input_shape, member.classes, timing)
+    path = _path(options, header)
+    if options.dry_run:
+        return _dry(options, plan, space, path, timing)
+    begun = time.perf_counter()
+    writer = TableWriter(path, header)
+    sweep_options = SweepOptions(timing=timing, seed=options.seed, deadline_s=options.max_time_s)
+    task = _Profile(Sweep(writer, backend, sweep_options, emit), space, plan, options)
+    finished = writer.table.complete and writer.table.header.protocol == header.protocol
+    if options.only_missing or not finished:  # a finished table stays what it is, and so does its id
+        task.run()
+    seconds = time.perf_counter() - begun
+    table = writer.table
+    return {
+        "table": str(path),
+        "table_id": table.table_id,
+        "complete": table.complete,
+        "setting": to_json(setting),
+        "space": space.name,
+        "preset": options.preset,
+        "rows": len(table.rows),
+        "failures": [
+            {"blocks": [b.key for b in f.blocks], "error": f.error} for f in table.failures.values()
+        ],
+        "probes": sum(net.role != "holdout" for net in table.networks),
+        "measurements": task.sweep.measured,
+        "seconds": seconds,
+        "gates": task.sweep.report_gates(),
+        **table.summary,
+    }
+
+
+def _path(options: ProfileOptions, header: Header) -> Path:
+    """The file to write: the user's, an unfinished one of the same conditions, or a new one."""
+    if options.out is not None:
+        return options.out
+    for path, other in tables.headers():
+        same = (other.setting, other.space, other.input_shape, other.classes, other.protocol) == (
+            header.setting,
+            header.space,
+            header.input_shape,
+            header.classes,
+            header.protocol,
+        )
+        if not same:
+            continue
+        if options.only_missing or not tables.is_finished(path):
+            return path
+    if options.only_missing:
+        raise MissingMeasurement(
+            f"no table of {header.setting.describe()} and space {header.space} to add to; leave out "
+            "--only-missing to make one"
+        )
+    return tables.new_path(header)
+
+
+def _blocks(space: SearchSpace, plan: Plan, options: ProfileOptions) -> Sequence[BlockSpec]:
+    return space.blocks() if options.only_missing else blocks_of(space, plan.blocks, options.seed)
+
+
+class _Profile:
+    """One run over a table: blocks, calibration, active probes, holdout, summary."""
+
+    def __init__(self, sweep: Sweep, space: SearchSpace, plan: Plan, options: ProfileOptions) -> None:
+        self.sweep, self.space, self.plan, self.options = sweep, space, plan, options
+        self.table: LatencyTable = sweep.writer.table
+
+    def run(self) -> None:
+        """Everything that is still missing; unfinished where the time ran out."""
+        self.sweep.blocks(_blocks(self.space, self.plan, self.options))
+        if self.options.only_missing and self.table.summary:
+            self.sweep.finish(self.table.summary)
+            return
+        if not self.table.rows:
+            raise BuildError(
+                f"none of the {len(self.table.failures)} blocks could be measured; see the table"
+            )
+        self._random()
+        self._probe()
+        self._repeat()
+        if not self.sweep.late:
+            self.sweep.finish(summary(self.table))
+
+    def _random(self) -> None:
+        """Networks drawn from the space, the same ones however often the run was interrupted."""
+        have = {net.spec.key for net in self.table.networks}
+        self.sweep.networks(
+            [
+                (spec, role)
+                for spec, role in schedule(self.space, self.plan, self.options.seed)
+                if spec.key not in have and spec.blocks not in self.table.failures
+            ]
+        )
+
+    def _repeat(self) -> None:
+        """Measure the holdout networks again, later: how far two measurements differ."""
+        todo = [
+            net.spec
+            for net in self.table.networks
+            if net.role == "holdout" and net.spec.key not in self.table.repeats
+        ]
+        for key, found in self.sweep.again(todo).items():
+            self.sweep.writer.append(RepeatRow(network=key, value_ms=found.floor_ms))
+
+    def _probe(self) -> None:
+        """Measure where the model is least sure, until it is good enough on random networks."""
+        fixed = {spec.key for spec in anchors(self.space)}
+        done = sum(net.role == "probe" and net.spec.key not in fixed for net in self.table.networks)
+        for batch in self._batches(done):
+            model = cost_model(self.table)
+            error = float(np.abs(model.errors).mean()) if len(model.errors) else 1.0
+            if error <= self.plan.target or self.sweep.late:
+                return
+            self.sweep.networks([(spec, "probe") for spec in self._uncertain(model, batch)])
+
+    def _batches(self, done: int) -> Iterator[int]:
+        for at in range(done, self.plan.probes, _BATCH):
+            yield min(_BATCH, self.plan.probes - at)
+
+    def _uncertain(self, model: TableModel, n: int) -> list[NetworkSpec]:
+        seen = {net.spec.key for net in self.table.networks}
+        candidates = draw(self.space, _CANDIDATES, self.options.seed, "candidates")
+        candidates = [spec for spec in candidates if spec.key not in seen]
+        return model.most_uncertain(candidates, n) if candidates else []
+
+
+def _dry(
+    options: ProfileOptions, plan: Plan, space: SearchSpace, path: Path, timing: TimingOptions
+) -> dict[str, Any]:
+    """What would be measured; the time is a guess from sessions of the preset's length."""
+    blocks = _blocks(space, plan, options)
+    missing = list(blocks)
+    if path.exists():
+        table = tables.load(path)
+        missing = [b for b in blocks if b not in table]
+    graphs = len(missing) + len(anchors(space)) + plan.calibration + plan.probes + 2 * plan.holdout
+    # Building and warming up take about as long again as the timed calls.
+    seconds = graphs * timing.sessions * 2.0 * timing.session.session_ms / 1e3
+    return {
+        "dry_run": True,
+        "table": str(path),
+        "blocks": len(blocks),
+        "missing": len(missing),
+        "networks": {"calibration": plan.calibration, "probes": plan.probes, "holdout": plan.holdout},
+        "measurements": graphs,
+        "seconds": seconds,
+    }

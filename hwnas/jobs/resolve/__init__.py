@@ -1,0 +1,1 @@
+"""What a user means by a network, a run or a table."""

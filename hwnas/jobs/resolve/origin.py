@@ -1,0 +1,163 @@
+"""What is to be deployed: network and weights of a run, with the conditions that they were found under."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hwnas import runs
+from hwnas.errors import HwnasError, InputError
+from hwnas.jobs.resolve.networks import find
+from hwnas.records import Budget, Estimate, SearchResult, Setting
+from hwnas.spec import NetworkSpec
+from hwnas.store import parse, read_json, read_network
+
+if TYPE_CHECKING:
+    from hwnas.protocols import Floats
+
+SEARCH_SCHEMA = "hwnas.search/1"
+MADE_BY = ("search", "train")
+
+
+@dataclass(frozen=True)
+class Origin:
+    """A network with its weights, and what is known about it.
+
+    Attributes:
+        folder: where it lies and where an engine of it goes.
+        weights: file of its weights.
+        setting, budget, predicted, table_id: of the search that found it, where one did.
+        accuracy: fraction right by split, where it was read.
+        about: class names and normalisation, where they are recorded.
+        data, seed, limit: what it was trained on, for `train.data.load`.
+    """
+
+    folder: Path
+    spec: NetworkSpec
+    weights: Path
+    setting: Setting | None = None
+    budget: Budget | None = None
+    predicted: Estimate | None = None
+    table_id: str = ""
+    accuracy: dict[str, float] = field(default_factory=dict)
+    about: dict[str, tuple[Any, ...]] = field(default_factory=dict)
+    data: str | None = None
+    seed: int = 0
+    limit: int | None = None
+
+    def read_weights(self) -> dict[str, Floats]:
+        """The weights by state-dict name."""
+        from hwnas.nets.weights import read_weights
+
+        return read_weights(self.weights)
+
+
+def origin(name: str | None, weights: Path | None = None) -> Origin:
+    """Find what a user wants to deploy.
+
+    Args:
+        name: a run (name or folder), a folder of one of its targets, or a network file; None takes
+            the newest search or training that has weights.
+        weights: file of weights; default ``weights.safetensors`` beside the network.
+
+    Raises:
+        InputError: no such run, or it has no weights.
+        DataFormatError: its files are damaged.
+    """
+    network = newest() / "network.json" if name is None else find(name)
+    beside = weights or network.with_name("weights.safetensors")
+    if not beside.is_file():
+        raise InputError(
+            f"{network} has no weights ({beside} does not exist); train it first: hwnas train {network} "
+            "--data DATA, or name a file with --weights"
+        )
+    spec = read_network(network)
+    folder = network.parent
+    if folder.is_symlink():  # runs/latest: the run itself is what is meant
+        folder = folder.parent / folder.readlink()
+    return Origin(folder=folder, spec=spec, weights=beside, **_known(_run_of(folder), spec))
+
+
+def export_command(run: str) -> str:
+    """The command that exports a run for the runtime that it was searched through."""
+    from hwnas.deploy.manifest import usual_format
+
+    try:
+        setting = origin(run).setting
+    except HwnasError:  # a search for several budgets: its networks lie one folder deeper
+        setting = None
+    return f"hwnas export {run} --format {usual_format(setting.backend if setting else '')}"
+
+
+def newest(root: Path = runs.RUNS) -> Path:
+    """The newest finished search or training under `root`."""
+    found = [
+        path
+        for verb in MADE_BY
+        for path in root.glob(f"{verb}-*")
+        if (path / "weights.safetensors").is_file() and (path / "manifest.json").is_file()
+    ]
+    if not found:
+        raise InputError(
+            f"no finished search or training in {root}/ yet; make one by `hwnas search --latency-budget 18ms "
+            "--data DATA`, or name a run"
+        )
+    return max(found, key=lambda path: (path / "manifest.json").stat().st_mtime)
+
+
+def _run_of(folder: Path) -> Path | None:
+    """The run that a network's folder belongs to: itself, or the one it is a target of."""
+    for place in (folder, folder.parent.parent):
+        if (place / "manifest.json").is_file():
+            return place
+    return None
+
+
+def _known(run: Path | None, spec: NetworkSpec, depth: int = 0) -> dict[str, Any]:
+    """What a run's files say about one of its networks."""
+    if run is None:
+        return {}
+    config = read_json(run / "manifest.json", "run manifest").get("config", {})
+    known: dict[str, Any] = {}
+    if isinstance(config.get("data"), str):
+        known = {"data": config["data"], "seed": config.get("seed") or 0, "limit": config.get("limit")}
+    if not (run / "result.json").is_file():
+        return known
+    body = read_json(run / "result.json", "result")
+    if body.get("schema") == SEARCH_SCHEMA:
+        known |= _searched(body, spec, run)
+    elif isinstance(config.get("network"), str) and depth == 0:
+        known = {**_source(config["network"], spec), **known}
+    accuracy = body.get("accuracy")
+    if isinstance(accuracy, dict):
+        known["accuracy"] = {k: float(v) for k, v in accuracy.items() if isinstance(v, (int, float))}
+    about = {k: tuple(body[k]) for k in ("classes", "mean", "std") if isinstance(body.get(k), list)}
+    return {**known, "about": about} if about else known
+
+
+def _source(name: str, spec: NetworkSpec) -> dict[str, Any]:
+    """What the search says that a training started from; nothing where it was no run."""
+    try:
+        run = _run_of(find(name).parent)
+    except HwnasError:
+        return {}
+    known = _known(run, spec, depth=1)
+    return {k: v for k, v in known.items() if k in ("setting", "budget", "predicted", "table_id")}
+
+
+def _searched(body: dict[str, Any], spec: NetworkSpec, run: Path) -> dict[str, Any]:
+    """Conditions, budget and prediction of a searched network."""
+    fields = {k: v for k, v in body.items() if k in SearchResult.model_fields}
+    result = parse(SearchResult, fields, run / "result.json")
+    trial = next((t for t in reversed(result.trials) if t.spec.key == spec.key), None)
+    target = next((t for t in result.targets if result.trials[t.best].spec.key == spec.key), None)
+    chosen = result.trials[target.best if target else result.best]
+    found = chosen.evaluation
+    return {
+        "setting": result.setting,
+        "budget": target.budget if target else result.budget,
+        "predicted": trial.estimate if trial else None,
+        "table_id": result.table_id,
+        **({"accuracy": {"val": found.accuracy}} if found and chosen.spec.key == spec.key else {}),
+    }

@@ -1,0 +1,83 @@
+"""The options of `hwnas search`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hwnas import plugins
+from hwnas.errors import InputError
+from hwnas.jobs.search import plan
+from hwnas.records import Precision
+
+
+@dataclass(frozen=True)
+class SearchOptions:
+    """What to search for, where, with what effort.
+
+    Attributes:
+        latency_budget: ``0.6ms``, ``18ms@p95``, a list, or ``1.15x:resnet20`` (`search_plan.budgets`).
+        data: see `hwnas.train.data.load`.
+        strategy, space: names of plug-ins.
+        device, backend, precision, batch, threads: the conditions that the table must have; None
+            leaves them to the newest table.
+        table: latency table; None takes the newest valid one of these conditions.
+        input_shape: channels, height and width that images are resized to; None follows the data.
+        max_macs, max_params, max_memory: further limits, with units.
+        preset: "quick", "default" or "thorough".
+        images: training images of the search and the final training together; None by the preset.
+        importance: of the stage-wise search: "probe", "gradient" or "vip".
+        score: "proxy" plans by an untrained score, without data and device (`search_proxy`); "learned"
+            trains what scores; None leaves that to the strategy.
+        fidelity: "paper" for the published form of a strategy.
+        settings: further options of the strategy.
+        recipe: fields of `hwnas.train.options.TrainOptions` that differ from its defaults.
+        distill: with several budgets, let the largest network, trained out, teach the smaller ones.
+        measure: measure each candidate whole before it is trained, besides the winner.
+        max_trials: networks looked at, refused ones included.
+        max_time_s: stop cleanly with the best so far.
+        limit: use at most so many images for training and validation.
+        seed: of everything random.
+        out: run folder; None takes the next free one. The same one again resumes.
+        dry_run: say what would be done, touch nothing.
+    """
+
+    latency_budget: str
+    data: str
+    strategy: str = "stagewise"
+    space: str = "resnet-cifar"
+    device: str | None = None
+    backend: str | None = None
+    precision: Precision | None = None
+    batch: int | None = None
+    threads: int | None = None
+    table: Path | str | None = None
+    input_shape: tuple[int, int, int] | None = None
+    max_macs: str | None = None
+    max_params: str | None = None
+    max_memory: str | None = None
+    preset: str = "default"
+    images: int | None = None
+    importance: str | None = None
+    score: str | None = None
+    fidelity: str | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+    distill: bool = False
+    measure: bool = True
+    max_trials: int = 200
+    max_time_s: float | None = None
+    limit: int | None = None
+    seed: int = 0
+    out: Path | None = None
+    dry_run: bool = False
+
+    def __post_init__(self) -> None:
+        plan.preset(self.preset)
+        plugins.load("strategies", self.strategy)
+        if self.images is not None and self.images < 1:
+            raise InputError(f"images is {self.images}; a search needs at least one")
+        if self.max_trials < 1:
+            raise InputError(f"max_trials is {self.max_trials}; a search needs at least one")

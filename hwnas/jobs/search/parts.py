@@ -1,0 +1,211 @@
+"""What a search needs of the runtime, and what it says of its result."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from hwnas.measure import promise, timing
+from hwnas.measure.sentinel import sentinel
+from hwnas.protocols import Backend, Emit, Engine, Importance
+from hwnas.records import Budget, Measurement, Promise, SearchResult, Setting, StageImportance, Trial, to_json
+from hwnas.runs import RunFolder
+from hwnas.search.log import RESULT_SCHEMA, images_of
+from hwnas.spec import NetworkSpec
+from hwnas.store import read_json, write_json
+from hwnas.units import format_ms
+
+if TYPE_CHECKING:
+    import torch
+
+    from hwnas.jobs.preparations.prepare import Prepared
+    from hwnas.train.data import Dataset
+    from hwnas.train.options import Recipe
+
+# Candidates that may be measured against one budget until one keeps it; they share its error.
+TRIES = 3
+
+
+@dataclass(frozen=True)
+class Builder:
+    """Builds networks with the runtime of the table, to measure them whole."""
+
+    runtime: Backend
+    setting: Setting
+    seed: int
+    sentinel_ms: float | None = None  # of the table: the state of the machine that its floors are true in
+
+    def engine(self, spec: NetworkSpec, weights: Path | None = None) -> Callable[[], Engine]:
+        """A function that builds the engine anew."""
+        from hwnas.nets import onnx
+        from hwnas.nets.build import read_weights
+
+        values = read_weights(weights) if weights is not None else None
+        graph = onnx.network(spec, values, batch=self.setting.batch, seed=self.seed)
+        return lambda: self.runtime.build(graph, self.setting)
+
+    def measure(self, spec: NetworkSpec) -> Measurement:
+        """A quick whole measurement, for the cost model."""
+        rng = np.random.default_rng(self.seed)
+        options = timing.TimingOptions.preset("quick")
+        guard = sentinel(self.runtime, self.setting) if self.sentinel_ms is not None else None
+        found = timing.measure(
+            {"network": self.engine(spec)},
+            options,
+            rng=rng,
+            sentinel=guard,
+            refer=guard is not None,
+            base_ms=self.sentinel_ms,
+        )
+        return found["network"]
+
+    def confirm(
+        self, spec: NetworkSpec, weights: Path | None, budget: Budget, emit: Emit
+    ) -> tuple[Promise, Measurement]:
+        """The measured promise of a candidate winner."""
+        assert budget.latency_ms is not None
+        engine = self.engine(spec, weights)
+        emit("note", {"text": f"measuring {spec.depths} whole against {format_ms(budget.latency_ms)}"})
+        return promise.keep(engine, budget.latency_ms, budget.percentile, tries=TRIES, emit=emit)
+
+
+def figures(result: SearchResult, prepared: Prepared | None = None) -> dict[str, Any]:
+    """The keys of docs/cli.md out of a result; what a preparation cost is part of the costs."""
+    trained = [trial for trial in result.trials if trial.evaluation is not None]
+    body: dict[str, Any] = {
+        "best": _network(result.trials[result.best], result.measured),
+        "within_budget": result.promise.verdict == "kept",
+        "budget": result.budget.describe(),
+        "promise": to_json(result.promise),
+        "conditions": result.setting.describe(),
+        "trials": len(result.trials),
+        "trained": len(trained),
+        "images": sum(map(images_of, trained)) + (prepared.images if prepared else 0),
+        "train_macs": sum(map(_train_macs, trained)) + (prepared.train_macs if prepared else 0.0),
+        "seconds": result.seconds,
+        "strategy": result.strategy,
+        "stopped": result.stopped,
+        "pareto": list(result.pareto),
+    }
+    if prepared is not None:
+        body["preparation"] = {
+            "images": prepared.images,
+            "train_macs": prepared.train_macs,
+            "seconds": prepared.seconds,
+        }
+    if result.targets:
+        body["targets"] = [
+            {
+                "budget": target.budget.describe(),
+                "best": _network(result.trials[target.best], target.measured),
+                "within_budget": target.promise.verdict == "kept",
+            }
+            for target in result.targets
+        ]
+    return body
+
+
+def _train_macs(trial: Trial) -> float:
+    """Multiply-accumulates of a trial's training, its importance included (three passes an image)."""
+    assert trial.evaluation is not None
+    extra = sum(one.images for one in trial.evaluation.importance)
+    return trial.evaluation.train_macs + 3.0 * trial.estimate.macs * extra
+
+
+def _network(trial: Trial, measured: Measurement) -> dict[str, Any]:
+    assert trial.evaluation is not None
+    return {
+        "network": trial.spec.name or trial.spec.key,
+        "depths": list(trial.spec.depths),
+        "accuracy": trial.evaluation.accuracy,
+        "predicted_ms": trial.estimate.latency_ms,
+        "low_ms": trial.estimate.low_ms,
+        "high_ms": trial.estimate.high_ms,
+        "measured": {"median_ms": measured.median_ms, "p95_ms": measured.p95_ms},
+        "macs": trial.estimate.macs,
+        "params": trial.estimate.params,
+    }
+
+
+def test_once(run: RunFolder, result: SearchResult, dataset: Dataset, data: str) -> dict[str, Any]:
+    """Test accuracy of the winner and what a deployment needs to know of the data, in ``result.json``.
+
+    The test split is read when the file does not have them yet, and only then; ``text`` says so.
+    """
+    from hwnas.nets.build import build, load_weights, read_weights
+    from hwnas.train.score import score
+
+    path = run.path / "result.json"
+    body = read_json(path, "search result", RESULT_SCHEMA)
+    kept = ("accuracy", "accuracy_se", "classes", "mean", "std", "data")
+    if all(name in body for name in kept):
+        return {name: body[name] for name in kept}
+    best = result.trials[result.best]
+    module = build(best.spec, seed=0)
+    load_weights(module, read_weights(run.path / "weights.safetensors"))
+    test = score(module, dataset.test())
+    assert best.evaluation is not None
+    extra: dict[str, Any] = {
+        "accuracy": {"val": best.evaluation.accuracy, "test": test.accuracy},
+        "accuracy_se": {"val": best.evaluation.accuracy_se, "test": test.se},
+        "classes": list(dataset.classes),
+        "mean": list(dataset.mean),
+        "std": list(dataset.std),
+        "data": data,
+    }
+    write_json(path, {**body, **extra})
+    text = f"test accuracy {test.accuracy:.2%} (validation {best.evaluation.accuracy:.2%})"
+    return {**extra, "text": text}
+
+
+def training_rate(spec: NetworkSpec, recipe: Recipe) -> float:
+    """Training images a second of a network here, from a few steps; for plans."""
+    import torch
+    import torch.nn.functional as F
+
+    from hwnas.nets.build import build
+    from hwnas.train.precision import choose
+
+    compute = choose(recipe)
+    module = build(spec, seed=0).to(compute.device).to(memory_format=torch.channels_last).train()
+    images = torch.zeros((64, *spec.input_shape), device=compute.device)
+    labels = torch.zeros(64, dtype=torch.int64, device=compute.device)
+    took_s = []
+    for _ in range(4):  # the first ones also make ready
+        start = time.perf_counter()
+        with compute.autocast():
+            scores = module(images)
+        torch.autograd.backward(F.cross_entropy(scores.float(), labels))
+        took_s.append(time.perf_counter() - start)
+    return len(images) / min(took_s)
+
+
+@dataclass(frozen=True)
+class OnThreads:
+    """An importance on as many threads as the trainings; they may compete with other work."""
+
+    importance: Importance
+    threads: int
+
+    def __call__(
+        self,
+        module: torch.nn.Module,
+        spec: NetworkSpec,
+        images: torch.Tensor,
+        labels: torch.Tensor,
+        rng: np.random.Generator,
+    ) -> tuple[StageImportance, ...]:
+        """See `hwnas.protocols.Importance`."""
+        import torch
+
+        before = torch.get_num_threads()
+        torch.set_num_threads(self.threads)
+        try:
+            return self.importance(module, spec, images, labels, rng)
+        finally:
+            torch.set_num_threads(before)

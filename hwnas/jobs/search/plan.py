@@ -1,0 +1,182 @@
+"""What a search is about to do: budgets, images, the strategy's options. Nothing is touched."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from statistics import median
+from typing import Any
+
+from hwnas import plugins
+from hwnas.errors import InputError, MissingMeasurement
+from hwnas.jobs.resolve import networks
+from hwnas.measure.table import LatencyTable
+from hwnas.protocols import CostModel, SearchSpace
+from hwnas.records import Budget, Estimate, Percentile, parse_latency
+from hwnas.spec import NetworkSpec
+from hwnas.units import parse_bytes, parse_macs, parse_params
+
+RATIO = re.compile(r"(\d+(?:\.\d+)?|\.\d+)(x|%):([^@]+)(?:@(p\d+))?")
+
+
+@dataclass(frozen=True)
+class Preset:
+    """How much is trained: `epochs` over the training split, but at least `images` images.
+
+    `samples` is how many networks the baselines train; `rounds` in how many growths the stage-wise
+    search is to reach its budget.
+    """
+
+    epochs: float
+    images: int
+    samples: int
+    rounds: int
+
+
+PRESETS = {
+    "quick": Preset(epochs=4, images=40_000, samples=4, rounds=5),
+    "default": Preset(epochs=30, images=150_000, samples=8, rounds=6),
+    "thorough": Preset(epochs=120, images=500_000, samples=16, rounds=8),
+}
+
+
+def preset(name: str) -> Preset:
+    """A preset by name."""
+    if name not in PRESETS:
+        raise InputError(plugins.unknown("preset", name, PRESETS))
+    return PRESETS[name]
+
+
+def budgets(
+    text: str,
+    model: CostModel,
+    max_macs: str | None = None,
+    max_params: str | None = None,
+    max_memory: str | None = None,
+) -> list[Budget]:
+    """The budgets that a user wrote, ascending.
+
+    Args:
+        text: ``0.6ms``, ``18ms@p95``, a list ``0.4ms,0.6ms``, or a ratio to the predicted latency of a
+            network: ``1.15x:resnet20``, ``80%:resnet20``.
+        model: predicts the network of a ratio.
+        max_macs, max_params, max_memory: further limits, with units, for every budget.
+
+    Raises:
+        InputError: a part is not a budget, or names several percentiles.
+        MissingMeasurement: the table does not cover the network of a ratio.
+    """
+    parts = [_latency(part.strip(), model) for part in text.split(",")]
+    percentiles = {percentile for _, percentile in parts}
+    if len(percentiles) > 1:
+        raise InputError(f"latency budget {text!r} names several percentiles; one search keeps one")
+    limits = {
+        "macs": parse_macs(max_macs) if max_macs else None,
+        "params": parse_params(max_params) if max_params else None,
+        "memory_bytes": parse_bytes(max_memory) if max_memory else None,
+    }
+    return [Budget(latency_ms=ms, percentile=parts[0][1], **limits) for ms in sorted({ms for ms, _ in parts})]
+
+
+def _latency(text: str, model: CostModel) -> tuple[float, Percentile]:
+    match = RATIO.fullmatch(text)
+    if match is None:
+        return parse_latency(text)
+    number, unit, name, percentile = match.groups()
+    spec = networks.network(name)
+    estimate = model.estimate(spec)
+    if estimate.extrapolated:
+        raise MissingMeasurement(
+            f"budget {text!r}: the table does not cover {name} ({len(estimate.extrapolated)} of its blocks "
+            "were not measured); give the budget in milliseconds, or profile a space that holds it"
+        )
+    factor = float(number) / (100.0 if unit == "%" else 1.0)
+    if not factor > 0:
+        raise InputError(f"latency budget {text!r} must be greater than zero")
+    known = parse_latency(f"1ms@{percentile}")[1] if percentile else "p50"
+    return factor * estimate.latency_ms, known
+
+
+def tail_factor(table: LatencyTable, percentile: Percentile) -> float:
+    """How far a percentile of single calls lies above the table's statistic, for budgets on tails.
+
+    The median over the networks that the table measured whole; 1 for the median itself, which the
+    promise compares with undisturbed calls.
+
+    Raises:
+        MissingMeasurement: a tail is asked for and the table holds no whole network.
+    """
+    if percentile == "p50":
+        return 1.0
+    ratios = [row.measurement.at(percentile) / row.measurement.floor_ms for row in table.networks]
+    if not ratios:
+        raise MissingMeasurement(
+            f"table {table.table_id} holds no whole network, so nothing is known about {percentile}; give a "
+            "budget on the median, or profile again"
+        )
+    return max(median(ratios), 1.0)
+
+
+@dataclass(frozen=True)
+class TailModel:
+    """A cost model whose latencies are those of a percentile: another model's times a factor."""
+
+    model: CostModel
+    factor: float
+
+    def estimate(self, spec: NetworkSpec) -> Estimate:
+        """The estimate at the percentile."""
+        found = self.model.estimate(spec)
+        if self.factor == 1.0:
+            return found
+        scaled = {name: getattr(found, name) * self.factor for name in ("latency_ms", "low_ms", "high_ms")}
+        by_stage = {name: ms * self.factor for name, ms in found.by_stage_ms.items()}
+        return found.model_copy(update={**scaled, "by_stage_ms": by_stage})
+
+
+def strategy_options(
+    strategy: str,
+    chosen: Preset,
+    images: int,
+    targets: Sequence[Budget],
+    given: Mapping[str, Any],
+) -> dict[str, Any]:
+    """The options of a strategy: those of the preset that it has, and the user's over them.
+
+    An option of the user's that the strategy does not have stays in, so that the strategy refuses it.
+    """
+    wanted: dict[str, Any] = {
+        "images": images,
+        "samples": chosen.samples,
+        "rounds": chosen.rounds,
+        "targets_ms": tuple(budget.latency_ms for budget in targets[:-1]),
+    }
+    kind = getattr(plugins.load("strategies", strategy), "Options", None)
+    known = {field.name for field in fields(kind)} if kind is not None else set()
+    return {**{name: value for name, value in wanted.items() if name in known}, **given}
+
+
+def check_coverage(table: LatencyTable, space: SearchSpace) -> list[str]:
+    """Notes about blocks of the space that the table lacks.
+
+    Raises:
+        MissingMeasurement: it lacks the blocks of the smallest network: it is of another space or
+            another input, and predictions would be guesses.
+    """
+    blocks = space.blocks()
+    missing = [block for block in blocks if block not in table]
+    smallest = space.smallest()
+    if not table.covers(smallest):
+        c, h, w = smallest.input_shape
+        raise MissingMeasurement(
+            f"table {table.table_id} (space {table.header.space or 'unknown'}) does "
+            f"not cover {space.name} for {c}x{h}x{w} images and {smallest.classes} classes; measure them: "
+            f"hwnas profile --device {table.setting.device} --space {space.name} --input {c}x{h}x{w} "
+            f"--classes {smallest.classes}"
+        )
+    if not missing:
+        return []
+    return [
+        f"{len(missing)} of {len(blocks)} blocks of {space.name} are not in the table; they are estimated"
+    ]

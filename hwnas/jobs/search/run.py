@@ -1,0 +1,301 @@
+"""`hwnas search`: the most accurate network that keeps a latency budget, from table to trained weights."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hwnas import plugins, runs
+from hwnas.cost.model import cost_model
+from hwnas.errors import DeviceUnavailable, HwnasError, InputError
+from hwnas.jobs import plan as search_proxy
+from hwnas.jobs import predict
+from hwnas.jobs.preparations.prepare import Facts, Prepared, prepare
+from hwnas.jobs.search import plan
+from hwnas.jobs.search.options import SearchOptions
+from hwnas.jobs.search.parts import Builder, OnThreads, figures, test_once, training_rate
+from hwnas.measure import device as devices
+from hwnas.measure.table import LatencyTable
+from hwnas.nets import spaces
+from hwnas.protocols import Emit, SearchContext, SearchSpace
+from hwnas.records import SearchResult, parse_latency, to_json
+from hwnas.runs import RunFolder
+from hwnas.search import driver
+from hwnas.search.state import Limits
+from hwnas.spec import NetworkSpec
+from hwnas.store import read_json
+
+if TYPE_CHECKING:
+    from hwnas.protocols import Importance
+    from hwnas.train.data import Dataset
+    from hwnas.train.evaluator import Evaluator
+    from hwnas.train.options import Recipe
+
+__all__ = ["SearchOptions", "search"]
+
+# Training images that an importance is given; half of them may be held out.
+JUDGED = 6000
+
+
+def search(options: SearchOptions, emit: Emit | None = None) -> dict[str, Any]:
+    """Search, train the winner out, measure it, and read the test split once.
+
+    Returns:
+        ``best{network, accuracy, predicted_ms, low_ms, high_ms, measured{median_ms, p95_ms}, macs,
+        params, depths}``, ``within_budget``, ``trials``, ``trained``, ``train_macs``,
+        ``seconds{training, measuring, total}``, ``run``, ``accuracy{val, test}`` and more. With
+        ``dry_run`` the plan instead; with ``score="proxy"`` what `search_proxy.search` returns.
+
+    Raises:
+        InputError: an option is wrong, or `out` holds another run.
+        BudgetInfeasible: no network fits; names the smallest reachable latency.
+        BackendUnavailable: the table's device or runtime is not here, so no winner could be measured.
+        MissingMeasurement: there is no table for the space; names the command that makes one.
+        DataFormatError: data or table are damaged.
+    """
+    if options.score == "proxy":
+        return search_proxy.search(options, emit)
+    job = _Job(options, emit or (lambda kind, fields: None))
+    if options.dry_run:
+        return job.dry()
+    return job.run()
+
+
+class _Job:
+    """One call of `search`: everything composed, nothing touched until `run`."""
+
+    def __init__(self, options: SearchOptions, emit: Emit) -> None:
+        from hwnas.train.data import load
+
+        _check_budget(options.latency_budget)
+        self.options, self.emit = options, emit
+        self.preset = plan.preset(options.preset)
+        self.table = self._table()
+        self.dataset: Dataset = load(
+            options.data, input_shape=options.input_shape, seed=options.seed, limit=options.limit
+        )
+        self.space: SearchSpace = spaces.make(
+            options.space, input_shape=self.dataset.input_shape, classes=len(self.dataset.classes)
+        )
+        if not self.table.covers(self.space.smallest()):
+            self.table = self._table(self.space.smallest())  # an older one may be of these images
+        self.notes = [*self.table.warnings, *plan.check_coverage(self.table, self.space)]
+        self.model = cost_model(self.table)
+        limits = (options.max_macs, options.max_params, options.max_memory)
+        self.budgets = plan.budgets(options.latency_budget, self.model, *limits)
+        factor = plan.tail_factor(self.table, self.budgets[0].percentile)
+        self.tail = plan.TailModel(self.model, factor)
+        least = round(self.preset.epochs * len(self.dataset.train))
+        self.images = options.images or max(self.preset.images, least)
+        self.strategy_options = self._strategy_options()
+        self.context = SearchContext(self.space, self.tail.estimate, self.budgets[-1], self.strategy_options)
+        self.strategy = plugins.load("strategies", options.strategy)(self.context)
+        self.recipe = self._recipe()
+
+    def _table(self, *specs: NetworkSpec) -> LatencyTable:
+        """The user's table; on resuming, the run's; else the newest of the conditions that covers `specs`."""
+        o = self.options
+        named = Path(o.table) if o.table is not None else self._table_of_run()
+        return predict.find(
+            named,
+            specs,
+            device=o.device,
+            space=o.space,
+            backend=o.backend,
+            precision=o.precision,
+            batch=o.batch,
+            threads=o.threads,
+        )
+
+    def _table_of_run(self) -> Path | None:
+        manifest = self._manifest()
+        if manifest is None:
+            return None
+        table = read_json(manifest, "run manifest").get("config", {}).get("table")
+        return Path(table) if table and Path(table).is_file() else None
+
+    def _manifest(self) -> Path | None:
+        """The manifest of the run that is resumed; None for a new one."""
+        manifest = self.options.out / "manifest.json" if self.options.out is not None else None
+        return manifest if manifest is not None and manifest.is_file() else None
+
+    def _strategy_options(self) -> dict[str, Any]:
+        o = self.options
+        given = dict(o.settings)
+        named = {name: getattr(o, name) for name in ("importance", "fidelity", "score")}
+        given |= {name: value for name, value in named.items() if value is not None}
+        return plan.strategy_options(o.strategy, self.preset, self.images, self.budgets, given)
+
+    def run(self) -> dict[str, Any]:
+        """Search into the run folder."""
+        from hwnas.search.winner import refuse_infeasible
+
+        runtime, setting = self._conditions()
+        if self._manifest() is None:  # a search that cannot begin leaves no folder behind
+            refuse_infeasible(self.context, self.budgets)
+        run = RunFolder(self.options.out or runs.next_path("search"), "search", self._config())
+        self.emit("run", {"run": str(run.path), "text": f"run folder {run.path}"})
+        self._say(run, f"table {self.table.path} ({self.table.setting.describe()})")
+        self._say(run, self.dataset.describe())
+        for note in self.notes:
+            self._say(run, note)
+        started = time.monotonic()
+        prepared = prepare(self.options.strategy, self._facts(run))
+        if prepared is not None:
+            self._use(prepared)
+        result = self._drive(run, runtime, setting, time.monotonic() - started)
+        extra = test_once(run, result, self.dataset, self.options.data)
+        if "text" in extra:
+            self._say(run, extra.pop("text"))
+        runs.link_latest(run.path)
+        return {**figures(result, prepared), **extra, "run": str(run.path), "table": str(self.table.path)}
+
+    def _facts(self, run: RunFolder) -> Facts:
+        share = Limits.search_share
+        return Facts(
+            space=self.space,
+            dataset=self.dataset,
+            estimate=self.context.estimate,
+            table=self.table,
+            budgets=self.budgets,
+            images=self.images,
+            settings=self.strategy_options,
+            recipe=self._recipe(),
+            seed=self.options.seed,
+            run=run,
+            emit=self.emit,
+            seconds=None if self.options.max_time_s is None else share * self.options.max_time_s,
+        )
+
+    def _use(self, prepared: Prepared) -> None:
+        """Rebuild the strategy with what was prepared; the images that it took are gone."""
+        self.images -= prepared.images
+        fresh: dict[str, Any] = {"scores": prepared.scores}
+        if "images" in self.strategy_options:
+            fresh["images"] = self.images
+        self.context = replace(self.context, options={**self.strategy_options, **fresh})
+        self.strategy = plugins.load("strategies", self.options.strategy)(self.context)
+
+    def _drive(self, run: RunFolder, runtime: Any, setting: Any, spent_s: float) -> SearchResult:
+        builder = Builder(runtime, setting, self.options.seed, self.table.sentinel_ms)
+        seconds = self.options.max_time_s
+        left_s = None if seconds is None else max(seconds - spent_s, 0.0)
+        return driver.search(
+            self.strategy,
+            self.context,
+            evaluate=self._evaluator(run),
+            confirm=lambda spec, weights, budget: builder.confirm(spec, weights, budget, self.emit),
+            measure=builder.measure if self.options.measure else None,
+            observe=self.model.observe,
+            run=run,
+            setting=setting,
+            table_id=self.table.table_id,
+            seed=self.options.seed,
+            limits=Limits(self.options.max_trials, self.images, left_s),
+            emit=self.emit,
+            targets=self.budgets,
+            distill=self.options.distill,
+        )
+
+    def _conditions(self) -> tuple[Any, Any]:
+        """Runtime and setting of the table on this machine, where the winner will be measured."""
+        s = self.table.setting
+        try:
+            return devices.conditions(
+                s.device, s.backend, precision=s.precision, batch=s.batch, threads=s.threads
+            )
+        except HwnasError as exc:
+            raise DeviceUnavailable(
+                f"table {self.table.table_id} is of {s.describe()}, and the winner of a search is measured "
+                f"before it is accepted, which is not possible here: {exc}"
+            ) from exc
+
+    def _config(self) -> dict[str, Any]:
+        """All that decides the result."""
+        o = asdict(self.options)
+        for name in ("out", "dry_run", "max_time_s", "device", "backend", "precision", "batch", "threads"):
+            del o[name]
+        return {
+            **o,
+            "table": str(self.table.path),
+            "table_id": self.table.table_id,
+            "setting": to_json(self.table.setting),
+            "data_fingerprint": self.dataset.fingerprint,
+            "budgets": [to_json(budget) for budget in self.budgets],
+            "images": self.images,
+            "strategy_options": self.strategy_options,
+        }
+
+    def _recipe(self) -> Recipe:
+        from hwnas.train.options import Recipe
+
+        for name in self.options.recipe:
+            if name not in Recipe.__dataclass_fields__:
+                raise InputError(plugins.unknown("training option", name, Recipe.__dataclass_fields__))
+        return Recipe(**self.options.recipe)
+
+    def _evaluator(self, run: RunFolder) -> Evaluator:
+        from hwnas.train.evaluator import Evaluator
+
+        return Evaluator(
+            self.dataset,
+            self._recipe(),
+            run.path,
+            self._importance(),
+            self.options.seed,
+            self.emit,
+            importance_images=JUDGED,
+        )
+
+    def _importance(self) -> Importance | None:
+        """The importance that the strategy asks for; None where it looks at accuracies alone."""
+        from hwnas.search.importance import judge as importance
+        from hwnas.train.precision import choose
+
+        asked = getattr(self.strategy, "asks_importance", None)
+        if asked is None:
+            return None
+        name, images = asked()
+        recipe = self._recipe()
+        given = {} if name == "vip" else {"images": images, "autocast": choose(recipe).autocast}
+        found = importance.make(name, self.strategy.growths, **given)
+        return found if recipe.threads is None else OnThreads(found, recipe.threads)
+
+    def _say(self, run: RunFolder, text: str) -> None:
+        run.append("note", {"text": text})
+        self.emit("note", {"text": text})
+
+    def _fits(self, spec: NetworkSpec) -> bool:
+        return self.context.budget.fits(self.context.estimate(spec))
+
+    def dry(self) -> dict[str, Any]:
+        """What would be done."""
+        from hwnas.search.winner import refuse_infeasible
+
+        refuse_infeasible(self.context, self.budgets)
+        fitting = [spec for spec in self.space.uniform() if self._fits(spec)] or [self.space.smallest()]
+        rate = training_rate(fitting[-1], self._recipe())
+        return {
+            "dry_run": True,
+            "run": str(self.options.out or runs.next_path("search")),
+            "table": str(self.table.path),
+            "conditions": self.table.setting.describe(),
+            "data": self.dataset.describe(),
+            "budgets": [budget.describe() for budget in self.budgets],
+            "strategy": self.options.strategy,
+            "strategy_options": dict(self.strategy_options),
+            "images": self.images,
+            "epochs": self.images / len(self.dataset.train),
+            "images_per_s": rate,
+            "seconds": self.images / rate,
+            "notes": self.notes,
+        }
+
+
+def _check_budget(text: str) -> None:
+    """Refuse a budget without a unit before anything is loaded."""
+    for part in text.split(","):
+        if not plan.RATIO.fullmatch(part.strip()):
+            parse_latency(part.strip())

@@ -1,0 +1,165 @@
+"""The sessions of one engine, and the measurement that they amount to (statistics of `timing`)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from hwnas.errors import InputError
+from hwnas.measure.session import Gates, SessionOptions, TimingSession
+from hwnas.records import Measurement
+
+TOLERATED = frozenset({"spikes"})  # the device's own tail: reported, never repeated away
+FLOOR_HOLDS = TOLERATED | {"contention"}  # gates that leave the floor of a session usable
+FEW = 2  # sessions that can be compared
+LONE_SE = 0.02  # relative error of a floor from one session (docs/measuring.md)
+
+
+@dataclass(frozen=True)
+class TimingOptions:
+    """How much is measured. `TimingOptions.preset("quick")` takes about 0.1 s an engine.
+
+    Attributes:
+        sessions: calm sessions of each engine at least.
+        sessions_max: sessions at most while the interval is still too wide.
+        repeats: further sessions in place of those that failed a gate.
+        target: half-width of the floor's 95 % interval, as a share of the floor, that ends it.
+        session: length of a session.
+        sentinel_ms: length of a look at the sentinel.
+        sentinel_every_ms: measuring time between two looks.
+        gates: limits.
+    """
+
+    sessions: int = 5
+    sessions_max: int = 10
+    repeats: int = 5
+    target: float = 0.005
+    session: SessionOptions = field(default_factory=SessionOptions)
+    sentinel_ms: float = 10.0
+    sentinel_every_ms: float = 500.0
+    gates: Gates = field(default_factory=Gates)
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.sessions <= self.sessions_max or self.repeats < 0:
+            raise InputError(
+                f"need 1 <= sessions <= sessions_max and repeats >= 0, got {self.sessions}, "
+                f"{self.sessions_max}, {self.repeats}"
+            )
+
+    @classmethod
+    def preset(cls, name: str) -> TimingOptions:
+        """The options behind ``--preset``; InputError for an unknown name."""
+        if name == "quick":
+            short = SessionOptions(20.0, calls=4)
+            return cls(sessions=3, sessions_max=4, repeats=2, target=0.015, session=short)
+        if name == "default":
+            return cls()
+        if name == "thorough":
+            return cls(sessions=9, sessions_max=20, repeats=9, target=0.003, session=SessionOptions(80.0))
+        raise InputError(f"unknown preset {name!r} (known: quick, default, thorough)")
+
+
+class Ledger:
+    """The sessions of one engine so far.
+
+    Attributes:
+        sessions: in the order of measuring.
+        base_ms: floor of the sentinel in the state that floors are referred to; None for no reference.
+    """
+
+    def __init__(self, sessions: Sequence[TimingSession] = ()) -> None:
+        self.sessions: list[TimingSession] = list(sessions)
+        self.base_ms: float | None = None
+
+    @property
+    def calm(self) -> list[TimingSession]:
+        """Sessions on which no gate fired that would have them repeated."""
+        return [s for s in self.sessions if set(s.gates) <= TOLERATED]
+
+    @property
+    def floors(self) -> list[float]:
+        """Floors of the sessions whose floor holds; of all where these are too few to compare."""
+        usable = [s for s in self.sessions if set(s.gates) <= FLOOR_HOLDS]
+        return [self.floor(s) for s in (usable if len(usable) >= FEW else self.sessions)]
+
+    def floor(self, session: TimingSession) -> float:
+        """Floor of a session in ms, as it would be in the state of reference."""
+        if self.base_ms is None or session.level_ms is None:
+            return session.floor_ms
+        return session.floor_ms * self.base_ms / session.level_ms
+
+    def wants_more(self, options: TimingOptions, repeats: int) -> bool:
+        """Whether another session is due: too few calm ones, or an interval still too wide.
+
+        Args:
+            options: how much is measured.
+            repeats: how many sessions may still stand in for failed ones.
+        """
+        total = len(self.sessions)
+        if len(self.calm) < options.sessions and total < options.sessions + repeats:
+            return True
+        return total < options.sessions or (total < options.sessions_max and not self.settled(options))
+
+    def settled(self, options: TimingOptions) -> bool:
+        """Whether the floor is known to the target."""
+        value, se = floor_of(self.floors)
+        return 1.96 * se <= options.target * value
+
+    def measurement(self, options: TimingOptions, extra: Sequence[str] = ()) -> Measurement:
+        """The result: percentiles over the calm sessions, or over all with the gates that fired.
+
+        Args:
+            options: how much was asked for.
+            extra: gates of the whole measurement.
+        """
+        calm = self.calm
+        accepted = calm if len(calm) >= min(2, options.sessions) else self.sessions
+        floor_ms, se_ms = floor_of(self.floors)
+        wall = np.concatenate([s.wall_ms for s in accepted])
+        p10, p50, p90, p95, p99 = (float(v) for v in np.percentile(wall, [10, 50, 90, 95, 99]))
+        ratios = [s.wall_cpu_ratio for s in accepted if s.wall_cpu_ratio is not None]
+        gates = [gate for s in accepted for gate in s.gates]
+        if differ([self.floor(s) for s in accepted], options.gates.sessions):
+            gates.append("sessions")
+        if not self.settled(options):
+            gates.append("precision")
+        return Measurement(
+            floor_ms=floor_ms,
+            median_ms=p50,
+            p10_ms=p10,
+            p90_ms=p90,
+            p95_ms=p95,
+            p99_ms=p99,
+            se_ms=se_ms,
+            session_ms=tuple(s.median_ms for s in accepted),
+            samples=len(wall),
+            wall_cpu_ratio=float(np.median(ratios)) if ratios else None,
+            gates=tuple(sorted({*gates, *extra})),
+            sentinel_ms=self.base_ms,
+        )
+
+
+def floor_of(floors: Sequence[float]) -> tuple[float, float]:
+    """Mean of the faster half of session floors in ms, and its standard error by the jackknife.
+
+    One session alone has no spread; its error is set to `LONE_SE`.
+    """
+    values = np.sort(np.asarray(floors, dtype=np.float64))
+    n = len(values)
+    if n == 1:
+        return float(values[0]), LONE_SE * float(values[0])
+    left_out = np.array([_faster_half(np.delete(values, i)) for i in range(n)])
+    variance = (n - 1) / n * float(((left_out - left_out.mean()) ** 2).sum())
+    return _faster_half(values), variance**0.5
+
+
+def _faster_half(ascending: np.ndarray[Any, np.dtype[np.float64]]) -> float:
+    return float(ascending[: (len(ascending) + 1) // 2].mean())
+
+
+def differ(floors: Sequence[float], limit: float) -> bool:
+    """Whether floors of an engine's sessions differ by more than `limit`: builds are not alike."""
+    return len(floors) > 1 and max(floors) > (1.0 + limit) * min(floors)

@@ -1,0 +1,1 @@
+"""Vital blocks and places, as HourNAS sees a space."""

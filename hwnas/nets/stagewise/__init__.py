@@ -1,0 +1,1 @@
+"""The NASNet cells that StageWise NAS grows."""

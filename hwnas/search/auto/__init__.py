@@ -1,0 +1,1 @@
+"""The recommended search, composed of what the published ones do best."""

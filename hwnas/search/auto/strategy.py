@@ -1,0 +1,252 @@
+"""Strategy ``auto``: the recommended search, composed of what the published ones do best.
+
+1. **Macro.** Depth and width by stage-wise growth, where the gain pays for its milliseconds, within
+   `macro_share` of the budget.
+2. **Vital.** Kernels, expansions and gates of the vital blocks (those that no path avoids), within
+   `vital_share`, by an exact choice: of all combinations of what is significant, the one of largest
+   gain in what is left of the budget.
+3. **Others.** The same for the remaining blocks, in all of the budget.
+4. **Fill.** Growth of any kind in the milliseconds left over; and where training was too short to tell
+   growths apart, so that more than 1 - `least` of the budget is left, by the untrained score (`fill`).
+
+Judging kinds of growth apart takes images. Where growing has fewer than `unjudged.EVIDENCE` for each
+pass in each round, gains would be noise, and the same composition is made by the untrained score instead,
+whose exact choice takes none: vital blocks first, then the others (`hournas` with ``score=proxy``).
+
+Weights are inherited throughout, gains come from one importance, latency is measured in the loop.
+A space without operators to choose between is searched by stage-wise growth alone, which this then is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal
+
+import numpy as np
+
+from hwnas.errors import InputError
+from hwnas.nets.hournas.slots import placed
+from hwnas.protocols import Move, SearchContext
+from hwnas.records import Proposal, Trial
+from hwnas.search import options
+from hwnas.search.auto import operators
+from hwnas.search.auto.exact_choice import Choice
+from hwnas.search.auto.operators import View
+from hwnas.search.hournas.strategy import HourNas
+from hwnas.search.log import Decision, depths
+from hwnas.search.solve.greedy import filled
+from hwnas.search.stagewise.by_size import needed
+from hwnas.search.stagewise.options import StagewiseOptions
+from hwnas.search.stagewise.strategy import Stagewise
+from hwnas.spec import NetworkSpec
+
+MACRO, VITAL, OTHERS, FILL, UNTRAINED = range(5)
+NAMES = ("depth and width", "operators of vital blocks", "operators of the other blocks", "anything")
+
+
+@dataclass(frozen=True)
+class AutoOptions(StagewiseOptions):
+    """Options of `Auto`: those of `Stagewise`, and the parts of the latency budget.
+
+    Attributes:
+        macro_share: for depth and width.
+        vital_share: for these and the vital blocks' operators; the rest is for the other blocks.
+        least: part of the budget below which what is left is filled by the untrained score.
+        score: ``gains`` of growths, ``proxy`` for the untrained score, or ``auto`` by number of images.
+    """
+
+    macro_share: float = 0.6
+    vital_share: float = 0.8
+    least: float = 0.85
+    score: Literal["auto", "gains", "proxy"] = "auto"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        options.choice("score", self.score, ("auto", "gains", "proxy"))
+        if self.fidelity != "default" or self.importance == "vip":
+            raise InputError(
+                "strategy auto is published nowhere, and vip says nothing of operators: "
+                "--fidelity paper and --importance vip are for --strategy stagewise"
+            )
+        if not 0 < self.macro_share <= self.vital_share <= 1:
+            raise InputError(
+                f"macro_share {self.macro_share} and vital_share {self.vital_share} must ascend within 0 to 1"
+            )
+
+
+class Auto:
+    """Macro, vital, others, fill; see the module. Proposals are a function of the history."""
+
+    name = "auto"
+    Options = AutoOptions
+
+    def __init__(self, context: SearchContext) -> None:
+        self._options = options.read(AutoOptions, context.options, self.name)
+        self._context = context
+        self._last = Stagewise(replace(context, options=self._for_growth(1.0, 0)))
+        self._phases: list[Stagewise | Choice] = [self._last]
+        self._asking = 0  # set by every proposal, read while it is evaluated
+        if operators.has_operators(context.space):
+            self._phases = self._composed()
+        self._needed = needed(context.space, self._options.rounds + 3)
+        self._untrained = self._by_untrained_score()
+
+    def _by_untrained_score(self) -> HourNas | None:
+        """What takes the place of gains where there are too few images for them."""
+        o, space = self._options, self._context.space
+        few = 0 < o.growing < self._needed
+        if (
+            len(self._phases) == 1
+            or o.score == "gains"
+            or (o.score == "auto" and not few)
+            or not placed(space)
+        ):
+            return None
+        given = {name: v for name, v in self._context.options.items() if name in ("images", "targets_ms")}
+        return HourNas(replace(self._context, options={**given, "score": "proxy"}))
+
+    def propose(self, history: Sequence[Trial], n: int, rng: np.random.Generator) -> list[Proposal]:
+        """The next network of the present phase, or of the next one that has something to propose."""
+        if self._untrained is not None:
+            return self._untrained.propose(history, n, rng)
+        for phase in range(self._phase(history), len(self._phases)):
+            found = self._phases[phase].propose(history, n, rng) or self._look(history, phase)
+            if found:
+                self._asking = phase
+                return [one.model_copy(update={"notes": {**one.notes, "phase": phase}}) for one in found]
+        return self._filled(history)
+
+    def growths(self, spec: NetworkSpec) -> list[Move]:
+        """The growths that the phase of the newest proposal would judge next, or else the phase after it.
+
+        Judging costs images for each kind of growth, so that it is not asked for all phases at once.
+        """
+        if self._untrained is not None:
+            return []
+        found = (self._phases[phase].growths(spec) for phase in range(self._asking, len(self._phases)))
+        return next((moves for moves in found if moves), [])
+
+    def _filled(self, history: Sequence[Trial]) -> list[Proposal]:
+        """Once, what is left of the budget filled by the untrained score, where it is much."""
+        now = next((t for t in reversed(history) if t.state == "done" and t.role == "candidate"), None)
+        limit_ms, estimate = self._context.budget.latency_ms, self._context.estimate
+        if now is None or len(self._phases) == 1 or limit_ms is None:
+            return []
+        used = estimate(now.spec).high_ms / limit_ms
+        if used >= self._options.least or any(t.notes.get("phase") == UNTRAINED for t in history):
+            return []
+        spec = filled(now.spec, self._context.space, estimate, self._context.budget)
+        if spec.key == now.spec.key:
+            return []
+        self._asking = UNTRAINED
+        total = self._options.growing
+        return [
+            Proposal(
+                spec=spec,
+                parent=now.index,
+                images=max(total // (4 * self._options.rounds), 1) if total else None,
+                reason=f"nothing significant, {1 - used:.0%} of the budget left: the untrained score fills",
+                notes={"phase": UNTRAINED},
+            )
+        ]
+
+    def _look(self, history: Sequence[Trial], phase: int) -> list[Proposal]:
+        """Train on, and ask for the gains of a phase that begins without knowing any."""
+        now = next((t for t in reversed(history) if t.state == "done" and t.role == "candidate"), None)
+        if now is None or now.evaluation is None or phase == self._phase(history):
+            return []
+        asked = {(move.stage, move.kind) for move in self._phases[phase].growths(now.spec)}
+        if not asked or asked & {(one.stage, one.kind) for one in now.evaluation.importance}:
+            return []
+        total = self._options.growing
+        return [
+            Proposal(
+                spec=now.spec,
+                parent=now.index,
+                images=max(total // (4 * self._options.rounds), 1) if total else None,
+                reason=f"train on, and ask what {NAMES[phase]} would gain",
+                notes={"look": 1},
+            )
+        ]
+
+    def asks_importance(self) -> tuple[str, int]:
+        """Which importance trained networks are to be asked for, and images for judging one of them."""
+        return self._last.asks_importance()
+
+    def explain(self, history: Sequence[Trial]) -> list[Decision]:
+        """What was decided after the newest trial; the end of a phase is no end of the search."""
+        made: list[Decision] = []
+        if self._untrained is not None:
+            why = f"gains need {self._needed:,} images for growing, here are {self._options.growing:,}"
+            rule = Decision("choice", f"the untrained score decides: {why}", {"needed": self._needed})
+            return [] if history else [rule, *self._untrained.explain(history)]
+        for phase in range(self._phase(history), len(self._phases)):
+            decisions = self._phases[phase].explain(history)
+            going_on = self._phases[phase].propose(history, 1, np.random.default_rng(0))
+            last = phase == len(self._phases) - 1
+            going_on = going_on or self._look(history, phase) or (self._filled(history) if last else [])
+            made += [one for one in decisions if one.kind != "stop" or (last and not going_on)]
+            if going_on:
+                return made
+        if self._phase(history) == UNTRAINED:
+            now = history[-1].spec
+            text = f"{depths(now)}: filled by the untrained score"
+            made.append(Decision("stop", text, {"depths": list(now.depths)}))
+        return made
+
+    def rank(self, trials: Sequence[Trial]) -> list[Trial]:
+        """The newest network first; see `Stagewise.rank`."""
+        return (self._untrained or self._last).rank(trials)
+
+    def _phase(self, history: Sequence[Trial]) -> int:
+        return max((int(t.notes.get("phase", 0)) for t in history), default=0)
+
+    def _composed(self) -> list[Stagewise | Choice]:
+        """The four phases over the same space, each with its moves, budget and part of the images."""
+        o, space = self._options, self._context.space
+
+        def vital(spec: NetworkSpec) -> list[Move]:
+            return operators.operators(space, spec, "vital")
+
+        def other(spec: NetworkSpec) -> list[Move]:
+            return operators.operators(space, spec, "other")
+
+        rounds = o.rounds
+        macro = View(space, lambda spec: operators.shapes(space, spec))
+        self._last = self._grower(View(space, space.grow), 1.0, 1.0, rounds + 3)
+        return [
+            self._grower(macro, o.macro_share, 0.6, rounds),
+            Choice(self._within(o.vital_share), VITAL, View(space, vital).grow, o),
+            Choice(self._context, OTHERS, View(space, other).grow, o),
+            self._last,
+        ]
+
+    def _grower(self, space: View, share: float, images: float, rounds: int) -> Stagewise:
+        given = self._for_growth(images, rounds)
+        targets = [ms * share for ms in given.get("targets_ms", ())]
+        given = {**given, **({"targets_ms": tuple(targets)} if targets else {})}
+        return Stagewise(replace(self._within(share), space=space, options=given))
+
+    def _within(self, share: float) -> SearchContext:
+        """The context with a part of the latency budget."""
+        budget = self._context.budget
+        if budget.latency_ms is None or share == 1.0:
+            return self._context
+        smaller = budget.model_copy(update={"latency_ms": budget.latency_ms * share})
+        return replace(self._context, budget=smaller)
+
+    def _for_growth(self, part: float, rounds: int) -> dict[str, Any]:
+        """Options of a grower that takes a part of the images for growing."""
+        known = {field.name for field in fields(StagewiseOptions)}
+        given = {name: value for name, value in self._context.options.items() if name in known}
+        if operators.has_operators(self._context.space):
+            given["begin"] = "smallest"  # the parts judge, or none does
+        if part == 1.0 and not rounds:
+            return given
+        images: Mapping[str, Any] = {
+            "search_share": self._options.search_share * part,
+            "least_images": int(self._options.least_images * part),
+            "rounds": rounds,
+        }
+        return {**given, **images}

@@ -1,0 +1,1 @@
+"""Baselines: uniform scaling, random search, tree-structured Parzen estimators."""

@@ -1,0 +1,75 @@
+"""The final training: a winner gets the images that the search left."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from hwnas.records import Measurement, Proposal, Trial
+from hwnas.search.log import images_of
+from hwnas.search.state import SearchState, searched, train, untrained, updated
+
+# A final training of less than this part of all images (a rounding rest) is not worth its restart.
+WORTH = 0.01
+# Weights that grew over less than this part of the images of the final training are a worse start for it
+# than new ones, by 1.9 points of test top-1 after 34,000 images of CIFAR-10 (docs/search.md; Ash & Adams
+# 2020, arXiv 1910.08475, on warm starts). A network that was trained as it is from the first goes on: there
+# the short training helped, by 1 to 3 points in as many images.
+WARM = 0.5
+
+
+def train_out(
+    job: SearchState, winner: Trial, finals: Sequence[Trial], measured: Measurement, teacher: int | None
+) -> list[Trial]:
+    """Train a winner with the images that are left; a part of them where time is short."""
+    left = _images_left(job, finals)
+    images = min(left, _images_in_time(job, winner))
+    if images < WORTH * (job.limits.images or 0) or images < 1:
+        return []
+    before = finals[-1] if finals else winner
+    grown = winner.parent is not None and not finals
+    warm = not grown or _seen(job.trials, winner) >= WARM * images
+    proposal = Proposal(
+        spec=winner.spec,
+        parent=before.index if warm else None,
+        images=images,
+        reason=f"final training of trial {winner.index}" + ("" if warm else " from new weights"),
+        role="final",
+        notes={
+            "winner": winner.index,
+            "cut": int(images < left),
+            **({} if teacher is None else {"teacher": teacher}),
+        },
+    )
+    trial = train(job, proposal, updated(untrained(job, proposal), measured=measured))
+    return [trial] if trial.evaluation is not None else []
+
+
+def _seen(trials: Sequence[Trial], trial: Trial) -> int:
+    """Training images that a trial's weights have seen, inherited ones included."""
+    by_index = {one.index: one for one in trials}
+    seen, one = 0, by_index.get(trial.index)
+    while one is not None:
+        seen += one.evaluation.images if one.evaluation is not None else 0
+        one = by_index.get(one.parent) if one.parent is not None else None
+    return seen
+
+
+def _images_left(job: SearchState, finals: Sequence[Trial]) -> int:
+    """Images that the search, and earlier final trainings of the same winner, left."""
+    if job.limits.images is None:
+        return 0
+    return job.limits.images - sum(map(images_of, [*searched(job.trials), *finals]))
+
+
+def _images_in_time(job: SearchState, winner: Trial) -> int:
+    """Images that the winner can be trained with before the time limit, at the rate seen so far."""
+    done = [t.evaluation for t in job.trials if t.evaluation is not None]
+    assert winner.evaluation is not None
+    macs_per_s = sum(e.train_macs for e in done) / max(sum(e.wall_s for e in done), 1e-9)
+    macs_per_image = winner.evaluation.train_macs / max(winner.evaluation.images, 1)
+    if job.limits.seconds is None or not macs_per_image:
+        return sys.maxsize
+    # A tenth is kept for the validation and the files that follow.
+    time_left_s = 0.9 * (job.limits.seconds - job.elapsed_s())
+    return max(0, int(time_left_s * macs_per_s / macs_per_image))

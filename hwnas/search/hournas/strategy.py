@@ -1,0 +1,204 @@
+"""Strategy ``hournas``: vital blocks first, then the others in a space cut down to what is affordable.
+
+Descends from HourNAS (Yang et al. 2021, arXiv 2005.14446). Of it only the abstract, one architecture
+and its figures are public; this is a design consistent with them, not the authors' method. What a
+super-network learned (`hwnas.jobs.preparations.hournas`) comes in as the option ``scores``:
+
+1. vital blocks (`hwnas.nets.hournas.slots`): the path of widths and an operator for each, all others left
+   out;
+2. the other places: a score for each operator, learned on networks drawn from space proposals.
+
+From these the best network within the budget is derived exactly (`SlotChooser`), checked whole, and
+made anew for a nearer budget where the check or a measurement refuses it. Without learned scores
+(``score=proxy``) the untrained entropy of the blocks takes their place; for tests and for planning.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+import numpy as np
+
+from hwnas.errors import InputError
+from hwnas.nets.hournas.slots import chain_of, network
+from hwnas.protocols import SearchContext
+from hwnas.records import Budget, Proposal, Trial
+from hwnas.search import options
+from hwnas.search.hournas.choice import SlotChooser, SlotScores, proxy_scores, proxy_vital
+from hwnas.search.log import Decision, depths
+from hwnas.search.winner import accuracy, candidates
+from hwnas.spec import NetworkSpec
+from hwnas.units import format_ms
+
+# Derivations for one budget after measurements refused the ones before, each for this part of it.
+TRIES, NEARER = 6, 0.97
+# Weights of the untrained scores beside the learned ones, in turn.
+LEANINGS = (0.0, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
+# Part of the budget that the spare candidate aims at.
+SPARE = 0.95
+
+
+@dataclass(frozen=True)
+class HourNasOptions:
+    """Options of `HourNas`.
+
+    Attributes:
+        images: training images of the candidates and the final training together; 0 leaves each
+            training to the evaluator's default.
+        share: part of all images of a search that the super-network takes.
+        vital_images: part of these for the first stage.
+        vital_share: part of the latency budget that stem, head and vital blocks may use.
+        trial_share: part of `images` for each candidate's own training; the winner gets the rest.
+        spares: 1 trains a candidate of 95 % of the budget as well, which wins where the first breaks
+            its promise when measured; 0 leaves it out.
+        proposals: number of space proposals.
+        least: lower end of their window, as a part of the budget, and what a derived network is to use of
+            it, where the space reaches it.
+        networks, judged: how many networks the scores are fitted to, and validation images for each.
+        joint: search all places at once, without a first stage: what vital-first is compared with.
+        score: ``learned`` by a super-network; ``proxy`` leaves it out, and the untrained score alone
+            decides; ``auto`` trains one where its share of the images is at least `options.LEARNABLE`.
+        scores: what was learned; see `slot_choice.SlotScores`.
+        targets_ms: smaller budgets, in milliseconds.
+    """
+
+    images: int = 0
+    share: float = 0.25
+    vital_images: float = 0.3
+    vital_share: float = 0.5
+    trial_share: float = 0.04
+    spares: int = 1
+    proposals: int = 4
+    least: float = 0.85
+    networks: int = 64
+    judged: int = 256
+    joint: bool = False
+    score: Literal["auto", "learned", "proxy"] = "auto"
+    scores: Mapping[str, Any] | None = None
+    targets_ms: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        options.choice("score", self.score, ("auto", "learned", "proxy"))
+        parts = (self.share, self.vital_images, self.vital_share, self.trial_share)
+        if not all(0 < part < 1 for part in parts) or not 0 <= self.least < 1:
+            raise InputError(
+                "share, vital_images, vital_share, trial_share and least of hournas lie between 0 and 1"
+            )
+        if min(self.proposals, self.networks - 7, self.judged - 7) < 1 or self.spares not in (0, 1):
+            raise InputError(
+                "hournas takes proposals of at least 1, networks and judged of at least 8, spares 0 or 1"
+            )
+
+    def learns(self, images: int) -> bool:
+        """Whether a search of so many training images trains a super-network."""
+        if self.score != "auto":
+            return self.score == "learned"
+        return self.share * images >= options.LEARNABLE
+
+
+class HourNas:
+    """Derive, train, measure; see the module. Proposals are a function of the history."""
+
+    name = "hournas"
+    Options = HourNasOptions
+
+    def __init__(self, context: SearchContext) -> None:
+        self._context = context
+        self._options = o = options.read(HourNasOptions, context.options, self.name)
+        self._space = chain_of(context.space)
+        if o.scores is not None:
+            self._scores = SlotScores.read(self._space, o.scores)
+        self._budgets = options.budgets(context, o.targets_ms)
+
+    @cached_property
+    def _scores(self) -> SlotScores:
+        """The learned scores, else untrained ones."""
+        o, context = self._options, self._context
+        if o.joint:
+            return proxy_scores(self._space, None)
+        return proxy_scores(
+            self._space, proxy_vital(self._space, context.estimate, context.budget, o.vital_share)
+        )
+
+    def propose(self, history: Sequence[Trial], n: int, rng: np.random.Generator) -> list[Proposal]:
+        """The next derived network; empty once each budget has its own."""
+        for budget in reversed(self._budgets):
+            for kind, part in (("optimum", 1.0), ("spare", SPARE))[: 1 + self._options.spares]:
+                proposal = self._next(history, budget, kind, part)
+                if proposal is not None:
+                    return [proposal]
+        return []
+
+    def explain(self, history: Sequence[Trial]) -> list[Decision]:
+        """The vital blocks, and what was left for the others, before the first trial."""
+        if history:
+            return []
+        fills = self._scores.vital_fills
+        level = [self._space.levels[i] for i in self._scores.path]
+        words = []
+        for stage, fill in enumerate(fills):
+            one = level[stage]
+            if fill is not None and len(one.operators) > 1:
+                op = one.operators[fill]
+                words.append(f"{one.width}: k{op.kernel}e{op.expand}" + ("+se" if op.se else ""))
+            else:
+                words.append(str(one.width))
+        if not self._scores.open_slots:
+            text = "every block is vital: nothing is left for the second stage"
+        elif self._options.joint:
+            text = "joint search: no stage for the vital blocks"
+        else:
+            text = f"vital blocks: {', '.join(words)}"
+        return [Decision("growth", text, {"path": list(self._scores.path), "vital": list(fills)})]
+
+    def rank(self, trials: Sequence[Trial]) -> list[Trial]:
+        """Largest budget first; spares last within one; then by accuracy."""
+
+        def place(trial: Trial) -> tuple[float, bool, float]:
+            kind = trial.notes.get("kind") == "spare"
+            return (-float(trial.notes.get("budget_ms", 0.0)), kind, -accuracy(trial))
+
+        return sorted(candidates(trials), key=place)
+
+    def _next(self, history: Sequence[Trial], budget: Budget, kind: str, part: float) -> Proposal | None:
+        """The derivation of a kind for a budget; None if it is done, given up, or another's network."""
+        assert budget.latency_ms is not None
+        mine = [
+            t for t in history if (t.notes.get("kind"), t.notes.get("budget_ms")) == (kind, budget.latency_ms)
+        ]
+        if any(t.evaluation is not None for t in mine) or len(mine) > TRIES:
+            return None
+        aim = budget.model_copy(update={"latency_ms": budget.latency_ms * part * NEARER ** len(mine)})
+        spec = self._derived(aim, budget)
+        if spec is None or spec.key in {t.spec.key for t in history}:
+            return None
+        images = int(self._options.images * self._options.trial_share)
+        of = "learned" if self._options.scores is not None else "untrained"
+        return Proposal(
+            spec=spec,
+            images=images or None,
+            reason=f"{kind} of the {of} scores for {format_ms(budget.latency_ms)}: {depths(spec)}",
+            notes={"kind": kind, "budget_ms": budget.latency_ms},
+        )
+
+    def _derived(self, aim: Budget, budget: Budget) -> NetworkSpec | None:
+        """The best network for a budget; the smallest member where the vital blocks alone are over.
+
+        A super-network that was trained shortly finds that blocks harm. Where its best network leaves
+        more than 1 - `least` of the budget, the untrained scores gain weight until it does not.
+        """
+        assert aim.latency_ms is not None
+        estimate, found = self._context.estimate, None
+        for weight in LEANINGS:
+            scores = self._scores.leaning(weight) if weight else self._scores
+            fills = SlotChooser(self._space, scores, estimate).best(aim)
+            if fills is None:
+                smallest = self._space.smallest()
+                return smallest if budget.fits(estimate(smallest)) else None
+            found = network(self._space, scores.path, fills)
+            if estimate(found).high_ms >= self._options.least * aim.latency_ms:
+                break
+        return found

@@ -1,0 +1,1 @@
+"""How much each stage, or each possible growth, matters to a trained network."""

@@ -1,0 +1,1 @@
+"""What strategies share to choose exactly: paths, distributions, and scores without training."""

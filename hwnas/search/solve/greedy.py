@@ -1,0 +1,42 @@
+"""Milliseconds that no measured gain asks for, spent on what is largest without training.
+
+Where training was too short to tell growths apart, the budget would be left unused. A score without
+training (the entropy of `proxy` unless another is given) then decides: growths are made one by one, each
+time the one that adds most to it for its milliseconds, while one fits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from hwnas.protocols import SearchSpace
+from hwnas.records import Budget, Estimate
+from hwnas.search.solve.entropy import entropy
+from hwnas.spec import NetworkSpec
+
+# A growth is taken to cost at least this part of the network's latency (as in `growth`).
+LEAST = 1e-3
+
+
+def filled(
+    spec: NetworkSpec,
+    space: SearchSpace,
+    estimate: Callable[[NetworkSpec], Estimate],
+    budget: Budget,
+    score: Callable[[NetworkSpec], float] = entropy,
+) -> NetworkSpec:
+    """The network grown by score per millisecond until nothing that adds to the score fits the budget."""
+    while True:
+        now, before_ms = score(spec), estimate(spec).latency_ms
+        best, best_worth = None, 0.0
+        for move in space.grow(spec):
+            after = estimate(move.spec)
+            if not budget.fits(after):
+                continue
+            cost_ms = max(after.latency_ms - before_ms, LEAST * before_ms)
+            worth = (score(move.spec) - now) / cost_ms
+            if worth > best_worth:
+                best, best_worth = move.spec, worth
+        if best is None:
+            return spec
+        spec = best

@@ -1,0 +1,1 @@
+"""StageWise NAS (Jordao et al. 2020): growth stage by stage."""

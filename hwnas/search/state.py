@@ -1,0 +1,162 @@
+"""What the steps of one search share, and how one proposal becomes a trial."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from hwnas.errors import HwnasError
+from hwnas.protocols import Evaluate, SearchContext, SearchStrategy
+from hwnas.records import Budget, Estimate, Measurement, Proposal, Trial
+from hwnas.search.log import SearchLog
+from hwnas.search.winner import Confirm, Observe
+from hwnas.spec import NetworkSpec
+from hwnas.units import format_ms
+
+Measure = Callable[[NetworkSpec], Measurement]
+Clock = Callable[[], float]
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a search may spend; it ends cleanly with the best so far when any is used up.
+
+    Attributes:
+        trials: networks looked at, refused ones included.
+        images: training images over the search and the final training. What the search leaves goes
+            into the final training of the winner (of each winner when there are several budgets:
+            then each gets as many as a single one would).
+        seconds: wall time of this session; a repeated command gets it anew.
+        search_share: largest part of `seconds` that may go by before the final training starts.
+    """
+
+    trials: int = 200
+    images: int | None = None
+    seconds: float | None = None
+    search_share: float = 0.6
+
+
+@dataclass(frozen=True)
+class SearchState:
+    """What the steps of a search share; the history is the log's."""
+
+    strategy: SearchStrategy
+    context: SearchContext
+    evaluate: Evaluate
+    confirm: Confirm
+    measure: Measure | None
+    observe: Observe | None
+    log: SearchLog
+    limits: Limits
+    seed: int
+    distill: bool
+    clock: Clock
+    started: float
+
+    @property
+    def trials(self) -> list[Trial]:
+        """Every trial so far."""
+        return self.log.trials
+
+    def elapsed_s(self) -> float:
+        """Seconds since this session began."""
+        return self.clock() - self.started
+
+
+def attempt(job: SearchState, proposal: Proposal) -> Trial:
+    """Refuse a proposal or train it; either way it is a trial in the log."""
+    trial, measuring_s = _looked_at(job, proposal)
+    if trial.error:
+        job.log.trial(trial, measuring_s, 0.0)
+        return trial
+    return train(job, proposal, trial, measuring_s)
+
+
+def _looked_at(job: SearchState, proposal: Proposal) -> tuple[Trial, float]:
+    """The trial before any training, with `error` where it is refused; seconds of a new measurement."""
+    budget = job.context.budget
+    trial = untrained(job, proposal)
+    if proposal.spec not in job.context.space:
+        return updated(trial, state="failed", error="not a member of the space"), 0.0
+    if proposal.role != "candidate":
+        return trial, 0.0
+    if not budget.fits(trial.estimate):
+        return updated(trial, error=overrun(budget, trial.estimate)), 0.0
+    if job.measure is None:
+        return trial, 0.0
+    measured, measuring_s = _measured(job, proposal.spec, job.measure)
+    before = trial.estimate if measuring_s else None  # the honest prediction, for the report
+    trial = updated(untrained(job, proposal), measured=measured, predicted=before)
+    if not budget.fits(trial.estimate):
+        took = format_ms(measured.at(budget.percentile))
+        trial = updated(trial, error=f"measured at {took}: {overrun(budget, trial.estimate)}")
+    return trial, measuring_s
+
+
+def untrained(job: SearchState, proposal: Proposal) -> Trial:
+    """The trial of a proposal before anything was done with it."""
+    return Trial(
+        index=len(job.trials),
+        spec=proposal.spec,
+        estimate=job.context.estimate(proposal.spec),
+        state="over_budget",
+        parent=proposal.parent,
+        reason=proposal.reason,
+        role=proposal.role,
+        notes=proposal.notes,
+    )
+
+
+def train(job: SearchState, proposal: Proposal, trial: Trial, measuring_s: float = 0.0) -> Trial:
+    """Evaluate a proposal and add the trial to the log.
+
+    An error of ours (training diverged, ...) makes it a failed trial; any other is a bug and passes.
+    """
+    start = time.monotonic()
+    try:
+        evaluation = job.evaluate(proposal, trial.index)
+        trial = updated(trial, state="done", evaluation=evaluation)
+        took_s = max(time.monotonic() - start, evaluation.wall_s)  # a part may be an earlier session's
+    except HwnasError as exc:
+        trial = updated(trial, state="failed", error=str(exc))
+        took_s = time.monotonic() - start
+    job.log.trial(trial, measuring_s, took_s)
+    return trial
+
+
+def updated(trial: Trial, **fields: Any) -> Trial:
+    """A copy with other fields, checked."""
+    return Trial.model_validate({**dict(trial), **fields})
+
+
+def overrun(budget: Budget, estimate: Estimate) -> str:
+    """The limit that an estimate overruns, in words."""
+    if budget.latency_ms is not None and estimate.high_ms > budget.latency_ms:
+        return (
+            f"over the budget: at most {format_ms(estimate.high_ms)} predicted, "
+            f"{format_ms(budget.latency_ms)} allowed"
+        )
+    memory = (estimate.activation_bytes + estimate.weight_bytes) / 2**20
+    return (
+        f"over the budget: {estimate.macs / 1e6:.4g} MMAC, {estimate.params / 1e3:.4g} kparam, "
+        f"{memory:.3g} MiB; {budget.describe()} allowed"
+    )
+
+
+def _measured(job: SearchState, spec: NetworkSpec, measure: Measure) -> tuple[Measurement, float]:
+    """A whole measurement, and the seconds it took (0 where an earlier trial had the same network)."""
+    for trial in job.trials:
+        if trial.measured is not None and trial.spec.key == spec.key:
+            return trial.measured, 0.0
+    start = time.monotonic()
+    measured = measure(spec)
+    if job.observe is not None:
+        job.observe(spec, measured)
+    return measured, max(time.monotonic() - start, 1e-6)
+
+
+def searched(trials: Sequence[Trial]) -> list[Trial]:
+    """The history as strategies see it: without final trainings."""
+    return [trial for trial in trials if trial.role != "final"]
