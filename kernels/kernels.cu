@@ -1,6 +1,6 @@
 // The CUDA kernels of hwnas: pre-processing, and three helpers for honest timing and parity.
 //
-// Compiled at run time by NVRTC or nvcc for the GPU that is there (hwnas/backends/kernels.py), and,
+// Compiled at run time by NVRTC or nvcc for the GPU that is there (hwnas/backends/cuda/kernels.py), and,
 // with HWNAS_ON_HOST and tests/sim/native/host_shim.h, by g++ so that the tests can hold every result
 // against numpy bit by bit. Nothing is included: no CUDA headers are needed to compile it.
 //

@@ -17,7 +17,7 @@ from pathlib import Path
 from hwnas.backends.cuda import driver as cuda
 from hwnas.backends.cuda.gpus import check_device, check_precision, gpus, python_fits, serves
 from hwnas.backends.cuda.state import watcher
-from hwnas.backends.trt import compat as trt_compat
+from hwnas.backends.trt import compat
 from hwnas.backends.trt.build import TrtOptions, build_plan
 from hwnas.backends.trt.engine import TrtEngine
 from hwnas.errors import (
@@ -49,7 +49,7 @@ class Trt:
     @property
     def version(self) -> str:
         """Installed version of TensorRT; empty without one."""
-        return trt_compat.installed_version()
+        return compat.installed_version()
 
     def unavailable(self) -> str | None:
         """What is missing here: GPU, TensorRT, driver package; and whether they fit each other."""
@@ -88,8 +88,8 @@ class Trt:
         if threads != 1:
             raise InputError(f"--threads {threads}: a GPU has none to choose; leave it at 1")
         check_precision(properties.name, properties.capability, precision)
-        version = str(trt_compat.module().__version__)
-        refusal = trt_compat.refuses_precision(version, precision)
+        version = str(compat.module().__version__)
+        refusal = compat.refuses_precision(version, precision)
         if refusal:
             raise InputError(f"--precision {precision}: {refusal}")
         eyes = watcher(properties.bus_id)

@@ -18,7 +18,7 @@ class SearchOptions:
     """What to search for, where, with what effort.
 
     Attributes:
-        latency_budget: ``0.6ms``, ``18ms@p95``, a list, or ``1.15x:resnet20`` (`search_plan.budgets`).
+        latency_budget: ``0.6ms``, ``18ms@p95``, a list, or ``1.15x:resnet20`` (`plan.budgets`).
         data: see `hwnas.train.data.load`.
         strategy, space: names of plug-ins.
         device, backend, precision, batch, threads: the conditions that the table must have; None
@@ -29,7 +29,7 @@ class SearchOptions:
         preset: "quick", "default" or "thorough".
         images: training images of the search and the final training together; None by the preset.
         importance: of the stage-wise search: "probe", "gradient" or "vip".
-        score: "proxy" plans by an untrained score, without data and device (`search_proxy`); "learned"
+        score: "proxy" plans by an untrained score, without data and device (`hwnas.jobs.plan`); "learned"
             trains what scores; None leaves that to the strategy.
         fidelity: "paper" for the published form of a strategy.
         settings: further options of the strategy.

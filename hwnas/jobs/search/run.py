@@ -46,7 +46,7 @@ def search(options: SearchOptions, emit: Emit | None = None) -> dict[str, Any]:
         ``best{network, accuracy, predicted_ms, low_ms, high_ms, measured{median_ms, p95_ms}, macs,
         params, depths}``, ``within_budget``, ``trials``, ``trained``, ``train_macs``,
         ``seconds{training, measuring, total}``, ``run``, ``accuracy{val, test}`` and more. With
-        ``dry_run`` the plan instead; with ``score="proxy"`` what `search_proxy.search` returns.
+        ``dry_run`` the plan instead; with ``score="proxy"`` what `hwnas.jobs.plan.search` returns.
 
     Raises:
         InputError: an option is wrong, or `out` holds another run.

@@ -7,7 +7,7 @@
    gain in what is left of the budget.
 3. **Others.** The same for the remaining blocks, in all of the budget.
 4. **Fill.** Growth of any kind in the milliseconds left over; and where training was too short to tell
-   growths apart, so that more than 1 - `least` of the budget is left, by the untrained score (`fill`).
+   growths apart, so that more than 1 - `least` of the budget is left, by the untrained score (`greedy`).
 
 Judging kinds of growth apart takes images. Where growing has fewer than `unjudged.EVIDENCE` for each
 pass in each round, gains would be noise, and the same composition is made by the untrained score instead,

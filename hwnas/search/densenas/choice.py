@@ -47,8 +47,8 @@ class Chooser:
     """Choices of a dense space under learned scores and a prior.
 
     What was learned counts by how much more probable than by chance it makes a choice, as far as that
-    is believed (`dense_costs.gains`): where that is nothing, the prior alone decides. The prior
-    (`dense_costs.entropies`) rewards every layer. It begins with weight `prior`, which is doubled until
+    is believed (`costs.gains`): where that is nothing, the prior alone decides. The prior
+    (`costs.entropies`) rewards every layer. It begins with weight `prior`, which is doubled until
     `least` of the budget is used: the learned scores decide as far as they use the budget, and no
     further.
 

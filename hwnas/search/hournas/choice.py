@@ -215,7 +215,7 @@ class SlotChooser:
 
 
 def entropies(space: ChainSpace, path: Sequence[int], slot: Slot) -> tuple[float, ...]:
-    """Untrained score of each operator in a place (`proxy.block_entropy`), in nats."""
+    """Untrained score of each operator in a place (`entropy.block_entropy`), in nats."""
     level = space.levels[path[slot.stage]]
     return tuple(block_entropy(block(space, path, slot, k)) for k in range(len(level.operators)))
 

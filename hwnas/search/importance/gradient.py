@@ -46,12 +46,12 @@ class Gradient:
     as gain; the standard error is a jackknife over batches, which errs on the safe side where there
     is no gain.
     Growths that keep the function do not touch each other, so that all of them share one backward pass
-    (`joint`).
+    (`packing`).
 
     The gradient does not see that a block repeats what its neighbours can do already: it promises
     the tenth block of a stage as much as the second. Errors fall as powers of depth, so that each
     further block brings about 1 / depth of what the first one brought, and likewise of width;
-    `diminishing` counts it so (`steps.returns`; docs/search.md has the evidence).
+    `diminishing` counts it so (`moves.returns`; docs/search.md has the evidence).
 
     Attributes:
         moves: growths to judge.

@@ -1,7 +1,7 @@
 """Milliseconds that no measured gain asks for, spent on what is largest without training.
 
 Where training was too short to tell growths apart, the budget would be left unused. A score without
-training (the entropy of `proxy` unless another is given) then decides: growths are made one by one, each
+training (the `entropy` unless another is given) then decides: growths are made one by one, each
 time the one that adds most to it for its milliseconds, while one fits.
 """
 

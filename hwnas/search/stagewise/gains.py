@@ -36,14 +36,14 @@ def pooled(history: Sequence[Trial], now: Trial, space: SearchSpace) -> Gains:
 
     Every round counts by 1 / (se^2 + age (DRIFT gain)^2), mean squares over the growths it judged: the
     same weight for all of them, since a noisy gain is a large one as often as not, and weighing each by
-    its own error would favour the small ones. Gains are compared in units of `steps.returns`.
+    its own error would favour the small ones. Gains are compared in units of `moves.returns`.
     """
     rounds = [_units(trial, space) for trial in path_of(history, now)]
     weights = [_weight(units, age) for age, units in enumerate(rounds)]
     found = {}
     for place, one in rounds[0].items():
         seen = [(w, units[place]) for w, units in zip(weights, rounds, strict=True) if place in units]
-        # The mean is in units of `steps.returns`; back to what this growth brings.
+        # The mean is in units of `moves.returns`; back to what this growth brings.
         scale = _unit(now, one, space) / sum(w for w, _ in seen)
         value = scale * sum(w * other.value for w, other in seen)
         se = scale * sqrt(sum((w * other.se) ** 2 for w, other in seen))
@@ -66,7 +66,7 @@ def _unit(trial: Trial, one: StageImportance, space: SearchSpace) -> float:
 
 
 def _units(trial: Trial, space: SearchSpace) -> Gains:
-    """A trial's importances in units of `steps.returns`."""
+    """A trial's importances in units of `moves.returns`."""
     assert trial.evaluation is not None
     found = {}
     for one in trial.evaluation.importance:

@@ -31,7 +31,7 @@ class StagewiseOptions:
         growing_lr: learning rate of the rounds as a part of the recipe's.
         begin: ``smallest`` judges every growth, from the smallest network on; ``uniform`` from the
             largest uniform member within `begin_share` of the (smallest) budget on; ``unjudged`` grows
-            that one by size alone (`unjudged`). ``auto`` takes the first where depth is all that grows.
+            that one by size alone (`by_size`). ``auto`` takes the first where depth is all that grows.
             Where widths do too, the smallest network is too thin to be a start, and it takes the second,
             or the third if images are too few for gradients to tell kinds of growth apart.
         begin_share: see `begin`.

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[3]
-SOURCES = sorted((ROOT / "hwnas" / "backends").glob("trt*.py"))
+SOURCES = sorted((ROOT / "hwnas" / "backends" / "trt").glob("*.py"))
 
 
 def name_table() -> dict[str, str]:

@@ -244,7 +244,8 @@ def test_trt_without_a_gpu_leaves_the_onnx_and_the_command(run: Path) -> None:
     if any(row["name"] == "trt" and row["available"] for row in backends.describe()):
         pytest.skip("TensorRT works here")
     code = (
-        "from hwnas.jobs.export import *; import sys\n"
+        "import sys\nfrom hwnas.errors import BackendUnavailable\n"
+        "from hwnas.jobs.export import ExportOptions, export\n"
         "try: export(ExportOptions(format='trt'))\n"
         "except BackendUnavailable as exc: print(exc)\n"
         "print(sorted({'torch', 'sklearn', 'onnxruntime'} & set(sys.modules)))"
