@@ -11,7 +11,9 @@ kind of processor. `load` also takes a portable ``.onnx``.
 from __future__ import annotations
 
 import hashlib
+import importlib
 import io
+import sys
 from collections import OrderedDict
 from importlib.util import find_spec
 from pathlib import Path
@@ -116,8 +118,7 @@ class OpenVinoEngine(Life):
     """One compiled model with one infer request, its input resident."""
 
     def __init__(self, compiled: Any, setting: Setting, blob: bytes | None = None) -> None:
-        import openvino
-
+        openvino = _openvino()
         if setting.affinity is not None and (setting.threads > 1 or len(setting.affinity) != 1):
             raise InputError("OpenVINO can be bound to a core with one thread only; leave the affinity unset")
         realised = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
@@ -140,8 +141,7 @@ class OpenVinoEngine(Life):
 
     def run(self, images: Floats) -> Floats:
         """Scores of `images` (batch, channels, height, width)."""
-        import openvino
-
+        openvino = _openvino()
         array = self._check_images(images)
         self._request.set_input_tensor(openvino.Tensor(array))
         self._request.infer()
@@ -165,9 +165,19 @@ class OpenVinoEngine(Life):
 
 
 def _core() -> Any:
-    import openvino
+    return _openvino().Core()
 
-    return openvino.Core()
+
+def _openvino() -> Any:
+    """The package, without its telemetry.
+
+    On import it reports to an analytics host, writes ``~/intel`` and forks, unless the package
+    `openvino_telemetry` cannot be imported: then it takes its own stub, which does nothing. That is its
+    only switch inside one process; the other one, a file in the user's home, holds for all programs.
+    """
+    if "openvino" not in sys.modules:
+        sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]  # an import of it fails
+    return importlib.import_module("openvino")
 
 
 def _properties(setting: Setting) -> dict[str, Any]:

@@ -62,7 +62,7 @@ FORMATS = {
         Format("ort", "ort", ("backend_version", "device_arch"), "ONNX Runtime's optimised graph"),
         Format("openvino", "openvino", ("backend_version", "device_arch"), "OpenVINO's own model"),
         Format("trt", "trt", ("backend_version", "device_arch"), "a TensorRT plan"),
-        Format("pt2", "pt2", (), "torch.export's ExportedProgram"),
+        Format("pt2", "pt2", ("backend_version",), "torch.export's ExportedProgram"),
     )
 }
 

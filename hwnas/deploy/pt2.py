@@ -2,26 +2,45 @@
 
 It is not a runtime but what AOTInductor, ExecuTorch and others start from, so no budget is judged
 on it: its manifest holds the parity and no latency.
+
+An archive of torch.export holds pickles, a graph whose names become Python code and expressions that are
+evaluated: `torch.export.load` runs what a stranger put there. So no such file is handed to torch here. The
+network of the manifest is exported anew, everything in the file but the weights must be the same to the
+byte, and the weights, which are plain numbers, are read into the fresh program.
 """
 
 from __future__ import annotations
 
+import io
 import time
 import zipfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from hwnas.backends import package_version
 from hwnas.backends.base import Life, cpu_model, random_input
-from hwnas.deploy.manifest import EngineManifest, Weights, describe, engine_name, write_manifest
+from hwnas.deploy.manifest import (
+    EngineManifest,
+    Weights,
+    describe,
+    engine_name,
+    read_manifest,
+    write_manifest,
+)
 from hwnas.errors import BackendUnavailable, BuildError, DataFormatError
 from hwnas.protocols import CallTimes, Floats
 from hwnas.records import Precision, Setting
 from hwnas.spec import NetworkSpec
-from hwnas.store import atomic_path
+from hwnas.store import atomic_path, write_bytes
+
+if TYPE_CHECKING:
+    import torch
 
 SUFFIX = ".pt2"
+WEIGHTS = "/data/weights/weight_"  # members with this in their name are the bytes of one tensor
+UNREAD = "/.data/serialization_id"  # a hash over the rest
 
 
 class Pt2:
@@ -55,7 +74,7 @@ class Pt2:
         raise BuildError("an ExportedProgram is made from the network and its weights, not from ONNX")
 
     def load(self, path: Path, setting: Setting) -> Pt2Engine:
-        """Load a file that `export` wrote; DataFormatError if torch cannot read it."""
+        """Load a file that `export` wrote; DataFormatError where it is not what `export` writes."""
         return Pt2Engine(path, setting)
 
 
@@ -63,20 +82,15 @@ class Pt2Engine(Life):
     """A loaded ExportedProgram; any batch size."""
 
     def __init__(self, path: Path, setting: Setting) -> None:
-        import torch
-
         self.setting = setting
         self._path = path
-        if not zipfile.is_zipfile(path):  # torch would log a page of traceback first
-            raise DataFormatError(f"{path} is no ExportedProgram; is it cut short?")
-        try:
-            program = torch.export.load(path)
-            self._module: torch.nn.Module | None = program.module()
-        except (RuntimeError, ValueError, KeyError, OSError) as exc:
-            raise DataFormatError(f"{path} cannot be loaded by torch {torch.__version__}: {exc}") from exc
-        user_input = program.graph_signature.user_inputs[0]
-        node = next(n for n in program.graph.nodes if n.name == user_input)
-        self.shape = (0, *(int(size) for size in node.meta["val"].shape[1:]))
+        spec = read_manifest(path).network
+        program = _program(spec, None)
+        state = _checked_state(path, program)
+        module = program.module()
+        module.load_state_dict(state)
+        self._module: torch.nn.Module | None = module
+        self.shape = (0, *spec.input_shape)
 
     def run(self, images: Floats) -> Floats:
         """Scores of `images` (batch, channels, height, width)."""
@@ -115,18 +129,78 @@ def export(
     spec: NetworkSpec, weights: Weights, setting: Setting, folder: Path, **about: object
 ) -> EngineManifest:
     """Write ``engine.pt2`` and its manifest: the network in eval mode, any batch size."""
+    path = folder / engine_name(SUFFIX, setting.precision)
+    write_bytes(path, _archive(_program(spec, weights)))
+    manifest = describe(path, "pt2", spec, weights, setting, onnx=None, **about)
+    write_manifest(folder, manifest)
+    return manifest
+
+
+def _program(spec: NetworkSpec, weights: Weights | None) -> torch.export.ExportedProgram:
+    """A network as torch exports it; None leaves its weights as they are born."""
     import torch
 
     from hwnas.nets import build
 
     module = build.build(spec, seed=0)
-    build.load_weights(module, weights)
+    if weights is not None:
+        build.load_weights(module, weights)
     example = torch.zeros(2, *spec.input_shape)
     batch = torch.export.Dim("batch")
     program = torch.export.export(module.eval(), (example,), dynamic_shapes=({0: batch},))
-    path = folder / engine_name(SUFFIX, setting.precision)
-    with atomic_path(path) as temporary, temporary.open("wb") as file:
-        torch.export.save(program, file)
-    manifest = describe(path, "pt2", spec, weights, setting, onnx=None, **about)
-    write_manifest(folder, manifest)
-    return manifest
+    for node in program.graph.nodes:
+        node.meta.pop("stack_trace", None)  # file names of this machine
+    return program
+
+
+def _archive(program: torch.export.ExportedProgram) -> bytes:
+    """The file of a program; the same bytes for the same program and version of torch."""
+    import torch
+
+    buffer = io.BytesIO()
+    torch.export.save(program, buffer)
+    return buffer.getvalue()
+
+
+def _checked_state(path: Path, program: torch.export.ExportedProgram) -> dict[str, torch.Tensor]:
+    """Weights and statistics by name out of a file of which all the rest is that of `program`.
+
+    Raises:
+        DataFormatError: the file is no archive, or holds anything else.
+    """
+    import json
+
+    import torch
+
+    own = _members(zipfile.ZipFile(io.BytesIO(_archive(program))))
+    sizes = {name: len(data) for name, data in own.items()}
+    try:
+        with zipfile.ZipFile(path) as archive:
+            found = _members(archive, sizes)
+    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, ValueError) as exc:
+        raise DataFormatError(f"{path} is no ExportedProgram; is it cut short? ({exc})") from exc
+    for name, data in own.items():
+        if WEIGHTS not in name and not name.endswith(UNREAD) and found[name] != data:
+            raise DataFormatError(
+                f"{path}: its part {name} is not what torch {torch.__version__} writes of the network in the "
+                "manifest. Such files hold pickles, which run code when they are loaded, so this one is not "
+                "loaded; export it again"
+            )
+    config = next(name for name in own if name.endswith("/model_weights_config.json"))
+    members = {
+        name: f"{Path(config).parent}/{entry['path_name']}"
+        for name, entry in json.loads(own[config])["config"].items()
+    }
+    return {
+        name: torch.frombuffer(bytearray(found[members[name]]), dtype=value.dtype).reshape(value.shape)
+        for name, value in program.state_dict.items()
+    }
+
+
+def _members(archive: zipfile.ZipFile, sizes: dict[str, int] | None = None) -> dict[str, bytes]:
+    """Contents by name; ValueError unless names and sizes are those expected, before anything is read."""
+    listed = {info.filename: info.file_size for info in archive.infolist()}
+    if sizes is not None and (listed != sizes or len(archive.infolist()) != len(sizes)):
+        other = sorted(name for name in listed.keys() | sizes.keys() if listed.get(name) != sizes.get(name))
+        raise ValueError(f"its parts are not those of the network in its manifest: {', '.join(other[:3])}")
+    return {name: archive.read(name) for name in listed}

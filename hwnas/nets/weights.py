@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +28,7 @@ def read_weights(path: Path) -> dict[str, Floats]:
 
     Raises:
         InputError: where there is no such file.
-        DataFormatError: where it is damaged.
+        DataFormatError: where it is damaged, or holds values that are not numbers.
     """
     from safetensors import SafetensorError
     from safetensors.numpy import load_file
@@ -35,6 +36,16 @@ def read_weights(path: Path) -> dict[str, Floats]:
     if not path.is_file():
         raise InputError(f"weights {path} do not exist")
     try:
-        return dict(load_file(path))
-    except (SafetensorError, ValueError) as exc:
+        found: dict[str, NDArray[Any]] = load_file(path)
+    except (SafetensorError, ValueError, TypeError, KeyError, OSError) as exc:
         raise DataFormatError(f"weights {path} are damaged: {exc}") from exc
+    for name, value in found.items():
+        if value.dtype.kind != "f":
+            raise DataFormatError(f"weights {path} are damaged: {name} holds {value.dtype}, expected float32")
+        wrong = int(value.size - np.isfinite(value).sum())
+        if wrong:
+            raise DataFormatError(
+                f"weights {path} are damaged: {wrong} of {value.size} values of {name} are NaN or infinite; "
+                "train the network again"
+            )
+    return {name: value.astype(np.float32, copy=False) for name, value in found.items()}
