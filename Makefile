@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: setup test test-sim test-gpu lint demo bench clean
+.PHONY: setup test test-sim test-gpu lint demo bench docs clean
 
 setup: $(STAMP)
 
@@ -39,5 +39,9 @@ demo: $(STAMP)
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks
 
+# The site, into site/; broken links and unknown names in the API pages are errors.
+docs: $(STAMP)
+	$(BIN)/mkdocs build --strict --quiet
+
 clean:
-	rm -rf .venv build dist *.egg-info
+	rm -rf .venv build site dist *.egg-info

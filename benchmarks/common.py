@@ -13,6 +13,7 @@ from hwnas.records import now_utc
 from hwnas.store import write_json, write_text
 
 RESULTS = Path(__file__).parent / "results"
+CHARTS = Path(__file__).parent.parent / "docs" / "evidence" / "figures"
 COLOURS = ("#9aa5b1", "#c2a36b", "#7a9cc6", "#2f6f4f", "#b5677a")
 
 
@@ -32,7 +33,7 @@ def machine() -> dict[str, Any]:
 
 
 def save(name: str, body: Mapping[str, Any], svg: str | None = None) -> Path:
-    """Write a result with command, date and machine, and its chart beside it."""
+    """Write a result with command, date and machine, and its chart among those of the documents."""
     module = Path(sys.argv[0]).stem
     head = {
         "benchmark": name,
@@ -43,7 +44,7 @@ def save(name: str, body: Mapping[str, Any], svg: str | None = None) -> Path:
     path = RESULTS / f"{name}.json"
     write_json(path, {**head, **body})
     if svg is not None:
-        write_text(RESULTS / f"{name}.svg", svg)
+        write_text(CHARTS / f"{name}.svg", svg)
     return path
 
 

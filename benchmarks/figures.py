@@ -13,7 +13,7 @@ from typing import Any
 
 from benchmarks.common import RESULTS
 
-DOCS = Path(__file__).parent.parent / "docs"
+DOCS = Path(__file__).parent.parent / "docs" / "evidence"
 
 
 def _source(body: dict[str, Any]) -> str:
@@ -128,7 +128,7 @@ def quick(body: dict[str, Any]) -> str:
 
 
 def _picture(name: str) -> str:
-    return f"\n\n![{name}](../benchmarks/results/{name}.svg)\n\n"
+    return f"\n\n![{name}](figures/{name}.svg)\n\n"
 
 
 def _table(head: list[str], rows: list[list[str]]) -> str:
@@ -188,7 +188,7 @@ def strategies(body: dict[str, Any]) -> str:
     return (
         text
         + _table(head, rows)
-        + f"\n\n![strategies](../benchmarks/results/{body['benchmark']}.svg)\n\n"
+        + f"\n\n![strategies](figures/{body['benchmark']}.svg)\n\n"
         + _source(body)
     )
 
@@ -236,7 +236,7 @@ def grow(body: dict[str, Any]) -> str:
         "budget over the seeds, measured and predicted; images with the search included; blocks of each stage"
         f"{', x width' if 'wide' in body['space'] else ''}:\n\n"
     )
-    picture = f"\n\n![{body['benchmark']}](../benchmarks/results/{body['benchmark']}.svg)\n\n"
+    picture = f"\n\n![{body['benchmark']}](figures/{body['benchmark']}.svg)\n\n"
     return text + _table(head, rows) + picture + _source(body)
 
 

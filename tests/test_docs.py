@@ -1,18 +1,33 @@
-"""The documents keep up with the code: every command and option, every link."""
+"""The documents keep up with the code: every command and option, every link, the site of `make docs`."""
 
 from __future__ import annotations
 
+import os
 import re
+import shlex
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import click
 import pytest
 
-from hwnas_cli.main import COMMANDS, command_of
+from hwnas_cli.main import COMMANDS, cli, command_of
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+DOCS = ROOT / "docs"
+PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
+# Every `hwnas` line of a shell block; a line that ends in a backslash goes on.
+SHOWN = [
+    (page, line.strip().removeprefix("$ "))
+    for page in PAGES
+    for block in re.findall(
+        r"^ *```sh\n(.*?)^ *```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL
+    )
+    for line in re.sub(r"\\\n\s*", " ", block).splitlines()
+    if line.strip().removeprefix("$ ").startswith("hwnas ")
+]
 
 
 def commands(command: click.Command, path: str) -> Iterator[tuple[str, click.Command]]:
@@ -44,7 +59,48 @@ def test_the_same_option_means_the_same_everywhere() -> None:
     assert {option: sorted(found) for option, found in kinds.items() if len(found) > 1} == {}
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize(("page", "line"), SHOWN, ids=[f"{page.stem}: {line}" for page, line in SHOWN])
+def test_a_command_that_is_shown_parses(page: Path, line: str) -> None:
+    """Every command and option exists and takes the value that is shown."""
+    words = shlex.split(line, comments=True)[1:]
+    command: click.Command = cli
+    context = click.Context(cli, info_name="hwnas")
+    while isinstance(command, click.Group):
+        found = command.get_command(context, words[0])
+        assert found is not None, f"{page.name}: {line}"
+        command, words = found, words[1:]
+    command.make_context(command.name, words, parent=context)
+
+
+def test_pages_that_the_code_names_exist() -> None:
+    files = [p for folder in ("hwnas", "cli", "tests", "benchmarks") for p in (ROOT / folder).rglob("*.py")]
+    for path in [
+        *files,
+        ROOT / "Makefile",
+        ROOT / "Dockerfile",
+        ROOT / "pyproject.toml",
+        ROOT / "CHANGELOG.md",
+    ]:
+        for page in re.findall(r"\bdocs/[\w/-]+\.(?:md|py)\b", path.read_text(encoding="utf-8")):
+            assert (ROOT / page).is_file(), f"{path.relative_to(ROOT)} names {page}"
+
+
+def test_the_site_builds_and_asks_no_other_host(tmp_path: Path) -> None:
+    """What `make docs` runs: broken links, anchors and unknown names in the API pages are errors."""
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env={**os.environ, "CI": "1"})
+    assert done.returncode == 0, done.stdout + done.stderr
+    pages = {path.relative_to(tmp_path).with_suffix(".md") for path in tmp_path.rglob("*.html")}
+    assert {path.relative_to(DOCS) for path in DOCS.rglob("*.md")} <= pages
+    session = (tmp_path / "api" / "session.html").read_text(encoding="utf-8")
+    assert "Raw scores (logits)" in session  # a docstring of the code
+    for path in tmp_path.rglob("*.html"):
+        text = path.read_text(encoding="utf-8")
+        assert not re.findall(r"<(?:script|img|iframe)[^>]*src=\"?https?:", text), path
+        assert not re.findall(r"<link[^>]*rel=\"?(?:stylesheet|preconnect|preload)[^>]*https?:", text), path
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text(encoding="utf-8")):
         if not target.startswith(("http://", "https://", "mailto:")):

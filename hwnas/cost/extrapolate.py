@@ -3,7 +3,7 @@
 A Gaussian process on log time: its mean is linear in log work (MACs) and log traffic (bytes moved),
 its covariance says that blocks alike in kind, shape and kernel lie alike above or below that line.
 Measuring is better: with only half of the keys measured, networks were 3.9 % off, with a quarter
-5 to 7 % (docs/latency.md). Guesses are marked `extrapolated` wherever they are used.
+5 to 7 % (docs/evidence/latency.md). Guesses are marked `extrapolated` wherever they are used.
 """
 
 from __future__ import annotations

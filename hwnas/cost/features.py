@@ -16,7 +16,7 @@ from hwnas.cost.posterior import Array, Group
 from hwnas.spec import BlockSpec
 
 # Default relative standard deviations: a block's cost in a network against alone. Isolated sums are
-# 2 to 15 % off on CPU runtimes, up to 80 % on TensorRT (docs/latency.md).
+# 2 to 15 % off on CPU runtimes, up to 80 % on TensorRT (docs/evidence/latency.md).
 SCALE, PER_BLOCK, PER_KIND, PER_SIZE, TRAFFIC, PER_WIDTH = 0.1, 0.1, 0.05, 0.05, 0.05, 0.02
 
 

@@ -17,7 +17,7 @@ Reference. Clocks wander within minutes, for everything alike. With ``refer`` ea
 divided by that of the sentinel around it and multiplied by the sentinel's in the state to refer to
 (kept as `Measurement.sentinel_ms`): floors of different times compare.
 
-docs/measuring.md compares the alternatives on a loaded machine, and lists the gates.
+docs/evidence/measuring.md compares the alternatives on a loaded machine; docs/measuring.md lists the gates.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ Options = TypeVar("Options", bound="DataclassInstance")
 
 
 # Images from which on a super-network is trained where that is left to the number of them (``score=auto``);
-# docs/densenas.md and docs/strategies.md say what was measured.
+# docs/evidence/densenas.md and docs/evidence/strategies.md say what was measured.
 LEARNABLE = 100_000
 
 

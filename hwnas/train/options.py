@@ -42,7 +42,7 @@ class Recipe:
     """How a network is trained: one recipe for every network, so that they compare.
 
     The defaults were checked on CIFAR-10 with 50,000 images seen and on ``digits`` with 1,500 to
-    10,000; docs/training.md has the figures.
+    10,000; docs/evidence/training.md has the figures.
 
     Attributes:
         images: length, in training images seen (an epoch counts every image once).
@@ -86,7 +86,7 @@ class Recipe:
     augment: AugmentOptions | None = None
     device: Device = "auto"
     precision: Mode = "auto"
-    # One: with two, torch 2.15 was seen to corrupt the heap (docs/training.md), and beside other work two
+    # One: with two, torch 2.15 was seen to corrupt the heap (docs/evidence/training.md), and beside other work two
     # threads that wait for each other are ten times slower.
     threads: int | None = 1
     seed: int = 0

@@ -24,7 +24,7 @@ from hwnas.search.solve.greedy import filled
 from hwnas.spec import NetworkSpec
 
 # Images for growing that each backward pass takes in each round; less than half of them judge. From there on
-# two seeds grew the same way in `resnet-cifar-wide` (docs/search.md).
+# two seeds grew the same way in `resnet-cifar-wide` (docs/evidence/search.md).
 EVIDENCE = 512
 # Part of the budget that the first of two candidates fills; it wins where the second breaks its promise.
 SPARE = 0.95
