@@ -12,9 +12,9 @@ from hwnas.search.state import SearchState, searched, train, untrained, updated
 # A final training of less than this part of all images (a rounding rest) is not worth its restart.
 WORTH = 0.01
 # Weights that grew over less than this part of the images of the final training are a worse start for it
-# than new ones, by 1.9 points of test top-1 after 34,000 images of CIFAR-10 (docs/evidence/search.md; Ash & Adams
-# 2020, arXiv 1910.08475, on warm starts). A network that was trained as it is from the first goes on: there
-# the short training helped, by 1 to 3 points in as many images.
+# than new ones, by 1.9 points of test top-1 after 34,000 images of CIFAR-10 (docs/evidence/search.md;
+# Ash & Adams 2020, arXiv 1910.08475, on warm starts). A network that was trained as it is from the first
+# goes on: there the short training helped, by 1 to 3 points in as many images.
 WARM = 0.5
 
 

@@ -86,8 +86,8 @@ class Recipe:
     augment: AugmentOptions | None = None
     device: Device = "auto"
     precision: Mode = "auto"
-    # One: with two, torch 2.15 was seen to corrupt the heap (docs/evidence/training.md), and beside other work two
-    # threads that wait for each other are ten times slower.
+    # One: with two, torch 2.15 was seen to corrupt the heap (docs/evidence/training.md), and beside other
+    # work two threads that wait for each other are ten times slower.
     threads: int | None = 1
     seed: int = 0
     checkpoint_s: float = 20.0
