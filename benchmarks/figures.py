@@ -186,10 +186,7 @@ def strategies(body: dict[str, Any]) -> str:
         f"{max(r['seeds'] for r in body['summary'])} seed(s), +- standard deviation:\n\n"
     )
     return (
-        text
-        + _table(head, rows)
-        + f"\n\n![strategies](figures/{body['benchmark']}.svg)\n\n"
-        + _source(body)
+        text + _table(head, rows) + f"\n\n![strategies](figures/{body['benchmark']}.svg)\n\n" + _source(body)
     )
 
 
