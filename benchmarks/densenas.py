@@ -31,11 +31,12 @@ from typing import Any
 
 from benchmarks.common import bars, save
 from hwnas.cost.model import cost_model
+from hwnas.documents import read_json
 from hwnas.jobs import predict
 from hwnas.jobs.search import SearchOptions, search
 from hwnas.nets.build import build, load_weights, read_weights
 from hwnas.nets.spaces import make
-from hwnas.store import read_json, read_network, write_json
+from hwnas.store import read_network, write_json
 
 SPACE = "densenas-cifar"
 CONTESTANTS: dict[str, dict[str, Any]] = {

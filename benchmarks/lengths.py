@@ -19,6 +19,7 @@ from typing import Any
 
 from benchmarks.common import save
 from hwnas.cost.model import cost_model
+from hwnas.documents import read_json
 from hwnas.jobs import predict
 from hwnas.nets.build import build
 from hwnas.nets.spaces import make
@@ -27,7 +28,7 @@ from hwnas.records import Budget
 from hwnas.search.macromicro.options import length
 from hwnas.search.macromicro.strategy import GlobalWalk
 from hwnas.spec import NetworkSpec
-from hwnas.store import read_json, write_json
+from hwnas.store import write_json
 from hwnas.train.data import Dataset, load
 from hwnas.train.loop import train
 from hwnas.train.options import Recipe

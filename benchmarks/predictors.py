@@ -33,6 +33,7 @@ from benchmarks.chains import in_context
 from benchmarks.common import bars, save
 from hwnas.cost.model import cost_model
 from hwnas.cost.score import figures
+from hwnas.documents import read_json
 from hwnas.jobs.profile import ProfileOptions, profile
 from hwnas.jobs.profile.plan import anchors
 from hwnas.measure import device as devices
@@ -46,7 +47,7 @@ from hwnas.nets import spaces
 from hwnas.nets.count import count
 from hwnas.protocols import SearchSpace
 from hwnas.spec import NetworkSpec
-from hwnas.store import read_json, write_json
+from hwnas.store import write_json
 
 CASES = (
     "ort:resnet-cifar",

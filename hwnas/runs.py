@@ -18,9 +18,10 @@ from pathlib import Path
 from typing import Any
 
 import hwnas
+from hwnas.documents import read_json
 from hwnas.errors import DataFormatError, InputError
 from hwnas.records import now_utc
-from hwnas.store import read_json, write_json
+from hwnas.store import write_json
 
 MANIFEST_SCHEMA = "hwnas.run/1"
 RUNS = Path("runs")

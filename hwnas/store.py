@@ -12,7 +12,8 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from hwnas.errors import DataFormatError, InputError
+from hwnas.documents import read_json
+from hwnas.errors import DataFormatError
 from hwnas.spec import NETWORK_SCHEMA, NetworkSpec
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -74,29 +75,6 @@ def write_bytes(path: Path, data: bytes) -> None:
 def write_json(path: Path, body: Mapping[str, Any]) -> None:
     """Write a JSON object atomically; NaN and infinity are refused, since JSON has neither."""
     write_text(path, json.dumps(body, indent=2, allow_nan=False) + "\n")
-
-
-def read_json(path: Path, what: str, schema: str | None = None) -> dict[str, Any]:
-    """Read a JSON object; DataFormatError says what is wrong with the file.
-
-    Args:
-        path: the file.
-        what: what the file should be, for the message ("network", "manifest").
-        schema: required value of its ``schema`` field.
-    """
-    if not path.is_file():
-        raise InputError(
-            f"{what} {path} does not exist" if not path.exists() else f"{what} {path} is not a file"
-        )
-    try:
-        body = json.loads(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as exc:
-        raise DataFormatError(f"{what} {path} is not valid JSON: {exc}") from exc
-    if not isinstance(body, dict):
-        raise DataFormatError(f"{what} {path} holds a {type(body).__name__}, not a JSON object")
-    if schema is not None and body.get("schema") != schema:
-        raise DataFormatError(f"{what} {path} has schema {body.get('schema')!r}; expected {schema!r}")
-    return body
 
 
 def parse(model: type[Model], body: Mapping[str, Any], where: object) -> Model:

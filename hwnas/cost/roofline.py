@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hwnas import store
+from hwnas.documents import read_json
 from hwnas.errors import InputError
 from hwnas.measure.rows import BlockRow, Header
 from hwnas.measure.table import LatencyTable
@@ -65,7 +66,7 @@ def describe(name: str) -> DeviceProfile:
     if not path.is_file():
         known = ", ".join(sorted(p.stem for p in folder.glob("*.json")))
         raise InputError(f"no description of device {name!r} to plan from (there are: {known})")
-    body = store.read_json(path, "device description")
+    body = read_json(path, "device description")
     return DeviceProfile(
         name=body["name"],
         label=body["label"],

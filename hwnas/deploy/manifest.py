@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 import hwnas
+from hwnas.documents import read_json
 from hwnas.errors import DataFormatError, InputError
 from hwnas.protocols import Floats
 from hwnas.records import (
@@ -31,7 +32,7 @@ from hwnas.records import (
     to_json,
 )
 from hwnas.spec import NetworkSpec
-from hwnas.store import parse, read_json, write_json
+from hwnas.store import parse, write_json
 
 ENGINE_SCHEMA = "hwnas.engine/1"
 Weights = Mapping[str, NDArray[np.float32]]

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from hwnas import runs
+from hwnas.documents import read_json
 from hwnas.errors import DataFormatError, InputError
 from hwnas.runs import MANIFEST_SCHEMA, RUNS
-from hwnas.store import read_json
 
 
 def history(root: Path = RUNS) -> dict[str, Any]:

@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from hwnas import runs
+from hwnas.documents import read_json
 from hwnas.errors import InputError
 from hwnas.jobs.resolve.networks import find
 from hwnas.plugins import unknown
 from hwnas.protocols import Emit
 from hwnas.records import now_utc
 from hwnas.spec import NetworkSpec
-from hwnas.store import parse, read_json, read_network, write_json, write_network
+from hwnas.store import parse, read_network, write_json, write_network
 
 if TYPE_CHECKING:
     from hwnas.train.data import Dataset

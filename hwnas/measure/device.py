@@ -8,6 +8,7 @@ from typing import Any, Literal
 from hwnas import backends, plugins, store
 from hwnas.backends.base import cpu_model
 from hwnas.backends.cuda.gpus import gpus, plain_name, same_model
+from hwnas.documents import read_json
 from hwnas.errors import DataFormatError, DeviceUnavailable, InputError
 from hwnas.measure.host import DeviceInfo, detect
 from hwnas.protocols import Backend
@@ -124,7 +125,7 @@ def conditions(
 def _descriptions() -> list[dict[str, Any]]:
     bodies = []
     for path in sorted((store.data_dir("profiles") / "devices").glob("*.json")):
-        body = store.read_json(path, "device description")
+        body = read_json(path, "device description")
         if not isinstance(body.get("name"), str) or body.get("kind") not in ("cpu", "gpu"):
             raise DataFormatError(f"{path}: a device description needs a name and a kind, 'cpu' or 'gpu'")
         bodies.append(body)

@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from hwnas.documents import read_json
 from hwnas.protocols import Emit
 from hwnas.records import Measurement, Promise, SearchResult, Trial, to_json
 from hwnas.runs import RunFolder
 from hwnas.spec import NetworkSpec
-from hwnas.store import parse, read_json, write_json
+from hwnas.store import parse, write_json
 from hwnas.units import format_ms
 
 RESULT_SCHEMA = "hwnas.search/1"

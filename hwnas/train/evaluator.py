@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from hwnas.documents import read_json
 from hwnas.errors import DataFormatError, InputError
 from hwnas.nets.build import build, inherit, load_weights, read_weights, save
 from hwnas.nets.count import count
@@ -20,7 +21,7 @@ from hwnas.plugins import unknown
 from hwnas.protocols import Emit, Importance
 from hwnas.records import Evaluation, Proposal, StageImportance, to_json
 from hwnas.spec import NetworkSpec
-from hwnas.store import parse, read_json, write_json
+from hwnas.store import parse, write_json
 from hwnas.train import plan
 from hwnas.train.augment import default
 from hwnas.train.data import Dataset

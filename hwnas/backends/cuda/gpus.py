@@ -15,9 +15,10 @@ from functools import cache
 from importlib.util import find_spec
 from typing import Any
 
+from hwnas.documents import read_json
 from hwnas.errors import BackendUnavailable, DeviceUnavailable, InputError
 from hwnas.records import Precision, Record
-from hwnas.store import data_dir, read_json
+from hwnas.store import data_dir
 
 Capability = tuple[int, int]
 

@@ -16,6 +16,7 @@ from functools import cached_property
 import numpy as np
 import torch
 
+from hwnas.documents import read_json
 from hwnas.errors import InputError
 from hwnas.jobs.preparations.prepare import Facts, Prepared, without
 from hwnas.jobs.search.parts import training_rate
@@ -29,7 +30,7 @@ from hwnas.search.hournas.proposals import ProposalOptions, Proposals, propose_s
 from hwnas.search.hournas.strategy import HourNasOptions
 from hwnas.search.solve.distribution import share_within
 from hwnas.spec import BlockSpec
-from hwnas.store import read_json, write_json
+from hwnas.store import write_json
 from hwnas.train.hournas.shared import Places, Sampled, Shared, losses
 from hwnas.train.loop import train
 from hwnas.train.precision import choose

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from hwnas.documents import read_json
 from hwnas.errors import DataFormatError
 from hwnas.measure.table import LatencyTable
 from hwnas.protocols import Emit, SearchSpace
@@ -20,7 +21,7 @@ from hwnas.records import Budget, Estimate
 from hwnas.runs import RunFolder
 from hwnas.search.options import LEARNABLE
 from hwnas.spec import NetworkSpec
-from hwnas.store import read_json, write_json
+from hwnas.store import write_json
 from hwnas.units import format_seconds
 
 if TYPE_CHECKING:

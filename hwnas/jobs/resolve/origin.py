@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hwnas import runs
+from hwnas.documents import read_json
 from hwnas.errors import HwnasError, InputError
 from hwnas.jobs.resolve.networks import find
 from hwnas.records import Budget, Estimate, SearchResult, Setting
 from hwnas.spec import NetworkSpec
-from hwnas.store import parse, read_json, read_network
+from hwnas.store import parse, read_network
 
 if TYPE_CHECKING:
     from hwnas.protocols import Floats

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from hwnas.documents import read_json
 from hwnas.measure import promise, timing
 from hwnas.measure.sentinel import sentinel
 from hwnas.protocols import Backend, Emit, Engine, Importance
@@ -17,7 +18,7 @@ from hwnas.records import Budget, Measurement, Promise, SearchResult, Setting, S
 from hwnas.runs import RunFolder
 from hwnas.search.log import RESULT_SCHEMA, images_of
 from hwnas.spec import NetworkSpec
-from hwnas.store import read_json, write_json
+from hwnas.store import write_json
 from hwnas.units import format_ms
 
 if TYPE_CHECKING:

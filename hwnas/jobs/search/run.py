@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from hwnas import plugins, runs
 from hwnas.cost.model import cost_model
+from hwnas.documents import read_json
 from hwnas.errors import DeviceUnavailable, HwnasError, InputError
 from hwnas.jobs import plan as search_proxy
 from hwnas.jobs import predict
@@ -25,7 +26,6 @@ from hwnas.runs import RunFolder
 from hwnas.search import driver
 from hwnas.search.state import Limits
 from hwnas.spec import NetworkSpec
-from hwnas.store import read_json
 
 if TYPE_CHECKING:
     from hwnas.protocols import Importance

@@ -12,9 +12,9 @@ from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from hwnas.documents import read_json
 from hwnas.errors import DataFormatError, InputError
 from hwnas.search.macromicro.controller import Candidate, WalkOptions, found, walk
-from hwnas.store import read_json
 
 # Input channels and classes of the data sets in the published logs (EMNIST is its "balanced" split).
 DATASETS = {

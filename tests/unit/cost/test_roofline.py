@@ -8,10 +8,11 @@ import pytest
 
 from hwnas.cost import importers, roofline
 from hwnas.cost.score import figures
+from hwnas.documents import read_json
 from hwnas.errors import InputError
 from hwnas.nets.densenas.graph import densenas_mbv2, densenas_resnet
 from hwnas.spec import BlockSpec
-from hwnas.store import data_dir, read_json
+from hwnas.store import data_dir
 
 DATA = Path(os.environ.get("HWNAS_TEST_DATA", "no-data")) / "densenas"
 DEVICE = roofline.DeviceProfile(

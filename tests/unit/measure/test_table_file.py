@@ -6,11 +6,12 @@ import pytest
 import table_samples as samples
 from table_samples import DOWN, HEAD, REST, STEM, block_row, header, network, network_row, setting
 
+from hwnas.documents import read_json
 from hwnas.errors import DataFormatError, InputError, MissingMeasurement, StaleTable
 from hwnas.measure import rows
 from hwnas.measure import table as tables
 from hwnas.measure.writer import TableWriter, write
-from hwnas.store import data_dir, read_json
+from hwnas.store import data_dir
 
 
 @pytest.fixture

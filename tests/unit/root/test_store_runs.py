@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from hwnas import plugins, runs, store
+from hwnas.documents import read_json
 from hwnas.errors import DataFormatError, InputError, MissingMeasurement
 
 
@@ -32,9 +33,9 @@ def test_nan_never_reaches_a_file(tmp_path: Path) -> None:
 
 def test_reading_says_what_is_wrong(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="does not exist"):
-        store.read_json(tmp_path / "no.json", "table")
+        read_json(tmp_path / "no.json", "table")
     with pytest.raises(InputError, match="not a file"):
-        store.read_json(tmp_path, "table")
+        read_json(tmp_path, "table")
 
 
 def test_home_follows_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
