@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,6 +36,7 @@ from hwnas.store import parse, write_json
 
 ENGINE_SCHEMA = "hwnas.engine/1"
 Weights = Mapping[str, NDArray[np.float32]]
+Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 
 @dataclass(frozen=True)
@@ -81,10 +82,11 @@ class Parity(Record):
     `max_abs_err` is in units of the scores (raw logits), `scale` the largest absolute score of the
     reference, `cosine_min` the smallest cosine between the two score vectors of one image,
     `top1_agreement` the share of images for which both name the same class. `data` says which
-    images.
+    images, `distinct` how many of them differ from all others.
     """
 
     images: int = Field(gt=0)
+    distinct: int | None = Field(default=None, gt=0)
     data: str
     max_abs_err: float = Field(ge=0)
     scale: float = Field(ge=0)
@@ -92,6 +94,18 @@ class Parity(Record):
     top1_agreement: float = Field(ge=0, le=1)
     top1_reference: float | None = None
     top1_engine: float | None = None
+
+
+class Preprocessing(Record):
+    """Time that one picture of a stated size takes from bytes to the network's input, on this host.
+
+    It comes on top of the network's latency, which a budget is about; decoding a file is not in it.
+    """
+
+    width: int = Field(gt=0)
+    height: int = Field(gt=0)
+    median_ms: float = Field(gt=0)
+    samples: int = Field(gt=0)
 
 
 class LayerTime(Record):
@@ -121,7 +135,9 @@ class EngineManifest(Record):
         network, network_key: what it computes.
         classes, mean, std: names of the classes and the normalisation of images in [0, 1], by
             channel, where the training data gave them.
+        dynamic_batch: whether the file takes any number of images at once.
         table_id: the latency table that the search used.
+        preprocessing: what preparing a picture costs beside `measured`.
         layers: times of the runtime's layers, in order, where it tells them.
         accuracy: fraction of images right, by split, of the network that was exported.
         run: name of the run that it came from.
@@ -130,20 +146,22 @@ class EngineManifest(Record):
     engine: str
     format: str
     setting: Setting
-    engine_sha256: str
-    engine_bytes: int
-    onnx_sha256: str | None = None
-    weights_sha256: str
+    engine_sha256: Digest
+    engine_bytes: int = Field(gt=0)
+    onnx_sha256: Digest | None = None
+    weights_sha256: Digest
     network_key: str
     network: NetworkSpec
     classes: tuple[str, ...] = ()
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
+    dynamic_batch: bool = False
     table_id: str = ""
     run: str = ""
     budget: Budget | None = None
     predicted: Estimate | None = None
     measured: Measurement | None = None
+    preprocessing: Preprocessing | None = None
     promise: Promise | None = None
     parity: Parity | None = None
     layers: tuple[LayerTime, ...] = ()
@@ -165,8 +183,19 @@ class EngineManifest(Record):
             given = len(getattr(self, name))
             if given not in (0, self.network.stem.c_in):
                 raise ValueError(f"{name} has {given} values for {self.network.stem.c_in} channels")
+        if not all(0 <= value <= 1 for value in self.mean):
+            raise ValueError(f"mean {self.mean} is not that of images in [0, 1]")
+        if not all(0 < value <= 1 for value in self.std):
+            raise ValueError(f"std {self.std} is not that of images in [0, 1]; each must be above 0")
+        if bool(self.mean) != bool(self.std):
+            raise ValueError("only one of mean and std is there; both or neither")
         if self.classes and len(self.classes) != self.network.classes:
             raise ValueError(f"{len(self.classes)} class names for {self.network.classes} classes")
+        twice = sorted({name for name in self.classes if self.classes.count(name) > 1 or not name.strip()})
+        if twice:
+            raise ValueError(f"class names must differ and not be empty: {', '.join(map(repr, twice[:3]))}")
+        if not all(0 <= value <= 1 for value in self.accuracy.values()):
+            raise ValueError(f"accuracy {self.accuracy} is not a fraction")
         return self
 
     @property
@@ -257,18 +286,18 @@ def describe(
     **about: Any,
 ) -> EngineManifest:
     """The manifest of an engine file that was just written."""
-    return EngineManifest(
-        engine=path.name,
-        format=file_format,
-        setting=setting,
-        engine_sha256=file_sha256(path),
-        engine_bytes=path.stat().st_size,
-        onnx_sha256=None if onnx is None else sha256(onnx),
-        weights_sha256=weights_digest(weights),
-        network_key=spec.key,
-        network=spec,
-        **about,
-    )
+    known = {
+        "engine": path.name,
+        "format": file_format,
+        "setting": setting,
+        "engine_sha256": file_sha256(path),
+        "engine_bytes": path.stat().st_size,
+        "onnx_sha256": None if onnx is None else sha256(onnx),
+        "weights_sha256": weights_digest(weights),
+        "network_key": spec.key,
+        "network": spec,
+    }
+    return parse(EngineManifest, {**known, **about}, f"manifest of {path}")
 
 
 def check_file(path: Path, manifest: EngineManifest) -> None:

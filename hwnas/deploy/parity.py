@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwnas.deploy.manifest import Parity
+from hwnas.errors import DataFormatError
 from hwnas.protocols import Floats
 from hwnas.records import Check, Precision
 
@@ -23,12 +24,15 @@ class Tolerance:
         cosine: smallest cosine between the score vectors of one image.
         agreement: smallest share of images with the same top class.
         drop: largest loss of top-1 accuracy, as a fraction.
+        images: fewest different images that show it. Where every score must be nearly equal, a few do;
+            int8 is judged by a share of 1 %, which fewer than 100 images cannot show.
     """
 
     error: float
     cosine: float
     agreement: float
     drop: float
+    images: int
 
 
 # fp32 runtimes reorder sums and may use other convolution algorithms (Winograd): 1e-3 of the scale
@@ -36,18 +40,32 @@ class Tolerance:
 # 11 and bf16 8 significant bits, so scores carry relative errors of about 2^-11 and 2^-8 a layer.
 # int8 is judged by what it decides: 1 point of accuracy is what static quantisation is expected to keep.
 TOLERANCES: dict[Precision, Tolerance] = {
-    "fp32": Tolerance(error=1e-3, cosine=0.99999, agreement=0.995, drop=0.002),
-    "fp16": Tolerance(error=2e-2, cosine=0.9995, agreement=0.99, drop=0.005),
-    "bf16": Tolerance(error=1e-1, cosine=0.995, agreement=0.97, drop=0.01),
-    "int8": Tolerance(error=5e-1, cosine=0.97, agreement=0.95, drop=0.01),
+    "fp32": Tolerance(error=1e-3, cosine=0.99999, agreement=0.995, drop=0.002, images=8),
+    "fp16": Tolerance(error=2e-2, cosine=0.9995, agreement=0.99, drop=0.005, images=16),
+    "bf16": Tolerance(error=1e-1, cosine=0.995, agreement=0.97, drop=0.01, images=32),
+    "int8": Tolerance(error=5e-1, cosine=0.97, agreement=0.95, drop=0.01, images=100),
 }
 
+# Scores of trained networks are below 100. Errors are judged as a share of the largest score, so that a
+# damaged weight of 1e35 would allow any error: above this nothing is judged.
+LARGEST_SCORE = 1e4
 
-def compare(reference: Floats, given: Floats, labels: Labels | None, data: str) -> Parity:
-    """Figures of the difference between two score arrays (n, classes).
 
-    Scores that are not finite count as infinitely wrong.
+def compare(
+    reference: Floats, given: Floats, labels: Labels | None, data: str, distinct: int | None = None
+) -> Parity:
+    """Figures of the difference between two score arrays (n, classes) of `distinct` different images.
+
+    An engine's scores that are not finite count as infinitely wrong.
+
+    Raises:
+        DataFormatError: those of the network are not finite, so that there is nothing to compare with.
     """
+    if not np.isfinite(reference).all():
+        raise DataFormatError(
+            "the network itself gives scores that are NaN or infinite, so its weights are damaged; train it "
+            "again"
+        )
     finite = bool(np.isfinite(given).all())
     r, g = reference.astype(np.float64), np.nan_to_num(given.astype(np.float64), nan=0.0, posinf=0, neginf=0)
     norms = np.linalg.norm(r, axis=1) * np.linalg.norm(g, axis=1)
@@ -55,6 +73,7 @@ def compare(reference: Floats, given: Floats, labels: Labels | None, data: str) 
     top_r, top_g = r.argmax(axis=1), g.argmax(axis=1)
     return Parity(
         images=len(r),
+        distinct=distinct,
         data=data,
         max_abs_err=float(np.abs(r - g).max()) if finite else float(np.finfo(np.float32).max),
         scale=float(np.abs(r).max()),
@@ -68,13 +87,23 @@ def compare(reference: Floats, given: Floats, labels: Labels | None, data: str) 
 def judge(found: Parity, precision: Precision) -> list[Check]:
     """Checks of a comparison against the tolerance of a precision."""
     limit = TOLERANCES[precision]
-    allowed = limit.error * max(found.scale, 1e-6)
+    allowed = limit.error * min(max(found.scale, 1e-6), LARGEST_SCORE)
+    sound = found.scale <= LARGEST_SCORE
+    detail = (
+        f"scores differ by at most {found.max_abs_err:.2g} ({allowed:.2g} allowed), least cosine "
+        f"{found.cosine_min:.6f} ({limit.cosine} needed), over {found.images} images: {found.data}"
+    )
+    if not sound:
+        detail += (
+            f"; the network's own scores reach {found.scale:.2g}, above {LARGEST_SCORE:.0e} as no trained "
+            "network's do: its weights are damaged"
+        )
     checks = [
+        _enough(found, precision),
         Check(
             name="parity",
-            passed=found.max_abs_err <= allowed and found.cosine_min >= limit.cosine,
-            detail=f"scores differ by at most {found.max_abs_err:.2g} ({allowed:.2g} allowed), least cosine "
-            f"{found.cosine_min:.6f} ({limit.cosine} needed), over {found.images} images: {found.data}",
+            passed=sound and found.max_abs_err <= allowed and found.cosine_min >= limit.cosine,
+            detail=detail,
         ),
         Check(
             name="top1",
@@ -93,3 +122,13 @@ def judge(found: Parity, precision: Precision) -> list[Check]:
             )
         )
     return checks
+
+
+def _enough(found: Parity, precision: Precision) -> Check:
+    """Whether there were images enough for what the other checks claim."""
+    needed = TOLERANCES[precision].images
+    different = found.images if found.distinct is None else found.distinct
+    detail = f"{different} different images compared ({needed} needed for {precision})"
+    if different < needed:
+        detail += f"; fewer prove nothing: raise --images, or give --data with at least {needed} to compare"
+    return Check(name="images", passed=different >= needed, detail=detail)

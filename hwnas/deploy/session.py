@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hwnas.backends import images as prepared
 from hwnas.deploy import engine as engines
+from hwnas.deploy import preprocess
 from hwnas.deploy.manifest import EngineManifest, find_engine, read_manifest
 from hwnas.errors import InputError, VerificationFailed
 from hwnas.protocols import Backend, Engine, Floats
@@ -63,8 +63,6 @@ class Session:
         self._engine: Engine = engines.load(file, backend, threads=threads)
         spec = self.manifest.network
         self.classes = self.manifest.classes or tuple(str(i) for i in range(spec.classes))
-        self._shape = spec.input_shape
-        self._mean, self._std = self.manifest.normalisation
         self._bgr = bgr
 
     def scores(self, images: NDArray[Any]) -> Floats:
@@ -78,17 +76,7 @@ class Session:
         Raises:
             InputError: another type or shape.
         """
-        array = self._checked(np.asarray(images))
-        if array.dtype != np.uint8:
-            return engines.run_all(self._engine, np.ascontiguousarray(array, np.float32))
-        on_device = getattr(self._engine, "run_bytes", None)  # a GPU prepares them itself, with equal bits
-        square = prepared.centred(array)
-        if on_device is not None:
-            given = {"mean": self._mean, "std": self._std, "swap_channels": self._bgr}
-            return engines.run_all(self._engine, square, lambda part: on_device(part, **given))
-        size = self._shape[1:]
-        ready = prepared.prepare(square, size, self._mean, self._std, swap_channels=self._bgr)
-        return engines.run_all(self._engine, ready)
+        return preprocess.scores(self._engine, self.manifest, images, bgr=self._bgr)
 
     def __call__(self, images: NDArray[Any]) -> Floats:
         """Class probabilities (n, classes) of images as in `scores`; each row sums to 1."""
@@ -104,21 +92,6 @@ class Session:
         rows = self(images)
         order = np.argsort(-rows, axis=1, kind="stable")[:, :k]
         return [[(self.classes[i], float(row[i])) for i in best] for row, best in zip(rows, order)]
-
-    def _checked(self, images: NDArray[Any]) -> NDArray[Any]:
-        channels, height, width = self._shape
-        is_bytes = images.dtype == np.uint8
-        stack = images[None] if is_bytes and images.ndim == 3 else images
-        fits = stack.ndim == 4 and (
-            stack.shape[3] == channels if is_bytes else stack.shape[1:] == self._shape
-        )
-        known = is_bytes or np.issubdtype(images.dtype, np.floating)
-        if not (known and fits and stack.size):
-            raise InputError(
-                f"images: {images.dtype} {images.shape}; expected uint8 (n, height, width, {channels}), or "
-                f"normalised float (n, {channels}, {height}, {width})"
-            )
-        return stack
 
     def close(self) -> None:
         """Free what the runtime holds."""

@@ -3,12 +3,19 @@
 Users of other exporters met engines whose accuracy fell without a word. Here every export runs
 these checks on the very file that it leaves behind, and fails loudly:
 
+``images``
+    enough different ones for what the precision is judged by;
 ``parity``
-    scores against those of the torch module with the same weights, in fp32, on real images;
+    scores against those of the torch module with the same weights, in fp32, on real images. The engine
+    gets them as `Session` does: as bytes, prepared as its manifest says (`deploy.preprocess`); the module
+    gets them as the training prepared them, so that a wrong mean or size shows;
 ``top1``
     the share of images for which both name the same class;
 ``accuracy``
     where labels are known: the engine is not less accurate than the module by more than is allowed;
+``classes``, ``normalisation``, ``training``
+    where a training recorded them: names and normalisation of the manifest are its own, and the network is
+    as accurate on the same images as it was then;
 ``preprocessing``
     where the engine prepares images itself (a GPU's kernel): as the host does;
 ``macs``, ``params``, ``memory``
@@ -21,17 +28,27 @@ Tolerances depend on the precision (`parity.TOLERANCES`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hwnas.backends.images import prepare as prepare_images
 from hwnas.deploy import engine as engines
-from hwnas.deploy.manifest import EngineManifest, Parity, Weights, check_file, read_manifest, weights_digest
-from hwnas.deploy.parity import Labels, compare, judge
+from hwnas.deploy import preprocess
+from hwnas.deploy.manifest import (
+    EngineManifest,
+    Parity,
+    Preprocessing,
+    Weights,
+    check_file,
+    read_manifest,
+    weights_digest,
+)
+from hwnas.deploy.parity import TOLERANCES, Labels, compare, judge
 from hwnas.errors import InputError, VerificationFailed
 from hwnas.measure.promise import PromiseOptions, keep
 from hwnas.measure.timing import TimingOptions, measure
@@ -63,11 +80,29 @@ class VerifyOptions:
 
 
 @dataclass(frozen=True)
+class Training:
+    """What a training recorded of its network; empty where it recorded nothing.
+
+    Attributes:
+        classes, mean, std: names of the classes and normalisation of images in [0, 1], by channel.
+        accuracy: fraction right of the validation images; None where the images compared are others.
+        images: how many validation images there were.
+    """
+
+    classes: tuple[str, ...] = ()
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+    accuracy: float | None = None
+    images: int = 0
+
+
+@dataclass(frozen=True)
 class Verified:
     """What verification found: the report, and the parts that go into the manifest."""
 
     report: Report
     parity: Parity
+    preprocessing: Preprocessing | None
 
     def complete(self, manifest: EngineManifest) -> EngineManifest:
         """The manifest with the proof in it."""
@@ -75,6 +110,7 @@ class Verified:
         return manifest.model_copy(
             update={
                 "parity": self.parity,
+                "preprocessing": self.preprocessing,
                 "measured": found.measured,
                 "promise": found.promise,
                 "budget": found.budget,
@@ -93,9 +129,12 @@ def verify(
     engine_path: Path,
     *,
     weights: Weights,
-    images: Floats,
+    images: NDArray[Any],
+    reference_images: Floats | None = None,
     spec: NetworkSpec | None = None,
     labels: Labels | None = None,
+    training: Training | None = None,
+    checked: Sequence[Check] = (),
     budget: Budget | None = None,
     data: str = "images given",
     backend: Backend | None = None,
@@ -107,9 +146,14 @@ def verify(
     Args:
         engine_path: the file that will be deployed; its manifest lies beside it.
         weights: of the network, as `nets.build.weights` gives them.
-        images: (n, C, H, W) float32, normalised as in training; real ones.
+        images: what the engine is given, as to `Session.scores`: uint8 (n, H, W, C), or float32
+            (n, C, H, W) taken as normalised; real ones.
+        reference_images: the same images as the training prepared them, (n, C, H, W) float32; default as
+            the engine's manifest says.
         spec: the network; default the manifest's.
-        labels: (n,) classes of the images.
+        labels: (n,) classes of the images, as places in the network's class names.
+        training: what was recorded of the network.
+        checked: what the caller looked at already.
         budget: default the manifest's; None there means that latency is measured and not judged.
         data: which images, in words.
         backend: default the one that the engine was built by.
@@ -126,7 +170,9 @@ def verify(
     check_file(engine_path, manifest)
     spec = spec or manifest.network
     budget = budget or manifest.budget
-    if images.ndim != 4 or not len(images) or images.shape[1:] != spec.input_shape:
+    if reference_images is None:
+        reference_images = preprocess.ready(images, manifest) if images.dtype == np.uint8 else images
+    if reference_images.ndim != 4 or not len(images) or reference_images.shape[1:] != spec.input_shape:
         raise InputError(
             f"images are {images.shape}; the network takes (n, {', '.join(map(str, spec.input_shape))})"
         )
@@ -136,12 +182,16 @@ def verify(
 
     engine = load()
     try:
-        given = engines.run_all(engine, images)
+        given = preprocess.scores(engine, manifest, images)
         setting, prepared = engine.setting, _preparation(engine, manifest)
+        cost = preprocess.cost(engine, manifest) if options.timed else None
     finally:
         engine.close()
-    found = compare(reference_scores(spec, weights, images), given, labels, data)
+    reference = reference_scores(spec, weights, reference_images)
+    distinct = len({image.tobytes() for image in images})
+    found = compare(reference, given, labels, data, distinct)
     checks = [_same_network(manifest, spec, weights), *judge(found, setting.precision), *prepared]
+    checks += [*checked, *_as_trained(manifest, found, training or Training())]
     checks += _counts(spec, budget, setting.batch)
     measured, promise, timing = _time(load, budget, options, emit)
     report = Report(
@@ -158,7 +208,7 @@ def verify(
         promise=promise,
         checks=(*checks, *timing),
     )
-    return Verified(report, found)
+    return Verified(report, found, cost)
 
 
 def reference_scores(spec: NetworkSpec, weights: Weights, images: Floats) -> Floats:
@@ -184,6 +234,50 @@ def _same_network(manifest: EngineManifest, spec: NetworkSpec, weights: Weights)
         what = "weights" if same_spec else f"network {spec.key}"
         detail = f"the engine was built from other {what} (network {manifest.network_key})"
     return Check(name="source", passed=same, detail=detail)
+
+
+def _as_trained(manifest: EngineManifest, found: Parity, training: Training) -> list[Check]:
+    """Whether names, normalisation and accuracy are those that the training recorded."""
+    checks = []
+    if training.classes:
+        same = manifest.classes == training.classes
+        detail = "class names are those of the training"
+        if not same:
+            own, other = ", ".join(training.classes[:4]), ", ".join(manifest.classes[:4])
+            detail = f"the manifest names other classes ({other}, ...) than the training ({own}, ...)"
+        checks.append(Check(name="classes", passed=same, detail=detail))
+    if training.mean:
+        same = (manifest.mean, manifest.std) == (training.mean, training.std)
+        detail = "images are normalised as in the training"
+        if not same:
+            detail = (
+                f"the manifest normalises by mean {manifest.mean} and std {manifest.std}, training by "
+                f"{training.mean} and {training.std}"
+            )
+        checks.append(Check(name="normalisation", passed=same, detail=detail))
+    if training.accuracy is not None and found.top1_reference is not None:
+        allowed = _allowed(training.accuracy, found.images, training.images)
+        off = abs(found.top1_reference - training.accuracy)
+        detail = (
+            f"top-1 of the network {100 * found.top1_reference:.2f} % on {found.images} of the "
+            f"{training.images} validation images, {100 * training.accuracy:.2f} % recorded by the training "
+            f"({100 * allowed:.2g} % apart allowed)"
+        )
+        if off > allowed:
+            detail += "; the weights are not those that were trained"
+        checks.append(Check(name="training", passed=off <= allowed, detail=detail))
+    return checks
+
+
+def _allowed(accuracy: float, images: int, recorded: int) -> float:
+    """How far an accuracy may be from a recorded one: by rounding over the same images, by three standard
+    errors of a binomial over a part of them.
+    """
+    exact = max(1 / images, TOLERANCES["fp32"].drop)
+    if images >= recorded:
+        return exact
+    guess = (accuracy * images + 0.5) / (images + 1)
+    return exact + 3 * float(np.sqrt(guess * (1 - guess) / images))
 
 
 def _preparation(engine: Engine, manifest: EngineManifest) -> list[Check]:

@@ -12,6 +12,7 @@ from hwnas import runs
 from hwnas.documents import read_json
 from hwnas.errors import InputError
 from hwnas.jobs.resolve.networks import find
+from hwnas.jobs.resolve.origin import digests
 from hwnas.plugins import unknown
 from hwnas.protocols import Emit
 from hwnas.records import now_utc
@@ -147,6 +148,7 @@ def _train(
         **{k: v for k, v in asdict(result).items() if k not in ("accuracy", "se", "loss", "wall_s")},
         "macs": counts.macs,
         "params": counts.params,
+        "weights_sha256": digests(run.path),
         "classes": list(dataset.classes),
         "mean": list(dataset.mean),
         "std": list(dataset.std),

@@ -56,7 +56,7 @@ def verify(options: VerifyOptions, emit: Emit | None = None) -> dict[str, Any]:
     check_file(path, manifest)
     backend = runtime(manifest)
     source = _source(options, path)
-    drawn = samples(options.data or source.data, source, options.images)
+    drawn = samples(options.data, source, options.images)
     budget = manifest.budget
     if options.latency_budget is not None:
         latency_ms, percentile = parse_latency(options.latency_budget)
@@ -65,8 +65,11 @@ def verify(options: VerifyOptions, emit: Emit | None = None) -> dict[str, Any]:
         path,
         spec=source.spec,
         weights=source.read_weights(),
-        images=drawn.images,
+        images=drawn.pictures,
+        reference_images=drawn.prepared,
         labels=drawn.labels,
+        training=drawn.training(source),
+        checked=drawn.checks,
         budget=budget,
         data=drawn.text,
         backend=backend,

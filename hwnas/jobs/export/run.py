@@ -86,7 +86,7 @@ def export(options: ExportOptions, emit: Emit | None = None) -> dict[str, Any]:
         raise _elsewhere(options, source, folder, exc) from exc
     drawn = None
     if options.verify or setting.precision == "int8":
-        drawn = samples(options.data or source.data, source, options.images)
+        drawn = samples(options.data, source, options.images)
     manifest = _write(options, source, folder, backend, setting, drawn)
     path = folder / manifest.engine
     _say(emit, f"wrote {path} ({manifest.engine_bytes / 1024:.0f} KiB): {setting.describe()}")
@@ -157,8 +157,7 @@ def _write(
         "predicted": source.predicted,
         "accuracy": source.accuracy,
         "run": source.folder.resolve().name,
-        **(drawn.about if drawn else {}),
-        **source.about,
+        **(drawn.about if drawn else source.about),
     }
     if options.format == "pt2":
         from hwnas.deploy import pt2
@@ -204,8 +203,11 @@ def check(
         path,
         spec=source.spec,
         weights=source.read_weights(),
-        images=drawn.images,
+        images=drawn.pictures,
+        reference_images=drawn.prepared,
         labels=drawn.labels,
+        training=drawn.training(source),
+        checked=drawn.checks,
         budget=manifest.budget,
         data=drawn.text,
         backend=backend,
@@ -248,7 +250,7 @@ def _elsewhere(
 
     precision: Precision = options.precision or (source.setting.precision if source.setting else "fp32")
     batch = options.batch or (source.setting.batch if source.setting else 1)
-    drawn = samples(options.data or source.data, source, 1) if precision == "int8" else None
+    drawn = samples(options.data, source, 1) if precision == "int8" else None
     model = onnx.network(source.spec, source.read_weights(), batch=batch)
     if options.format == "trt":
         from hwnas.backends.typed import plain

@@ -2,65 +2,156 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hwnas.deploy.typed_onnx import CALIBRATION_IMAGES
-from hwnas.errors import DataFormatError
+from hwnas.errors import DataFormatError, InputError
 from hwnas.jobs.resolve.origin import Origin
 from hwnas.protocols import Floats
+from hwnas.records import Check
 
-RANDOM_IMAGES = 64
+if TYPE_CHECKING:
+    from hwnas.deploy.verify import Training
+
+RANDOM_IMAGES = 128
 
 
 @dataclass(frozen=True)
 class Samples:
-    """Normalised images (n, C, H, W), their labels (n,) where known, and which they are in words.
+    """Pictures (n, H, W, C) uint8 as a deployed `Session` is given them, and which they are in words.
 
-    `about` has the data's class names and normalisation, for a manifest; `calibration` training
-    images, for int8.
+    Attributes:
+        pictures, text: see above.
+        prepared: the same images as the training prepared them, (n, C, H, W); None where it recorded
+            nothing, so that the engine's manifest says how.
+        labels: (n,) classes by the network's names, where known.
+        calibration: training images, normalised, for int8.
+        about: class names and normalisation of the network, for a manifest.
+        accuracy, images: recorded accuracy of the network on the whole validation split and the size of
+            that split, where these images are of it.
+        checks: whether the data are those of the training.
     """
 
-    images: Floats
+    pictures: NDArray[np.uint8]
     text: str
-    calibration: Floats | None = None
+    prepared: Floats | None = None
     labels: NDArray[np.int64] | None = None
+    calibration: Floats | None = None
     about: dict[str, Any] = field(default_factory=dict)
+    accuracy: float | None = None
+    images: int = 0
+    checks: tuple[Check, ...] = ()
+
+    def training(self, source: Origin) -> Training:
+        """What is recorded of the network, for the verification."""
+        from hwnas.deploy.verify import Training
+
+        return Training(**source.about, accuracy=self.accuracy, images=self.images)
 
 
 def samples(data: str | None, source: Origin, limit: int) -> Samples:
     """Validation images of a data set; without one, seeded random images, and said to be so.
 
-    The validation split, since the test split is read once only, by the training.
+    The validation split, since the test split is read once only, by the training. Normalised by what the
+    training recorded, never by the statistics of these images: that is how the network will be used.
+
+    Args:
+        data: what the user names; None takes what the run was trained on.
+        source: the network.
+        limit: largest number of images.
 
     Raises:
-        InputError, DataFormatError: the data set cannot be loaded, or has other classes than the network.
+        InputError, DataFormatError: the data set cannot be loaded, has other classes than the network, or
+            is code that a run's own file names.
     """
     spec = source.spec
-    if data is None:
+    uri = data if data is not None else recorded_data(source)
+    if uri is None:
         rng = np.random.default_rng(0)
-        images = rng.standard_normal((min(limit, RANDOM_IMAGES), *spec.input_shape), dtype=np.float32)
-        return Samples(images, "random images, no data set was given (--data)")
-    from hwnas.train.data import load
+        channels, height, width = spec.input_shape
+        shape = (min(limit, RANDOM_IMAGES), height, width, channels)
+        pictures = rng.integers(0, 256, shape, dtype=np.uint8)
+        text = "random images, no data set was given (--data)"
+        return Samples(pictures, text, about=dict(source.about))
+    from hwnas.train.data import load, normalise
 
-    dataset = load(data, input_shape=spec.input_shape, seed=source.seed, limit=source.limit)
-    if len(dataset.classes) != spec.classes:
+    dataset = load(uri, input_shape=spec.input_shape, seed=source.seed, limit=source.limit)
+    about = {"classes": dataset.classes, "mean": dataset.mean, "std": dataset.std, **source.about}
+    if len(about["classes"]) != spec.classes:
         raise DataFormatError(
-            f"data {data} has {len(dataset.classes)} classes, the network tells {spec.classes} apart; "
+            f"data {uri} has {len(dataset.classes)} classes, the network tells {spec.classes} apart; "
             "give the data that it was trained on"
         )
     chosen = dataset.val
-    images = chosen.normalised(slice(0, limit)).contiguous().numpy()
-    labels = chosen.labels[:limit].numpy()
-    some = dataset.train.normalised(slice(0, CALIBRATION_IMAGES)).contiguous().numpy()
-    about = {"classes": dataset.classes, "mean": dataset.mean, "std": dataset.std}
+    images = chosen.images[:limit]
+    labels = by_name(chosen.labels[:limit].numpy(), dataset.classes, about["classes"], uri)
+    some = dataset.train.images[:CALIBRATION_IMAGES]
+    same = source.fingerprint in (None, dataset.fingerprint)
     return Samples(
-        np.ascontiguousarray(images),
+        np.ascontiguousarray(images.permute(0, 2, 3, 1).numpy()),
         f"validation images of {dataset.name}",
-        calibration=np.ascontiguousarray(some),
+        prepared=normalise(images, about["mean"], about["std"]).contiguous().numpy(),
         labels=labels,
+        calibration=normalise(some, about["mean"], about["std"]).contiguous().numpy(),
         about=about,
+        accuracy=source.accuracy.get("val") if same and source.fingerprint else None,
+        images=len(chosen),
+        checks=() if source.fingerprint is None else (_same_data(uri, same, named=data is not None),),
     )
+
+
+def recorded_data(source: Origin) -> str | None:
+    """The data set that a run's file names, unless it is code.
+
+    A run folder may come from anyone: a function that it names is not imported.
+
+    Raises:
+        InputError: it is ``module:function``.
+    """
+    if source.data is None:
+        return None
+    from hwnas.train.data import parse
+
+    if parse(source.data)[0] == "module":
+        raise InputError(
+            f"{source.folder} was trained on data of a Python function, {source.data!r}. Code that a file "
+            f"names is not run; if you trust it, name it yourself: --data {source.data}"
+        )
+    return source.data
+
+
+def by_name(
+    labels: NDArray[np.int64], given: Sequence[str], wanted: Sequence[str], uri: str
+) -> NDArray[np.int64]:
+    """Labels that are places in `given` as places in `wanted`, by the names of the classes.
+
+    Raises:
+        DataFormatError: a name is not among those wanted, or stands there twice.
+    """
+    places = {name: at for at, name in enumerate(wanted)}
+    unknown = [name for name in given if name not in places]
+    if unknown or len(places) != len(wanted) or len(set(given)) != len(given):
+        raise DataFormatError(
+            f"data {uri} has the classes {', '.join(given[:6])}; the network was trained on "
+            f"{', '.join(wanted[:6])}"
+            + (f", which do not include {', '.join(unknown[:3])}" if unknown else ", not all different")
+            + "; give data with the same class names"
+        )
+    order = np.array([places[name] for name in given], dtype=np.int64)
+    found: NDArray[np.int64] = order[labels]
+    return found
+
+
+def _same_data(uri: str, same: bool, *, named: bool) -> Check:
+    """The data as they were trained on; others pass where the user named them."""
+    if same:
+        return Check(name="data", passed=True, detail=f"{uri} is the data that the network was trained on")
+    detail = f"{uri} is not the data that the network was trained on (another fingerprint is recorded)"
+    if not named:
+        detail += f"; it was changed since: name it, --data {uri}, to compare on it as it is now"
+    return Check(name="data", passed=named, detail=detail)

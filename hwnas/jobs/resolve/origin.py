@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from hwnas import runs
 from hwnas.documents import read_json
-from hwnas.errors import HwnasError, InputError
+from hwnas.errors import DataFormatError, HwnasError, InputError
 from hwnas.jobs.resolve.networks import find
 from hwnas.records import Budget, Estimate, SearchResult, Setting
 from hwnas.spec import NetworkSpec
@@ -31,7 +31,10 @@ class Origin:
         setting, budget, predicted, table_id: of the search that found it, where one did.
         accuracy: fraction right by split, where it was read.
         about: class names and normalisation, where they are recorded.
-        data, seed, limit: what it was trained on, for `train.data.load`.
+        data, seed, limit: what it was trained on, for `train.data.load`; `data` is text out of a file
+            (see `jobs.export.samples`).
+        fingerprint: of that data, as it was then.
+        weights_sha256: of the weights that the training wrote, where it recorded them.
     """
 
     folder: Path
@@ -46,12 +49,22 @@ class Origin:
     data: str | None = None
     seed: int = 0
     limit: int | None = None
+    fingerprint: str | None = None
+    weights_sha256: str | None = None
 
     def read_weights(self) -> dict[str, Floats]:
-        """The weights by state-dict name."""
+        """The weights by state-dict name; DataFormatError unless they are those that were trained."""
+        from hwnas.deploy.manifest import weights_digest
         from hwnas.nets.weights import read_weights
 
-        return read_weights(self.weights)
+        found = read_weights(self.weights)
+        if self.weights_sha256 is not None and (digest := weights_digest(found)) != self.weights_sha256:
+            raise DataFormatError(
+                f"weights {self.weights} are not those that the training wrote: their SHA-256 is "
+                f"{digest[:12]}..., {self.weights_sha256[:12]}... is recorded in result.json; the file was "
+                "damaged or replaced, so train again, or take it from a copy"
+            )
+        return found
 
 
 def origin(name: str | None, weights: Path | None = None) -> Origin:
@@ -77,7 +90,10 @@ def origin(name: str | None, weights: Path | None = None) -> Origin:
     folder = network.parent
     if folder.is_symlink():  # runs/latest: the run itself is what is meant
         folder = folder.parent / folder.readlink()
-    return Origin(folder=folder, spec=spec, weights=beside, **_known(_run_of(folder), spec))
+    known = _known(_run_of(folder), spec, folder / "weights.safetensors")
+    if weights is not None:  # what was recorded is about other weights
+        known = {k: v for k, v in known.items() if k not in ("accuracy", "weights_sha256")}
+    return Origin(folder=folder, spec=spec, weights=beside, **known)
 
 
 def export_command(run: str) -> str:
@@ -115,14 +131,23 @@ def _run_of(folder: Path) -> Path | None:
     return None
 
 
-def _known(run: Path | None, spec: NetworkSpec, depth: int = 0) -> dict[str, Any]:
+def _known(
+    run: Path | None, spec: NetworkSpec, weights: Path | None = None, depth: int = 0
+) -> dict[str, Any]:
     """What a run's files say about one of its networks."""
     if run is None:
         return {}
     config = read_json(run / "manifest.json", "run manifest").get("config", {})
+    if not isinstance(config, dict):
+        raise DataFormatError(f"run manifest {run / 'manifest.json'}: config is not a JSON object")
     known: dict[str, Any] = {}
     if isinstance(config.get("data"), str):
-        known = {"data": config["data"], "seed": config.get("seed") or 0, "limit": config.get("limit")}
+        known = {
+            "data": config["data"],
+            "seed": _whole(config.get("seed")) or 0,
+            "limit": _whole(config.get("limit")),
+            "fingerprint": config.get("data_fingerprint"),
+        }
     if not (run / "result.json").is_file():
         return known
     body = read_json(run / "result.json", "result")
@@ -131,10 +156,28 @@ def _known(run: Path | None, spec: NetworkSpec, depth: int = 0) -> dict[str, Any
     elif isinstance(config.get("network"), str) and depth == 0:
         known = {**_source(config["network"], spec), **known}
     accuracy = body.get("accuracy")
-    if isinstance(accuracy, dict):
+    if isinstance(accuracy, dict) and known.pop("is_best", True):
         known["accuracy"] = {k: float(v) for k, v in accuracy.items() if isinstance(v, (int, float))}
+    known.pop("is_best", None)
+    recorded = body.get("weights_sha256")
+    if weights is not None and isinstance(recorded, dict):
+        known["weights_sha256"] = recorded.get(weights.relative_to(run).as_posix())
     about = {k: tuple(body[k]) for k in ("classes", "mean", "std") if isinstance(body.get(k), list)}
     return {**known, "about": about} if about else known
+
+
+def _whole(value: Any) -> int | None:
+    """A whole number of a file; None for anything else."""
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+
+
+def digests(run: Path) -> dict[str, str]:
+    """SHA-256 of every file of weights that a run leaves, by its place in the run, for ``result.json``."""
+    from hwnas.deploy.manifest import weights_digest
+    from hwnas.nets.weights import read_weights
+
+    found = [run / "weights.safetensors", *sorted(run.glob("targets/*/weights.safetensors"))]
+    return {p.relative_to(run).as_posix(): weights_digest(read_weights(p)) for p in found if p.is_file()}
 
 
 def _source(name: str, spec: NetworkSpec) -> dict[str, Any]:
@@ -160,5 +203,6 @@ def _searched(body: dict[str, Any], spec: NetworkSpec, run: Path) -> dict[str, A
         "budget": target.budget if target else result.budget,
         "predicted": trial.estimate if trial else None,
         "table_id": result.table_id,
+        "is_best": result.trials[result.best].spec.key == spec.key,
         **({"accuracy": {"val": found.accuracy}} if found and chosen.spec.key == spec.key else {}),
     }

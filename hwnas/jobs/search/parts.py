@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hwnas.documents import read_json
+from hwnas.jobs.resolve.origin import digests
 from hwnas.measure import promise, timing
 from hwnas.measure.sentinel import sentinel
 from hwnas.protocols import Backend, Emit, Engine, Importance
@@ -143,7 +144,7 @@ def test_once(run: RunFolder, result: SearchResult, dataset: Dataset, data: str)
 
     path = run.path / "result.json"
     body = read_json(path, "search result", RESULT_SCHEMA)
-    kept = ("accuracy", "accuracy_se", "classes", "mean", "std", "data")
+    kept = ("accuracy", "accuracy_se", "weights_sha256", "classes", "mean", "std", "data")
     if all(name in body for name in kept):
         return {name: body[name] for name in kept}
     best = result.trials[result.best]
@@ -154,6 +155,7 @@ def test_once(run: RunFolder, result: SearchResult, dataset: Dataset, data: str)
     extra: dict[str, Any] = {
         "accuracy": {"val": best.evaluation.accuracy, "test": test.accuracy},
         "accuracy_se": {"val": best.evaluation.accuracy_se, "test": test.se},
+        "weights_sha256": digests(run.path),
         "classes": list(dataset.classes),
         "mean": list(dataset.mean),
         "std": list(dataset.std),

@@ -26,7 +26,14 @@ def exported(folder: Path, backend: str = "fake", file_format: str | None = "onn
 
 
 def test_manifest_round_trip(tmp_path: Path) -> None:
-    path = exported(tmp_path, table_id="abc", budget=Budget(latency_ms=0.5), mean=(0.1, 0.2, 0.3), run="r")
+    path = exported(
+        tmp_path,
+        table_id="abc",
+        budget=Budget(latency_ms=0.5),
+        mean=(0.1, 0.2, 0.3),
+        std=(0.2, 0.2, 0.2),
+        run="r",
+    )
     again = manifests.read_manifest(path)
     assert again.network == SPEC
     assert again.network_key == SPEC.key

@@ -14,7 +14,7 @@ from hwnas.deploy import engine as engines
 from hwnas.deploy.manifest import Parity, read_manifest, write_manifest
 from hwnas.deploy.parity import TOLERANCES, compare, judge
 from hwnas.deploy.verify import VerifyOptions, budget_check, reference_scores, verify
-from hwnas.errors import InputError, VerificationFailed
+from hwnas.errors import DataFormatError, InputError, VerificationFailed
 from hwnas.records import Budget, Promise
 
 SPEC = small()
@@ -106,7 +106,9 @@ def test_comparison_by_hand() -> None:
 def test_scores_that_are_no_numbers_fail() -> None:
     reference = np.ones((2, 3), np.float32)
     given = np.full((2, 3), np.nan, np.float32)
-    assert not judge(compare(reference, given, None, "nan"), "fp32")[0].passed
+    assert not judge(compare(reference, given, None, "nan"), "fp32")[1].passed
+    with pytest.raises(DataFormatError, match="network itself gives scores that are NaN"):
+        compare(given, reference, None, "nan")
 
 
 @pytest.mark.parametrize("precision", list(TOLERANCES))
@@ -122,16 +124,19 @@ def test_tolerances_are_limits(precision: Any) -> None:
         top1_reference=0.9,
         top1_engine=0.9 - 0.99 * limit.drop,
     )
-    assert [c.passed for c in judge(good, precision)] == [True, True, True]
+    assert [c.passed for c in judge(good, precision)] == [True, True, True, True]
     for change, at in (
-        ({"max_abs_err": 10 * limit.error * 1.01}, 0),
-        ({"cosine_min": limit.cosine - 1e-3}, 0),
-        ({"top1_agreement": limit.agreement - 0.01}, 1),
-        ({"top1_engine": 0.9 - 1.01 * limit.drop}, 2),
+        ({"images": limit.images - 1}, 0),
+        ({"distinct": limit.images - 1}, 0),
+        ({"max_abs_err": 10 * limit.error * 1.01}, 1),
+        ({"cosine_min": limit.cosine - 1e-3}, 1),
+        ({"scale": 1.01e4}, 1),
+        ({"top1_agreement": limit.agreement - 0.01}, 2),
+        ({"top1_engine": 0.9 - 1.01 * limit.drop}, 3),
     ):
         verdicts = [c.passed for c in judge(good.model_copy(update=change), precision)]
         assert verdicts[at] is False
-        assert sum(verdicts) == 2
+        assert sum(verdicts) == 3
 
 
 def test_budget_is_tested_by_measurement(tmp_path: Path) -> None:
@@ -142,7 +147,7 @@ def test_budget_is_tested_by_measurement(tmp_path: Path) -> None:
     engine.close()
     for factor, verdict in ((2.0, "kept"), (0.5, "broken")):
         found = verify(
-            path, weights=WEIGHTS, images=images(SPEC, 2), budget=Budget(latency_ms=factor * price_ms)
+            path, weights=WEIGHTS, images=images(SPEC, 8), budget=Budget(latency_ms=factor * price_ms)
         )
         assert found.report.promise is not None
         assert found.report.promise.verdict == verdict
@@ -152,7 +157,7 @@ def test_budget_is_tested_by_measurement(tmp_path: Path) -> None:
 
 
 def test_latency_without_a_budget_is_measured_and_not_judged(tmp_path: Path) -> None:
-    found = verify(exported(tmp_path, "fake"), weights=WEIGHTS, images=images(SPEC, 2))
+    found = verify(exported(tmp_path, "fake"), weights=WEIGHTS, images=images(SPEC, 8))
     assert found.report.measured is not None
     assert found.report.promise is None
     assert "budget" not in {c.name for c in found.report.checks}
@@ -191,13 +196,15 @@ def test_verdicts_in_words(verdict: Any, misses: int, passed: bool, words: str) 
 
 def test_proof_goes_into_the_manifest(tmp_path: Path) -> None:
     path = exported(tmp_path, "fake")
-    found = verify(path, weights=WEIGHTS, images=images(SPEC, 2), budget=Budget(latency_ms=100.0), data="two")
+    found = verify(
+        path, weights=WEIGHTS, images=images(SPEC, 8), budget=Budget(latency_ms=100.0), data="eight"
+    )
     write_manifest(tmp_path, found.complete(read_manifest(path)))
     again = read_manifest(path)
     assert again.passed
     assert again.parity == found.parity
     assert again.parity is not None
-    assert again.parity.data == "two"
+    assert again.parity.data == "eight"
     assert again.promise == found.report.promise
 
 

@@ -163,7 +163,7 @@ def test_ort_engine_without_a_budget_of_its_own_device(run: Path) -> None:
 
 
 def test_pt2_has_parity_and_no_latency(run: Path) -> None:
-    out = export(ExportOptions(format="pt2", images=4))
+    out = export(ExportOptions(format="pt2", images=8))
     assert out["passed"] is True
     assert out["measured"] is None
     assert out["within_budget"] is None
@@ -310,7 +310,7 @@ def test_openvino_engine_is_the_file_that_was_verified(run: Path, precision: Any
 @pytest.mark.parametrize("precision", ["fp16", "int8"])
 def test_typed_onnx_is_compared_and_not_timed(run: Path, weights: dict[str, Any], precision: Any) -> None:
     digits = made(Path("runs/search-0003"), weights, factor=2.0, data="digits")
-    out = export(ExportOptions(run=str(digits), precision=precision, images=64))
+    out = export(ExportOptions(run=str(digits), precision=precision, images=128))
     assert Path(out["engine"]).name == f"engine-{precision}.onnx"
     assert out["measured"] is None
     assert out["within_budget"] is None
@@ -322,7 +322,7 @@ def test_typed_onnx_is_compared_and_not_timed(run: Path, weights: dict[str, Any]
         assert types == {onnx.TensorProto.FLOAT16}
     else:
         assert any(node.op_type == "QuantizeLinear" for node in graph.node)
-    assert verify(VerifyOptions(engine=out["engine"], images=64))["passed"] is True
+    assert verify(VerifyOptions(engine=out["engine"], images=128))["passed"] is True
 
 
 def test_int8_needs_images_and_bf16_a_runtime(run: Path) -> None:
