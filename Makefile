@@ -41,7 +41,7 @@ bench: $(STAMP)
 
 # The site, into site/; broken links and unknown names in the API pages are errors.
 docs: $(STAMP)
-	$(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 clean:
 	rm -rf .venv build site dist *.egg-info
