@@ -78,12 +78,21 @@ def prepare(
         InputError: another type or shape.
     """
     check(images, mean, std)
-    source: Floats = images[..., ::-1].astype(np.float32) if swap_channels else images.astype(np.float32)
-    rows, columns = taps(images.shape[1], size[0]), taps(images.shape[2], size[1])
-    wide = _along(source, columns, axis=2)
-    square = _along(wide, rows, axis=1)
-    ready = (np.rint(square) / np.float32(255) - mean.astype(np.float32)) / std.astype(np.float32)
+    levels = resize(images[..., ::-1] if swap_channels else images, size)
+    ready = (levels / np.float32(255) - mean.astype(np.float32)) / std.astype(np.float32)
     return np.ascontiguousarray(ready.transpose(0, 3, 1, 2))
+
+
+def resize(images: NDArray[np.uint8], size: tuple[int, int]) -> Floats:
+    """Images (n, H, W, C) at another height and width, as whole levels in float32.
+
+    Training and deployment both resize by this function, so a deployed engine sees the very pixels
+    that its network learned from.
+    """
+    rows, columns = taps(images.shape[1], size[0]), taps(images.shape[2], size[1])
+    wide = _along(images.astype(np.float32), columns, axis=2)
+    # The last rounding may pass 255 by less than a level; bytes hold no more.
+    return np.clip(np.rint(_along(wide, rows, axis=1)), 0, 255).astype(np.float32)
 
 
 def centred(images: NDArray[np.uint8]) -> NDArray[np.uint8]:

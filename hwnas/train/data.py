@@ -8,24 +8,26 @@ which counts how often it is read.
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from hwnas.errors import DataFormatError, InputError
-from hwnas.plugins import unknown
-from hwnas.train.sources import Ints, Raw, Shape, read
+from hwnas.train.sources import Ints, Part, Raw, Shape, read
+from hwnas.train.uri import parse, parts
 
-SCHEMES = ("digits", "folder", "parquet", "npz", "cifar10")
 # Shares of the whole: test where the source has none of its own, validation of what then remains.
 TEST_SHARE = 0.2
 VAL_SHARE = 0.1
 # The test split is the same for every seed: else one seed would train on another's test images.
 _TEST_SEED = 20_010_109
+# Images that are left out are named up to so many.
+NAMED = 10
+# Classes are called uneven from this ratio of the largest to the smallest on.
+UNEVEN = 5.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,6 +71,9 @@ class Dataset:
         train, val: what training and choices may look at.
         mirrors: whether an image may be flipped left to right without changing its class.
         fingerprint: hash over every image and label of the three splits.
+        notes: what a user should know: images left out, images in two splits, uneven classes.
+        shared: number of images of the second split that are images of the first, too, pixel for pixel, by
+            "train_val", "train_test" and "val_test".
         test_reads: how often the test split was asked for in this process.
     """
 
@@ -80,6 +85,8 @@ class Dataset:
     _test: Split
     mirrors: bool
     fingerprint: str
+    notes: tuple[str, ...] = ()
+    shared: dict[str, int] = field(default_factory=dict)
     test_reads: int = field(default=0, init=False)
 
     def test(self) -> Split:
@@ -110,15 +117,24 @@ class Dataset:
         return f"{self.name}: {len(self.classes)} classes, {sizes} images of {c}x{h}x{w}"
 
 
-def load(uri: str, *, input_shape: Shape | None = None, seed: int = 0, limit: int | None = None) -> Dataset:
+def load(
+    uri: str,
+    *,
+    input_shape: Shape | None = None,
+    seed: int = 0,
+    limit: int | None = None,
+    strict: bool = False,
+) -> Dataset:
     """Load a data set and split it.
 
     Sources: ``digits`` (embedded), ``folder:PATH`` (a folder a class), ``parquet:PATH`` (file or
     folder, image-bytes and label columns), ``npz:PATH``, ``cifar10:PATH`` (binary version) and
-    ``module:function`` (your own; `sources.arrays` says what it returns).
+    ``module:function`` (your own; `sources.arrays` says what it returns); or one for each split,
+    ``train=SOURCE;val=SOURCE;test=SOURCE``.
 
-    A source's own test images are the test split; otherwise a fifth, drawn the same way for every
-    seed. A tenth of the rest is validation, drawn by `seed`. Both keep the proportions of classes.
+    A source's own test images are the test split; without them its validation images are; otherwise
+    a fifth, drawn the same way for every seed. Validation is the source's own where test has others,
+    else a tenth of the rest, drawn by `seed`. Both keep the proportions of classes.
 
     Args:
         uri: see above.
@@ -128,6 +144,7 @@ def load(uri: str, *, input_shape: Shape | None = None, seed: int = 0, limit: in
         seed: decides the validation split and which images a `limit` keeps.
         limit: keep at most so many images for train and validation together. The test split stays
             whole, so that its figures compare.
+        strict: refuse a source of which an image cannot be used, instead of leaving that out.
 
     Raises:
         InputError: unknown source, missing path, impossible shape or limit.
@@ -135,31 +152,46 @@ def load(uri: str, *, input_shape: Shape | None = None, seed: int = 0, limit: in
     """
     if input_shape is not None:
         _check_shape(input_shape)
-    scheme, where = parse(uri)
+    sources = {name: parse(source) for name, source in parts(uri).items()}
+    scheme, where = sources["train"]
     raw = read(scheme, where, input_shape)
+    _, channels, side, _ = raw.train.images.shape
+    for name in ("val", "test"):
+        if name in sources:
+            raw = _joined(raw, name, read(*sources[name], (channels, side, side)))
+    if raw.left_out:
+        told = _left_out(raw)
+        if strict:
+            raise DataFormatError(f"{raw.where}: {told}; mend or remove them, or leave out --strict")
+        raw = replace(raw, notes=(told, *raw.notes))
     _check_labels(raw)
-    return _split(raw, Path(where).name or scheme, uri, seed=seed, limit=limit)
+    name = Path(where).name if scheme != "module" else where
+    return _split(raw, name or scheme, uri, seed=seed, limit=limit)
 
 
-def parse(uri: str) -> tuple[str, str]:
-    """Scheme and place of a data URI; ``module`` for ``module:function``. InputError otherwise."""
-    scheme, colon, where = uri.partition(":")
-    if scheme == "digits" and not where:
-        return "digits", ""
-    if scheme in SCHEMES and where and scheme != "digits":
-        return scheme, where
-    if scheme in SCHEMES:
-        raise InputError(
-            "the data set 'digits' is embedded and takes no path; write digits"
-            if scheme == "digits"
-            else f"data {uri!r} names no path; write {scheme}:PATH"
-        )
-    if colon and re.fullmatch(r"[^\W\d][\w.]*:[^\W\d]\w*", uri):
-        return "module", uri
-    message = unknown("data source", scheme, (*SCHEMES, "module:function"))
-    if Path(uri).exists():
-        message += f"; say what the path holds, for example folder:{uri} or parquet:{uri}"
-    raise InputError(message)
+def _joined(raw: Raw, name: str, other: Raw) -> Raw:
+    """A source with another one's images as its validation or test split; classes are joined by name."""
+    from hwnas.train.labels import places
+
+    own = {"val": other.val, "test": other.test}[name]
+    found = own or other.train
+    labels = places(
+        [other.classes[at] for at in found.labels], raw.classes, f"{name} images of {other.where}"
+    )
+    notes = (*raw.notes, *(note for note in other.notes if note not in raw.notes))
+    if (raw.val if name == "val" else raw.test) is not None:
+        notes = (*notes, f"the {name} images of {raw.where} are not used, those of {other.where} are")
+    part = Part(found.images, labels)
+    raw = replace(raw, left_out=(*raw.left_out, *other.left_out), notes=notes)
+    return replace(raw, val=part) if name == "val" else replace(raw, test=part)
+
+
+def _left_out(raw: Raw) -> str:
+    """How many images cannot be used, and the first of them by name."""
+    count = len(raw.left_out)
+    named = "; ".join(f"{one.what}: {one.reason}" for one in raw.left_out[:NAMED])
+    more = f"; and {count - NAMED} more" if count > NAMED else ""
+    return f"{count} image{'s are' if count > 1 else ' is'} left out ({named}{more})"
 
 
 def _check_shape(shape: Shape) -> None:
@@ -174,32 +206,35 @@ def _check_shape(shape: Shape) -> None:
 def _check_labels(raw: Raw) -> None:
     """Refuse labels without a class and classes without images."""
     count = len(raw.classes)
+    hint = "".join(f"; {note}" for note in raw.notes)
     if count < 2:
-        raise DataFormatError(f"{raw.where} holds {count} class; classification needs at least two")
-    for labels, what in ((raw.labels, "training"), (raw.test_labels, "test")):
-        if labels is not None and len(labels) and not 0 <= labels.min() <= labels.max() < count:
+        raise DataFormatError(f"{raw.where} holds {count} class; classification needs at least two{hint}")
+    for part, what in ((raw.train, "training"), (raw.val, "validation"), (raw.test, "test")):
+        if part is not None and len(part.labels) and not 0 <= part.labels.min() <= part.labels.max() < count:
             raise DataFormatError(
-                f"{raw.where}: {what} labels run from {labels.min()} to {labels.max()}, but the {count} "
-                f"classes are 0 to {count - 1}"
-                + ("; -1 marks images without a label" if labels.min() == -1 else "")
+                f"{raw.where}: {what} labels run from {part.labels.min()} to {part.labels.max()}, but "
+                f"the {count} classes are 0 to {count - 1}"
             )
-    least = 2 if raw.test_labels is not None else 3  # one image a class for each split
-    for name, images in zip(raw.classes, np.bincount(raw.labels, minlength=count)):
+    # One image a class for each split that is drawn from these.
+    least = 1 + (raw.val is None or raw.test is None) + (raw.val is None and raw.test is None)
+    for name, images in zip(raw.classes, np.bincount(raw.train.labels, minlength=count)):
         if images < least:
             raise DataFormatError(
                 f"{raw.where}: class {name!r} has {images} training images; at least {least} are needed "
-                "to have one in every split"
+                f"to have one in every split{hint}"
             )
 
 
 def _split(raw: Raw, name: str, uri: str, *, seed: int, limit: int | None) -> Dataset:
-    pool = np.arange(len(raw.labels))
-    if raw.test_images is None:
-        test_at, pool = draw(raw.labels, pool, TEST_SHARE, np.random.default_rng(_TEST_SEED))
-        test = (raw.images[torch.from_numpy(test_at)], raw.labels[test_at])
-    else:
-        assert raw.test_labels is not None
-        test = (raw.test_images, raw.test_labels)
+    labels, notes = raw.train.labels, list(raw.notes)
+    pool = np.arange(len(labels))
+    own_val, test = raw.val, raw.test
+    if test is None and own_val is not None:
+        notes.append(f"{raw.where} has no test images: its validation images are the test split")
+        own_val, test = None, own_val
+    if test is None:
+        test_at, pool = draw(labels, pool, TEST_SHARE, np.random.default_rng(_TEST_SEED))
+        test = _at(raw.train, test_at)
     rng = np.random.default_rng([seed, 0])
     if limit is not None:
         if limit < 2 * len(raw.classes):
@@ -207,19 +242,85 @@ def _split(raw: Raw, name: str, uri: str, *, seed: int, limit: int | None) -> Da
                 f"a limit of {limit} images is too small for {len(raw.classes)} classes; "
                 f"at least {2 * len(raw.classes)} leave one a class for training and for validation"
             )
-        if limit < len(pool):
-            pool, _ = draw(raw.labels, pool, limit / len(pool), rng, least=2, keep=0)
-    val_at, train_at = draw(raw.labels, pool, VAL_SHARE, rng)
-    mean, std = _moments(raw.images[torch.from_numpy(train_at)])
+        whole = len(pool) + (len(own_val.labels) if own_val is not None else 0)
+        if limit < whole:
+            least = 2 if own_val is None else 1
+            pool, _ = draw(labels, pool, limit / whole, rng, least=least, keep=0)
+            if own_val is not None:
+                kept, _ = draw(own_val.labels, np.arange(len(own_val.labels)), limit / whole, rng, keep=0)
+                own_val = _at(own_val, kept)
+    if own_val is None:
+        val_at, pool = draw(labels, pool, VAL_SHARE, rng)
+        own_val = _at(raw.train, val_at)
+    train = _at(raw.train, pool)
+    mean, std = _moments(train.images)
 
-    def split(images: torch.Tensor, labels: Ints) -> Split:
-        stored = images.contiguous(memory_format=torch.channels_last)
-        return Split(stored, torch.from_numpy(labels), mean, std)
+    def split(part: Part) -> Split:
+        stored = part.images.contiguous(memory_format=torch.channels_last)
+        return Split(stored, torch.from_numpy(part.labels), mean, std)
 
-    train, val = (split(raw.images[torch.from_numpy(at)], raw.labels[at]) for at in (train_at, val_at))
-    held = split(*test)
-    mark = _fingerprint((train, val, held))
-    return Dataset(name, uri, raw.classes, train, val, held, mirrors=raw.mirrors, fingerprint=mark)
+    made = (split(train), split(own_val), split(test))
+    shared = _shared(*made)
+    notes += [*_notes_of_shared(shared, made), *_note_of_classes(train.labels, raw.classes)]
+    return Dataset(
+        name,
+        uri,
+        raw.classes,
+        *made,
+        mirrors=raw.mirrors,
+        fingerprint=_fingerprint(made),
+        notes=tuple(notes),
+        shared=shared,
+    )
+
+
+def _at(part: Part, places: Ints) -> Part:
+    return Part(part.images[torch.from_numpy(places)], part.labels[places])
+
+
+def _shared(train: Split, val: Split, test: Split) -> dict[str, int]:
+    """Images of one split that are in another one, too, pixel for pixel."""
+
+    def marks(split: Split) -> list[bytes]:
+        pixels = np.ascontiguousarray(split.images.permute(0, 2, 3, 1).numpy())
+        return [hashlib.blake2b(image.data, digest_size=16).digest() for image in pixels]
+
+    in_train, in_val, in_test = marks(train), marks(val), marks(test)
+    known, held = set(in_train), set(in_val)
+    return {
+        "train_val": sum(mark in known for mark in in_val),
+        "train_test": sum(mark in known for mark in in_test),
+        "val_test": sum(mark in held for mark in in_test),
+    }
+
+
+def _notes_of_shared(shared: dict[str, int], made: Sequence[Split]) -> list[str]:
+    _, val, test = made
+    rows = (
+        ("train_val", "validation", len(val), "training"),
+        ("train_test", "test", len(test), "training"),
+        ("val_test", "test", len(test), "validation"),
+    )
+    return [
+        f"{shared[key]} of {total} {held} images are {other} images, too: {held} accuracy says "
+        "more than is true"
+        for key, held, total, other in rows
+        if shared[key]
+    ]
+
+
+def _note_of_classes(labels: Ints, classes: Sequence[str]) -> list[str]:
+    """A word where classes are so uneven that accuracy alone misleads."""
+    counts = np.bincount(labels, minlength=len(classes))
+    most, least = int(counts.argmax()), int(counts.argmin())
+    if counts[most] < UNEVEN * counts[least]:
+        return []
+    return [
+        f"classes are uneven: {counts[most]} training images of {classes[most]!r}, "
+        f"{counts[least]} of {classes[least]!r}; "
+        f"answering {classes[most]!r} always is right in {counts[most] / counts.sum():.1%}, "
+        "so look at the balanced accuracy"
+    ]
 
 
 def draw(

@@ -8,170 +8,283 @@ import json
 import logging
 import math
 import os
-import re
 import statistics
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from hwnas import store
-from hwnas.errors import DataFormatError, InputError
-from hwnas.train.sources import Bytes, Ints, Raw, Shape
+from hwnas.backends import images as prepared
+from hwnas.errors import DataFormatError
+from hwnas.train import memory
+from hwnas.train.labels import places
+from hwnas.train.sources import Bytes, LeftOut, Part, Raw, Shape
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 # Images larger than this are reduced to it where no input shape is asked for.
 LARGEST_NATIVE_SIDE = 224
-_CACHE_VERSION = 1  # raise it when decoding changes
+_CACHE_VERSION = 2  # raise it when decoding changes
+# Formats that Pillow hands to other programs, or that hold no picture which it could decode itself.
+_NOT_PICTURES = {"BUFR", "EPS", "FPX", "GRIB", "HDF5", "MIC", "MPEG", "PDF", "WMF"}
+_GREY = {"1", "L", "LA", "La", "I", "F"}
 
 
 @dataclass(frozen=True)
 class Item:
-    """One encoded image: what to call it, its bytes, its class, and what it is for (see `files.role`)."""
+    """One encoded image: what to call it, its bytes, its class by name, and what it is for (`files.role`)."""
 
     what: str
     data: Callable[[], Any]
-    label: int
+    label: str
     role: str
 
 
-def assemble(items: Sequence[Item], classes: tuple[str, ...], where: str, shape: Shape | None) -> Raw:
-    """Decode, or take what was decoded before; keep it under the hash of everything it depends on."""
-    # Validation images are the test split where there is no other; else they join the pool.
-    apart = next((r for r in ("test", "val") if any(item.role == r for item in items)), None)
-    pool = [item for item in items if item.role != apart or apart is None]
-    test = [item for item in items if item.role == apart and apart is not None]
-    if not pool:
-        raise DataFormatError(f"{where} holds only {apart} images, none to train on")
-    shape = shape or _native(pool)
-    _check_memory(len(items), shape, where)
-    digest = hashlib.sha256(json.dumps([_CACHE_VERSION, shape, len(pool)]).encode())
-    for item in (*pool, *test):
-        digest.update(hashlib.sha256(item.data()).digest())
-    path = store.home() / "cache" / f"images-{digest.hexdigest()[:24]}.safetensors"
-    images = _cached(path, len(items), shape)
-    if images is None:
-        images = _decode_all((*pool, *test), shape)
-        _keep(path, images)
+@lru_cache(maxsize=1)
+def formats() -> tuple[str, ...]:
+    """Names of the image formats that are read."""
+    from PIL import Image
+
+    Image.init()
+    return tuple(sorted(set(Image.OPEN) - _NOT_PICTURES))
+
+
+@lru_cache(maxsize=1)
+def suffixes() -> frozenset[str]:
+    """File suffixes of these formats, in small letters, as Pillow knows them."""
+    from PIL import Image
+
+    known = formats()
+    return frozenset(end for end, name in Image.registered_extensions().items() if name in known)
+
+
+def assemble(
+    items: Sequence[Item],
+    classes: tuple[str, ...],
+    where: str,
+    shape: Shape | None,
+    *,
+    left_out: Sequence[LeftOut] = (),
+    notes: Sequence[str] = (),
+) -> Raw:
+    """Decode, or take what was decoded before; keep it under the hash of everything it depends on.
+
+    An image that cannot be read is left out and named; where most cannot, the source is refused.
+    """
+    if items and all(item.role in ("val", "test") for item in items):
+        held = " and ".join(sorted({item.role for item in items}))
+        raise DataFormatError(f"{where} holds only {held} images, none to train on")
+    shape = shape or _native(items, where)
+    memory.check(
+        2 * len(items) * math.prod(shape),  # the source, and its splits
+        f"{where}: {len(items)} images of {'x'.join(map(str, shape))}",
+        "choose a smaller input",
+    )
+    path = _cache_path(items, shape)
+    kept = _cached(path, len(items), shape)
+    if kept is None:
+        kept = _decode_all(items, shape)
+        _keep(path, *kept)
+    images, bad = kept
+    if 2 * len(bad) > len(items):
+        at = min(bad)
+        raise DataFormatError(
+            f"{where}: {len(bad)} of {len(items)} images cannot be read; the first is "
+            f"{items[at].what}: {bad[at]}"
+        )
+
+    def part(*roles: str) -> Part | None:
+        at = [i for i, item in enumerate(items) if item.role in roles and i not in bad]
+        if not at:
+            return None
+        chosen = images[torch.tensor(at)]
+        return Part(chosen, places([items[i].label for i in at], classes, where))
+
+    train = part("train", "")
+    if train is None:
+        raise DataFormatError(f"{where} holds no image to train on that can be read")
+    skipped = [LeftOut(items[at].what, reason) for at, reason in sorted(bad.items())]
     return Raw(
         where,
-        images[: len(pool)],
-        _labels(pool),
         classes,
-        images[len(pool) :] if test else None,
-        _labels(test) if test else None,
+        train,
+        part("val"),
+        part("test"),
+        left_out=(*left_out, *skipped),
+        notes=tuple(notes),
     )
 
 
-def _labels(items: Sequence[Item]) -> Ints:
-    return np.array([item.label for item in items], dtype=np.int64)
+def _cache_path(items: Sequence[Item], shape: Shape) -> Path:
+    """Named by all that the pixels depend on: content, shape, how it is decoded and by what."""
+    import PIL
+
+    digest = hashlib.sha256(json.dumps([_CACHE_VERSION, PIL.__version__, shape, len(items)]).encode())
+    for item in items:
+        try:
+            digest.update(hashlib.sha256(item.data()).digest())
+        except (OSError, DataFormatError):
+            digest.update(b"unreadable")
+    return store.home() / "cache" / f"images-{digest.hexdigest()[:24]}.safetensors"
 
 
-def _cached(path: Path, count: int, shape: Shape) -> torch.Tensor | None:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
+Decoded = tuple[torch.Tensor, dict[int, str]]
 
-    try:
-        images = load_file(path)["images"]
-    except (OSError, SafetensorError, KeyError):
-        return None  # not there, or damaged: it is made again
+
+def _cached(path: Path, count: int, shape: Shape) -> Decoded | None:
+    """What was decoded before, and why some could not be; None where it is missing or not as written."""
+    from safetensors import SafetensorError, safe_open
+
     channels, side, _ = shape
-    return images.permute(0, 3, 1, 2) if images.shape == (count, side, side, channels) else None
+    if not path.is_file():
+        return None
+    try:
+        with safe_open(path, "pt") as file:
+            about = json.loads((file.metadata() or {})["hwnas"])
+            images = file.get_tensor("images")
+        bad = {int(at): str(reason) for at, reason in about["bad"].items()}
+        whole = about["sha256"] == _digest(images) and images.shape == (count, side, side, channels)
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError, AttributeError, RuntimeError):
+        return None  # damaged: it is made again
+    return (images.permute(0, 3, 1, 2), bad) if whole and images.dtype == torch.uint8 else None
 
 
-def _keep(path: Path, images: torch.Tensor) -> None:
+def _digest(images: torch.Tensor) -> str:
+    return hashlib.sha256(images.contiguous().numpy().data).hexdigest()
+
+
+def _keep(path: Path, images: torch.Tensor, bad: dict[int, str]) -> None:
     from safetensors.torch import save_file
 
+    stored = images.permute(0, 2, 3, 1).contiguous()
+    about = json.dumps({"sha256": _digest(stored), "bad": bad})
     try:
         with store.atomic_path(path) as temporary:
-            save_file({"images": images.permute(0, 2, 3, 1)}, temporary)
+            save_file({"images": stored}, temporary, metadata={"hwnas": about})
     except OSError as exc:
         logging.getLogger("hwnas").warning("decoded images are not kept for the next time: %s", exc)
 
 
-def _decode_all(items: Sequence[Item], shape: Shape) -> torch.Tensor:
-    """Images (n, C, H, W), stored channels last. Threads, since decoders release the lock."""
+def _decode_all(items: Sequence[Item], shape: Shape) -> Decoded:
+    """Images (n, C, H, W), stored channels last, and what was wrong with some.
+
+    In threads, since decoders release the lock.
+    """
     channels, side, _ = shape
-    out = np.empty((len(items), side, side, channels), dtype=np.uint8)
+    out = np.zeros((len(items), side, side, channels), dtype=np.uint8)
+    bad: dict[int, str] = {}
 
     def decode(at: int) -> None:
-        out[at] = _decode(items[at], shape)
+        try:
+            out[at] = _decode(items[at], shape)
+        except DataFormatError as exc:
+            bad[at] = str(exc)
 
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
         for _ in pool.map(decode, range(len(items))):
             pass
-    return torch.from_numpy(out).permute(0, 3, 1, 2)
+    return torch.from_numpy(out).permute(0, 3, 1, 2), bad
 
 
 def _decode(item: Item, shape: Shape) -> Bytes:
-    """One image (H, W, C): upright, centre crop to a square, resized."""
-    from PIL import Image, ImageOps
-
+    """One image (H, W, C): upright, centre crop to a square, resized as a deployed engine does it."""
     channels, side, _ = shape
-    with _naming(item.what), Image.open(io.BytesIO(item.data())) as opened:
-        mode = "RGB" if channels == 3 else "L"
-        opened.draft(mode, (2 * side, 2 * side))  # lets JPEG decode large photographs at a coarser scale
-        image = _plain(ImageOps.exif_transpose(opened), mode)
-        if image.size != (side, side):
-            image = ImageOps.fit(image, (side, side), Image.Resampling.BILINEAR)
-        return np.asarray(image).reshape(side, side, channels)
+    with _reading(item) as opened:
+        image = _plain(_upright(opened), "RGB" if channels == 3 else "L", opened.format or "")
+        pixels: Bytes = np.asarray(image).reshape(1, image.height, image.width, channels)
+    square = prepared.centred(pixels)
+    if square.shape[1] != side:
+        square = prepared.resize(square, (side, side)).astype(np.uint8)
+    image_only: Bytes = square[0]
+    return image_only
 
 
-def _plain(image: Image, mode: str) -> Image:
-    """Convert to 8 bits a channel; Pillow alone would clip 16-bit grey at 255."""
+def _upright(image: Image) -> Image:
+    """Turned as its EXIF orientation says. Odd EXIF data is no reason to lose a photograph."""
     from PIL import Image as Pillow
 
-    if image.mode.startswith("I"):
-        image = Pillow.fromarray(np.rint(np.asarray(image) / 257.0).astype(np.uint8))
+    turns = Pillow.Transpose
+    known = {
+        2: turns.FLIP_LEFT_RIGHT,
+        3: turns.ROTATE_180,
+        4: turns.FLIP_TOP_BOTTOM,
+        5: turns.TRANSPOSE,
+        6: turns.ROTATE_270,
+        7: turns.TRANSVERSE,
+        8: turns.ROTATE_90,
+    }
+    try:
+        turn = known.get(image.getexif().get(0x0112, 1))
+    except Exception:  # Pillow's EXIF reader lets struct.error, SyntaxError and more out
+        turn = None
+    return image if turn is None else image.transpose(turn)
+
+
+def _plain(image: Image, mode: str, form: str) -> Image:
+    """Convert to 8 bits a channel; Pillow alone would clip 16-bit grey at 255, and floats."""
+    from PIL import Image as Pillow
+
+    if image.mode.startswith("I;16") or (image.mode == "I" and form in ("PNG", "PPM")):
+        image = Pillow.fromarray(_bytes(np.asarray(image) / 257.0))  # 65535 is white
+    elif image.mode == "F":
+        values = np.asarray(image)
+        if not np.isfinite(values).all() or values.min() < 0 or values.max() > 1:
+            raise ValueError(
+                f"its values run from {values.min():g} to {values.max():g}; those of an image of floats go "
+                "from 0 to 1, so save it scaled to that, or with 8 bits"
+            )
+        image = Pillow.fromarray(_bytes(values * 255.0))
+    elif image.mode == "I":
+        raise ValueError("it has 32-bit whole numbers, whose white is not known; save it with 8 or 16 bits")
     if "transparency" in image.info:
         image = image.convert("RGBA")
     return image.convert(mode)
 
 
-def _native(items: Sequence[Item]) -> Shape:
-    """Shape that suits the images: median of the shorter sides over 256 of them; colour if any has it."""
-    from PIL import Image
+def _bytes(values: NDArray[Any]) -> Bytes:
+    rounded: Bytes = np.rint(values).clip(0, 255).astype(np.uint8)
+    return rounded
 
-    sides, colour = [], False
+
+def _native(items: Sequence[Item], where: str) -> Shape:
+    """Shape that suits the images: median of the shorter sides over 256 of them; colour if any has it."""
+    sides, modes, wrong = [], Counter[str](), ""
     for item in items[:: max(1, len(items) // 256)]:
-        with _naming(item.what), Image.open(io.BytesIO(item.data())) as image:
-            sides.append(min(image.size))
-            colour = colour or image.mode not in ("1", "L", "LA", "I", "I;16", "I;16B")
-    side = min(round(statistics.median(sides)), LARGEST_NATIVE_SIDE)
+        try:
+            with _reading(item) as image:
+                sides.append(min(image.size))
+                modes[image.mode] += 1
+        except DataFormatError as exc:
+            wrong = wrong or f"{item.what}: {exc}"
+    if not sides:
+        raise DataFormatError(f"{where} holds no image that can be read" + (f"; {wrong}" if wrong else ""))
+    colour = any(mode not in _GREY and not mode.startswith("I;16") for mode in modes)
+    side = max(1, min(round(statistics.median(sides)), LARGEST_NATIVE_SIDE))
     return (3 if colour else 1, side, side)
 
 
 @contextmanager
-def _naming(what: str) -> Iterator[None]:
-    """Turn what Pillow raises on a damaged image into a DataFormatError that names it."""
+def _reading(item: Item) -> Iterator[Image]:
+    """An open image; whatever is wrong with it becomes a DataFormatError that says why."""
     from PIL import Image
 
     try:
-        yield
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as exc:
-        raise DataFormatError(f"{what} cannot be read as an image: {exc}") from exc
-
-
-def _check_memory(count: int, shape: Shape, where: str) -> None:
-    """Refuse what would not fit in memory twice (source and splits), where the system tells."""
-    needed = 2 * count * math.prod(shape)
-    try:
-        text = Path("/proc/meminfo").read_text(encoding="ascii")
-    except OSError:
-        return
-    found = re.search(r"MemAvailable:\s+(\d+) kB", text)
-    if found is None:
-        return
-    free = int(found.group(1)) * 1024
-    if needed > free:
-        raise InputError(
-            f"{where}: {count} images of {'x'.join(map(str, shape))} need {needed / 2**30:.1f} GiB of "
-            f"memory, {free / 2**30:.1f} GiB are free; choose a smaller input"
-        )
+        with Image.open(io.BytesIO(item.data()), formats=formats()) as opened:
+            yield opened
+    except DataFormatError:
+        raise
+    except (
+        Exception
+    ) as exc:  # decoders let nearly everything out on damaged files: struct.error, IndexError, ...
+        text = str(exc).split("<_io.")[0].strip() or type(exc).__name__
+        raise DataFormatError(f"it cannot be read as an image ({text})") from exc

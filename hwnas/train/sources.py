@@ -7,17 +7,23 @@ their labels. Nothing is split, balanced or normalised here.
 from __future__ import annotations
 
 import importlib
+import math
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from hwnas.backends import images as prepared
 from hwnas.errors import DataFormatError, InputError
+from hwnas.train import memory
+
+if TYPE_CHECKING:
+    import zipfile
 
 Shape = tuple[int, int, int]
 Ints = NDArray[np.int64]
@@ -25,20 +31,37 @@ Bytes = NDArray[np.uint8]
 
 
 @dataclass(frozen=True, eq=False)
+class Part:
+    """Images uint8 (n, C, H, W) and their labels int64 (n,)."""
+
+    images: torch.Tensor
+    labels: Ints
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """One image that is not used, and why."""
+
+    what: str
+    reason: str
+
+
+@dataclass(frozen=True, eq=False)
 class Raw:
     """What a source holds.
 
-    `images` uint8 (n, C, H, W) and `labels` int64 (n,) are for training and validation; the test
-    pair is None where the source has no test images of its own. `where` is for messages.
+    `train` is for training, and for validation and test where the source has none of its own. `where` is
+    for messages; `left_out` names images that cannot be used, `notes` says what else was not read.
     """
 
     where: str
-    images: torch.Tensor
-    labels: Ints
     classes: tuple[str, ...]
-    test_images: torch.Tensor | None = None
-    test_labels: Ints | None = None
+    train: Part
+    val: Part | None = None
+    test: Part | None = None
     mirrors: bool = True
+    left_out: tuple[LeftOut, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def read(scheme: str, where: str, shape: Shape | None) -> Raw:
@@ -56,8 +79,14 @@ def read(scheme: str, where: str, shape: Shape | None) -> Raw:
     if scheme == "module":
         return read_function(where, shape)
     path = Path(where).expanduser()
-    if not path.exists():
+    try:
+        regular, there = path.is_file() or path.is_dir(), path.exists()
+    except (OSError, ValueError) as exc:
+        raise InputError(f"data {scheme}:{where} cannot be looked at: {exc}") from exc
+    if not there:
         raise InputError(f"data {scheme}:{where}: {path.absolute()} does not exist")
+    if not regular:
+        raise InputError(f"data {scheme}:{where} is a pipe, a socket or a device; give a file or a folder")
     return readers[scheme](path, shape)
 
 
@@ -70,19 +99,61 @@ def read_digits(shape: Shape) -> Raw:
     images = fit(torch.from_numpy(grey[:, None]), shape)
     names = tuple(str(name) for name in digits.target_names)
     # A mirrored 2 is not a 2.
-    return Raw("digits", images, digits.target.astype(np.int64), names, mirrors=False)
+    return Raw("digits", names, Part(images, digits.target.astype(np.int64)), mirrors=False)
 
 
 def read_npz(path: Path, shape: Shape | None) -> Raw:
     """Arrays in an .npz file, named as in `arrays`; files with pickled objects are refused."""
     import zipfile
+    import zlib
 
+    if not path.is_file():
+        raise InputError(f"data npz:{path} is not a file")
     try:
+        with zipfile.ZipFile(path) as packed:
+            claimed = {m.filename.removesuffix(".npy"): _claimed(packed, m) for m in packed.infolist()}
+        wanted = [name for name in claimed if _KERAS.get(name, name) in _ARRAYS]
+        memory.check(2 * sum(claimed[name] for name in wanted), f"{path}: its arrays", "give a smaller file")
         with np.load(path, allow_pickle=False) as file:
-            found = {name: file[name] for name in file.files}
-    except (OSError, ValueError, EOFError, AttributeError, zipfile.BadZipFile) as exc:
+            found = {name: file[name] for name in wanted}
+    except (
+        OSError,
+        ValueError,
+        EOFError,
+        AttributeError,
+        KeyError,
+        RuntimeError,
+        NotImplementedError,
+        OverflowError,
+        MemoryError,
+        SyntaxError,
+        zipfile.BadZipFile,
+        zlib.error,
+    ) as exc:
         raise DataFormatError(f"{path} is not an .npz file of plain arrays: {exc}") from exc
-    return arrays(found, str(path), shape)
+    return arrays({**dict.fromkeys(set(claimed) - set(found)), **found}, str(path), shape)
+
+
+def _claimed(packed: zipfile.ZipFile, member: zipfile.ZipInfo) -> int:
+    """Bytes of the array that a member's header speaks of; ValueError where the member has others."""
+    with packed.open(member) as file:
+        try:
+            version = np.lib.format.read_magic(file)
+            read_header = (
+                np.lib.format.read_array_header_1_0
+                if version == (1, 0)
+                else (np.lib.format.read_array_header_2_0)
+            )
+            shape, _, dtype = read_header(file)
+        except ValueError as exc:
+            raise ValueError(f"{member.filename} is not an array ({exc})") from exc
+        size = math.prod(shape) * dtype.itemsize
+        held = member.file_size - file.tell()
+    if size != held and not dtype.hasobject:
+        raise ValueError(
+            f"{member.filename} says that it has {size:,} bytes ({dtype} of {shape}), but it has {held:,}"
+        )
+    return size
 
 
 def read_function(uri: str, shape: Shape | None) -> Raw:
@@ -116,14 +187,18 @@ def read_function(uri: str, shape: Shape | None) -> Raw:
 
 # The names that Keras gives the arrays of its .npz files are taken as well.
 _KERAS = {"x_train": "images", "y_train": "labels", "x_test": "test_images", "y_test": "test_labels"}
+_ARRAYS = ("images", "labels", "val_images", "val_labels", "test_images", "test_labels", "classes")
 
 
 def arrays(found: Mapping[str, Any], where: str, shape: Shape | None) -> Raw:
     """Images given as arrays.
 
-    ``images`` uint8 (n, H, W), (n, H, W, C) or (n, C, H, W) and ``labels`` integers (n,) are needed;
-    ``test_images``, ``test_labels`` and ``classes`` (names, by label) may be there.
+    ``images`` uint8 (n, H, W), (n, H, W, C) or (n, C, H, W) and ``labels`` (n,), whole numbers or names,
+    are needed; ``val_images`` with ``val_labels``, ``test_images`` with ``test_labels`` and ``classes``
+    (names, by label) may be there. An image whose label is -1, NaN or empty is left out.
     """
+    from hwnas.train.labels import order, places
+
     named = {_KERAS.get(name, name): value for name, value in found.items()}
     missing = [name for name in ("images", "labels") if name not in named]
     if missing:
@@ -131,35 +206,53 @@ def arrays(found: Mapping[str, Any], where: str, shape: Shape | None) -> Raw:
             f"{where} holds {', '.join(sorted(found)) or 'nothing'}, but not {' and '.join(missing)}; "
             "expected images and labels, optionally test_images, test_labels and classes"
         )
-    if ("test_images" in named) != ("test_labels" in named):
-        raise DataFormatError(f"{where} holds only one of test_images and test_labels; give both or neither")
-    images, labels = _pair(named["images"], named["labels"], where, shape)
-    classes = tuple(str(c) for c in named["classes"]) if "classes" in named else _numbered(labels)
-    if "test_images" not in named:
-        return Raw(where, images, labels, classes)
-    native = (images.shape[1], images.shape[2], images.shape[3])
-    test = _pair(named["test_images"], named["test_labels"], where, native)
-    return Raw(where, images, labels, classes, *test)
+    for part in ("val", "test"):
+        if (f"{part}_images" in named) != (f"{part}_labels" in named):
+            raise DataFormatError(
+                f"{where} holds only one of {part}_images and {part}_labels; give both or neither"
+            )
+    listed = tuple(str(c) for c in np.asarray(named["classes"]).ravel()) if "classes" in named else ()
+    left_out: list[LeftOut] = []
+    parts: dict[str, tuple[torch.Tensor, list[str]]] = {}
+    for part, prefix in (("train", ""), ("val", "val_"), ("test", "test_")):
+        if f"{prefix}images" in named:
+            images, labels = named[f"{prefix}images"], named[f"{prefix}labels"]
+            tensor, names = _pair(images, labels, listed, f"{where}: {prefix}images", shape, left_out)
+            _, channels, height, width = tensor.shape
+            shape = (channels, height, width)  # what follows takes the shape of the first
+            if names:
+                parts[part] = tensor, names
+    if "train" not in parts:
+        raise DataFormatError(f"{where} has no labelled image to train on")
+    classes = listed or order([*parts["train"][1], *(parts["val"][1] if "val" in parts else ())])
+    made = {part: Part(images, places(names, classes, where)) for part, (images, names) in parts.items()}
+    return Raw(where, classes, made["train"], made.get("val"), made.get("test"), left_out=tuple(left_out))
 
 
-def _numbered(labels: Ints) -> tuple[str, ...]:
-    return tuple(str(i) for i in range(int(labels.max(initial=-1)) + 1))
+def _pair(
+    images: Any,
+    labels: Any,
+    listed: tuple[str, ...],
+    where: str,
+    shape: Shape | None,
+    left_out: list[LeftOut],
+) -> tuple[torch.Tensor, list[str]]:
+    """Check one pair of arrays; images (n, C, H, W) of the wanted shape, class names; labelled ones."""
+    from hwnas.train.labels import name_of
 
-
-def _pair(images: Any, labels: Any, where: str, shape: Shape | None) -> tuple[torch.Tensor, Ints]:
-    """Check one pair of arrays and bring it to (n, C, H, W) of the wanted shape."""
     images, labels = np.asarray(images), np.asarray(labels)
     if images.dtype != np.uint8:
         raise DataFormatError(
-            f"{where}: images are {images.dtype}; expected uint8 from 0 to 255 (from 0..1: "
+            f"{where} are {images.dtype}; expected uint8 from 0 to 255 (from 0..1: "
             "(images * 255).round().astype('uint8'))"
         )
     if labels.ndim == 2 and labels.shape[1] == 1:  # Keras' CIFAR has a column
         labels = labels[:, 0]
-    if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer) or len(labels) != len(images):
+    count = len(images) if images.ndim else 0
+    if labels.ndim != 1 or labels.dtype.kind not in "iubUSO" or len(labels) != count or not count:
         raise DataFormatError(
-            f"{where}: labels are {labels.dtype} {labels.shape} for {len(images)} images; expected one "
-            "integer an image"
+            f"{where}: labels are {labels.dtype} {labels.shape} for {count} images; "
+            "expected one whole number or name an image"
         )
     if images.ndim == 3:
         images = images[:, None]
@@ -167,12 +260,21 @@ def _pair(images: Any, labels: Any, where: str, shape: Shape | None) -> tuple[to
         images = np.moveaxis(images, 3, 1)
     if images.ndim != 4 or images.shape[1] not in (1, 3) or 0 in images.shape:
         raise DataFormatError(
-            f"{where}: images have the shape {images.shape}; expected (n, H, W), (n, H, W, C) or "
+            f"{where} have the shape {images.shape}; expected (n, H, W), (n, H, W, C) or "
             "(n, C, H, W) with 1 or 3 channels, and none of them empty"
         )
-    tensor = torch.from_numpy(np.ascontiguousarray(images))
+    known = [name_of(label, listed, where) for label in labels.tolist()]
+    for at, name in enumerate(known):
+        if name is None:
+            left_out.append(LeftOut(f"{where}, row {at}", "it has no label"))
+    kept = np.array([name is not None for name in known])
+    tensor = torch.from_numpy(np.ascontiguousarray(images if kept.all() else images[kept]))
     side = min(images.shape[2:])
-    return fit(tensor, shape or (images.shape[1], side, side)), labels.astype(np.int64)
+    shape = shape or (images.shape[1], side, side)
+    memory.check(
+        len(known) * math.prod(shape), f"{where} at {'x'.join(map(str, shape))}", "choose a smaller input"
+    )
+    return fit(tensor, shape), [name for name in known if name is not None]
 
 
 def fit(images: torch.Tensor, shape: Shape) -> torch.Tensor:
@@ -196,10 +298,10 @@ def fit(images: torch.Tensor, shape: Shape) -> torch.Tensor:
 
 
 def _resize(images: torch.Tensor, side: int) -> torch.Tensor:
-    resized = torch.nn.functional.interpolate(
-        images.float(), size=(side, side), mode="bilinear", antialias=True, align_corners=False
-    )
-    return resized.round_().clamp_(0, 255).byte()
+    """By the arithmetic of deployment, so that an engine sees the pixels of training."""
+    last = np.ascontiguousarray(images.permute(0, 2, 3, 1).numpy())
+    resized = prepared.resize(last, (side, side)).astype(np.uint8)
+    return torch.from_numpy(resized).permute(0, 3, 1, 2).contiguous()
 
 
 _CIFAR_RECORD = 1 + 3 * 32 * 32
@@ -224,11 +326,18 @@ def read_cifar10(path: Path, shape: Shape | None) -> Raw:
     pool, labels = (np.concatenate(parts) for parts in zip(*pairs[:-1]))
     shape = shape or (3, 32, 32)
     images, test_images = (fit(torch.from_numpy(a), shape) for a in (pool, pairs[-1][0]))
-    return Raw(str(path), images, labels, _CIFAR_NAMES, test_images, pairs[-1][1])
+    train, held = Part(images, labels), Part(test_images, pairs[-1][1])
+    return Raw(str(path), _CIFAR_NAMES, train, test=held)
 
 
 def _cifar_batch(path: Path) -> tuple[Bytes, Ints]:
-    data = np.fromfile(path, dtype=np.uint8)
+    if not path.is_file():
+        raise DataFormatError(f"{path} is not a regular file")
+    memory.check(path.stat().st_size, f"{path}: its images", "give a smaller file")
+    try:
+        data = np.fromfile(path, dtype=np.uint8)
+    except OSError as exc:
+        raise DataFormatError(f"{path} cannot be read: {exc.strerror}") from exc
     if not len(data) or len(data) % _CIFAR_RECORD:
         raise DataFormatError(
             f"{path} has {len(data)} bytes, which is not a whole number of {_CIFAR_RECORD}-byte records; "

@@ -251,11 +251,14 @@ def test_wrong_shape(shape: tuple[int, int, int]) -> None:
         ({"images": np.zeros((30, 4, 4, 4), np.uint8)}, r"1 or 3 channels"),
         ({"labels": np.zeros(30)}, r"labels are float64 \(30,\) for 30 images"),
         ({"labels": np.zeros(29, np.int64)}, r"\(29,\) for 30 images"),
-        ({"labels": np.repeat([-1, 1], 15)}, r"labels run from -1 to 1.*-1 marks images without a label"),
-        ({"classes": ["only one"]}, "holds 1 class; .* at least two"),
+        (
+            {"labels": np.repeat([-1, 1], 15)},
+            r"holds 1 class; .* 15 images are left out .*row 0: it has no label",
+        ),
+        ({"classes": ["only one"]}, "label 1 has no class; the 1 classes are 0 to 0"),
         (
             {"classes": ["a", "b"], "labels": np.repeat([0, 2], 15)},
-            "labels run from 0 to 2, but the 2 classes",
+            "label 2 has no class; the 2 classes are 0 to 1",
         ),
         ({"classes": ["a", "b", "c"]}, "class 'c' has 0 training images; at least 3"),
         ({"test_images": np.zeros((2, 4, 4, 3), np.uint8)}, "only one of test_images and test_labels"),
@@ -268,7 +271,9 @@ def test_wrong_arrays(tmp_path: Path, change: dict[str, object], message: str) -
 
 def test_test_labels_are_checked_too(tmp_path: Path) -> None:
     more = {"test_images": np.zeros((2, 4, 4, 3), np.uint8), "test_labels": np.array([0, 7])}
-    with pytest.raises(DataFormatError, match="test labels run from 0 to 7"):
+    with pytest.raises(
+        DataFormatError, match="7 is a class that the training images do not have; they have 0, 1"
+    ):
         load(f"npz:{save_npz(tmp_path / 'a.npz', **more)}")
 
 
@@ -282,3 +287,82 @@ def test_wrong_npz(tmp_path: Path) -> None:
     np.savez(tmp_path / "c.npz", images=np.array([{}], dtype=object), labels=np.zeros(1, int))
     with pytest.raises(DataFormatError, match="Object arrays cannot be loaded"):
         load(f"npz:{tmp_path / 'c.npz'}")
+
+
+def test_labels_are_names_numbers_with_gaps_or_missing(tmp_path: Path) -> None:
+    names = np.array(["wolf", "dog"] * 15)
+    assert load(f"npz:{save_npz(tmp_path / 'a.npz', labels=names)}").classes == ("dog", "wolf")
+    numbers = np.array([10, 9, 9] * 10)  # in the order of numbers, not of their digits
+    assert load(f"npz:{save_npz(tmp_path / 'b.npz', labels=numbers)}").classes == ("9", "10")
+    missing = np.array([0, 1] * 14 + [-1, -1])
+    found = load(f"npz:{save_npz(tmp_path / 'c.npz', labels=missing)}")
+    assert len(found.train) + len(found.val) + len(found.test()) == 28
+    assert found.notes[0].startswith("2 images are left out (")
+    with pytest.raises(DataFormatError, match=r"2 images are left out .* leave out --strict"):
+        load(f"npz:{tmp_path / 'c.npz'}", strict=True)
+
+
+def test_a_label_is_never_a_size(tmp_path: Path) -> None:
+    labels = np.arange(30) % 3
+    labels[0] = 10**12
+    with pytest.raises(DataFormatError, match="class '1000000000000' has 1 training images"):
+        load(f"npz:{save_npz(tmp_path / 'a.npz', labels=labels)}")
+
+
+def test_sizes_that_an_npz_claims_are_not_believed(tmp_path: Path) -> None:
+    import io
+    import zipfile
+
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(
+        header, {"descr": "|u1", "fortran_order": False, "shape": (10**8, 32, 32, 3)}
+    )
+    with zipfile.ZipFile(tmp_path / "a.npz", "w") as packed:
+        packed.writestr("images.npy", header.getvalue() + bytes(300))
+    with pytest.raises(DataFormatError, match=r"says that it has 307,200,000,000 bytes .* but it has 300"):
+        load(f"npz:{tmp_path / 'a.npz'}")
+
+
+def test_a_source_for_each_split(tmp_path: Path) -> None:
+    """Classes are joined by name: 1 of the test file is 'a', which training calls 0."""
+    first = save_npz(tmp_path / "train.npz", (20, 10), classes=["a", "b"])
+    second = save_npz(tmp_path / "test.npz", (3, 4), classes=["b", "a"])
+    third = save_npz(tmp_path / "val.npz", (2, 2), classes=["a", "b"])
+    found = load(f"train=npz:{first};val=npz:{third};test=npz:{second}")
+    assert [len(found.train), len(found.val), len(found.test())] == [30, 4, 7]
+    assert torch.bincount(found.test().labels).tolist() == [4, 3]
+    with pytest.raises(InputError, match="names no images to train on"):
+        load(f"test=npz:{second}")
+    with pytest.raises(InputError, match="names test twice"):
+        load(f"test=npz:{second};test=npz:{second}")
+    other = save_npz(tmp_path / "other.npz", (3, 4), classes=["b", "c"])
+    with pytest.raises(DataFormatError, match="c is a class that the training images do not have"):
+        load(f"train=npz:{first};test=npz:{other}")
+
+
+def test_images_in_two_splits_are_counted(tmp_path: Path) -> None:
+    """30 images of their own colour each; the test images are colours 0, 1, 2 and one that is new."""
+    test = np.zeros((4, 4, 4, 3), np.uint8) + np.array([0, 1, 2, 200], np.uint8)[:, None, None, None]
+    more = {"test_images": test, "test_labels": np.array([0, 0, 0, 1])}
+    found = load(f"npz:{save_npz(tmp_path / 'a.npz', **more)}")
+    assert found.shared["train_test"] + found.shared["val_test"] == 3
+    assert found.shared["train_val"] == 0
+    assert any("of 4 test images are training images, too" in note for note in found.notes)
+
+
+def test_uneven_classes_are_said(tmp_path: Path) -> None:
+    (note,) = load(f"npz:{save_npz(tmp_path / 'a.npz', (97, 6))}").notes
+    assert "answering '0' always is right in 9" in note
+    assert load(f"npz:{save_npz(tmp_path / 'b.npz', (20, 10))}").notes == ()
+
+
+@pytest.mark.parametrize("size", [5, 9, 31, 64])
+def test_training_resizes_as_deployment_does(size: int) -> None:
+    """The pixels of `sources.fit` are those that a deployed engine prepares, bit by bit."""
+    from hwnas.backends import images as prepared
+
+    photographs = np.random.default_rng(0).integers(0, 256, (3, 37, 52, 3), dtype=np.uint8)
+    trained = sources.fit(torch.from_numpy(photographs).permute(0, 3, 1, 2), (3, size, size))
+    zero, one = np.zeros(3, np.float32), np.full(3, 1 / 255, np.float32)
+    deployed = prepared.prepare(prepared.centred(photographs), (size, size), zero, one)
+    assert (np.rint(deployed) == trained.numpy()).all()

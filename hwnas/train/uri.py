@@ -1,0 +1,73 @@
+"""What a user writes to name a data set: one source, or one for each split.
+
+``folder:PATH`` is one source. ``train=folder:A;val=folder:B;test=npz:C`` names a source for each split; the
+options ``--train --val --test`` of the command line make such a text, so a run records one string.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from hwnas.errors import InputError
+from hwnas.plugins import unknown
+
+SCHEMES = ("digits", "folder", "parquet", "npz", "cifar10")
+SPLITS = ("train", "val", "test")
+
+
+def compose(train: str | None, val: str | None, test: str | None) -> str:
+    """One text for sources of their own; InputError without one to train on."""
+    if train is None:
+        raise InputError("--val and --test go with --train (or --data): name the images to train on as well")
+    if val is None and test is None:
+        return train
+    given = {"train": train, "val": val, "test": test}
+    return ";".join(f"{name}={source}" for name, source in given.items() if source is not None)
+
+
+def parts(uri: str) -> dict[str, str]:
+    """The source of each split; one that is not split is that of ``train`` alone.
+
+    Raises:
+        InputError: a split is named twice, or ``train`` is missing.
+    """
+    if re.match(r"(train|val|test)=", uri) is None:
+        return {"train": uri}
+    found: dict[str, str] = {}
+    for text in re.split(r";(?=(?:train|val|test)=)", uri):
+        name, _, source = text.partition("=")
+        if name in found:
+            raise InputError(f"data {uri!r} names {name} twice; name each split once")
+        found[name] = source
+    if "train" not in found:
+        raise InputError(f"data {uri!r} names no images to train on; add train=SOURCE")
+    return found
+
+
+def parse(uri: str) -> tuple[str, str]:
+    """Scheme and place of one source; ``module`` for ``module:function``. InputError otherwise."""
+    scheme, colon, where = uri.partition(":")
+    if scheme == "digits" and not where:
+        return "digits", ""
+    if scheme in SCHEMES and where and scheme != "digits":
+        return scheme, where
+    if scheme in SCHEMES:
+        raise InputError(
+            "the data set 'digits' is embedded and takes no path; write digits"
+            if scheme == "digits"
+            else f"data {uri!r} names no path; write {scheme}:PATH"
+        )
+    if colon and re.fullmatch(r"[^\W\d][\w.]*:[^\W\d]\w*", uri):
+        return "module", uri
+    message = unknown("data source", scheme, (*SCHEMES, "module:function"))
+    if _there(uri):
+        message += f"; say what the path holds, for example folder:{uri} or parquet:{uri}"
+    raise InputError(message)
+
+
+def _there(path: str) -> bool:
+    try:
+        return Path(path).exists()
+    except (OSError, ValueError):  # a name that is too long, or has a NUL
+        return False
