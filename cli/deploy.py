@@ -34,6 +34,7 @@ images = click.option(
 @options.options(options.precision, options.device, options.backend, options.batch, options.threads)
 @click.option("--weights", type=click.Path(path_type=Path), help="Weights, where RUN is a network file.")
 @options.options(options.data, budget, images)
+@click.option("--dynamic-batch", is_flag=True, help="Take any number of images at once (onnx, pt2).")
 @click.option("--verify/--no-verify", default=True, help="Compare outputs and measure the latency.")
 @options.options(options.max_time, options.out)
 @common
@@ -100,6 +101,13 @@ def _checks(body: dict[str, Any]) -> None:
                 measured
                 and f"p50 {format_ms(measured['median_ms'])}, "
                 f"p95 {format_ms(measured['p95_ms'])}, {measured['samples']} calls",
+            ),
+            (
+                "preparation",
+                body["preprocessing"]
+                and f"{format_ms(body['preprocessing']['median_ms'])} for one picture of "
+                f"{body['preprocessing']['width']}x{body['preprocessing']['height']} on this host, on top of "
+                "the network's time",
             ),
             (
                 "budget",

@@ -21,6 +21,7 @@ from typing import Any
 
 from hwnas.backends import package_version
 from hwnas.backends.base import Life, check_cpu, cpu_model, host_system, random_input, time_calls
+from hwnas.backends.onnx_file import read_model
 from hwnas.errors import BackendUnavailable, BuildError, DataFormatError, InputError
 from hwnas.protocols import CallTimes, Floats
 from hwnas.records import Precision, Setting
@@ -105,7 +106,7 @@ class OpenVino:
             raise InputError(f"engine {path} does not exist")
         try:
             if path.suffix == ".onnx":
-                return self.build(path.read_bytes(), setting)
+                return self.build(read_model(path), setting)
             return self._import(path.read_bytes(), setting)
         except (RuntimeError, BuildError) as exc:
             raise DataFormatError(

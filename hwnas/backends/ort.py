@@ -18,6 +18,7 @@ from typing import Any
 
 from hwnas.backends import package_version
 from hwnas.backends.base import Life, check_cpu, cpu_model, host_system, random_input, time_calls
+from hwnas.backends.onnx_file import read_model
 from hwnas.errors import BackendUnavailable, BuildError, DataFormatError, InputError
 from hwnas.protocols import CallTimes, Floats
 from hwnas.records import Precision, Setting
@@ -72,7 +73,8 @@ class Ort:
         if not path.is_file():
             raise InputError(f"engine {path} does not exist")
         try:
-            return OrtEngine(path.read_bytes(), setting)
+            model = read_model(path) if path.suffix == ".onnx" else path.read_bytes()
+            return OrtEngine(model, setting)
         except BuildError as exc:
             raise DataFormatError(f"engine {path} cannot be loaded by ONNX Runtime: {exc}") from exc
 

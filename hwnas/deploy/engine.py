@@ -7,6 +7,7 @@ in words what differs before the runtime sees the file.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hwnas.backends.onnx_file import read_model
 from hwnas.deploy.manifest import (
     FORMATS,
     EngineManifest,
@@ -44,6 +46,7 @@ def export(
     table_id: str = "",
     file_format: str | None = None,
     calibration: Floats | None = None,
+    dynamic_batch: bool = False,
     **about: Any,
 ) -> EngineManifest:
     """Build a network with its weights and write engine and manifest into a folder.
@@ -60,19 +63,24 @@ def export(
         table_id: of the latency table that the search used.
         file_format: key of `FORMATS`; default the backend's own format.
         calibration: normalised training images (n, C, H, W) for int8.
+        dynamic_batch: the file takes any number of images at once; for plain ONNX.
         about: further fields of `EngineManifest` (classes, mean, std, budget, predicted, run, accuracy).
 
     Raises:
-        InputError: unknown format, one that is not the backend's, or int8 without images.
+        InputError: unknown format, one that is not the backend's or is built for one batch, or int8
+            without images.
         BackendUnavailable: the precision or the runtime is not to be had here.
         BuildError: the runtime refused the network; with its own words.
     """
     from hwnas.nets import onnx as onnx_writer
 
     chosen = _format(file_format or backend.name, backend)
-    model = onnx_writer.network(spec, weights, batch=setting.batch)
+    if dynamic_batch and not chosen.any_batch:
+        raise InputError(f"format {chosen.name!r} is built for one batch; use --format onnx or pt2")
+    model = onnx_writer.network(spec, weights, batch=None if dynamic_batch else setting.batch)
     if chosen.backend is None or setting.precision == "int8":
         model = typed(model, setting.precision, calibration, setting.batch)
+    model = onnx_writer.with_metadata(model, metadata(spec, **about))
     engine = backend.build(model, setting)
     try:
         suffix = ".onnx" if chosen.backend is None else backend.suffix
@@ -86,10 +94,41 @@ def export(
     finally:
         engine.close()
     manifest = describe(
-        path, chosen.name, spec, weights, built, onnx=model, table_id=table_id, layers=layers, **about
+        path,
+        chosen.name,
+        spec,
+        weights,
+        built,
+        onnx=model,
+        table_id=table_id,
+        layers=layers,
+        dynamic_batch=dynamic_batch,
+        **about,
     )
     write_manifest(folder, manifest)
     return manifest
+
+
+def metadata(spec: NetworkSpec, **about: Any) -> dict[str, str]:
+    """What a program without hwnas must know to feed an ONNX file, for its `metadata_props`.
+
+    Lists are JSON. `mean`, `std` and `classes` are there where they are known.
+    """
+    from hwnas.nets import onnx as onnx_writer
+
+    channels, height, width = spec.input_shape
+    told = {
+        "input": onnx_writer.INPUT_NAME,
+        "output": onnx_writer.OUTPUT_NAME,
+        "layout": "NCHW",
+        "channels": "RGB" if channels == 3 else "grey",
+        "size": json.dumps([height, width]),
+        "range": "[0, 1] (bytes / 255), then (value - mean) / std by channel",
+        "resize": "square in the middle, bilinear with antialiasing",
+        "network": spec.key,
+    }
+    lists = {name: list(about[name]) for name in ("mean", "std", "classes") if about.get(name)}
+    return told | {name: json.dumps(value) for name, value in lists.items()}
 
 
 def layer_times(engine: Any) -> tuple[LayerTime, ...]:
@@ -166,7 +205,7 @@ def runtime(manifest: EngineManifest) -> Backend:
 def open_checked(path: Path, manifest: EngineManifest, backend: Backend, setting: Setting) -> Engine:
     """Hand a checked file to its runtime."""
     if FORMATS[manifest.format].backend is None:
-        return backend.build(path.read_bytes(), setting)
+        return backend.build(read_model(path), setting)
     return backend.load(path, setting)
 
 

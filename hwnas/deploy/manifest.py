@@ -49,22 +49,24 @@ class Format:
         bound_to: fields of `Setting` that must be the same where the file is used. A plan of
             TensorRT and an optimised graph of ONNX Runtime hold for one version on one processor;
             plain ONNX is bound to nothing.
+        any_batch: whether such a file can take any number of images at once.
     """
 
     name: str
     backend: str | None
     bound_to: tuple[str, ...]
     text: str
+    any_batch: bool = False
 
 
 FORMATS = {
     f.name: f
     for f in (
-        Format("onnx", None, (), "plain ONNX, for any runtime"),
+        Format("onnx", None, (), "plain ONNX, for any runtime", any_batch=True),
         Format("ort", "ort", ("backend_version", "device_arch"), "ONNX Runtime's optimised graph"),
         Format("openvino", "openvino", ("backend_version", "device_arch"), "OpenVINO's own model"),
         Format("trt", "trt", ("backend_version", "device_arch"), "a TensorRT plan"),
-        Format("pt2", "pt2", ("backend_version",), "torch.export's ExportedProgram"),
+        Format("pt2", "pt2", ("backend_version",), "torch.export's ExportedProgram", any_batch=True),
     )
 }
 

@@ -131,7 +131,7 @@ def export(
     """Write ``engine.pt2`` and its manifest: the network in eval mode, any batch size."""
     path = folder / engine_name(SUFFIX, setting.precision)
     write_bytes(path, _archive(_program(spec, weights)))
-    manifest = describe(path, "pt2", spec, weights, setting, onnx=None, **about)
+    manifest = describe(path, "pt2", spec, weights, setting, onnx=None, dynamic_batch=True, **about)
     write_manifest(folder, manifest)
     return manifest
 

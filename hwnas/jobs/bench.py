@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -114,9 +114,7 @@ def _entries(options: BenchOptions) -> dict[str, _Entry]:
 def _entry(given: str, options: BenchOptions) -> _Entry:
     path = Path(given)
     if path.suffix == ".onnx" and path.is_file():
-        model = path.read_bytes()
-        backend, setting = _conditions(options)
-        return _Entry(given, "onnx", lambda: backend.build(model, setting), setting)
+        return _onnx(path, options)
     if path.is_file() and path.suffix != ".json":
         return _engine(path, options)
     from hwnas.nets import onnx
@@ -125,6 +123,26 @@ def _entry(given: str, options: BenchOptions) -> _Entry:
     backend, setting = _conditions(options)
     graph = onnx.network(spec, batch=setting.batch, seed=options.seed)
     return _Entry(given, "network", lambda: backend.build(graph, setting), setting)
+
+
+def _onnx(path: Path, options: BenchOptions) -> _Entry:
+    """An ONNX file. One that was exported here is checked first, and runs as it was built for unless another
+    runtime is asked for, or its own does not tell the time of its target.
+    """
+    from hwnas.backends.onnx_file import read_model
+    from hwnas.deploy import manifest
+    from hwnas.jobs.export import is_timed
+
+    batch = options.batch
+    if manifest.manifest_path(path).is_file():
+        told = manifest.read_manifest(path)
+        manifest.check_file(path, told)
+        if options.backend in (None, told.setting.backend) and is_timed(told):
+            return _engine(path, options)
+        batch = told.setting.batch
+    model = read_model(path)
+    backend, setting = _conditions(replace(options, batch=batch))
+    return _Entry(str(path), "onnx", lambda: backend.build(model, setting), setting)
 
 
 def _engine(path: Path, options: BenchOptions) -> _Entry:

@@ -65,6 +65,14 @@ def network(
     return _model(spec.walk(), source, spec.convention, batch, title=f"network {spec.key}")
 
 
+def with_metadata(model: bytes, told: Mapping[str, str]) -> bytes:
+    """A model with `metadata_props` for programs that run it."""
+    proto = onnx.load_from_string(model)
+    helper.set_model_props(proto, dict(told))
+    written: bytes = proto.SerializeToString()
+    return written
+
+
 def chain(
     blocks: Sequence[BlockSpec], *, batch: int | None = 1, seed: int = 0, convention: Convention = "torch"
 ) -> bytes:

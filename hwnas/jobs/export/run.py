@@ -36,6 +36,7 @@ class ExportOptions:
         out: folder of the engine; None takes the network's own.
         data: real images for the check of the outputs; None takes what the run was trained on.
         latency_budget: None takes the run's.
+        dynamic_batch: the file takes any number of images at once, where its format can.
         images: how many validation images are compared.
         verify: whether outputs and latency are checked at all.
         max_time_s: for the test of the budget, which is ambiguous when undecided by then.
@@ -52,6 +53,7 @@ class ExportOptions:
     out: Path | None = None
     data: str | None = None
     latency_budget: str | None = None
+    dynamic_batch: bool = False
     images: int = 512
     verify: bool = True
     max_time_s: float | None = None
@@ -59,6 +61,9 @@ class ExportOptions:
     def __post_init__(self) -> None:
         if self.format not in FORMATS:
             raise InputError(unknown("format", self.format, FORMATS))
+        if self.dynamic_batch and not FORMATS[self.format].any_batch:
+            able = ", ".join(name for name, f in FORMATS.items() if f.any_batch)
+            raise InputError(f"--dynamic-batch: {self.format} files are built for one batch; formats: {able}")
         if self.images < 1:
             raise InputError(f"images {self.images} must be at least 1")
 
@@ -171,6 +176,7 @@ def _write(
         folder,
         file_format=options.format,
         calibration=drawn.calibration if drawn else None,
+        dynamic_batch=options.dynamic_batch,
         **about,
     )
 
@@ -231,6 +237,8 @@ def summary(path: Path, manifest: EngineManifest) -> dict[str, Any]:
         "measured": None
         if m is None
         else {"median_ms": m.median_ms, "p95_ms": m.p95_ms, "samples": m.samples},
+        "preprocessing": None if manifest.preprocessing is None else to_json(manifest.preprocessing),
+        "dynamic_batch": manifest.dynamic_batch,
         "budget": manifest.budget.describe() if manifest.budget else None,
         "promise": None if manifest.promise is None else to_json(manifest.promise),
         "within_budget": verdict[manifest.promise.verdict] if manifest.promise else None,
@@ -244,6 +252,7 @@ def _elsewhere(
     options: ExportOptions, source: Origin, folder: Path, why: BackendUnavailable
 ) -> BackendUnavailable:
     """Leave the ONNX model for the target, and the words that finish there."""
+    from hwnas.deploy.engine import metadata
     from hwnas.deploy.typed_onnx import typed
     from hwnas.nets import onnx
     from hwnas.store import write_bytes
@@ -260,7 +269,8 @@ def _elsewhere(
     path = folder / engine_name(f"-{options.format}.onnx", precision)
     # bf16 is asked for by a flag when TensorRT 10 builds; its graph is the fp32 one.
     written: Precision = "fp32" if (options.format, precision) == ("trt", "bf16") else precision
-    write_bytes(path, typed(model, written, drawn.calibration if drawn else None, batch))
+    model = typed(model, written, drawn.calibration if drawn else None, batch)
+    write_bytes(path, onnx.with_metadata(model, metadata(source.spec, **(drawn or source).about)))
     again = _again(options, source, precision)
     ways = f"To finish, copy {source.folder}/ to the target and run there: {again}"
     if options.format == "trt":

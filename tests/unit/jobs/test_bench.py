@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from hwnas import backends
-from hwnas.errors import BuildError, DeviceUnavailable, InputError
+from hwnas.errors import DataFormatError, DeviceUnavailable, InputError
 from hwnas.jobs.bench import BenchOptions, bench
 from hwnas.jobs.resolve.networks import examples
 from hwnas.measure import device
@@ -103,7 +103,7 @@ def test_wrong_requests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     with pytest.raises(InputError, match="no backend has engine files of this kind"):
         fake(str(tmp_path / "net.bin"))
     (tmp_path / "net.onnx").write_bytes(b"rubbish")
-    with pytest.raises(BuildError):
+    with pytest.raises(DataFormatError, match="not a readable ONNX model"):
         fake(str(tmp_path / "net.onnx"))
     monkeypatch.setattr(device, "gpus", tuple)
     with pytest.raises(DeviceUnavailable):
