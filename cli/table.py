@@ -37,6 +37,8 @@ def list_(ui: Output) -> None:
             for t in body["tables"]
         ]
         console.table(["table", "conditions", "space", "state"], rows)
+        for bad in body["damaged"]:
+            click.echo(f"skipped: {bad['note']}")
 
     ui.result("hwnas.table.list/1", body, show)
 
@@ -49,7 +51,13 @@ def show(ui: Output, file: Path | None) -> None:
     from hwnas.jobs.table import show as job
 
     body = job(file)
+    _warn(ui, body)
     ui.result("hwnas.table.show/1", body, lambda: _show(body))
+
+
+def _warn(ui: Output, body: dict[str, Any]) -> None:
+    for warning in body["warnings"]:
+        ui.log(f"Warning: {warning}", level=-1)
 
 
 def _show(body: dict[str, Any]) -> None:
@@ -59,6 +67,7 @@ def _show(body: dict[str, Any]) -> None:
         [
             ("table", body["path"]),
             ("id", body["table_id"]),
+            ("state", None if body["complete"] else "incomplete: there is no end row"),
             ("conditions", body["conditions"]),
             ("space", body["space"]),
             ("created", body["created"]),
@@ -128,6 +137,7 @@ def merge(ui: Output, files: tuple[Path, ...], out: Path | None) -> None:
     from hwnas.jobs.table import merge as job
 
     body = job(files, out)
+    _warn(ui, body)
     ui.result("hwnas.table.merge/1", body, lambda: click.echo(body["table"]))
 
 
@@ -140,6 +150,7 @@ def export(ui: Output, out: Path, table: Path | None) -> None:
     from hwnas.jobs.table import export as job
 
     body = job(out, table)
+    _warn(ui, body)
     ui.result("hwnas.table.export/1", body, lambda: click.echo(body["table"]))
 
 
@@ -160,11 +171,16 @@ def import_(ui: Output, file: Path, **chosen: Any) -> None:
     from hwnas.jobs.table import import_ as job
 
     body = job(file, **options.given(**chosen))
-    for name in body["not_imported"]:
+    _warn(ui, body)
+    left_out = body["not_imported"]
+    for name in left_out:
         ui.log(f"not imported: {name}", level=1)
-    ui.result(
-        "hwnas.table.import/1",
-        body,
-        lambda: console.facts([("table", body["table"]), ("rows", body["rows"]), ("of", body["conditions"])]),
-    )
+    count = f"{len(left_out)} entries that have no block here (-v names them)" if left_out else None
+    pairs = [
+        ("table", body["table"]),
+        ("rows", body["rows"]),
+        ("left out", count),
+        ("of", body["conditions"]),
+    ]
+    ui.result("hwnas.table.import/1", body, lambda: console.facts(pairs))
     ui.next(f"hwnas table show {body['table']}")

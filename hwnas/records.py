@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import datetime
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from hwnas.errors import InputError
 from hwnas.spec import NetworkSpec
@@ -52,6 +52,17 @@ class Setting(Record):
         return text if self.provenance == "measured" else f"{text}, {self.provenance}"
 
 
+# Times beyond these are no times of a call: a femtosecond, and eleven days.
+LEAST_MS, MOST_MS = 1e-12, 1e9
+
+
+def checked_stamp(value: str) -> str:
+    """A time stamp as it is; ValueError where it is none in ISO 8601 with its zone."""
+    if datetime.datetime.fromisoformat(value).tzinfo is None:
+        raise ValueError(f"the time {value!r} names no zone; write for example 2026-01-02T03:04:05+00:00")
+    return value
+
+
 class Measurement(Record):
     """What timing a whole graph gave, in milliseconds per call (a call is one batch).
 
@@ -63,19 +74,24 @@ class Measurement(Record):
     nothing was referred (`hwnas.measure.timing`).
     """
 
-    floor_ms: float = Field(gt=0)
-    median_ms: float = Field(gt=0)
-    p10_ms: float = Field(gt=0)
-    p90_ms: float = Field(gt=0)
-    p95_ms: float = Field(gt=0)
-    p99_ms: float = Field(gt=0)
-    se_ms: float = Field(default=0.0, ge=0)
-    session_ms: tuple[float, ...] = ()
-    samples: int = Field(gt=0)
+    floor_ms: float = Field(gt=0, le=MOST_MS)
+    median_ms: float = Field(gt=0, le=MOST_MS)
+    p10_ms: float = Field(gt=0, le=MOST_MS)
+    p90_ms: float = Field(gt=0, le=MOST_MS)
+    p95_ms: float = Field(gt=0, le=MOST_MS)
+    p99_ms: float = Field(gt=0, le=MOST_MS)
+    se_ms: float = Field(default=0.0, ge=0, le=MOST_MS)
+    session_ms: tuple[Annotated[float, Field(gt=0, le=MOST_MS)], ...] = ()
+    samples: int = Field(gt=0, le=10**12)
     wall_cpu_ratio: float | None = None
     gates: tuple[str, ...] = ()
-    sentinel_ms: float | None = Field(default=None, gt=0)
+    sentinel_ms: float | None = Field(default=None, gt=0, le=MOST_MS)
     taken_at: str = Field(default_factory=lambda: now_utc())
+
+    @field_validator("taken_at")
+    @classmethod
+    def _stamp(cls, value: str) -> str:
+        return checked_stamp(value)
 
     def at(self, percentile: Percentile) -> float:
         """Latency at a percentile of single calls."""
@@ -203,6 +219,16 @@ class Evaluation(Record):
     importance: tuple[StageImportance, ...] = ()
     weights: str | None = None  # file name inside the run folder
 
+    @field_validator("weights")
+    @classmethod
+    def _inside(cls, value: str | None) -> str | None:
+        # A run may be a stranger's, and this name is read from and copied.
+        if value is not None and (
+            value.startswith(("/", "\\")) or ".." in value.replace("\\", "/").split("/")
+        ):
+            raise ValueError("weights must be a file inside the run folder")
+        return value
+
 
 class Trial(Record):
     """One network of a search, whatever became of it.
@@ -280,6 +306,14 @@ class SearchResult(Record):
     version: str
     targets: tuple[Target, ...] = ()
     stopped: str = ""
+
+    @model_validator(mode="after")
+    def _known_trials(self) -> SearchResult:
+        named = (self.best, *self.pareto, *(target.best for target in self.targets))
+        unknown = [index for index in named if not 0 <= index < len(self.trials)]
+        if unknown:
+            raise ValueError(f"trial {unknown[0]} is named, but there are {len(self.trials)} trials")
+        return self
 
 
 class Report(Record):

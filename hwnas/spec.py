@@ -44,6 +44,10 @@ Convention = Literal["torch", "keras"]
 CELLS = ("nasnet_normal", "nasnet_reduction")
 
 
+# Sizes come from files, and are not believed before they could be built.
+MOST_CHANNELS, MOST_PIXELS = 1 << 20, 1 << 14
+
+
 class BlockSpec(BaseModel):
     """One block: the unit that is searched, measured and priced.
 
@@ -65,16 +69,16 @@ class BlockSpec(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: Kind
-    c_in: int = Field(gt=0)
-    c_out: int = Field(gt=0)
-    kernel: int = Field(default=3, gt=0)
+    c_in: int = Field(gt=0, le=MOST_CHANNELS)
+    c_out: int = Field(gt=0, le=MOST_CHANNELS)
+    kernel: int = Field(default=3, gt=0, le=255)
     stride: Literal[1, 2] = 1
-    expand: int = Field(default=1, gt=0)
+    expand: int = Field(default=1, gt=0, le=1024)
     se: float = Field(default=0.0, ge=0.0, le=1.0)
     act: Act = "relu"
-    size_in: int = Field(gt=0)
-    c_skip: int = Field(default=0, ge=0)
-    size_skip: int = Field(default=0, ge=0)
+    size_in: int = Field(gt=0, le=MOST_PIXELS)
+    c_skip: int = Field(default=0, ge=0, le=MOST_CHANNELS)
+    size_skip: int = Field(default=0, ge=0, le=MOST_PIXELS)
 
     @model_serializer(mode="wrap")
     def _without_empty_skip(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:

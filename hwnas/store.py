@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import re
+import stat
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from hwnas.documents import read_json
-from hwnas.errors import DataFormatError
+from hwnas.errors import DataFormatError, InputError
 from hwnas.spec import NETWORK_SCHEMA, NetworkSpec
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -41,34 +44,153 @@ def home() -> Path:
     return user_data_path("hwnas", appauthor=False)
 
 
+# Temporary files: `.NAME.hwnas-XXXXXXXX.tmp`. Their maker holds a lock on them, which ends with it.
+_TEMPORARY = re.compile(r"\..+\.hwnas-[a-z0-9_]{8}\.tmp")
+_swept: set[Path] = set()
+
+
 @contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
-    """Give a temporary path beside `path`; it takes the place of `path` only if the block succeeds."""
+def atomic_path(path: Path, *, new: bool = False) -> Iterator[Path]:
+    """Give a temporary path beside `path`; it takes the place of `path` only if the block succeeds.
+
+    Args:
+        path: a link there is refused, not followed and not replaced.
+        new: refuse a file that is there already, also one that came meanwhile.
+
+    Raises:
+        InputError: `path` is a link or no file, or is there already.
+    """
+    _refuse_link(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    os.close(handle)
+    folder = path.parent.resolve()
+    if folder not in _swept:
+        _swept.add(folder)
+        sweep(folder)
+    handle, temporary = _temporary(path)
     try:
-        yield Path(temporary)
-        with Path(temporary).open("rb") as written:
+        yield temporary
+        with temporary.open("rb") as written:
             os.fsync(written.fileno())
         # mkstemp gives 0600; results are meant to be shared like any file the user makes.
         umask = os.umask(0)
         os.umask(umask)
-        Path(temporary).chmod(0o666 & ~umask)
-        Path(temporary).replace(path)
+        temporary.chmod(0o666 & ~umask)
+        if new:
+            _take_new(temporary, path)
+        else:
+            _refuse_link(path)
+            temporary.replace(path)
+        _sync_folder(path.parent)
     finally:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
+        os.close(handle)
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a text file atomically."""
-    with atomic_path(path) as temporary:
+def _temporary(path: Path) -> tuple[int, Path]:
+    """A temporary file beside `path`, locked."""
+    while True:
+        # A name may have 255 bytes, and these 20 come to it.
+        name = path.name.encode()[:200].decode(errors="ignore")
+        handle, made = tempfile.mkstemp(prefix=f".{name}.hwnas-", suffix=".tmp", dir=path.parent)
+        temporary = Path(made)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.path.samestat(os.fstat(handle), temporary.stat()):
+                return handle, temporary
+        except (BlockingIOError, FileNotFoundError):
+            pass  # swept by another process before it was locked
+        os.close(handle)
+
+
+def is_temporary(name: str) -> bool:
+    """Whether a file name is that of a temporary file of ours."""
+    return _TEMPORARY.fullmatch(name) is not None
+
+
+def sweep(folder: Path) -> None:
+    """Remove temporary files of ours whose makers are dead."""
+    try:
+        names = [entry.name for entry in os.scandir(folder) if is_temporary(entry.name)]
+    except OSError:
+        return
+    for name in names:
+        path = folder / name
+        with suppress(OSError):
+            if path.is_symlink():  # `runs.link_latest` was killed between two system calls
+                path.unlink()
+                continue
+            handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+            try:
+                if stat.S_ISREG(os.fstat(handle).st_mode):
+                    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    path.unlink()
+            finally:
+                os.close(handle)
+
+
+def _refuse_link(path: Path) -> None:
+    if path.is_symlink():
+        raise InputError(f"{path} is a link, and what it points to is not replaced; name the file itself")
+    if path.exists() and not path.is_file():
+        raise InputError(f"{path} is not a file, so it cannot be written; choose another name")
+
+
+def _take_new(temporary: Path, path: Path) -> None:
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        raise InputError(f"{path} exists already; choose another name") from None
+    except OSError:  # a file system without hard links
+        if path.exists():
+            raise InputError(f"{path} exists already; choose another name") from None
+        temporary.replace(path)
+
+
+def _sync_folder(folder: Path) -> None:
+    with suppress(OSError):  # not every file system can
+        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def append_line(path: Path, line: str) -> None:
+    """Add a line to a file of ours and flush it to disk; a link is not followed."""
+    _refuse_link(path)
+    handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+    with os.fdopen(handle, "ab") as file:
+        file.write(f"{line}\n".encode())
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def refuse_foreign(path: Path, mark: str, what: str) -> None:
+    """InputError where `path` holds something that is not ours and would be replaced.
+
+    Args:
+        path: what is about to be written; not there or empty is well.
+        mark: stands in the first 4 KiB of every file of this kind.
+        what: the kind, for the message ("report of hwnas").
+    """
+    _refuse_link(path)
+    if not path.exists() or path.stat().st_size == 0:
+        return
+    with path.open("rb") as file:
+        start = file.read(4096)
+    if mark.encode() not in start:
+        raise InputError(f"{path} exists and is no {what}; it is left as it is. Choose another name")
+
+
+def write_text(path: Path, text: str, *, new: bool = False) -> None:
+    """Write a text file atomically; `new` refuses one that is there."""
+    with atomic_path(path, new=new) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
-def write_bytes(path: Path, data: bytes) -> None:
-    """Write a binary file atomically."""
-    with atomic_path(path) as temporary:
+def write_bytes(path: Path, data: bytes, *, new: bool = False) -> None:
+    """Write a binary file atomically; `new` refuses one that is there."""
+    with atomic_path(path, new=new) as temporary:
         temporary.write_bytes(data)
 
 

@@ -14,14 +14,17 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from hwnas.documents import read_text
 from hwnas.errors import DataFormatError, InputError
 from hwnas.measure.rows import BlockRow, Header, SlotRow
 from hwnas.measure.table import LatencyTable
 from hwnas.nets.densenas.graph import SKIP, DenseSpace, densenas_mbv2, densenas_resnet
-from hwnas.records import Precision, Setting
+from hwnas.records import LEAST_MS, MOST_MS, Precision, Setting
 from hwnas.spec import BlockSpec
 
 FORMATS = ("densenas", "ofa")
+# The largest published file has 1 MiB, and Python's parser takes some hundred times a file's size.
+MOST_BYTES = 16 << 20
 
 
 def read(
@@ -41,12 +44,7 @@ def read(
     """
     if fmt not in FORMATS:
         raise InputError(f"table format {fmt!r} is not one of {', '.join(FORMATS)}")
-    if not path.is_file():
-        raise InputError(f"table {path} does not exist")
-    try:
-        text = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as exc:
-        raise DataFormatError(f"table {path} is not a text file: {exc}") from exc
+    text = read_text(path, "table", MOST_BYTES)
     reader: Callable[[str], LatencyTable] = ofa if fmt == "ofa" else densenas
     try:
         table = reader(text)
@@ -181,9 +179,13 @@ def _list(body: Any, where: str, length: int) -> list[Any]:
 
 
 def _time(value: Any, where: str) -> float:
-    # bool is an int to Python; `not value > 0` also catches NaN.
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < float("inf"):
-        raise DataFormatError(f"{where}: {value!r} is not a time in ms greater than zero")
+    return _number(value, where, "a time in ms greater than zero", low=LEAST_MS, high=MOST_MS)
+
+
+def _number(value: Any, where: str, what: str, *, low: float, high: float) -> float:
+    # bool is an int to Python; NaN is in no range.
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
+        raise DataFormatError(f"{where}: {value!r} is not {what} (from {low:g} to {high:g})"[:300])
     return float(value)
 
 
@@ -205,7 +207,7 @@ def ofa(text: str) -> LatencyTable:
 
     try:
         body = yaml.safe_load(text)
-    except yaml.YAMLError as exc:
+    except (yaml.YAMLError, ValueError, RecursionError) as exc:
         raise DataFormatError(f"not plain YAML: {exc}") from exc
     if not isinstance(body, dict) or not body:
         raise DataFormatError("expected a mapping of layer keys to {count, mean}")
@@ -214,13 +216,17 @@ def ofa(text: str) -> LatencyTable:
         if not isinstance(entry, dict) or not {"count", "mean"} <= entry.keys():
             raise DataFormatError(f"{key}: expected {{count, mean}}, found {entry!r}"[:200])
         mean = _time(entry["mean"], str(key))
-        count = max(int(entry["count"]), 1)
-        block = _ofa_block(str(key))
+        count = max(_number(entry["count"], str(key), "a count of samples", low=0, high=1e12), 1.0)
+        variance = _number(entry.get("var", 0.0), str(key), "a variance in ms^2", low=0.0, high=MOST_MS**2)
+        try:
+            block = _ofa_block(str(key))
+        except (ValueError, IndexError, KeyError, ZeroDivisionError) as exc:
+            # pydantic's ValidationError is a ValueError: a kernel of 0, an even one, ...
+            raise DataFormatError(f"{str(key)[:160]}: this key names no layer that could be built") from exc
         if block is None:
             skipped.append(str(key))
             continue
-        spread = float(entry.get("var", 0.0)) ** 0.5
-        rows.append(BlockRow(block=block, value_ms=mean, se_ms=spread / count**0.5, method="imported"))
+        rows.append(BlockRow(block=block, value_ms=mean, se_ms=(variance / count) ** 0.5, method="imported"))
     if not rows:
         raise DataFormatError(f"none of its {len(body)} entries names a layer that hwnas knows")
     stem = next((r.block for r in rows if r.block.kind == "conv" and r.block.c_in == 3), None)

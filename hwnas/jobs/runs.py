@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from hwnas import runs
+from hwnas import locks, runs
 from hwnas.documents import read_json
-from hwnas.errors import DataFormatError, InputError
-from hwnas.runs import MANIFEST_SCHEMA, RUNS
+from hwnas.errors import HwnasError, InputError
+from hwnas.records import SearchResult
+from hwnas.runs import RUNS, read_manifest
+from hwnas.store import parse
 
 
 def history(root: Path = RUNS) -> dict[str, Any]:
@@ -23,7 +26,7 @@ def history(root: Path = RUNS) -> dict[str, Any]:
 def show(name: str | None = None, root: Path = RUNS) -> dict[str, Any]:
     """Everything about one run: summary, configuration, files with their sizes in bytes."""
     folder = runs.resolve(name, root=root)
-    manifest = read_json(folder / "manifest.json", "run manifest", MANIFEST_SCHEMA)
+    manifest = read_manifest(folder)
     files = sorted(p for p in folder.rglob("*") if p.is_file())
     return {
         **summary(folder),
@@ -38,7 +41,7 @@ def compare(names: Sequence[str], root: Path = RUNS) -> dict[str, Any]:
     if len(names) < 2:
         raise InputError("runs compare needs at least two runs; `hwnas runs list` shows what there is")
     folders = [runs.resolve(name, root=root) for name in names]
-    configs = [read_json(f / "manifest.json", "run manifest", MANIFEST_SCHEMA)["config"] for f in folders]
+    configs = [read_manifest(f)["config"] for f in folders]
     keys = sorted({key for config in configs for key in config})
     differing = {
         key: [config.get(key) for config in configs]
@@ -49,26 +52,44 @@ def compare(names: Sequence[str], root: Path = RUNS) -> dict[str, Any]:
 
 
 def remove(names: Sequence[str], root: Path = RUNS, *, dry_run: bool = False) -> dict[str, Any]:
-    """Delete run folders; every name is resolved before the first is deleted.
+    """Delete run folders; every name is resolved, checked and locked before the first is deleted.
 
-    Only what holds a run manifest is deleted, and a link to a run is followed, so that
-    ``runs rm latest`` removes the run itself. ``latest`` then points at the newest that is left.
+    Only what holds a run manifest of hwnas is deleted. Of links only ``latest`` is followed, so that
+    ``runs rm latest`` removes the run itself; it then points at the newest that is left.
+
+    Raises:
+        InputError: no such run, a link of the user's, a folder that one works in, or one in use.
+        DataFormatError: the manifest is damaged or not of hwnas.
     """
-    folders = [runs.resolve(name, root=root) for name in names]
+    for name in names:
+        _refuse_link(name, root)
+    folders = list(dict.fromkeys(runs.resolve(name, root=root) for name in names))
+    for folder in folders:
+        if any(folder.resolve() in (place, *place.parents) for place in (Path.cwd(), Path.home())):
+            raise InputError(f"{folder} holds the folder that you work in; it is not deleted")
     if not dry_run:
+        held = [locks.Lock(folder, folder=True) for folder in folders]
         for folder in folders:
             shutil.rmtree(folder)
+        for lock in held:
+            lock.release()
         for parent in {folder.parent for folder in folders}:
             _relink(parent)
     return {"removed": [str(folder) for folder in folders], "dry_run": dry_run}
 
 
+def _refuse_link(name: str, root: Path) -> None:
+    for path in (Path(name), root / name):
+        if path.is_symlink() and path.name != "latest":
+            raise InputError(f"{path} is a link; name the run itself to delete it, or remove the link")
+
+
 def _relink(root: Path) -> None:
     link = root / "latest"
-    if not link.is_symlink() or link.exists():
+    if not link.is_symlink() or link.exists() or len(link.readlink().parts) != 1:
         return
     link.unlink()
-    if any(root.glob("*-*/manifest.json")):
+    with suppress(InputError):  # none is left
         runs.link_latest(runs.resolve(None, root=root))
 
 
@@ -76,11 +97,11 @@ def summary(folder: Path) -> dict[str, Any]:
     """Name, verb, state and the figures of one run; a figure that the run does not have is None."""
     base = {**_EMPTY, "name": folder.name, "path": str(folder)}
     try:
-        manifest = read_json(folder / "manifest.json", "run manifest", MANIFEST_SCHEMA)
-        base |= {"verb": manifest.get("verb"), "created": manifest.get("created", "")}
+        manifest = read_manifest(folder)
+        base |= {"verb": manifest["verb"], "created": manifest.get("created", "")}
         if (folder / "result.json").is_file():
-            base |= {"state": "done", **_figures(read_json(folder / "result.json", "run result"))}
-    except DataFormatError as exc:  # it must not hide the runs that are well
+            base |= {"state": "done", **_figures(folder / "result.json")}
+    except HwnasError as exc:  # it must not hide the runs that are well
         return {**base, "state": "damaged", "note": str(exc)}
     engines = sorted(p.name.removesuffix(".manifest.json") for p in folder.rglob("*.manifest.json"))
     return {**base, "engines": engines}
@@ -101,18 +122,21 @@ _EMPTY: dict[str, Any] = {
 }
 
 
-def _figures(result: dict[str, Any]) -> dict[str, Any]:
+def _figures(path: Path) -> dict[str, Any]:
     """Accuracy (validation), latency and size out of a search's or a training's result."""
-    if result.get("schema") == "hwnas.search/1":
-        best = result["trials"][result["best"]]
-        evaluation = best.get("evaluation") or {}
+    body = read_json(path, "run result")
+    if body.get("schema") == "hwnas.search/1":
+        known = {name: value for name, value in body.items() if name in SearchResult.model_fields}
+        result = parse(SearchResult, known, f"run result {path}")
+        best = result.trials[result.best]
         return {
-            "accuracy": evaluation.get("accuracy"),
-            "latency_ms": result["measured"]["median_ms"],
-            "budget_ms": result["budget"]["latency_ms"],
-            "macs": best["estimate"]["macs"],
-            "params": best["estimate"]["params"],
-            "trials": len(result["trials"]),
+            "accuracy": best.evaluation.accuracy if best.evaluation else None,
+            "latency_ms": result.measured.median_ms,
+            "budget_ms": result.budget.latency_ms,
+            "macs": best.estimate.macs,
+            "params": best.estimate.params,
+            "trials": len(result.trials),
         }
-    accuracy = result.get("accuracy")
-    return {"accuracy": accuracy.get("val") if isinstance(accuracy, dict) else accuracy}
+    accuracy = body.get("accuracy")
+    value = accuracy.get("val") if isinstance(accuracy, dict) else accuracy
+    return {"accuracy": value if isinstance(value, (int, float)) else None}

@@ -92,7 +92,7 @@ def train(options: TrainOptions, emit: Emit | None = None) -> dict[str, Any]:
         "data_fingerprint": dataset.fingerprint,
         "weights": _hash(weights),
     }
-    run = runs.RunFolder(options.out or runs.next_path("train"), "train", config)
+    run = runs.RunFolder(options.out or runs.reserve("train"), "train", config)
     if (run.path / "result.json").is_file():
         return read_json(run.path / "result.json", "result", RESULT_SCHEMA)
     if emit is not None:

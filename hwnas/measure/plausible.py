@@ -27,6 +27,7 @@ _ANY_DEVICE_FLOPS = 1e16
 
 def refuse_implausible(table: LatencyTable, path: Path) -> None:
     """DataFormatError where a table's numbers cannot be milliseconds."""
+    _refuse_disorder(table, path)
     ratios = [
         math.log(sum(table.rows[b].value_ms for b in net.spec.blocks) / net.measurement.floor_ms)
         for net in table.networks
@@ -39,8 +40,26 @@ def refuse_implausible(table: LatencyTable, path: Path) -> None:
             "not in milliseconds"
         )
     if table.setting.provenance == "measured":
-        _refuse_slow(table, path)
+        if table.setting.device != "fake":  # whose milliseconds pass in no time
+            _refuse_slow(table, path)
         _refuse_fast(table, path)
+
+
+def _refuse_disorder(table: LatencyTable, path: Path) -> None:
+    """Percentiles that do not rise, repeats of networks that are not there."""
+    named = [(row.block.key, row.measurement) for row in table.rows.values()]
+    named += [("a chain", row.measurement) for row in table.chains]
+    named += [(f"network {row.spec.key}", row.measurement) for row in table.networks]
+    for name, m in named:
+        rising = m is None or m.p10_ms <= m.median_ms <= m.p90_ms <= m.p95_ms <= m.p99_ms
+        if not rising:
+            raise DataFormatError(
+                f"table {path}: the percentiles of {name} do not rise; it was not measured so"
+            )
+    known = {row.spec.key for row in table.networks}
+    strange = next((key for key in table.repeats if key not in known), None)
+    if strange is not None:
+        raise DataFormatError(f"table {path}: network {strange} is repeated, but was never measured")
 
 
 def _refuse_slow(table: LatencyTable, path: Path) -> None:

@@ -8,15 +8,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError, field_validator
 
+from hwnas.documents import json_object
 from hwnas.errors import DataFormatError
-from hwnas.records import Measurement, Record, Setting, now_utc
-from hwnas.spec import BlockSpec, NetworkSpec
+from hwnas.records import MOST_MS, Measurement, Record, Setting, checked_stamp, now_utc
+from hwnas.spec import MOST_CHANNELS, MOST_PIXELS, BlockSpec, NetworkSpec
 
 SCHEMA = "hwlat/1"
 SUFFIX = ".hwlat.jsonl"
 
+Size = Annotated[int, Field(gt=0, le=MOST_PIXELS)]
 Role = Literal["probe", "calibration", "holdout", "observed"]
 
 
@@ -32,8 +34,8 @@ class Header(Record):
     row: Literal["header"] = "header"
     setting: Setting
     space: str = ""
-    input_shape: tuple[int, int, int] | None = None
-    classes: int | None = None
+    input_shape: tuple[Size, Size, Size] | None = None
+    classes: int | None = Field(default=None, gt=0, le=10**6)
     created: str = Field(default_factory=now_utc)
     units: dict[str, str] = Field(default_factory=lambda: {"time": "ms"})
     tool: dict[str, str] = Field(default_factory=dict)
@@ -46,14 +48,19 @@ class Header(Record):
     source: str = ""
     parent: str = ""
 
+    @field_validator("created")
+    @classmethod
+    def _stamp(cls, value: str) -> str:
+        return checked_stamp(value)
+
 
 class BlockRow(Record):
     """One block. `value_ms` is the statistic that models use (the floor where it was measured)."""
 
     row: Literal["block"] = "block"
     block: BlockSpec
-    value_ms: float = Field(gt=0)
-    se_ms: float = Field(default=0.0, ge=0)
+    value_ms: float = Field(gt=0, le=MOST_MS)
+    se_ms: float = Field(default=0.0, ge=0, le=MOST_MS)
     method: Literal["isolated", "estimated", "imported"] = "isolated"
     measurement: Measurement | None = None
     note: str = ""
@@ -80,7 +87,7 @@ class NetworkRow(Record):
     spec: NetworkSpec
     role: Role
     measurement: Measurement
-    campaign: int = 0
+    campaign: int = Field(default=0, ge=0, le=10**6)
 
 
 class RepeatRow(Record):
@@ -88,7 +95,7 @@ class RepeatRow(Record):
 
     row: Literal["repeat"] = "repeat"
     network: str
-    value_ms: float = Field(gt=0)
+    value_ms: float = Field(gt=0, le=MOST_MS)
 
 
 class FailureRow(Record):
@@ -103,10 +110,10 @@ class SlotRow(Record):
     """Cost of a layer that a network of this width and size leaves out (published eager tables)."""
 
     row: Literal["slot"] = "slot"
-    width: int = Field(gt=0)
-    size: int = Field(gt=0)
-    slots: int = Field(gt=0)
-    value_ms: float = Field(ge=0)
+    width: int = Field(gt=0, le=MOST_CHANNELS)
+    size: Size
+    slots: int = Field(gt=0, le=10**6)
+    value_ms: float = Field(ge=0, le=MOST_MS)
 
 
 class SummaryRow(Record):
@@ -120,7 +127,7 @@ class EndRow(Record):
     """Last line of a finished sweep: how many rows came before it."""
 
     row: Literal["end"] = "end"
-    rows: int
+    rows: int = Field(ge=0)
 
 
 Row: TypeAlias = BlockRow | ChainRow | NetworkRow | RepeatRow | FailureRow | SlotRow | SummaryRow | EndRow
@@ -152,17 +159,7 @@ def chain_hash(before: str, body: Mapping[str, Any]) -> str:
 
 def parse_line(path: Path, number: int, line: str) -> dict[str, Any]:
     """One line as an object; DataFormatError names the line. NaN and infinity are refused."""
-
-    def refuse(token: str) -> float:
-        raise ValueError(f"{token} is not a number; a missing measurement must be an error, never a value")
-
-    try:
-        body = json.loads(line, parse_constant=refuse)
-    except ValueError as exc:
-        raise DataFormatError(f"table {path}, line {number} is not JSON: {exc}") from exc
-    if not isinstance(body, dict):
-        raise DataFormatError(f"table {path}, line {number} holds a {type(body).__name__}, not an object")
-    return body
+    return json_object(line, f"table {path}, line {number}")
 
 
 def parse_header(path: Path, bodies: list[dict[str, Any]]) -> Header:

@@ -10,11 +10,12 @@ goes on.
 
 from __future__ import annotations
 
+import json
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -27,6 +28,7 @@ from hwnas.backends.cuda.state import conditions as gpu_conditions
 from hwnas.errors import BuildError
 from hwnas.measure.device import detect
 from hwnas.measure.graphs import Graph
+from hwnas.measure.journal import SUFFIX as JOURNAL_SUFFIX
 from hwnas.measure.journal import Journal, Part
 from hwnas.measure.rows import BlockRow, ChainRow, FailureRow, Header, NetworkRow, Role
 from hwnas.measure.sentinel import identity, sentinel
@@ -91,6 +93,29 @@ def header_for(
     )
 
 
+def _conditions(header: Header, options: SweepOptions) -> dict[str, Any]:
+    """Everything that decides what a session gives, for the journal."""
+    of_table = {
+        "setting",
+        "space",
+        "input_shape",
+        "classes",
+        "protocol",
+        "sentinels",
+        "build",
+        "run",
+        "software",
+    }
+    return {
+        **header.model_dump(mode="json", include=of_table),
+        "machine": header.device.get("fingerprint"),
+        "table_created": header.created,
+        "seed": options.seed,
+        "refer": options.refer,
+        "timing": json.loads(json.dumps(asdict(options.timing))),
+    }
+
+
 class Sweep:
     """Measures into one table file.
 
@@ -105,7 +130,10 @@ class Sweep:
     ) -> None:
         self.writer, self.backend, self.options, self.emit = writer, backend, options, emit
         self.measured = 0
-        self.journal = Journal(writer.path.with_suffix(".sessions"), writer.table.header.protocol)
+        self.journal = Journal(
+            writer.path.with_name(writer.path.name + JOURNAL_SUFFIX),
+            _conditions(writer.table.header, options),
+        )
         self._rng = np.random.default_rng([options.seed, len(writer.table)])
         self._begun_s = time.perf_counter()
 

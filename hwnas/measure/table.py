@@ -9,12 +9,15 @@ The hash of the last row is the table's id, which goes into every engine's manif
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from hwnas import store
-from hwnas.errors import DataFormatError, InputError, MissingMeasurement, StaleTable
+from hwnas.documents import read_bytes
+from hwnas.errors import DataFormatError, HwnasError, InputError, MissingMeasurement, StaleTable
 from hwnas.measure.plausible import refuse_implausible
 from hwnas.measure.rows import (
     SUFFIX,
@@ -36,6 +39,10 @@ from hwnas.measure.rows import (
 )
 from hwnas.records import Setting
 from hwnas.spec import BlockSpec, NetworkSpec
+
+# Larger files are refused before they are read: the largest profiles have some 10 MiB.
+MOST_BYTES = 256 << 20
+_HEADER_BYTES = 1 << 20
 
 
 class LatencyTable:
@@ -140,21 +147,27 @@ def load(path: Path) -> LatencyTable:
         InputError: there is no such file.
         DataFormatError: what is wrong with it, and in which line.
     """
-    if not path.is_file():
+    if not path.exists():
         raise InputError(f"table {path} does not exist; `hwnas profile --device cpu` makes one")
+    return parse(path, read_bytes(path, "table", MOST_BYTES))
+
+
+def parse(path: Path, data: bytes) -> LatencyTable:
+    """Check the content of a table; `path` is its name, for messages. See `load`."""
     try:
-        lines = path.read_text(encoding="utf-8").split("\n")
+        lines = data.decode("utf-8").split("\n")
     except UnicodeDecodeError as exc:
         raise DataFormatError(f"table {path} is not a text file: {exc}") from exc
+    header = parse_header(path, [parse_line(path, 1, lines[0])])
     if lines[-1]:
         raise DataFormatError(
             f"table {path} is truncated: line {len(lines)} is unfinished. If its sweep was killed, repeat "
             "the `hwnas profile` command with --out to go on; otherwise fetch the file again"
         )
-    bodies = [parse_line(path, n, line) for n, line in enumerate(lines[:-1], start=1)]
-    table = LatencyTable(parse_header(path, bodies), path)
+    table = LatencyTable(header, path)
     before = ""
-    for number, body in enumerate(bodies, start=1):
+    for number, line in enumerate(lines[:-1], start=1):
+        body = parse_line(path, number, line)
         claimed = body.pop("hash", None)
         row = None if number == 1 else parse_row(path, number, body)
         before = chain_hash(before, body)
@@ -166,6 +179,11 @@ def load(path: Path) -> LatencyTable:
         _take(table, row, path, number)
     table.table_id = before
     refuse_implausible(table, path)
+    if not table.complete:
+        table.warnings.append(
+            f"table {path} is incomplete: it has {len(table.rows)} block rows and no end row, so its sweep "
+            f"was stopped or the file was cut. Go on with it: hwnas profile ... --out {path}"
+        )
     return table
 
 
@@ -189,24 +207,66 @@ def folder() -> Path:
 
 
 def new_path(header: Header) -> Path:
-    """A free file name in `folder` that says what the table is of."""
+    """A free file name in `folder` that says what the table is of.
+
+    The header may be a stranger's: only letters, digits and ``._-`` of it come into the name.
+    """
     s = header.setting
     stamp = "".join(c for c in header.created[:19] if c.isdigit())
-    stem = "-".join(filter(None, (s.device, s.backend, s.precision, f"b{s.batch}", header.space, stamp)))
+    shape = "x".join(map(str, header.input_shape or ()))
+    classes = f"c{header.classes}" if header.classes else ""
+    parts = (
+        s.device,
+        s.backend,
+        s.precision,
+        f"b{s.batch}",
+        f"t{s.threads}",
+        header.space,
+        shape,
+        classes,
+        stamp,
+    )
+    stem = "-".join(filter(None, (re.sub(r"[^A-Za-z0-9._-]+", "_", part)[:40].strip(".") for part in parts)))
     names_ = (f"{stem}{f'-{n}' if n else ''}{SUFFIX}" for n in range(10_000))
-    return next(path for name in names_ if not (path := folder() / name).exists())
+    free = (path for name in names_ if not ((path := folder() / name).exists() or path.is_symlink()))
+    return next(free)
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What lies in `folder`: tables whose header can be read, newest first, and the files that are none."""
+
+    good: tuple[tuple[Path, Header], ...]
+    bad: tuple[tuple[Path, str], ...]
+
+
+def survey() -> Survey:
+    """Look at the header of every table in `folder`; a bad file does not hide the good ones."""
+    good, bad = [], []
+    for path in sorted(folder().glob(f"*{SUFFIX}")):
+        try:
+            good.append((path, _header(path)))
+        except (HwnasError, OSError) as exc:
+            bad.append((path, str(exc)))
+    good.sort(key=lambda pair: (pair[1].created, pair[0].name), reverse=True)
+    return Survey(tuple(good), tuple(bad))
+
+
+def _header(path: Path) -> Header:
+    if not path.is_file():  # a pipe would block
+        raise DataFormatError(f"table {path} is not a file")
+    with path.open("rb") as file:
+        line = file.readline(_HEADER_BYTES)
+    try:
+        text = line.decode("utf-8")
+    except UnicodeDecodeError as exc:
+        raise DataFormatError(f"table {path} is not a text file: {exc}") from exc
+    return parse_header(path, [parse_line(path, 1, text)])
 
 
 def headers() -> list[tuple[Path, Header]]:
     """Every readable table in `folder` with its header, newest first."""
-    found = []
-    for path in folder().glob(f"*{SUFFIX}"):
-        try:
-            with path.open(encoding="utf-8") as file:
-                found.append((path, parse_header(path, [parse_line(path, 1, file.readline())])))
-        except (DataFormatError, UnicodeDecodeError):
-            continue  # `load` of that file says what is wrong; a bad file must not hide the good ones
-    return sorted(found, key=lambda pair: (pair[1].created, pair[0].name), reverse=True)
+    return list(survey().good)
 
 
 def is_finished(path: Path) -> bool:
@@ -239,7 +299,9 @@ def newest(
     """
     networks = list(covering)
     first = None
-    for path, header in headers():
+    found = survey()
+    skipped = [f"skipped {why}" for _, why in found.bad]
+    for path, header in found.good:
         wanted = {"device": device, **setting}
         if any(v is not None and getattr(header.setting, k) != v for k, v in wanted.items()):
             continue
@@ -247,20 +309,33 @@ def newest(
             continue
         try:
             table = load(path)
-        except DataFormatError:
+        except HwnasError as exc:
+            skipped.append(f"skipped {exc}")
             continue
         if not table.complete:
             continue
         if all(table.covers(spec) for spec in networks):
-            return table
+            return _warned(table, skipped)
         first = first or table
     if first is not None:
-        return first
+        return _warned(first, skipped)
     asked = ", ".join(f"{k} {v}" for k, v in {"space": space, **setting}.items() if v is not None)
     raise MissingMeasurement(
         f"no latency table for device {device or 'any'}{f' with {asked}' if asked else ''}; make one: "
         f"hwnas profile --device {device or 'cpu'} --space {space or 'resnet-cifar'}"
+        + "".join(f"\n({note})" for note in _few(skipped))
     )
+
+
+def _warned(table: LatencyTable, skipped: Sequence[str]) -> LatencyTable:
+    table.warnings += _few(skipped)
+    return table
+
+
+def _few(notes: Sequence[str]) -> list[str]:
+    """At most ten, and how many more there are."""
+    more = [f"{len(notes) - 10} more tables were skipped; `hwnas table list`"] if len(notes) > 10 else []
+    return [*notes[:10], *more]
 
 
 def check_context(table: LatencyTable, live: Setting) -> list[str]:

@@ -3,40 +3,56 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from hwnas.errors import InputError
+from hwnas.documents import read_bytes
+from hwnas.errors import HwnasError, InputError
+from hwnas.locks import Lock
 from hwnas.measure.rows import SCHEMA, EndRow, Header, Row, SummaryRow, chain_hash
-from hwnas.measure.table import LatencyTable, load
+from hwnas.measure.table import LatencyTable, load, parse
+from hwnas.store import append_line, refuse_foreign, write_bytes, write_text
 
 
 class TableWriter:
     """Appends rows to a table file, each flushed to disk before the call returns.
 
-    Opening an existing file goes on where it stopped; a last line that a kill left unfinished is cut.
+    Opening an existing file goes on where it stopped; a last line that a kill left unfinished is cut,
+    once the file is known to be this table. The file is locked for this process while the object lives.
     """
 
     def __init__(self, path: Path, header: Header) -> None:
         """Create or reopen.
 
         Raises:
-            InputError: the file holds a table of another setting or space.
-            DataFormatError: the file is damaged.
+            InputError: the file is no table, holds one of another setting or space, or another
+                process is writing it.
+            DataFormatError: the table is damaged.
         """
         self.path = path
-        if path.exists() and path.stat().st_size > 0 and _drop_torn_line(path):
-            self.table = load(path)
+        refuse_foreign(path, SCHEMA, "latency table")
+        self._lock = Lock(path)
+        refuse_foreign(path, SCHEMA, "latency table")
+        if path.exists() and path.stat().st_size > 0:
+            whole, torn = _whole_lines(path)
+            self.table = parse(path, whole)
             _refuse_other(self.table.header, header, path)
+            if torn:
+                write_bytes(path, whole)
             self._hash = self.table.table_id
+            self._count = whole.count(b"\n")
             return
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.unlink(missing_ok=True)
         self.table = LatencyTable(header, path)
-        self._hash = ""
-        self._write({"schema": SCHEMA, **header.model_dump(mode="json")})
+        first = {"schema": SCHEMA, **header.model_dump(mode="json")}
+        self._hash, line = sealed("", first)
+        write_text(path, line + "\n")  # whole or not at all, so that a table's first line is never torn
+        self._count = 1
+        self.table.table_id = self._hash
+
+    def close(self) -> None:
+        """Let another process write the table; the object is of no more use for writing."""
+        self._lock.release()
 
     def append(self, row: Row) -> None:
         """Add a row to table and file."""
@@ -48,22 +64,20 @@ class TableWriter:
         if not self.table.complete or figures is not None:
             if figures is not None:
                 self.append(SummaryRow(figures=dict(figures)))
-            self.append(EndRow(rows=self._lines - 1))
+            self.append(EndRow(rows=self._count - 1))
         return self.table
 
-    @property
-    def _lines(self) -> int:
-        with self.path.open("rb") as file:
-            return sum(1 for _ in file)
-
     def _write(self, body: dict[str, Any]) -> None:
-        self._hash = chain_hash(self._hash, body)
-        line = json.dumps({**body, "hash": self._hash}, allow_nan=False, separators=(",", ":"))
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
-            file.flush()
-            os.fsync(file.fileno())
+        self._hash, line = sealed(self._hash, body)
+        append_line(self.path, line)
+        self._count += 1
         self.table.table_id = self._hash
+
+
+def sealed(before: str, body: Mapping[str, Any]) -> tuple[str, str]:
+    """Hash and text of a line that comes after the one with the hash `before`."""
+    found = chain_hash(before, body)
+    return found, json.dumps({**body, "hash": found}, allow_nan=False, separators=(",", ":"))
 
 
 def _refuse_other(there: Header, header: Header, path: Path) -> None:
@@ -79,20 +93,49 @@ def _refuse_other(there: Header, header: Header, path: Path) -> None:
         )
 
 
-def _drop_torn_line(path: Path) -> bool:
-    """Cut an unfinished last line; False when nothing is left."""
-    data = path.read_bytes()
-    if not data.endswith(b"\n"):
-        with path.open("r+b") as file:
-            file.truncate(data.rfind(b"\n") + 1)
-    return path.stat().st_size > 0
+def _whole_lines(path: Path) -> tuple[bytes, bool]:
+    """The finished lines of a file, and whether an unfinished one came after them."""
+    data = read_bytes(path, "table")
+    whole = data[: data.rfind(b"\n") + 1]
+    return whole, len(whole) < len(data)
 
 
 def write(path: Path, table: LatencyTable) -> LatencyTable:
-    """Write a whole table to a new file, and give it as it reads back."""
-    if path.exists():
-        raise InputError(f"{path} exists already; choose another name")
-    writer = TableWriter(path, table.header)
-    for row in table:
-        writer.append(row)
-    return writer.finish(table.summary or None)
+    """Write a whole table to a new file in one step, and give it as it reads back.
+
+    A file that holds the same table already (an import that is repeated) is left as it is.
+
+    Raises:
+        InputError: the file holds anything else.
+    """
+    lines, before = [], ""
+    rows: list[Row] = list(table)
+    if table.summary:
+        rows.append(SummaryRow(figures=table.summary))
+    rows.append(EndRow(rows=len(rows)))
+    bodies: list[dict[str, Any]] = [{"schema": SCHEMA, **table.header.model_dump(mode="json")}]
+    bodies += [row.model_dump(mode="json") for row in rows]
+    for body in bodies:
+        before, line = sealed(before, body)
+        lines.append(line + "\n")
+    data = "".join(lines).encode()
+    made = parse(path, data)  # what could not be read back is not written
+    try:
+        write_bytes(path, data, new=True)
+    except InputError:
+        there = _same(path, made)
+        if there is None:
+            raise
+        return there
+    return made
+
+
+def _same(path: Path, made: LatencyTable) -> LatencyTable | None:
+    """The table in a file, where it differs from `made` only in when it was written."""
+    try:
+        there = load(path)
+    except HwnasError:
+        return None
+    stamps = {"created": "", "tool": {}}
+    alike = there.header.model_copy(update=stamps) == made.header.model_copy(update=stamps)
+    return there if alike and there.complete and list(there) == list(made) else None

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from hwnas.documents import read_json
+from hwnas.errors import DataFormatError
 from hwnas.protocols import Emit
 from hwnas.records import Measurement, Promise, SearchResult, Trial, to_json
 from hwnas.runs import RunFolder
@@ -15,6 +16,7 @@ from hwnas.store import parse, write_json
 from hwnas.units import format_ms
 
 RESULT_SCHEMA = "hwnas.search/1"
+Field = TypeVar("Field")
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,14 @@ class Decision:
     kind: str
     text: str
     fields: Mapping[str, Any] = field(default_factory=dict)
+
+
+def _field(event: Mapping[str, Any], name: str, kind: type[Field], where: str) -> Field:
+    """A field of an event; DataFormatError where it is missing or of another type."""
+    value = event.get(name)
+    if not isinstance(value, kind) or isinstance(value, bool):
+        raise DataFormatError(f"{where} is damaged: {name} is {value!r}"[:300])
+    return value
 
 
 class SearchLog:
@@ -58,26 +68,37 @@ class SearchLog:
             self._remember(event)
 
     def _remember(self, event: Mapping[str, Any]) -> None:
-        where = f"{self.run.path / 'events.jsonl'}, event {event.get('event')!r}"
-        if event["event"] == "trial":
-            trial = parse(Trial, event["trial"], where)
+        kind = event["event"]
+        where = f"{self.run.path / 'events.jsonl'}, event {kind!r}"
+        if kind == "trial":
+            trial = parse(Trial, _field(event, "trial", dict, where), where)
+            if trial.index != len(self.trials):
+                raise DataFormatError(
+                    f"{where}: trial {trial.index} comes after {len(self.trials)} trials; events are missing "
+                    "or of two processes. Search into a new folder"
+                )
             self.trials.append(trial)
             if trial.measured is not None and event.get("measuring_s"):
                 self._observed.append((False, trial.spec, trial.measured))
-        elif event["event"] == "confirm":
-            measured = parse(Measurement, event["measured"], where)
-            self._verdicts.append((event["index"], parse(Promise, event["promise"], where), measured))
-            self._observed.append((True, self.trials[event["index"]].spec, measured))
-        elif event["event"] == "closed":
-            self.closed = event["text"]
-        elif event["event"] == "infeasible":
+        elif kind == "confirm":
+            index = _field(event, "index", int, where)
+            if not 0 <= index < len(self.trials):
+                raise DataFormatError(f"{where}: there is no trial {index}")
+            measured = parse(Measurement, _field(event, "measured", dict, where), where)
+            promise = parse(Promise, _field(event, "promise", dict, where), where)
+            self._verdicts.append((index, promise, measured))
+            self._observed.append((True, self.trials[index].spec, measured))
+        elif kind == "closed":
+            self.closed = _field(event, "text", str, where)
+        elif kind == "infeasible":
             # A repeated command measures anew, and trusts none of the measurements that failed.
             self._observed = [one for one in self._observed if not one[0]]
             self._verdicts.clear()
-        elif event["event"] == "preparation":
+        elif kind == "preparation":
             self.prepared_s += event.get("training_s", 0.0)
         elif "after" in event:
-            self._decided[event["after"]] = self._decided.get(event["after"], 0) + 1
+            after = _field(event, "after", int, where)
+            self._decided[after] = self._decided.get(after, 0) + 1
         self.measuring_s += event.get("measuring_s", 0.0)
         self.training_s += event.get("training_s", 0.0)
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from hwnas.errors import HwnasError
+from hwnas.errors import DataFormatError, HwnasError, InputError
 from hwnas.protocols import Evaluate, SearchContext, SearchStrategy
 from hwnas.records import Budget, Estimate, Measurement, Proposal, Trial
 from hwnas.search.log import SearchLog
@@ -112,13 +112,17 @@ def untrained(job: SearchState, proposal: Proposal) -> Trial:
 def train(job: SearchState, proposal: Proposal, trial: Trial, measuring_s: float = 0.0) -> Trial:
     """Evaluate a proposal and add the trial to the log.
 
-    An error of ours (training diverged, ...) makes it a failed trial; any other is a bug and passes.
+    An error of ours (training diverged, ...) makes it a failed trial. Not so a damaged file of the
+    run: it ends the search, for once the file is mended the network can be trained. Nor a wrong option
+    or a file that cannot be written; and any other error is a bug.
     """
     start = time.monotonic()
     try:
         evaluation = job.evaluate(proposal, trial.index)
         trial = updated(trial, state="done", evaluation=evaluation)
         took_s = max(time.monotonic() - start, evaluation.wall_s)  # a part may be an earlier session's
+    except (DataFormatError, InputError):
+        raise
     except HwnasError as exc:
         trial = updated(trial, state="failed", error=str(exc))
         took_s = time.monotonic() - start

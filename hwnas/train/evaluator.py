@@ -97,7 +97,13 @@ class Evaluator:
             weights=str(weights.relative_to(self._folder)),
         )
         network = proposal.spec.model_dump(mode="json")
-        body = {"schema": _SCHEMA, "key": key, "network": network, "evaluation": to_json(evaluation)}
+        body = {
+            "schema": _SCHEMA,
+            "key": key,
+            "network": network,
+            "evaluation": to_json(evaluation),
+            "weights_sha256": _digest(weights),
+        }
         write_json(weights.with_suffix(".json"), body)
         for checkpoint in weights.parent.glob(f"{weights.stem}-*.checkpoint"):
             checkpoint.unlink()
@@ -156,6 +162,11 @@ class Evaluator:
                 f"{path} or {record.name} is missing: the weights of trial {index} are to be inherited"
             )
         body = read_json(record, "evaluation", _SCHEMA)
+        if body.get("weights_sha256", "") != _digest(path):
+            raise DataFormatError(
+                f"{path} is not what was written: its content has another hash than {record.name} says. "
+                f"Remove both files and the trials from {index} on in events.jsonl, or search into a new one"
+            )
         spec = parse(NetworkSpec, body.get("network", {}), f"evaluation {record}")
         module = build(spec, seed=0)
         load_weights(module, read_weights(path))
@@ -197,6 +208,14 @@ class Evaluator:
             **ancestors,
         }
         return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        digest = hashlib.sha256()
+        while part := file.read(1 << 20):
+            digest.update(part)
+    return digest.hexdigest()
 
 
 def _check_own(own: Mapping[str, Any]) -> None:

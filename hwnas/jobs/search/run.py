@@ -135,7 +135,7 @@ class _Job:
         runtime, setting = self._conditions()
         if self._manifest() is None:  # a search that cannot begin leaves no folder behind
             refuse_infeasible(self.context, self.budgets)
-        run = RunFolder(self.options.out or runs.next_path("search"), "search", self._config())
+        run = RunFolder(self.options.out or runs.reserve("search"), "search", self._config())
         self.emit("run", {"run": str(run.path), "text": f"run folder {run.path}"})
         self._say(run, f"table {self.table.path} ({self.table.setting.describe()})")
         self._say(run, self.dataset.describe())

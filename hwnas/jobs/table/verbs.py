@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hwnas.cost import importers
+from hwnas.documents import read_bytes
 from hwnas.errors import InputError
 from hwnas.jobs.table.check import resolve, validate
 from hwnas.measure import compare
@@ -21,7 +22,8 @@ __all__ = ["diff", "export", "import_", "listed", "merge", "show", "validate"]
 
 
 def listed() -> dict[str, Any]:
-    """Every table in the user's data folder, newest first."""
+    """Every table in the user's data folder, newest first; ``damaged`` names the files that are none."""
+    found = tables.survey()
     return {
         "folder": str(tables.folder()),
         "tables": [
@@ -32,8 +34,9 @@ def listed() -> dict[str, Any]:
                 "finished": tables.is_finished(path),
                 "conditions": header.setting.describe(),
             }
-            for path, header in tables.headers()
+            for path, header in found.good
         ],
+        "damaged": [{"path": str(path), "note": note} for path, note in found.bad],
     }
 
 
@@ -46,6 +49,7 @@ def show(path: Path | None = None) -> dict[str, Any]:
         "path": str(table.path),
         "table_id": table.table_id,
         "complete": table.complete,
+        "warnings": table.warnings,
         "created": table.header.created,
         "space": table.header.space,
         "source": table.header.source,
@@ -79,7 +83,8 @@ def diff(a: Path, b: Path) -> dict[str, Any]:
 
 def merge(paths: Sequence[Path], out: Path | None = None) -> dict[str, Any]:
     """Join tables of the same conditions into a new one."""
-    merged = compare.merge([tables.load(path) for path in paths])
+    parts = [tables.load(path) for path in paths]
+    merged = compare.merge(parts)
     path = out or tables.new_path(merged.header)
     table = write(path, merged)
     return {
@@ -87,16 +92,18 @@ def merge(paths: Sequence[Path], out: Path | None = None) -> dict[str, Any]:
         "table_id": table.table_id,
         "rows": len(table),
         "networks": len(table.networks),
+        "warnings": [note for part in parts for note in part.warnings],
     }
 
 
 def export(out: Path, path: Path | None = None) -> dict[str, Any]:
     """Copy a table out, after checking it; the file is the table, byte for byte."""
     table = resolve(path)
-    if table.path is None or out.exists():
-        raise InputError(f"{out} exists already; choose another name")
-    write_bytes(out, table.path.read_bytes())
-    return {"table": str(out), "table_id": table.table_id, "rows": len(table)}
+    assert table.path is not None
+    data = read_bytes(table.path, "table", tables.MOST_BYTES)
+    table = tables.parse(table.path, data)  # what is written is what was checked
+    write_bytes(out, data, new=True)
+    return {"table": str(out), "table_id": table.table_id, "rows": len(table), "warnings": table.warnings}
 
 
 def import_(
@@ -120,14 +127,17 @@ def import_(
         InputError: unknown format or missing file.
         DataFormatError: the file is not what the format says.
     """
+    left_out: list[str] = []
     if fmt == "hwlat":
-        table = tables.load(source)
+        data = read_bytes(source, "table", tables.MOST_BYTES)
+        table = tables.parse(source, data)  # what is written is what was checked
         path = out or tables.new_path(table.header)
-        write_bytes(path, source.read_bytes())
+        _copy(path, data)
     elif fmt in importers.FORMATS:
         default = {"densenas": "titanxp", "ofa": "pixel1"}[fmt]
         table = importers.read(source, fmt, device=device or default, batch=batch, precision=precision)
         path = out or tables.new_path(table.header)
+        left_out = table.header.protocol.get("not_imported", [])
         table = write(path, table)
     else:
         raise InputError(f"table format {fmt!r} is not one of hwlat, {', '.join(importers.FORMATS)}")
@@ -136,5 +146,15 @@ def import_(
         "table_id": table.table_id,
         "rows": len(table),
         "conditions": table.setting.describe(),
-        "not_imported": table.header.protocol.get("not_imported", []),
+        "not_imported": left_out,
+        "warnings": table.warnings,
     }
+
+
+def _copy(path: Path, data: bytes) -> None:
+    """Write a new file; one that holds the same already (an import that is repeated) is well."""
+    try:
+        write_bytes(path, data, new=True)
+    except InputError:
+        if not path.is_file() or path.is_symlink() or path.read_bytes() != data:
+            raise

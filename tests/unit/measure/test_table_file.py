@@ -1,6 +1,7 @@
 """Tables on disk: what is written is read back, and every kind of damage is named."""
 
 import json
+import os
 
 import pytest
 import table_samples as samples
@@ -70,11 +71,50 @@ def test_going_on_after_a_kill_in_the_middle_of_a_row(path):
     assert tables.load(path).table_id == table.table_id
 
 
-def test_a_killed_first_line_starts_anew(tmp_path):
-    file = tmp_path / "t.hwlat.jsonl"
-    file.write_text('{"schema": "hwl')
-    assert len(TableWriter(file, header()).table) == 0
-    assert tables.load(file).header.space == "test"
+def test_what_is_no_table_is_left_as_it_is(tmp_path):
+    for text in ("my thesis", "my thesis\nsecond line, unfinished", "about hwlat/1\nunfinished"):
+        file = tmp_path / "notes.txt"
+        file.write_text(text)
+        with pytest.raises((InputError, DataFormatError)):
+            TableWriter(file, header())
+        assert file.read_text() == text
+    target = tmp_path / "target"
+    (tmp_path / "link").symlink_to(target)
+    with pytest.raises(InputError, match="is a link"):
+        TableWriter(tmp_path / "link", header())
+    assert not target.exists()
+
+
+def test_a_table_cut_after_any_line_is_incomplete_and_says_so(path):
+    lines = path.read_text().splitlines(keepends=True)
+    for count in range(1, len(lines)):
+        path.write_text("".join(lines[:count]))
+        table = tables.load(path)
+        assert not table.complete
+        assert "incomplete" in table.warnings[0]
+    path.write_text("".join(lines))
+    assert tables.load(path).warnings == []
+
+
+def test_an_import_that_is_repeated_finds_its_table(path):
+    table = tables.load(path)
+    copy = path.with_name("copy.hwlat.jsonl")
+    first = write(copy, table)
+    table.header = table.header.model_copy(update={"created": "2026-01-03T03:04:05+00:00"})
+    assert write(copy, table).table_id == first.table_id, "the same but for the time of writing"
+    table.rows.pop(DOWN)
+    with pytest.raises(InputError, match="exists already"):
+        write(copy, table)
+
+
+def test_names_of_tables_never_come_from_content_unchecked(tmp_path, monkeypatch):
+    monkeypatch.setenv("HWNAS_HOME", str(tmp_path))
+    for device in ("/abs/x", "../../x", ".hidden", "a\nb", "x" * 400):
+        made = tables.new_path(header(setting=setting(device=device), space="/../../y"))
+        assert made.parent == tmp_path / "tables"
+        assert len(made.name) < 255
+        assert not made.name.startswith(".")
+        assert "\n" not in made.name
 
 
 def test_other_conditions_cannot_be_added(path):
@@ -97,7 +137,7 @@ def damage_schema(path):
 
 def damage_nan(path):
     path.write_text(path.read_text().replace('"value_ms":0.06,', '"value_ms":NaN,'))
-    return "line 3 is not JSON: NaN is not a number"
+    return "line 3 holds the number NaN, which is not finite"
 
 
 def damage_negative(path):
@@ -169,7 +209,7 @@ def damage_hash(path):
 
 def damage_not_json(path):
     path.write_text("stem: 0.4\nhead: 0.1\n")
-    return "line 1 is not JSON"
+    return "line 1 is not valid JSON"
 
 
 def damage_binary(path):
@@ -237,6 +277,9 @@ def test_newest(tmp_path, monkeypatch):
     unfinished = TableWriter(tables.folder() / "u.hwlat.jsonl", header(created="2026-03-02T03:04:05+00:00"))
     unfinished.append(block_row(STEM))
     (tables.folder() / "broken.hwlat.jsonl").write_text("no table\n")
+    os.mkfifo(tables.folder() / "pipe.hwlat.jsonl")
+    assert [path.name for path, _ in tables.survey().bad] == ["broken.hwlat.jsonl", "pipe.hwlat.jsonl"]
+    assert "broken.hwlat.jsonl" in tables.newest("cpu").warnings[0], "what was skipped is named"
     assert tables.newest("cpu").path == new.path
     assert tables.newest("cpu", covering=[network(1, 1)]).path == old.path, "it covers the network"
     assert tables.is_finished(old.path)
