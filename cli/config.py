@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import click
 
+from hwnas import documents
 from hwnas.errors import DataFormatError
 from hwnas.plugins import unknown
 
@@ -20,38 +20,19 @@ def read(path: Path) -> dict[str, Any]:
     """The mapping in a ``.yaml``, ``.yml`` or ``.toml`` file.
 
     Raises:
-        click.BadParameter: another ending, or no such file.
+        click.BadParameter: another ending.
+        InputError: no such file.
         DataFormatError: the file does not parse or is not a mapping.
     """
-    if not path.is_file():
-        raise click.BadParameter(f"{path} does not exist")
     if path.suffix not in (".yaml", ".yml", ".toml"):
         raise click.BadParameter(f"{path} must end in .yaml or .toml")
-    text = path.read_text(encoding="utf-8")
-    body = _toml(text, path) if path.suffix == ".toml" else _yaml(text, path)
+    reader = documents.read_toml if path.suffix == ".toml" else documents.read_yaml
+    body = reader(path, "configuration")
+    if body is None:
+        return {}
     if not isinstance(body, dict):
         raise DataFormatError(f"{path} holds a {type(body).__name__}, not a mapping of options")
     return body
-
-
-def _toml(text: str, path: Path) -> Any:
-    if sys.version_info >= (3, 11):
-        import tomllib
-    else:
-        import tomli as tomllib
-    try:
-        return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as exc:
-        raise DataFormatError(f"{path} is not valid TOML: {exc}") from exc
-
-
-def _yaml(text: str, path: Path) -> Any:
-    import yaml
-
-    try:
-        return yaml.safe_load(text) or {}
-    except yaml.YAMLError as exc:
-        raise DataFormatError(f"{path} is not valid YAML: {exc}") from exc
 
 
 def defaults_for(command: click.Command, body: Mapping[str, Any], where: object) -> dict[str, Any]:

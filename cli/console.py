@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 import click
 
 from . import config
+from .endings import Ending, Interrupted
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -85,7 +86,11 @@ class Output:
         """Print the result: one JSON object with its schema under ``--json``, else `show()`."""
         self._stop()
         if self.as_json:
-            click.echo(json.dumps({"schema": schema, **body}, indent=2, allow_nan=False))
+            text = json.dumps({"schema": schema, **body}, indent=2, allow_nan=False)
+            context = click.get_current_context(silent=True)
+            if context is not None and isinstance(context.obj, Ending):
+                context.obj.printed = True
+            click.echo(text)
         else:
             show()
 
@@ -176,7 +181,8 @@ def common(function: Callable[..., None]) -> Callable[..., Any]:
                 function(ui, *args, **values)
             except KeyboardInterrupt:
                 where = f" with --out {ui.run}" if ui.run else ""
-                ui.log(f"Interrupted. Nothing is lost: repeat the command{where} to go on.", level=-1)
-                click.get_current_context().exit(130)
+                raise Interrupted(
+                    f"Interrupted. Nothing is lost: repeat the command{where} to go on."
+                ) from None
 
     return wrapped

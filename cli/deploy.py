@@ -18,7 +18,7 @@ budget = options.latency_budget(
     many=False, text="Judge this budget, for example 18ms@p95.  [default: the search's]"
 )
 images = click.option(
-    "--images", type=click.IntRange(min=1), metavar="N", help="How many images are compared.  [default: 512]"
+    "--images", type=options.COUNT, metavar="N", help="How many images are compared.  [default: 512]"
 )
 
 

@@ -178,7 +178,7 @@ def show_backend(ui: Output, name: str) -> None:
 
 @spaces.command()
 @options.options(options.space, options.input_shape)
-@click.option("-n", "count_", type=click.IntRange(min=1), default=1, metavar="N", help="How many.")
+@click.option("-n", "count_", type=options.COUNT, default=1, metavar="N", help="How many.")
 @options.options(options.seed, options.out)
 @common
 def sample(

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import json
-import traceback
+import sys
+from collections.abc import Sequence
 from importlib import import_module
-from typing import NoReturn
+from typing import Any
 
 import click
 
 from hwnas import __version__
-from hwnas.errors import HwnasError
+
+from .endings import PIPE_CLOSED, Ending, flush, silence, spell_anything
 
 # section -> command -> (module:attribute, one line of help). The help lines are here so that
 # `hwnas --help` imports none of the modules.
@@ -55,7 +56,7 @@ def command_of(name: str) -> click.Command:
 
 
 class Lazy(click.Group):
-    """A group that imports a sub-command when it is called, and turns our errors into exit statuses."""
+    """A group that imports a sub-command when it is called, and ends every command as `endings` says."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Every command, in the order of the help."""
@@ -82,48 +83,48 @@ class Lazy(click.Group):
             with formatter.section(section):
                 formatter.write_dl([(f"{name:<{width}}", text) for name, (_, text) in commands.items()])
 
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Remember how errors are wanted before any sub-command has parsed."""
-        ctx.meta["hwnas.json"] = "--json" in args
-        ctx.meta["hwnas.trace"] = any(a == "--verbose" or _short_v(a) for a in args)
-        return super().parse_args(ctx, args)
+    def invoke(self, ctx: click.Context) -> None:
+        """Run a command; what is returned by `main` is then its exit status alone."""
+        super().invoke(ctx)
 
-    def invoke(self, ctx: click.Context) -> object:
-        """Run a command; an error of ours becomes its message and exit status, a bug keeps its traceback."""
+    def main(  # type: ignore[override]
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        **extra: Any,
+    ) -> int:
+        """Run the command line; every end is an exit status, and an object where JSON was asked for.
+
+        As click's own: the status is returned where ``standalone_mode`` is off.
+        """
+        argv = list(sys.argv[1:] if args is None else args)
+        ending = Ending("--json" in argv, any(a == "--verbose" or _short_v(a) for a in argv))
+        if standalone_mode:
+            spell_anything()
         try:
-            return super().invoke(ctx)
-        except HwnasError as exc:
-            if ctx.meta["hwnas.trace"]:
-                click.echo("".join(traceback.format_exception(exc)), err=True, nl=False)
-            _fail(ctx, exc, str(exc), exc.exit_status)
-        except click.UsageError as exc:
-            exc.show()
-            _fail(ctx, exc, exc.format_message(), exc.exit_code, shown=True)
-        except KeyboardInterrupt:
-            click.echo("Interrupted.", err=True)
-            ctx.exit(130)
+            extra["obj"] = ending
+            status: int = super().main(argv, prog_name, complete_var, standalone_mode=False, **extra) or 0
+            flush()
+        except SystemExit as exc:
+            # click's own way out of a closed pipe; what is left is the shell's completion.
+            if not isinstance(exc.__context__, BrokenPipeError):
+                raise
+            status = PIPE_CLOSED
+        except BaseException as exc:
+            status = ending.fail(exc)
+        if not standalone_mode:
+            return status
+        try:
+            flush()
+        except (OSError, ValueError):
+            silence()
+        sys.exit(status)
 
 
 def _short_v(arg: str) -> bool:
     return len(arg) > 1 and arg[0] == "-" and set(arg[1:]) == {"v"}
-
-
-def _fail(ctx: click.Context, exc: Exception, text: str, status: int, *, shown: bool = False) -> NoReturn:
-    """Show an error on stderr, and under ``--json`` as the one object on stdout; leave."""
-    if not shown:
-        click.echo(f"Error: {text}", err=True)
-    if ctx.meta["hwnas.json"]:
-        body = {
-            "schema": "hwnas.error/1",
-            "error": type(exc).__name__,
-            "message": text,
-            "exit_status": status,
-        }
-        smallest_ms = getattr(exc, "smallest_ms", None)
-        if smallest_ms is not None:
-            body["smallest_ms"] = smallest_ms
-        click.echo(json.dumps(body, indent=2))
-    ctx.exit(status)
 
 
 @click.group(cls=Lazy, context_settings={"help_option_names": ["-h", "--help"]})

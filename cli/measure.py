@@ -14,7 +14,7 @@ from .console import Output, common
 
 @click.command()
 @options.options(options.setting, options.space, options.input_shape)
-@click.option("--classes", type=click.IntRange(min=2), metavar="N", help="Classes of the networks.")
+@click.option("--classes", type=click.IntRange(2, 1_000_000), metavar="N", help="Classes of the networks.")
 @options.preset
 @click.option("--only-missing", is_flag=True, help="Add to an existing table what it lacks.")
 @click.option("--estimate", is_flag=True, help="Plan from the device's description; marked 'estimated'.")

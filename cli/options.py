@@ -6,6 +6,7 @@ Units are parsed here, by the option's type: a quantity without a unit is a usag
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -84,13 +85,19 @@ class Assignment(ParamType):
             self.fail(f"{value!r} is not NAME=VALUE; write for example rounds=8", param, ctx)
         try:
             return name, json.loads(text)
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):
             return name, text
+
+
+# Far beyond what is trained; a slip of the keyboard would ask for terabytes.
+MOST_CHANNELS, MOST_PIXELS = 1_024, 8_192
+MOST_BATCH, MOST_THREADS = 65_536, 1_024
+MOST_SEED = 2**63 - 1
 
 
 def parse_shape(text: str) -> tuple[int, int, int]:
     """``3x32x32`` to channels, height and width; a square image is required."""
-    match = re.fullmatch(r"(\d+)x(\d+)x(\d+)", text.strip())
+    match = re.fullmatch(r"(\d{1,9})x(\d{1,9})x(\d{1,9})", text.strip())
     if match is None:
         raise InputError(f"input {text!r} is not CHANNELSxHEIGHTxWIDTH in pixels; write for example 3x32x32")
     channels, height, width = (int(g) for g in match.groups())
@@ -98,6 +105,8 @@ def parse_shape(text: str) -> tuple[int, int, int]:
         raise InputError(
             f"input {text!r} must be positive and square (height = width); write for example 3x32x32"
         )
+    if channels > MOST_CHANNELS or height > MOST_PIXELS:
+        raise InputError(f"input {text!r} is too large; at most {MOST_CHANNELS}x{MOST_PIXELS}x{MOST_PIXELS}")
     return channels, height, width
 
 
@@ -126,6 +135,18 @@ class LatencyBudget(ParamType):
         return str(value)
 
 
+class Number(click.FloatRange):
+    """A bounded number; NaN, which is in no range but fails no comparison, is refused too."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Refuse what is not a finite number in the range."""
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value!r} is not a number", param, ctx)
+        return number
+
+
+COUNT = click.IntRange(1, 10**12)
 DURATION = Quantity("duration", units.parse_seconds)
 SHAPE = Quantity("shape", parse_shape)
 PRECISIONS = click.Choice(["fp32", "fp16", "bf16", "int8"])
@@ -150,9 +171,14 @@ backend = _option(
     "--backend", type=Registered("backends"), metavar="NAME", help="Runtime.  [default: the device's]"
 )
 precision = _option("--precision", type=PRECISIONS, help="Numbers in the engine.  [default: fp32]")
-batch = _option("--batch", type=click.IntRange(min=1), metavar="N", help="Images per call.  [default: 1]")
+batch = _option(
+    "--batch", type=click.IntRange(1, MOST_BATCH), metavar="N", help="Images per call.  [default: 1]"
+)
 threads = _option(
-    "--threads", type=click.IntRange(min=1), metavar="N", help="Threads of the runtime.  [default: 1]"
+    "--threads",
+    type=click.IntRange(1, MOST_THREADS),
+    metavar="N",
+    help="Threads of the runtime.  [default: 1]",
 )
 input_shape = _option(
     "--input", "input_shape", type=SHAPE, metavar="CxHxW", help="One image, for example 3x32x32."
@@ -171,7 +197,7 @@ data = _option(
     metavar="SOURCE",
     help="digits, folder:PATH, parquet:PATH, npz:PATH, cifar10:PATH or module:function.",
 )
-seed = _option("--seed", type=click.IntRange(min=0), metavar="K", help="Seed of every random choice.")
+seed = _option("--seed", type=click.IntRange(0, MOST_SEED), metavar="K", help="Seed of every random choice.")
 out = _option(
     "--out", type=click.Path(path_type=Path), help="Where to write; repeating with the same --out resumes."
 )

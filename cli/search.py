@@ -46,8 +46,8 @@ def _assignments(name: str, text: str) -> options.Option:
     _limit("memory", "64MiB", units.parse_bytes),
     options.preset,
 )
-@click.option("--images", type=click.IntRange(min=1), metavar="N", help="Training images in all.")
-@click.option("--max-trials", type=click.IntRange(min=1), metavar="N", help="Networks looked at at most.")
+@click.option("--images", type=options.COUNT, metavar="N", help="Training images in all.")
+@click.option("--max-trials", type=options.COUNT, metavar="N", help="Networks looked at at most.")
 @click.option("--importance", type=IMPORTANCES, help="How the stage-wise search judges a growth.")
 @click.option(
     "--score",
@@ -57,7 +57,7 @@ def _assignments(name: str, text: str) -> options.Option:
 )
 @click.option("--fidelity", type=click.Choice(["paper"]), help="The published form of the strategy.")
 @click.option("--measure/--no-measure", default=True, help="Measure each candidate whole before training.")
-@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Use at most so many images.")
+@click.option("--limit", type=options.COUNT, metavar="N", help="Use at most so many images.")
 @_assignments("set", "A further option of the strategy; may be repeated.")
 @_assignments("recipe", "A training option that differs from its default; may be repeated.")
 @click.option(
@@ -210,11 +210,11 @@ def _planned(body: dict[str, Any]) -> None:
 @click.command()
 @click.argument("network", metavar="RUN|NETWORK")
 @options.data
-@click.option("--epochs", type=click.FloatRange(min=0, min_open=True), metavar="N", help="[default: 20]")
+@click.option("--epochs", type=options.Number(0, 1e9, min_open=True), metavar="N", help="[default: 20]")
 @click.option("--distill", metavar="RUN", help="Learn from this trained run as well.")
 @click.option("--ema", is_flag=True, help="Keep a moving average of the weights.")
 @click.option("--scratch", is_flag=True, help="Do not start from the run's weights.")
-@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Use at most so many images.")
+@click.option("--limit", type=options.COUNT, metavar="N", help="Use at most so many images.")
 @options.options(options.seed, options.out, options.dry_run)
 @common
 def train(ui: Output, data: str | None, scratch: bool, **chosen: Any) -> None:

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 
 from hwnas.errors import InputError
 
+# No latency, network or memory is larger in any of these units.
+_MOST = 1e18
 _NUMBER = r"(\d+(?:\.\d+)?|\.\d+)"
 _TIME_MS = {"ns": 1e-6, "us": 1e-3, "µs": 1e-3, "μs": 1e-3, "ms": 1.0, "s": 1e3, "min": 6e4, "h": 3.6e6}
 _SI = {"": 1.0, "k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
@@ -41,6 +43,10 @@ def _parse(text: str, units: Mapping[str, float], what: str, example: str) -> fl
     value = float(number) * units[unit]
     if not value > 0:
         raise InputError(f"{what} {text!r} must be greater than zero; write for example {example}")
+    if value > _MOST:
+        raise InputError(
+            f"{what} {text.strip()[:40]!r} is larger than anything real; write for example {example}"
+        )
     return value
 
 

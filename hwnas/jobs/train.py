@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from hwnas import options as option_values
 from hwnas import runs
 from hwnas.documents import read_json
 from hwnas.errors import InputError
@@ -175,12 +176,8 @@ def _recipe(options: TrainOptions, dataset: Dataset) -> Recipe:
     from hwnas.train.options import Recipe
 
     images = max(1, round(options.epochs * len(dataset.train)))
-    known = Recipe.__dataclass_fields__
-    for name in options.recipe:
-        if name not in known:
-            raise InputError(unknown("training option", name, known))
     base = Recipe(images=images, seed=options.seed, ema=0.999 if options.ema else 0.0)
-    return replace(base, **options.recipe)
+    return option_values.read(Recipe, {**vars(base), **options.recipe}, "training option")
 
 
 def _weights_of(network: Path) -> Path | None:

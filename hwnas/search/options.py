@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, fields
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from hwnas.errors import InputError
-from hwnas.plugins import unknown
+from hwnas import options as values
 from hwnas.protocols import SearchContext
 from hwnas.records import Budget, Trial
 from hwnas.search.log import images_of
@@ -24,29 +22,8 @@ LEARNABLE = 100_000
 
 
 def read(kind: type[Options], given: Mapping[str, Any], strategy: str) -> Options:
-    """`kind` filled from the options given.
-
-    Raises:
-        InputError: an option that the strategy does not have, or a value of another type.
-    """
-    known = {field.name: field for field in fields(kind)}
-    for name, value in given.items():
-        if name not in known:
-            raise InputError(unknown(f"option of strategy {strategy}:", name, known))
-        default = known[name].default
-        if default is not MISSING and default is not None and not _alike(value, default):
-            raise InputError(
-                f"option {name}={value!r} of strategy {strategy} must be a {type(default).__name__}, "
-                f"for example {default!r}"
-            )
-    return kind(**given)
-
-
-def _alike(value: object, default: object) -> bool:
-    """Whether a value has the type of the default; an int serves as a float, a bool never as a number."""
-    if isinstance(default, bool) or isinstance(value, bool):
-        return isinstance(value, bool) and isinstance(default, bool)
-    return isinstance(value, (int, float) if isinstance(default, float) else type(default))
+    """`kind` filled from the options given; see `hwnas.options.read`."""
+    return values.read(kind, given, f"option of strategy {strategy}:")
 
 
 def spent(history: Sequence[Trial]) -> int:
@@ -59,9 +36,3 @@ def budgets(context: SearchContext, targets_ms: Sequence[float]) -> list[Budget]
     whole = context.budget
     smaller = sorted(ms for ms in targets_ms if whole.latency_ms is None or ms < whole.latency_ms)
     return [*(whole.model_copy(update={"latency_ms": ms}) for ms in smaller), whole]
-
-
-def choice(name: str, value: str, known: Sequence[str]) -> None:
-    """Refuse a value that is not one of those known."""
-    if value not in known:
-        raise InputError(unknown(name, value, known))

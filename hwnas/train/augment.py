@@ -14,13 +14,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hwnas.errors import InputError
+from hwnas.options import Checked, option
 
 if TYPE_CHECKING:
     from hwnas.train.data import Dataset
 
 
 @dataclass(frozen=True)
-class AugmentOptions:
+class AugmentOptions(Checked):
     """What is done to training images; zero and False switch a part off.
 
     Attributes:
@@ -30,15 +31,14 @@ class AugmentOptions:
         mixup: alpha of the Beta distribution that mixes pairs of images (Zhang et al. 2018).
     """
 
-    shift: int = 0
-    flip: bool = False
-    cutout: int = 0
-    mixup: float = 0.0
+    WHAT = "augmentation"
 
-    def __post_init__(self) -> None:
-        for name in ("shift", "cutout", "mixup"):
-            if getattr(self, name) < 0:
-                raise InputError(f"augmentation {name} is {getattr(self, name)}; it cannot be negative")
+    shift: int = option(0, "Largest shift in pixels each way.", low=0, high=4_096)
+    flip: bool = option(False, "Mirror half of the images left to right.")
+    cutout: int = option(0, "Side in pixels of a square that is set to the mean colour.", low=0, high=4_096)
+    mixup: float = option(
+        0.0, "Alpha of the Beta distribution that mixes pairs of images; 0 is without.", low=0
+    )
 
 
 def default(dataset: Dataset) -> AugmentOptions:

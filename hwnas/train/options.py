@@ -5,40 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from hwnas.errors import InputError
-from hwnas.plugins import unknown
+from hwnas.options import Checked, option
 from hwnas.train.augment import AugmentOptions
 
 Device = Literal["auto", "cpu", "cuda"]
 Mode = Literal["auto", "fp32", "bf16", "fp16"]
 Schedule = Literal["onecycle", "cosine"]
 
-_CHOICES = {
-    "device": ("auto", "cpu", "cuda"),
-    "precision": ("auto", "fp32", "bf16", "fp16"),
-    "schedule": ("onecycle", "cosine"),
-}
-# Name, smallest value, largest value, whether the bounds themselves are allowed.
-_RANGES = (
-    ("images", 1, float("inf"), True),
-    ("batch", 2, float("inf"), True),
-    ("lr", 0, float("inf"), False),
-    ("inherited_lr", 0, 1, True),
-    ("momentum", 0, 1, True),
-    ("weight_decay", 0, 1, True),
-    ("label_smoothing", 0, 1, True),
-    ("warmup", 0, 1, True),
-    ("final_lr", 0, 1, True),
-    ("clip", 0, float("inf"), False),
-    ("ema", 0, 1, True),
-    ("distill", 0, 1, True),
-    ("temperature", 0, float("inf"), False),
-    ("checkpoint_s", 0, float("inf"), True),
-)
-
 
 @dataclass(frozen=True)
-class Recipe:
+class Recipe(Checked):
     """How a network is trained: one recipe for every network, so that they compare.
 
     The defaults were checked on CIFAR-10 with 50,000 images seen and on ``digits`` with 1,500 to
@@ -69,45 +45,39 @@ class Recipe:
         checkpoint_s: least time between two checkpoints, in seconds.
     """
 
-    images: int = 100_000
-    batch: int | None = None
-    lr: float = 0.5
-    inherited_lr: float = 1.0
-    schedule: Schedule = "onecycle"
-    warmup: float = 0.2
-    final_lr: float = 0.0
-    momentum: float = 0.9
-    weight_decay: float = 5e-4
-    label_smoothing: float = 0.1
-    clip: float = 5.0
-    ema: float = 0.0
-    distill: float = 0.5
-    temperature: float = 4.0
-    augment: AugmentOptions | None = None
-    device: Device = "auto"
-    precision: Mode = "auto"
+    WHAT = "training option"
+
+    images: int = option(100_000, "Training images seen; an epoch counts every image once.", low=1)
+    batch: int | None = option(
+        None,
+        "Images a step; without it a power of two from 8 to 128, so that there are steps enough.",
+        low=2,
+        high=65_536,
+    )
+    lr: float = option(0.5, "Peak learning rate at 128 images a step.", above=0, high=1_000)
+    inherited_lr: float = option(1.0, "Factor on lr for a network that starts from weights.", low=0, high=1)
+    schedule: Schedule = option("onecycle", "The course of the learning rate.")
+    warmup: float = option(0.2, "Share of the steps in which onecycle rises.", low=0, high=1)
+    final_lr: float = option(0.0, "The last learning rate, as a fraction of lr.", low=0, high=1)
+    momentum: float = option(0.9, "Nesterov momentum.", low=0, high=1)
+    weight_decay: float = option(
+        5e-4, "Decay of the weights; batch norm and biases do not decay.", low=0, high=1
+    )
+    label_smoothing: float = option(0.1, "Share of the label that is spread over all classes.", low=0, high=1)
+    clip: float = option(5.0, "Largest norm of the gradient.", above=0)
+    ema: float = option(0.0, "Decay a step of the weights' moving average; 0 is without.", low=0, high=1)
+    distill: float = option(0.5, "Weight of the teacher's loss.", low=0, high=1)
+    temperature: float = option(4.0, "Softens teacher and student in that loss.", above=0)
+    augment: AugmentOptions | None = option(
+        None, "What is done to training images; without it, what suits the data set."
+    )
+    device: Device = option("auto", "Where to train.")
+    precision: Mode = option("auto", "Numbers of the forward and backward pass.")
     # One: with two, torch 2.15 was seen to corrupt the heap (docs/evidence/training.md), and beside other
     # work two threads that wait for each other are ten times slower.
-    threads: int | None = 1
-    seed: int = 0
-    checkpoint_s: float = 20.0
-
-    def __post_init__(self) -> None:
-        for name, low, high, closed in _RANGES:
-            value = getattr(self, name)
-            if value is None:
-                continue
-            if not (low <= value <= high if closed else low < value < high):
-                shown = f"{low} to {high}" if high != float("inf") else f"at least {low}"
-                raise InputError(
-                    f"training option {name} is {value}; expected "
-                    + (shown if closed else f"more than {low}" + f" and less than {high}" * (high == 1))
-                )
-        for name, known in _CHOICES.items():
-            if getattr(self, name) not in known:
-                raise InputError(unknown(f"training option {name}", getattr(self, name), known))
-        if self.threads is not None and self.threads < 1:
-            raise InputError(f"training option threads is {self.threads}; expected at least 1")
+    threads: int | None = option(1, "Threads of torch; null takes torch's own number.", low=1, high=1_024)
+    seed: int = option(0, "Decides the order of the images and their augmentation.", low=0, high=2**63 - 1)
+    checkpoint_s: float = option(20.0, "Least time between two checkpoints, in seconds.", low=0)
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,11 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hwnas import options as option_values
 from hwnas import plugins, runs
 from hwnas.cost.model import cost_model
 from hwnas.documents import read_json
-from hwnas.errors import DeviceUnavailable, HwnasError, InputError
+from hwnas.errors import DeviceUnavailable, HwnasError
 from hwnas.jobs import plan as search_proxy
 from hwnas.jobs import predict
 from hwnas.jobs.preparations.prepare import Facts, Prepared, prepare
@@ -71,6 +72,9 @@ class _Job:
 
         _check_budget(options.latency_budget)
         self.options, self.emit = options, emit
+        # What the user wrote is checked first: neither a table nor images are read for a slip.
+        self.recipe = self._recipe()
+        self._check_settings()
         self.preset = plan.preset(options.preset)
         self.table = self._table()
         self.dataset: Dataset = load(
@@ -92,7 +96,6 @@ class _Job:
         self.strategy_options = self._strategy_options()
         self.context = SearchContext(self.space, self.tail.estimate, self.budgets[-1], self.strategy_options)
         self.strategy = plugins.load("strategies", options.strategy)(self.context)
-        self.recipe = self._recipe()
 
     def _table(self, *specs: NetworkSpec) -> LatencyTable:
         """The user's table; on resuming, the run's; else the newest of the conditions that covers `specs`."""
@@ -121,11 +124,18 @@ class _Job:
         manifest = self.options.out / "manifest.json" if self.options.out is not None else None
         return manifest if manifest is not None and manifest.is_file() else None
 
+    def _given(self) -> dict[str, Any]:
+        """Options of the strategy that the user gave."""
+        named = {name: getattr(self.options, name) for name in ("importance", "fidelity", "score")}
+        return {**self.options.settings, **{k: v for k, v in named.items() if v is not None}}
+
+    def _check_settings(self) -> None:
+        kind = getattr(plugins.load("strategies", self.options.strategy), "Options", None)
+        if kind is not None:
+            option_values.read(kind, self._given(), f"option of strategy {self.options.strategy}:")
+
     def _strategy_options(self) -> dict[str, Any]:
-        o = self.options
-        given = dict(o.settings)
-        named = {name: getattr(o, name) for name in ("importance", "fidelity", "score")}
-        given |= {name: value for name, value in named.items() if value is not None}
+        o, given = self.options, self._given()
         return plan.strategy_options(o.strategy, self.preset, self.images, self.budgets, given)
 
     def run(self) -> dict[str, Any]:
@@ -231,10 +241,7 @@ class _Job:
     def _recipe(self) -> Recipe:
         from hwnas.train.options import Recipe
 
-        for name in self.options.recipe:
-            if name not in Recipe.__dataclass_fields__:
-                raise InputError(plugins.unknown("training option", name, Recipe.__dataclass_fields__))
-        return Recipe(**self.options.recipe)
+        return option_values.read(Recipe, self.options.recipe, "training option")
 
     def _evaluator(self, run: RunFolder) -> Evaluator:
         from hwnas.train.evaluator import Evaluator

@@ -27,6 +27,7 @@ import numpy as np
 
 from hwnas.errors import InputError
 from hwnas.nets.hournas.slots import placed
+from hwnas.options import option
 from hwnas.protocols import Move, SearchContext
 from hwnas.records import Proposal, Trial
 from hwnas.search import options
@@ -56,20 +57,23 @@ class AutoOptions(StagewiseOptions):
         score: ``gains`` of growths, ``proxy`` for the untrained score, or ``auto`` by number of images.
     """
 
-    macro_share: float = 0.6
-    vital_share: float = 0.8
-    least: float = 0.85
-    score: Literal["auto", "gains", "proxy"] = "auto"
+    macro_share: float = option(0.6, "Part of the budget for depth and width.", above=0, high=1)
+    vital_share: float = option(0.8, "For these and the vital blocks' operators.", above=0, high=1)
+    least: float = option(
+        0.85, "Part of the budget below which the rest is filled by the untrained score.", low=0, high=1
+    )
+    score: Literal["auto", "gains", "proxy"] = option(
+        "auto", "What decides: gains of growths, or the untrained score."
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        options.choice("score", self.score, ("auto", "gains", "proxy"))
         if self.fidelity != "default" or self.importance == "vip":
             raise InputError(
                 "strategy auto is published nowhere, and vip says nothing of operators: "
                 "--fidelity paper and --importance vip are for --strategy stagewise"
             )
-        if not 0 < self.macro_share <= self.vital_share <= 1:
+        if self.macro_share > self.vital_share:
             raise InputError(
                 f"macro_share {self.macro_share} and vital_share {self.vital_share} must ascend within 0 to 1"
             )

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from hwnas.options import Checked, option
 from hwnas.protocols import SearchContext
 from hwnas.records import Budget, Proposal, Trial
 from hwnas.search import options
@@ -14,7 +15,7 @@ from hwnas.spec import NetworkSpec
 
 
 @dataclass(frozen=True)
-class RandomOptions:
+class RandomOptions(Checked):
     """Options of `Random`.
 
     Attributes:
@@ -28,12 +29,16 @@ class RandomOptions:
         targets_ms: smaller budgets, in milliseconds; samples are drawn for each in turn.
     """
 
-    samples: int = 8
-    images: int = 0
-    search_share: float = 0.5
-    draws: int = 2000
-    least: float = 0.0
-    targets_ms: tuple[float, ...] = ()
+    samples: int = option(8, "Networks to train.", low=1, high=1_000_000)
+    images: int = option(
+        0,
+        "Training images of the whole search; 0 leaves each training to the default.",
+        low=0,
+    )
+    search_share: float = option(0.5, "Part of images that is spread over the samples.", low=0, high=1)
+    draws: int = option(2000, "How often to draw for one sample before giving up.", low=1, high=1_000_000)
+    least: float = option(0.0, "Smallest part of the budget that a sample should use.", low=0, high=1)
+    targets_ms: tuple[float, ...] = option((), "Smaller budgets, in milliseconds.")
 
 
 class Random:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from hwnas.errors import InputError
+from hwnas.options import Checked, option
 from hwnas.protocols import SearchContext
 from hwnas.records import Proposal, Trial
 from hwnas.search import options
@@ -24,7 +25,7 @@ MOST_LEVELS = 64  # growth steps of one kind in one stage
 
 
 @dataclass(frozen=True)
-class TpeOptions:
+class TpeOptions(Checked):
     """Options of `Tpe`.
 
     Attributes:
@@ -37,12 +38,18 @@ class TpeOptions:
         targets_ms: smaller budgets, in milliseconds; samples are asked for each in turn.
     """
 
-    samples: int = 8
-    images: int = 0
-    search_share: float = 0.5
-    startup: int = 4
-    asks: int = 300
-    targets_ms: tuple[float, ...] = ()
+    samples: int = option(8, "Networks to train.", low=1, high=1_000_000)
+    images: int = option(
+        0,
+        "Training images of the whole search; 0 leaves each training to the default.",
+        low=0,
+    )
+    search_share: float = option(0.5, "Part of images that is spread over the samples.", low=0, high=1)
+    startup: int = option(4, "Random samples before the estimator is used.", low=0, high=1_000_000)
+    asks: int = option(
+        300, "How often to ask for one sample that fits before giving up.", low=1, high=1_000_000
+    )
+    targets_ms: tuple[float, ...] = option((), "Smaller budgets, in milliseconds.")
 
 
 class Tpe:

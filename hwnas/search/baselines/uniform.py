@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from hwnas.options import Checked, option
 from hwnas.protocols import SearchContext
 from hwnas.records import Proposal, Trial
 from hwnas.search import options
@@ -15,7 +16,7 @@ from hwnas.spec import NetworkSpec
 
 
 @dataclass(frozen=True)
-class UniformOptions:
+class UniformOptions(Checked):
     """Options of `Uniform`.
 
     Attributes:
@@ -25,9 +26,15 @@ class UniformOptions:
         largest: train only the largest member that fits: the baseline at its cheapest.
     """
 
-    images: int = 0
-    search_share: float = 0.3
-    largest: bool = False
+    images: int = option(
+        0,
+        "Training images of the whole search; 0 leaves each training to the default.",
+        low=0,
+    )
+    search_share: float = option(
+        0.3, "Part of images that is spread over the members looked at.", low=0, high=1
+    )
+    largest: bool = option(False, "Train only the largest member that fits.")
 
 
 class Uniform:

@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from hwnas.errors import InputError
+from hwnas.options import Checked, option
 from hwnas.search import options
 
 
 @dataclass(frozen=True)
-class DenseNasOptions:
+class DenseNasOptions(Checked):
     """Options of `DenseNas`.
 
     Attributes:
@@ -38,32 +38,27 @@ class DenseNasOptions:
         targets_ms: smaller budgets, in milliseconds.
     """
 
-    images: int = 0
-    share: float = 0.25
-    trial_share: float = 0.08
-    spares: int = 1
-    least: float = 0.9
-    prior: float = 0.02
-    epochs: int = 8
-    warmup: float = 0.35
-    fidelity: Literal["default", "paper"] = "default"
-    lam: float = 0.15
-    tau: float = 15.0
-    cost: Literal["latency", "macs"] = "latency"
-    score: Literal["auto", "learned", "proxy"] = "auto"
-    scores: Mapping[str, Any] | None = None
-    targets_ms: tuple[float, ...] = ()
-
-    def __post_init__(self) -> None:
-        options.choice("fidelity", self.fidelity, ("default", "paper"))
-        options.choice("cost", self.cost, ("latency", "macs"))
-        options.choice("score", self.score, ("auto", "learned", "proxy"))
-        if not (0 < self.share < 1 and 0 < self.trial_share <= 0.5 and 0 < self.warmup < 1):
-            raise InputError("share, trial_share (at most 0.5) and warmup of densenas lie between 0 and 1")
-        if not (0 <= self.least <= 1 and self.prior >= 0 and self.spares in (0, 1) and self.epochs >= 2):
-            raise InputError(
-                "densenas takes least from 0 to 1, prior of at least 0, spares 0 or 1, epochs of at least 2"
-            )
+    images: int = option(
+        0,
+        "Training images of the whole search; 0 leaves each training to the default.",
+        low=0,
+    )
+    share: float = option(0.25, "Part of all images that the super-network takes.", above=0, below=1)
+    trial_share: float = option(0.08, "Part of images for the candidates' own trainings.", above=0, high=0.5)
+    spares: int = option(1, "1 trains a candidate of 95 % of each budget as well.", low=0, high=1)
+    least: float = option(0.9, "Part of a budget that a derived network is to use.", low=0, high=1)
+    prior: float = option(0.02, "Weight of the untrained score to begin with.", low=0)
+    epochs: int = option(8, "Epochs of the super-network.", low=2, high=10_000)
+    warmup: float = option(0.35, "Part of the epochs that train weights only.", above=0, below=1)
+    fidelity: Literal["default", "paper"] = option("default", "`default`, or `paper` for the published form.")
+    lam: float = option(0.15, "Weight of the cost in the published loss.", low=0)
+    tau: float = option(15.0, "Base of the logarithm in the published loss.", above=1)
+    cost: Literal["latency", "macs"] = option("latency", "What the super-network's loss holds.")
+    score: Literal["auto", "learned", "proxy"] = option(
+        "auto", "Whether a super-network is trained for the scores."
+    )
+    scores: Mapping[str, Any] | None = option(None, "What was learned; filled by the search.")
+    targets_ms: tuple[float, ...] = option((), "Smaller budgets, in milliseconds.")
 
     def learns(self, images: int) -> bool:
         """Whether a search of so many training images trains a super-network."""

@@ -22,8 +22,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from hwnas.errors import InputError
 from hwnas.nets.hournas.slots import chain_of, network
+from hwnas.options import Checked, option
 from hwnas.protocols import SearchContext
 from hwnas.records import Budget, Proposal, Trial
 from hwnas.search import options
@@ -42,7 +42,7 @@ SPARE = 0.95
 
 
 @dataclass(frozen=True)
-class HourNasOptions:
+class HourNasOptions(Checked):
     """Options of `HourNas`.
 
     Attributes:
@@ -65,32 +65,28 @@ class HourNasOptions:
         targets_ms: smaller budgets, in milliseconds.
     """
 
-    images: int = 0
-    share: float = 0.25
-    vital_images: float = 0.3
-    vital_share: float = 0.5
-    trial_share: float = 0.04
-    spares: int = 1
-    proposals: int = 4
-    least: float = 0.85
-    networks: int = 64
-    judged: int = 256
-    joint: bool = False
-    score: Literal["auto", "learned", "proxy"] = "auto"
-    scores: Mapping[str, Any] | None = None
-    targets_ms: tuple[float, ...] = ()
-
-    def __post_init__(self) -> None:
-        options.choice("score", self.score, ("auto", "learned", "proxy"))
-        parts = (self.share, self.vital_images, self.vital_share, self.trial_share)
-        if not all(0 < part < 1 for part in parts) or not 0 <= self.least < 1:
-            raise InputError(
-                "share, vital_images, vital_share, trial_share and least of hournas lie between 0 and 1"
-            )
-        if min(self.proposals, self.networks - 7, self.judged - 7) < 1 or self.spares not in (0, 1):
-            raise InputError(
-                "hournas takes proposals of at least 1, networks and judged of at least 8, spares 0 or 1"
-            )
+    images: int = option(
+        0,
+        "Training images of the whole search; 0 leaves each training to the default.",
+        low=0,
+    )
+    share: float = option(0.25, "Part of all images that the super-network takes.", above=0, below=1)
+    vital_images: float = option(0.3, "Part of these for the first stage.", above=0, below=1)
+    vital_share: float = option(
+        0.5, "Part of the budget that stem, head and vital blocks may use.", above=0, below=1
+    )
+    trial_share: float = option(0.04, "Part of images for each candidate's own training.", above=0, below=1)
+    spares: int = option(1, "1 trains a candidate of 95 % of the budget as well.", low=0, high=1)
+    proposals: int = option(4, "Number of space proposals.", low=1, high=10_000)
+    least: float = option(0.85, "Lower end of their window, as a part of the budget.", low=0, below=1)
+    networks: int = option(64, "Networks that the scores are fitted to.", low=8, high=1_000_000)
+    judged: int = option(256, "Validation images for each.", low=8)
+    joint: bool = option(False, "Search all places at once, without a first stage.")
+    score: Literal["auto", "learned", "proxy"] = option(
+        "auto", "Whether a super-network is trained for the scores."
+    )
+    scores: Mapping[str, Any] | None = option(None, "What was learned; filled by the search.")
+    targets_ms: tuple[float, ...] = option((), "Smaller budgets, in milliseconds.")
 
     def learns(self, images: int) -> bool:
         """Whether a search of so many training images trains a super-network."""

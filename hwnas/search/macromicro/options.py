@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 from hwnas.errors import InputError
-from hwnas.search import options
+from hwnas.options import Checked, option
 from hwnas.spec import NetworkSpec
 
 
 @dataclass(frozen=True)
-class MacroMicroOptions:
+class MacroMicroOptions(Checked):
     """Options of `GlobalWalk`.
 
     Attributes:
@@ -33,25 +33,31 @@ class MacroMicroOptions:
         targets_ms: refused; this search is for one budget.
     """
 
-    images: int = 0
-    search_share: float = 0.5
-    macro_share: float = 0.85
-    macro_images: float = 0.6
-    ladder: float = 1.3
-    patience: int = 2
-    confidence: float = 0.95
-    length_macs: float = 0.25
-    length_width: float = 0.5
-    fidelity: Literal["default", "paper"] = "default"
-    max_width: int = 0
-    max_depth: int = 0
-    epoch_images: int = 0
-    targets_ms: tuple[float, ...] = ()
+    images: int = option(
+        0,
+        "Training images of the whole search; 0 leaves each training to the default.",
+        low=0,
+    )
+    search_share: float = option(0.5, "Part of images for the walk.", low=0, high=1)
+    macro_share: float = option(0.85, "Part of the budget that the macro phase may use.", above=0, high=1)
+    macro_images: float = option(0.6, "Part of the walk's images for the macro phase.", above=0, below=1)
+    ladder: float = option(1.3, "Factor from one depth to the next.", above=1, high=1_000)
+    patience: int = option(2, "Significant losses that the ladder survives.", low=0, high=1_000)
+    confidence: float = option(
+        0.95, "One-sided level at which a difference counts as significant.", above=0.5, below=1
+    )
+    length_macs: float = option(0.25, "Exponent of MACs in the training length.", low=0, high=10)
+    length_width: float = option(0.5, "Exponent of width in the training length.", low=0, high=10)
+    fidelity: Literal["default", "paper"] = option("default", "`default`, or `paper` for the published form.")
+    max_width: int = option(
+        0, "Widest chain of the published walk; 0 takes the widest within the budget.", low=0, high=1_000_000
+    )
+    max_depth: int = option(0, "Deepest chain; 0 takes the space's.", low=0, high=1_000_000)
+    epoch_images: int = option(0, "Images of an epoch; 0 shares images out.", low=0)
+    targets_ms: tuple[float, ...] = option((), "Refused: this search is for one budget.")
 
     def __post_init__(self) -> None:
-        options.choice("fidelity", self.fidelity, ("default", "paper"))
-        if self.ladder <= 1.0:
-            raise InputError(f"option ladder is {self.ladder}; depths only grow if it is above 1")
+        super().__post_init__()
         if self.targets_ms:
             raise InputError("strategy macromicro searches for one budget at a time; run it once for each")
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from hwnas.search import options
+from hwnas.options import Checked, option
 
 # Largest part of all training images that growing may take.
 MOST_SHARE = 0.3
 
 
 @dataclass(frozen=True)
-class StagewiseOptions:
+class StagewiseOptions(Checked):
     """Options of `Stagewise`.
 
     Attributes:
@@ -41,28 +41,39 @@ class StagewiseOptions:
             that it may grow, blocks a stage of the first network.
     """
 
-    images: int = 0
-    search_share: float = 0.05
-    least_images: int = 3_000
-    start_share: float = 0.4
-    judge_share: float = 0.7
-    rounds: int = 5
-    confidence: float = 0.95
-    patience: int = 2
-    importance: Literal["gradient", "probe", "vip"] = "gradient"
-    growing_lr: float = 0.1
-    begin: Literal["auto", "smallest", "uniform", "unjudged"] = "auto"
-    begin_share: float = 0.5
-    targets_ms: tuple[float, ...] = ()
-    fidelity: Literal["default", "paper"] = "default"
-    growth_step: int = 2
-    iterations: int = 5
-    start: int = 2
-
-    def __post_init__(self) -> None:
-        options.choice("fidelity", self.fidelity, ("default", "paper"))
-        options.choice("importance", self.importance, ("probe", "gradient", "vip"))
-        options.choice("begin", self.begin, ("auto", "smallest", "uniform", "unjudged"))
+    images: int = option(
+        0,
+        "Training images of the whole search; 0 leaves each training to the default.",
+        low=0,
+    )
+    search_share: float = option(0.05, "Part of images for growing, judging included.", low=0, high=1)
+    least_images: int = option(3_000, "But at least so many.", low=0)
+    start_share: float = option(0.4, "Part of the growing for the first network.", above=0, below=1)
+    judge_share: float = option(0.7, "Part of the growing after it that judges growths.", above=0, below=1)
+    rounds: int = option(5, "Growths aimed at.", low=1, high=1_000)
+    confidence: float = option(
+        0.95, "One-sided level at which a gain counts as significant.", above=0.5, below=1
+    )
+    patience: int = option(
+        2, "How often a network is trained further when no gain is significant.", low=0, high=1_000
+    )
+    importance: Literal["gradient", "probe", "vip"] = option("gradient", "Where gains come from.")
+    growing_lr: float = option(0.1, "Learning rate of the rounds as a part of the recipe's.", above=0, high=1)
+    begin: Literal["auto", "smallest", "uniform", "unjudged"] = option(
+        "auto", "Where growth starts, and whether growths are judged."
+    )
+    begin_share: float = option(
+        0.5, "Part of the smallest budget that a uniform start may use.", above=0, high=1
+    )
+    targets_ms: tuple[float, ...] = option((), "Smaller budgets, in milliseconds.")
+    fidelity: Literal["default", "paper"] = option("default", "`default`, or `paper` for the published form.")
+    growth_step: int = option(2, "Blocks added to a stage; of the published controller.", low=1, high=1_000)
+    iterations: int = option(
+        5, "Times that a stage may grow; of the published controller.", low=1, high=1_000
+    )
+    start: int = option(
+        2, "Blocks a stage of the first network; of the published controller.", low=1, high=1_000
+    )
 
     @property
     def growing(self) -> int:

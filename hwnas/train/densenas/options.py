@@ -6,12 +6,13 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from hwnas.errors import InputError
+from hwnas.options import Checked, option
 
 Objective = Literal["target", "paper"]
 
 
 @dataclass(frozen=True)
-class DenseOptions:
+class DenseOptions(Checked):
     """How the super-network is searched.
 
     Attributes:
@@ -32,33 +33,28 @@ class DenseOptions:
         seed: of everything random.
     """
 
-    epochs: int = 30
-    arch_from: int = 10
-    images: int | None = None
-    batch: int = 128
-    lr: float = 0.1
-    momentum: float = 0.9
-    weight_decay: float = 4e-5
-    arch_lr: float = 0.1
-    arch_weight_decay: float = 1e-3
-    arch_share: float = 0.2
-    objective: Objective = "target"
-    floor: float = 0.9
-    rho: float = 5.0
-    sharpen: float = 0.1
-    lam: float = 0.15
-    tau: float = 15.0
-    seed: int = 0
+    epochs: int = option(30, "All epochs.", low=1, high=100_000)
+    arch_from: int = option(10, "Epochs that train weights only.", low=0)
+    images: int | None = option(None, "Most training images of a pass; null takes all of its share.", low=1)
+    batch: int = option(128, "Images a step.", low=1, high=65_536)
+    lr: float = option(0.1, "Learning rate of the weights.", above=0)
+    momentum: float = option(0.9, "Momentum of SGD.", low=0, high=1)
+    weight_decay: float = option(4e-5, "Decay of the weights.", low=0, high=1)
+    arch_lr: float = option(0.1, "Learning rate of the architecture.", above=0)
+    arch_weight_decay: float = option(1e-3, "Decay of the architecture.", low=0, high=1)
+    arch_share: float = option(0.2, "Share of the images for architecture steps.", above=0, below=1)
+    objective: Objective = option("target", "The loss.")
+    floor: float = option(0.9, "Lower bound of the expected cost, as a share of the budget.", low=0, below=1)
+    rho: float = option(5.0, "Weight of the quadratic term.", low=0)
+    sharpen: float = option(0.1, "Weight of the entropy of choices at the end.", low=0)
+    lam: float = option(0.15, "Weight of the cost in the published loss.", low=0)
+    tau: float = option(15.0, "Base of the logarithm in the published loss.", above=1)
+    seed: int = option(0, "Of everything random.", low=0, high=2**63 - 1)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not 0 <= self.arch_from < self.epochs:
             raise InputError(f"arch_from {self.arch_from} must be at least 0 and below epochs {self.epochs}")
-        if not 0 < self.arch_share < 1:
-            raise InputError(f"arch_share {self.arch_share} must lie between 0 and 1")
-        if not 0 <= self.floor < 1:
-            raise InputError(f"floor {self.floor} must be at least 0 and below 1")
-        if self.objective not in ("target", "paper"):
-            raise InputError(f"objective {self.objective!r} is neither 'target' nor 'paper'")
 
 
 @dataclass

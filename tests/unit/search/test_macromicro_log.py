@@ -178,7 +178,7 @@ def broken(how: str) -> object:
         ("column", "'depth'"),
         ("short row", "row 3 has 6 values for 7 columns"),
         ("layers", "row 3: full_conv_layers"),
-        ("nan", "row 3: best_val_top1_percent"),
+        ("nan", "the number NaN, which is not finite"),
         ("percent", "140"),
         ("result", "result is a int"),
     ],
