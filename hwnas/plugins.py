@@ -31,6 +31,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "resnet-imagenet": "hwnas.nets.spaces:resnet_imagenet",
         "macromicro": "hwnas.nets.macromicro.space:macromicro",
         "nasnet-cifar": "hwnas.nets.stagewise.space:nasnet_cifar",
+        "convnext-cifar": "hwnas.nets.spaces:convnext_cifar",
         "densenas-mbv2": "hwnas.nets.densenas.chains:densenas_mbv2_space",
         "densenas-resnet": "hwnas.nets.densenas.chains:densenas_resnet_space",
         "densenas-cifar": "hwnas.nets.densenas.chains:densenas_cifar_space",
@@ -44,6 +45,21 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "macromicro": "hwnas.search.macromicro.strategy:GlobalWalk",
         "hournas": "hwnas.search.hournas.strategy:HourNas",
         "auto": "hwnas.search.auto.strategy:Auto",
+    },
+    "blocks": {
+        "conv": "hwnas.nets.blocks.plain:CONV",
+        "basic": "hwnas.nets.blocks.residual:BASIC",
+        "bottleneck": "hwnas.nets.blocks.residual:BOTTLENECK",
+        "mbconv": "hwnas.nets.blocks.mbconv:MBCONV",
+        "mbconv_full": "hwnas.nets.blocks.mbconv:MBCONV_FULL",
+        "fused_mbconv": "hwnas.nets.blocks.fused_mbconv:FUSED_MBCONV",
+        "convnext": "hwnas.nets.blocks.convnext:CONVNEXT",
+        "sep_preact": "hwnas.nets.blocks.preact:SEP_PREACT",
+        "conv_preact": "hwnas.nets.blocks.preact:CONV_PREACT",
+        "nasnet_stem": "hwnas.nets.blocks.plain:NASNET_STEM",
+        "nasnet_normal": "hwnas.nets.blocks.nasnet:NORMAL",
+        "nasnet_reduction": "hwnas.nets.blocks.nasnet:REDUCTION",
+        "classifier": "hwnas.nets.blocks.plain:CLASSIFIER",
     },
 }
 
@@ -69,7 +85,9 @@ def load(group: str, name: str) -> Any:
     """
     table = _table(group)
     if name not in table:
-        raise InputError(unknown(group[:-1].replace("strategie", "strategy"), name, table))
+        raise InputError(
+            unknown(group[:-1].replace("strategie", "strategy").replace("block", "block kind"), name, table)
+        )
     module, _, attribute = table[name].partition(":")
     return getattr(import_module(module), attribute)
 

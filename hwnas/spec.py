@@ -11,9 +11,10 @@ import hashlib
 import json
 from collections.abc import Iterator
 from functools import cached_property
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -22,26 +23,22 @@ from pydantic import (
     model_validator,
 )
 
+from hwnas import plugins
 from hwnas.errors import InputError
 
 NETWORK_SCHEMA = "hwnas.network/1"
 
-Kind = Literal[
-    "conv",  # convolution, batch norm, activation
-    "basic",  # two 3x3 convolutions and a residual add (He et al. 2016a, fig. 2)
-    "bottleneck",  # 1x1 to c_out/expand, 3x3, 1x1, residual add (He et al. 2016a, fig. 5)
-    "mbconv",  # 1x1 expansion (omitted at expand=1), depthwise, optional SE, 1x1 projection (MobileNetV2)
-    "mbconv_full",  # the same, keeping the expansion convolution at expand=1 (HourNAS's public builder)
-    "sep_preact",  # ReLU, depthwise kxk, 1x1, batch norm (Efficient Global NAS, operator 0)
-    "conv_preact",  # ReLU, full kxk convolution, batch norm (Efficient Global NAS, operator 1)
-    "nasnet_stem",  # convolution without bias in either convention, batch norm, activation
-    "nasnet_normal",  # NASNet-A normal cell of two inputs, c_out = 6 * filters (Zoph et al. 2018, fig. 4)
-    "nasnet_reduction",  # NASNet-A reduction cell of two inputs, c_out = 4 * filters (the same)
-    "classifier",  # global average pooling and a fully connected layer
-]
-Act = Literal["none", "relu", "relu6", "hswish", "swish"]
+
+def _known(kind: str) -> str:
+    if kind not in (known := plugins.names("blocks")):
+        raise ValueError(plugins.unknown("block kind", kind, known))
+    return kind
+
+
+# A registered kind of block (`hwnas.plugins`, group "blocks"; docs/spaces.md says what each is).
+Kind = Annotated[str, AfterValidator(_known)]
+Act = Literal["none", "relu", "relu6", "hswish", "swish", "gelu"]
 Convention = Literal["torch", "keras"]
-CELLS = ("nasnet_normal", "nasnet_reduction")
 
 
 # Sizes come from files, and are not believed before they could be built.
@@ -52,11 +49,11 @@ class BlockSpec(BaseModel):
     """One block: the unit that is searched, measured and priced.
 
     Attributes:
-        kind: which function of `hwnas.nets.blocks` builds it.
+        kind: a registered kind of block (`hwnas.nets.blocks`).
         c_in, c_out: channels in and out.
         kernel: side of the spatial convolution, odd, in pixels.
         stride: 1 or 2.
-        expand: width multiplier inside the block (MBConv: hidden = expand * c_in;
+        expand: width multiplier inside the block (MBConv: hidden = expand * c_in; ConvNeXt: expand * c_out;
             bottleneck: hidden = c_out / expand).
         se: squeeze-and-excitation width as a fraction of the hidden width; 0 is without.
         act: activation; a classifier applies it before pooling.
@@ -90,30 +87,14 @@ class BlockSpec(BaseModel):
 
     @model_validator(mode="after")
     def _check(self) -> BlockSpec:
-        self._check_skip()
+        kind = plugins.load("blocks", self.kind)
+        if not kind.two_inputs and (self.c_skip or self.size_skip):
+            raise ValueError(f"a {self.kind} block has no second input; leave out c_skip and size_skip")
         if self.kernel % 2 == 0:
             raise ValueError(f"kernel {self.kernel} is even; same-size padding needs an odd kernel")
-        if self.kind == "bottleneck" and self.c_out % self.expand:
-            raise ValueError(
-                f"a bottleneck of {self.c_out} channels cannot be divided by expand={self.expand}"
-            )
+        if wrong := kind.check(self):
+            raise ValueError(wrong)
         return self
-
-    def _check_skip(self) -> None:
-        if self.kind not in CELLS:
-            if self.c_skip or self.size_skip:
-                raise ValueError(f"a {self.kind} block has no second input; leave out c_skip and size_skip")
-            return
-        branches, stride = (6, 1) if self.kind == "nasnet_normal" else (4, 2)
-        if self.c_out % (2 * branches) or self.stride != stride:
-            raise ValueError(
-                f"a {self.kind} cell needs c_out in multiples of {2 * branches} and stride {stride}"
-            )
-        if not self.c_skip or self.size_in not in (self.size_skip, -(-self.size_skip // 2)):
-            raise ValueError(
-                f"a {self.kind} cell at size {self.size_in} needs a second input of that size or twice it, "
-                f"not {self.c_skip}x{self.size_skip}x{self.size_skip}"
-            )
 
     @property
     def size_out(self) -> int:
@@ -137,8 +118,8 @@ class BlockSpec(BaseModel):
     def repeated(self) -> BlockSpec:
         """The block that may follow this one in its stage: stride 1, equal widths."""
         follows: dict[str, Any] = {"c_in": self.c_out, "stride": 1, "size_in": self.size_out}
-        if self.kind == "nasnet_reduction":
-            raise InputError("a reduction cell is not repeated; normal cells follow it")
+        if not plugins.load("blocks", self.kind).repeats:
+            raise InputError(f"a {self.kind} block is not repeated; another kind follows it")
         if self.c_skip:
             follows |= {"c_skip": self.c_in, "size_skip": self.size_in}
         return self.model_copy(update=follows)

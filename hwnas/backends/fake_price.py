@@ -27,6 +27,13 @@ SPEED_UP: Mapping[Precision, float] = {"fp32": 1.0, "fp16": 2.0}
 FREE = frozenset({"Constant", "Identity", "Flatten", "Reshape", "Dropout", "Squeeze", "Unsqueeze", "Cast"})
 ELEMENTWISE = frozenset(
     {"Relu", "Clip", "Add", "Sub", "Mul", "Div", "Sigmoid", "HardSigmoid", "HardSwish", "Tanh", "LeakyRelu"}
+    | {"Erf", "Gelu", "Sqrt", "Pow", "Exp", "Elu", "PRelu", "Neg", "Abs", "Min", "Max"}
+)
+# Operators that move or reduce values and have no multiply-accumulates.
+MOVES = frozenset(
+    {"MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool", "ReduceMean", "ReduceSum", "ReduceMax"}
+    | {"BatchNormalization", "LayerNormalization", "InstanceNormalization", "Softmax", "LogSoftmax", "ArgMax"}
+    | {"Concat", "Split", "Slice", "Pad", "Transpose", "Gather", "Expand", "Resize", "Shape"}
 )
 
 
@@ -129,7 +136,12 @@ def _padded_macs(node: Any, graph: _Graph, device: FakeDevice) -> float:
         return out * prod(kernel) * _ceil(c_in, device.lane) * _ceil(c_out, device.lane) / c_out
     if node.op_type in ("Gemm", "MatMul"):
         return float(out * prod(graph.shapes[node.input[0]]) / graph.shapes[node.output[0]][0])
-    return 0.0
+    if node.op_type in ELEMENTWISE or node.op_type in MOVES:
+        return 0.0
+    raise BuildError(
+        f"the fake device has no price for the ONNX operator {node.op_type!r} ({node.name or 'unnamed'}); "
+        "give it one in hwnas/backends/fake_price.py"
+    )
 
 
 def _ceil(channels: int, lane: int) -> int:

@@ -9,6 +9,7 @@ are not (docs/latency.md has both against a published table).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +19,8 @@ from hwnas.documents import read_json
 from hwnas.errors import InputError
 from hwnas.measure.rows import BlockRow, Header
 from hwnas.measure.table import LatencyTable
-from hwnas.nets.blocks import INPUT, SKIP, Act, Conv, Linear, Op, recipe
+from hwnas.nets.blocks import recipe
+from hwnas.nets.ops import INPUT, SKIP, Act, Arithmetic, Conv, Op
 from hwnas.records import Precision, Setting
 from hwnas.spec import BlockSpec
 
@@ -29,6 +31,14 @@ BITS = {"fp32": 32, "fp16": 16, "bf16": 16, "int8": 8}
 DENSE, POINTWISE, GROUPED, LINEAR, STREAM = 0.6, 0.5, 0.05, 0.3, 0.75
 # Winograd's F(2x2, 3x3) needs 36 multiplications for 16 (Lavin & Gray 2016); fp32 libraries take it.
 WINOGRAD = 2.25
+EFFICIENCY: dict[Arithmetic, float] = {
+    "winograd": DENSE * WINOGRAD,
+    "dense": DENSE,
+    "pointwise": POINTWISE,
+    "grouped": GROUPED,
+    "linear": LINEAR,
+    "none": 1.0,
+}
 
 
 @dataclass(frozen=True)
@@ -126,17 +136,10 @@ def block_ms(
     return total_s * 1e3
 
 
-def _work(op: Op) -> tuple[float, float, int]:
-    """MACs of one image, the share of the peak that they run at, and the weights read."""
-    if isinstance(op, Conv):
-        per_pixel = op.kernel**2 * (op.c_in // op.groups) * op.channels
-        efficiency = GROUPED if op.groups > 1 else POINTWISE if op.kernel == 1 else DENSE
-        if op.groups == 1 and op.kernel == 3 and op.stride == 1:
-            efficiency *= WINOGRAD
-        return per_pixel * op.size**2, efficiency, per_pixel
-    if isinstance(op, Linear):
-        return op.c_in * op.channels, LINEAR, op.c_in * op.channels
-    return 0.0, 1.0, 0
+def _work(op: Op) -> tuple[int, float, int]:
+    """MACs of one image, the share of the peak that they run at, and the weights read (without biases)."""
+    read = sum(math.prod(shape) for shape in op.weights().values() if len(shape) > 1)
+    return op.macs, EFFICIENCY[op.arithmetic], read
 
 
 def _occupancy(outputs: int, device: DeviceProfile) -> float:

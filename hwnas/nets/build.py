@@ -2,110 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import cast
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from hwnas.errors import DataFormatError
 from hwnas.nets import growth
 from hwnas.nets.blocks import recipe
-from hwnas.nets.conv import Conv2d
-from hwnas.nets.ops import (
-    INPUT,
-    NORM_EPS,
-    SKIP,
-    Act,
-    Add,
-    Concat,
-    Conv,
-    GlobalPool,
-    Linear,
-    Op,
-    Pool,
-    Scale,
-    Shift,
-)
+from hwnas.nets.ops import INPUT, SKIP
 from hwnas.nets.weights import read_weights as read_weights
 from hwnas.nets.weights import save_weights
 from hwnas.spec import BlockSpec, Convention, NetworkSpec
 
 Floats = NDArray[np.float32]
 
-ACTS: dict[str, Callable[[Tensor], Tensor]] = {
-    "relu": F.relu,
-    "relu6": F.relu6,
-    "hswish": F.hardswish,
-    "swish": F.silu,
-    "sigmoid": torch.sigmoid,
-}
-
 
 class Block(nn.Module):
     """One block: interprets its recipe.
 
-    An operation's layer is a child module of its name, its batch norm one named ``<name>_norm``.
+    An operation's layer is a child module of its name, its batch norm one named ``<name>_norm``, its
+    layer scale ``<name>_scale``.
     """
 
     def __init__(self, block: BlockSpec, convention: Convention) -> None:
         super().__init__()
         self.recipe = recipe(block, convention)
         for op in self.recipe.ops:
-            if isinstance(op, Conv):
-                conv = Conv2d(
-                    op.c_in,
-                    op.channels,
-                    op.kernel,
-                    stride=1 if op.kernel == 1 else op.stride,  # see `_apply_op`
-                    padding=op.kernel // 2,
-                    groups=op.groups,
-                    bias=op.bias,
-                )
-                self.add_module(op.name, conv)
-                if op.norm:
-                    self.add_module(f"{op.name}_norm", nn.BatchNorm2d(op.channels, eps=NORM_EPS))
-            elif isinstance(op, Linear):
-                self.add_module(op.name, nn.Linear(op.c_in, op.channels))
+            for name, layer in op.layers().items():
+                self.add_module(name, layer)
 
     def _layer(self, name: str, x: Tensor) -> Tensor:
         y: Tensor = self.get_submodule(name)(x)
         return y
-
-    def _apply_op(self, op: Op, inputs: list[Tensor]) -> Tensor:
-        match op:
-            case Conv():
-                # A 1x1 convolution sees only the pixels that its stride keeps. Taking those first also
-                # avoids a fault of oneDNN (in torch 2.15 at least): its backward pass of a strided 1x1
-                # convolution in channels_last writes out of bounds where the batch is no multiple of
-                # the threads and there are fewer than 16 channels.
-                kept = inputs[0][:, :, :: op.stride, :: op.stride] if op.kernel == 1 else inputs[0]
-                y = self._layer(op.name, kept)
-                return self._layer(f"{op.name}_norm", y) if op.norm else y
-            case Act():
-                return ACTS[op.fn](inputs[0])
-            case Add():
-                return inputs[0] + inputs[1]
-            case Scale():
-                return inputs[0] * inputs[1]
-            case Pool(fn="max"):
-                return F.max_pool2d(inputs[0], op.kernel, op.stride, op.kernel // 2)
-            case Pool():
-                pad = op.kernel // 2
-                return F.avg_pool2d(inputs[0], op.kernel, op.stride, pad, count_include_pad=False)
-            case Shift():
-                return F.pad(inputs[0][:, :, 1:, 1:], (0, 1, 0, 1))
-            case Concat():
-                return torch.cat(inputs, dim=1)
-            case GlobalPool():
-                return inputs[0].mean((2, 3), keepdim=True)
-            case Linear():
-                return self._layer(op.name, inputs[0].flatten(1))
-        raise AssertionError(f"no layer for {type(op).__name__}")
 
     def forward_with_sum(self, x: Tensor, skip: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """The output, and the value before its last activation (the residual sum, if there is one).
@@ -114,7 +47,7 @@ class Block(nn.Module):
         """
         values = {INPUT: x} if skip is None else {INPUT: x, SKIP: skip}
         for op in self.recipe.ops:
-            values[op.name] = self._apply_op(op, [values[name] for name in op.inputs])
+            values[op.name] = op.run([values[name] for name in op.inputs], self._layer)
         return values[self.recipe.output], values[self.recipe.before_act]
 
     def forward(self, x: Tensor, skip: Tensor | None = None) -> Tensor:
@@ -181,7 +114,8 @@ def initialise(module: Block, block: BlockSpec) -> None:
 
     He fan-out for convolutions (He et al. 2015), N(0, 0.01) for the classifier, zero biases. The
     last batch norm of a residual branch starts at zero where the shortcut is the identity, so that
-    a deep network starts as a shallow one (Goyal et al. 2017, section 5.1).
+    a deep network starts as a shallow one (Goyal et al. 2017, section 5.1). A layer scale starts at
+    its own small value.
     """
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d):
@@ -194,7 +128,7 @@ def initialise(module: Block, block: BlockSpec) -> None:
         if layer.bias is not None:
             nn.init.zeros_(layer.bias)
     end = module.recipe.residual_end
-    if end is not None and block.joins_identity:
+    if end is not None and block.joins_identity and f"{end}_norm" in dict(module.named_children()):
         norm = module.get_submodule(f"{end}_norm")
         assert isinstance(norm, nn.BatchNorm2d)
         nn.init.zeros_(norm.weight)

@@ -40,3 +40,15 @@ class Conv2d(nn.Conv2d):
         stride, padding = self.stride[0], self.padding[0]
         assert isinstance(padding, int)
         return conv2d(input, self.weight, self.bias, stride, padding, self.groups)
+
+
+class ChannelScale(nn.Module):
+    """One trained factor a channel (layer scale, Touvron et al. 2021)."""
+
+    def __init__(self, channels: int, initial: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.full((channels,), initial))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(batch, C, H, W), every channel times its factor."""
+        return x * self.weight[:, None, None]

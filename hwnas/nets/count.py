@@ -8,12 +8,13 @@ tests compare with.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
 from hwnas.nets.blocks import recipe
-from hwnas.nets.ops import INPUT, SKIP, Act, Conv, Linear, Op, Recipe
+from hwnas.nets.draft import Recipe
+from hwnas.nets.ops import INPUT, SKIP, Conv, Shape
 from hwnas.spec import BlockSpec, Convention, NetworkSpec
 
 BYTES = 4  # fp32
@@ -55,13 +56,13 @@ def count_block(block: BlockSpec, convention: Convention = "torch") -> Counts:
     return _total(
         [
             Counts(
-                macs=sum(map(_macs, ops.ops)),
+                macs=sum(op.macs for op in ops.ops),
                 params=0,
-                params_trainable=sum(_weights(op) + 2 * _normed(op) for op in ops.ops),
-                params_stored=sum(_weights(op) + 4 * _normed(op) for op in ops.ops),
+                params_trainable=sum(_size(op.weights()) for op in ops.ops),
+                params_stored=sum(_size(op.weights()) + _size(op.statistics()) for op in ops.ops),
                 depth=sum(isinstance(op, Conv) and not op.name.startswith("se_") for op in ops.ops),
                 activation_bytes=BYTES * max(_alive(block, ops)),
-                weight_bytes=BYTES * sum(map(_folded, ops.ops)),
+                weight_bytes=BYTES * sum(op.deployed for op in ops.ops),
             )
         ],
         convention,
@@ -85,34 +86,15 @@ def _total(parts: Iterable[Counts], convention: Convention) -> Counts:
     )
 
 
-def _macs(op: Op) -> int:
-    if isinstance(op, Conv):
-        return math.prod(op.weight_shape) * op.size**2
-    return op.c_in * op.channels if isinstance(op, Linear) else 0
-
-
-def _weights(op: Op) -> int:
-    """Weights and bias, without batch norm."""
-    if isinstance(op, Conv):
-        return math.prod(op.weight_shape) + op.bias * op.channels
-    return (op.c_in + 1) * op.channels if isinstance(op, Linear) else 0
-
-
-def _normed(op: Op) -> int:
-    """Channels that are batch-normalised."""
-    return op.channels if isinstance(op, Conv) and op.norm else 0
-
-
-def _folded(op: Op) -> int:
-    """Weights and bias once batch norm has become part of them."""
-    bias_gained = isinstance(op, Conv) and op.norm and not op.bias
-    return _weights(op) + bias_gained * op.channels
+def _size(arrays: Mapping[str, Shape]) -> int:
+    """Number of values in all of them."""
+    return sum(map(math.prod, arrays.values()))
 
 
 def _alive(block: BlockSpec, ops: Recipe) -> Iterator[int]:
     """Activations alive while each operation runs: what is still needed, and its output.
 
-    An element-wise activation overwrites its input when nothing else needs that. The input of a
+    An element-wise operation overwrites its input when nothing else needs that. The input of a
     cell stays, as the next one's second input.
     """
     sizes = {op.name: op.channels * op.size**2 for op in ops.ops}
@@ -123,6 +105,6 @@ def _alive(block: BlockSpec, ops: Recipe) -> Iterator[int]:
     alive = {INPUT, SKIP}
     for at, op in enumerate(ops.ops):
         ending = {name for name in op.inputs if last_use[name] == at}
-        in_place = isinstance(op, Act) and bool(ending)
+        in_place = op.overwrites and bool(ending)
         yield sum(sizes[name] for name in alive) + (0 if in_place else sizes[op.name])
         alive = (alive - ending) | {op.name}

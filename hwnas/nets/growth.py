@@ -9,8 +9,10 @@ inserted residual block):
 - An inserted residual block ends in a batch norm of scale and shift zero, so the sum is its input.
 - An inserted block without a residual branch is a unit convolution and a neutral batch norm.
 - A cell of two inputs starts fresh: the cell after it finds another second input, so nothing is exact.
+- A block that ends in a layer scale starts with that at zero.
 - A gate (squeeze and excitation) starts at sigmoid(0) = 1/2, which the projection's weights undo.
 
+What is true of a kind is said by its `hwnas.nets.kind.Growth`; a kind without one is refused.
 `preserves` says for which pairs of networks this is exact in eval mode.
 """
 
@@ -20,20 +22,15 @@ from collections.abc import Mapping, Sequence
 from difflib import SequenceMatcher
 
 import numpy as np
-from numpy.typing import NDArray
 
-from hwnas.nets.blocks import recipe
-from hwnas.nets.ops import NORM_EPS, Conv, Linear, Op
+from hwnas.nets.blocks import growth_of, kind_of, recipe
+from hwnas.nets.draft import Recipe
+from hwnas.nets.kind import EVERY_AXIS, Floats
+from hwnas.nets.ops import Conv
+from hwnas.nets.sources import NORM_EPS
 from hwnas.spec import BlockSpec, NetworkSpec
 
-Floats = NDArray[np.float32]
 State = dict[str, Floats]
-
-_PREACT = ("sep_preact", "conv_preact")
-# Applying one of these to its own output changes nothing.
-_IDEMPOTENT = ("none", "relu", "relu6")
-# Kinds whose weights mean the same: (from, to).
-_RELATED = {("sep_preact", "conv_preact"), ("mbconv", "mbconv_full"), ("mbconv_full", "mbconv")}
 
 
 def inherited(old: Mapping[str, Floats], spec_from: NetworkSpec, spec_to: NetworkSpec, fresh: State) -> State:
@@ -112,7 +109,8 @@ def _align(old: Sequence[BlockSpec], new: Sequence[BlockSpec]) -> list[int | Non
     if extra <= 0:
         return list(range(len(new)))
     kept: list[int | None] = list(range(len(old)))
-    if len(old) > 1 and new[-1].kind in _PREACT and _keeps(old[-1], new[-1], "", new[-2]):
+    rule = kind_of(new[-1].kind).growth
+    if rule and rule.before_last and len(old) > 1 and _keeps(old[-1], new[-1], "", new[-2]):
         return [*kept[:-1], *[None] * extra, kept[-1]]
     return [*kept, *[None] * extra]
 
@@ -120,76 +118,60 @@ def _align(old: Sequence[BlockSpec], new: Sequence[BlockSpec]) -> list[int | Non
 # -- what is exact ---------------------------------------------------------------------------
 
 
-def _hidden(block: BlockSpec) -> int:
-    """Channels inside the block."""
-    if block.kind in ("mbconv", "mbconv_full"):
-        return block.expand * block.c_in
-    return block.c_out // block.expand if block.kind == "bottleneck" else block.c_out
-
-
 def _related(old: BlockSpec, new: BlockSpec) -> bool:
-    return old.kind == new.kind or (old.kind, new.kind) in _RELATED
-
-
-def _activated(before: BlockSpec, act: str) -> bool:
-    """Whether an activation changes nothing in what the block `before` gives."""
-    ends_in_act = before.kind in ("conv", "basic", "bottleneck") and before.act == act
-    return act == "none" or (act in _IDEMPOTENT and ends_in_act)
+    """Whether weights of the old block mean something in the new one."""
+    if old == new:
+        return True  # carried over as they are, which needs no rule
+    rule = growth_of(new.kind)
+    return old.kind == new.kind or old.kind in rule.takes_from | rule.computes
 
 
 def _keeps(old: BlockSpec, new: BlockSpec, place: str, before: BlockSpec) -> bool:
     """Whether an old block's function can be computed by the new one on the old channels."""
-    if old.kind != new.kind and (old.kind, new.kind) != ("sep_preact", "conv_preact"):
+    rule = kind_of(new.kind).growth
+    if rule is None:
+        return old == new
+    if old.kind != new.kind and old.kind not in rule.computes:
         return False
-    if (old.act, old.stride, old.size_in) != (new.act, new.stride, new.size_in):
+    stays = ("act", "stride", "size_in", "c_skip", "size_skip")
+    if any(getattr(old, name) != getattr(new, name) for name in stays):
         return False
-    if old.c_skip and old != new:
-        return False  # a cell's output is several branches side by side, which growth would move
-    grown = ("c_in", "c_out", "kernel")
-    if any(getattr(new, name) < getattr(old, name) for name in grown) or _hidden(new) < _hidden(old):
-        return False
+    for axis in EVERY_AXIS:
+        was, now = (rule.hidden(b) if axis == "hidden" else getattr(b, axis) for b in (old, new))
+        if now < was or (now > was and axis not in rule.axes):
+            return False
     fixed = {"stem": "c_in", "head": "c_out"}.get(place, "stride")
-    if getattr(old, fixed) != getattr(new, fixed):
-        return False
-    if old.kind == "mbconv" and (old.expand == 1) != (new.expand == 1) and not _activated(before, new.act):
-        return False  # an activation has come between the input and the depthwise convolution
-    if old.kind in ("mbconv", "mbconv_full"):
-        return old.joins_identity == new.joins_identity and (old.se == 0 or _squeeze(new) >= _squeeze(old))
-    return old.kind not in ("basic", "bottleneck") or old.joins_identity or not new.joins_identity
-
-
-def _squeeze(block: BlockSpec) -> int:
-    return max(1, int(block.se * _hidden(block))) if block.se else 0
+    return getattr(old, fixed) == getattr(new, fixed) and rule.keeps(old, new, before)
 
 
 def _can_be_identity(before: BlockSpec, block: BlockSpec, after: BlockSpec) -> bool:
     """Whether a block inserted between two others can pass its input on unchanged."""
-    if not block.joins_identity or block.c_skip:
-        return False  # the cell after an inserted one finds another second input
-    if block.kind in ("mbconv", "mbconv_full"):
-        return True
-    if block.kind in _PREACT:
-        # The activation is applied again by the next block, or there is none.
-        followed = after.kind in _PREACT and after.act == block.act
-        return block.act == "none" or (block.act in _IDEMPOTENT and followed)
-    # The activation at the end finds a value that went through it already.
-    return _activated(before, block.act)
+    rule = kind_of(block.kind).growth
+    return rule is not None and block.joins_identity and rule.inserts(before, block, after)
 
 
 # -- how it is done --------------------------------------------------------------------------
 
 
 def _start_as_identity(state: State, place: str, block: BlockSpec, spec: NetworkSpec) -> None:
-    if not block.joins_identity or block.c_skip:
+    growth_of(block.kind)  # without a rule nobody knows what an inserted block does
+    if not block.joins_identity or kind_of(block.kind).two_inputs:
         return
     ops = recipe(block, spec.convention)
     if ops.residual_end is not None:
-        for part in ("weight", "bias"):
-            state[f"{place}.{ops.residual_end}_norm.{part}"][:] = 0.0
-    else:
+        for name in _ends(ops):
+            state[f"{place}.{name}"][:] = 0.0
+    elif not ops.bypassed:
         for op in ops.ops:
             if isinstance(op, Conv):
                 _unit(state, f"{place}.{op.name}", op)
+
+
+def _ends(ops: Recipe) -> list[str]:
+    """Arrays that make a residual branch zero: of the last norm or layer scale, else of the last layer."""
+    end = next(op for op in ops.ops if op.name == ops.residual_end)
+    last = end.after[-1] if isinstance(end, Conv) and end.after else end.name
+    return [name for name in end.weights() if name.rpartition(".")[0] == last]
 
 
 def _unit(state: State, name: str, op: Conv) -> None:
@@ -215,26 +197,23 @@ def _carry_over(
     block_from: BlockSpec,
     spec: NetworkSpec,
 ) -> None:
-    ops_from: dict[str, Op] = {op.name: op for op in recipe(block_from, spec.convention).ops}
+    ops_from = {op.name for op in recipe(block_from, spec.convention).ops}
+    rule = kind_of(block.kind).growth
     for op in recipe(block, spec.convention).ops:
-        if not isinstance(op, Conv | Linear):
-            continue
         name = f"{place}.{op.name}"
         if op.name in ops_from:
-            for key in state:
-                if key.rpartition(".")[0] in (name, f"{name}_norm"):
-                    source = origin + key[len(place) :]
-                    state[key] = _overlap(state[key], old[source])
-        elif isinstance(op, Conv) and op.name in ("shortcut", "expand", "adjust"):
+            for part in (*op.weights(), *op.statistics()):
+                state[f"{place}.{part}"] = _overlap(state[f"{place}.{part}"], old[f"{origin}.{part}"])
+        elif rule and isinstance(op, Conv) and op.name in rule.units:
             _unit(state, name, op)
         elif op.name == "se_expand":
             state[f"{name}.weight"][:] = 0.0
-    if (block_from.kind, block.kind) == ("sep_preact", "conv_preact"):
-        # A depthwise and a 1x1 convolution in a row are one full convolution.
-        merged = old[f"{origin}.conv.weight"] * old[f"{origin}.depth.weight"][None, :, 0]
-        state[f"{place}.conv.weight"] = _overlap(state[f"{place}.conv.weight"], merged)
-    if block.se and not block_from.se and f"{origin}.project.weight" in old:
-        state[f"{place}.project.weight"] *= 2.0
+    if rule and block_from.kind in rule.computes:
+        within = {n.removeprefix(f"{origin}."): v for n, v in old.items() if n.startswith(f"{origin}.")}
+        for part, merged in rule.merge(within).items():
+            state[f"{place}.{part}"] = _overlap(state[f"{place}.{part}"], merged)
+    if rule and rule.gated and block.se and not block_from.se:
+        state[f"{place}.{rule.gated}.weight"] *= 2.0
 
 
 def _overlap(fresh: Floats, old: Floats) -> Floats:

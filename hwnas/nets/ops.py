@@ -1,22 +1,59 @@
-"""Primitive operations, and recipes: small dataflows of them.
+"""Primitive operations: each says in one place what it computes, costs and looks like.
 
-A batch norm belongs to the convolution before it (`Conv.norm`): in eval mode it is an affine map
-of that convolution's output, which is how the ONNX writer folds it.
+An operation declares its arrays, its multiply-accumulates, whether it can overwrite its input, what
+of it is deployed, its torch layers and its ONNX nodes. All of these are abstract in `Op`: an
+operation that leaves one out cannot be made, so nothing is ever counted as zero by omission.
+
+A batch norm belongs to the convolution before it (`Conv.norm`), and so does a layer scale
+(`Conv.scale`): in eval mode both are affine maps of that convolution's output, which is how the ONNX
+writer folds them. Torch is imported on first use of a layer; counting and ONNX do without it.
 """
 
 from __future__ import annotations
 
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Literal
 
-from hwnas.spec import BlockSpec, Convention
+from hwnas.nets.sources import NORM_EPS, Source
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+    from hwnas.nets import conv as conv_layers
+    from hwnas.nets.graph_writer import GraphWriter
+
+    Apply = Callable[[str, Tensor], Tensor]  # the layer of a name, applied to a value
+else:
+
+    class _OnFirstUse:
+        """A module that is imported when something of it is asked for."""
+
+        def __init__(self, name: str) -> None:
+            self._name = name
+
+        def __getattr__(self, attribute: str) -> Any:
+            return getattr(import_module(self._name), attribute)
+
+    torch, nn = _OnFirstUse("torch"), _OnFirstUse("torch.nn")
+    conv_layers = _OnFirstUse("hwnas.nets.conv")
 
 INPUT = "x"  # name of the block's input inside its recipe
 SKIP = "skip"  # name of its second input, of kinds that have one
-NORM_EPS = 1e-5
+CHANNEL_NORM_EPS = 1e-6  # of ConvNeXt's layer norms
+LAYER_SCALE = 1e-6  # initial value of a layer scale (Liu et al. 2022, table 5)
+
+Shape = tuple[int, ...]
+# What limits an operation that computes; `hwnas.cost.roofline` has a share of the peak for each.
+Arithmetic = Literal["winograd", "dense", "pointwise", "grouped", "linear", "none"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Op:
+class Op(ABC):
     """One primitive operation and the shape of its output: `channels` x `size` x `size`.
 
     `inputs` names earlier operations of the same recipe, or `INPUT`. `name` is also the prefix of
@@ -28,10 +65,80 @@ class Op:
     channels: int
     size: int
 
+    @abstractmethod
+    def weights(self) -> Mapping[str, Shape]:
+        """Shapes of what is trained, by name inside the block; empty where there is nothing."""
+
+    def statistics(self) -> Mapping[str, Shape]:
+        """Shapes of what is stored and not trained: moving mean and variance."""
+        return {}
+
+    @property
+    def deployed(self) -> int:
+        """Number of weights that an engine holds, after folding."""
+        return sum(map(math.prod, self.weights().values()))
+
+    @property
+    @abstractmethod
+    def macs(self) -> int:
+        """Multiply-accumulates for one image (docs/counting.md)."""
+
+    @property
+    @abstractmethod
+    def arithmetic(self) -> Arithmetic:
+        """How its multiply-accumulates run; ``none`` where it has none."""
+
+    @property
+    @abstractmethod
+    def overwrites(self) -> bool:
+        """Whether the output may take the place of an input that nothing else needs."""
+
+    @abstractmethod
+    def layers(self) -> Mapping[str, nn.Module]:
+        """Torch layers by name; their parameters are those of `weights`."""
+
+    @abstractmethod
+    def run(self, inputs: Sequence[Tensor], layer: Apply) -> Tensor:
+        """The output in torch; ``layer(name, x)`` applies a layer of `layers`."""
+
+    @abstractmethod
+    def write(
+        self, graph: GraphWriter, inputs: Sequence[str], name: str, source: Source, *, ends_branch: bool
+    ) -> str:
+        """Add the ONNX nodes under `name`, also the place of the weights; returns the output's name."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _NoWeights(Op):
+    """An operation that only moves or combines values."""
+
+    def weights(self) -> Mapping[str, Shape]:
+        """Nothing is trained."""
+        return {}
+
+    @property
+    def macs(self) -> int:
+        """No multiply-accumulates."""
+        return 0
+
+    @property
+    def arithmetic(self) -> Arithmetic:
+        """Limited by memory."""
+        return "none"
+
+    @property
+    def overwrites(self) -> bool:
+        """The inputs stay."""
+        return False
+
+    def layers(self) -> Mapping[str, nn.Module]:
+        """A function, without a layer."""
+        return {}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Conv(Op):
-    """Convolution with padding kernel//2, with or without bias and batch norm."""
+    """Convolution with padding kernel//2; with or without bias, batch norm or layer scale."""
 
     c_in: int
     kernel: int
@@ -39,6 +146,7 @@ class Conv(Op):
     groups: int
     bias: bool
     norm: bool
+    scale: bool = False
 
     @property
     def weight_shape(self) -> tuple[int, int, int, int]:
@@ -50,27 +158,104 @@ class Conv(Op):
         """Whether every channel is convolved by itself."""
         return self.groups > 1 and self.groups == self.c_in == self.channels
 
+    @property
+    def after(self) -> tuple[str, ...]:
+        """Names of the layers that follow the convolution and are folded into it."""
+        return (f"{self.name}_norm",) * self.norm + (f"{self.name}_scale",) * self.scale
 
-@dataclass(frozen=True, kw_only=True)
-class Act(Op):
-    """Element-wise function: relu, relu6, hswish, swish or sigmoid."""
+    def weights(self) -> Mapping[str, Shape]:
+        """Weight and bias; scale and shift of the batch norm; the layer scale."""
+        channel = (self.channels,)
+        found: dict[str, Shape] = {f"{self.name}.weight": self.weight_shape}
+        if self.bias:
+            found[f"{self.name}.bias"] = channel
+        if self.norm:
+            found |= {f"{self.name}_norm.weight": channel, f"{self.name}_norm.bias": channel}
+        if self.scale:
+            found[f"{self.name}_scale.weight"] = channel
+        return found
 
-    fn: str
+    def statistics(self) -> Mapping[str, Shape]:
+        """Of the batch norm."""
+        parts = ("running_mean", "running_var") if self.norm else ()
+        return {f"{self.name}_norm.{part}": (self.channels,) for part in parts}
 
+    @property
+    def deployed(self) -> int:
+        """The weight, and a bias where there is one or batch norm leaves one."""
+        return math.prod(self.weight_shape) + (self.bias or self.norm) * self.channels
 
-@dataclass(frozen=True, kw_only=True)
-class Add(Op):
-    """Sum of the inputs, equal in shape."""
+    @property
+    def macs(self) -> int:
+        """Every weight once a pixel of the output."""
+        return math.prod(self.weight_shape) * self.size**2
 
+    @property
+    def arithmetic(self) -> Arithmetic:
+        """By groups and kernel."""
+        if self.groups > 1:
+            return "grouped"
+        if self.kernel == 1:
+            return "pointwise"
+        return "winograd" if (self.kernel, self.stride) == (3, 1) else "dense"
 
-@dataclass(frozen=True, kw_only=True)
-class Scale(Op):
-    """First input times the second, which has one value a channel."""
+    @property
+    def overwrites(self) -> bool:
+        """A pixel is read again for its neighbours."""
+        return False
 
+    def layers(self) -> Mapping[str, nn.Module]:
+        """The convolution and what is folded into it."""
+        conv = conv_layers.Conv2d(
+            self.c_in,
+            self.channels,
+            self.kernel,
+            stride=1 if self.kernel == 1 else self.stride,  # see `run`
+            padding=self.kernel // 2,
+            groups=self.groups,
+            bias=self.bias,
+        )
+        found: dict[str, nn.Module] = {self.name: conv}
+        if self.norm:
+            found[f"{self.name}_norm"] = nn.BatchNorm2d(self.channels, eps=NORM_EPS)
+        if self.scale:
+            found[f"{self.name}_scale"] = conv_layers.ChannelScale(self.channels, LAYER_SCALE)
+        return found
 
-@dataclass(frozen=True, kw_only=True)
-class GlobalPool(Op):
-    """Mean over the pixels of every channel; the output has size 1."""
+    def run(self, inputs: Sequence[Tensor], layer: Apply) -> Tensor:
+        """Convolution, then its batch norm or layer scale."""
+        # A 1x1 convolution sees only the pixels that its stride keeps. Taking those first also
+        # avoids a fault of oneDNN (in torch 2.15 at least): its backward pass of a strided 1x1
+        # convolution in channels_last writes out of bounds where the batch is no multiple of
+        # the threads and there are fewer than 16 channels.
+        y = inputs[0][:, :, :: self.stride, :: self.stride] if self.kernel == 1 else inputs[0]
+        for name in (self.name, *self.after):
+            y = layer(name, y)
+        return y
+
+    def write(
+        self, graph: GraphWriter, inputs: Sequence[str], name: str, source: Source, *, ends_branch: bool
+    ) -> str:
+        """One Conv with everything folded in."""
+        weight, bias = source.conv(
+            name,
+            self.weight_shape,
+            bias=self.bias,
+            norm=self.norm,
+            scale=self.scale,
+            ends_branch=ends_branch,
+        )
+        operands = [inputs[0], graph.tensor(f"{name}.weight", weight)]
+        operands += [graph.tensor(f"{name}.bias", bias)] if bias is not None else []
+        return graph.node(
+            "Conv",
+            operands,
+            name,
+            kernel_shape=[self.kernel] * 2,
+            strides=[self.stride] * 2,
+            pads=[self.kernel // 2] * 4,
+            group=self.groups,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,145 +264,240 @@ class Linear(Op):
 
     c_in: int
 
+    def weights(self) -> Mapping[str, Shape]:
+        """Weight and bias."""
+        return {f"{self.name}.weight": (self.channels, self.c_in), f"{self.name}.bias": (self.channels,)}
+
+    @property
+    def macs(self) -> int:
+        """Every weight once."""
+        return self.c_in * self.channels
+
+    @property
+    def arithmetic(self) -> Arithmetic:
+        """A product of a matrix and a vector."""
+        return "linear"
+
+    @property
+    def overwrites(self) -> bool:
+        """Every input is read for every output."""
+        return False
+
+    def layers(self) -> Mapping[str, nn.Module]:
+        """One layer."""
+        return {self.name: nn.Linear(self.c_in, self.channels)}
+
+    def run(self, inputs: Sequence[Tensor], layer: Apply) -> Tensor:
+        """(batch, channels)."""
+        return layer(self.name, inputs[0].flatten(1))
+
+    def write(
+        self, graph: GraphWriter, inputs: Sequence[str], name: str, source: Source, *, ends_branch: bool
+    ) -> str:
+        """Flatten and Gemm."""
+        weight, bias = source.linear(name, (self.channels, self.c_in))
+        flat = graph.node("Flatten", (inputs[0],), f"{name}.flat", axis=1)
+        operands = (flat, graph.tensor(f"{name}.weight", weight), graph.tensor(f"{name}.bias", bias))
+        return graph.node("Gemm", operands, name, transB=1)
+
 
 @dataclass(frozen=True, kw_only=True)
-class Pool(Op):
-    """Mean or maximum over a window, padding kernel//2; the padding counts in neither."""
+class ChannelNorm(Op):
+    """Layer norm over the channels of every pixel (ConvNeXt)."""
+
+    def weights(self) -> Mapping[str, Shape]:
+        """Scale and shift."""
+        return {f"{self.name}.weight": (self.channels,), f"{self.name}.bias": (self.channels,)}
+
+    @property
+    def macs(self) -> int:
+        """None: like batch norm, it is no convolution."""
+        return 0
+
+    @property
+    def arithmetic(self) -> Arithmetic:
+        """Limited by memory."""
+        return "none"
+
+    @property
+    def overwrites(self) -> bool:
+        """It runs in place, as activations do."""
+        return True
+
+    def layers(self) -> Mapping[str, nn.Module]:
+        """A layer norm that is given the channels last."""
+        return {self.name: nn.LayerNorm(self.channels, eps=CHANNEL_NORM_EPS)}
+
+    def run(self, inputs: Sequence[Tensor], layer: Apply) -> Tensor:
+        """The norm, channels last meanwhile."""
+        return layer(self.name, inputs[0].permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+    def write(
+        self, graph: GraphWriter, inputs: Sequence[str], name: str, source: Source, *, ends_branch: bool
+    ) -> str:
+        """LayerNormalization between two transpositions: it normalises trailing axes only."""
+        scale, shift = source.affine(name, self.channels)
+        last = graph.node("Transpose", inputs, f"{name}.last", perm=[0, 2, 3, 1])
+        operands = (last, graph.tensor(f"{name}.weight", scale), graph.tensor(f"{name}.bias", shift))
+        normed = graph.node(
+            "LayerNormalization", operands, f"{name}.normed", axis=-1, epsilon=CHANNEL_NORM_EPS
+        )
+        return graph.node("Transpose", (normed,), name, perm=[0, 3, 1, 2])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Act(_NoWeights):
+    """Element-wise function: one of `ACTIVATIONS`."""
 
     fn: str
+
+    @property
+    def overwrites(self) -> bool:
+        """Every value is read once."""
+        return True
+
+    def run(self, inputs: Sequence[Tensor], layer: Apply) -> Tensor:
+        """The function of every value."""
+        return ACTIVATIONS[self.fn][0](inputs[0])
+
+    def write(
+        self, graph: GraphWriter, inputs: Sequence[str], name: str, source: Source, *, ends_branch: bool
+    ) -> str:
+        """The function's nodes."""
+        return ACTIVATIONS[self.fn][1](graph, inputs[0], name)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Add(_NoWeights):
+    """Sum of two inputs, equal in shape; `residual` where the second bypasses the block's branch."""
+
+    residual: bool = False
+
+    def run(self, inputs: Sequence[Tensor], layer: Apply) -> Tensor:
+        """The sum."""
+        return inputs[0] + inputs[1]
+
+    def write(
+        self, graph: GraphWriter, inputs: Sequence[str], name: str, source: Source, *, ends_branch: bool
+    ) -> str:
+        """Add."""
+        return graph.node("Add", inputs, name)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scale(_NoWeights):
+    """First input times the second, which has one value a channel."""
+
+    def run(self, inputs: Sequence[Tensor], layer: Apply) -> Tensor:
+        """The product."""
+        return inputs[0] * inputs[1]
+
+    def write(
+        self, graph: GraphWriter, inputs: Sequence[str], name: str, source: Source, *, ends_branch: bool
+    ) -> str:
+        """Mul."""
+        return graph.node("Mul", inputs, name)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GlobalPool(_NoWeights):
+    """Mean over the pixels of every channel; the output has size 1."""
+
+    def run(self, inputs: Sequence[Tensor], layer: Apply) -> Tensor:
+        """The means."""
+        return inputs[0].mean((2, 3), keepdim=True)
+
+    def write(
+        self, graph: GraphWriter, inputs: Sequence[str], name: str, source: Source, *, ends_branch: bool
+    ) -> str:
+        """GlobalAveragePool."""
+        return graph.node("GlobalAveragePool", inputs, name)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pool(_NoWeights):
+    """Mean (``mean``) or maximum (``max``) over a window, padding kernel//2, which counts in neither."""
+
+    fn: Literal["mean", "max"]
     kernel: int
     stride: int
 
+    def run(self, inputs: Sequence[Tensor], layer: Apply) -> Tensor:
+        """The pooled image."""
+        pad, functional = self.kernel // 2, nn.functional
+        if self.fn == "max":
+            return functional.max_pool2d(inputs[0], self.kernel, self.stride, pad)
+        return functional.avg_pool2d(inputs[0], self.kernel, self.stride, pad, count_include_pad=False)
+
+    def write(
+        self, graph: GraphWriter, inputs: Sequence[str], name: str, source: Source, *, ends_branch: bool
+    ) -> str:
+        """MaxPool or AveragePool."""
+        pads, kernel, strides = [self.kernel // 2] * 4, [self.kernel] * 2, [self.stride] * 2
+        node = {"max": "MaxPool", "mean": "AveragePool"}[self.fn]
+        return graph.node(node, inputs, name, kernel_shape=kernel, strides=strides, pads=pads)
+
 
 @dataclass(frozen=True, kw_only=True)
-class Shift(Op):
+class Shift(_NoWeights):
     """Everything moved up and to the left by one pixel; zeros come in."""
 
+    def run(self, inputs: Sequence[Tensor], layer: Apply) -> Tensor:
+        """The moved image."""
+        return nn.functional.pad(inputs[0][:, :, 1:, 1:], (0, 1, 0, 1))
+
+    def write(
+        self, graph: GraphWriter, inputs: Sequence[str], name: str, source: Source, *, ends_branch: bool
+    ) -> str:
+        """Slice and Pad."""
+        cut = [(1, 1), (2**31 - 1,) * 2, (2, 3)]
+        bounds = [graph.integers(f"shift.{n}", v) for n, v in zip(("starts", "ends", "axes"), cut)]
+        inner = graph.node("Slice", (inputs[0], *bounds), f"{name}.cut")
+        rim = graph.integers("shift.rim", (0, 0, 0, 0, 0, 0, 1, 1))
+        return graph.node("Pad", (inner, rim), name)
+
 
 @dataclass(frozen=True, kw_only=True)
-class Concat(Op):
+class Concat(_NoWeights):
     """The inputs side by side, along the channels."""
 
+    def run(self, inputs: Sequence[Tensor], layer: Apply) -> Tensor:
+        """All channels."""
+        return torch.cat(list(inputs), dim=1)
 
-@dataclass(frozen=True)
-class Recipe:
-    """Operations in the order of computation; the last one gives the block's output."""
-
-    ops: tuple[Op, ...]
-
-    @property
-    def output(self) -> str:
-        """Name of the operation whose output is the block's."""
-        return self.ops[-1].name
-
-    @property
-    def before_act(self) -> str:
-        """Name of the value before the block's last activation (the residual sum where there is one)."""
-        last = self.ops[-1]
-        return last.inputs[0] if isinstance(last, Act) else last.name
-
-    @property
-    def residual_end(self) -> str | None:
-        """Name of the convolution that ends the residual branch; None for a block without one."""
-        sums = (op for op in self.ops if isinstance(op, Add) and op.inputs[1] in (INPUT, "shortcut"))
-        add = next(sums, None)
-        return add.inputs[0] if add else None
-
-
-class Draft:
-    """A recipe being written; every method returns the name of the value it adds."""
-
-    def __init__(self, block: BlockSpec, convention: Convention) -> None:
-        self.ops: list[Op] = []
-        self.keras = convention == "keras"
-        self.shapes = {INPUT: (block.c_in, block.size_in), SKIP: (block.c_skip, block.size_skip)}
-
-    def _put(self, op: Op) -> str:
-        self.ops.append(op)
-        self.shapes[op.name] = (op.channels, op.size)
-        return op.name
-
-    def conv(
-        self,
-        name: str,
-        x: str,
-        channels: int,
-        kernel: int = 1,
-        stride: int = 1,
-        *,
-        depthwise: bool = False,
-        norm: bool = True,
-        bias: bool | None = None,
+    def write(
+        self, graph: GraphWriter, inputs: Sequence[str], name: str, source: Source, *, ends_branch: bool
     ) -> str:
-        """Convolution, with a bias by the convention unless `bias` says so."""
-        c_in, size = self.shapes[x]
-        return self._put(
-            Conv(
-                name=name,
-                inputs=(x,),
-                channels=channels,
-                size=-(-size // stride),
-                c_in=c_in,
-                kernel=kernel,
-                stride=stride,
-                groups=c_in if depthwise else 1,
-                bias=self.keras if bias is None else bias,
-                norm=norm,
-            )
-        )
+        """Concat."""
+        return graph.node("Concat", inputs, name, axis=1)
 
-    def act(self, name: str, x: str, fn: str) -> str:
-        """Activation; ``none`` adds nothing."""
-        if fn == "none":
-            return x
-        channels, size = self.shapes[x]
-        return self._put(Act(name=name, inputs=(x,), channels=channels, size=size, fn=fn))
 
-    def add(self, name: str, x: str, shortcut: str) -> str:
-        """Sum of two values."""
-        channels, size = self.shapes[x]
-        return self._put(Add(name=name, inputs=(x, shortcut), channels=channels, size=size))
+def _node(kind: str) -> Callable[[GraphWriter, str, str], str]:
+    return lambda graph, x, name: graph.node(kind, (x,), name)
 
-    def pool(self, name: str, x: str) -> str:
-        """Mean over all pixels."""
-        return self._put(GlobalPool(name=name, inputs=(x,), channels=self.shapes[x][0], size=1))
 
-    def window(self, name: str, x: str, fn: str, stride: int = 1) -> str:
-        """Pooling over 3x3 pixels."""
-        channels, size = self.shapes[x]
-        size = -(-size // stride)
-        return self._put(
-            Pool(name=name, inputs=(x,), channels=channels, size=size, fn=fn, kernel=3, stride=stride)
-        )
+def _clip6(graph: GraphWriter, x: str, name: str) -> str:
+    return graph.node("Clip", (x, graph.number("zero", 0.0), graph.number("six", 6.0)), name)
 
-    def shift(self, name: str, x: str) -> str:
-        """The value moved by one pixel."""
-        channels, size = self.shapes[x]
-        return self._put(Shift(name=name, inputs=(x,), channels=channels, size=size))
 
-    def concat(self, name: str, *parts: str) -> str:
-        """Values side by side."""
-        channels, size = sum(self.shapes[x][0] for x in parts), self.shapes[parts[0]][1]
-        return self._put(Concat(name=name, inputs=parts, channels=channels, size=size))
+def _swish(graph: GraphWriter, x: str, name: str) -> str:
+    return graph.node("Mul", (x, graph.node("Sigmoid", (x,), f"{name}.sigmoid")), name)
 
-    def gate(self, x: str, ratio: float) -> str:
-        """Squeeze and excitation (Hu et al. 2018): pool, 1x1, ReLU, 1x1, sigmoid, scale; no bias."""
-        channels, size = self.shapes[x]
-        pooled = self.pool("se_pool", x)
-        squeezed = self.conv("se_reduce", pooled, max(1, int(ratio * channels)), norm=False, bias=False)
-        raised = self.conv(
-            "se_expand", self.act("se_act", squeezed, "relu"), channels, norm=False, bias=False
-        )
-        gate = self.act("se_gate", raised, "sigmoid")
-        return self._put(Scale(name="se_scale", inputs=(x, gate), channels=channels, size=size))
 
-    def join(self, block: BlockSpec, x: str) -> str:
-        """Residual add and activation; where shapes differ the shortcut is a 1x1 convolution."""
-        shortcut = INPUT
-        if not block.joins_identity:
-            shortcut = self.conv("shortcut", INPUT, block.c_out, 1, block.stride, norm=not self.keras)
-        return self.act("act_out", self.add("add", x, shortcut), block.act)
+def _gelu(graph: GraphWriter, x: str, name: str) -> str:
+    # x / 2 * (1 + erf(x / sqrt(2))), the form that runtimes fuse; opset 17 has no Gelu.
+    root, one, half = (graph.number(n, v) for n, v in (("root2", 2**0.5), ("one", 1.0), ("half", 0.5)))
+    erf = graph.node("Erf", (graph.node("Div", (x, root), f"{name}.div"),), f"{name}.erf")
+    share = graph.node("Add", (erf, one), f"{name}.share")
+    return graph.node("Mul", (graph.node("Mul", (x, share), f"{name}.twice"), half), name)
 
-    def linear(self, name: str, x: str, channels: int) -> str:
-        """Fully connected layer."""
-        return self._put(Linear(name=name, inputs=(x,), channels=channels, size=1, c_in=self.shapes[x][0]))
+
+# In torch, and as ONNX nodes. Torch's functions are looked up when they are called.
+ACTIVATIONS: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[GraphWriter, str, str], str]]] = {
+    "relu": (lambda x: nn.functional.relu(x), _node("Relu")),
+    "relu6": (lambda x: nn.functional.relu6(x), _clip6),
+    "hswish": (lambda x: nn.functional.hardswish(x), _node("HardSwish")),
+    "swish": (lambda x: nn.functional.silu(x), _swish),
+    "gelu": (lambda x: nn.functional.gelu(x), _gelu),
+    "sigmoid": (lambda x: torch.sigmoid(x), _node("Sigmoid")),
+}

@@ -5,17 +5,40 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from functools import cache
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hwnas.errors import DataFormatError
-from hwnas.nets.ops import NORM_EPS, Conv, Linear
 
 Floats = NDArray[np.float32]
+NORM_EPS = 1e-5  # of batch norms
 
 
-class Given:
+class Source(Protocol):
+    """Weights of operations by their place in the network."""
+
+    def conv(
+        self,
+        place: str,
+        shape: tuple[int, int, int, int],
+        *,
+        bias: bool,
+        norm: bool,
+        scale: bool,
+        ends_branch: bool,
+    ) -> tuple[Floats, Floats | None]:
+        """Weight and bias of a convolution with its batch norm and layer scale folded in."""
+
+    def linear(self, place: str, shape: tuple[int, int]) -> tuple[Floats, Floats]:
+        """Weight and bias of a fully connected layer."""
+
+    def affine(self, place: str, channels: int) -> tuple[Floats, Floats]:
+        """Scale and shift of a norm that cannot be folded."""
+
+
+class GivenWeights:
     """Weights of a trained network."""
 
     def __init__(self, weights: Mapping[str, Floats]) -> None:
@@ -29,27 +52,41 @@ class Given:
             raise DataFormatError(f"weight {name!r} has shape {value.shape}; the network needs {shape}")
         return value
 
-    def conv(self, place: str, op: Conv, *, ends_branch: bool) -> tuple[Floats, Floats | None]:
-        """Weight and bias of a convolution with its batch norm folded in."""
-        weight = self._get(f"{place}.weight", op.weight_shape)
-        channel = (op.channels,)
-        bias = self._get(f"{place}.bias", channel) if op.bias else None
-        if not op.norm:
-            return weight, bias
-        gamma, beta, mean, var = (
-            self._get(f"{place}_norm.{part}", channel).astype(np.float64)
-            for part in ("weight", "bias", "running_mean", "running_var")
-        )
-        scale = gamma / np.sqrt(var + NORM_EPS)
-        shift = beta + ((0.0 if bias is None else bias) - mean) * scale
-        return (weight * scale[:, None, None, None]).astype(np.float32), shift.astype(np.float32)
+    def conv(
+        self,
+        place: str,
+        shape: tuple[int, int, int, int],
+        *,
+        bias: bool,
+        norm: bool,
+        scale: bool,
+        ends_branch: bool,
+    ) -> tuple[Floats, Floats | None]:
+        """Weight and bias of a convolution with its batch norm and layer scale folded in."""
+        weight, channel = self._get(f"{place}.weight", shape), shape[:1]
+        shift = self._get(f"{place}.bias", channel) if bias else None
+        if norm:
+            gamma, beta, mean, var = (
+                self._get(f"{place}_norm.{part}", channel).astype(np.float64)
+                for part in ("weight", "bias", "running_mean", "running_var")
+            )
+            factor = gamma / np.sqrt(var + NORM_EPS)
+            moved = beta + ((0.0 if shift is None else shift) - mean) * factor
+            weight = (weight * factor[:, None, None, None]).astype(np.float32)
+            shift = moved.astype(np.float32)
+        if scale:
+            gamma = self._get(f"{place}_scale.weight", channel)
+            weight = weight * gamma[:, None, None, None]
+            shift = None if shift is None else shift * gamma
+        return weight, shift
 
-    def linear(self, place: str, op: Linear) -> tuple[Floats, Floats]:
+    def linear(self, place: str, shape: tuple[int, int]) -> tuple[Floats, Floats]:
         """Weight and bias of a fully connected layer."""
-        return (
-            self._get(f"{place}.weight", (op.channels, op.c_in)),
-            self._get(f"{place}.bias", (op.channels,)),
-        )
+        return self._get(f"{place}.weight", shape), self._get(f"{place}.bias", shape[:1])
+
+    def affine(self, place: str, channels: int) -> tuple[Floats, Floats]:
+        """Scale and shift of a norm that cannot be folded."""
+        return self._get(f"{place}.weight", (channels,)), self._get(f"{place}.bias", (channels,))
 
 
 @cache
@@ -58,7 +95,7 @@ def _normals() -> Floats:
     return np.random.default_rng(0).standard_normal(65537, dtype=np.float32)
 
 
-class Random:
+class RandomWeights:
     """Weights that keep activations at a usual scale, so that no time is spent on denormals."""
 
     def __init__(self, seed: int) -> None:
@@ -70,15 +107,28 @@ class Random:
         flat: Floats = np.resize(np.roll(pool, -start), math.prod(shape)) * np.float32(std)
         return flat.reshape(shape)
 
-    def conv(self, place: str, op: Conv, *, ends_branch: bool) -> tuple[Floats, Floats | None]:
+    def conv(
+        self,
+        place: str,
+        shape: tuple[int, int, int, int],
+        *,
+        bias: bool,
+        norm: bool,
+        scale: bool,
+        ends_branch: bool,
+    ) -> tuple[Floats, Floats | None]:
         """Weight of variance 2 / fan-in, and a small bias where the folded layer has one.
 
         At the end of a residual branch a fifth of that, or deep sums would overflow fp16.
         """
-        fan_in = op.weight_shape[1] * op.kernel**2
-        weight = self._draw(op.weight_shape, (2.0 / fan_in) ** 0.5 * (0.2 if ends_branch else 1.0))
-        return weight, self._draw((op.channels,), 0.1) if op.norm or op.bias else None
+        fan_in = math.prod(shape[1:])
+        weight = self._draw(shape, (2.0 / fan_in) ** 0.5 * (0.2 if ends_branch else 1.0))
+        return weight, self._draw(shape[:1], 0.1) if norm or bias else None
 
-    def linear(self, place: str, op: Linear) -> tuple[Floats, Floats]:
+    def linear(self, place: str, shape: tuple[int, int]) -> tuple[Floats, Floats]:
         """Weight of variance 1 / fan-in and a small bias."""
-        return self._draw((op.channels, op.c_in), op.c_in**-0.5), self._draw((op.channels,), 0.1)
+        return self._draw(shape, shape[1] ** -0.5), self._draw(shape[:1], 0.1)
+
+    def affine(self, place: str, channels: int) -> tuple[Floats, Floats]:
+        """Scales near one and small shifts."""
+        return 1.0 + self._draw((channels,), 0.1), self._draw((channels,), 0.1)

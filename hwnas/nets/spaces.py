@@ -124,6 +124,31 @@ def mbv2_cifar(*, input_shape: Shape = SMALL, classes: int = 10) -> ChainSpace:
     )
 
 
+def convnext_cifar(*, input_shape: Shape = SMALL, classes: int = 10) -> ChainSpace:
+    """ConvNeXt blocks (Liu et al. 2022) or fused inverted residuals (EfficientNetV2) for small images.
+
+    32, 64, 128 channels, 1 to 6 blocks each; for every block kernel 3/5/7 and expansion 2/4, or a
+    fused inverted residual of kernel 3.
+    """
+    usual = Operator("convnext", 7, 4)
+    others = [Operator("convnext", kernel, expand) for expand, kernel in product((2, 4), (3, 5, 7))]
+    operators = (
+        usual,
+        *(op for op in others if op != usual),
+        *(Operator("fused_mbconv", 3, expand) for expand in (2, 4)),
+    )
+    stages = [[Level(32 * 2**s, s, operators, (1, 6), s)] for s in range(3)]
+    return ChainSpace(
+        "convnext-cifar",
+        input_shape,
+        classes,
+        **staged(stages),
+        reference=(0, 1, 2),
+        stem_act="none",
+        act="gelu",
+    )
+
+
 def resnet_imagenet(*, input_shape: Shape = LARGE, classes: int = 1000) -> ChainSpace:
     """Residual networks at 1/4 to 1/32 of the image: basic blocks, or bottlenecks four times as wide.
 

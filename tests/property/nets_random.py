@@ -11,6 +11,7 @@ from torch import nn
 
 from hwnas.nets import spaces
 from hwnas.nets.build import Network, build
+from hwnas.nets.conv import ChannelScale
 from hwnas.nets.count import count
 from hwnas.protocols import SearchSpace
 from hwnas.spec import NetworkSpec
@@ -23,6 +24,7 @@ SPACES: dict[str, tuple[tuple[int, int, int], int]] = {
     "mbv2-imagenet": ((3, 32, 32), 11),
     "resnet-imagenet": ((3, 32, 32), 6),
     "macromicro": ((1, 9, 9), 4),
+    "convnext-cifar": ((3, 11, 11), 6),
     "nasnet-cifar": ((2, 11, 11), 3),
     "densenas-mbv2": ((1, 32, 32), 5),
     "densenas-resnet": ((3, 32, 32), 4),
@@ -67,7 +69,7 @@ def randomised(spec: NetworkSpec, seed: int) -> Network:
     """
     net = build(spec, seed=seed)
     rng = torch.Generator().manual_seed(seed)
-    ends = {id(b.get_submodule(f"{b.recipe.residual_end}_norm")) for b in net.modules() if _has_sum(b)}
+    ends = {id(b.get_submodule(f"{b.recipe.residual_end}_norm")) for b in net.modules() if _has_norm(b)}
 
     def uniform(value: torch.Tensor, low: float, high: float) -> None:
         value.uniform_(low, high, generator=rng)
@@ -82,6 +84,11 @@ def randomised(spec: NetworkSpec, seed: int) -> Network:
                 uniform(layer.running_var, 0.5, 2.0)
                 uniform(layer.weight, 0.5 * scale, 1.5 * scale)
                 uniform(layer.bias, -0.3, 0.3)
+            elif isinstance(layer, nn.LayerNorm):
+                uniform(layer.weight, 0.5, 1.5)
+                uniform(layer.bias, -0.3, 0.3)
+            elif isinstance(layer, ChannelScale):
+                uniform(layer.weight, 0.1, 0.4)
             elif isinstance(layer, nn.Conv2d) and layer.bias is not None:
                 uniform(layer.bias, -0.2, 0.2)
         head = net.head.get_submodule("linear")
@@ -91,9 +98,11 @@ def randomised(spec: NetworkSpec, seed: int) -> Network:
     return net.eval()
 
 
-def _has_sum(module: nn.Module) -> bool:
+def _has_norm(module: nn.Module) -> bool:
     recipe = getattr(module, "recipe", None)
-    return recipe is not None and recipe.residual_end is not None
+    if recipe is None or recipe.residual_end is None:
+        return False
+    return f"{recipe.residual_end}_norm" in dict(module.named_children())
 
 
 def images(spec: NetworkSpec, seed: int, n: int = 2) -> torch.Tensor:

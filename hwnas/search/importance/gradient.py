@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from hwnas.errors import InputError
 from hwnas.nets.build import inherit
+from hwnas.nets.conv import ChannelScale
 from hwnas.protocols import Move
 from hwnas.records import StageImportance
 from hwnas.search.importance import packing as joint
@@ -129,11 +130,11 @@ def _open(grown: nn.Module, before: nn.Module) -> nn.Module:
     """
     known = {name for name, _ in before.named_modules()}
     for name, norm in list(grown.named_modules()):
-        if name in known or not isinstance(norm, nn.BatchNorm2d) or norm.weight.any():
+        if name in known or not isinstance(norm, nn.BatchNorm2d | ChannelScale) or norm.weight.any():
             continue
         place, _, last = name.rpartition(".")
         block = grown.get_submodule(place)
-        for value in block.get_submodule(last.removesuffix("_norm")).parameters():
+        for value in block.get_submodule(last.removesuffix("_norm").removesuffix("_scale")).parameters():
             nn.init.zeros_(value)
         block.add_module(last, nn.Identity())
     return grown

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import math
 
-from hwnas.nets.blocks import Conv, recipe
+from hwnas.nets.blocks import recipe
+from hwnas.nets.ops import Conv
 from hwnas.spec import BlockSpec, NetworkSpec
 
 

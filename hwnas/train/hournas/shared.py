@@ -15,11 +15,12 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from hwnas.nets.blocks import recipe
-from hwnas.nets.build import ACTS
 from hwnas.nets.conv import conv2d
-from hwnas.nets.ops import INPUT, NORM_EPS, Act, Add, Conv, GlobalPool, Linear, Op, Scale
+from hwnas.nets.ops import INPUT, LAYER_SCALE, Conv, Linear, Op, Shape
+from hwnas.nets.sources import NORM_EPS
 from hwnas.spec import BlockSpec, Convention
 
 Places = Sequence[tuple[str, BlockSpec]]
@@ -44,7 +45,7 @@ class Shared(nn.Module):
         for place, held in blocks.items():
             for block in held:
                 for op in recipe(block, convention).ops:
-                    for name, shape in _shapes(op).items():
+                    for name, shape in op.weights().items():
                         key = _key(place, name)
                         shapes[key] = tuple(map(max, shapes.get(key, shape), shape))
         generator = torch.Generator().manual_seed(seed)
@@ -62,21 +63,23 @@ class Shared(nn.Module):
         return x
 
     def _run_op(self, place: str, op: Op, inputs: list[Tensor]) -> Tensor:
-        match op:
-            case Conv():
-                return self._conv(place, op, inputs[0])
-            case Act():
-                return ACTS[op.fn](inputs[0])
-            case Add():
-                return inputs[0] + inputs[1]
-            case Scale():
-                return inputs[0] * inputs[1]
-            case GlobalPool():
-                return inputs[0].mean((2, 3), keepdim=True)
-            case Linear():
-                weight, bias = (self.values[_key(place, f"{op.name}.{part}")] for part in ("weight", "bias"))
-                return F.linear(inputs[0].flatten(1), weight[:, : op.c_in], bias)
-        raise AssertionError(f"no shared layer for {type(op).__name__}")
+        if isinstance(op, Conv):
+            return self._conv(place, op, inputs[0])
+        if isinstance(op, Linear):
+            weight, bias = (self.values[_key(place, f"{op.name}.{part}")] for part in ("weight", "bias"))
+            return F.linear(inputs[0].flatten(1), weight[:, : op.c_in], bias)
+
+        def layer(name: str, x: Tensor) -> Tensor:
+            own = {n: s for n, s in op.weights().items() if n.rpartition(".")[0] == name}
+            cut = {n.rpartition(".")[2]: self._cut(place, n, shape) for n, shape in own.items()}
+            y: Tensor = functional_call(op.layers()[name], cut, (x,))
+            return y
+
+        return op.run(inputs, layer)
+
+    def _cut(self, place: str, name: str, shape: Shape) -> Tensor:
+        """The first values of a shared array on every axis."""
+        return self.values[_key(place, name)][tuple(map(slice, shape))]
 
     def _conv(self, place: str, op: Conv, x: Tensor) -> Tensor:
         whole = self.values[_key(place, f"{op.name}.weight")]
@@ -88,6 +91,8 @@ class Shared(nn.Module):
             y = F.conv2d(x[:, :, :: op.stride, :: op.stride], weight, bias, groups=op.groups)
         else:
             y = conv2d(x, weight, bias, op.stride, op.kernel // 2, op.groups)
+        if op.scale:
+            y = y * self._cut(place, f"{op.name}_scale.weight", (rows,))[:, None, None]
         if not op.norm:
             return y
         scale, shift = (
@@ -150,22 +155,10 @@ def _key(place: str, name: str) -> str:
     return f"{place}/{name}".replace(".", "_")
 
 
-def _shapes(op: Op) -> dict[str, tuple[int, ...]]:
-    """Shapes of an operation's parameters by name."""
-    if isinstance(op, Linear):
-        return {f"{op.name}.weight": (op.channels, op.c_in), f"{op.name}.bias": (op.channels,)}
-    if not isinstance(op, Conv):
-        return {}
-    found: dict[str, tuple[int, ...]] = {f"{op.name}.weight": op.weight_shape}
-    if op.bias:
-        found[f"{op.name}.bias"] = (op.channels,)
-    if op.norm:
-        found |= {f"{op.name}_norm.weight": (op.channels,), f"{op.name}_norm.bias": (op.channels,)}
-    return found
-
-
 def _fresh(key: str, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
     """He fan-in for convolutions, N(0, 0.01) for the classifier, ones for scales, zeros for shifts."""
+    if key.endswith("scale_weight"):
+        return torch.full(shape, LAYER_SCALE)
     if len(shape) == 1:
         return torch.ones(shape) if key.endswith("norm_weight") else torch.zeros(shape)
     std = 0.01 if len(shape) == 2 else (2.0 / float(np.prod(shape[1:]))) ** 0.5

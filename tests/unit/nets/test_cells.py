@@ -110,9 +110,9 @@ def test_odd_pixels_are_sampled() -> None:
             block.get_submodule(f"adjust_{half}").weight.fill_(1.0)  # type: ignore[operator,union-attr]
         ops = {op.name: op for op in block.recipe.ops}
         image = torch.arange(1.0, 26).reshape(1, 1, 5, 5)
-        shifted = block._apply_op(ops["adjust_shift"], [image])
-        even = block._apply_op(ops["adjust_even"], [image])
-        odd = block._apply_op(ops["adjust_odd"], [shifted])
+        shifted = ops["adjust_shift"].run([image], block._layer)
+        even = ops["adjust_even"].run([image], block._layer)
+        odd = ops["adjust_odd"].run([shifted], block._layer)
     scale = (1 + 1e-5) ** -0.5  # batch norm at its initial statistics
     assert torch.allclose(even[0, 0] / scale, torch.tensor([[1.0, 3, 5], [11, 13, 15], [21, 23, 25]]))
     assert torch.allclose(odd[0, 0] / scale, torch.tensor([[7.0, 9, 0], [17, 19, 0], [0, 0, 0]]))

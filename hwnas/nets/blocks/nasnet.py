@@ -7,11 +7,13 @@ convolution of a cell has a bias.
 
 from __future__ import annotations
 
-from hwnas.nets.ops import INPUT, SKIP, Draft
+from hwnas.nets.draft import Draft
+from hwnas.nets.kind import BlockKind, Growth
+from hwnas.nets.ops import INPUT, SKIP
 from hwnas.spec import BlockSpec
 
 
-def normal(draft: Draft, b: BlockSpec) -> None:
+def _normal(draft: Draft, b: BlockSpec) -> None:
     """The normal cell: six branches of c_out / 6 filters, side by side."""
     filters = b.c_out // 6
     p = _adjusted(draft, b, filters)
@@ -26,7 +28,7 @@ def normal(draft: Draft, b: BlockSpec) -> None:
     draft.concat("concat", p, x1, x2, x3, x4, x5)
 
 
-def reduction(draft: Draft, b: BlockSpec) -> None:
+def _reduction(draft: Draft, b: BlockSpec) -> None:
     """The reduction cell: halves the image; four branches of c_out / 4 filters, side by side."""
     filters = b.c_out // 4
     p = _adjusted(draft, b, filters)
@@ -69,3 +71,21 @@ def _separable(draft: Draft, name: str, x: str, kernel: int, stride: int = 1) ->
         x = draft.conv(f"{name}_{step}_depth", x, channels, kernel, s, depthwise=True, norm=False, bias=False)
         x = draft.conv(f"{name}_{step}", x, channels, bias=False)
     return x
+
+
+def _check(b: BlockSpec, branches: int, stride: int) -> str | None:
+    if b.c_out % (2 * branches) or b.stride != stride:
+        return f"a {b.kind} cell needs c_out in multiples of {2 * branches} and stride {stride}"
+    if not b.c_skip or b.size_in not in (b.size_skip, -(-b.size_skip // 2)):
+        return (
+            f"a {b.kind} cell at size {b.size_in} needs a second input of that size or twice it, "
+            f"not {b.c_skip}x{b.size_skip}x{b.size_skip}"
+        )
+    return None
+
+
+# A cell's output is several branches side by side, which growth would move, and the cell after an
+# inserted one finds another second input: nothing is kept.
+_GROWTH = Growth(units=("adjust",))
+NORMAL = BlockKind(_normal, _GROWTH, check=lambda b: _check(b, 6, 1), two_inputs=True)
+REDUCTION = BlockKind(_reduction, _GROWTH, check=lambda b: _check(b, 4, 2), two_inputs=True, repeats=False)

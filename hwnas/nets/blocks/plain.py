@@ -1,0 +1,26 @@
+"""Blocks without a branch: one convolution, the stem of NASNet, the classifier."""
+
+from __future__ import annotations
+
+from hwnas.nets.blocks.rules import behind_activation
+from hwnas.nets.draft import Draft
+from hwnas.nets.kind import EVERY_AXIS, BlockKind, Growth
+from hwnas.nets.ops import INPUT
+from hwnas.spec import BlockSpec
+
+
+def _conv(draft: Draft, b: BlockSpec) -> None:
+    draft.act("act_out", draft.conv("conv", INPUT, b.c_out, b.kernel, b.stride), b.act)
+
+
+def _nasnet_stem(draft: Draft, b: BlockSpec) -> None:
+    draft.act("act_out", draft.conv("conv", INPUT, b.c_out, b.kernel, b.stride, bias=False), b.act)
+
+
+def _classifier(draft: Draft, b: BlockSpec) -> None:
+    draft.linear("linear", draft.pool("pool", draft.act("act_in", INPUT, b.act)), b.c_out)
+
+
+CONV = BlockKind(_conv, Growth(EVERY_AXIS, inserts=behind_activation), ends_in_act=True)
+NASNET_STEM = BlockKind(_nasnet_stem, Growth(EVERY_AXIS, inserts=behind_activation))
+CLASSIFIER = BlockKind(_classifier, Growth(EVERY_AXIS))
