@@ -95,6 +95,10 @@ def test_the_site_builds_and_asks_no_other_host(tmp_path: Path) -> None:
     assert {path.relative_to(DOCS) for path in DOCS.rglob("*.md")} <= pages
     session = (tmp_path / "api" / "session.html").read_text(encoding="utf-8")
     assert "Raw scores (logits)" in session  # a docstring of the code
+    jobs = (tmp_path / "api" / "jobs.html").read_text(encoding="utf-8")
+    # "device, backend, ...: the conditions" of a docstring is an entry for each name
+    assert {"device", "backend", "threads"} <= set(re.findall(r"ProfileOptions\.(\w+)\">\1</span>", jobs))
+    assert "device,</" not in jobs
     for path in tmp_path.rglob("*.html"):
         text = path.read_text(encoding="utf-8")
         assert not re.findall(r"<(?:script|img|iframe)[^>]*src=\"?https?:", text), path
