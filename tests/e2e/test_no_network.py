@@ -1,0 +1,130 @@
+"""No command looks for another machine: every one runs while addresses and connections are refused."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from e2e_house import BUDGET, SMALL, TINY, House
+
+from hwnas_cli.main import COMMANDS
+
+NETWORK = {
+    *("socket.connect", "socket.getaddrinfo", "socket.gethostbyname", "socket.sendto", "socket.sendmsg"),
+    *("urllib.Request", "http.client.connect"),
+}
+# An audit hook cannot be taken away again: it looks only while `_tried` is a list.
+_tried: list[str] | None = None
+_hooked: list[bool] = []
+
+
+def _hook(event: str, args: tuple[Any, ...]) -> None:
+    if _tried is not None and event in NETWORK:
+        _tried.append(f"{event} {args}")
+        raise OSError("the network is blocked by a test")
+
+
+@pytest.fixture
+def tried() -> Iterator[list[str]]:
+    """What was tried so far, with the network blocked."""
+    global _tried
+    if not _hooked:
+        sys.addaudithook(_hook)
+        _hooked.append(True)
+    _tried = []
+    yield _tried
+    _tried = None
+
+
+# Arguments by command; RUN, ENGINE and TABLE stand for those of the house. Long ones are planned only.
+CALLS: dict[str, list[tuple[str, ...]]] = {
+    "quickstart": [("--dry-run",)],
+    "doctor": [()],
+    "init": [("pipeline.yaml",)],
+    "run": [("pipeline.yaml", "--dry-run")],
+    "profile": [(*SMALL, "--preset", "quick", "--out", "again.hwlat.jsonl")],
+    "predict": [("RUN", "--device", "fake")],
+    "bench": [("RUN", "--device", "cpu", "--preset", "quick", "--max-time", "1s")],
+    "count": [("RUN",)],
+    "table": [("list",), ("show", "TABLE"), ("validate", "TABLE"), ("diff", "TABLE", "TABLE")],
+    "search": [(*BUDGET, *TINY, "--out", "other")],
+    "train": [("resnet20", "--data", "digits", "--epochs", "0.05", "--limit", "100", "--out", "trained")],
+    "export": [("RUN", "--format", "onnx"), ("RUN", "--format", "pt2"), ("RUN", "--format", "ort")],
+    "verify": [("ENGINE",)],
+    "report": [("RUN",)],
+    "runs": [("list",), ("show", "RUN"), ("compare", "RUN", "RUN")],
+    "devices": [()],
+    "spaces": [()],
+    "strategies": [()],
+    "backends": [()],
+}
+
+
+def test_every_command_is_tried() -> None:
+    assert CALLS.keys() == COMMANDS.keys()
+
+
+@pytest.mark.parametrize("command", [name for name in COMMANDS if name != "verify"])
+def test_a_command_needs_no_network(
+    fake: House, searched: dict[str, Any], tried: list[str], command: str
+) -> None:
+    names = {"RUN": searched["run"], "TABLE": searched["table"]}
+    for args in CALLS.get(command, [()]):
+        if command == "run":
+            Path("pipeline.yaml").unlink(missing_ok=True)
+            fake.run("init", "pipeline.yaml")
+        elif command == "init":
+            Path("pipeline.yaml").unlink(missing_ok=True)
+        fake.run(command, *(names.get(arg, arg) for arg in args))
+    assert tried == []
+
+
+def test_verify_needs_no_network(fake: House, searched: dict[str, Any], tried: list[str]) -> None:
+    fake.run("export", searched["run"], "--out", "apart")
+    fake.run("verify", "apart/engine.onnx", "--against", searched["run"])
+    assert tried == []
+
+
+def test_the_hook_sees_an_attempt(tried: list[str]) -> None:
+    import socket
+
+    with pytest.raises(OSError, match="blocked by a test"):
+        socket.create_connection(("127.0.0.1", 9))
+    assert tried
+
+
+def test_openvino_reports_nothing_and_leaves_nothing_at_home(tmp_path: Path) -> None:
+    """In a process of its own: it reports on import, and others here may have imported it."""
+    pytest.importorskip("openvino", reason="needs hwnas[openvino]")
+    home = tmp_path / "home"
+    home.mkdir()
+    code = (
+        "import sys, os\n"
+        "tried = []\n"
+        "def hook(event, args):\n"
+        f"    if event in {NETWORK | {'os.fork', 'os.forkpty', 'subprocess.Popen'}!r}:\n"
+        "        tried.append(event)\n"
+        "        raise OSError('blocked')\n"
+        "from hwnas import backends\n"
+        "from hwnas.nets import onnx\n"
+        "from hwnas.store import read_network, data_dir\n"
+        "spec = read_network(data_dir('examples') / 'networks' / 'resnet20.json')\n"
+        "found = backends.get('openvino')\n"
+        "setting = found.setting('cpu', 'fp32', 1, 1)\n"  # asks the system for its CPU
+        "sys.addaudithook(hook)\n"
+        "engine = found.build(onnx.network(spec), setting)\n"
+        "engine.time(2)\n"
+        "import openvino, time\n"
+        "time.sleep(0.5)\n"  # reports are sent by a thread
+        "print(tried)\n"
+    )
+    env = {**os.environ, "HOME": str(home)}
+    env.pop("CI", None)  # there it would not report
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=env)
+    assert out.stdout.strip() == "[]"
+    assert [p for p in home.rglob("*") if p.is_file()] == []
