@@ -115,9 +115,9 @@ def recorded_data(source: Origin) -> str | None:
     """
     if source.data is None:
         return None
-    from hwnas.train.data import parse
+    from hwnas.train.uri import parse, parts
 
-    if parse(source.data)[0] == "module":
+    if any(parse(part)[0] == "module" for part in parts(source.data).values()):
         raise InputError(
             f"{source.folder} was trained on data of a Python function, {source.data!r}. Code that a file "
             f"names is not run; if you trust it, name it yourself: --data {source.data}"
