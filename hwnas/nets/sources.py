@@ -75,9 +75,9 @@ class GivenWeights:
             weight = (weight * factor[:, None, None, None]).astype(np.float32)
             shift = moved.astype(np.float32)
         if scale:
-            gamma = self._get(f"{place}_scale.weight", channel)
-            weight = weight * gamma[:, None, None, None]
-            shift = None if shift is None else shift * gamma
+            layer_scale = self._get(f"{place}_scale.weight", channel)
+            weight = weight * layer_scale[:, None, None, None]
+            shift = None if shift is None else shift * layer_scale
         return weight, shift
 
     def linear(self, place: str, shape: tuple[int, int]) -> tuple[Floats, Floats]:

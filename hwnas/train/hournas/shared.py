@@ -79,7 +79,8 @@ class Shared(nn.Module):
 
     def _cut(self, place: str, name: str, shape: Shape) -> Tensor:
         """The first values of a shared array on every axis."""
-        return self.values[_key(place, name)][tuple(map(slice, shape))]
+        values: Tensor = self.values[_key(place, name)][tuple(map(slice, shape))]
+        return values
 
     def _conv(self, place: str, op: Conv, x: Tensor) -> Tensor:
         whole = self.values[_key(place, f"{op.name}.weight")]
