@@ -85,7 +85,10 @@ class Lazy(click.Group):
 
     def invoke(self, ctx: click.Context) -> None:
         """Run a command; what is returned by `main` is then its exit status alone."""
-        super().invoke(ctx)
+        try:
+            super().invoke(ctx)
+        except BrokenPipeError:  # click would make it a status of 1
+            ctx.exit(PIPE_CLOSED)
 
     def main(  # type: ignore[override]
         self,
@@ -107,11 +110,8 @@ class Lazy(click.Group):
             extra["obj"] = ending
             status: int = super().main(argv, prog_name, complete_var, standalone_mode=False, **extra) or 0
             flush()
-        except SystemExit as exc:
-            # click's own way out of a closed pipe; what is left is the shell's completion.
-            if not isinstance(exc.__context__, BrokenPipeError):
-                raise
-            status = PIPE_CLOSED
+        except SystemExit:  # of the shell's completion
+            raise
         except BaseException as exc:
             status = ending.fail(exc)
         if not standalone_mode:

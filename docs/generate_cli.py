@@ -22,8 +22,9 @@ Rules that every command keeps:
   `500kparam`, `64MiB`, `10min`. A budget may name its percentile (`18ms@p95`; default p50), several
   budgets (`0.4ms,0.6ms,0.9ms`), or a ratio to a network (`1.15x:resnet20`).
 - Standard output holds the result only; progress and log go to standard error. `--json` prints exactly
-  one JSON object with a `schema`; an error is then an object too (`hwnas.error/1`). Progress is plain
-  lines when standard error is no terminal or `CI` is set; `NO_COLOR` is honoured.
+  one JSON object with a `schema`; every other end is an object too (`hwnas.error/1`: error,
+  message, exit_status). Progress is plain lines when standard error is no terminal or `CI` is set;
+  `NO_COLOR` is honoured.
 - `--config FILE` reads options from YAML or TOML: one command's options, or a section a command with
   `common` for all. Flags win.
 - Repeating a command with the same `--out` resumes; another configuration in the same folder is
@@ -35,12 +36,13 @@ Rules that every command keeps:
 |---|---|
 | 0 | done |
 | 1 | internal error (with traceback), or a runtime refused a network |
-| 2 | usage: an option, name or unit is wrong |
+| 2 | usage: an option, name or unit is wrong, or a place is missing, full or not permitted |
 | 3 | no network keeps the budget; the smallest reachable latency is printed |
 | 4 | device or runtime not available; what is, and how to get it, is printed |
 | 5 | verification failed |
 | 6 | data, network or table invalid or stale |
 | 130 | interrupted; repeat the command to go on |
+| 141 | the reader of standard output went away (`\\| head`) |
 
 Tables live in the user's data folder, or under `HWNAS_HOME`. Runs live in `runs/<verb>-<NNNN>/`, the
 newest also as `runs/latest`: `manifest.json` (command, configuration, versions), `events.jsonl` (what
