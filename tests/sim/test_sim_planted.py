@@ -77,7 +77,7 @@ PLANTS = [
     ),
     Plant(
         "allocation leaked",
-        "cuda.py",
+        "cuda/driver.py",
         "        self._stack.callback(self.driver.free, address)\n",
         "",
         "save_and_load",
