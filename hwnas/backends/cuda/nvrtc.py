@@ -102,6 +102,11 @@ def _nvrtc_libraries() -> list[Path | str]:
 
 
 def _nvrtc(path: Path | str) -> Compiler:
+    if isinstance(path, Path):
+        # NVRTC opens its built-in functions by bare name when it compiles, which finds no file in a wheel's
+        # folder unless it is loaded already.
+        for companion in sorted(path.parent.glob("libnvrtc-builtins.so.*")):
+            ctypes.CDLL(str(companion), mode=ctypes.RTLD_GLOBAL)
     library = ctypes.CDLL(str(path))
     library.nvrtcGetErrorString.restype = ctypes.c_char_p
 
