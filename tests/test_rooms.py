@@ -73,3 +73,64 @@ def test_import_is_light(code: str) -> None:
     probe = f"{code}; import sys; print([m for m in {HEAVY!r} if m in sys.modules])"
     out = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "[]"
+
+
+def circles() -> list[list[str]]:
+    """Groups of modules that import each other, however late: inside functions and for types as well."""
+    modules = {
+        ".".join(p.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): p
+        for p in (ROOT / "hwnas").rglob("*.py")
+    }
+    edges: dict[str, set[str]] = {}
+    for name, path in modules.items():
+        found = imports(path, name if path.name == "__init__.py" else name.rpartition(".")[0])
+        # `from hwnas.search import moves` is an arrow to the module, not to its package.
+        exact = {one for one in found if one in modules}
+        exact -= {one for one in exact if any(other.startswith(f"{one}.") for other in exact)}
+        edges[name] = exact - {name}
+    groups = strongly_connected(edges)
+    return [sorted(group) for group in groups if len(group) > 1]
+
+
+def strongly_connected(edges: dict[str, set[str]]) -> list[set[str]]:
+    """The strongly connected components of a graph (Kosaraju)."""
+    order: list[str] = []
+    seen: set[str] = set()
+
+    def walk(at: str, arrows: dict[str, set[str]], out: list[str]) -> None:
+        stack = [(at, iter(sorted(arrows.get(at, ()))))]
+        seen.add(at)
+        while stack:
+            here, rest = stack[-1]
+            following = next((n for n in rest if n not in seen), None)
+            if following is None:
+                out.append(here)
+                stack.pop()
+            else:
+                seen.add(following)
+                stack.append((following, iter(sorted(arrows.get(following, ())))))
+
+    for node in sorted(edges):
+        if node not in seen:
+            walk(node, edges, order)
+    back: dict[str, set[str]] = {}
+    for start, ends in edges.items():
+        for end in ends:
+            back.setdefault(end, set()).add(start)
+    seen.clear()
+    groups = []
+    for node in reversed(order):
+        if node not in seen:
+            group: list[str] = []
+            walk(node, back, group)
+            groups.append(set(group))
+    return groups
+
+
+def test_a_planted_circle_is_found() -> None:
+    found = strongly_connected({"a": {"b"}, "b": {"c"}, "c": {"a", "d"}, "d": set()})
+    assert sorted(map(sorted, found)) == [["a", "b", "c"], ["d"]]
+
+
+def test_there_is_no_import_circle() -> None:
+    assert circles() == []

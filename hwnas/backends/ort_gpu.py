@@ -21,7 +21,7 @@ import numpy as np
 
 from hwnas.backends import package_version
 from hwnas.backends.base import Life, random_input
-from hwnas.backends.cuda import driver as cuda
+from hwnas.backends.cuda import opening as cuda
 from hwnas.backends.cuda.gpus import GpuInfo, check_device, check_precision, gpus
 from hwnas.backends.ort import check_provider
 from hwnas.errors import BackendUnavailable, BuildError, DataFormatError, InputError

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import datetime
 import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from hwnas.errors import DataFormatError
-
-if TYPE_CHECKING:
-    from hwnas.measure.table import LatencyTable
+from hwnas.measure.rows import BlockRow, ChainRow, Header, NetworkRow
+from hwnas.records import Setting
+from hwnas.spec import BlockSpec, NetworkSpec
 
 # Two-sided allowance for what a whole network may cost against the sum of its blocks: the worst
 # published ratio is 1.82 (one TensorRT engine per layer).
@@ -25,7 +26,34 @@ _CPU_THREAD_FLOPS = {"fp32": 1e12, "fp16": 1e13, "bf16": 1e13, "int8": 2e13}
 _ANY_DEVICE_FLOPS = 1e16
 
 
-def refuse_implausible(table: LatencyTable, path: Path) -> None:
+class Measured(Protocol):
+    """What is looked at of a latency table."""
+
+    @property
+    def header(self) -> Header:
+        """The conditions."""
+
+    @property
+    def setting(self) -> Setting:
+        """The header's setting."""
+
+    @property
+    def rows(self) -> Mapping[BlockSpec, BlockRow]:
+        """Blocks by what they are."""
+
+    @property
+    def networks(self) -> Sequence[NetworkRow]:
+        """Whole networks."""
+
+    @property
+    def chains(self) -> Sequence[ChainRow]:
+        """Chains of blocks."""
+
+    def covers(self, spec: NetworkSpec) -> bool:
+        """Whether every block of a network has a row."""
+
+
+def refuse_implausible(table: Measured, path: Path) -> None:
     """DataFormatError where a table's numbers cannot be milliseconds."""
     _refuse_disorder(table, path)
     ratios = [
@@ -45,7 +73,7 @@ def refuse_implausible(table: LatencyTable, path: Path) -> None:
         _refuse_fast(table, path)
 
 
-def _refuse_disorder(table: LatencyTable, path: Path) -> None:
+def _refuse_disorder(table: Measured, path: Path) -> None:
     """Percentiles that do not rise, repeats of networks that are not there."""
     named = [(row.block.key, row.measurement) for row in table.rows.values()]
     named += [("a chain", row.measurement) for row in table.chains]
@@ -62,7 +90,7 @@ def _refuse_disorder(table: LatencyTable, path: Path) -> None:
         raise DataFormatError(f"table {path}: network {strange} is repeated, but was never measured")
 
 
-def _refuse_slow(table: LatencyTable, path: Path) -> None:
+def _refuse_slow(table: Measured, path: Path) -> None:
     timed = [row.measurement for row in table.rows.values() if row.measurement]
     timed += [row.measurement for row in table.chains]
     timed += [row.measurement for row in table.networks]
@@ -79,7 +107,7 @@ def _refuse_slow(table: LatencyTable, path: Path) -> None:
         )
 
 
-def _refuse_fast(table: LatencyTable, path: Path) -> None:
+def _refuse_fast(table: Measured, path: Path) -> None:
     from hwnas.nets.count import count_block
 
     setting = table.setting

@@ -84,8 +84,8 @@ def machine() -> dict[str, Any]:
 
     import hwnas
     from hwnas import backends
-    from hwnas.backends.cuda.driver import open_driver
     from hwnas.backends.cuda.gpus import gpus
+    from hwnas.backends.cuda.opening import open_driver
 
     driver = open_driver()
     return {

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from hwnas.backends import images as host
-from hwnas.backends.cuda.driver import GpuOutOfMemory, Owned, open_driver
+from hwnas.backends.cuda.driver import GpuOutOfMemory, Owned
 from hwnas.backends.cuda.kernels import Kernels, Preprocessor
+from hwnas.backends.cuda.opening import open_driver
 from hwnas.backends.trt.backend import Trt
 from hwnas.backends.trt.build import cache_path
 from hwnas.errors import InputError

@@ -8,9 +8,10 @@ import time
 import numpy as np
 import pytest
 
-from hwnas.backends.cuda.driver import Owned, open_driver
+from hwnas.backends.cuda.driver import Owned
 from hwnas.backends.cuda.gpus import gpus
 from hwnas.backends.cuda.kernels import Kernels
+from hwnas.backends.cuda.opening import open_driver
 from hwnas.backends.trt.backend import Trt
 from hwnas.measure.timing import TimingOptions, measure
 from hwnas.nets import onnx as writer

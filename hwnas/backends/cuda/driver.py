@@ -14,14 +14,13 @@ import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from importlib.util import find_spec
 from types import TracebackType
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hwnas.errors import BackendUnavailable, HwnasError
+from hwnas.errors import HwnasError
 
 Grid = tuple[int, int, int]
 # Scalars of a kernel launch, each with its exact width; addresses travel as uint64.
@@ -202,48 +201,3 @@ class Owned:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-_open: dict[int, CudaDriver] = {}
-
-
-def installed() -> str | None:
-    """Name of the package that would serve, PyCUDA first; None where neither is installed."""
-    return next(iter(_packages()), None)
-
-
-def _packages() -> list[str]:
-    found = ["pycuda"] if find_spec("pycuda") is not None else []
-    if find_spec("cuda") is not None and find_spec("cuda.bindings") is not None:
-        found.append("cuda-python")
-    return found
-
-
-def open_driver(index: int = 0) -> CudaDriver:
-    """The driver of one GPU, opened once a process; the second package where the first does not load.
-
-    Raises:
-        BackendUnavailable: no package, no driver library or no such GPU; says what each said.
-    """
-    if index not in _open:
-        said = []
-        for package in _packages():
-            try:
-                _open[index] = _opened(package, index)
-                break
-            except BackendUnavailable as exc:
-                said.append(str(exc))
-        else:
-            missing = "neither pycuda nor cuda-python is installed: pip install pycuda (or cuda-python)"
-            raise BackendUnavailable("; ".join(said) or missing)
-    return _open[index]
-
-
-def _opened(package: str, index: int) -> CudaDriver:
-    if package == "pycuda":
-        from hwnas.backends.cuda.by_pycuda import PyCudaDriver
-
-        return PyCudaDriver(index)
-    from hwnas.backends.cuda.by_cuda_python import CudaPythonDriver
-
-    return CudaPythonDriver(index)

@@ -14,7 +14,7 @@ from collections import OrderedDict
 from importlib.util import find_spec
 from pathlib import Path
 
-from hwnas.backends.cuda import driver as cuda
+from hwnas.backends.cuda import opening as cuda
 from hwnas.backends.cuda.gpus import check_device, check_precision, gpus, python_fits, serves
 from hwnas.backends.cuda.state import watcher
 from hwnas.backends.trt import compat

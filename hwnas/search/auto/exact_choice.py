@@ -5,20 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from itertools import combinations
 from statistics import NormalDist
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from hwnas.protocols import Move, SearchContext
 from hwnas.records import Proposal, StageImportance, Trial
 from hwnas.search import options
+from hwnas.search.auto.options import AutoOptions
 from hwnas.search.log import Decision
 from hwnas.search.solve.path import Edge, best_path
 from hwnas.spec import NetworkSpec
 from hwnas.units import format_ms
-
-if TYPE_CHECKING:
-    from hwnas.search.auto.strategy import AutoOptions
 
 # Times that an exact choice is made; and budgets, each nearer, that it is made for.
 CHOICES, REPAIRS = 2, 12

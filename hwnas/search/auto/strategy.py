@@ -9,7 +9,7 @@
 4. **Fill.** Growth of any kind in the milliseconds left over; and where training was too short to tell
    growths apart, so that more than 1 - `least` of the budget is left, by the untrained score (`greedy`).
 
-Judging kinds of growth apart takes images. Where growing has fewer than `unjudged.EVIDENCE` for each
+Judging kinds of growth apart takes images. Where growing has fewer than `by_size.EVIDENCE` for each
 pass in each round, gains would be noise, and the same composition is made by the untrained score instead,
 whose exact choice takes none: vital blocks first, then the others (`hournas` with ``score=proxy``).
 
@@ -20,20 +20,19 @@ A space without operators to choose between is searched by stage-wise growth alo
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
-from typing import Any, Literal
+from dataclasses import fields, replace
+from typing import Any
 
 import numpy as np
 
-from hwnas.errors import InputError
 from hwnas.nets.hournas.slots import placed
-from hwnas.options import option
 from hwnas.protocols import Move, SearchContext
 from hwnas.records import Proposal, Trial
 from hwnas.search import options
 from hwnas.search.auto import operators
 from hwnas.search.auto.exact_choice import Choice
 from hwnas.search.auto.operators import View
+from hwnas.search.auto.options import AutoOptions
 from hwnas.search.hournas.strategy import HourNas
 from hwnas.search.log import Decision, depths
 from hwnas.search.solve.greedy import filled
@@ -44,39 +43,6 @@ from hwnas.spec import NetworkSpec
 
 MACRO, VITAL, OTHERS, FILL, UNTRAINED = range(5)
 NAMES = ("depth and width", "operators of vital blocks", "operators of the other blocks", "anything")
-
-
-@dataclass(frozen=True)
-class AutoOptions(StagewiseOptions):
-    """Options of `Auto`: those of `Stagewise`, and the parts of the latency budget.
-
-    Attributes:
-        macro_share: for depth and width.
-        vital_share: for these and the vital blocks' operators; the rest is for the other blocks.
-        least: part of the budget below which what is left is filled by the untrained score.
-        score: ``gains`` of growths, ``proxy`` for the untrained score, or ``auto`` by number of images.
-    """
-
-    macro_share: float = option(0.6, "Part of the budget for depth and width.", above=0, high=1)
-    vital_share: float = option(0.8, "For these and the vital blocks' operators.", above=0, high=1)
-    least: float = option(
-        0.85, "Part of the budget below which the rest is filled by the untrained score.", low=0, high=1
-    )
-    score: Literal["auto", "gains", "proxy"] = option(
-        "auto", "What decides: gains of growths, or the untrained score."
-    )
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.fidelity != "default" or self.importance == "vip":
-            raise InputError(
-                "strategy auto is published nowhere, and vip says nothing of operators: "
-                "--fidelity paper and --importance vip are for --strategy stagewise"
-            )
-        if self.macro_share > self.vital_share:
-            raise InputError(
-                f"macro_share {self.macro_share} and vital_share {self.vital_share} must ascend within 0 to 1"
-            )
 
 
 class Auto:

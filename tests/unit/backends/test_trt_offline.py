@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from hwnas.backends.cuda import driver as cuda
+from hwnas.backends.cuda import opening as cuda
 from hwnas.backends.cuda.gpus import GpuInfo
 from hwnas.backends.trt import backend as trt
 from hwnas.backends.trt import build as trt_build

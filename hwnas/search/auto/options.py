@@ -1,0 +1,43 @@
+"""Options of strategy ``auto``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from hwnas.errors import InputError
+from hwnas.options import option
+from hwnas.search.stagewise.options import StagewiseOptions
+
+
+@dataclass(frozen=True)
+class AutoOptions(StagewiseOptions):
+    """Options of `Auto`: those of `Stagewise`, and the parts of the latency budget.
+
+    Attributes:
+        macro_share: for depth and width.
+        vital_share: for these and the vital blocks' operators; the rest is for the other blocks.
+        least: part of the budget below which what is left is filled by the untrained score.
+        score: ``gains`` of growths, ``proxy`` for the untrained score, or ``auto`` by number of images.
+    """
+
+    macro_share: float = option(0.6, "Part of the budget for depth and width.", above=0, high=1)
+    vital_share: float = option(0.8, "For these and the vital blocks' operators.", above=0, high=1)
+    least: float = option(
+        0.85, "Part of the budget below which the rest is filled by the untrained score.", low=0, high=1
+    )
+    score: Literal["auto", "gains", "proxy"] = option(
+        "auto", "What decides: gains of growths, or the untrained score."
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.fidelity != "default" or self.importance == "vip":
+            raise InputError(
+                "strategy auto is published nowhere, and vip says nothing of operators: "
+                "--fidelity paper and --importance vip are for --strategy stagewise"
+            )
+        if self.macro_share > self.vital_share:
+            raise InputError(
+                f"macro_share {self.macro_share} and vital_share {self.vital_share} must ascend within 0 to 1"
+            )
