@@ -49,6 +49,10 @@ class Measured(Protocol):
     def chains(self) -> Sequence[ChainRow]:
         """Chains of blocks."""
 
+    @property
+    def repeats(self) -> Mapping[str, float]:
+        """Second measurements of held-out networks, by the network's key."""
+
     def covers(self, spec: NetworkSpec) -> bool:
         """Whether every block of a network has a row."""
 

@@ -16,7 +16,8 @@ import numpy as np
 import torch
 
 from hwnas.errors import DataFormatError, InputError
-from hwnas.train.sources import Ints, Part, Raw, Shape, read
+from hwnas.train.raw import Ints, Part, Raw, Shape
+from hwnas.train.sources import read
 from hwnas.train.uri import parse, parts
 
 # Shares of the whole: test where the source has none of its own, validation of what then remains.

@@ -16,7 +16,7 @@ from hwnas.errors import DataFormatError, InputError
 from hwnas.train import memory
 from hwnas.train.images import Item, assemble, suffixes
 from hwnas.train.labels import name_of, order
-from hwnas.train.sources import LeftOut, Raw, Shape
+from hwnas.train.raw import LeftOut, Raw, Shape
 
 _ROLES = {
     "train": ("train", "training"),

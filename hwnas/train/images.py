@@ -27,7 +27,7 @@ from hwnas.backends import images as prepared
 from hwnas.errors import DataFormatError
 from hwnas.train import memory
 from hwnas.train.labels import places
-from hwnas.train.sources import Bytes, LeftOut, Part, Raw, Shape
+from hwnas.train.raw import Bytes, LeftOut, Part, Raw, Shape
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from hwnas.errors import DataFormatError
-from hwnas.train.sources import Ints
+from hwnas.train.raw import Ints
 
 
 def name_of(value: Any, names: Sequence[str], where: str) -> str | None:

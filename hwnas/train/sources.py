@@ -10,58 +10,19 @@ import importlib
 import math
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from hwnas.backends import images as prepared
 from hwnas.errors import DataFormatError, InputError
 from hwnas.train import memory
+from hwnas.train.raw import Bytes, Ints, LeftOut, Part, Raw, Shape
 
 if TYPE_CHECKING:
     import zipfile
-
-Shape = tuple[int, int, int]
-Ints = NDArray[np.int64]
-Bytes = NDArray[np.uint8]
-
-
-@dataclass(frozen=True, eq=False)
-class Part:
-    """Images uint8 (n, C, H, W) and their labels int64 (n,)."""
-
-    images: torch.Tensor
-    labels: Ints
-
-
-@dataclass(frozen=True)
-class LeftOut:
-    """One image that is not used, and why."""
-
-    what: str
-    reason: str
-
-
-@dataclass(frozen=True, eq=False)
-class Raw:
-    """What a source holds.
-
-    `train` is for training, and for validation and test where the source has none of its own. `where` is
-    for messages; `left_out` names images that cannot be used, `notes` says what else was not read.
-    """
-
-    where: str
-    classes: tuple[str, ...]
-    train: Part
-    val: Part | None = None
-    test: Part | None = None
-    mirrors: bool = True
-    left_out: tuple[LeftOut, ...] = ()
-    notes: tuple[str, ...] = ()
 
 
 def read(scheme: str, where: str, shape: Shape | None) -> Raw:
