@@ -1,6 +1,7 @@
 """Engines on a real GPU: right scores, files that load again, memory that comes back."""
 
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -36,7 +37,7 @@ def on_cpu(model: bytes, images: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize("precision", list(TOLERANCE))
 @pytest.mark.parametrize("space", ["resnet-cifar", "mbv2-cifar"])
-def test_parity_with_onnx_runtime(backend, note, space, precision):
+def test_parity_with_onnx_runtime(backend, note, space, precision) -> None:
     try:
         setting = backend.setting("gpu", precision, 8, 1)
     except InputError as refusal:
@@ -50,7 +51,7 @@ def test_parity_with_onnx_runtime(backend, note, space, precision):
     assert error <= TOLERANCE[precision]
 
 
-def test_an_open_batch(backend):
+def test_an_open_batch(backend) -> None:
     model = network("resnet-cifar", None)
     engine = backend.build(model, backend.setting("gpu", "fp32", 16, 1))
     for count in (1, 7, 16):
@@ -59,7 +60,7 @@ def test_an_open_batch(backend):
     engine.close()
 
 
-def test_an_engine_loads_again_and_scores_alike(backend, tmp_path):
+def test_an_engine_loads_again_and_scores_alike(backend, tmp_path: Path) -> None:
     setting = backend.setting("gpu", "fp32", 4, 1)
     engine = backend.build(network("resnet-cifar", 4), setting)
     scores = engine.run(pictures(4))
@@ -70,7 +71,7 @@ def test_an_engine_loads_again_and_scores_alike(backend, tmp_path):
     again.close()
 
 
-def test_the_timing_cache_makes_the_second_build_faster(backend, note):
+def test_the_timing_cache_makes_the_second_build_faster(backend, note) -> None:
     setting, model = backend.setting("gpu", "fp32", 1, 1), network("mbv2-cifar")
     path = cache_path(setting)
     kept = path.read_bytes() if path.is_file() else None
@@ -86,7 +87,7 @@ def test_the_timing_cache_makes_the_second_build_faster(backend, note):
     assert seconds[1] < seconds[0]
 
 
-def test_layers_and_their_times(backend, note):
+def test_layers_and_their_times(backend, note) -> None:
     engine = backend.build(network("resnet-cifar"), backend.setting("gpu", "fp32", 1, 1))
     layers, ms, whole = engine.layers(), engine.layer_ms(), float(np.median(engine.time(50).wall_ms))
     engine.close()
@@ -95,7 +96,7 @@ def test_layers_and_their_times(backend, note):
     assert 0.8 * whole < sum(ms.values()) < 3 * whole
 
 
-def test_device_memory_comes_back(backend, note):
+def test_device_memory_comes_back(backend, note) -> None:
     setting, model = backend.setting("gpu", "fp32", 1, 1), network("resnet-cifar")
     backend.build(model, setting).close()  # whatever is kept for good is taken now
     before = free_bytes()
@@ -113,7 +114,7 @@ def free_bytes() -> int:
     return int(nvml.nvmlDeviceGetMemoryInfo(handle).free)
 
 
-def test_too_large_an_allocation_is_an_error_that_can_be_survived(backend):
+def test_too_large_an_allocation_is_an_error_that_can_be_survived(backend) -> None:
     driver = open_driver()
     with driver, Owned(driver) as owned:
         with pytest.raises(GpuOutOfMemory):
@@ -122,7 +123,7 @@ def test_too_large_an_allocation_is_an_error_that_can_be_survived(backend):
 
 
 @pytest.mark.parametrize("half", [False, True])
-def test_preprocessing_is_bit_equal_to_the_hosts(backend, half):
+def test_preprocessing_is_bit_equal_to_the_hosts(backend, half) -> None:
     shape, size = (4, 48, 40, 3), (32, 32)
     bytes_in = np.random.default_rng(3).integers(0, 256, shape, dtype=np.uint8)
     mean, std = np.array([0.49, 0.48, 0.45], np.float32), np.array([0.25, 0.24, 0.26], np.float32)
@@ -137,7 +138,7 @@ def test_preprocessing_is_bit_equal_to_the_hosts(backend, half):
     assert np.array_equal(out, host.prepare(bytes_in, size, mean, std).astype(out.dtype))
 
 
-def test_largest_difference_on_the_device(backend):
+def test_largest_difference_on_the_device(backend) -> None:
     a, b = np.random.default_rng(0).standard_normal((2, 100_000), dtype=np.float32)
     driver = open_driver()
     with driver, Owned(driver) as owned:

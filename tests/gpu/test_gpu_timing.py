@@ -27,7 +27,7 @@ def model(step: int = 1) -> bytes:
     return writer.network(spaces.make("resnet-cifar").uniform()[step])
 
 
-def test_the_same_engine_measures_alike_within_a_percent(backend, setting, note):
+def test_the_same_engine_measures_alike_within_a_percent(backend, setting, note) -> None:
     floors = []
     for seed in range(2):
         builders = {"net": lambda: backend.build(model(), setting)}
@@ -38,7 +38,7 @@ def test_the_same_engine_measures_alike_within_a_percent(backend, setting, note)
     assert abs(floors[1] / floors[0] - 1) < 0.01
 
 
-def test_two_builds_of_the_same_network(setting, note):
+def test_two_builds_of_the_same_network(setting, note) -> None:
     """How much builds differ is reported, not judged: TensorRT chooses kernels by timing them."""
     times = []
     for _ in range(3):
@@ -49,7 +49,7 @@ def test_two_builds_of_the_same_network(setting, note):
     assert min(times) > 0
 
 
-def test_emptying_the_cache_makes_calls_slower(backend, setting, note):
+def test_emptying_the_cache_makes_calls_slower(backend, setting, note) -> None:
     engine = backend.build(model(), setting)
     engine.time(50)
     hot = float(np.median(engine.time(100).wall_ms))
@@ -60,7 +60,7 @@ def test_emptying_the_cache_makes_calls_slower(backend, setting, note):
     assert cold > hot
 
 
-def test_launch_gaps_do_not_count(backend, setting, note):
+def test_launch_gaps_do_not_count(backend, setting, note) -> None:
     """Device time behind a delay is no longer than the host's closed loop, which has every gap in it."""
     engine = backend.build(model(), setting)
     engine.time(50)
@@ -76,7 +76,7 @@ def test_launch_gaps_do_not_count(backend, setting, note):
     assert device_ms < float(np.median(loop))
 
 
-def test_a_delay_lasts_as_long_as_asked(backend, note):
+def test_a_delay_lasts_as_long_as_asked(backend, note) -> None:
     driver = open_driver()
     found = {}
     with driver, Owned(driver) as owned:
@@ -101,12 +101,12 @@ def hwnas(folder, *arguments: str) -> dict:
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+def folder(tmp_path_factory: pytest.TempPathFactory):
     return tmp_path_factory.mktemp("user")
 
 
 @pytest.mark.slow
-def test_a_table_predicts_unseen_networks(backend, folder, note):
+def test_a_table_predicts_unseen_networks(backend, folder, note) -> None:
     name = "gpu"
     answer = hwnas(folder, "profile", "--device", name, "--space", "resnet-cifar")
     note(gpu=gpus()[0].name, holdout=answer["holdout"], seconds=answer["seconds"], table=answer["table"])
@@ -114,7 +114,7 @@ def test_a_table_predicts_unseen_networks(backend, folder, note):
 
 
 @pytest.mark.slow
-def test_a_search_keeps_its_budget(backend, folder, note):
+def test_a_search_keeps_its_budget(backend, folder, note) -> None:
     budget = ("--latency-budget", "1.2x:resnet20", "--data", "digits", "--space", "resnet-cifar")
     found = hwnas(folder, "search", "--device", "gpu", *budget, "--max-time", "10min")
     made = hwnas(folder, "export", "--format", "trt")

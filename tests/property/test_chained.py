@@ -53,7 +53,7 @@ def local_moments(graph, heads, blocks):
 
 @settings(max_examples=60, deadline=None)
 @given(SEEDS)
-def test_moments_and_law_equal_enumeration(seed):
+def test_moments_and_law_equal_enumeration(seed) -> None:
     rng = np.random.default_rng(seed)
     graph = random_graph(rng)
     p, heads, blocks = random_costs(rng, graph)
@@ -81,7 +81,7 @@ def test_moments_and_law_equal_enumeration(seed):
 
 @settings(max_examples=30, deadline=None)
 @given(SEEDS)
-def test_rounded_law_never_promises_too_much(seed):
+def test_rounded_law_never_promises_too_much(seed) -> None:
     rng = np.random.default_rng(seed)
     graph = random_graph(rng)
     p, heads, blocks = random_costs(rng, graph)
@@ -91,7 +91,7 @@ def test_rounded_law_never_promises_too_much(seed):
         assert rough.within(budget) <= exact.within(budget) + 1e-12
 
 
-def test_batched_costs_go_through_the_same_recursion():
+def test_batched_costs_go_through_the_same_recursion() -> None:
     graph = chained.Graph(3, ((0, 1), (0, 2), (1, 2)))
     p = np.array([[0.25, 1.0], [0.75, 0.0], [1.0, 1.0]])
     heads = np.array([[1.0, 1.0], [2.0, 2.0], [4.0, 4.0]])
@@ -101,12 +101,12 @@ def test_batched_costs_go_through_the_same_recursion():
 
 
 @pytest.mark.parametrize("edges", [((1, 0),), ((0, 0),), ((0, 1), (0, 1)), ((0, 2),)])
-def test_graphs_that_are_not_acyclic_and_connected_are_refused(edges):
+def test_graphs_that_are_not_acyclic_and_connected_are_refused(edges) -> None:
     with pytest.raises(InputError):
         chained.Graph(3, edges)
 
 
-def test_gradients_equal_finite_differences():
+def test_gradients_equal_finite_differences() -> None:
     torch = pytest.importorskip("torch")
     rng = np.random.default_rng(5)
     graph = random_graph(rng)
@@ -117,7 +117,7 @@ def test_gradients_equal_finite_differences():
     assert torch.autograd.gradcheck(lambda *a: chained.expected(graph, *a), tensors[:3])
 
 
-def test_smooth_probability_equals_the_law_on_the_grid_and_has_gradients():
+def test_smooth_probability_equals_the_law_on_the_grid_and_has_gradients() -> None:
     torch = pytest.importorskip("torch")
     from hwnas.cost.chained_torch import probability_within
 
@@ -146,7 +146,7 @@ def test_smooth_probability_equals_the_law_on_the_grid_and_has_gradients():
     )
 
 
-def test_fixed_networks_are_the_special_case():
+def test_fixed_networks_are_the_special_case() -> None:
     rng = np.random.default_rng(0)
     costs = np.append(rng.uniform(0.1, 1.0, 30), 0.0)
     index = rng.integers(0, 31, (20_000, 12))

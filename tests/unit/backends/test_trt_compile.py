@@ -24,7 +24,7 @@ def chip(cubin: bytes) -> int:
 
 @pytest.mark.skipif(not FOUND, reason="neither NVRTC nor nvcc is installed")
 @pytest.mark.parametrize("compiler", FOUND, ids=lambda c: c.name.replace(" ", "-"))
-def test_cubins_for_the_oldest_a_common_and_the_newest_chip(compiler):
+def test_cubins_for_the_oldest_a_common_and_the_newest_chip(compiler) -> None:
     served = sorted(c for c in compiler.capabilities if c >= (6, 0))
     for capability in (served[0], (8, 6), served[-1]):
         cubin = compiler.compile(SOURCE, capability)
@@ -36,13 +36,13 @@ def test_cubins_for_the_oldest_a_common_and_the_newest_chip(compiler):
 
 
 @pytest.mark.skipif(not FOUND, reason="neither NVRTC nor nvcc is installed")
-def test_the_compilers_words_are_kept():
+def test_the_compilers_words_are_kept() -> None:
     with pytest.raises(BuildError, match="nowhere"):
         FOUND[0].compile('extern "C" __global__ void f() { nowhere(); }', (8, 0))
 
 
 @pytest.mark.skipif(shutil.which("nvcc") is None, reason="nvcc is not installed")
-def test_no_kernel_spills_registers(tmp_path):
+def test_no_kernel_spills_registers(tmp_path: Path) -> None:
     path = Path(data_dir("kernels")) / "kernels.cu"
     command = ["nvcc", "-cubin", "-arch=sm_86", "-Xptxas", "-v", "-o", str(tmp_path / "k"), str(path)]
     said = subprocess.run(command, capture_output=True, text=True, check=True).stderr
@@ -71,7 +71,9 @@ NEW = made("new", (13, 2), (7, 5), (8, 0), (8, 6), (12, 0))
         ((12, 1), (13, 0), "new"),
     ],
 )
-def test_the_newest_compiler_that_chip_and_driver_take(monkeypatch, capability, driver, chosen):
+def test_the_newest_compiler_that_chip_and_driver_take(
+    monkeypatch: pytest.MonkeyPatch, capability, driver, chosen
+) -> None:
     monkeypatch.setattr(nvrtc, "compilers", lambda: (OLD, NEW))
     assert nvrtc.choose(capability, driver).name == chosen
 
@@ -84,14 +86,16 @@ def test_the_newest_compiler_that_chip_and_driver_take(monkeypatch, capability, 
         ((9, 0), (13, 0), "nvidia-cuda-nvrtc"),
     ],
 )
-def test_without_one_the_wheel_is_named(monkeypatch, capability, driver, wheel):
+def test_without_one_the_wheel_is_named(monkeypatch: pytest.MonkeyPatch, capability, driver, wheel) -> None:
     only = made("other", (13, 2), (7, 5))
     monkeypatch.setattr(nvrtc, "compilers", lambda: (only,))
     with pytest.raises(BackendUnavailable, match=rf"found: other\): pip install {wheel}$"):
         nvrtc.choose(capability, driver)
 
 
-def test_the_cubin_is_compiled_once_and_anew_when_the_source_changes(monkeypatch, tmp_path):
+def test_the_cubin_is_compiled_once_and_anew_when_the_source_changes(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     calls = []
     compiler = nvrtc.Compiler("one", (13, 0), frozenset({(8, 6)}), lambda s, t: calls.append(t) or b"cubin")
     monkeypatch.setattr(nvrtc, "compilers", lambda: (compiler,))

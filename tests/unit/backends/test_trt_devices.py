@@ -14,12 +14,12 @@ GPUS = [
 ]
 
 
-def test_the_target_is_among_them():
+def test_the_target_is_among_them() -> None:
     assert "titanxp" in {body["name"] for body in GPUS}
 
 
 @pytest.mark.parametrize("body", GPUS, ids=lambda body: body["name"])
-def test_descriptions_and_backend_agree(body):
+def test_descriptions_and_backend_agree(body) -> None:
     support = serves(parse_capability(body["compute_capability"]))
     newest = body["support"]["tensorrt"]["newest"]
     assert support.refuses(newest if newest[0].isdigit() else "11.4") is None

@@ -9,7 +9,7 @@ from hwnas.backends.cuda import state as gpu_state
 from hwnas.backends.cuda.gpus import parse_gpus, serves
 
 
-def test_pascal_as_people_read_it():
+def test_pascal_as_people_read_it() -> None:
     support = serves((6, 1))
     assert support.describe() == "TensorRT 8.6, Python <= 3.11, fp16 not fast, int8 yes"
     assert support.install == "pip install 'hwnas[trt8]'"
@@ -28,7 +28,7 @@ def test_pascal_as_people_read_it():
         ((12, 0), "trt", ("fp16", "int8", "bf16")),
     ],
 )
-def test_extras_and_fast_precisions(capability, extra, precisions):
+def test_extras_and_fast_precisions(capability, extra, precisions) -> None:
     support = serves(capability)
     assert (support.extra, support.precisions) == (extra, precisions)
     assert bool(support.tensorrt) == bool(extra)
@@ -48,26 +48,26 @@ def test_extras_and_fast_precisions(capability, extra, precisions):
         ((5, 2), "8.6.1", "6.0"),
     ],
 )
-def test_versions_that_do_not_serve_a_gpu_are_refused_in_words(capability, version, word):
+def test_versions_that_do_not_serve_a_gpu_are_refused_in_words(capability, version, word) -> None:
     refusal = serves(capability).refuses(version)
     assert refusal is None if word is None else word in refusal
 
 
-def test_smi_lines():
+def test_smi_lines() -> None:
     (gpu,) = parse_gpus("NVIDIA TITAN Xp, 6.1, 12288, 580.95.05\nNo devices were found\n")
     assert (gpu.name, gpu.capability, gpu.memory_bytes) == ("NVIDIA TITAN Xp", (6, 1), 12288 << 20)
 
 
-def test_memory_that_the_driver_does_not_tell():
+def test_memory_that_the_driver_does_not_tell() -> None:
     (gpu,) = parse_gpus("NVIDIA GB10, 12.1, [N/A], 580.95.05\n")
     assert (gpu.capability, gpu.memory_bytes) == ((12, 1), None)
 
 
-def test_what_nvml_does_not_tell_is_none_and_fires_no_gate():
+def test_what_nvml_does_not_tell_is_none_and_fires_no_gate() -> None:
     class NotSupported(Exception):
         pass
 
-    def refuse(*_):
+    def refuse(*_) -> None:
         raise NotSupported
 
     asked = ("PowerManagementLimit", "CurrentClocksThrottleReasons", "ComputeRunningProcesses", "Temperature")
@@ -85,7 +85,7 @@ def test_what_nvml_does_not_tell_is_none_and_fires_no_gate():
     assert judge.gates() == ()
 
 
-def test_throttle_reasons_by_name():
+def test_throttle_reasons_by_name() -> None:
     nvml = types.SimpleNamespace(
         nvmlClocksThrottleReasonGpuIdle=1,
         nvmlClocksThrottleReasonSwPowerCap=4,
@@ -98,7 +98,7 @@ def test_throttle_reasons_by_name():
     assert gpu_state.reasons(nvml, 69) == ("HwThermalSlowdown", "SwPowerCap")
 
 
-def test_without_a_driver_there_is_no_gpu(monkeypatch):
+def test_without_a_driver_there_is_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gpus, "find_spec", lambda _: None)
     monkeypatch.setattr(gpus.shutil, "which", lambda _: None)
     gpus.gpus.cache_clear()

@@ -12,7 +12,7 @@ def pictures(*shape: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize(("source", "out"), [((20, 30), (8, 8)), ((8, 8), (32, 20)), ((13, 7), (13, 7))])
-def test_resizing_is_torchs_bilinear_with_antialias(source, out):
+def test_resizing_is_torchs_bilinear_with_antialias(source, out) -> None:
     torch = pytest.importorskip("torch")
     images = pictures(2, *source, 3)
     planes = torch.from_numpy(images).permute(0, 3, 1, 2).float()
@@ -22,13 +22,13 @@ def test_resizing_is_torchs_bilinear_with_antialias(source, out):
     assert (off > 0.001).mean() < 0.01
 
 
-def test_the_middle_square():
+def test_the_middle_square() -> None:
     assert centred(pictures(1, 6, 10, 3)).shape == (1, 6, 6, 3)
     tall = pictures(1, 5, 2, 1)
     assert np.array_equal(centred(tall), tall[:, 1:3])
 
 
-def test_equal_sizes_only_normalise():
+def test_equal_sizes_only_normalise() -> None:
     images = pictures(1, 2, 2, 3)
     mean = np.array([0.5, 0.25, 0.0], np.float32)
     std = np.array([0.5, 0.25, 2.0], np.float32)
@@ -36,7 +36,7 @@ def test_equal_sizes_only_normalise():
     assert np.array_equal(prepare(images, (2, 2), mean, std), expected.transpose(0, 3, 1, 2))
 
 
-def test_channels_are_swapped_before_they_are_normalised():
+def test_channels_are_swapped_before_they_are_normalised() -> None:
     images = pictures(1, 4, 4, 3)
     mean = np.array([0.5, 0.25, 0.0], np.float32)
     swapped = prepare(images, (4, 4), mean, ONE, swap_channels=True)
@@ -44,7 +44,7 @@ def test_channels_are_swapped_before_they_are_normalised():
 
 
 @pytest.mark.parametrize(("source", "out"), [(1, 1), (7, 3), (3, 7), (224, 32), (5, 1), (1, 9)])
-def test_taps_sum_to_one_and_stay_inside(source, out):
+def test_taps_sum_to_one_and_stay_inside(source, out) -> None:
     axis = taps(source, out)
     assert np.allclose(axis.weight.sum(axis=1), 1, atol=1e-6)
     at = axis.first[:, None] + np.arange(axis.weight.shape[1])
@@ -52,7 +52,7 @@ def test_taps_sum_to_one_and_stay_inside(source, out):
     assert (axis.weight[at >= source] == 0).all()
 
 
-def test_wrong_images_are_refused_in_words():
+def test_wrong_images_are_refused_in_words() -> None:
     with pytest.raises(InputError, match="expected uint8"):
         prepare(np.zeros((1, 3, 4, 4), np.float32), (4, 4), ZERO, ONE)
     with pytest.raises(InputError, match="one value for each channel"):

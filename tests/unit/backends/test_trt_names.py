@@ -62,7 +62,7 @@ def findings(source: str) -> list[str]:
     return wrong
 
 
-def test_there_is_something_to_look_at():
+def test_there_is_something_to_look_at() -> None:
     assert len(NAMES) > 2000
     assert len(SOURCES) >= 4
     assert NAMES["BuilderFlag.FP16"] == "yy-"
@@ -70,7 +70,7 @@ def test_there_is_something_to_look_at():
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda p: p.name)
-def test_names_exist_where_they_are_used(path):
+def test_names_exist_where_they_are_used(path) -> None:
     assert findings(path.read_text()) == []
 
 
@@ -86,11 +86,11 @@ def test_names_exist_where_they_are_used(path):
         ("trt.Bilder(log)", "trt.Bilder"),
     ],
 )
-def test_mistakes_are_found(line, word):
+def test_mistakes_are_found(line, word) -> None:
     (found,) = findings(line)
     assert word in found
 
 
-def test_what_is_looked_up_by_name_is_nobodys_fault():
+def test_what_is_looked_up_by_name_is_nobodys_fault() -> None:
     assert findings('config.set_flag(getattr(trt.BuilderFlag, "FP16"))') == []
     assert findings("size = 512 << 20") == []

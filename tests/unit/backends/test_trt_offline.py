@@ -4,6 +4,7 @@ import enum
 import resource
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -26,7 +27,7 @@ AMPERE = GpuInfo(
 
 
 @pytest.fixture
-def machine(monkeypatch):
+def machine(monkeypatch: pytest.MonkeyPatch):
     """Pretend a GPU and installed packages; gives a function that sets them."""
 
     def pretend(gpu=None, tensorrt="", driver=None, python=(3, 11)):
@@ -40,7 +41,7 @@ def machine(monkeypatch):
     return pretend
 
 
-def test_nothing_here(machine):
+def test_nothing_here(machine) -> None:
     text = machine()
     for words in (
         "no NVIDIA GPU",
@@ -51,21 +52,21 @@ def test_nothing_here(machine):
         assert words in text
 
 
-def test_a_gpu_without_packages_is_told_its_own_line(machine):
+def test_a_gpu_without_packages_is_told_its_own_line(machine) -> None:
     pascal = "TensorRT 8.6, Python <= 3.11, fp16 not fast, int8 yes: pip install 'hwnas[trt8]'"
     assert pascal in machine(PASCAL)
     assert "another Python, then pip install 'hwnas[trt8]'" in machine(PASCAL, python=(3, 12))
     assert "pip install 'hwnas[trt]'" in machine(AMPERE, "11.4.0")
 
 
-def test_a_tensorrt_that_does_not_serve_the_gpu_is_refused(machine):
+def test_a_tensorrt_that_does_not_serve_the_gpu_is_refused(machine) -> None:
     assert "TensorRT 10.13.3 starts at compute capability 7.5" in machine(PASCAL, "10.13.3", "pycuda")
     assert machine(PASCAL, "8.6.1", "pycuda") is None
     assert machine(AMPERE, "11.4.0", "cuda-python") is None
     assert machine(AMPERE, "", None) is not None
 
 
-def test_of_several_gpus_one_that_is_served_is_enough(machine, monkeypatch):
+def test_of_several_gpus_one_that_is_served_is_enough(machine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trt, "check_device", lambda *_: None)
     assert machine(AMPERE, "11.4.0", "pycuda") is None
     monkeypatch.setattr(trt, "gpus", lambda: (PASCAL, AMPERE))
@@ -77,7 +78,7 @@ def test_of_several_gpus_one_that_is_served_is_enough(machine, monkeypatch):
         trt.Trt().setting("gpu", "fp32", 1, 1)
 
 
-def test_commands_for_a_device_that_is_not_here_end_at_once(tmp_path):
+def test_commands_for_a_device_that_is_not_here_end_at_once(tmp_path: Path) -> None:
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     command = [
         sys.executable,
@@ -113,17 +114,17 @@ def test_commands_for_a_device_that_is_not_here_end_at_once(tmp_path):
     ],
     ids=["names", "10", "11"],
 )
-def test_every_form_of_the_inspectors_answer(text, layers):
+def test_every_form_of_the_inspectors_answer(text, layers) -> None:
     assert parse_layers(text) == layers
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", "not json"])
-def test_an_answer_that_is_not_understood(text):
+def test_an_answer_that_is_not_understood(text) -> None:
     with pytest.raises(BuildError, match="not understood"):
         parse_layers(text)
 
 
-def test_flags_are_made_of_names_whatever_their_numbers():
+def test_flags_are_made_of_names_whatever_their_numbers() -> None:
     numbered = enum.IntEnum("Old", {"EXPLICIT_BATCH": 0, "STRONGLY_TYPED": 1})
     renumbered = enum.IntEnum("New", {"STRONGLY_TYPED": 0, "PREFER_JIT": 1})
     assert trt_compat.bits(numbered, ("EXPLICIT_BATCH", "STRONGLY_TYPED")) == 0b11
@@ -141,12 +142,12 @@ def test_flags_are_made_of_names_whatever_their_numbers():
         ("11.4.0", "int8", None),
     ],
 )
-def test_precisions_that_a_version_cannot_give(version, precision, words):
+def test_precisions_that_a_version_cannot_give(version, precision, words) -> None:
     refusal = trt_compat.refuses_precision(version, precision)
     assert refusal is None if words is None else words in refusal
 
 
-def test_options_that_make_no_sense():
+def test_options_that_make_no_sense() -> None:
     for wrong in ({"workspace": 0.0}, {"workspace": 1.5}, {"level": 6}, {"timings": 0}):
         with pytest.raises(InputError):
             trt_build.TrtOptions(**wrong)
@@ -154,7 +155,9 @@ def test_options_that_make_no_sense():
         trt_build.TrtOptions(workspaces=1)
 
 
-def test_the_timing_cache_is_named_by_what_it_holds_for(monkeypatch, tmp_path):
+def test_the_timing_cache_is_named_by_what_it_holds_for(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setenv("HWNAS_HOME", str(tmp_path))
     setting = Setting(
         device="titanxp",
@@ -170,18 +173,18 @@ def test_the_timing_cache_is_named_by_what_it_holds_for(monkeypatch, tmp_path):
     assert trt_build.cache_path(setting.model_copy(update={"precision": "int8", "batch": 8})) == path
 
 
-def test_a_model_is_called_by_its_blocks():
+def test_a_model_is_called_by_its_blocks() -> None:
     block = BlockSpec(kind="basic", c_in=16, c_out=16, size_in=8)
     assert trt_build.title(writer.chain([block])) == "basic-16x16-k3s1e1-relu@8"
     assert trt_build.title(b"rubbish") == "a model of 7 bytes"
 
 
-def test_the_command_that_finishes_without_hwnas():
+def test_the_command_that_finishes_without_hwnas() -> None:
     assert trt_build.trtexec("a.onnx", "a.engine", "fp32").endswith("--noTF32")
     assert "--int8 with a TensorRT before 11" in trt_build.trtexec("a.onnx", "a.engine", "int8")
 
 
-def test_packages_for_the_driver(monkeypatch):
+def test_packages_for_the_driver(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cuda, "find_spec", lambda name: object() if name == "pycuda" else None)
     assert cuda.installed() == "pycuda"
     monkeypatch.setattr(cuda, "find_spec", lambda name: object() if name.startswith("cuda") else None)
@@ -193,7 +196,7 @@ def test_packages_for_the_driver(monkeypatch):
         cuda.open_driver()
 
 
-def test_the_second_package_serves_where_the_first_does_not_load(monkeypatch):
+def test_the_second_package_serves_where_the_first_does_not_load(monkeypatch: pytest.MonkeyPatch) -> None:
     def opened(package, index):
         if package == "pycuda":
             raise BackendUnavailable("PyCUDA cannot be loaded")
@@ -209,7 +212,7 @@ def test_the_second_package_serves_where_the_first_does_not_load(monkeypatch):
         cuda.open_driver()
 
 
-def test_devices_by_name_and_alias():
+def test_devices_by_name_and_alias() -> None:
     from hwnas.backends.cuda.gpus import check_device
 
     check_device("titanxp", PASCAL.name, (PASCAL,))

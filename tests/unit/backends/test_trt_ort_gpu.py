@@ -1,5 +1,6 @@
 """ONNX Runtime on a GPU: what can be tried where only its CPU provider is installed."""
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -23,12 +24,12 @@ SETTING = Setting(device="gpu", backend="ort-cuda", batch=2)
 
 
 @pytest.fixture(params=[OrtCuda, OrtTrt])
-def backend(request, monkeypatch):
+def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(ort_gpu, "gpus", lambda: (AMPERE,))
     return request.param()
 
 
-def test_a_session_that_would_run_on_the_cpu_is_refused(monkeypatch):
+def test_a_session_that_would_run_on_the_cpu_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(BackendUnavailable, match="has no CUDAExecutionProvider here"):
         session(MODEL, "CUDAExecutionProvider", {})
     # As where onnxruntime-gpu is installed and its CUDA libraries do not load.
@@ -38,9 +39,9 @@ def test_a_session_that_would_run_on_the_cpu_is_refused(monkeypatch):
     assert "would run this on the CPU" in str(told.value)
 
 
-def test_a_session_of_another_provider_is_refused(monkeypatch):
+def test_a_session_of_another_provider_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     class Fallen:
-        def __init__(self, *_args, **_kwargs):
+        def __init__(self, *_args, **_kwargs) -> None:
             pass
 
         def get_providers(self):
@@ -52,7 +53,7 @@ def test_a_session_of_another_provider_is_refused(monkeypatch):
         session(MODEL, "CUDAExecutionProvider", {})
 
 
-def test_what_is_missing_is_said(backend, monkeypatch):
+def test_what_is_missing_is_said(backend, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ort_gpu, "gpus", lambda: ())
     assert "no NVIDIA GPU" in backend.unavailable()
     monkeypatch.setattr(ort_gpu, "gpus", lambda: (AMPERE,))
@@ -66,7 +67,7 @@ def test_what_is_missing_is_said(backend, monkeypatch):
     assert missing is None if backend.name == "ort-cuda" else "tensorrt-cu13<11" in missing
 
 
-def test_settings(backend, monkeypatch):
+def test_settings(backend, monkeypatch: pytest.MonkeyPatch) -> None:
     setting = backend.setting("a100", "fp16", 8, 1)
     assert setting.device_arch == "NVIDIA A100-SXM4-40GB, compute capability 8.0"
     assert (setting.backend, setting.precision, setting.batch) == (backend.name, "fp16", 8)
@@ -81,7 +82,7 @@ def test_settings(backend, monkeypatch):
         backend.setting("titanxp", "fp16", 1, 1)
 
 
-def test_of_different_gpus_cuda_says_which_is_first(backend, monkeypatch):
+def test_of_different_gpus_cuda_says_which_is_first(backend, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ort_gpu, "gpus", lambda: (PASCAL, AMPERE))
     monkeypatch.setattr(ort_gpu.cuda, "installed", lambda: None)
     with pytest.raises(BackendUnavailable, match="several GPUs"):
@@ -94,7 +95,7 @@ def test_of_different_gpus_cuda_says_which_is_first(backend, monkeypatch):
         backend.setting("titanxp", "fp32", 1, 1)
 
 
-def test_provider_options_follow_the_setting(monkeypatch, tmp_path):
+def test_provider_options_follow_the_setting(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HWNAS_HOME", str(tmp_path))
     assert OrtCuda().options(SETTING)["use_tf32"] == "0"
     flags = {
@@ -109,7 +110,7 @@ def test_provider_options_follow_the_setting(monkeypatch, tmp_path):
 
 
 @pytest.fixture
-def engine(monkeypatch):
+def engine(monkeypatch: pytest.MonkeyPatch):
     """The engine's own code on the provider that is here."""
     monkeypatch.setattr(OrtGpuEngine, "memory", "cpu")
     made = OrtGpuEngine(MODEL, SETTING, CPU, {})
@@ -117,7 +118,7 @@ def engine(monkeypatch):
     made.close()
 
 
-def test_it_runs_times_and_saves(engine, tmp_path):
+def test_it_runs_times_and_saves(engine, tmp_path: Path) -> None:
     expected = onnxruntime.InferenceSession(MODEL, providers=[CPU]).run(None, {"input": IMAGES})[0]
     assert np.array_equal(engine.run(IMAGES), expected)
     times = engine.time(3)
@@ -131,7 +132,7 @@ def test_it_runs_times_and_saves(engine, tmp_path):
         engine.run(IMAGES)
 
 
-def test_models_and_files_that_do_not_fit(engine, monkeypatch, tmp_path):
+def test_models_and_files_that_do_not_fit(engine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="batch 2, the setting has batch 1"):
         OrtGpuEngine(MODEL, SETTING.model_copy(update={"batch": 1}), CPU, {})
     with pytest.raises(BuildError, match="refused"):
@@ -148,7 +149,7 @@ def test_models_and_files_that_do_not_fit(engine, monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize("precision", ["fp16", "int8"])
-def test_graphs_are_typed_for_the_provider(precision):
+def test_graphs_are_typed_for_the_provider(precision) -> None:
     import onnx
 
     setting = SETTING.model_copy(update={"precision": precision})

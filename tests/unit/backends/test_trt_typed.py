@@ -44,7 +44,7 @@ def ops(model: bytes) -> list[str]:
     return [node.op_type for node in onnx.load_model_from_string(model).graph.node]
 
 
-def test_hard_swish_is_written_out(model, images):
+def test_hard_swish_is_written_out(model, images) -> None:
     plain = typed.plain(model)
     assert "HardSwish" in ops(model)
     assert "HardSwish" not in ops(plain)
@@ -52,7 +52,7 @@ def test_hard_swish_is_written_out(model, images):
     assert np.allclose(scores(plain, images), scores(model, images), atol=1e-5)
 
 
-def test_half_graph_has_float_ends_and_half_weights(model, images):
+def test_half_graph_has_float_ends_and_half_weights(model, images) -> None:
     half = typed.to_half(typed.plain(model))
     proto = onnx.load_model_from_string(half)
     onnx.checker.check_model(proto, full_check=True)
@@ -63,7 +63,7 @@ def test_half_graph_has_float_ends_and_half_weights(model, images):
     assert cosine(scores(half, images), scores(model, images)) > 0.9999
 
 
-def test_half_refuses_what_it_cannot_say(model):
+def test_half_refuses_what_it_cannot_say(model) -> None:
     proto = onnx.load_model_from_string(model)
     big = np.full(proto.graph.initializer[0].dims, 1e6, np.float32)
     proto.graph.initializer[0].CopyFrom(numpy_helper.from_array(big, proto.graph.initializer[0].name))
@@ -75,7 +75,7 @@ def test_half_refuses_what_it_cannot_say(model):
         typed.to_half(proto.SerializeToString())
 
 
-def test_int8_graph_is_symmetric_by_channel_and_close(model, images):
+def test_int8_graph_is_symmetric_by_channel_and_close(model, images) -> None:
     largest = typed.ranges(model, images)
     small = typed.to_int8(model, largest)
     proto = onnx.load_model_from_string(small)
@@ -91,14 +91,14 @@ def test_int8_graph_is_symmetric_by_channel_and_close(model, images):
     assert cosine(scores(small, images), scores(model, images)) > 0.99
 
 
-def test_residual_sums_read_the_quantized_values(model, images):
+def test_residual_sums_read_the_quantized_values(model, images) -> None:
     small = typed.to_int8(model, typed.ranges(model, images))
     proto = onnx.load_model_from_string(small)
     first_sum = next(n for n in proto.graph.node if n.op_type == "Add")
     assert any(name.endswith(".dequantized") for name in first_sum.input)
 
 
-def test_weight_scales_by_hand():
+def test_weight_scales_by_hand() -> None:
     # One 1x1 convolution with weights 127, -63.5 and a channel of zeros; an input that reaches 1.27.
     weight = np.array([127.0, -63.5, 0.0], np.float32).reshape(3, 1, 1, 1)
     node = onnx.helper.make_node("Conv", ["input", "w"], ["scores"])
@@ -119,7 +119,7 @@ def test_weight_scales_by_hand():
     assert values["w.scale"].tolist() == pytest.approx([1.0, 0.5, 1.0])
 
 
-def test_calibration_refuses_what_does_not_fit(model, images):
+def test_calibration_refuses_what_does_not_fit(model, images) -> None:
     with pytest.raises(InputError, match="multiple of 2"):
         typed.ranges(model, images[:3])
     with pytest.raises(BuildError, match="no calibrated range"):

@@ -36,7 +36,7 @@ def learned(n=30, noise=0.005, seed=0):
     return out
 
 
-def test_without_networks_the_sum_of_the_blocks():
+def test_without_networks_the_sum_of_the_blocks() -> None:
     estimate = cost_model(samples.table()).estimate(network(2, 1))
     # 0.010 + 2 * 0.060 + 0.040 + 0.050 + 0.003, by hand
     assert estimate.latency_ms == pytest.approx(0.223)
@@ -47,7 +47,7 @@ def test_without_networks_the_sum_of_the_blocks():
     assert estimate.extrapolated == ()
 
 
-def test_counts_are_those_of_the_network():
+def test_counts_are_those_of_the_network() -> None:
     spec = network(2, 1)
     estimate, counts = cost_model(samples.table(setting=setting(batch=2))).estimate(spec), count(spec)
     assert (estimate.macs, estimate.params) == (counts.macs, counts.params)
@@ -55,7 +55,7 @@ def test_counts_are_those_of_the_network():
     assert estimate.weight_bytes == counts.weight_bytes
 
 
-def test_networks_teach_what_blocks_alone_do_not():
+def test_networks_teach_what_blocks_alone_do_not() -> None:
     model = cost_model(learned())
     for first, second in ((1, 0), (5, 5), (18, 2), (3, 17)):
         estimate = model.estimate(network(first, second))
@@ -64,7 +64,7 @@ def test_networks_teach_what_blocks_alone_do_not():
         assert sum(estimate.by_stage_ms.values()) == pytest.approx(estimate.latency_ms)
 
 
-def test_intervals_hold_what_they_promise():
+def test_intervals_hold_what_they_promise() -> None:
     """Fresh networks with fresh noise: 95 % of them inside, give or take the draw."""
     inside = []
     for seed in range(10):
@@ -78,7 +78,7 @@ def test_intervals_hold_what_they_promise():
     assert 0.92 <= np.mean(inside) <= 0.99
 
 
-def test_predict_equals_estimate():
+def test_predict_equals_estimate() -> None:
     model = cost_model(learned())
     specs = [network(3, 2), network(9, 9)]
     mean, sd = model.predict(specs)
@@ -88,7 +88,7 @@ def test_predict_equals_estimate():
         assert estimate.high_ms == pytest.approx(m * np.exp(model.width * s / m))
 
 
-def test_estimates_are_medians_where_the_table_holds_floors():
+def test_estimates_are_medians_where_the_table_holds_floors() -> None:
     calm, busy = learned(), learned()
     for table, gates in ((calm, ()), (busy, ("contention",))):
         for i, net in enumerate(table.networks):
@@ -106,7 +106,7 @@ def test_estimates_are_medians_where_the_table_holds_floors():
     assert medians.predict([spec])[0] == pytest.approx(one.latency_ms), "floors are predicted as floors"
 
 
-def test_an_unmeasured_block_is_extrapolated_never_free():
+def test_an_unmeasured_block_is_extrapolated_never_free() -> None:
     wide = DOWN.model_copy(update={"c_out": 48})
     spec = NetworkSpec(
         stem=STEM, stages=((REST,), (wide,)), head=HEAD.model_copy(update={"c_in": 48, "c_out": 10})
@@ -120,7 +120,7 @@ def test_an_unmeasured_block_is_extrapolated_never_free():
     assert relative[1] > 1.0 + 2 * (relative[0] - 1.0), "a guess says that it is one"
 
 
-def test_asking_for_unknown_blocks_does_not_change_other_answers():
+def test_asking_for_unknown_blocks_does_not_change_other_answers() -> None:
     model = cost_model(learned())
     before = model.estimate(network(4, 4))
     model.block_ms(DOWN.model_copy(update={"c_out": 48}))
@@ -128,7 +128,7 @@ def test_asking_for_unknown_blocks_does_not_change_other_answers():
     assert model.estimate(network(4, 4)).latency_ms == pytest.approx(before.latency_ms, rel=1e-6)
 
 
-def test_observing_a_network_moves_its_prediction_towards_it():
+def test_observing_a_network_moves_its_prediction_towards_it() -> None:
     model = cost_model(learned(n=10))
     spec = network(18, 17)
     before = model.estimate(spec).latency_ms
@@ -137,7 +137,7 @@ def test_observing_a_network_moves_its_prediction_towards_it():
     assert 1.02 * before < model.estimate(spec).latency_ms < 1.06 * before
 
 
-def test_slots_that_a_network_leaves_empty_cost_what_they_were_measured_at():
+def test_slots_that_a_network_leaves_empty_cost_what_they_were_measured_at() -> None:
     out = samples.table(setting=setting(device="titanxp", provenance="imported"))
     out.add(SlotRow(width=32, size=16, slots=3, value_ms=0.004))
     estimate = cost_model(out).estimate(network(2, 1))
@@ -146,7 +146,7 @@ def test_slots_that_a_network_leaves_empty_cost_what_they_were_measured_at():
     assert estimate.provenance == "imported"
 
 
-def test_holdout_networks_are_never_fitted():
+def test_holdout_networks_are_never_fitted() -> None:
     out = learned()
     honest = cost_model(out).estimate(network(4, 4)).latency_ms
     for i in range(20):
@@ -154,7 +154,7 @@ def test_holdout_networks_are_never_fitted():
     assert cost_model(out).estimate(network(4, 4)).latency_ms == honest
 
 
-def test_it_is_a_cost_model_and_refuses_nonsense():
+def test_it_is_a_cost_model_and_refuses_nonsense() -> None:
     model: CostModel = cost_model(samples.table())
     assert model.setting == setting()
     with pytest.raises(DataFormatError, match="no block rows; run hwnas profile --device cpu"):

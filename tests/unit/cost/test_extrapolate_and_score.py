@@ -15,7 +15,7 @@ def basic(c_in, c_out, size=16, stride=1):
     return BlockSpec(kind="basic", c_in=c_in, c_out=c_out, size_in=size, stride=stride)
 
 
-def test_guesses_between_measured_blocks_are_near():
+def test_guesses_between_measured_blocks_are_near() -> None:
     known = [basic(c, c) for c in (8, 16, 24, 40, 48, 64)]
     times = np.array([count_block(b).macs / 1e8 + 0.002 for b in known])
     guess, sd = extrapolate.guess(known, times, [basic(32, 32)])
@@ -23,7 +23,7 @@ def test_guesses_between_measured_blocks_are_near():
     assert 0.03 < sd[0] < 0.3
 
 
-def test_a_kind_that_was_never_seen_is_guessed_with_a_wide_interval():
+def test_a_kind_that_was_never_seen_is_guessed_with_a_wide_interval() -> None:
     known = [basic(c, c) for c in (8, 16, 32)]
     times = np.array([count_block(b).macs / 1e8 for b in known])
     new = BlockSpec(kind="mbconv", c_in=16, c_out=16, expand=6, size_in=16)
@@ -32,12 +32,12 @@ def test_a_kind_that_was_never_seen_is_guessed_with_a_wide_interval():
     assert sd[0] > 0.3 > sd[1]
 
 
-def test_nothing_to_guess_from():
+def test_nothing_to_guess_from() -> None:
     with pytest.raises(MissingMeasurement, match="hwnas profile"):
         extrapolate.guess([], np.empty(0), [basic(8, 8)])
 
 
-def test_blocks_that_matter_are_chosen_first():
+def test_blocks_that_matter_are_chosen_first() -> None:
     rng = np.random.default_rng(0)
     space = spaces.make("mbv2-cifar")
     networks = [space.sample(rng) for _ in range(100)]
@@ -62,7 +62,7 @@ def test_blocks_that_matter_are_chosen_first():
     assert error(chosen) < 0.05
 
 
-def test_conformal_quantile_is_the_order_statistic():
+def test_conformal_quantile_is_the_order_statistic() -> None:
     scores = np.arange(1.0, 40.0)  # n = 39: rank ceil(40 * 0.95) = 38
     assert conformal.quantile(scores, 0.95) == 38.0
     assert conformal.quantile(np.arange(1.0, 20.0), 0.95) == 19.0  # n = 19 is the least for 95 %
@@ -71,7 +71,7 @@ def test_conformal_quantile_is_the_order_statistic():
     assert conformal.quantile(np.empty(0)) == 1.96
 
 
-def test_kendall_tau_by_hand():
+def test_kendall_tau_by_hand() -> None:
     a = np.array([1.0, 2.0, 3.0, 4.0])
     assert score.kendall_tau(a, a) == 1.0
     assert score.kendall_tau(a, -a) == -1.0
@@ -80,7 +80,7 @@ def test_kendall_tau_by_hand():
     assert score.kendall_tau(a, np.ones(4)) == 0.0
 
 
-def test_figures_by_hand():
+def test_figures_by_hand() -> None:
     found = score.figures(np.array([1.1, 1.96, 3.0]), np.array([1.0, 2.0, 3.0]))
     assert found["mape_percent"] == pytest.approx(4.0)  # 10, 2 and 0 percent
     assert found["bias_percent"] == pytest.approx(8.0 / 3)

@@ -32,7 +32,7 @@ def made_up(space):
 
 
 @pytest.mark.parametrize("space", [densenas_mbv2(), densenas_resnet()], ids=lambda s: s.name)
-def test_every_number_lands_at_its_block(space):
+def test_every_number_lands_at_its_block(space) -> None:
     table = importers.densenas(repr(made_up(space)))
     for j in range(1, space.sink):
         for e, i in enumerate(space.in_edges[j]):
@@ -53,7 +53,7 @@ def test_every_number_lands_at_its_block(space):
 
 @published
 @pytest.mark.parametrize(("which", "ms"), [("a", 13.634), ("b", 15.813), ("c", 18.007)])
-def test_published_networks_cost_what_the_published_list_says(which, ms):
+def test_published_networks_cost_what_the_published_list_says(which, ms) -> None:
     table = importers.read(DATA / "lat_list_densenas_mbv2_xp32", "densenas")
     spec = read_network(data_dir("examples") / "networks" / f"densenas-{which}.json")
     estimate = cost_model(table).estimate(spec)
@@ -64,7 +64,7 @@ def test_published_networks_cost_what_the_published_list_says(which, ms):
 
 @published
 @pytest.mark.parametrize("name", ["lat_list_resv2_32", "lat_list_resv2_32_reg10"])
-def test_the_resnet_lists_are_read(name):
+def test_the_resnet_lists_are_read(name) -> None:
     table = importers.read(DATA / name, "densenas")
     assert table.header.space == "densenas-resnet"
     assert len(table.slots) == 17
@@ -102,12 +102,12 @@ def wrong(space, change):
         (lambda b: b[1].__setitem__(0, 3.0), r"block 1 \(24 channels\): expected a list of 2, found 3.0"),
     ],
 )
-def test_a_wrong_shape_names_the_block(change, said):
+def test_a_wrong_shape_names_the_block(change, said) -> None:
     with pytest.raises(DataFormatError, match=said):
         importers.densenas(wrong(densenas_mbv2(), change))
 
 
-def test_nothing_is_evaluated():
+def test_nothing_is_evaluated() -> None:
     with pytest.raises(DataFormatError, match="not a Python literal"):
         importers.densenas("__import__('os').getcwd()")
 
@@ -127,7 +127,7 @@ AvgPool2D-input:7x7x960-output:1x1x960: {count: 4, mean: 0.1}
 """
 
 
-def test_once_for_all_tables():
+def test_once_for_all_tables() -> None:
     table = importers.ofa(OFA)
     found = {block.key: row.value_ms for block, row in table.rows.items()}
     assert found == {
@@ -154,12 +154,12 @@ def test_once_for_all_tables():
         ("a: {count: 1, mean: 2.0}", "none of its 1 entries"),
     ],
 )
-def test_other_yaml_is_refused(text, said):
+def test_other_yaml_is_refused(text, said) -> None:
     with pytest.raises(DataFormatError, match=said):
         importers.ofa(text)
 
 
-def test_read_says_which_file(tmp_path):
+def test_read_says_which_file(tmp_path: Path) -> None:
     file = tmp_path / "list"
     file.write_text("[1, 2]")
     with pytest.raises(DataFormatError, match=f"{file}: the table: expected 4 entries"):

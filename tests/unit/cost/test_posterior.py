@@ -24,7 +24,7 @@ def problem(keys=6, networks=25, noise=0.01, seed=0):
     return prior, Evidence(counts, latency, np.zeros(networks), np.arange(networks)), true
 
 
-def test_without_evidence_the_prior_is_the_answer():
+def test_without_evidence_the_prior_is_the_answer() -> None:
     prior, evidence, _ = problem()
     found = fit(prior, evidence.only(np.zeros(25, dtype=bool)))
     mean, variance = found.predict(evidence.counts)
@@ -35,7 +35,7 @@ def test_without_evidence_the_prior_is_the_answer():
     assert variance[0] == pytest.approx(by_hand)
 
 
-def test_posterior_equals_weighted_least_squares_on_augmented_rows():
+def test_posterior_equals_weighted_least_squares_on_augmented_rows() -> None:
     """The same posterior as ridge regression over explicit corrections, solved by lstsq."""
     prior, evidence, _ = problem()
     scales = {"scale": 0.1, "block": 0.1, "own": 0.05, "constant": 0.01, "campaign": 0.0, "noise": 0.01}
@@ -52,7 +52,7 @@ def test_posterior_equals_weighted_least_squares_on_augmented_rows():
     assert found.mean_ms[-1] == pytest.approx(0.01 * solved[-1], rel=1e-6)
 
 
-def test_evidence_corrects_times_alone():
+def test_evidence_corrects_times_alone() -> None:
     prior, evidence, true = problem()
     found = fit(prior, evidence)
     fresh = np.random.default_rng(1).integers(1, 5, (200, 6)).astype(float)
@@ -63,7 +63,7 @@ def test_evidence_corrects_times_alone():
     assert after < 0.01
 
 
-def test_a_slow_campaign_is_not_blamed_on_the_block_that_it_is_rich_in():
+def test_a_slow_campaign_is_not_blamed_on_the_block_that_it_is_rich_in() -> None:
     prior, evidence, _ = problem(noise=0.0)
     campaign = np.repeat(np.arange(5), 5)
     counts = evidence.counts.copy()
@@ -81,7 +81,7 @@ def test_a_slow_campaign_is_not_blamed_on_the_block_that_it_is_rich_in():
     assert abs(moved_told) < 0.5 * moved_untold
 
 
-def test_a_vague_measurement_counts_for_little():
+def test_a_vague_measurement_counts_for_little() -> None:
     prior, evidence, _ = problem(networks=2)
     sure = fit(prior, evidence)
     se = np.array([0.0, 10.0])
@@ -91,7 +91,7 @@ def test_a_vague_measurement_counts_for_little():
     assert not np.allclose(sure.mean_ms, one.mean_ms, atol=1e-5)
 
 
-def test_most_uncertain_does_not_repeat_itself():
+def test_most_uncertain_does_not_repeat_itself() -> None:
     """Of three copies of one odd network and one other, a copy and the other are chosen."""
     prior, evidence, _ = problem()
     counts = np.array([[1, 0, 0, 0, 0, 30], [1, 0, 0, 0, 0, 30], [1, 30, 0, 0, 0, 0], [1, 0, 0, 0, 0, 30.0]])
@@ -102,7 +102,7 @@ def test_most_uncertain_does_not_repeat_itself():
     assert len(most_uncertain(found, counts, 9)) == 4
 
 
-def test_choosing_lowers_the_variance_more_than_chance():
+def test_choosing_lowers_the_variance_more_than_chance() -> None:
     prior, evidence, _ = problem(keys=12, networks=0)
     rng = np.random.default_rng(3)
     counts = rng.integers(0, 4, (300, 12)) * (rng.random((300, 12)) < 0.3).astype(float)

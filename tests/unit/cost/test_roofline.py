@@ -29,40 +29,40 @@ DEVICE = roofline.DeviceProfile(
 )
 
 
-def test_arithmetic_bound_by_hand():
+def test_arithmetic_bound_by_hand() -> None:
     # 64 x 64 channels, 3x3, 16x16 pixels: 9 * 64 * 64 * 256 = 9,437,184 MACs, two operations each,
     # at 0.6 * 2.25 of 1e9 a second: 13.981 ms, and 10 us to start it.
     block = BlockSpec(kind="conv", c_in=64, c_out=64, size_in=16)
     assert roofline.block_ms(block, DEVICE) == pytest.approx(2 * 9437184 / (1e9 * 0.6 * 2.25) * 1e3 + 0.010)
 
 
-def test_memory_bound_by_hand():
+def test_memory_bound_by_hand() -> None:
     # 16 channels, 1x1, 64x64: 65,536 values in, as many out, 256 weights, 4 bytes each, at 0.75 GB/s.
     fast = roofline.DeviceProfile(**{**vars(DEVICE), "peak_ops_per_s": {"fp32": 1e15}})
     block = BlockSpec(kind="conv", c_in=16, c_out=16, kernel=1, size_in=64)
     assert roofline.block_ms(block, fast) == pytest.approx(4 * (2 * 65536 + 256) / 0.75e9 * 1e3 + 0.010)
 
 
-def test_batch_and_threads():
+def test_batch_and_threads() -> None:
     block = BlockSpec(kind="conv", c_in=64, c_out=64, size_in=16)
     one = roofline.block_ms(block, DEVICE) - 0.010
     assert roofline.block_ms(block, DEVICE, batch=8) - 0.010 == pytest.approx(8 * one)
     assert roofline.block_ms(block, DEVICE, threads=2) - 0.010 == pytest.approx(one / 2)
 
 
-def test_eager_runtimes_pay_for_batch_norm_and_activations():
+def test_eager_runtimes_pay_for_batch_norm_and_activations() -> None:
     block = BlockSpec(kind="mbconv", c_in=32, c_out=32, expand=6, size_in=28)
     device = roofline.describe("titanxp")
     assert roofline.block_ms(block, device, fused=False) > 1.2 * roofline.block_ms(block, device)
 
 
-def test_a_precision_that_the_device_lacks_is_refused():
+def test_a_precision_that_the_device_lacks_is_refused() -> None:
     block = BlockSpec(kind="conv", c_in=3, c_out=8, size_in=8)
     with pytest.raises(InputError, match=r"TITAN Xp does not run it at .* \(offered: fp32, int8\)"):
         roofline.block_ms(block, roofline.describe("titanxp"), precision="fp16")
 
 
-def test_unknown_devices_are_refused_with_the_known_ones():
+def test_unknown_devices_are_refused_with_the_known_ones() -> None:
     with pytest.raises(InputError, match="a100, cpu-avx512, gtx1080ti, h100, orin-nano, t4, titanxp"):
         roofline.describe("tpu")
 
@@ -70,7 +70,7 @@ def test_unknown_devices_are_refused_with_the_known_ones():
 @pytest.mark.parametrize(
     "path", sorted((data_dir("profiles") / "devices").glob("*.json")), ids=lambda p: p.stem
 )
-def test_descriptions_are_whole_and_name_their_sources(path):
+def test_descriptions_are_whole_and_name_their_sources(path) -> None:
     body = read_json(path, "device description")
     device = roofline.describe(body["name"])
     assert body["name"] == path.stem
@@ -83,13 +83,13 @@ def test_descriptions_are_whole_and_name_their_sources(path):
         assert {"tensorrt", "cuda", "driver", "pytorch"} <= set(device.support)
 
 
-def test_the_titan_xp_is_known_to_be_pascal():
+def test_the_titan_xp_is_known_to_be_pascal() -> None:
     support = roofline.describe("titanxp").support
     assert support["tensorrt"]["newest"] == "8.6.1"
     assert support["cuda"]["newest"].startswith("12")
 
 
-def test_tables_are_marked():
+def test_tables_are_marked() -> None:
     table = roofline.table(roofline.describe("t4"), [BlockSpec(kind="conv", c_in=3, c_out=8, size_in=8)])
     assert table.setting.provenance == "estimated"
     assert table.setting.describe().endswith("estimated")
@@ -101,7 +101,7 @@ def test_tables_are_marked():
     [(densenas_mbv2(), "lat_list_densenas_mbv2_xp32"), (densenas_resnet(), "lat_list_resv2_32")],
     ids=["mbv2", "resnet"],
 )
-def test_estimates_rank_networks_like_the_published_titan_xp_list(space, name):
+def test_estimates_rank_networks_like_the_published_titan_xp_list(space, name) -> None:
     table = importers.read(DATA / name, "densenas")
     device, rng = roofline.describe("titanxp"), np.random.default_rng(0)
     networks = [random_network(space, rng) for _ in range(100)]

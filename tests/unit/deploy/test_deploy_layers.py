@@ -22,11 +22,11 @@ class Telling:
         return (Layer("head", "MatrixMultiply", "sm80_gemm", ("Float", "Half")),)
 
 
-def test_an_engine_that_tells_nothing_has_no_layers():
+def test_an_engine_that_tells_nothing_has_no_layers() -> None:
     assert layer_times(object()) == ()
 
 
-def test_layers_in_order_with_their_kinds():
+def test_layers_in_order_with_their_kinds() -> None:
     assert layer_times(Telling()) == (
         LayerTime(name="stem.conv + stem.act", ms=0.3),
         LayerTime(name="head", ms=0.1, kind="MatrixMultiply", kernel="sm80_gemm", types="Float, Half"),
@@ -34,7 +34,7 @@ def test_layers_in_order_with_their_kinds():
     )
 
 
-def test_the_report_shows_where_the_time_goes(tmp_path: Path):
+def test_the_report_shows_where_the_time_goes(tmp_path: Path) -> None:
     manifest = EngineManifest(
         engine="engine.engine",
         format="trt",

@@ -21,14 +21,14 @@ SMALL = Plan(calibration=20, probes=10, holdout=6, target=0.0, blocks=250)
 
 
 @pytest.fixture
-def home(tmp_path, monkeypatch):
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("HWNAS_HOME", str(tmp_path / "home"))
     monkeypatch.setitem(job.PLANS, "quick", SMALL)
     return tmp_path / "home"
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory):
+def made(tmp_path_factory: pytest.TempPathFactory):
     """One profile of the fake device for all tests that only read it."""
     path = tmp_path_factory.mktemp("made") / "fake.hwlat.jsonl"
     plans = dict(job.PLANS)
@@ -40,7 +40,7 @@ def made(tmp_path_factory):
     return path, body
 
 
-def test_a_profile_says_how_good_it_is(made):
+def test_a_profile_says_how_good_it_is(made) -> None:
     path, body = made
     assert body["complete"]
     assert body["rows"] == 7
@@ -57,7 +57,7 @@ def test_a_profile_says_how_good_it_is(made):
     json.dumps(body, allow_nan=False)
 
 
-def test_networks_of_all_roles_are_spread_over_the_campaigns():
+def test_networks_of_all_roles_are_spread_over_the_campaigns() -> None:
     space = spaces.make("resnet-cifar")
     plan = Plan(calibration=40, probes=0, holdout=20, target=0.0, blocks=250)
     order = schedule(space, plan, seed=3)
@@ -71,7 +71,7 @@ def test_networks_of_all_roles_are_spread_over_the_campaigns():
         assert roles["calibration"] >= 5
 
 
-def test_repeating_the_command_goes_on_with_an_unfinished_table(home):
+def test_repeating_the_command_goes_on_with_an_unfinished_table(home) -> None:
     options = ProfileOptions(device="fake", preset="quick", max_time_s=0.3)
     first = profile(options)
     assert not first["complete"]
@@ -83,7 +83,7 @@ def test_repeating_the_command_goes_on_with_an_unfinished_table(home):
     assert third["table"] != first["table"], "a finished table is left alone"
 
 
-def test_an_interrupted_profile_ends_with_the_networks_of_an_unbroken_one(home, made):
+def test_an_interrupted_profile_ends_with_the_networks_of_an_unbroken_one(home, made) -> None:
     profile(ProfileOptions(device="fake", preset="quick", max_time_s=0.5))
     resumed = profile(ProfileOptions(device="fake", preset="quick"))
     whole, parts = tables.load(made[0]), tables.load(Path(resumed["table"]))
@@ -92,7 +92,7 @@ def test_an_interrupted_profile_ends_with_the_networks_of_an_unbroken_one(home, 
         assert keys[0] == keys[1]
 
 
-def test_dry_run_touches_nothing(home):
+def test_dry_run_touches_nothing(home) -> None:
     body = profile(ProfileOptions(device="fake", preset="quick", dry_run=True))
     assert body["missing"] == 7
     assert body["measurements"] == 7 + 33 + 12
@@ -100,7 +100,7 @@ def test_dry_run_touches_nothing(home):
     assert not home.exists()
 
 
-def test_only_missing(home, made):
+def test_only_missing(home, made) -> None:
     with pytest.raises(MissingMeasurement, match="leave out --only-missing"):
         profile(ProfileOptions(device="fake", preset="quick", only_missing=True))
     table = tables.load(made[0])
@@ -114,13 +114,13 @@ def test_only_missing(home, made):
     assert body["complete"]
 
 
-def test_a_device_that_is_not_here_names_the_ways_on(home):
+def test_a_device_that_is_not_here_names_the_ways_on(home) -> None:
     with pytest.raises(DeviceUnavailable, match="--estimate") as caught:
         profile(ProfileOptions(device="titanxp"))
     assert caught.value.exit_status == 4
 
 
-def test_estimate_plans_without_the_device(home):
+def test_estimate_plans_without_the_device(home) -> None:
     body = profile(ProfileOptions(device="titanxp", estimate=True))
     assert body["setting"]["provenance"] == "estimated"
     assert body["holdout"] is None
@@ -130,12 +130,12 @@ def test_estimate_plans_without_the_device(home):
     assert estimate["high_ms"] > 1.5 * estimate["latency_ms"], "an estimate's interval is wide"
 
 
-def test_unknown_preset(home):
+def test_unknown_preset(home) -> None:
     with pytest.raises(InputError, match="unknown preset 'fast'"):
         profile(ProfileOptions(device="fake", preset="fast"))
 
 
-def test_predict(made):
+def test_predict(made) -> None:
     body = predict(PredictOptions(("resnet20", "resnet56"), table=made[0]))
     small, large = body["networks"]
     assert small["path"] == "resnet20"
@@ -145,20 +145,22 @@ def test_predict(made):
     assert body["warnings"] == []
 
 
-def test_predict_warns_of_guesses(made):
+def test_predict_warns_of_guesses(made) -> None:
     body = predict(PredictOptions(("densenas-a",), table=made[0]))
     assert body["networks"][0]["extrapolated"]
     assert "were never measured" in body["warnings"][0]
 
 
-def test_predict_without_any_table(home):
+def test_predict_without_any_table(home) -> None:
     with pytest.raises(MissingMeasurement, match="hwnas profile --device fake"):
         predict(PredictOptions(("resnet20",), device="fake"))
     with pytest.raises(InputError, match="name at least one network"):
         predict(PredictOptions(()))
 
 
-def test_a_table_of_another_runtime_is_not_picked_but_may_be_named(home, made, monkeypatch):
+def test_a_table_of_another_runtime_is_not_picked_but_may_be_named(
+    home, made, monkeypatch: pytest.MonkeyPatch
+) -> None:
     verbs.import_(made[0])
     assert find(device="fake").table_id == tables.load(made[0]).table_id
     real = Fake.setting
@@ -174,7 +176,7 @@ def test_a_table_of_another_runtime_is_not_picked_but_may_be_named(home, made, m
         verbs.validate(made[0])
 
 
-def test_validate(made, tmp_path):
+def test_validate(made, tmp_path: Path) -> None:
     body = verbs.validate(made[0])
     assert body["verdict"] == "valid"
     assert [check["passed"] for check in body["checks"]] == [True] * 3
@@ -192,7 +194,7 @@ def scaled(table, factor, path):
     return write(path, table).path
 
 
-def test_validate_finds_a_device_that_moved(made, tmp_path):
+def test_validate_finds_a_device_that_moved(made, tmp_path: Path) -> None:
     evenly = scaled(tables.load(made[0]), lambda i: 1.2, tmp_path / "a.hwlat.jsonl")
     body = verbs.validate(evenly)
     assert body["verdict"] == "scaled"
@@ -202,7 +204,9 @@ def test_validate_finds_a_device_that_moved(made, tmp_path):
         verbs.validate(apart)
 
 
-def test_validate_allows_what_the_intervals_allow(made, tmp_path, monkeypatch):
+def test_validate_allows_what_the_intervals_allow(
+    made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The same moves as above, by a table whose own intervals reach from a third to three times."""
 
     class Vague:
@@ -217,7 +221,7 @@ def test_validate_allows_what_the_intervals_allow(made, tmp_path, monkeypatch):
     assert verbs.validate(apart)["verdict"] == "valid"
 
 
-def test_show_diff_merge_export_import(home, made, tmp_path):
+def test_show_diff_merge_export_import(home, made, tmp_path: Path) -> None:
     shown = verbs.show(made[0])
     assert shown["rows"] == len(shown["blocks"]) == 7
     assert shown["networks"] == {"calibration": 20, "holdout": 6, "probe": 13}
@@ -235,7 +239,7 @@ def test_show_diff_merge_export_import(home, made, tmp_path):
     assert merged["networks"] == 78
 
 
-def test_import_of_unknown_formats(tmp_path):
+def test_import_of_unknown_formats(tmp_path: Path) -> None:
     file = tmp_path / "x"
     file.write_text("no")
     with pytest.raises(InputError, match="not one of hwlat, densenas, ofa"):

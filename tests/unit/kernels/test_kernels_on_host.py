@@ -19,7 +19,7 @@ pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="g++ is not 
 
 
 @pytest.fixture(scope="module")
-def library(tmp_path_factory) -> ctypes.CDLL:
+def library(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
     built = tmp_path_factory.mktemp("kernels") / "kernels.so"
     flags = ["-x", "c++", "-std=c++17", "-O1", "-fPIC", "-shared", "-ffp-contract=off", "-DHWNAS_ON_HOST"]
     command = ["g++", *flags, "-include", str(NATIVE / "host_shim.h"), f"-I{ROOT / 'kernels'}"]
@@ -67,7 +67,7 @@ STD = np.array([0.2470, 0.2435, 0.2616], np.float32)
         ((1, 1, 1, 3), (5, 5), 0),
     ],
 )
-def test_preprocess_is_bit_equal_to_numpy(library, shape, size, padding, swap):
+def test_preprocess_is_bit_equal_to_numpy(library, shape, size, padding, swap) -> None:
     images = np.random.default_rng(1).integers(0, 256, shape, dtype=np.uint8)
     mean, std = MEAN[: shape[3]].copy(), STD[: shape[3]].copy()
     expected = prepare(images, size, mean, std, swap_channels=swap)
@@ -79,7 +79,7 @@ def test_preprocess_is_bit_equal_to_numpy(library, shape, size, padding, swap):
     assert np.array_equal(half, expected.astype(np.float16))
 
 
-def test_half_rounds_like_numpy(library):
+def test_half_rounds_like_numpy(library) -> None:
     special = [65504, 65519.996, 65520, 1e9, -1e9, 6e-8, 2.9e-8, 0.0, -0.0, np.inf, -np.inf, np.nan]
     ties = [1.00048828125, 1.00146484375]  # half way between two halves
     values = np.concatenate([np.random.default_rng(1).normal(0, 300, 20000), special, ties]).astype(
@@ -94,13 +94,13 @@ def test_half_rounds_like_numpy(library):
     assert np.isnan(out[~number]).all()
 
 
-def test_l2_flush_touches_every_word_once(library):
+def test_l2_flush_touches_every_word_once(library) -> None:
     buffer = np.arange(1000, dtype=np.uint32)
     assert launch(library, "l2_flush", 3, 32, buffer, U64(1000)) == 0
     assert np.array_equal(buffer, np.arange(1, 1001, dtype=np.uint32))
 
 
-def test_delay_lasts_as_long_as_asked(library):
+def test_delay_lasts_as_long_as_asked(library) -> None:
     start = time.perf_counter()
     assert launch(library, "delay", 1, 1, U64(5_000_000)) == 0
     assert time.perf_counter() - start >= 5e-3
@@ -113,7 +113,7 @@ def max_abs_diff(library, a, b, blocks=4):
 
 
 @pytest.mark.parametrize("count", [1, 255, 256, 257, 5000])
-def test_max_abs_diff_is_bit_equal_to_numpy(library, count):
+def test_max_abs_diff_is_bit_equal_to_numpy(library, count) -> None:
     rng = np.random.default_rng(count)
     a = rng.normal(size=count).astype(np.float32)
     b = a + rng.normal(size=count).astype(np.float32)
@@ -121,7 +121,7 @@ def test_max_abs_diff_is_bit_equal_to_numpy(library, count):
 
 
 @pytest.mark.parametrize("at", [0, 300, 999])
-def test_one_nan_makes_the_difference_nan(library, at):
+def test_one_nan_makes_the_difference_nan(library, at) -> None:
     a = np.ones(1000, np.float32)
     b = np.zeros(1000, np.float32)
     b[at] = np.nan
@@ -131,7 +131,7 @@ def test_one_nan_makes_the_difference_nan(library, at):
     assert max_abs_diff(library, a, b) == np.inf
 
 
-def test_a_barrier_that_not_all_threads_reach_is_reported(library):
+def test_a_barrier_that_not_all_threads_reach_is_reported(library) -> None:
     out = np.zeros(8, np.int32)
     assert launch(library, "divergent_barrier", 1, 8, out) == 1
     assert launch(library, "divergent_barrier", 1, 3, out) == 0

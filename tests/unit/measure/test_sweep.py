@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -31,7 +32,7 @@ def log():
     return events, lambda kind, fields: events.append((kind, fields))
 
 
-def test_every_block_gets_a_row(tmp_path):
+def test_every_block_gets_a_row(tmp_path: Path) -> None:
     events = []
     table = sweep(
         SPACE, Fake(), header(), tmp_path / "t.hwlat.jsonl", emit=lambda k, f: events.append((k, f))
@@ -44,7 +45,7 @@ def test_every_block_gets_a_row(tmp_path):
     assert (kind, last["done"], last["total"]) == ("progress", 7, 7)
 
 
-def test_a_block_that_fails_is_recorded_and_the_sweep_goes_on(tmp_path):
+def test_a_block_that_fails_is_recorded_and_the_sweep_goes_on(tmp_path: Path) -> None:
     # Only the classifier has a global pooling layer.
     backend = faulty(refuse=("GlobalAveragePool",))
     events = []
@@ -58,7 +59,7 @@ def test_a_block_that_fails_is_recorded_and_the_sweep_goes_on(tmp_path):
     assert any(k == "failure" and "refuses" in f["text"] for k, f in events)
 
 
-def test_only_what_is_missing_is_measured(tmp_path):
+def test_only_what_is_missing_is_measured(tmp_path: Path) -> None:
     path = tmp_path / "t.hwlat.jsonl"
     writer = TableWriter(path, header())
     first = Sweep(writer, Fake(), SweepOptions(timing=QUICK))
@@ -69,7 +70,7 @@ def test_only_what_is_missing_is_measured(tmp_path):
     assert set(again.writer.table.rows) == set(SPACE.blocks())
 
 
-def test_time_over_stops_cleanly_and_says_so(tmp_path):
+def test_time_over_stops_cleanly_and_says_so(tmp_path: Path) -> None:
     events, emit = log()
     options = SweepOptions(timing=QUICK, deadline_s=0.0)
     table = sweep(SPACE, Fake(), header(), tmp_path / "t.hwlat.jsonl", options, emit)
@@ -77,7 +78,7 @@ def test_time_over_stops_cleanly_and_says_so(tmp_path):
     assert events == [("stopped", {"text": "blocks: time is over, 0 of 7 measured"})]
 
 
-def test_networks_of_all_roles_share_campaigns(tmp_path):
+def test_networks_of_all_roles_share_campaigns(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     task = Sweep(TableWriter(tmp_path / "t.hwlat.jsonl", header()), Fake(), SweepOptions(QUICK, networks=3))
     wanted = [(SPACE.sample(rng), role) for role in ("calibration", "holdout", "probe", "calibration")]
@@ -93,7 +94,7 @@ def test_networks_of_all_roles_share_campaigns(tmp_path):
     assert len(task.writer.table.networks) == 4, "measuring again adds no row"
 
 
-def test_chains_are_measured_as_one_engine(tmp_path):
+def test_chains_are_measured_as_one_engine(tmp_path: Path) -> None:
     block = next(b for b in SPACE.blocks() if b.joins_identity)
     task = Sweep(TableWriter(tmp_path / "t.hwlat.jsonl", header()), Fake(), SweepOptions(QUICK))
     task.blocks([block])
@@ -135,7 +136,7 @@ def run_child(path, kill_after_s=None):
 
 
 @pytest.mark.parametrize("seed", [1, 2])
-def test_sigkill_loses_no_completed_row(tmp_path, seed):
+def test_sigkill_loses_no_completed_row(tmp_path: Path, seed) -> None:
     """Killed at random moments, the file always loads after the torn line is cut; nothing vanishes."""
     path, rng = tmp_path / "t.hwlat.jsonl", np.random.default_rng(seed)
     before: set = set()

@@ -10,19 +10,19 @@ from hwnas.measure.rows import FailureRow, RepeatRow
 from hwnas.measure.table import LatencyTable
 
 
-def test_same():
+def test_same() -> None:
     found = compare.diff(samples.table(), samples.table(1.015))
     assert found.verdict == "same"
     assert found.median_ratio == pytest.approx(1.015)
     assert found.keys == 5
 
 
-def test_one_common_factor():
+def test_one_common_factor() -> None:
     assert compare.diff(samples.table(), samples.table(1.10)).verdict == "slower"
     assert compare.diff(samples.table(), samples.table(0.90)).verdict == "faster"
 
 
-def test_different_when_keys_move_apart():
+def test_different_when_keys_move_apart() -> None:
     other = samples.table()
     for block, factor in zip(samples.TIMES, (0.8, 1.2, 1.5, 0.9, 1.1)):
         other.rows[block] = block_row(block, samples.TIMES[block] * factor)
@@ -31,7 +31,7 @@ def test_different_when_keys_move_apart():
     assert found.worst[0] == (DOWN.key, pytest.approx(1.5))
 
 
-def test_diff_names_lone_keys_and_conditions():
+def test_diff_names_lone_keys_and_conditions() -> None:
     other = samples.table(setting=setting(threads=2))
     del other.rows[NEXT]
     found = compare.diff(samples.table(), other)
@@ -39,12 +39,12 @@ def test_diff_names_lone_keys_and_conditions():
     assert found.conditions == ("threads: 1 -> 2",)
 
 
-def test_nothing_in_common():
+def test_nothing_in_common() -> None:
     with pytest.raises(InputError, match="no block in common"):
         compare.diff(samples.table(), LatencyTable(samples.header()))
 
 
-def test_merge_takes_the_newer_row_and_keeps_all_networks():
+def test_merge_takes_the_newer_row_and_keeps_all_networks() -> None:
     old, new = samples.table(), samples.table(1.5, created="2026-02-02T03:04:05+00:00")
     del new.rows[STEM]
     old.add(network_row(network(1, 1), 0.17))
@@ -59,7 +59,7 @@ def test_merge_takes_the_newer_row_and_keeps_all_networks():
     assert merged.header.created == old.header.created
 
 
-def test_merge_refuses_other_conditions():
+def test_merge_refuses_other_conditions() -> None:
     with pytest.raises(DataFormatError, match="batch is 1 and 4") as caught:
         compare.merge([samples.table(), samples.table(setting=setting(batch=4))])
     assert caught.value.exit_status == 6

@@ -2,6 +2,7 @@
 
 import json
 import os
+from pathlib import Path
 
 import pytest
 import table_samples as samples
@@ -16,7 +17,7 @@ from hwnas.store import data_dir
 
 
 @pytest.fixture
-def path(tmp_path):
+def path(tmp_path: Path):
     file = tmp_path / "t.hwlat.jsonl"
     writer = TableWriter(file, header())
     for block in samples.TIMES:
@@ -30,7 +31,7 @@ def lines_of(path):
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def rewrite(path, bodies):
+def rewrite(path, bodies) -> None:
     """Write lines with fresh, correct hashes: damage that hashes cannot show."""
     before, out = "", []
     for body in bodies:
@@ -40,7 +41,7 @@ def rewrite(path, bodies):
     path.write_text("\n".join(out) + "\n")
 
 
-def test_round_trip(path):
+def test_round_trip(path) -> None:
     table = tables.load(path)
     assert table.complete
     assert table[REST].value_ms == 0.060
@@ -52,14 +53,14 @@ def test_round_trip(path):
     assert again.table_id == table.table_id, "the id is of the content, not of the file"
 
 
-def test_missing_key_names_the_command(path):
+def test_missing_key_names_the_command(path) -> None:
     table = tables.load(path)
     absent = DOWN.model_copy(update={"kernel": 5})
     with pytest.raises(MissingMeasurement, match=r"basic-16x32-k5.*hwnas profile --device cpu --space test"):
         table[absent]
 
 
-def test_going_on_after_a_kill_in_the_middle_of_a_row(path):
+def test_going_on_after_a_kill_in_the_middle_of_a_row(path) -> None:
     whole = path.read_text()
     path.write_text(whole[: whole.index('{"row":"network"') + 40])
     with pytest.raises(DataFormatError, match=r"truncated: line 7 is unfinished.*--out to go on"):
@@ -71,7 +72,7 @@ def test_going_on_after_a_kill_in_the_middle_of_a_row(path):
     assert tables.load(path).table_id == table.table_id
 
 
-def test_what_is_no_table_is_left_as_it_is(tmp_path):
+def test_what_is_no_table_is_left_as_it_is(tmp_path: Path) -> None:
     for text in ("my thesis", "my thesis\nsecond line, unfinished", "about hwlat/1\nunfinished"):
         file = tmp_path / "notes.txt"
         file.write_text(text)
@@ -85,7 +86,7 @@ def test_what_is_no_table_is_left_as_it_is(tmp_path):
     assert not target.exists()
 
 
-def test_a_table_cut_after_any_line_is_incomplete_and_says_so(path):
+def test_a_table_cut_after_any_line_is_incomplete_and_says_so(path) -> None:
     lines = path.read_text().splitlines(keepends=True)
     for count in range(1, len(lines)):
         path.write_text("".join(lines[:count]))
@@ -96,7 +97,7 @@ def test_a_table_cut_after_any_line_is_incomplete_and_says_so(path):
     assert tables.load(path).warnings == []
 
 
-def test_an_import_that_is_repeated_finds_its_table(path):
+def test_an_import_that_is_repeated_finds_its_table(path) -> None:
     table = tables.load(path)
     copy = path.with_name("copy.hwlat.jsonl")
     first = write(copy, table)
@@ -107,7 +108,9 @@ def test_an_import_that_is_repeated_finds_its_table(path):
         write(copy, table)
 
 
-def test_names_of_tables_never_come_from_content_unchecked(tmp_path, monkeypatch):
+def test_names_of_tables_never_come_from_content_unchecked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("HWNAS_HOME", str(tmp_path))
     for device in ("/abs/x", "../../x", ".hidden", "a\nb", "x" * 400):
         made = tables.new_path(header(setting=setting(device=device), space="/../../y"))
@@ -117,7 +120,7 @@ def test_names_of_tables_never_come_from_content_unchecked(tmp_path, monkeypatch
         assert "\n" not in made.name
 
 
-def test_other_conditions_cannot_be_added(path):
+def test_other_conditions_cannot_be_added(path) -> None:
     with pytest.raises(InputError, match="threads was 1, is 2"):
         TableWriter(path, header(setting=setting(threads=2)))
 
@@ -233,7 +236,7 @@ DAMAGES = [value for name, value in sorted(globals().items()) if name.startswith
 
 
 @pytest.mark.parametrize("damage", DAMAGES, ids=lambda f: f.__name__)
-def test_damage_is_refused_with_exit_6_and_named(path, damage):
+def test_damage_is_refused_with_exit_6_and_named(path, damage) -> None:
     said = damage(path)
     with pytest.raises(DataFormatError, match=said) as caught:
         tables.load(path)
@@ -241,7 +244,7 @@ def test_damage_is_refused_with_exit_6_and_named(path, damage):
     assert str(path) in str(caught.value)
 
 
-def test_foreign_device_and_runtime_are_stale(path):
+def test_foreign_device_and_runtime_are_stale(path) -> None:
     table = tables.load(path)
     for change in (
         {"device_arch": "other"},
@@ -255,18 +258,18 @@ def test_foreign_device_and_runtime_are_stale(path):
         assert caught.value.exit_status == 6
 
 
-def test_another_driver_is_only_a_warning(path):
+def test_another_driver_is_only_a_warning(path) -> None:
     table = tables.load(path)
     assert tables.check_context(table, setting()) == []
     assert "driver was '', is 'Linux 7'" in tables.check_context(table, setting(driver="Linux 7"))[0]
 
 
-def test_tables_from_elsewhere_are_not_compared_with_this_machine():
+def test_tables_from_elsewhere_are_not_compared_with_this_machine() -> None:
     imported = samples.table(setting=setting(device="titanxp", provenance="imported"))
     assert tables.check_context(imported, setting()) == []
 
 
-def test_newest(tmp_path, monkeypatch):
+def test_newest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HWNAS_HOME", str(tmp_path))
     with pytest.raises(MissingMeasurement, match="hwnas profile --device cpu --space resnet-cifar"):
         tables.newest("cpu")
@@ -288,20 +291,20 @@ def test_newest(tmp_path, monkeypatch):
         tables.newest("cpu", batch=4)
 
 
-def test_new_paths_never_collide(tmp_path, monkeypatch):
+def test_new_paths_never_collide(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HWNAS_HOME", str(tmp_path))
     first = write(tables.new_path(header()), samples.table())
     assert tables.new_path(header()) != first.path
 
 
-def test_failure_rows_explain_a_missing_key(tmp_path):
+def test_failure_rows_explain_a_missing_key(tmp_path: Path) -> None:
     writer = TableWriter(tmp_path / "t.hwlat.jsonl", header())
     writer.append(rows.FailureRow(blocks=(HEAD,), error="refused the operator Gemm"))
     with pytest.raises(MissingMeasurement, match="it failed: refused the operator Gemm"):
         writer.table[HEAD]
 
 
-def test_shipped_schema_is_that_of_the_code(path):
+def test_shipped_schema_is_that_of_the_code(path) -> None:
     shipped = read_json(data_dir("profiles") / "hwlat-1.schema.json", "schema")
     assert shipped == json.loads(json.dumps(rows.json_schema()))
     kinds = {body["row"] for body in lines_of(path)}

