@@ -26,7 +26,8 @@ def in_context(task: Sweep, space: SearchSpace) -> dict[BlockSpec, float]:
     rest = [b for b in blocks if b.joins_identity]
     before = {b: _giving(b, blocks) for b in blocks if not b.joins_identity}
     moving = [(p, b, b.repeated()) for b, p in before.items() if p is not None and b.repeated() in rest]
-    task.chains([chain for b in rest for chain in ((b,) * 2, (b,) * 4)] + moving)
+    repeats: list[tuple[BlockSpec, ...]] = [chain for b in rest for chain in ((b,) * 2, (b,) * 4)]
+    task.chains([*repeats, *moving])
     times = {chain.blocks: chain.measurement.floor_ms for chain in table.chains}
     cost = {block: row.value_ms for block, row in table.rows.items()}
     for b in rest:

@@ -68,8 +68,8 @@ class Lock:
 def _acquire(path: Path, guarded: Path) -> None:
     key = (path, os.getpid())
     if key in _held:
-        handle, holders = _held[key]
-        _held[key] = (handle, holders + 1)
+        held, holders = _held[key]
+        _held[key] = (held, holders + 1)
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     limit, told = time.monotonic() + patience_s.get(), False

@@ -78,7 +78,7 @@ class Fake:
 
     name = "fake"
     suffix = ".fake"
-    devices = ("fake",)
+    devices: tuple[str, ...] = ("fake",)
     version = VERSION
 
     def __init__(self, device: FakeDevice | None = None, faults: FakeFaults | None = None) -> None:

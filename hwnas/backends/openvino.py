@@ -38,7 +38,7 @@ class OpenVino:
 
     name = "openvino"
     suffix = ".blob"
-    devices = ("cpu",)
+    devices: tuple[str, ...] = ("cpu",)
 
     def __init__(self) -> None:
         # Compiled models by source and conditions: a fresh session of a model that was compiled

@@ -33,7 +33,7 @@ class Ort:
 
     name = "ort"
     suffix = ".ort"
-    devices = ("cpu",)
+    devices: tuple[str, ...] = ("cpu",)
 
     @property
     def version(self) -> str:

@@ -40,7 +40,7 @@ class OrtCuda:
 
     name = "ort-cuda"
     suffix = ".cuda.onnx"
-    devices = ("gpu",)
+    devices: tuple[str, ...] = ("gpu",)
     provider = "CUDAExecutionProvider"
     precisions: tuple[Precision, ...] = ("fp32", "fp16")
 

@@ -1,7 +1,9 @@
 """Engines on a real GPU: right scores, files that load again, memory that comes back."""
 
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -32,12 +34,15 @@ def pictures(count: int, seed: int = 0) -> np.ndarray:
 def on_cpu(model: bytes, images: np.ndarray) -> np.ndarray:
     onnxruntime = pytest.importorskip("onnxruntime")
     session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
-    return session.run(None, {"input": images})[0]
+    scores: np.ndarray = session.run(None, {"input": images})[0]
+    return scores
 
 
 @pytest.mark.parametrize("precision", list(TOLERANCE))
 @pytest.mark.parametrize("space", ["resnet-cifar", "mbv2-cifar"])
-def test_parity_with_onnx_runtime(backend, note, space, precision) -> None:
+def test_parity_with_onnx_runtime(
+    backend: Any, note: Callable[..., None], space: str, precision: str
+) -> None:
     try:
         setting = backend.setting("gpu", precision, 8, 1)
     except InputError as refusal:
@@ -51,7 +56,7 @@ def test_parity_with_onnx_runtime(backend, note, space, precision) -> None:
     assert error <= TOLERANCE[precision]
 
 
-def test_an_open_batch(backend) -> None:
+def test_an_open_batch(backend: Any) -> None:
     model = network("resnet-cifar", None)
     engine = backend.build(model, backend.setting("gpu", "fp32", 16, 1))
     for count in (1, 7, 16):
@@ -60,7 +65,7 @@ def test_an_open_batch(backend) -> None:
     engine.close()
 
 
-def test_an_engine_loads_again_and_scores_alike(backend, tmp_path: Path) -> None:
+def test_an_engine_loads_again_and_scores_alike(backend: Any, tmp_path: Path) -> None:
     setting = backend.setting("gpu", "fp32", 4, 1)
     engine = backend.build(network("resnet-cifar", 4), setting)
     scores = engine.run(pictures(4))
@@ -71,7 +76,7 @@ def test_an_engine_loads_again_and_scores_alike(backend, tmp_path: Path) -> None
     again.close()
 
 
-def test_the_timing_cache_makes_the_second_build_faster(backend, note) -> None:
+def test_the_timing_cache_makes_the_second_build_faster(backend: Any, note: Callable[..., None]) -> None:
     setting, model = backend.setting("gpu", "fp32", 1, 1), network("mbv2-cifar")
     path = cache_path(setting)
     kept = path.read_bytes() if path.is_file() else None
@@ -87,7 +92,7 @@ def test_the_timing_cache_makes_the_second_build_faster(backend, note) -> None:
     assert seconds[1] < seconds[0]
 
 
-def test_layers_and_their_times(backend, note) -> None:
+def test_layers_and_their_times(backend: Any, note: Callable[..., None]) -> None:
     engine = backend.build(network("resnet-cifar"), backend.setting("gpu", "fp32", 1, 1))
     layers, ms, whole = engine.layers(), engine.layer_ms(), float(np.median(engine.time(50).wall_ms))
     engine.close()
@@ -96,7 +101,7 @@ def test_layers_and_their_times(backend, note) -> None:
     assert 0.8 * whole < sum(ms.values()) < 3 * whole
 
 
-def test_device_memory_comes_back(backend, note) -> None:
+def test_device_memory_comes_back(backend: Any, note: Callable[..., None]) -> None:
     setting, model = backend.setting("gpu", "fp32", 1, 1), network("resnet-cifar")
     backend.build(model, setting).close()  # whatever is kept for good is taken now
     before = free_bytes()
@@ -114,7 +119,7 @@ def free_bytes() -> int:
     return int(nvml.nvmlDeviceGetMemoryInfo(handle).free)
 
 
-def test_too_large_an_allocation_is_an_error_that_can_be_survived(backend) -> None:
+def test_too_large_an_allocation_is_an_error_that_can_be_survived(backend: Any) -> None:
     driver = open_driver()
     with driver, Owned(driver) as owned:
         with pytest.raises(GpuOutOfMemory):
@@ -123,7 +128,7 @@ def test_too_large_an_allocation_is_an_error_that_can_be_survived(backend) -> No
 
 
 @pytest.mark.parametrize("half", [False, True])
-def test_preprocessing_is_bit_equal_to_the_hosts(backend, half) -> None:
+def test_preprocessing_is_bit_equal_to_the_hosts(backend: Any, half: bool) -> None:
     shape, size = (4, 48, 40, 3), (32, 32)
     bytes_in = np.random.default_rng(3).integers(0, 256, shape, dtype=np.uint8)
     mean, std = np.array([0.49, 0.48, 0.45], np.float32), np.array([0.25, 0.24, 0.26], np.float32)
@@ -138,7 +143,7 @@ def test_preprocessing_is_bit_equal_to_the_hosts(backend, half) -> None:
     assert np.array_equal(out, host.prepare(bytes_in, size, mean, std).astype(out.dtype))
 
 
-def test_largest_difference_on_the_device(backend) -> None:
+def test_largest_difference_on_the_device(backend: Any) -> None:
     a, b = np.random.default_rng(0).standard_normal((2, 100_000), dtype=np.float32)
     driver = open_driver()
     with driver, Owned(driver) as owned:
@@ -146,4 +151,4 @@ def test_largest_difference_on_the_device(backend) -> None:
         at = [owned.alloc(a.nbytes), owned.alloc(b.nbytes)]
         for address, array in zip(at, (a, b)):
             driver.upload(address, array, stream)
-        assert kernels.max_abs_diff(*at, a.size, stream) == np.abs(a - b).max()
+        assert kernels.max_abs_diff(at[0], at[1], a.size, stream) == np.abs(a - b).max()

@@ -4,6 +4,9 @@ import json
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,18 +19,22 @@ from hwnas.backends.trt.backend import Trt
 from hwnas.measure.timing import TimingOptions, measure
 from hwnas.nets import onnx as writer
 from hwnas.nets import spaces
+from hwnas.records import Setting
 
 
 @pytest.fixture(scope="module")
-def setting(backend):
-    return backend.setting("gpu", "fp32", 1, 1)
+def setting(backend: Any) -> Setting:
+    made: Setting = backend.setting("gpu", "fp32", 1, 1)
+    return made
 
 
 def model(step: int = 1) -> bytes:
     return writer.network(spaces.make("resnet-cifar").uniform()[step])
 
 
-def test_the_same_engine_measures_alike_within_a_percent(backend, setting, note) -> None:
+def test_the_same_engine_measures_alike_within_a_percent(
+    backend: Any, setting: Setting, note: Callable[..., None]
+) -> None:
     floors = []
     for seed in range(2):
         builders = {"net": lambda: backend.build(model(), setting)}
@@ -38,7 +45,7 @@ def test_the_same_engine_measures_alike_within_a_percent(backend, setting, note)
     assert abs(floors[1] / floors[0] - 1) < 0.01
 
 
-def test_two_builds_of_the_same_network(setting, note) -> None:
+def test_two_builds_of_the_same_network(setting: Setting, note: Callable[..., None]) -> None:
     """How much builds differ is reported, not judged: TensorRT chooses kernels by timing them."""
     times = []
     for _ in range(3):
@@ -49,7 +56,9 @@ def test_two_builds_of_the_same_network(setting, note) -> None:
     assert min(times) > 0
 
 
-def test_emptying_the_cache_makes_calls_slower(backend, setting, note) -> None:
+def test_emptying_the_cache_makes_calls_slower(
+    backend: Any, setting: Setting, note: Callable[..., None]
+) -> None:
     engine = backend.build(model(), setting)
     engine.time(50)
     hot = float(np.median(engine.time(100).wall_ms))
@@ -60,7 +69,7 @@ def test_emptying_the_cache_makes_calls_slower(backend, setting, note) -> None:
     assert cold > hot
 
 
-def test_launch_gaps_do_not_count(backend, setting, note) -> None:
+def test_launch_gaps_do_not_count(backend: Any, setting: Setting, note: Callable[..., None]) -> None:
     """Device time behind a delay is no longer than the host's closed loop, which has every gap in it."""
     engine = backend.build(model(), setting)
     engine.time(50)
@@ -76,7 +85,7 @@ def test_launch_gaps_do_not_count(backend, setting, note) -> None:
     assert device_ms < float(np.median(loop))
 
 
-def test_a_delay_lasts_as_long_as_asked(backend, note) -> None:
+def test_a_delay_lasts_as_long_as_asked(backend: Any, note: Callable[..., None]) -> None:
     driver = open_driver()
     found = {}
     with driver, Owned(driver) as owned:
@@ -93,20 +102,21 @@ def test_a_delay_lasts_as_long_as_asked(backend, note) -> None:
     assert all(0.95 * asked < taken < 1.5 * asked + 0.2 for asked, taken in found.items())
 
 
-def hwnas(folder, *arguments: str) -> dict:
+def hwnas(folder: Path, *arguments: str) -> dict[str, Any]:
     command = [sys.executable, "-c", "from hwnas_cli.main import cli; cli()", *arguments, "--json", "-q"]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=3600)
     assert done.returncode == 0, done.stderr[-3000:]
-    return json.loads(done.stdout)
+    body: dict[str, Any] = json.loads(done.stdout)
+    return body
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory):
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("user")
 
 
 @pytest.mark.slow
-def test_a_table_predicts_unseen_networks(backend, folder, note) -> None:
+def test_a_table_predicts_unseen_networks(backend: Any, folder: Path, note: Callable[..., None]) -> None:
     name = "gpu"
     answer = hwnas(folder, "profile", "--device", name, "--space", "resnet-cifar")
     note(gpu=gpus()[0].name, holdout=answer["holdout"], seconds=answer["seconds"], table=answer["table"])
@@ -114,7 +124,7 @@ def test_a_table_predicts_unseen_networks(backend, folder, note) -> None:
 
 
 @pytest.mark.slow
-def test_a_search_keeps_its_budget(backend, folder, note) -> None:
+def test_a_search_keeps_its_budget(backend: Any, folder: Path, note: Callable[..., None]) -> None:
     budget = ("--latency-budget", "1.2x:resnet20", "--data", "digits", "--space", "resnet-cifar")
     found = hwnas(folder, "search", "--device", "gpu", *budget, "--max-time", "10min")
     made = hwnas(folder, "export", "--format", "trt")

@@ -29,7 +29,8 @@ def run_onnx(model: bytes, x: np.ndarray) -> np.ndarray:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-    return session.run(["scores"], {"input": x})[0]
+    scores: np.ndarray = session.run(["scores"], {"input": x})[0]
+    return scores
 
 
 @EVERY_SPACE

@@ -1,6 +1,7 @@
 """The recursion equals the enumeration of all paths; gradients equal finite differences."""
 
 import itertools
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from hwnas.errors import InputError
 SEEDS = st.integers(0, 2**32 - 1)
 
 
-def random_graph(rng):
+def random_graph(rng: np.random.Generator) -> chained.Graph:
     n = int(rng.integers(2, 7))
     edges = {(i, int(rng.integers(i + 1, n))) for i in range(n - 1)}
     edges |= {(i, j) for i in range(n) for j in range(i + 1, n) if rng.random() < 0.5}
@@ -21,8 +22,8 @@ def random_graph(rng):
     return chained.Graph(n, tuple(order))
 
 
-def random_costs(rng, graph, ops=2):
-    def layer():
+def random_costs(rng: np.random.Generator, graph: chained.Graph, ops: int = 2) -> tuple[Any, Any, Any]:
+    def layer() -> tuple[np.ndarray, np.ndarray]:
         w = rng.random(ops)
         return w / w.sum(), rng.uniform(0.01, 5.0, ops)
 
@@ -32,7 +33,7 @@ def random_costs(rng, graph, ops=2):
     return p, heads, blocks
 
 
-def enumerate_all(graph, p, heads, blocks):
+def enumerate_all(graph: chained.Graph, p: Any, heads: Any, blocks: Any) -> tuple[np.ndarray, np.ndarray]:
     """Every path with every choice of operators: (values, probabilities)."""
     values, probs = [], []
     for path in graph.paths():
@@ -45,7 +46,9 @@ def enumerate_all(graph, p, heads, blocks):
     return np.array(values), np.array(probs)
 
 
-def local_moments(graph, heads, blocks):
+def local_moments(
+    graph: chained.Graph, heads: Any, blocks: Any
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     h = np.array([chained.mixture(*map(np.asarray, layer)) for layer in heads])
     b = np.array([np.sum([chained.mixture(*x) for x in layers] or [(0.0, 0.0)], axis=0) for layers in blocks])
     return h[:, 0], b[:, 0], h[:, 1], b[:, 1]
@@ -53,7 +56,7 @@ def local_moments(graph, heads, blocks):
 
 @settings(max_examples=60, deadline=None)
 @given(SEEDS)
-def test_moments_and_law_equal_enumeration(seed) -> None:
+def test_moments_and_law_equal_enumeration(seed: int) -> None:
     rng = np.random.default_rng(seed)
     graph = random_graph(rng)
     p, heads, blocks = random_costs(rng, graph)
@@ -81,7 +84,7 @@ def test_moments_and_law_equal_enumeration(seed) -> None:
 
 @settings(max_examples=30, deadline=None)
 @given(SEEDS)
-def test_rounded_law_never_promises_too_much(seed) -> None:
+def test_rounded_law_never_promises_too_much(seed: int) -> None:
     rng = np.random.default_rng(seed)
     graph = random_graph(rng)
     p, heads, blocks = random_costs(rng, graph)
@@ -101,7 +104,7 @@ def test_batched_costs_go_through_the_same_recursion() -> None:
 
 
 @pytest.mark.parametrize("edges", [((1, 0),), ((0, 0),), ((0, 1), (0, 1)), ((0, 2),)])
-def test_graphs_that_are_not_acyclic_and_connected_are_refused(edges) -> None:
+def test_graphs_that_are_not_acyclic_and_connected_are_refused(edges: tuple[tuple[int, int], ...]) -> None:
     with pytest.raises(InputError):
         chained.Graph(3, edges)
 

@@ -40,7 +40,7 @@ class Trt:
 
     name = "trt"
     suffix = ".engine"
-    devices = ("gpu",)
+    devices: tuple[str, ...] = ("gpu",)
 
     def __init__(self, options: TrtOptions | None = None) -> None:
         self.options = options or TrtOptions()

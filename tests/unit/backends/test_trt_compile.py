@@ -24,7 +24,7 @@ def chip(cubin: bytes) -> int:
 
 @pytest.mark.skipif(not FOUND, reason="neither NVRTC nor nvcc is installed")
 @pytest.mark.parametrize("compiler", FOUND, ids=lambda c: c.name.replace(" ", "-"))
-def test_cubins_for_the_oldest_a_common_and_the_newest_chip(compiler) -> None:
+def test_cubins_for_the_oldest_a_common_and_the_newest_chip(compiler: nvrtc.Compiler) -> None:
     served = sorted(c for c in compiler.capabilities if c >= (6, 0))
     for capability in (served[0], (8, 6), served[-1]):
         cubin = compiler.compile(SOURCE, capability)
@@ -72,7 +72,7 @@ NEW = made("new", (13, 2), (7, 5), (8, 0), (8, 6), (12, 0))
     ],
 )
 def test_the_newest_compiler_that_chip_and_driver_take(
-    monkeypatch: pytest.MonkeyPatch, capability, driver, chosen
+    monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], driver: tuple[int, int], chosen: str
 ) -> None:
     monkeypatch.setattr(nvrtc, "compilers", lambda: (OLD, NEW))
     assert nvrtc.choose(capability, driver).name == chosen
@@ -86,7 +86,9 @@ def test_the_newest_compiler_that_chip_and_driver_take(
         ((9, 0), (13, 0), "nvidia-cuda-nvrtc"),
     ],
 )
-def test_without_one_the_wheel_is_named(monkeypatch: pytest.MonkeyPatch, capability, driver, wheel) -> None:
+def test_without_one_the_wheel_is_named(
+    monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], driver: tuple[int, int], wheel: str
+) -> None:
     only = made("other", (13, 2), (7, 5))
     monkeypatch.setattr(nvrtc, "compilers", lambda: (only,))
     with pytest.raises(BackendUnavailable, match=rf"found: other\): pip install {wheel}$"):

@@ -1,6 +1,7 @@
 """What serves which GPU, and how GPUs are found."""
 
 import types
+from typing import Any, cast
 
 import pytest
 
@@ -28,7 +29,9 @@ def test_pascal_as_people_read_it() -> None:
         ((12, 0), "trt", ("fp16", "int8", "bf16")),
     ],
 )
-def test_extras_and_fast_precisions(capability, extra, precisions) -> None:
+def test_extras_and_fast_precisions(
+    capability: tuple[int, int], extra: str, precisions: tuple[str, ...]
+) -> None:
     support = serves(capability)
     assert (support.extra, support.precisions) == (extra, precisions)
     assert bool(support.tensorrt) == bool(extra)
@@ -48,9 +51,11 @@ def test_extras_and_fast_precisions(capability, extra, precisions) -> None:
         ((5, 2), "8.6.1", "6.0"),
     ],
 )
-def test_versions_that_do_not_serve_a_gpu_are_refused_in_words(capability, version, word) -> None:
+def test_versions_that_do_not_serve_a_gpu_are_refused_in_words(
+    capability: tuple[int, int], version: str, word: str | None
+) -> None:
     refusal = serves(capability).refuses(version)
-    assert refusal is None if word is None else word in refusal
+    assert refusal is None if word is None else word in str(refusal)
 
 
 def test_smi_lines() -> None:
@@ -67,7 +72,7 @@ def test_what_nvml_does_not_tell_is_none_and_fires_no_gate() -> None:
     class NotSupported(Exception):
         pass
 
-    def refuse(*_) -> None:
+    def refuse(*_: object) -> None:
         raise NotSupported
 
     asked = ("PowerManagementLimit", "CurrentClocksThrottleReasons", "ComputeRunningProcesses", "Temperature")
@@ -81,7 +86,7 @@ def test_what_nvml_does_not_tell_is_none_and_fires_no_gate() -> None:
     )
     state = gpu_state.read_state(nvml, "handle")
     assert state == gpu_state.GpuState(900, None, None, None, None, None)
-    judge = gpu_state.Judge(types.SimpleNamespace(state=lambda: state))
+    judge = gpu_state.Judge(cast(Any, types.SimpleNamespace(state=lambda: state)))
     assert judge.gates() == ()
 
 
@@ -100,7 +105,7 @@ def test_throttle_reasons_by_name() -> None:
 
 def test_without_a_driver_there_is_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gpus, "find_spec", lambda _: None)
-    monkeypatch.setattr(gpus.shutil, "which", lambda _: None)
+    monkeypatch.setattr("hwnas.backends.cuda.gpus.shutil.which", lambda _: None)
     gpus.gpus.cache_clear()
     assert gpus.gpus() == ()
     gpus.gpus.cache_clear()

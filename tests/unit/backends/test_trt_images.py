@@ -12,7 +12,7 @@ def pictures(*shape: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize(("source", "out"), [((20, 30), (8, 8)), ((8, 8), (32, 20)), ((13, 7), (13, 7))])
-def test_resizing_is_torchs_bilinear_with_antialias(source, out) -> None:
+def test_resizing_is_torchs_bilinear_with_antialias(source: tuple[int, int], out: tuple[int, int]) -> None:
     torch = pytest.importorskip("torch")
     images = pictures(2, *source, 3)
     planes = torch.from_numpy(images).permute(0, 3, 1, 2).float()
@@ -44,7 +44,7 @@ def test_channels_are_swapped_before_they_are_normalised() -> None:
 
 
 @pytest.mark.parametrize(("source", "out"), [(1, 1), (7, 3), (3, 7), (224, 32), (5, 1), (1, 9)])
-def test_taps_sum_to_one_and_stay_inside(source, out) -> None:
+def test_taps_sum_to_one_and_stay_inside(source: int, out: int) -> None:
     axis = taps(source, out)
     assert np.allclose(axis.weight.sum(axis=1), 1, atol=1e-6)
     at = axis.first[:, None] + np.arange(axis.weight.shape[1])

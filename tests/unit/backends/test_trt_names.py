@@ -70,7 +70,7 @@ def test_there_is_something_to_look_at() -> None:
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda p: p.name)
-def test_names_exist_where_they_are_used(path) -> None:
+def test_names_exist_where_they_are_used(path: Path) -> None:
     assert findings(path.read_text()) == []
 
 
@@ -86,7 +86,7 @@ def test_names_exist_where_they_are_used(path) -> None:
         ("trt.Bilder(log)", "trt.Bilder"),
     ],
 )
-def test_mistakes_are_found(line, word) -> None:
+def test_mistakes_are_found(line: str, word: str) -> None:
     (found,) = findings(line)
     assert word in found
 

@@ -4,8 +4,10 @@ import enum
 import resource
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
@@ -17,7 +19,7 @@ from hwnas.backends.trt import compat as trt_compat
 from hwnas.backends.trt.compat import Layer, parse_layers
 from hwnas.errors import BackendUnavailable, BuildError, DeviceUnavailable, InputError
 from hwnas.nets import onnx as writer
-from hwnas.records import Setting
+from hwnas.records import Precision, Setting
 from hwnas.spec import BlockSpec
 
 PASCAL = GpuInfo(name="NVIDIA TITAN Xp", compute_capability="6.1", memory_bytes=12 << 30, driver="580")
@@ -27,10 +29,12 @@ AMPERE = GpuInfo(
 
 
 @pytest.fixture
-def machine(monkeypatch: pytest.MonkeyPatch):
+def machine(monkeypatch: pytest.MonkeyPatch) -> Callable[..., str | None]:
     """Pretend a GPU and installed packages; gives a function that sets them."""
 
-    def pretend(gpu=None, tensorrt="", driver=None, python=(3, 11)):
+    def pretend(
+        gpu: GpuInfo | None = None, tensorrt: str = "", driver: Any = None, python: tuple[int, int] = (3, 11)
+    ) -> str | None:
         monkeypatch.setattr(trt, "gpus", lambda: (gpu,) if gpu else ())
         monkeypatch.setattr(trt, "find_spec", lambda name: object() if tensorrt else None)
         monkeypatch.setattr(trt_compat, "installed_version", lambda: tensorrt)
@@ -41,7 +45,7 @@ def machine(monkeypatch: pytest.MonkeyPatch):
     return pretend
 
 
-def test_nothing_here(machine) -> None:
+def test_nothing_here(machine: Callable[..., str | None]) -> None:
     text = machine()
     for words in (
         "no NVIDIA GPU",
@@ -49,24 +53,26 @@ def test_nothing_here(machine) -> None:
         "neither pycuda nor cuda-python",
         "hwnas[trt8]",
     ):
-        assert words in text
+        assert words in str(text)
 
 
-def test_a_gpu_without_packages_is_told_its_own_line(machine) -> None:
+def test_a_gpu_without_packages_is_told_its_own_line(machine: Callable[..., str | None]) -> None:
     pascal = "TensorRT 8.6, Python <= 3.11, fp16 not fast, int8 yes: pip install 'hwnas[trt8]'"
-    assert pascal in machine(PASCAL)
-    assert "another Python, then pip install 'hwnas[trt8]'" in machine(PASCAL, python=(3, 12))
-    assert "pip install 'hwnas[trt]'" in machine(AMPERE, "11.4.0")
+    assert pascal in str(machine(PASCAL))
+    assert "another Python, then pip install 'hwnas[trt8]'" in str(machine(PASCAL, python=(3, 12)))
+    assert "pip install 'hwnas[trt]'" in str(machine(AMPERE, "11.4.0"))
 
 
-def test_a_tensorrt_that_does_not_serve_the_gpu_is_refused(machine) -> None:
-    assert "TensorRT 10.13.3 starts at compute capability 7.5" in machine(PASCAL, "10.13.3", "pycuda")
+def test_a_tensorrt_that_does_not_serve_the_gpu_is_refused(machine: Callable[..., str | None]) -> None:
+    assert "TensorRT 10.13.3 starts at compute capability 7.5" in str(machine(PASCAL, "10.13.3", "pycuda"))
     assert machine(PASCAL, "8.6.1", "pycuda") is None
     assert machine(AMPERE, "11.4.0", "cuda-python") is None
     assert machine(AMPERE, "", None) is not None
 
 
-def test_of_several_gpus_one_that_is_served_is_enough(machine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_several_gpus_one_that_is_served_is_enough(
+    machine: Callable[..., str | None], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(trt, "check_device", lambda *_: None)
     assert machine(AMPERE, "11.4.0", "pycuda") is None
     monkeypatch.setattr(trt, "gpus", lambda: (PASCAL, AMPERE))
@@ -114,19 +120,19 @@ def test_commands_for_a_device_that_is_not_here_end_at_once(tmp_path: Path) -> N
     ],
     ids=["names", "10", "11"],
 )
-def test_every_form_of_the_inspectors_answer(text, layers) -> None:
+def test_every_form_of_the_inspectors_answer(text: str, layers: tuple[Layer, ...]) -> None:
     assert parse_layers(text) == layers
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", "not json"])
-def test_an_answer_that_is_not_understood(text) -> None:
+def test_an_answer_that_is_not_understood(text: str) -> None:
     with pytest.raises(BuildError, match="not understood"):
         parse_layers(text)
 
 
 def test_flags_are_made_of_names_whatever_their_numbers() -> None:
-    numbered = enum.IntEnum("Old", {"EXPLICIT_BATCH": 0, "STRONGLY_TYPED": 1})
-    renumbered = enum.IntEnum("New", {"STRONGLY_TYPED": 0, "PREFER_JIT": 1})
+    numbered = enum.IntEnum("numbered", {"EXPLICIT_BATCH": 0, "STRONGLY_TYPED": 1})
+    renumbered = enum.IntEnum("renumbered", {"STRONGLY_TYPED": 0, "PREFER_JIT": 1})
     assert trt_compat.bits(numbered, ("EXPLICIT_BATCH", "STRONGLY_TYPED")) == 0b11
     assert trt_compat.bits(renumbered, ("STRONGLY_TYPED",)) == 0b01
     assert trt_compat.bits(renumbered, ()) == 0
@@ -142,9 +148,9 @@ def test_flags_are_made_of_names_whatever_their_numbers() -> None:
         ("11.4.0", "int8", None),
     ],
 )
-def test_precisions_that_a_version_cannot_give(version, precision, words) -> None:
+def test_precisions_that_a_version_cannot_give(version: str, precision: Precision, words: str | None) -> None:
     refusal = trt_compat.refuses_precision(version, precision)
-    assert refusal is None if words is None else words in refusal
+    assert refusal is None if words is None else words in str(refusal)
 
 
 def test_options_that_make_no_sense() -> None:
@@ -152,7 +158,7 @@ def test_options_that_make_no_sense() -> None:
         with pytest.raises(InputError):
             trt_build.TrtOptions(**wrong)
     with pytest.raises(TypeError):
-        trt_build.TrtOptions(workspaces=1)
+        cast(Any, trt_build.TrtOptions)(workspaces=1)
 
 
 def test_the_timing_cache_is_named_by_what_it_holds_for(
@@ -197,7 +203,7 @@ def test_packages_for_the_driver(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_second_package_serves_where_the_first_does_not_load(monkeypatch: pytest.MonkeyPatch) -> None:
-    def opened(package, index):
+    def opened(package: str, index: int) -> str:
         if package == "pycuda":
             raise BackendUnavailable("PyCUDA cannot be loaded")
         return f"driver of {package}"
@@ -205,7 +211,7 @@ def test_the_second_package_serves_where_the_first_does_not_load(monkeypatch: py
     monkeypatch.setattr(cuda, "_open", {})
     monkeypatch.setattr(cuda, "_packages", lambda: ["pycuda", "cuda-python"])
     monkeypatch.setattr(cuda, "_opened", opened)
-    assert cuda.open_driver() == "driver of cuda-python"
+    assert str(cuda.open_driver()) == "driver of cuda-python"
     monkeypatch.setattr(cuda, "_open", {})
     monkeypatch.setattr(cuda, "_packages", lambda: ["pycuda"])
     with pytest.raises(BackendUnavailable, match="PyCUDA cannot be loaded"):

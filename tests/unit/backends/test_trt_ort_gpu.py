@@ -1,5 +1,6 @@
 """ONNX Runtime on a GPU: what can be tried where only its CPU provider is installed."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -24,9 +25,10 @@ SETTING = Setting(device="gpu", backend="ort-cuda", batch=2)
 
 
 @pytest.fixture(params=[OrtCuda, OrtTrt])
-def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch):
+def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> OrtCuda | OrtTrt:
     monkeypatch.setattr(ort_gpu, "gpus", lambda: (AMPERE,))
-    return request.param()
+    made: OrtCuda | OrtTrt = request.param()
+    return made
 
 
 def test_a_session_that_would_run_on_the_cpu_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -41,10 +43,10 @@ def test_a_session_that_would_run_on_the_cpu_is_refused(monkeypatch: pytest.Monk
 
 def test_a_session_of_another_provider_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     class Fallen:
-        def __init__(self, *_args, **_kwargs) -> None:
+        def __init__(self, *_args: object, **_kwargs: object) -> None:
             pass
 
-        def get_providers(self):
+        def get_providers(self) -> list[str]:
             return [CPU]
 
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider", CPU])
@@ -53,21 +55,21 @@ def test_a_session_of_another_provider_is_refused(monkeypatch: pytest.MonkeyPatc
         session(MODEL, "CUDAExecutionProvider", {})
 
 
-def test_what_is_missing_is_said(backend, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_missing_is_said(backend: OrtCuda | OrtTrt, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ort_gpu, "gpus", lambda: ())
-    assert "no NVIDIA GPU" in backend.unavailable()
+    assert "no NVIDIA GPU" in str(backend.unavailable())
     monkeypatch.setattr(ort_gpu, "gpus", lambda: (AMPERE,))
     versions = {"onnxruntime-gpu": "", "onnxruntime": "1.32.0"}
     monkeypatch.setattr(ort_gpu, "package_version", lambda name: versions[name])
-    assert "onnxruntime-gpu is not installed: pip uninstall -y onnxruntime" in backend.unavailable()
+    assert "onnxruntime-gpu is not installed: pip uninstall -y onnxruntime" in str(backend.unavailable())
     versions["onnxruntime-gpu"] = "1.32.0"
-    assert "overwrite each other" in backend.unavailable()
+    assert "overwrite each other" in str(backend.unavailable())
     versions["onnxruntime"] = ""
     missing = backend.unavailable()
-    assert missing is None if backend.name == "ort-cuda" else "tensorrt-cu13<11" in missing
+    assert missing is None if backend.name == "ort-cuda" else "tensorrt-cu13<11" in str(missing)
 
 
-def test_settings(backend, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_settings(backend: OrtCuda | OrtTrt, monkeypatch: pytest.MonkeyPatch) -> None:
     setting = backend.setting("a100", "fp16", 8, 1)
     assert setting.device_arch == "NVIDIA A100-SXM4-40GB, compute capability 8.0"
     assert (setting.backend, setting.precision, setting.batch) == (backend.name, "fp16", 8)
@@ -82,14 +84,16 @@ def test_settings(backend, monkeypatch: pytest.MonkeyPatch) -> None:
         backend.setting("titanxp", "fp16", 1, 1)
 
 
-def test_of_different_gpus_cuda_says_which_is_first(backend, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_different_gpus_cuda_says_which_is_first(
+    backend: OrtCuda | OrtTrt, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(ort_gpu, "gpus", lambda: (PASCAL, AMPERE))
-    monkeypatch.setattr(ort_gpu.cuda, "installed", lambda: None)
+    monkeypatch.setattr("hwnas.backends.ort_gpu.cuda.installed", lambda: None)
     with pytest.raises(BackendUnavailable, match="several GPUs"):
         backend.setting("gpu", "fp32", 1, 1)
     opened = SimpleNamespace(properties=SimpleNamespace(name=AMPERE.name))
-    monkeypatch.setattr(ort_gpu.cuda, "installed", lambda: "cuda-python")
-    monkeypatch.setattr(ort_gpu.cuda, "open_driver", lambda: opened)
+    monkeypatch.setattr("hwnas.backends.ort_gpu.cuda.installed", lambda: "cuda-python")
+    monkeypatch.setattr("hwnas.backends.ort_gpu.cuda.open_driver", lambda: opened)
     assert "A100" in backend.setting("gpu", "fp32", 1, 1).device_arch
     with pytest.raises(BackendUnavailable, match="CUDA_VISIBLE_DEVICES"):
         backend.setting("titanxp", "fp32", 1, 1)
@@ -110,7 +114,7 @@ def test_provider_options_follow_the_setting(monkeypatch: pytest.MonkeyPatch, tm
 
 
 @pytest.fixture
-def engine(monkeypatch: pytest.MonkeyPatch):
+def engine(monkeypatch: pytest.MonkeyPatch) -> Iterator[OrtGpuEngine]:
     """The engine's own code on the provider that is here."""
     monkeypatch.setattr(OrtGpuEngine, "memory", "cpu")
     made = OrtGpuEngine(MODEL, SETTING, CPU, {})
@@ -118,7 +122,7 @@ def engine(monkeypatch: pytest.MonkeyPatch):
     made.close()
 
 
-def test_it_runs_times_and_saves(engine, tmp_path: Path) -> None:
+def test_it_runs_times_and_saves(engine: OrtGpuEngine, tmp_path: Path) -> None:
     expected = onnxruntime.InferenceSession(MODEL, providers=[CPU]).run(None, {"input": IMAGES})[0]
     assert np.array_equal(engine.run(IMAGES), expected)
     times = engine.time(3)
@@ -132,7 +136,9 @@ def test_it_runs_times_and_saves(engine, tmp_path: Path) -> None:
         engine.run(IMAGES)
 
 
-def test_models_and_files_that_do_not_fit(engine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_models_and_files_that_do_not_fit(
+    engine: OrtGpuEngine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     with pytest.raises(InputError, match="batch 2, the setting has batch 1"):
         OrtGpuEngine(MODEL, SETTING.model_copy(update={"batch": 1}), CPU, {})
     with pytest.raises(BuildError, match="refused"):
@@ -149,7 +155,7 @@ def test_models_and_files_that_do_not_fit(engine, monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.parametrize("precision", ["fp16", "int8"])
-def test_graphs_are_typed_for_the_provider(precision) -> None:
+def test_graphs_are_typed_for_the_provider(precision: str) -> None:
     import onnx
 
     setting = SETTING.model_copy(update={"precision": precision})

@@ -44,7 +44,7 @@ def ops(model: bytes) -> list[str]:
     return [node.op_type for node in onnx.load_model_from_string(model).graph.node]
 
 
-def test_hard_swish_is_written_out(model, images) -> None:
+def test_hard_swish_is_written_out(model: bytes, images: np.ndarray) -> None:
     plain = typed.plain(model)
     assert "HardSwish" in ops(model)
     assert "HardSwish" not in ops(plain)
@@ -52,7 +52,7 @@ def test_hard_swish_is_written_out(model, images) -> None:
     assert np.allclose(scores(plain, images), scores(model, images), atol=1e-5)
 
 
-def test_half_graph_has_float_ends_and_half_weights(model, images) -> None:
+def test_half_graph_has_float_ends_and_half_weights(model: bytes, images: np.ndarray) -> None:
     half = typed.to_half(typed.plain(model))
     proto = onnx.load_model_from_string(half)
     onnx.checker.check_model(proto, full_check=True)
@@ -63,7 +63,7 @@ def test_half_graph_has_float_ends_and_half_weights(model, images) -> None:
     assert cosine(scores(half, images), scores(model, images)) > 0.9999
 
 
-def test_half_refuses_what_it_cannot_say(model) -> None:
+def test_half_refuses_what_it_cannot_say(model: bytes) -> None:
     proto = onnx.load_model_from_string(model)
     big = np.full(proto.graph.initializer[0].dims, 1e6, np.float32)
     proto.graph.initializer[0].CopyFrom(numpy_helper.from_array(big, proto.graph.initializer[0].name))
@@ -75,7 +75,7 @@ def test_half_refuses_what_it_cannot_say(model) -> None:
         typed.to_half(proto.SerializeToString())
 
 
-def test_int8_graph_is_symmetric_by_channel_and_close(model, images) -> None:
+def test_int8_graph_is_symmetric_by_channel_and_close(model: bytes, images: np.ndarray) -> None:
     largest = typed.ranges(model, images)
     small = typed.to_int8(model, largest)
     proto = onnx.load_model_from_string(small)
@@ -91,7 +91,7 @@ def test_int8_graph_is_symmetric_by_channel_and_close(model, images) -> None:
     assert cosine(scores(small, images), scores(model, images)) > 0.99
 
 
-def test_residual_sums_read_the_quantized_values(model, images) -> None:
+def test_residual_sums_read_the_quantized_values(model: bytes, images: np.ndarray) -> None:
     small = typed.to_int8(model, typed.ranges(model, images))
     proto = onnx.load_model_from_string(small)
     first_sum = next(n for n in proto.graph.node if n.op_type == "Add")
@@ -119,7 +119,7 @@ def test_weight_scales_by_hand() -> None:
     assert values["w.scale"].tolist() == pytest.approx([1.0, 0.5, 1.0])
 
 
-def test_calibration_refuses_what_does_not_fit(model, images) -> None:
+def test_calibration_refuses_what_does_not_fit(model: bytes, images: np.ndarray) -> None:
     with pytest.raises(InputError, match="multiple of 2"):
         typed.ranges(model, images[:3])
     with pytest.raises(BuildError, match="no calibrated range"):

@@ -1,5 +1,7 @@
 """Guesses for unmeasured blocks, conformal quantiles, figures of merit."""
 
+from typing import Literal
+
 import numpy as np
 import pytest
 
@@ -11,7 +13,7 @@ from hwnas.nets.count import count_block
 from hwnas.spec import BlockSpec
 
 
-def basic(c_in, c_out, size=16, stride=1):
+def basic(c_in: int, c_out: int, size: int = 16, stride: Literal[1, 2] = 1) -> BlockSpec:
     return BlockSpec(kind="basic", c_in=c_in, c_out=c_out, size_in=size, stride=stride)
 
 
@@ -50,12 +52,12 @@ def test_blocks_that_matter_are_chosen_first() -> None:
     setting = Fake().setting("fake", "fp32", 1, 1)
     times = {b: Fake().build(onnx.chain([b]), setting).price_ms for b in blocks}
 
-    def error(known):
+    def error(known: list[BlockSpec]) -> float:
         rest = [b for b in blocks if b not in known]
         guess, _ = extrapolate.guess(known, np.array([times[b] for b in known]), rest)
         found = {**{b: times[b] for b in known}, **dict(zip(rest, guess))}
         sums = [[sum(t[b] for b in net.blocks) for net in networks] for t in (found, times)]
-        return np.abs(np.array(sums[0]) / np.array(sums[1]) - 1).mean()
+        return float(np.abs(np.array(sums[0]) / np.array(sums[1]) - 1).mean())
 
     chance = np.mean([error([blocks[i] for i in rng.permutation(len(blocks))[:40]]) for _ in range(5)])
     assert error(chosen) < chance

@@ -1,21 +1,23 @@
 """Published tables: read right, refused when their shape is wrong."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from hwnas.cost import importers
 from hwnas.cost.model import cost_model
 from hwnas.errors import DataFormatError, InputError
-from hwnas.nets.densenas.graph import SKIP, densenas_mbv2, densenas_resnet
+from hwnas.nets.densenas.graph import SKIP, DenseSpace, densenas_mbv2, densenas_resnet
 from hwnas.store import data_dir, read_network
 
 DATA = Path(os.environ.get("HWNAS_TEST_DATA", "no-data")) / "densenas"
 published = pytest.mark.skipif(not DATA.is_dir(), reason="HWNAS_TEST_DATA does not name the published lists")
 
 
-def made_up(space):
+def made_up(space: DenseSpace) -> list[Any]:
     """A list of the right shape with times that tell where they came from."""
     blocks = []
     for j in range(1, space.sink):
@@ -32,7 +34,7 @@ def made_up(space):
 
 
 @pytest.mark.parametrize("space", [densenas_mbv2(), densenas_resnet()], ids=lambda s: s.name)
-def test_every_number_lands_at_its_block(space) -> None:
+def test_every_number_lands_at_its_block(space: DenseSpace) -> None:
     table = importers.densenas(repr(made_up(space)))
     for j in range(1, space.sink):
         for e, i in enumerate(space.in_edges[j]):
@@ -53,7 +55,7 @@ def test_every_number_lands_at_its_block(space) -> None:
 
 @published
 @pytest.mark.parametrize(("which", "ms"), [("a", 13.634), ("b", 15.813), ("c", 18.007)])
-def test_published_networks_cost_what_the_published_list_says(which, ms) -> None:
+def test_published_networks_cost_what_the_published_list_says(which: str, ms: float) -> None:
     table = importers.read(DATA / "lat_list_densenas_mbv2_xp32", "densenas")
     spec = read_network(data_dir("examples") / "networks" / f"densenas-{which}.json")
     estimate = cost_model(table).estimate(spec)
@@ -64,7 +66,7 @@ def test_published_networks_cost_what_the_published_list_says(which, ms) -> None
 
 @published
 @pytest.mark.parametrize("name", ["lat_list_resv2_32", "lat_list_resv2_32_reg10"])
-def test_the_resnet_lists_are_read(name) -> None:
+def test_the_resnet_lists_are_read(name: str) -> None:
     table = importers.read(DATA / name, "densenas")
     assert table.header.space == "densenas-resnet"
     assert len(table.slots) == 17
@@ -75,7 +77,7 @@ def test_the_resnet_lists_are_read(name) -> None:
     assert (skip == pytest.approx(basic / 10)) == name.endswith("reg10")
 
 
-def wrong(space, change):
+def wrong(space: DenseSpace, change: Callable[[Any], object]) -> str:
     body = made_up(space)
     change(body)
     return repr(body)
@@ -102,7 +104,7 @@ def wrong(space, change):
         (lambda b: b[1].__setitem__(0, 3.0), r"block 1 \(24 channels\): expected a list of 2, found 3.0"),
     ],
 )
-def test_a_wrong_shape_names_the_block(change, said) -> None:
+def test_a_wrong_shape_names_the_block(change: Callable[[Any], object], said: str) -> None:
     with pytest.raises(DataFormatError, match=said):
         importers.densenas(wrong(densenas_mbv2(), change))
 
@@ -154,7 +156,7 @@ def test_once_for_all_tables() -> None:
         ("a: {count: 1, mean: 2.0}", "none of its 1 entries"),
     ],
 )
-def test_other_yaml_is_refused(text, said) -> None:
+def test_other_yaml_is_refused(text: str, said: str) -> None:
     with pytest.raises(DataFormatError, match=said):
         importers.ofa(text)
 

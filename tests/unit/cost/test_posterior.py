@@ -1,5 +1,7 @@
 """The Gaussian posterior against an independent way of computing it."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -8,7 +10,9 @@ from hwnas.cost.posterior import Evidence, Group, Prior, fit, most_uncertain
 RNG = np.random.default_rng(7)
 
 
-def problem(keys=6, networks=25, noise=0.01, seed=0):
+def problem(
+    keys: int = 6, networks: int = 25, noise: float = 0.01, seed: int = 0
+) -> tuple[Prior, Evidence, Any]:
     """Block costs that differ from their times alone by shared and own deviations."""
     rng = np.random.default_rng(seed)
     alone = rng.uniform(0.02, 0.1, keys)
@@ -71,8 +75,8 @@ def test_a_slow_campaign_is_not_blamed_on_the_block_that_it_is_rich_in() -> None
     quiet = evidence.latency_ms + (counts - evidence.counts) @ problem()[2]
     slow = quiet * np.where(campaign == 3, 1.02, 1.0)
 
-    def cost(latency, campaigns):
-        return fit(prior, Evidence(counts, latency, evidence.se_ms, campaigns)).mean_ms[5]
+    def cost(latency: Any, campaigns: Any) -> float:
+        return float(fit(prior, Evidence(counts, latency, evidence.se_ms, campaigns)).mean_ms[5])
 
     alone = np.arange(25)
     moved_untold = cost(slow, alone) / cost(quiet, alone) - 1.0
@@ -109,12 +113,12 @@ def test_choosing_lowers_the_variance_more_than_chance() -> None:
     counts[:, 0] = 1.0
     start = fit(prior, evidence)
 
-    def left(chosen):
+    def left(chosen: Any) -> float:
         y = counts[chosen] @ prior.mean_ms
         told = Evidence(counts[chosen], y, np.zeros(len(chosen)), np.arange(len(chosen)))
         after = fit(prior, told, start.scales)
         mean, variance = after.predict(counts)
-        return np.sqrt(variance).sum() / mean.sum()
+        return float(np.sqrt(variance).sum() / mean.sum())
 
     chance = np.mean([left(rng.permutation(300)[:8]) for _ in range(10)])
     assert left(most_uncertain(start, counts, 8)) < 0.9 * chance

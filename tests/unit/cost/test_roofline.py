@@ -10,8 +10,8 @@ from hwnas.cost import importers, roofline
 from hwnas.cost.score import figures
 from hwnas.documents import read_json
 from hwnas.errors import InputError
-from hwnas.nets.densenas.graph import densenas_mbv2, densenas_resnet
-from hwnas.spec import BlockSpec
+from hwnas.nets.densenas.graph import DenseSpace, densenas_mbv2, densenas_resnet
+from hwnas.spec import BlockSpec, NetworkSpec
 from hwnas.store import data_dir
 
 DATA = Path(os.environ.get("HWNAS_TEST_DATA", "no-data")) / "densenas"
@@ -70,7 +70,7 @@ def test_unknown_devices_are_refused_with_the_known_ones() -> None:
 @pytest.mark.parametrize(
     "path", sorted((data_dir("profiles") / "devices").glob("*.json")), ids=lambda p: p.stem
 )
-def test_descriptions_are_whole_and_name_their_sources(path) -> None:
+def test_descriptions_are_whole_and_name_their_sources(path: Path) -> None:
     body = read_json(path, "device description")
     device = roofline.describe(body["name"])
     assert body["name"] == path.stem
@@ -101,7 +101,7 @@ def test_tables_are_marked() -> None:
     [(densenas_mbv2(), "lat_list_densenas_mbv2_xp32"), (densenas_resnet(), "lat_list_resv2_32")],
     ids=["mbv2", "resnet"],
 )
-def test_estimates_rank_networks_like_the_published_titan_xp_list(space, name) -> None:
+def test_estimates_rank_networks_like_the_published_titan_xp_list(space: DenseSpace, name: str) -> None:
     table = importers.read(DATA / name, "densenas")
     device, rng = roofline.describe("titanxp"), np.random.default_rng(0)
     networks = [random_network(space, rng) for _ in range(100)]
@@ -114,7 +114,7 @@ def test_estimates_rank_networks_like_the_published_titan_xp_list(space, name) -
     assert found["mape_percent"] < 35
 
 
-def random_network(space, rng):
+def random_network(space: DenseSpace, rng: np.random.Generator) -> NetworkSpec:
     path = [0]
     while path[-1] != space.sink:
         path.append(int(rng.choice(space.out_edges[path[-1]])))
@@ -123,4 +123,5 @@ def random_network(space, rng):
         [space.stack_ops[int(rng.integers(len(space.stack_ops)))] for _ in range(space.routing[j].stack)]
         for j in path[1:]
     ]
-    return space.network(path, heads, stacks)
+    network: NetworkSpec = space.network(path, heads, stacks)
+    return network

@@ -2,7 +2,9 @@
 
 import json
 from collections import Counter
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,35 +14,36 @@ from hwnas.errors import DataFormatError, DeviceUnavailable, InputError, Missing
 from hwnas.jobs import table as verbs
 from hwnas.jobs.predict import PredictOptions, find, predict
 from hwnas.jobs.profile import ProfileOptions, profile
-from hwnas.jobs.profile import run as job
-from hwnas.jobs.profile.plan import Plan, anchors, blocks_of, schedule
+from hwnas.jobs.profile.plan import PLANS, Plan, anchors, blocks_of, schedule
 from hwnas.measure import table as tables
+from hwnas.measure.table import LatencyTable
 from hwnas.nets import spaces
+from hwnas.spec import NetworkSpec
 
 SMALL = Plan(calibration=20, probes=10, holdout=6, target=0.0, blocks=250)
 
 
 @pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("HWNAS_HOME", str(tmp_path / "home"))
-    monkeypatch.setitem(job.PLANS, "quick", SMALL)
+    monkeypatch.setitem(PLANS, "quick", SMALL)
     return tmp_path / "home"
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory):
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     """One profile of the fake device for all tests that only read it."""
     path = tmp_path_factory.mktemp("made") / "fake.hwlat.jsonl"
-    plans = dict(job.PLANS)
-    job.PLANS["quick"] = SMALL
+    plans = dict(PLANS)
+    PLANS["quick"] = SMALL
     try:
         body = profile(ProfileOptions(device="fake", preset="quick", out=path))
     finally:
-        job.PLANS.update(plans)
+        PLANS.update(plans)
     return path, body
 
 
-def test_a_profile_says_how_good_it_is(made) -> None:
+def test_a_profile_says_how_good_it_is(made: tuple[Path, dict[str, Any]]) -> None:
     path, body = made
     assert body["complete"]
     assert body["rows"] == 7
@@ -71,7 +74,7 @@ def test_networks_of_all_roles_are_spread_over_the_campaigns() -> None:
         assert roles["calibration"] >= 5
 
 
-def test_repeating_the_command_goes_on_with_an_unfinished_table(home) -> None:
+def test_repeating_the_command_goes_on_with_an_unfinished_table(home: Path) -> None:
     options = ProfileOptions(device="fake", preset="quick", max_time_s=0.3)
     first = profile(options)
     assert not first["complete"]
@@ -83,7 +86,9 @@ def test_repeating_the_command_goes_on_with_an_unfinished_table(home) -> None:
     assert third["table"] != first["table"], "a finished table is left alone"
 
 
-def test_an_interrupted_profile_ends_with_the_networks_of_an_unbroken_one(home, made) -> None:
+def test_an_interrupted_profile_ends_with_the_networks_of_an_unbroken_one(
+    home: Path, made: tuple[Path, dict[str, Any]]
+) -> None:
     profile(ProfileOptions(device="fake", preset="quick", max_time_s=0.5))
     resumed = profile(ProfileOptions(device="fake", preset="quick"))
     whole, parts = tables.load(made[0]), tables.load(Path(resumed["table"]))
@@ -92,7 +97,7 @@ def test_an_interrupted_profile_ends_with_the_networks_of_an_unbroken_one(home, 
         assert keys[0] == keys[1]
 
 
-def test_dry_run_touches_nothing(home) -> None:
+def test_dry_run_touches_nothing(home: Path) -> None:
     body = profile(ProfileOptions(device="fake", preset="quick", dry_run=True))
     assert body["missing"] == 7
     assert body["measurements"] == 7 + 33 + 12
@@ -100,7 +105,7 @@ def test_dry_run_touches_nothing(home) -> None:
     assert not home.exists()
 
 
-def test_only_missing(home, made) -> None:
+def test_only_missing(home: Path, made: tuple[Path, dict[str, Any]]) -> None:
     with pytest.raises(MissingMeasurement, match="leave out --only-missing"):
         profile(ProfileOptions(device="fake", preset="quick", only_missing=True))
     table = tables.load(made[0])
@@ -114,13 +119,13 @@ def test_only_missing(home, made) -> None:
     assert body["complete"]
 
 
-def test_a_device_that_is_not_here_names_the_ways_on(home) -> None:
+def test_a_device_that_is_not_here_names_the_ways_on(home: Path) -> None:
     with pytest.raises(DeviceUnavailable, match="--estimate") as caught:
         profile(ProfileOptions(device="titanxp"))
     assert caught.value.exit_status == 4
 
 
-def test_estimate_plans_without_the_device(home) -> None:
+def test_estimate_plans_without_the_device(home: Path) -> None:
     body = profile(ProfileOptions(device="titanxp", estimate=True))
     assert body["setting"]["provenance"] == "estimated"
     assert body["holdout"] is None
@@ -130,12 +135,12 @@ def test_estimate_plans_without_the_device(home) -> None:
     assert estimate["high_ms"] > 1.5 * estimate["latency_ms"], "an estimate's interval is wide"
 
 
-def test_unknown_preset(home) -> None:
+def test_unknown_preset(home: Path) -> None:
     with pytest.raises(InputError, match="unknown preset 'fast'"):
         profile(ProfileOptions(device="fake", preset="fast"))
 
 
-def test_predict(made) -> None:
+def test_predict(made: tuple[Path, dict[str, Any]]) -> None:
     body = predict(PredictOptions(("resnet20", "resnet56"), table=made[0]))
     small, large = body["networks"]
     assert small["path"] == "resnet20"
@@ -145,13 +150,13 @@ def test_predict(made) -> None:
     assert body["warnings"] == []
 
 
-def test_predict_warns_of_guesses(made) -> None:
+def test_predict_warns_of_guesses(made: tuple[Path, dict[str, Any]]) -> None:
     body = predict(PredictOptions(("densenas-a",), table=made[0]))
     assert body["networks"][0]["extrapolated"]
     assert "were never measured" in body["warnings"][0]
 
 
-def test_predict_without_any_table(home) -> None:
+def test_predict_without_any_table(home: Path) -> None:
     with pytest.raises(MissingMeasurement, match="hwnas profile --device fake"):
         predict(PredictOptions(("resnet20",), device="fake"))
     with pytest.raises(InputError, match="name at least one network"):
@@ -159,13 +164,13 @@ def test_predict_without_any_table(home) -> None:
 
 
 def test_a_table_of_another_runtime_is_not_picked_but_may_be_named(
-    home, made, monkeypatch: pytest.MonkeyPatch
+    home: Path, made: tuple[Path, dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     verbs.import_(made[0])
     assert find(device="fake").table_id == tables.load(made[0]).table_id
     real = Fake.setting
 
-    def newer(self, *args):
+    def newer(self: Fake, *args: Any) -> Any:
         return real(self, *args).model_copy(update={"backend_version": "99"})
 
     monkeypatch.setattr(Fake, "setting", newer)
@@ -176,7 +181,7 @@ def test_a_table_of_another_runtime_is_not_picked_but_may_be_named(
         verbs.validate(made[0])
 
 
-def test_validate(made, tmp_path: Path) -> None:
+def test_validate(made: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
     body = verbs.validate(made[0])
     assert body["verdict"] == "valid"
     assert [check["passed"] for check in body["checks"]] == [True] * 3
@@ -184,17 +189,18 @@ def test_validate(made, tmp_path: Path) -> None:
     assert body["seconds"] < 60
 
 
-def scaled(table, factor, path):
+def scaled(table: LatencyTable, factor: Callable[[int], float], path: Path) -> Path:
     """A copy of a table whose networks were taken on a device slower by `factor(i)`."""
     from hwnas.measure.writer import write
 
     for i, net in enumerate(sorted(table.networks, key=lambda n: n.measurement.floor_ms)):
         slower = net.measurement.model_copy(update={"floor_ms": net.measurement.floor_ms * factor(i)})
         table.networks[table.networks.index(net)] = net.model_copy(update={"measurement": slower})
-    return write(path, table).path
+    write(path, table)
+    return path
 
 
-def test_validate_finds_a_device_that_moved(made, tmp_path: Path) -> None:
+def test_validate_finds_a_device_that_moved(made: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
     evenly = scaled(tables.load(made[0]), lambda i: 1.2, tmp_path / "a.hwlat.jsonl")
     body = verbs.validate(evenly)
     assert body["verdict"] == "scaled"
@@ -205,15 +211,15 @@ def test_validate_finds_a_device_that_moved(made, tmp_path: Path) -> None:
 
 
 def test_validate_allows_what_the_intervals_allow(
-    made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    made: tuple[Path, dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The same moves as above, by a table whose own intervals reach from a third to three times."""
 
     class Vague:
-        def predict(self, specs):
+        def predict(self, specs: Sequence[NetworkSpec]) -> tuple[np.ndarray, np.ndarray]:
             return np.ones(len(specs)), np.ones(len(specs))
 
-        def bounds(self, specs):
+        def bounds(self, specs: Sequence[NetworkSpec]) -> tuple[np.ndarray, np.ndarray]:
             return np.full(len(specs), 1 / 3), np.full(len(specs), 3.0)
 
     apart = scaled(tables.load(made[0]), lambda i: 1.0 + 0.02 * i, tmp_path / "c.hwlat.jsonl")
@@ -221,7 +227,7 @@ def test_validate_allows_what_the_intervals_allow(
     assert verbs.validate(apart)["verdict"] == "valid"
 
 
-def test_show_diff_merge_export_import(home, made, tmp_path: Path) -> None:
+def test_show_diff_merge_export_import(home: Path, made: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
     shown = verbs.show(made[0])
     assert shown["rows"] == len(shown["blocks"]) == 7
     assert shown["networks"] == {"calibration": 20, "holdout": 6, "probe": 13}

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -27,17 +28,28 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
     return ctypes.CDLL(str(built))
 
 
-def launch(library, name, grid, block, *arguments) -> int:
+def launch(library: ctypes.CDLL, name: str, grid: int, block: int, *arguments: Any) -> int:
     """Run a kernel; arrays are passed by address, numbers as the ctypes objects that they are."""
     values = [U64(a.ctypes.data) if isinstance(a, np.ndarray) else a for a in arguments]
     at = (ctypes.c_void_p * len(values))(*[ctypes.addressof(v) for v in values])
     packed = ctypes.create_string_buffer(512)
     getattr(library, f"{name}_pack")(at, packed)
     shape = ctypes.c_uint * 3
-    return getattr(library, f"{name}_on_host")(shape(grid, 1, 1), shape(block, 1, 1), packed)
+    return int(getattr(library, f"{name}_on_host")(shape(grid, 1, 1), shape(block, 1, 1), packed))
 
 
-def preprocess(library, name, images, size, mean, std, *, swap=False, padding=0, out=np.float32):
+def preprocess(
+    library: ctypes.CDLL,
+    name: str,
+    images: np.ndarray,
+    size: tuple[int, int],
+    mean: np.ndarray,
+    std: np.ndarray,
+    *,
+    swap: bool = False,
+    padding: int = 0,
+    out: type[np.floating[Any]] = np.float32,
+) -> np.ndarray:
     n, height, width, channels = images.shape
     rows, columns = taps(height, size[0]), taps(width, size[1])
     pitch = width * channels + padding
@@ -67,7 +79,9 @@ STD = np.array([0.2470, 0.2435, 0.2616], np.float32)
         ((1, 1, 1, 3), (5, 5), 0),
     ],
 )
-def test_preprocess_is_bit_equal_to_numpy(library, shape, size, padding, swap) -> None:
+def test_preprocess_is_bit_equal_to_numpy(
+    library: ctypes.CDLL, shape: tuple[int, int, int, int], size: tuple[int, int], padding: int, swap: bool
+) -> None:
     images = np.random.default_rng(1).integers(0, 256, shape, dtype=np.uint8)
     mean, std = MEAN[: shape[3]].copy(), STD[: shape[3]].copy()
     expected = prepare(images, size, mean, std, swap_channels=swap)
@@ -79,7 +93,7 @@ def test_preprocess_is_bit_equal_to_numpy(library, shape, size, padding, swap) -
     assert np.array_equal(half, expected.astype(np.float16))
 
 
-def test_half_rounds_like_numpy(library) -> None:
+def test_half_rounds_like_numpy(library: ctypes.CDLL) -> None:
     special = [65504, 65519.996, 65520, 1e9, -1e9, 6e-8, 2.9e-8, 0.0, -0.0, np.inf, -np.inf, np.nan]
     ties = [1.00048828125, 1.00146484375]  # half way between two halves
     values = np.concatenate([np.random.default_rng(1).normal(0, 300, 20000), special, ties]).astype(
@@ -94,26 +108,26 @@ def test_half_rounds_like_numpy(library) -> None:
     assert np.isnan(out[~number]).all()
 
 
-def test_l2_flush_touches_every_word_once(library) -> None:
+def test_l2_flush_touches_every_word_once(library: ctypes.CDLL) -> None:
     buffer = np.arange(1000, dtype=np.uint32)
     assert launch(library, "l2_flush", 3, 32, buffer, U64(1000)) == 0
     assert np.array_equal(buffer, np.arange(1, 1001, dtype=np.uint32))
 
 
-def test_delay_lasts_as_long_as_asked(library) -> None:
+def test_delay_lasts_as_long_as_asked(library: ctypes.CDLL) -> None:
     start = time.perf_counter()
     assert launch(library, "delay", 1, 1, U64(5_000_000)) == 0
     assert time.perf_counter() - start >= 5e-3
 
 
-def max_abs_diff(library, a, b, blocks=4):
+def max_abs_diff(library: ctypes.CDLL, a: np.ndarray, b: np.ndarray, blocks: int = 4) -> float:
     partial = np.full(blocks, -1, np.float32)
     assert launch(library, "max_abs_diff", blocks, 256, a, b, U64(a.size), partial) == 0
-    return partial.max()
+    return float(partial.max())
 
 
 @pytest.mark.parametrize("count", [1, 255, 256, 257, 5000])
-def test_max_abs_diff_is_bit_equal_to_numpy(library, count) -> None:
+def test_max_abs_diff_is_bit_equal_to_numpy(library: ctypes.CDLL, count: int) -> None:
     rng = np.random.default_rng(count)
     a = rng.normal(size=count).astype(np.float32)
     b = a + rng.normal(size=count).astype(np.float32)
@@ -121,7 +135,7 @@ def test_max_abs_diff_is_bit_equal_to_numpy(library, count) -> None:
 
 
 @pytest.mark.parametrize("at", [0, 300, 999])
-def test_one_nan_makes_the_difference_nan(library, at) -> None:
+def test_one_nan_makes_the_difference_nan(library: ctypes.CDLL, at: int) -> None:
     a = np.ones(1000, np.float32)
     b = np.zeros(1000, np.float32)
     b[at] = np.nan
@@ -131,7 +145,7 @@ def test_one_nan_makes_the_difference_nan(library, at) -> None:
     assert max_abs_diff(library, a, b) == np.inf
 
 
-def test_a_barrier_that_not_all_threads_reach_is_reported(library) -> None:
+def test_a_barrier_that_not_all_threads_reach_is_reported(library: ctypes.CDLL) -> None:
     out = np.zeros(8, np.int32)
     assert launch(library, "divergent_barrier", 1, 8, out) == 1
     assert launch(library, "divergent_barrier", 1, 3, out) == 0

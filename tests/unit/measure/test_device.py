@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -120,8 +121,8 @@ def test_shipped_descriptions_are_read() -> None:
 def test_load_of_others_is_counted_in_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     # Ten seconds go by, all processes used 15 CPU seconds, this one 4: others kept 1.1 cores busy.
     seconds, own, busy = iter([100.0, 110.0]), iter([1.0, 5.0]), iter([50.0, 65.0])
-    monkeypatch.setattr(host.time, "perf_counter", lambda: next(seconds))
-    monkeypatch.setattr(host.time, "process_time", lambda: next(own))
+    monkeypatch.setattr("hwnas.measure.host.time.perf_counter", lambda: next(seconds))
+    monkeypatch.setattr("hwnas.measure.host.time.process_time", lambda: next(own))
     monkeypatch.setattr(host, "_busy_s", lambda: next(busy))
     assert host.others_load()() == pytest.approx(1.1)
 
@@ -131,5 +132,5 @@ def test_only_the_cores_that_this_process_may_use_count(monkeypatch: pytest.Monk
     stat = "cpu 999 0 0 0 0 0 0 0 0 0\ncpu0 10 2 3 700 9 1 4 5 0 0\ncpu1 900 0 0 0 0 0 0 0 0 0\nintr 5\n"
     monkeypatch.setattr(host, "_read", lambda path: stat)
     monkeypatch.setattr(host, "cores", lambda: (0,))
-    ticks_per_s = host.os.sysconf("SC_CLK_TCK")
+    ticks_per_s = os.sysconf("SC_CLK_TCK")
     assert host._busy_s() == pytest.approx(25 / ticks_per_s)

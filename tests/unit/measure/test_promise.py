@@ -68,7 +68,7 @@ def test_going_on_with_the_fixed_plans_would_spend_more() -> None:
 
 def test_several_tries_share_alpha() -> None:
     # Three tries: 0.05 / 3 = 0.0167 needs 6 of 6 (1/64 = 0.0156).
-    assert stages(0.05 / 3, 2)[0] == (6, pytest.approx(1 / 64))
+    assert stages(0.05 / 3, 2)[0] == pytest.approx((6, 1 / 64))
 
 
 def test_decisions() -> None:

@@ -5,14 +5,16 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from hwnas.backends.fake import Fake, faulty
 from hwnas.measure import table as tables
-from hwnas.measure.rows import parse_header, parse_line
+from hwnas.measure.rows import Header, parse_header, parse_line
 from hwnas.measure.sweep import Sweep, SweepOptions, header_for, sweep
 from hwnas.measure.timing import TimingOptions
 from hwnas.measure.writer import TableWriter
@@ -22,12 +24,12 @@ QUICK = TimingOptions.preset("quick")
 SPACE = spaces.make("resnet-cifar")
 
 
-def header(backend=None):
+def header(backend: Fake | None = None) -> Header:
     setting = (backend or Fake()).setting("fake", "fp32", 1, 1)
     return header_for(setting, SPACE.name, (3, 32, 32), 10, QUICK)
 
 
-def log():
+def log() -> tuple[list[tuple[str, Mapping[str, Any]]], Callable[[str, Mapping[str, Any]], None]]:
     events = []
     return events, lambda kind, fields: events.append((kind, fields))
 
@@ -39,6 +41,7 @@ def test_every_block_gets_a_row(tmp_path: Path) -> None:
     )
     assert set(table.rows) == set(SPACE.blocks())
     assert table.complete
+    assert table.path is not None
     assert tables.load(table.path).table_id == table.table_id
     assert table.header.protocol["sessions"] == QUICK.sessions
     kind, last = events[-1]
@@ -122,12 +125,13 @@ print("done", flush=True)
 """
 
 
-def run_child(path, kill_after_s=None):
+def run_child(path: Path, kill_after_s: float | None = None) -> bool:
     """Sweep in another process; True if it ended by itself."""
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
     with subprocess.Popen(
         [sys.executable, "-c", CHILD, str(path)], stdout=subprocess.PIPE, text=True, env=env
     ) as child:
+        assert child.stdout is not None
         assert child.stdout.readline() == "ready\n"
         if kill_after_s is not None:
             time.sleep(kill_after_s)
@@ -136,10 +140,10 @@ def run_child(path, kill_after_s=None):
 
 
 @pytest.mark.parametrize("seed", [1, 2])
-def test_sigkill_loses_no_completed_row(tmp_path: Path, seed) -> None:
+def test_sigkill_loses_no_completed_row(tmp_path: Path, seed: int) -> None:
     """Killed at random moments, the file always loads after the torn line is cut; nothing vanishes."""
     path, rng = tmp_path / "t.hwlat.jsonl", np.random.default_rng(seed)
-    before: set = set()
+    before: set[Any] = set()
     for _ in range(3):
         if run_child(path, kill_after_s=float(rng.uniform(0.02, 0.5))):
             break
@@ -156,6 +160,6 @@ def test_sigkill_loses_no_completed_row(tmp_path: Path, seed) -> None:
     assert set(resumed.rows) == set(spaces.make("mbv2-cifar").blocks())
 
 
-def header_of(path):
+def header_of(path: Path) -> Header:
     with path.open(encoding="utf-8") as file:
         return parse_header(path, [parse_line(path, 1, file.readline())])

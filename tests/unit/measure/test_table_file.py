@@ -2,7 +2,9 @@
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import table_samples as samples
@@ -17,7 +19,7 @@ from hwnas.store import data_dir
 
 
 @pytest.fixture
-def path(tmp_path: Path):
+def path(tmp_path: Path) -> Path:
     file = tmp_path / "t.hwlat.jsonl"
     writer = TableWriter(file, header())
     for block in samples.TIMES:
@@ -27,11 +29,11 @@ def path(tmp_path: Path):
     return file
 
 
-def lines_of(path):
+def lines_of(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def rewrite(path, bodies) -> None:
+def rewrite(path: Path, bodies: list[dict[str, Any]]) -> None:
     """Write lines with fresh, correct hashes: damage that hashes cannot show."""
     before, out = "", []
     for body in bodies:
@@ -41,11 +43,13 @@ def rewrite(path, bodies) -> None:
     path.write_text("\n".join(out) + "\n")
 
 
-def test_round_trip(path) -> None:
+def test_round_trip(path: Path) -> None:
     table = tables.load(path)
     assert table.complete
     assert table[REST].value_ms == 0.060
-    assert table[REST].measurement.samples == 100
+    taken = table[REST].measurement
+    assert taken is not None
+    assert taken.samples == 100
     assert [net.spec for net in table.networks] == [network(2, 1)]
     assert table.summary == {"holdout": {"mape_percent": 1.5}}
     assert table.setting == setting()
@@ -53,14 +57,14 @@ def test_round_trip(path) -> None:
     assert again.table_id == table.table_id, "the id is of the content, not of the file"
 
 
-def test_missing_key_names_the_command(path) -> None:
+def test_missing_key_names_the_command(path: Path) -> None:
     table = tables.load(path)
     absent = DOWN.model_copy(update={"kernel": 5})
     with pytest.raises(MissingMeasurement, match=r"basic-16x32-k5.*hwnas profile --device cpu --space test"):
         table[absent]
 
 
-def test_going_on_after_a_kill_in_the_middle_of_a_row(path) -> None:
+def test_going_on_after_a_kill_in_the_middle_of_a_row(path: Path) -> None:
     whole = path.read_text()
     path.write_text(whole[: whole.index('{"row":"network"') + 40])
     with pytest.raises(DataFormatError, match=r"truncated: line 7 is unfinished.*--out to go on"):
@@ -86,7 +90,7 @@ def test_what_is_no_table_is_left_as_it_is(tmp_path: Path) -> None:
     assert not target.exists()
 
 
-def test_a_table_cut_after_any_line_is_incomplete_and_says_so(path) -> None:
+def test_a_table_cut_after_any_line_is_incomplete_and_says_so(path: Path) -> None:
     lines = path.read_text().splitlines(keepends=True)
     for count in range(1, len(lines)):
         path.write_text("".join(lines[:count]))
@@ -97,7 +101,7 @@ def test_a_table_cut_after_any_line_is_incomplete_and_says_so(path) -> None:
     assert tables.load(path).warnings == []
 
 
-def test_an_import_that_is_repeated_finds_its_table(path) -> None:
+def test_an_import_that_is_repeated_finds_its_table(path: Path) -> None:
     table = tables.load(path)
     copy = path.with_name("copy.hwlat.jsonl")
     first = write(copy, table)
@@ -120,44 +124,44 @@ def test_names_of_tables_never_come_from_content_unchecked(
         assert "\n" not in made.name
 
 
-def test_other_conditions_cannot_be_added(path) -> None:
+def test_other_conditions_cannot_be_added(path: Path) -> None:
     with pytest.raises(InputError, match="threads was 1, is 2"):
         TableWriter(path, header(setting=setting(threads=2)))
 
 
-def damage_truncated(path):
+def damage_truncated(path: Path) -> str:
     text = path.read_text()
     path.write_text(text[: len(text) - 30])
     return "truncated: line 9"
 
 
-def damage_schema(path):
+def damage_schema(path: Path) -> str:
     bodies = lines_of(path)
     bodies[0]["schema"] = "hwlat/9"
     rewrite(path, bodies)
     return "schema 'hwlat/9'; this version reads 'hwlat/1'"
 
 
-def damage_nan(path):
+def damage_nan(path: Path) -> str:
     path.write_text(path.read_text().replace('"value_ms":0.06,', '"value_ms":NaN,'))
     return "line 3 holds the number NaN, which is not finite"
 
 
-def damage_negative(path):
+def damage_negative(path: Path) -> str:
     bodies = lines_of(path)
     bodies[2]["value_ms"] = -0.06
     rewrite(path, bodies)
     return "line 3: block.value_ms: Input should be greater than 0 .got -0.06"
 
 
-def damage_unit_declared(path):
+def damage_unit_declared(path: Path) -> str:
     bodies = lines_of(path)
     bodies[0]["units"] = {"time": "s"}
     rewrite(path, bodies)
     return "gives times in 's'; they must be in 'ms'"
 
 
-def damage_unit_fast(path):
+def damage_unit_fast(path: Path) -> str:
     bodies = lines_of(path)
     for body in bodies[1:]:
         if "value_ms" in body:
@@ -168,7 +172,7 @@ def damage_unit_fast(path):
     return r"TFLOP/s, more than the 1 TFLOP/s that its device can reach; its times are not in milliseconds"
 
 
-def damage_unit_slow(path):
+def damage_unit_slow(path: Path) -> str:
     bodies = lines_of(path)
     for body in bodies[1:]:
         if "value_ms" in body:
@@ -179,7 +183,7 @@ def damage_unit_slow(path):
     return r"calls add up to \d+ s, but it was taken within 1 s; its times are not in milliseconds"
 
 
-def damage_unit_mixed(path):
+def damage_unit_mixed(path: Path) -> str:
     bodies = lines_of(path)
     for body in bodies[1:6]:
         body["value_ms"] *= 1000
@@ -187,45 +191,45 @@ def damage_unit_mixed(path):
     return "blocks add up to 1.06e\\+03 times the networks made of them"
 
 
-def damage_duplicate(path):
+def damage_duplicate(path: Path) -> str:
     bodies = lines_of(path)
     rewrite(path, [*bodies[:7], bodies[2]])
     return "line 8: duplicate key basic-16x16"
 
 
-def damage_missing_rows(path):
+def damage_missing_rows(path: Path) -> str:
     bodies = lines_of(path)
     rewrite(path, [*bodies[:3], *bodies[4:]])
     return "7 rows were written, 6 are here; rows are missing"
 
 
-def damage_line_removed(path):
+def damage_line_removed(path: Path) -> str:
     lines = path.read_text().splitlines(keepends=True)
     path.write_text("".join([*lines[:3], *lines[4:]]))
     return "line 4: wrong hash .*lines before it are missing"
 
 
-def damage_hash(path):
+def damage_hash(path: Path) -> str:
     path.write_text(path.read_text().replace('"value_ms":0.06,', '"value_ms":0.05,'))
     return "line 3: wrong hash"
 
 
-def damage_not_json(path):
+def damage_not_json(path: Path) -> str:
     path.write_text("stem: 0.4\nhead: 0.1\n")
     return "line 1 is not valid JSON"
 
 
-def damage_binary(path):
+def damage_binary(path: Path) -> str:
     path.write_bytes(b"\x80\x04\x95\xff\xfe")
     return "not a text file"
 
 
-def damage_list(path):
+def damage_list(path: Path) -> str:
     path.write_text("[1, 2]\n")
     return "line 1 holds a list"
 
 
-def damage_kind(path):
+def damage_kind(path: Path) -> str:
     bodies = lines_of(path)
     bodies[2]["block"]["kind"] = "conv9"
     rewrite(path, bodies)
@@ -236,7 +240,7 @@ DAMAGES = [value for name, value in sorted(globals().items()) if name.startswith
 
 
 @pytest.mark.parametrize("damage", DAMAGES, ids=lambda f: f.__name__)
-def test_damage_is_refused_with_exit_6_and_named(path, damage) -> None:
+def test_damage_is_refused_with_exit_6_and_named(path: Path, damage: Callable[[Path], str]) -> None:
     said = damage(path)
     with pytest.raises(DataFormatError, match=said) as caught:
         tables.load(path)
@@ -244,7 +248,7 @@ def test_damage_is_refused_with_exit_6_and_named(path, damage) -> None:
     assert str(path) in str(caught.value)
 
 
-def test_foreign_device_and_runtime_are_stale(path) -> None:
+def test_foreign_device_and_runtime_are_stale(path: Path) -> None:
     table = tables.load(path)
     for change in (
         {"device_arch": "other"},
@@ -258,7 +262,7 @@ def test_foreign_device_and_runtime_are_stale(path) -> None:
         assert caught.value.exit_status == 6
 
 
-def test_another_driver_is_only_a_warning(path) -> None:
+def test_another_driver_is_only_a_warning(path: Path) -> None:
     table = tables.load(path)
     assert tables.check_context(table, setting()) == []
     assert "driver was '', is 'Linux 7'" in tables.check_context(table, setting(driver="Linux 7"))[0]
@@ -285,6 +289,7 @@ def test_newest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "broken.hwlat.jsonl" in tables.newest("cpu").warnings[0], "what was skipped is named"
     assert tables.newest("cpu").path == new.path
     assert tables.newest("cpu", covering=[network(1, 1)]).path == old.path, "it covers the network"
+    assert old.path is not None
     assert tables.is_finished(old.path)
     assert not tables.is_finished(unfinished.path)
     with pytest.raises(MissingMeasurement, match="batch 4"):
@@ -304,7 +309,7 @@ def test_failure_rows_explain_a_missing_key(tmp_path: Path) -> None:
         writer.table[HEAD]
 
 
-def test_shipped_schema_is_that_of_the_code(path) -> None:
+def test_shipped_schema_is_that_of_the_code(path: Path) -> None:
     shipped = read_json(data_dir("profiles") / "hwlat-1.schema.json", "schema")
     assert shipped == json.loads(json.dumps(rows.json_schema()))
     kinds = {body["row"] for body in lines_of(path)}

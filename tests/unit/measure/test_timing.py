@@ -60,7 +60,7 @@ def test_floor_is_the_mean_of_the_faster_half() -> None:
     # Leaving out each of 1, 3, 5 in turn leaves faster halves 3, 1, 1: their variance about 5/3 is
     # 8/3 in all, times 2/3.
     assert floor_of([1.0, 3.0, 5.0])[1] == pytest.approx((2 / 3 * 8 / 3) ** 0.5)
-    assert floor_of([2.0]) == (2.0, pytest.approx(0.04))
+    assert floor_of([2.0]) == pytest.approx((2.0, 0.04))
 
 
 def test_standard_error_is_honest() -> None:

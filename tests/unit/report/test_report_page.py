@@ -231,7 +231,7 @@ def test_job_writes_the_page_into_the_run(tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_pictures_need_kaleido(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = write_run(tmp_path / "search-0001")
-    monkeypatch.setattr(html.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr("hwnas.report.html.importlib.util.find_spec", lambda name: None)
     with pytest.raises(BackendUnavailable, match="pip install kaleido"):
         report(ReportOptions(runs=(str(run),), pictures="png"), lambda kind, fields: None)
     assert (run / "report.html").exists()  # the page does not wait for the pictures
@@ -321,7 +321,7 @@ def test_kaleido_without_a_browser_says_so(tmp_path: Path, monkeypatch: pytest.M
     def no_browser(*_: object) -> None:
         raise RuntimeError("Kaleido requires Google Chrome to be installed.")
 
-    monkeypatch.setattr(html.importlib.util, "find_spec", lambda name: object())
+    monkeypatch.setattr("hwnas.report.html.importlib.util.find_spec", lambda name: object())
     monkeypatch.setattr(html, "_draw", no_browser)
     page = compose([write_run(tmp_path / "search-0001")])
     with pytest.raises(BackendUnavailable, match="requires Google Chrome"):

@@ -31,11 +31,11 @@ def test_there_is_a_target_for_each_kind_of_machine() -> None:
 
 
 @pytest.mark.parametrize("target", EXTRA_OF)
-def test_each_target_installs_its_extra_and_nothing_of_its_own(target) -> None:
+def test_each_target_installs_its_extra_and_nothing_of_its_own(target: str) -> None:
     installed = re.findall(r"pip install ([^&\n]*)", stages()[target])
     assert len(installed) == 2
     torch, project = (re.sub(r"--[\w-]+|\$\{TORCH_INDEX[^}]*\}|-e ", " ", line).split() for line in installed)
-    assert [re.match(r"\w+", word.strip('"')).group() for word in torch] == ["torch", "torchvision"]
+    assert [re.findall(r"^\w+", word.strip('"'))[0] for word in torch] == ["torch", "torchvision"]
     assert project == [f'".[{EXTRA_OF[target]}]"']
     assert EXTRA_OF[target] in EXTRAS
 
@@ -44,7 +44,7 @@ def test_pascal_gets_a_tensorrt_and_a_python_that_serve_it() -> None:
     (line,) = [need for need in EXTRAS["trt8"] if need.startswith("tensorrt")]
     assert "==8.6.1" in line
     assert "python_version < '3.12'" in line
-    base = re.search(r"ARG PASCAL_BASE=(\S+)", TEXT).group(1)
+    base = re.findall(r"ARG PASCAL_BASE=(\S+)", TEXT)[0]
     assert "ubuntu22.04" in base  # its Python is 3.10
     assert "cuda:12.1" in base  # the newest CUDA that 8.6.1 supports
 
@@ -52,11 +52,11 @@ def test_pascal_gets_a_tensorrt_and_a_python_that_serve_it() -> None:
 def test_tensorrt_of_the_gpu_target_is_one_that_the_backend_serves() -> None:
     (line,) = [need for need in EXTRAS["trt"] if need.startswith("tensorrt")]
     assert line == "tensorrt-cu13>=10.13,<12"
-    assert "cuda:13." in re.search(r"ARG GPU_BASE=(\S+)", TEXT).group(1)
+    assert "cuda:13." in re.findall(r"ARG GPU_BASE=(\S+)", TEXT)[0]
 
 
 @pytest.mark.parametrize("target", EXTRA_OF)
-def test_every_target_runs_as_an_ordinary_user_and_can_be_asked_how_it_is(target) -> None:
+def test_every_target_runs_as_an_ordinary_user_and_can_be_asked_how_it_is(target: str) -> None:
     lines = stages()[target].splitlines()
     user = [line.split()[1] for line in lines if line.startswith("USER")]
     assert len(user) == 1
@@ -67,7 +67,7 @@ def test_every_target_runs_as_an_ordinary_user_and_can_be_asked_how_it_is(target
 
 
 @pytest.mark.parametrize("target", EXTRA_OF)
-def test_what_a_container_makes_lies_in_the_folder_that_is_mounted(target) -> None:
+def test_what_a_container_makes_lies_in_the_folder_that_is_mounted(target: str) -> None:
     lines = stages()[target].splitlines()
     *_, folder = [line.split()[1] for line in lines if line.startswith("WORKDIR")]
     (home,) = re.findall(r"HWNAS_HOME=(\S+)", stages()[target])

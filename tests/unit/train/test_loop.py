@@ -103,7 +103,7 @@ def test_result_says_what_was_done(tiny: NetworkSpec, digits: Dataset) -> None:
     module, result = run(tiny, digits, FAST)
     assert not module.training
     assert result.images == 2000
-    assert (result.batch, result.lr) == (64, pytest.approx(0.5 / math.sqrt(2)))
+    assert (result.batch, result.lr) == pytest.approx((64, 0.5 / math.sqrt(2)))
     assert result.train_macs == 2000 * 3 * count(tiny).macs
     assert result.threads == 1
     assert result.device == "cpu"
