@@ -31,6 +31,8 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
     },
     "Search and deploy": {
         "search": ("hwnas_cli.search:search", "Find the best network within a latency budget."),
+        "plan": ("hwnas_cli.search:plan", "Plan by an untrained score: no data, no training, no device."),
+        "replay": ("hwnas_cli.search:replay", "Replay a published search log through our controller."),
         "train": ("hwnas_cli.search:train", "Train a found or given network further."),
         "export": ("hwnas_cli.deploy:export", "Write an engine; prove its outputs and its latency."),
         "verify": ("hwnas_cli.deploy:verify", "Check an engine again; exit 5 when it fails."),

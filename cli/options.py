@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import click
 
-from hwnas import units
+from hwnas import budgets, units
 from hwnas.errors import InputError
 from hwnas.plugins import names, unknown
 
@@ -123,13 +123,11 @@ class LatencyBudget(ParamType):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Refuse a part without a unit, naming the one that was probably meant."""
-        from hwnas.records import parse_latency  # pydantic is not needed for --help
-
-        parts = str(value).split(",") if self.many else [str(value)]
         try:
-            for part in parts:
-                if not (self.many and re.fullmatch(r"(\d+(\.\d+)?|\.\d+)(x|%):\S+", part.strip())):
-                    parse_latency(part.strip())
+            if self.many:
+                budgets.parse(str(value))
+            else:
+                budgets.parse_latency(str(value))
         except InputError as exc:
             self.fail(str(exc), param, ctx)
         return str(value)

@@ -26,6 +26,13 @@ def _limit(name: str, example: str, parse: Callable[[str], float]) -> options.Op
     )
 
 
+LIMITS = [
+    _limit("macs", "60MMAC", units.parse_macs),
+    _limit("params", "500kparam", units.parse_params),
+    _limit("memory", "64MiB", units.parse_bytes),
+]
+
+
 def _assignments(name: str, text: str) -> options.Option:
     return click.option(
         f"--{name}", type=options.Assignment(), multiple=True, metavar="NAME=VALUE", help=text
@@ -41,73 +48,90 @@ def _assignments(name: str, text: str) -> options.Option:
     options.setting,
     options.table,
     options.input_shape,
-    _limit("macs", "60MMAC", units.parse_macs),
-    _limit("params", "500kparam", units.parse_params),
-    _limit("memory", "64MiB", units.parse_bytes),
+    LIMITS,
     options.preset,
 )
 @click.option("--images", type=options.COUNT, metavar="N", help="Training images in all.")
 @click.option("--max-trials", type=options.COUNT, metavar="N", help="Networks looked at at most.")
 @click.option("--importance", type=IMPORTANCES, help="How the stage-wise search judges a growth.")
-@click.option(
-    "--score",
-    type=click.Choice(["learned", "proxy"]),
-    help="proxy (strategy densenas): plan by an untrained score, without data or device; learned (densenas, "
-    "hournas): train the super-network however few the images.",
-)
 @click.option("--fidelity", type=click.Choice(["paper"]), help="The published form of the strategy.")
 @click.option("--measure/--no-measure", default=True, help="Measure each candidate whole before training.")
 @click.option("--limit", type=options.COUNT, metavar="N", help="Use at most so many images.")
 @_assignments("set", "A further option of the strategy; may be repeated.")
 @_assignments("recipe", "A training option that differs from its default; may be repeated.")
-@click.option(
-    "--replay",
-    type=click.Path(path_type=Path),
-    metavar="LOG",
-    help="Replay a published search log of --strategy macromicro; nothing else is needed.",
-)
+@click.option("--profile/--no-profile", default=True, help="Profile quickly where no table fits?")
 @options.options(options.seed, options.max_time, options.out, options.dry_run)
 @common
-def search(ui: Output, max_time: float | None, replay: Path | None, **chosen: Any) -> None:
+def search(ui: Output, max_time: float | None, **chosen: Any) -> None:
     """Find the most accurate network that keeps a latency budget.
 
     Candidates over the budget are never trained, and the winner is measured whole before it is
-    accepted. Needs a latency table of the device: `hwnas profile`.
+    accepted. Where no latency table of the device fits, a quick one is measured first; `hwnas profile`
+    makes a better one.
     """
     from hwnas.jobs.resolve.origin import export_command
     from hwnas.jobs.search import SearchOptions
     from hwnas.jobs.search import search as job
 
-    if replay is not None:
-        _replay(ui, replay, chosen)
-        return
     if chosen["latency_budget"] is None:
         raise click.UsageError("name a budget: --latency-budget 18ms")
     if chosen["table"] is None and chosen["device"] is None:
         chosen["device"] = "auto"
-    if chosen["data"] is None and chosen["score"] != "proxy":
+    if chosen["data"] is None:
         ui.log("no --data given: searching on the embedded digits")
     chosen |= {"data": chosen["data"] or "digits", "recipe": dict(chosen["recipe"])}
     settings = dict(chosen.pop("set"))
     body = job(SearchOptions(**options.given(max_time_s=max_time, settings=settings, **chosen)), ui.emit)
-    if chosen["score"] == "proxy":
-        ui.result("hwnas.plan/1", body, lambda: _scored(body))
-        if body["run"]:
-            ui.next(f"hwnas train {body['run']}/network.json --data DATA")
-        return
     ui.result("hwnas.search/1", body, lambda: _found(body))
     if not chosen["dry_run"]:
         ui.next(export_command(body["run"]))
 
 
-def _replay(ui: Output, log: Path, chosen: dict[str, Any]) -> None:
-    """A published log through our controller: JSON on stdout in any case."""
+@click.command()
+@options.options(
+    options.latency_budget(many=True, text=BUDGET),
+    options.strategy,
+    options.space,
+    options.setting,
+    options.table,
+    options.input_shape,
+    LIMITS,
+    options.out,
+    options.dry_run,
+)
+@common
+def plan(ui: Output, **chosen: Any) -> None:
+    """Find the best network by an untrained score within the predicted budget.
+
+    Needs no data and no device, only a latency table. Nothing is trained and nothing is measured. For
+    the strategies that can choose so: densenas (and its spaces), hournas and auto (spaces of slots).
+    """
+    from hwnas.jobs.plan import PlanOptions
+    from hwnas.jobs.plan import plan as job
+
+    if chosen["latency_budget"] is None:
+        raise click.UsageError("name a budget: --latency-budget 18ms")
+    body = job(PlanOptions(**options.given(**chosen)), ui.emit)
+    ui.result("hwnas.plan/1", body, lambda: _scored(body))
+    if body["run"]:
+        ui.next(f"hwnas train {body['run']}/network.json --data DATA")
+
+
+@click.command()
+@click.argument("log", type=click.Path(path_type=Path), metavar="LOG")
+@options.options(options.strategy)
+@common
+def replay(ui: Output, log: Path, strategy: str | None) -> None:
+    """Replay a published search log through our controller; JSON on standard output in any case.
+
+    Nothing is trained, and no table, data or device is needed.
+    """
     from hwnas.jobs.replay import ReplayOptions
     from hwnas.jobs.replay import replay as job
 
-    if chosen["strategy"] is None:
-        raise click.UsageError("--replay needs the log's strategy: --strategy macromicro")
-    body = job(ReplayOptions(log, chosen["strategy"]), ui.emit)
+    if strategy is None:
+        raise click.UsageError("name the log's strategy: --strategy macromicro")
+    body = job(ReplayOptions(log, strategy), ui.emit)
     ui.result("hwnas.replay/1", body, lambda: click.echo(json.dumps(body, indent=2)))
 
 
@@ -197,10 +221,16 @@ def _planned(body: dict[str, Any]) -> None:
     console.facts(
         [
             ("would search", f"{body['strategy']} for {'; '.join(body['budgets'])}"),
-            ("on", body["conditions"]),
+            ("on", body.get("conditions")),
             ("table", body["table"]),
             ("data", body["data"]),
-            ("training", f"{body['images']:,} images, {body['epochs']:.3g} epochs, in all"),
+            (
+                "training",
+                f"{body['images']:,} images, {body['epochs']:.3g} epochs, in all"
+                if "images" in body
+                else None,
+            ),
+            ("about", format_seconds(body["seconds"])),
             ("notes", "; ".join(body["notes"])),
             ("into", body["run"]),
         ]

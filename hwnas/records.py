@@ -7,9 +7,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from hwnas.errors import InputError
+from hwnas.budgets import Percentile
 from hwnas.spec import NetworkSpec
-from hwnas.units import parse_ms
 
 Provenance = Literal["measured", "estimated", "imported"]
 Precision = Literal["fp32", "fp16", "bf16", "int8"]
@@ -98,9 +97,6 @@ class Measurement(Record):
         return {"p50": self.median_ms, "p90": self.p90_ms, "p95": self.p95_ms, "p99": self.p99_ms}[percentile]
 
 
-Percentile = Literal["p50", "p90", "p95", "p99"]
-
-
 class Estimate(Record):
     """A predicted latency with its interval, and what else a network costs.
 
@@ -156,17 +152,6 @@ class Budget(Record):
         parts += [f"{self.params / 1e3:g}kparam"] if self.params else []
         parts += [f"{self.memory_bytes / 2**20:g}MiB"] if self.memory_bytes else []
         return ", ".join(parts) or "no limit"
-
-
-def parse_latency(text: str) -> tuple[float, Percentile]:
-    """``18ms`` or ``18ms@p95`` to milliseconds and percentile; InputError otherwise."""
-    value, _, percentile = text.partition("@")
-    known: dict[str, Percentile] = {"": "p50", "p50": "p50", "p90": "p90", "p95": "p95", "p99": "p99"}
-    if percentile not in known or text.endswith("@"):
-        raise InputError(
-            f"latency budget {text!r}: percentile {percentile!r} is not one of p50, p90, p95, p99"
-        )
-    return parse_ms(value, "latency budget"), known[percentile]
 
 
 class StageImportance(Record):

@@ -1,38 +1,101 @@
-"""`hwnas search --score proxy`: plan without training, data or the device.
+"""`hwnas plan`: plan without training, data or the device.
 
-The exact optimum of a score that needs no training (`hwnas.search.solve.entropy`) within a budget on
-predicted latency, over all networks of a densely connected space, and the published networks of
-that space beside it. Nothing is trained and nothing is measured, and the answer says so.
+The optimum of a score that needs no training (`hwnas.search.solve.entropy`) within a budget on predicted
+latency, by the choice of a strategy that has one, and the published networks of that space beside it.
+Nothing is trained and nothing is measured, and the answer says so.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from hwnas import budgets as grammar
 from hwnas.cost.model import cost_model
 from hwnas.errors import BudgetInfeasible, InputError
 from hwnas.jobs import predict
 from hwnas.jobs.resolve import networks
-from hwnas.jobs.search import plan
-from hwnas.jobs.search.options import SearchOptions
+from hwnas.jobs.search import plan as search_plan
 from hwnas.measure.table import LatencyTable
 from hwnas.nets import spaces
-from hwnas.protocols import Emit, SearchSpace
-from hwnas.records import Budget, Estimate
+from hwnas.protocols import Emit, SearchContext, SearchSpace
+from hwnas.records import Budget, Estimate, Precision
 from hwnas.search.densenas.choice import Chooser
 from hwnas.search.densenas.strategy import dense_space
+from hwnas.search.hournas.strategy import HourNas
 from hwnas.search.solve.entropy import entropy
+from hwnas.search.winner import refuse_infeasible
 from hwnas.spec import NetworkSpec
 from hwnas.store import read_network, write_json, write_network
 
+Planner = Callable[[SearchSpace, Budget, Callable[[NetworkSpec], Estimate]], NetworkSpec]
 PLAN_SCHEMA = "hwnas.plan/1"
 NOTE = "planned by an untrained score: nothing was trained and nothing was measured"
 
 
-def search(options: SearchOptions, emit: Emit | None = None) -> dict[str, Any]:
+def _dense(space: SearchSpace, budget: Budget, estimate: Callable[[NetworkSpec], Estimate]) -> NetworkSpec:
+    """The exact optimum over a densely connected space."""
+    return Chooser(dense_space(space), None, estimate).optimum(budget).spec
+
+
+def _slots(space: SearchSpace, budget: Budget, estimate: Callable[[NetworkSpec], Estimate]) -> NetworkSpec:
+    """Vital blocks first, then the others: the first proposal of `hournas` without a super-network."""
+    context = SearchContext(space, estimate, budget, {"score": "proxy"})
+    refuse_infeasible(context, [budget])
+    return HourNas(context).propose([], 1, np.random.default_rng(0))[0].spec
+
+
+# What chooses by an untrained score; `auto` chooses as `hournas` where it does.
+PLANNERS = {"densenas": _dense, "hournas": _slots, "auto": _slots}
+
+
+@dataclass(frozen=True)
+class PlanOptions:
+    """What to plan for.
+
+    Attributes:
+        latency_budget: ``0.6ms``, ``18ms@p95``, a list, or ``1.15x:resnet20`` (`hwnas.budgets`).
+        strategy, space: names of plug-ins; the strategy must be able to choose by an untrained score.
+        device, backend, precision, batch, threads: the conditions that the table must have; None
+            leaves them to the newest table.
+        table: latency table; None takes the newest valid one of these conditions.
+        input_shape: channels, height and width; None takes the table's.
+        max_macs, max_params, max_memory: further limits, with units.
+        out: folder for the plan and its network; None writes nothing.
+        dry_run: write nothing.
+    """
+
+    latency_budget: str
+    strategy: str = "densenas"
+    space: str = "densenas-mbv2"
+    device: str | None = None
+    backend: str | None = None
+    precision: Precision | None = None
+    batch: int | None = None
+    threads: int | None = None
+    table: Path | str | None = None
+    input_shape: tuple[int, int, int] | None = None
+    max_macs: str | None = None
+    max_params: str | None = None
+    max_memory: str | None = None
+    out: Path | None = None
+    dry_run: bool = False
+
+    def __post_init__(self) -> None:
+        if self.strategy not in PLANNERS:
+            raise InputError(
+                f"strategy {self.strategy!r} has no choice by an untrained score; plan with one of "
+                f"{', '.join(PLANNERS)}, or train: hwnas search --strategy {self.strategy}"
+            )
+        grammar.parse(self.latency_budget)
+
+
+def plan(options: PlanOptions, emit: Emit | None = None) -> dict[str, Any]:
     """Plan.
 
     Returns:
@@ -48,16 +111,14 @@ def search(options: SearchOptions, emit: Emit | None = None) -> dict[str, Any]:
         MissingMeasurement: there is no table for the space.
     """
     started = time.monotonic()
-    if options.strategy != "densenas":
-        raise InputError(f"--score proxy plans for strategy densenas, not {options.strategy!r}")
     table = _table(options)
     space = _space(options, table)
     model = cost_model(table)
-    notes = [NOTE, *table.warnings, *plan.check_coverage(table, space)]
+    notes = [NOTE, *table.warnings, *search_plan.check_coverage(table, space)]
     limits = (options.max_macs, options.max_params, options.max_memory)
-    budgets = plan.budgets(options.latency_budget, model, *limits)
-    tail = plan.TailModel(model, plan.tail_factor(table, budgets[0].percentile))
-    targets = [_target(space, budget, tail.estimate) for budget in budgets]
+    budgets = search_plan.budgets(options.latency_budget, model, *limits)
+    tail = search_plan.TailModel(model, search_plan.tail_factor(table, budgets[0].percentile))
+    targets = [_target(PLANNERS[options.strategy], space, budget, tail.estimate) for budget in budgets]
     body: dict[str, Any] = {
         **targets[-1],
         **({"targets": targets} if len(targets) > 1 else {}),
@@ -85,13 +146,13 @@ def search(options: SearchOptions, emit: Emit | None = None) -> dict[str, Any]:
     return {**body, "seconds": {"training": 0.0, "measuring": 0.0, "total": time.monotonic() - started}}
 
 
-def _table(o: SearchOptions) -> LatencyTable:
+def _table(o: PlanOptions) -> LatencyTable:
     named = Path(o.table) if o.table is not None else None
     conditions = {name: getattr(o, name) for name in ("backend", "precision", "batch", "threads")}
     return predict.find(named, device=o.device, space=o.space, **conditions)
 
 
-def _space(options: SearchOptions, table: LatencyTable) -> SearchSpace:
+def _space(options: PlanOptions, table: LatencyTable) -> SearchSpace:
     """The space for the images and classes that the table was made for."""
     header = table.header
     shape = options.input_shape or header.input_shape
@@ -102,20 +163,19 @@ def _space(options: SearchOptions, table: LatencyTable) -> SearchSpace:
 
 
 def _target(
-    space: SearchSpace, budget: Budget, estimate: Callable[[NetworkSpec], Estimate]
+    choose: Planner, space: SearchSpace, budget: Budget, estimate: Callable[[NetworkSpec], Estimate]
 ) -> dict[str, Any]:
     """The plan for one budget."""
-    dense = dense_space(space)
-    best = Chooser(dense, None, lambda spec: central(estimate(spec))).optimum(budget)
+    best = choose(space, budget, lambda spec: central(estimate(spec)))
     try:
-        sure = Chooser(dense, None, estimate).optimum(budget)
+        sure = choose(space, budget, estimate)
     except BudgetInfeasible:
         sure = None
     return {
         "budget": budget.describe(),
-        "best": _row(best.spec, estimate, budget),
-        "sure": None if sure is None else _row(sure.spec, estimate, budget),
-        "within_budget": budget.fits(best.estimate),
+        "best": _row(best, estimate, budget),
+        "sure": None if sure is None else _row(sure, estimate, budget),
+        "within_budget": budget.fits(central(estimate(best))),
     }
 
 

@@ -1,4 +1,4 @@
-"""`hwnas search --replay`: a published search log through our controller, without any training."""
+"""`hwnas replay`: a published search log through our controller, without any training."""
 
 from __future__ import annotations
 

@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hwnas.budgets import parse_latency
 from hwnas.errors import InputError
 from hwnas.jobs.export.run import is_timed, summary
 from hwnas.jobs.export.samples import samples
 from hwnas.jobs.resolve.origin import Origin, origin
 from hwnas.protocols import Emit
-from hwnas.records import Budget, parse_latency
+from hwnas.records import Budget
 
 
 @dataclass(frozen=True)

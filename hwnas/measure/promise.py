@@ -29,12 +29,13 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from hwnas.budgets import Percentile
 from hwnas.errors import InputError
 from hwnas.measure.aggregate import FLOOR_HOLDS, TOLERATED, Ledger, TimingOptions
 from hwnas.measure.order_statistics import Verdict, decide, stages, tail
 from hwnas.measure.session import Gates, SessionOptions, TimingSession, run_session
 from hwnas.protocols import Emit, Engine
-from hwnas.records import Measurement, Percentile, Promise
+from hwnas.records import Measurement, Promise
 from hwnas.units import format_ms
 
 SHARE: dict[Percentile, float] = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99}

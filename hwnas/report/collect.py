@@ -8,13 +8,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+from hwnas.budgets import parse_latency
 from hwnas.deploy.manifest import EngineManifest, read_manifest
 from hwnas.documents import read_json
 from hwnas.errors import HwnasError, InputError
 from hwnas.measure import table as tables
 from hwnas.measure.rows import SUFFIX
 from hwnas.measure.table import LatencyTable
-from hwnas.records import Budget, Measurement, Promise, SearchResult, Setting, Trial, parse_latency
+from hwnas.records import Budget, Measurement, Promise, SearchResult, Setting, Trial
 from hwnas.spec import NetworkSpec
 from hwnas.store import parse, read_network
 

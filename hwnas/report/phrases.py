@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from hwnas.records import Budget, Measurement, Percentile, Promise, Trial
+from hwnas.budgets import Percentile
+from hwnas.records import Budget, Measurement, Promise, Trial
 from hwnas.spec import BlockSpec, NetworkSpec
 
 PERCENTILES = {

@@ -1,4 +1,4 @@
-"""`hwnas search --replay`: published logs, from a folder with nothing else in it."""
+"""`hwnas replay`: published logs, from a folder with nothing else in it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from e2e_house import House, house
 
 DATA = os.environ.get("HWNAS_TEST_DATA")
 LOGS = sorted((Path(DATA) / "globalnas").glob("*.json")) if DATA else []
-COMMAND = ("search", "--strategy", "macromicro", "--replay")
+COMMAND = ("replay", "--strategy", "macromicro")
 
 
 @pytest.fixture
@@ -34,8 +34,8 @@ def test_a_published_log(bare: House, log: Path) -> None:
 
 def test_what_cannot_be_replayed(bare: House) -> None:
     assert "does not exist" in bare.refused(*COMMAND, "absent.json", status=2)
-    assert "--strategy macromicro" in bare.refused("search", "--replay", "absent.json", status=2)
+    assert "--strategy macromicro" in bare.refused("replay", "absent.json", status=2)
     path = bare.folder / "log.json"
     path.write_text('{"rows": 3}')
-    assert "macromicro" in bare.refused("search", "--strategy", "uniform", "--replay", str(path), status=2)
+    assert "macromicro" in bare.refused("replay", "--strategy", "uniform", str(path), status=2)
     assert "search log" in bare.refused(*COMMAND, str(path), status=6)

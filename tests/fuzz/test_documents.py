@@ -90,7 +90,7 @@ def seeds(folder: Path) -> dict[str, tuple[bytes, Callable[[Path], list[str]]]]:
         "options.toml": (toml, lambda p: ["devices", "list", "--config", str(p)]),
         "log.json": (
             json.dumps({"schema": "x", "columns": ["a"], "rows": [[1]], "result": {}}).encode(),
-            lambda p: ["search", "--replay", str(p), "--latency-budget", "1ms", "--strategy", "macromicro"],
+            lambda p: ["replay", str(p), "--strategy", "macromicro"],
         ),
         "t.hwlat.jsonl": (
             b'{"schema": "hwlat/1", "setting": {"device": "fake"}, "hash": "0"}\n{"row": "end", "rows": 0}\n',

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hwnas.budgets import parse_latency
 from hwnas.deploy.manifest import FORMATS, EngineManifest, engine_name, manifest_path, write_manifest
 from hwnas.errors import BackendUnavailable, InputError
 from hwnas.jobs.export.samples import Samples, samples
 from hwnas.jobs.resolve.origin import Origin, origin
 from hwnas.plugins import unknown
 from hwnas.protocols import Backend, Emit
-from hwnas.records import Budget, Precision, Setting, parse_latency, to_json
+from hwnas.records import Budget, Precision, Setting, to_json
 
 if TYPE_CHECKING:
     from hwnas.deploy.verify import Verified

@@ -148,5 +148,5 @@ def without(share: float, images: int) -> str:
     return (
         f"no super-network: its share would be {round(share * images):,} of {images:,} images, and below "
         f"{LEARNABLE:,} it learns too little to be worth them (docs/densenas.md, docs/strategies.md); the "
-        "untrained score decides. --score learned trains one all the same"
+        "untrained score decides. --set score=learned trains one all the same"
     )

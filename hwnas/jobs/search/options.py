@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hwnas import plugins
+from hwnas import budgets, plugins
 from hwnas.errors import InputError
 from hwnas.jobs.search import plan
 from hwnas.records import Precision
@@ -18,7 +18,7 @@ class SearchOptions:
     """What to search for, where, with what effort.
 
     Attributes:
-        latency_budget: ``0.6ms``, ``18ms@p95``, a list, or ``1.15x:resnet20`` (`plan.budgets`).
+        latency_budget: ``0.6ms``, ``18ms@p95``, a list, or ``1.15x:resnet20`` (`hwnas.budgets`).
         data: see `hwnas.train.data.load`.
         strategy, space: names of plug-ins.
         device, backend, precision, batch, threads: the conditions that the table must have; None
@@ -29,8 +29,6 @@ class SearchOptions:
         preset: "quick", "default" or "thorough".
         images: training images of the search and the final training together; None by the preset.
         importance: of the stage-wise search: "probe", "gradient" or "vip".
-        score: "proxy" plans by an untrained score, without data and device (`hwnas.jobs.plan`); "learned"
-            trains what scores; None leaves that to the strategy.
         fidelity: "paper" for the published form of a strategy.
         settings: further options of the strategy.
         recipe: fields of `hwnas.train.options.TrainOptions` that differ from its defaults.
@@ -41,6 +39,7 @@ class SearchOptions:
         limit: use at most so many images for training and validation.
         seed: of everything random.
         out: run folder; None takes the next free one. The same one again resumes.
+        profile: where no table fits, measure one first; False refuses to.
         dry_run: say what would be done, touch nothing.
     """
 
@@ -61,7 +60,6 @@ class SearchOptions:
     preset: str = "default"
     images: int | None = None
     importance: str | None = None
-    score: str | None = None
     fidelity: str | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
     recipe: Mapping[str, Any] = field(default_factory=dict)
@@ -72,9 +70,11 @@ class SearchOptions:
     limit: int | None = None
     seed: int = 0
     out: Path | None = None
+    profile: bool = True
     dry_run: bool = False
 
     def __post_init__(self) -> None:
+        budgets.parse(self.latency_budget)
         plan.preset(self.preset)
         plugins.load("strategies", self.strategy)
         if self.images is not None and self.images < 1:

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from statistics import median
 from typing import Any
 
+from hwnas import budgets as grammar
 from hwnas import plugins
+from hwnas.budgets import Percentile
 from hwnas.errors import InputError, MissingMeasurement
 from hwnas.jobs.resolve import networks
 from hwnas.measure.table import LatencyTable
 from hwnas.protocols import CostModel, SearchSpace
-from hwnas.records import Budget, Estimate, Percentile, parse_latency
+from hwnas.records import Budget, Estimate
 from hwnas.spec import NetworkSpec
 from hwnas.units import parse_bytes, parse_macs, parse_params
-
-RATIO = re.compile(r"(\d+(?:\.\d+)?|\.\d+)(x|%):([^@]+)(?:@(p\d+))?")
 
 
 @dataclass(frozen=True)
@@ -67,35 +66,28 @@ def budgets(
         InputError: a part is not a budget, or names several percentiles.
         MissingMeasurement: the table does not cover the network of a ratio.
     """
-    parts = [_latency(part.strip(), model) for part in text.split(",")]
-    percentiles = {percentile for _, percentile in parts}
-    if len(percentiles) > 1:
-        raise InputError(f"latency budget {text!r} names several percentiles; one search keeps one")
+    targets = grammar.parse(text)
+    latencies_ms = {_latency_ms(target, model) for target in targets}
     limits = {
         "macs": parse_macs(max_macs) if max_macs else None,
         "params": parse_params(max_params) if max_params else None,
         "memory_bytes": parse_bytes(max_memory) if max_memory else None,
     }
-    return [Budget(latency_ms=ms, percentile=parts[0][1], **limits) for ms in sorted({ms for ms, _ in parts})]
+    percentile = targets[0].percentile
+    return [Budget(latency_ms=ms, percentile=percentile, **limits) for ms in sorted(latencies_ms)]
 
 
-def _latency(text: str, model: CostModel) -> tuple[float, Percentile]:
-    match = RATIO.fullmatch(text)
-    if match is None:
-        return parse_latency(text)
-    number, unit, name, percentile = match.groups()
-    spec = networks.network(name)
-    estimate = model.estimate(spec)
+def _latency_ms(target: grammar.Target, model: CostModel) -> float:
+    if target.latency_ms is not None:
+        return target.latency_ms
+    name = target.reference
+    estimate = model.estimate(networks.network(name))
     if estimate.extrapolated:
         raise MissingMeasurement(
-            f"budget {text!r}: the table does not cover {name} ({len(estimate.extrapolated)} of its blocks "
-            "were not measured); give the budget in milliseconds, or profile a space that holds it"
+            f"budget {target.text!r}: the table does not cover {name} ({len(estimate.extrapolated)} of its "
+            "blocks were not measured); give the budget in milliseconds, or profile a space that holds it"
         )
-    factor = float(number) / (100.0 if unit == "%" else 1.0)
-    if not factor > 0:
-        raise InputError(f"latency budget {text!r} must be greater than zero")
-    known = parse_latency(f"1ms@{percentile}")[1] if percentile else "p50"
-    return factor * estimate.latency_ms, known
+    return target.factor * estimate.latency_ms
 
 
 def tail_factor(table: LatencyTable, percentile: Percentile) -> float:

@@ -11,18 +11,17 @@ from hwnas import options as option_values
 from hwnas import plugins, runs
 from hwnas.cost.model import cost_model
 from hwnas.documents import read_json
-from hwnas.errors import DeviceUnavailable, HwnasError
-from hwnas.jobs import plan as search_proxy
+from hwnas.errors import DeviceUnavailable, HwnasError, MissingMeasurement
 from hwnas.jobs import predict
 from hwnas.jobs.preparations.prepare import Facts, Prepared, prepare
-from hwnas.jobs.search import plan
+from hwnas.jobs.search import first_table, plan
 from hwnas.jobs.search.options import SearchOptions
 from hwnas.jobs.search.parts import Builder, OnThreads, figures, test_once, training_rate
 from hwnas.measure import device as devices
 from hwnas.measure.table import LatencyTable
 from hwnas.nets import spaces
 from hwnas.protocols import Emit, SearchContext, SearchSpace
-from hwnas.records import SearchResult, parse_latency, to_json
+from hwnas.records import SearchResult, to_json
 from hwnas.runs import RunFolder
 from hwnas.search import driver
 from hwnas.search.state import Limits
@@ -38,6 +37,7 @@ __all__ = ["SearchOptions", "search"]
 
 # Training images that an importance is given; half of them may be held out.
 JUDGED = 6000
+CONDITIONS = ("backend", "precision", "batch", "threads")
 
 
 def search(options: SearchOptions, emit: Emit | None = None) -> dict[str, Any]:
@@ -47,7 +47,7 @@ def search(options: SearchOptions, emit: Emit | None = None) -> dict[str, Any]:
         ``best{network, accuracy, predicted_ms, low_ms, high_ms, measured{median_ms, p95_ms}, macs,
         params, depths}``, ``within_budget``, ``trials``, ``trained``, ``train_macs``,
         ``seconds{training, measuring, total}``, ``run``, ``accuracy{val, test}`` and more. With
-        ``dry_run`` the plan instead; with ``score="proxy"`` what `hwnas.jobs.plan.search` returns.
+        ``dry_run`` the plan instead.
 
     Raises:
         InputError: an option is wrong, or `out` holds another run.
@@ -56,12 +56,12 @@ def search(options: SearchOptions, emit: Emit | None = None) -> dict[str, Any]:
         MissingMeasurement: there is no table for the space; names the command that makes one.
         DataFormatError: data or table are damaged.
     """
-    if options.score == "proxy":
-        return search_proxy.search(options, emit)
-    job = _Job(options, emit or (lambda kind, fields: None))
-    if options.dry_run:
-        return job.dry()
-    return job.run()
+    emit = emit or (lambda kind, fields: None)
+    try:
+        job = _Job(options, emit)
+    except first_table.NotYet as found:
+        return found.dry(options)
+    return job.dry() if options.dry_run else job.run()
 
 
 class _Job:
@@ -70,21 +70,19 @@ class _Job:
     def __init__(self, options: SearchOptions, emit: Emit) -> None:
         from hwnas.train.data import load
 
-        _check_budget(options.latency_budget)
         self.options, self.emit = options, emit
         # What the user wrote is checked first: neither a table nor images are read for a slip.
         self.recipe = self._recipe()
         self._check_settings()
         self.preset = plan.preset(options.preset)
-        self.table = self._table()
+        early = self._table()
         self.dataset: Dataset = load(
             options.data, input_shape=options.input_shape, seed=options.seed, limit=options.limit
         )
         self.space: SearchSpace = spaces.make(
             options.space, input_shape=self.dataset.input_shape, classes=len(self.dataset.classes)
         )
-        if not self.table.covers(self.space.smallest()):
-            self.table = self._table(self.space.smallest())  # an older one may be of these images
+        self.table = self._covering(early)
         self.notes = [*self.table.warnings, *plan.check_coverage(self.table, self.space)]
         self.model = cost_model(self.table)
         limits = (options.max_macs, options.max_params, options.max_memory)
@@ -97,20 +95,31 @@ class _Job:
         self.context = SearchContext(self.space, self.tail.estimate, self.budgets[-1], self.strategy_options)
         self.strategy = plugins.load("strategies", options.strategy)(self.context)
 
-    def _table(self, *specs: NetworkSpec) -> LatencyTable:
-        """The user's table; on resuming, the run's; else the newest of the conditions that covers `specs`."""
+    def _covering(self, early: LatencyTable | None) -> LatencyTable:
+        """`early` or an older table that covers the space; where none is, a new one."""
+        smallest = self.space.smallest()
+        if early is not None and early.covers(smallest):
+            return early
+        found = self._table(smallest)  # an older one may be of these images
+        named = self.options.table is not None or self._manifest() is not None
+        if found is not None and (named or not self.options.profile or found.covers(smallest)):
+            return found
+        return first_table.measure(self.options, self.space, self.emit)
+
+    def _table(self, *specs: NetworkSpec) -> LatencyTable | None:
+        """The user's table; on resuming, the run's; else the newest of the conditions that covers `specs`.
+
+        None where there is none and one may be measured.
+        """
         o = self.options
         named = Path(o.table) if o.table is not None else self._table_of_run()
-        return predict.find(
-            named,
-            specs,
-            device=o.device,
-            space=o.space,
-            backend=o.backend,
-            precision=o.precision,
-            batch=o.batch,
-            threads=o.threads,
-        )
+        conditions = {name: getattr(o, name) for name in CONDITIONS}
+        try:
+            return predict.find(named, specs, device=o.device, space=o.space, **conditions)
+        except MissingMeasurement:
+            if named is not None or not o.profile:
+                raise
+            return None
 
     def _table_of_run(self) -> Path | None:
         manifest = self._manifest()
@@ -126,7 +135,7 @@ class _Job:
 
     def _given(self) -> dict[str, Any]:
         """Options of the strategy that the user gave."""
-        named = {name: getattr(self.options, name) for name in ("importance", "fidelity", "score")}
+        named = {name: getattr(self.options, name) for name in ("importance", "fidelity")}
         return {**self.options.settings, **{k: v for k, v in named.items() if v is not None}}
 
     def _check_settings(self) -> None:
@@ -225,7 +234,17 @@ class _Job:
     def _config(self) -> dict[str, Any]:
         """All that decides the result."""
         o = asdict(self.options)
-        for name in ("out", "dry_run", "max_time_s", "device", "backend", "precision", "batch", "threads"):
+        for name in (
+            "out",
+            "dry_run",
+            "max_time_s",
+            "profile",
+            "device",
+            "backend",
+            "precision",
+            "batch",
+            "threads",
+        ):
             del o[name]
         return {
             **o,
@@ -299,10 +318,3 @@ class _Job:
             "seconds": self.images / rate,
             "notes": self.notes,
         }
-
-
-def _check_budget(text: str) -> None:
-    """Refuse a budget without a unit before anything is loaded."""
-    for part in text.split(","):
-        if not plan.RATIO.fullmatch(part.strip()):
-            parse_latency(part.strip())

@@ -17,6 +17,7 @@ import pytest
 
 from hwnas.cost.importers import read
 from hwnas.errors import BudgetInfeasible, InputError
+from hwnas.jobs.plan import PlanOptions, plan
 from hwnas.jobs.profile import ProfileOptions, profile
 from hwnas.jobs.search import SearchOptions, search
 from hwnas.measure.writer import write
@@ -139,24 +140,22 @@ def test_a_budget_that_nothing_keeps_is_refused_before_any_training(options: Sea
     assert not options.out.exists()
 
 
-def proxy(budget: str, **more: object) -> SearchOptions:
-    return SearchOptions(
+def proxy(budget: str, **more: object) -> PlanOptions:
+    return PlanOptions(
         latency_budget=budget,
-        data="nothing:here",
         strategy="densenas",
         space="densenas-mbv2",
         device="titanxp",
-        score="proxy",
         **more,  # type: ignore[arg-type]
     )
 
 
 def test_planning_lands_within_nine_tenths_of_random_budgets(home: Path) -> None:
     space = make("densenas-mbv2", classes=100)
-    first = search(proxy("1000s"))  # more than anything costs
+    first = plan(proxy("1000s"))  # more than anything costs
     least = min(row["predicted_ms"] for row in first["published"]) / 2
     budgets_ms = np.random.default_rng(4).uniform(least, first["best"]["predicted_ms"], size=10)
-    body = search(proxy(",".join(f"{ms:.6f}ms" for ms in budgets_ms)))
+    body = plan(proxy(",".join(f"{ms:.6f}ms" for ms in budgets_ms)))
     used = [
         target["best"]["predicted_ms"] / ms
         for target, ms in zip(body["targets"], sorted(budgets_ms), strict=True)
@@ -172,17 +171,17 @@ def test_planning_lands_within_nine_tenths_of_random_budgets(home: Path) -> None
 
 
 def test_a_plan_is_kept_where_it_is_asked_to_be(home: Path, tmp_path: Path) -> None:
-    body = search(proxy("18ms", out=tmp_path / "plan"))
+    body = plan(proxy("18ms", out=tmp_path / "plan"))
     assert read_network(tmp_path / "plan" / "network.json").key
     assert json.loads((tmp_path / "plan" / "plan.json").read_text())["best"] == body["best"]
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "file").write_text("mine")
     with pytest.raises(InputError, match="no plan"):
-        search(proxy("18ms", out=tmp_path / "other"))
+        plan(proxy("18ms", out=tmp_path / "other"))
     with pytest.raises(BudgetInfeasible):
-        search(proxy("0.01ms"))
+        plan(proxy("0.01ms"))
     with pytest.raises(InputError, match="stagewise"):
-        search(replace(proxy("18ms"), strategy="stagewise"))
+        plan(replace(proxy("18ms"), strategy="stagewise"))
 
 
 DATA = os.environ.get("HWNAS_TEST_DATA")
@@ -196,7 +195,7 @@ def test_published_networks_beside_the_plan_under_18_ms(home: Path, tmp_path: Pa
         tmp_path / "xp.hwlat.jsonl",
         read(Path(DATA) / "densenas" / "lat_list_densenas_mbv2_xp32", "densenas"),
     )
-    body = search(proxy("18ms", table=table.path))
+    body = plan(proxy("18ms", table=table.path))
     prices = [row["predicted_ms"] for row in body["published"]]
     assert prices == pytest.approx([13.634, 15.813, 18.007], abs=0.001)
     assert 0.99 * 18 < body["best"]["predicted_ms"] <= 18

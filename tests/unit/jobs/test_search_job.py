@@ -223,12 +223,21 @@ def test_infeasible_names_the_smallest_latency(options: SearchOptions, home: Pat
 
 def test_a_table_of_other_images_is_not_used(options: SearchOptions) -> None:
     with pytest.raises(MissingMeasurement, match=r"hwnas profile --device fake .*--input 3x16x16"):
-        search(replace(options, input_shape=(3, 16, 16)))
+        search(replace(options, input_shape=(3, 16, 16), profile=False))
 
 
 def test_no_table_names_the_command(options: SearchOptions) -> None:
     with pytest.raises(MissingMeasurement, match="hwnas profile --device fake --space mbv2-cifar"):
-        search(replace(options, space="mbv2-cifar"))
+        search(replace(options, space="mbv2-cifar", profile=False))
+
+
+def test_a_dry_run_without_a_table_plans_a_quick_profile(options: SearchOptions, home: Path) -> None:
+    before = sorted(home.rglob("*"))
+    body = search(replace(options, space="mbv2-cifar", dry_run=True))
+    assert body["profile"]["measurements"] > 0
+    assert body["seconds"] == body["profile"]["seconds"]
+    assert "quick profile" in body["table"]
+    assert sorted(home.rglob("*")) == before
 
 
 # -- planning ------------------------------------------------------------------------------------

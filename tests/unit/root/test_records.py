@@ -5,8 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from hwnas.errors import InputError
-from hwnas.records import Budget, Check, Estimate, Measurement, Report, Setting, parse_latency
+from hwnas.records import Budget, Check, Estimate, Measurement, Report, Setting
 
 
 def estimate(high_ms: float = 1.0, macs: int = 100, params: int = 10, memory: int = 64) -> Estimate:
@@ -45,14 +44,6 @@ def test_a_larger_budget_never_refuses_what_a_smaller_one_took(
 ) -> None:
     if Budget(latency_ms=limit).fits(estimate(high)):
         assert Budget(latency_ms=limit * factor).fits(estimate(high))
-
-
-def test_latency_with_percentile() -> None:
-    assert parse_latency("18ms") == (18.0, "p50")
-    assert parse_latency("850us@p95") == (0.85, "p95")
-    for wrong in ("18ms@p42", "18ms@", "@p95", "18@p95"):
-        with pytest.raises(InputError):
-            parse_latency(wrong)
 
 
 def measurement(**change: object) -> Measurement:

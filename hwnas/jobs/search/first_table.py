@@ -1,0 +1,71 @@
+"""A latency table for a search that has none: a quick profile of its space, said aloud."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from hwnas.errors import HwnasError
+from hwnas.jobs import predict
+from hwnas.jobs.profile import ProfileOptions
+from hwnas.jobs.profile import profile as job
+from hwnas.jobs.search.options import SearchOptions
+from hwnas.measure.table import LatencyTable
+from hwnas.protocols import Emit, SearchSpace
+from hwnas.units import format_seconds
+
+
+class NotYet(Exception):
+    """A dry run has no table to go by; `planned` is what the profile before the search would do."""
+
+    def __init__(self, planned: dict[str, Any]) -> None:
+        super().__init__("no table yet")
+        self.planned = planned
+
+    def dry(self, options: SearchOptions) -> dict[str, Any]:
+        """What would be done, as far as it is known without a table."""
+        seconds = format_seconds(self.planned["seconds"])
+        return {
+            "dry_run": True,
+            "run": None if options.out is None else str(options.out),
+            "table": f"none yet: a quick profile of about {seconds} comes first",
+            "profile": self.planned,
+            "data": options.data,
+            "budgets": [options.latency_budget],
+            "strategy": options.strategy,
+            "seconds": self.planned["seconds"],
+            "notes": ["whether the budget can be kept is known after the profile"],
+        }
+
+
+def measure(options: SearchOptions, space: SearchSpace, emit: Emit) -> LatencyTable:
+    """Profile quickly for the search's conditions, images and classes, and load the table.
+
+    Raises:
+        NotYet: in a dry run.
+        BackendUnavailable: device or runtime is not here.
+    """
+    smallest = space.smallest()
+    given = {name: getattr(options, name) for name in ("backend", "precision", "batch", "threads")}
+    chosen = ProfileOptions(
+        device=options.device or "auto",
+        space=options.space,
+        input_shape=smallest.input_shape,
+        classes=smallest.classes,
+        preset="quick",
+        seed=options.seed,
+        **{name: value for name, value in given.items() if value is not None},
+    )
+    planned = job(replace(chosen, dry_run=True))
+    if options.dry_run:
+        raise NotYet(planned)
+    text = (
+        f"no latency table fits: a quick profile of {space.name} first, about "
+        f"{format_seconds(planned['seconds'])}; `hwnas profile` measures more and predicts better"
+    )
+    emit("note", {"text": text})
+    body = job(chosen, emit)
+    if not body["complete"]:
+        raise HwnasError(f"the profile is unfinished: repeat the command to go on with {body['table']}")
+    return predict.find(Path(body["table"]))
