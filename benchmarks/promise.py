@@ -119,7 +119,7 @@ def really(pool: Pool, again: Array, model: TableModel, searches: int, seed: int
     estimates = [model.estimate(spec) for spec in pool.specs]
     high = np.array([e.high_ms for e in estimates])
     sentinel = onnx.network(pool.space.uniform()[0], seed=0)
-    rows = []
+    rows: list[dict[str, Any]] = []
     for _ in range(searches):
         budget = float(np.quantile(high, rng.uniform(0.2, 0.9)))
         order = np.argsort(-(np.log(again) + NOISE * rng.standard_normal(len(again))))

@@ -113,7 +113,10 @@ class Move:
 class SearchSpace(Protocol):
     """A set of networks, for one input shape and number of classes."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """What it is asked for by."""
+        ...
 
     def smallest(self) -> NetworkSpec:
         """The member where growth starts."""

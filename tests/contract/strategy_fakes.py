@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -84,7 +85,9 @@ class FakeCost:
 
     def measure(self, spec: NetworkSpec) -> Measurement:
         ms = self.truth_ms(spec)
-        times = dict.fromkeys(("floor_ms", "median_ms", "p10_ms", "p90_ms", "p95_ms", "p99_ms"), ms)
+        times: dict[str, Any] = dict.fromkeys(
+            ("floor_ms", "median_ms", "p10_ms", "p90_ms", "p95_ms", "p99_ms"), ms
+        )
         return Measurement(**times, samples=100, session_ms=(ms,) * 5, taken_at="2026-01-01T00:00:00+00:00")
 
     def confirm(self, spec: NetworkSpec, weights: Path | None, budget: Budget) -> tuple[Promise, Measurement]:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from hwnas.nets import spaces
-from hwnas.nets.build import Network, build
+from hwnas.nets.build import Block, Network, build
 from hwnas.nets.conv import ChannelScale
 from hwnas.nets.count import count
 from hwnas.protocols import SearchSpace
@@ -69,7 +69,8 @@ def randomised(spec: NetworkSpec, seed: int) -> Network:
     """
     net = build(spec, seed=seed)
     rng = torch.Generator().manual_seed(seed)
-    ends = {id(b.get_submodule(f"{b.recipe.residual_end}_norm")) for b in net.modules() if _has_norm(b)}
+    blocks = [b for b in net.modules() if isinstance(b, Block) and _has_norm(b)]
+    ends = {id(b.get_submodule(f"{b.recipe.residual_end}_norm")) for b in blocks}
 
     def uniform(value: torch.Tensor, low: float, high: float) -> None:
         value.uniform_(low, high, generator=rng)

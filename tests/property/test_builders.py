@@ -99,9 +99,9 @@ def test_json_round_trip(name: str, seed: int) -> None:
 def test_features_are_the_values_before_the_last_activation(name: str, seed: int) -> None:
     spec = sample(name, seed)
     net, x = randomised(spec, seed), images(spec, seed)
-    outputs = []
-    for stage in net.stages:
-        stage[-1].register_forward_hook(lambda _m, _i, out: outputs.append(out))
+    outputs: list[torch.Tensor] = []
+    for built in net.stages:
+        list(built.children())[-1].register_forward_hook(lambda _m, _i, out: outputs.append(out))
     with torch.no_grad():
         net(x)
         features = net.features(x)

@@ -127,12 +127,18 @@ def test_smooth_probability_equals_the_law_on_the_grid_and_has_gradients() -> No
     rng = np.random.default_rng(11)
     graph = chained.Graph(4, ((0, 1), (0, 2), (1, 2), (1, 3), (2, 3)))
     p, heads, blocks = random_costs(rng, graph)
-    on_grid = lambda layer: (layer[0], np.ceil(layer[1]) * 0.05)  # noqa: E731
+
+    def on_grid(layer: Any) -> tuple[np.ndarray, np.ndarray]:
+        return layer[0], np.ceil(layer[1]) * 0.05
+
     heads = [on_grid(x) for x in heads]
     blocks = [[on_grid(x) for x in layers] for layers in blocks]
     budget = float(np.median(enumerate_all(graph, p, heads, blocks)[0]).round(2))
     budget = max(round(budget / 0.05), 1) * 0.05
-    as_torch = lambda layer: tuple(torch.tensor(x, requires_grad=True) for x in layer)  # noqa: E731
+
+    def as_torch(layer: Any) -> tuple[Any, ...]:
+        return tuple(torch.tensor(x, requires_grad=True) for x in layer)
+
     t_heads, t_blocks = [as_torch(x) for x in heads], [[as_torch(x) for x in ls] for ls in blocks]
     t_p = torch.tensor(p, requires_grad=True)
     got = probability_within(graph, t_p, t_heads, t_blocks, budget, points=round(budget / 0.05))

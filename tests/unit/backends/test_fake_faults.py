@@ -11,10 +11,10 @@ import pytest
 from hwnas import plugins
 from hwnas.backends.fake import Fake, FakeEngine, FakeFaults, faulty
 from hwnas.errors import BuildError, DataFormatError
-from hwnas.spec import BlockSpec
+from hwnas.spec import Act, BlockSpec
 
 
-def graph(act: str = "relu") -> bytes:
+def graph(act: Act = "relu") -> bytes:
     from hwnas.nets import onnx
 
     return onnx.chain([BlockSpec(kind="basic", c_in=16, c_out=16, size_in=16, act=act)])

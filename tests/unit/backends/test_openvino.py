@@ -39,7 +39,7 @@ def test_bf16_is_bf16_or_an_error() -> None:
 def test_precisions_that_it_would_replace() -> None:
     for precision in ("fp16", "int8"):
         with pytest.raises(InputError, match=precision):
-            OpenVino().setting("cpu", precision, 1, 1)  # type: ignore[arg-type]
+            OpenVino().setting("cpu", precision, 1, 1)
 
 
 def test_running_keeps_the_timed_input() -> None:

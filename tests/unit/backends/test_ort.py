@@ -29,7 +29,7 @@ def test_setting_records_threads_and_spinning() -> None:
 def test_other_precisions_are_refused_in_words() -> None:
     for precision in ("fp16", "bf16", "int8"):
         with pytest.raises(InputError, match=f"--precision {precision}.*fp32"):
-            Ort().setting("cpu", precision, 1, 1)  # type: ignore[arg-type]
+            Ort().setting("cpu", precision, 1, 1)
 
 
 def test_other_devices_are_refused() -> None:

@@ -99,7 +99,12 @@ def test_the_cubin_is_compiled_once_and_anew_when_the_source_changes(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     calls = []
-    compiler = nvrtc.Compiler("one", (13, 0), frozenset({(8, 6)}), lambda s, t: calls.append(t) or b"cubin")
+
+    def compiled(source: str, target: tuple[int, int]) -> bytes:
+        calls.append(target)
+        return b"cubin"
+
+    compiler = nvrtc.Compiler("one", (13, 0), frozenset({(8, 6)}), compiled)
     monkeypatch.setattr(nvrtc, "compilers", lambda: (compiler,))
     monkeypatch.setenv("HWNAS_HOME", str(tmp_path))
     gpu = GpuProperties("GPU", (8, 9), 1 << 30, 1 << 20, 8, (13, 0), "0000:01:00.0")

@@ -17,7 +17,17 @@ from hwnas.jobs.export import ExportOptions, export
 from hwnas.jobs.resolve.origin import export_command, origin
 from hwnas.jobs.verify import VerifyOptions, verify
 from hwnas.nets import build
-from hwnas.records import Budget, Estimate, Evaluation, Measurement, Promise, SearchResult, Trial, to_json
+from hwnas.records import (
+    Budget,
+    Estimate,
+    Evaluation,
+    Measurement,
+    Precision,
+    Promise,
+    SearchResult,
+    Trial,
+    to_json,
+)
 from hwnas.report.chapter import next_commands
 from hwnas.report.collect import collect
 from hwnas.spec import BlockSpec, NetworkSpec
@@ -270,7 +280,8 @@ def test_trt_without_a_gpu_leaves_the_onnx_and_the_command(run: Path) -> None:
     with pytest.raises(BackendUnavailable, match=r"ONNX \(fp32\): .*engine-bf16-trt\.onnx(.|\n)*and --bf16"):
         export(ExportOptions(format="trt", precision="bf16"))
     # fp16 and int8 are written into the graph, which is what the target will compute.
-    for precision, operator in (("fp16", "Cast"), ("int8", "QuantizeLinear")):
+    written: tuple[tuple[Precision, str], ...] = (("fp16", "Cast"), ("int8", "QuantizeLinear"))
+    for precision, operator in written:
         with pytest.raises(BackendUnavailable):
             export(ExportOptions(format="trt", precision=precision, data="digits", images=8))
         graph = onnx.load(run / f"engine-{precision}-trt.onnx").graph

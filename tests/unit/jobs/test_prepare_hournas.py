@@ -149,7 +149,9 @@ def test_nothing_is_trained_where_nothing_is_asked(tmp_path: Path) -> None:
     assert not HourNasOptions(share=0.25).learns(399_996)
     # one path and one operator: every vital block is what it is, and only depth is left to learn
     given = facts(tmp_path / "plain", space="resnet-cifar")
-    job = _Preparation(given, options.read(HourNasOptions, given.settings, "hournas"), make("resnet-cifar"))
+    job = _Preparation(
+        given, options.read(HourNasOptions, given.settings, "hournas"), chain_of(make("resnet-cifar"))
+    )
     assert job._plan()["vital"] == 0
     assert job._decide(None).fills == (0, 0, 0)
 

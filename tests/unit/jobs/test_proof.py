@@ -136,7 +136,11 @@ def test_one_flipped_bit_of_the_weights_is_found(home: Path) -> None:
     data = bytearray(weights.read_bytes())
     data[-3] ^= 0x40
     weights.write_bytes(data)
-    for call in (lambda: export(ExportOptions(run="r")), lambda: verify(ENGINE)):
+    calls: tuple[Callable[[], object], ...] = (
+        lambda: export(ExportOptions(run="r")),
+        lambda: verify(ENGINE),
+    )
+    for call in calls:
         with pytest.raises(DataFormatError, match="not those that the training wrote"):
             call()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,7 @@ MODELS = {
 
 def builders(device: Fake, models: Mapping[str, bytes] = MODELS) -> dict[str, Builder]:
     setting = device.setting("fake", "fp32", 1, 1)
-    return {name: (lambda model=model: device.build(model, setting)) for name, model in models.items()}
+    return {name: partial(device.build, model, setting) for name, model in models.items()}
 
 
 def rng(seed: int = 0) -> np.random.Generator:
@@ -180,11 +181,14 @@ def test_deadline_leaves_nothing_unmeasured_and_says_so() -> None:
 
 def test_order_is_random_and_seeded() -> None:
     def order(seed: int) -> list[str]:
-        device, seen = Fake(), []
-        named = {
-            name: (lambda name=name, build=build: (seen.append(name), build())[1])
-            for name, build in builders(device).items()
-        }
+        device = Fake()
+        seen: list[str] = []
+
+        def noted(name: str, build: Builder) -> Any:
+            seen.append(name)
+            return build()
+
+        named = {name: partial(noted, name, build) for name, build in builders(device).items()}
         measure(named, QUICK, rng=rng(seed), clock=device.clock)
         return seen
 
@@ -207,10 +211,10 @@ def test_every_session_has_a_fresh_engine_and_all_are_closed() -> None:
             engine.time(1)
 
 
-def test_engines_are_closed_when_timing_fails() -> None:
+def test_engines_are_closed_when_timing_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     device = Fake()
     engine = device.build(MODELS["1x16"], device.setting("fake", "fp32", 1, 1))
-    engine.time = lambda calls: 1 / 0  # type: ignore[assignment, method-assign]
+    monkeypatch.setattr(engine, "time", lambda calls: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         measure({"a": lambda: engine}, QUICK, rng=rng(), clock=device.clock)
     with pytest.raises(InputError, match="closed"):

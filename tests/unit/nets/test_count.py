@@ -1,6 +1,7 @@
 """Counts against values worked out by hand and against the published ones."""
 
 import math
+from typing import Any
 
 import pytest
 
@@ -68,14 +69,14 @@ def test_mbconv_with_gate_by_hand() -> None:
 
 
 def test_expansion_one_is_left_out_or_kept() -> None:
-    body = {"c_in": 32, "c_out": 16, "act": "relu", "size_in": 112}
+    body: dict[str, Any] = {"c_in": 32, "c_out": 16, "act": "relu", "size_in": 112}
     # Depthwise 9*32, projection 32*16; the full form has 32*32 more and its batch norm.
     assert count_block(BlockSpec(kind="mbconv", **body)).params == 288 + 512 + 2 * 48
     assert count_block(BlockSpec(kind="mbconv_full", **body)).params == 1024 + 288 + 512 + 2 * 80
 
 
 def test_preactivation_layers_by_hand() -> None:
-    body = {"c_in": 64, "c_out": 128, "kernel": 5, "stride": 2, "size_in": 16}
+    body: dict[str, Any] = {"c_in": 64, "c_out": 128, "kernel": 5, "stride": 2, "size_in": 16}
     # Separable: 64*25 + 64*128; full: 64*128*25; both with one batch norm of 128, no bias.
     assert count_block(BlockSpec(kind="sep_preact", **body)).params == 1600 + 8192 + 256
     assert count_block(BlockSpec(kind="conv_preact", **body)).params == 204_800 + 256

@@ -1,5 +1,7 @@
 """Vital blocks equal the intersection of all paths, found by listing them."""
 
+from typing import Literal
+
 import numpy as np
 import pytest
 
@@ -39,7 +41,7 @@ def test_a_cycle_is_refused() -> None:
 
 
 def test_a_chain_keeps_the_blocks_that_change_shape() -> None:
-    def block(c_in: int, c_out: int, size: int, stride: int = 1) -> BlockSpec:
+    def block(c_in: int, c_out: int, size: int, stride: Literal[1, 2] = 1) -> BlockSpec:
         return BlockSpec(
             kind="mbconv", c_in=c_in, c_out=c_out, stride=stride, size_in=size, expand=3, act="relu6"
         )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from hwnas.records import (
     Budget,
@@ -35,7 +35,7 @@ def network(a: int, b: int, c: int, name: str = "") -> NetworkSpec:
     """The member of resnet-cifar with these depths."""
 
     def stage(c_in: int, c_out: int, size: int, depth: int) -> tuple[BlockSpec, ...]:
-        stride = 1 if c_in == c_out else 2
+        stride: Literal[1, 2] = 1 if c_in == c_out else 2
         first = BlockSpec(kind="basic", c_in=c_in, c_out=c_out, stride=stride, size_in=size)
         return (first, *(first.repeated(),) * (depth - 1))
 

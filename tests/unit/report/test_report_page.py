@@ -126,7 +126,8 @@ def test_nothing_comes_from_the_network(tmp_path: Path, monkeypatch: pytest.Monk
 def test_text_from_files_is_escaped(tmp_path: Path) -> None:
     evil = '</script><script>alert(1)</script><a href="http://x.example">x</a>'
     changed = [
-        t.model_copy(update={"reason": evil, "spec": network(*t.spec.depths, name=evil)}) for t in trials()
+        t.model_copy(update={"reason": evil, "spec": t.spec.model_copy(update={"name": evil})})
+        for t in trials()
     ]
     run = write_run(tmp_path / "search-0001", result(trials=tuple(changed), stopped=evil))
     manifest = json.loads((run / "manifest.json").read_text())

@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Literal
 
 import plotly.graph_objects as go
 import pytest
@@ -33,7 +34,7 @@ def table_file(path: Path) -> str:
     for at, depth in enumerate(depths):
         spec = network(*depth)
         taken = measurement(0.8 * 0.05 * len(spec.blocks) / 0.98, se_ms=0.0005)
-        role = "holdout" if at % 3 == 0 else "calibration"
+        role: Literal["holdout", "calibration"] = "holdout" if at % 3 == 0 else "calibration"
         writer.append(NetworkRow(spec=spec, role=role, measurement=taken))
     bad = BlockSpec(kind="mbconv", c_in=8, c_out=8, size_in=8)
     writer.append(FailureRow(blocks=(bad,), error="<b>the runtime's own words</b>"))

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import ValidationError
@@ -11,7 +12,7 @@ from hwnas.spec import BlockSpec, NetworkSpec
 from hwnas.store import read_network, write_network
 
 
-def small(**kwargs: object) -> NetworkSpec:
+def small(**kwargs: Any) -> NetworkSpec:
     """Stem 3->16 at 32, a stage at 32, a stage of 32 channels at 16, ten classes."""
     return NetworkSpec(
         stem=BlockSpec(kind="conv", c_in=3, c_out=16, size_in=32),
@@ -83,7 +84,7 @@ def test_walk_gives_the_places_of_weights() -> None:
 
 def test_keys_tell_blocks_apart() -> None:
     base = {"kind": "mbconv", "c_in": 16, "c_out": 16, "size_in": 8}
-    variants = [
+    variants: list[dict[str, Any]] = [
         {},
         {"kernel": 5},
         {"stride": 2},

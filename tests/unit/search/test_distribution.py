@@ -19,7 +19,7 @@ def test_equals_listing_every_choice() -> None:
     rng = np.random.default_rng(0)
     for _ in range(20):
         costs = [list(map(float, rng.integers(0, 50, size=rng.integers(1, 5)))) for _ in range(6)]
-        p = [rng.dirichlet(np.ones(len(row))) for row in costs]
+        p = [list(map(float, rng.dirichlet(np.ones(len(row))))) for row in costs]
         low, high = sorted(rng.uniform(20, 250, size=2))
         exact = 0.0
         for choice in itertools.product(*(range(len(row)) for row in costs)):

@@ -13,10 +13,11 @@ from strategy_fakes import FakeCost, context
 from hwnas.errors import InputError
 from hwnas.nets.hournas.slots import Fill, chain_of, network, paths, slots
 from hwnas.nets.spaces import make
-from hwnas.records import Budget
+from hwnas.records import Budget, Estimate
 from hwnas.search.hournas.choice import SlotChooser, SlotScores, choose_vital, proxy_scores, proxy_vital
 from hwnas.search.hournas.fit import fit
 from hwnas.search.hournas.strategy import HourNas
+from hwnas.spec import NetworkSpec
 
 
 def budget(ms: float) -> Budget:
@@ -103,8 +104,8 @@ def test_random_budgets_are_kept_without_training() -> None:
     """
 
     class Bent(FakeCost):
-        def estimate(self, spec: object) -> object:  # type: ignore[override]
-            found = super().estimate(spec)  # type: ignore[arg-type]
+        def estimate(self, spec: NetworkSpec) -> Estimate:
+            found = super().estimate(spec)
             bent = 1 + 0.15 * math.sin(300 * found.latency_ms)
             return found.model_copy(
                 update={n: getattr(found, n) * bent for n in ("latency_ms", "low_ms", "high_ms")}
@@ -118,6 +119,7 @@ def test_random_budgets_are_kept_without_training() -> None:
         chooser = SlotChooser(space, proxy_scores(space, vital), cost.estimate)
         for _ in range(-(-total // 3)):
             limit = budget(float(rng.uniform(0.02, most)))
+            assert limit.latency_ms is not None
             fills = chooser.best(limit)
             if fills is None:
                 assert cost.estimate(network(space, vital.path, chooser.cheapest)).high_ms > limit.latency_ms

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from typing import Any, cast
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
+from torch.nn.grad import conv2d_weight
 
 from hwnas.errors import InputError
 from hwnas.nets.build import Network, build, inherit, weights
@@ -86,7 +88,7 @@ def test_vip_equals_an_independent_computation(components: int) -> None:
 @pytest.mark.parametrize("seed", range(5))
 def test_mean_of_vip_squared_is_one(seed: int) -> None:
     rng = np.random.default_rng(seed)
-    n, p, classes = rng.integers(20, 200), rng.integers(3, 60), rng.integers(2, 8)
+    n, p, classes = (int(rng.integers(*ends)) for ends in ((20, 200), (3, 60), (2, 8)))
     x = rng.standard_normal((n, p)) * rng.uniform(0.1, 10, p)
     score = vip(x, np.eye(classes)[rng.integers(classes, size=n)], 2)
     assert (score**2).mean() == pytest.approx(1.0)
@@ -167,7 +169,7 @@ def test_gradient_is_that_of_the_values_which_are_new(net: Network) -> None:
     for part in np.split(order, 8):
         loss = F.cross_entropy(grown(images[part]), labels[part])
         (of_sum,) = torch.autograd.grad(loss, [read["y"]])
-        kernel = torch.nn.grad.conv2d_weight(read["x"], (64, 64, 3, 3), of_sum, padding=1)
+        kernel = cast(Any, conv2d_weight)(read["x"], (64, 64, 3, 3), of_sum, padding=1)
         gradients.append((2 / (64 * 9)) ** 0.5 * kernel.detach().flatten().double().numpy())
         losses.append(loss.item())
     expected = _squared_mean(np.array(gradients))[0] / np.mean(losses)

@@ -2,6 +2,7 @@
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,14 +20,15 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return place
 
 
-def save_npz(path: Path, per_class: tuple[int, ...] = (20, 10), **more: object) -> Path:
+def save_npz(path: Path, per_class: tuple[int, ...] = (20, 10), **more: Any) -> Path:
     """Every image is of one colour of its own, so that images can be told apart after splitting."""
     labels = np.repeat(np.arange(len(per_class)), per_class)
     images = (
         np.zeros((len(labels), 4, 4, 3), np.uint8)
         + np.arange(len(labels), dtype=np.uint8)[:, None, None, None]
     )
-    np.savez(path, **{"images": images, "labels": labels, **more})
+    arrays: dict[str, Any] = {"images": images, "labels": labels, **more}
+    np.savez(path, **arrays)
     return path
 
 
@@ -264,13 +266,13 @@ def test_wrong_shape(shape: tuple[int, int, int]) -> None:
         ({"test_images": np.zeros((2, 4, 4, 3), np.uint8)}, "only one of test_images and test_labels"),
     ],
 )
-def test_wrong_arrays(tmp_path: Path, change: dict[str, object], message: str) -> None:
+def test_wrong_arrays(tmp_path: Path, change: dict[str, Any], message: str) -> None:
     with pytest.raises(DataFormatError, match=message):
         load(f"npz:{save_npz(tmp_path / 'a.npz', (20, 10), **change)}")
 
 
 def test_test_labels_are_checked_too(tmp_path: Path) -> None:
-    more = {"test_images": np.zeros((2, 4, 4, 3), np.uint8), "test_labels": np.array([0, 7])}
+    more: dict[str, Any] = {"test_images": np.zeros((2, 4, 4, 3), np.uint8), "test_labels": np.array([0, 7])}
     with pytest.raises(
         DataFormatError, match="7 is a class that the training images do not have; they have 0, 1"
     ):
@@ -343,7 +345,7 @@ def test_a_source_for_each_split(tmp_path: Path) -> None:
 def test_images_in_two_splits_are_counted(tmp_path: Path) -> None:
     """30 images of their own colour each; the test images are colours 0, 1, 2 and one that is new."""
     test = np.zeros((4, 4, 4, 3), np.uint8) + np.array([0, 1, 2, 200], np.uint8)[:, None, None, None]
-    more = {"test_images": test, "test_labels": np.array([0, 0, 0, 1])}
+    more: dict[str, Any] = {"test_images": test, "test_labels": np.array([0, 0, 0, 1])}
     found = load(f"npz:{save_npz(tmp_path / 'a.npz', **more)}")
     assert found.shared["train_test"] + found.shared["val_test"] == 3
     assert found.shared["train_val"] == 0

@@ -5,6 +5,7 @@ import json
 import os
 import struct
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -83,7 +84,7 @@ def test_native_size_is_capped(tmp_path: Path) -> None:
 
 def test_odd_modes(tmp_path: Path) -> None:
     # 16-bit grey is scaled, not clipped: 257 * 100 is 100. A rotated photograph is turned upright.
-    item = images.Item("a", lambda: deep, 0, "")
+    item = images.Item("a", lambda: deep, "", "")
     file = io.BytesIO()
     Image.fromarray(np.full((4, 4), 257 * 100, np.uint16)).save(file, "PNG")
     deep = file.getvalue()
@@ -334,9 +335,9 @@ def test_own_validation_and_test(tmp_path: Path) -> None:
     assert [len(half.train), len(half.val), len(half.test())] == [10, 4, 6]
 
 
-def encoded(image: Image.Image, form: str, **how: object) -> images.Item:
+def encoded(image: Image.Image, form: str, **how: Any) -> images.Item:
     file = io.BytesIO()
-    image.save(file, form, **how)  # type: ignore[arg-type]
+    image.save(file, form, **how)
     return images.Item("a", file.getvalue, "", "")
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 import torch
 
 from hwnas.nets.build import build
-from hwnas.nets.hournas.slots import filled, network, slots
+from hwnas.nets.hournas.slots import chain_of, filled, network, slots
 from hwnas.nets.spaces import make
+from hwnas.spec import BlockSpec
 from hwnas.train.hournas.shared import Sampled, Shared
 
 
@@ -30,7 +33,7 @@ def copied(shared: Shared, net: torch.nn.Module) -> None:
 
 @pytest.mark.parametrize("name", ["mbv2-cifar", "resnet-cifar-wide"])
 def test_a_network_is_what_it_would_be_alone(name: str) -> None:
-    space = make(name, input_shape=(3, 8, 8))
+    space = chain_of(make(name, input_shape=(3, 8, 8)))
     rng = np.random.default_rng(0)
     for seed in range(4):
         spec = space.sample(rng)
@@ -57,7 +60,7 @@ def test_a_network_is_what_it_would_be_alone(name: str) -> None:
 
 
 def test_only_the_blocks_of_a_network_get_gradients() -> None:
-    space = make("mbv2-cifar", input_shape=(3, 8, 8))
+    space = chain_of(make("mbv2-cifar", input_shape=(3, 8, 8)))
     path = space.reference
     places = slots(space, path)
     fills = [0 if slot.vital else None for slot in places]
@@ -70,13 +73,13 @@ def test_only_the_blocks_of_a_network_get_gradients() -> None:
 
 
 def test_steps_draw_networks_by_their_number() -> None:
-    space = make("resnet-cifar", input_shape=(3, 8, 8))
+    space = chain_of(make("resnet-cifar", input_shape=(3, 8, 8)))
     path = space.reference
     every = [0 for _ in slots(space, path)]
     shared = Shared({p: [b] for p, b in filled(space, path, every)}, space.convention, seed=0)
     seen: list[int] = []
 
-    def draw(rng: np.random.Generator) -> list[tuple[str, object]]:
+    def draw(rng: np.random.Generator) -> Sequence[tuple[str, BlockSpec]]:
         seen.append(int(rng.integers(1000)))
         return filled(space, path, [0 if slot.vital else None for slot in slots(space, path)])
 
