@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import Any
 
 import click
@@ -31,17 +32,20 @@ def profile(ui: Output, max_time: float | None, **chosen: Any) -> None:
     body = job(ProfileOptions(**options.given(max_time_s=max_time, **chosen)), ui.emit)
     ui.result("hwnas.profile/1", body, lambda: _profiled(body))
     if not chosen["dry_run"]:
-        ui.next(_after_profile(body))
+        ui.next(_after_profile(body, chosen["input_shape"]))
 
 
-def _after_profile(body: dict[str, Any]) -> str:
+def _after_profile(body: dict[str, Any], shape: tuple[int, int, int] | None) -> str:
     """A command that uses the table: a search where its winner can be measured, else a prediction."""
     setting, space = body["setting"], body["space"]
     small = "cifar" in space
     if setting["provenance"] != "measured":
         return f"hwnas predict {'resnet20' if small else 'densenas-a'} --table {body['table']}"
-    where = "" if setting["device"] == "cpu" else f" --device {setting['device']}"
-    budget, data = ("1x:resnet20", "digits") if small else ("18ms", "folder:PATH")
+    where = f" --table {shlex.quote(body['table'])}"  # which holds device, runtime, precision, batch, threads
+    if shape is not None:
+        where += " --input " + "x".join(map(str, shape))
+    usual = small and shape in (None, (3, 32, 32))  # else the table lacks the blocks of resnet20
+    budget, data = "1x:resnet20" if usual else "18ms", "digits" if small else "folder:PATH"
     return f"hwnas search --latency-budget {budget} --data {data} --space {space}{where}"
 
 
