@@ -98,6 +98,9 @@ def check(kind: type[DataclassInstance], values: Mapping[str, Any], what: str) -
     for each in fields(kind):
         if each.name in values and not _fits(kind, each, values[each.name]):
             value = values[each.name]
+            known = _types(kind, each.name)[1] or each.metadata.get("choices", ())
+            if isinstance(value, str) and known:
+                raise InputError(unknown(f"{what} {each.name}", value, known))
             shown = value if isinstance(value, (int, float)) else repr(value)
             raise InputError(f"{what} {each.name} is {str(shown)[:60]}; expected {_expected(kind, each)}")
 

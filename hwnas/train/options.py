@@ -54,7 +54,7 @@ class Recipe(Checked):
         low=2,
         high=65_536,
     )
-    lr: float = option(0.5, "Peak learning rate at 128 images a step.", above=0, high=1_000)
+    lr: float = option(0.5, "Peak learning rate at 128 images a step.", above=0)
     inherited_lr: float = option(1.0, "Factor on lr for a network that starts from weights.", low=0, high=1)
     schedule: Schedule = option("onecycle", "The course of the learning rate.")
     warmup: float = option(0.2, "Share of the steps in which onecycle rises.", low=0, high=1)

@@ -410,9 +410,9 @@ def test_score_by_hand(digits: Dataset) -> None:
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [
-        ("lr", 0.0, "lr is 0.0; expected more than 0"),
-        ("images", 0, "images is 0; expected at least 1"),
-        ("ema", 1.5, "ema is 1.5; expected 0 to 1"),
+        ("lr", 0.0, "lr is 0.0; expected a number, more than 0"),
+        ("images", 0, "images is 0; expected a whole number, at least 1"),
+        ("ema", 1.5, "ema is 1.5; expected a number, 0 to 1"),
         ("lr", float("nan"), "lr is nan"),
         ("schedule", "onecylce", "unknown training option schedule 'onecylce'; did you mean 'onecycle'"),
         ("threads", 0, "threads is 0"),
