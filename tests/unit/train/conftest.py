@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
@@ -17,7 +18,7 @@ def network(*depths: int, width: int = 8, size: int = 8, classes: int = 10) -> N
     for s, depth in enumerate(depths):
         stage = []
         for i in range(depth):
-            stride = 2 if s > 0 and i == 0 else 1
+            stride: Literal[1, 2] = 2 if s > 0 and i == 0 else 1
             c_out = width * 2**s
             before = BlockSpec(
                 kind="basic", c_in=before.c_out, c_out=c_out, stride=stride, size_in=before.size_out
