@@ -195,6 +195,19 @@ data = _option(
     metavar="SOURCE",
     help="digits, folder:PATH, parquet:PATH, npz:PATH, cifar10:PATH or module:function.",
 )
+splits: Sequence[Option] = tuple(
+    _option(f"--{name}", name, metavar="SOURCE", help=f"Images of their own {text}, named as for --data.")
+    for name, text in (("train", "to train on"), ("val", "for validation"), ("test", "for the test"))
+)
+strict = _option("--strict", is_flag=True, help="Refuse data with an image that cannot be used.")
+recipe = _option(
+    "--recipe",
+    type=Assignment(),
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="A training option that differs from its default, for example flip=off (no mirror images), "
+    "lr=0.1 or cutout=8; may be repeated.",
+)
 seed = _option("--seed", type=click.IntRange(0, MOST_SEED), metavar="K", help="Seed of every random choice.")
 out = _option(
     "--out", type=click.Path(path_type=Path), help="Where to write; repeating with the same --out resumes."
@@ -221,6 +234,17 @@ def options(*chosen: Option | Sequence[Option]) -> Option:
         return function
 
     return apply
+
+
+def sources(chosen: dict[str, Any]) -> str | None:
+    """The data named by ``--data`` or by ``--train --val --test``, which are taken out of `chosen`."""
+    from hwnas.train.uri import compose
+
+    data, train, val, test = (chosen.pop(name) for name in ("data", "train", "val", "test"))
+    if data is not None and train is not None:
+        raise click.UsageError("--data and --train both name the images to train on; give one of them")
+    first = train if train is not None else data
+    return None if first is None and val is None and test is None else compose(first, val, test)
 
 
 def given(**values: Any) -> dict[str, Any]:

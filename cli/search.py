@@ -58,7 +58,7 @@ def _assignments(name: str, text: str) -> options.Option:
 @click.option("--measure/--no-measure", default=True, help="Measure each candidate whole before training.")
 @click.option("--limit", type=options.COUNT, metavar="N", help="Use at most so many images.")
 @_assignments("set", "A further option of the strategy; may be repeated.")
-@_assignments("recipe", "A training option that differs from its default; may be repeated.")
+@options.options(options.recipe, options.splits, options.strict)
 @click.option("--profile/--no-profile", default=True, help="Profile quickly where no table fits?")
 @options.options(options.seed, options.max_time, options.out, options.dry_run)
 @common
@@ -77,6 +77,7 @@ def search(ui: Output, max_time: float | None, **chosen: Any) -> None:
         raise click.UsageError("name a budget: --latency-budget 18ms")
     if chosen["table"] is None and chosen["device"] is None:
         chosen["device"] = "auto"
+    chosen["data"] = options.sources(chosen)
     if chosen["data"] is None:
         ui.log("no --data given: searching on the embedded digits")
     chosen |= {"data": chosen["data"] or "digits", "recipe": dict(chosen["recipe"])}
@@ -245,19 +246,21 @@ def _planned(body: dict[str, Any]) -> None:
 @click.option("--ema", is_flag=True, help="Keep a moving average of the weights.")
 @click.option("--scratch", is_flag=True, help="Do not start from the run's weights.")
 @click.option("--limit", type=options.COUNT, metavar="N", help="Use at most so many images.")
+@options.options(options.recipe, options.splits, options.strict)
 @options.options(options.seed, options.out, options.dry_run)
 @common
-def train(ui: Output, data: str | None, scratch: bool, **chosen: Any) -> None:
+def train(ui: Output, scratch: bool, **chosen: Any) -> None:
     """Train a found or given network; the test split is read once, at the end.
 
-    RUN|NETWORK is a run (training goes on from its weights), a network.json or an example's name.
+    RUN|NETWORK is a run (training goes on from its weights, with its data and splits), a
+    network.json or an example's name.
     """
     from hwnas.jobs.resolve.origin import export_command
     from hwnas.jobs.train import TrainOptions
     from hwnas.jobs.train import train as job
 
-    if data is None:
-        raise click.UsageError("name the data set: --data digits, folder:PATH, parquet:PATH, npz:PATH, ...")
+    data = options.sources(chosen)
+    chosen["recipe"] = dict(chosen["recipe"])
     start = "scratch" if scratch else "weights"
     body = job(TrainOptions(**options.given(data=data, start=start, **chosen)), ui.emit)
     ui.result("hwnas.train/1", body, lambda: _trained(body))
@@ -276,6 +279,7 @@ def _trained(body: dict[str, Any]) -> None:
                 ("on", body["data"]),
                 ("from", body["starts_from"]),
                 ("cost", format_count(body["train_macs"], "MAC")),
+                *(("note", note) for note in body["notes"]),
                 ("into", body["run"]),
             ]
         )

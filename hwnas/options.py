@@ -89,8 +89,16 @@ def read(kind: type[Options], given: Mapping[str, Any], what: str) -> Options:
     for name in given:
         if name not in known:
             raise InputError(unknown(what, name, known))
-    check(kind, given, what)
-    return kind(**given)
+    values = {name: _switched(kind, name, value) for name, value in given.items()}
+    check(kind, values, what)
+    return kind(**values)
+
+
+def _switched(kind: type[DataclassInstance], name: str, value: object) -> object:
+    """``on`` and ``off``, as people write them on a command line, for an option that is a truth value."""
+    if bool in _types(kind, name)[0] and isinstance(value, str):
+        return {"on": True, "off": False}.get(value.lower(), value)
+    return value
 
 
 def check(kind: type[DataclassInstance], values: Mapping[str, Any], what: str) -> None:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from hwnas import options as option_values
 from hwnas import runs
 from hwnas.documents import read_json
-from hwnas.errors import InputError
+from hwnas.errors import DataFormatError, InputError
 from hwnas.jobs.resolve.networks import find
-from hwnas.jobs.resolve.origin import digests
+from hwnas.jobs.resolve.origin import digests, run_of
 from hwnas.plugins import unknown
 from hwnas.protocols import Emit
 from hwnas.records import now_utc
@@ -35,27 +35,30 @@ class TrainOptions:
     Attributes:
         network: a run, a ``network.json`` or a shipped example's name. Its number of classes is set
             to the data's; images are resized to its input.
-        data: see `hwnas.train.data.load`.
+        data: see `hwnas.train.data.load`; None takes the run's, and a run's weights go on with the images
+            and the splits that they were trained on alone: else validation images would have been trained on.
         epochs: how often every training image is seen; may be a fraction.
         out: run folder; None takes the next free one. The same one again resumes.
         start: ``weights`` goes on from the run's weights, where it has any; ``scratch`` does not.
         distill: run with weights to learn from as well (its network and its weights).
         ema: keep a moving average of the weights, with a decay of 0.999 a step.
-        seed: of first weights, order, augmentation and the validation split.
-        limit: use at most so many images for training and validation.
-        recipe: fields of `hwnas.train.options.TrainOptions` that differ from its defaults.
+        seed: of first weights, order, augmentation and the validation split; None takes the run's, else 0.
+        limit: use at most so many images for training and validation; None takes the run's.
+        strict: refuse data of which an image cannot be used, instead of leaving it out.
+        recipe: fields of `hwnas.train.options.Recipe` that differ from its defaults.
         dry_run: say what would be trained, touch nothing.
     """
 
     network: str
-    data: str
+    data: str | None = None
     epochs: float = 20.0
     out: Path | None = None
     start: Literal["weights", "scratch"] = "weights"
     distill: str | None = None
     ema: bool = False
-    seed: int = 0
+    seed: int | None = None
     limit: int | None = None
+    strict: bool = False
     recipe: Mapping[str, Any] = field(default_factory=dict)
     dry_run: bool = False
 
@@ -81,14 +84,24 @@ def train(options: TrainOptions, emit: Emit | None = None) -> dict[str, Any]:
 
     place = find(options.network)
     given = read_network(place)
-    dataset = load(options.data, input_shape=given.input_shape, seed=options.seed, limit=options.limit)
+    _recipe(options, None)  # values are checked before anything is loaded
+    weights = _weights_of(place) if options.start == "weights" else None
+    trained = Inherited.of(place)
+    options = trained.into(options, strictly=weights is not None)
+    data, seed = options.data, options.seed
+    assert data is not None  # `into` sees to both
+    assert seed is not None
+    dataset = load(data, input_shape=given.input_shape, seed=seed, limit=options.limit, strict=options.strict)
+    if weights is not None:
+        trained.check(dataset, options)
     spec = with_classes(given, len(dataset.classes))
+    weights = weights if spec == given else None
     recipe = _recipe(options, dataset)
-    weights = _weights_of(place) if options.start == "weights" and spec == given else None
+    teacher = _teacher(options, dataset)
     if options.dry_run:
         return _plan(options, spec, dataset, recipe, weights)
     config = {
-        **{k: v for k, v in asdict(options).items() if k not in ("out", "dry_run")},
+        **{k: v for k, v in asdict(options).items() if k not in ("out", "dry_run", "strict")},
         "network_key": spec.key,
         "data_fingerprint": dataset.fingerprint,
         "weights": _hash(weights),
@@ -100,7 +113,7 @@ def train(options: TrainOptions, emit: Emit | None = None) -> dict[str, Any]:
         emit("run", {"run": str(run.path), "text": f"run folder {run.path}"})
     if spec != given:
         _say(run, emit, f"the head of {options.network} now gives the data's {spec.classes} classes")
-    return _train(options, run, spec, dataset, recipe, weights, emit)
+    return _train(options, run, spec, dataset, recipe, weights, teacher, emit)
 
 
 def _train(
@@ -110,6 +123,7 @@ def _train(
     dataset: Dataset,
     recipe: Recipe,
     weights: Path | None,
+    teacher: Teacher | None,
     emit: Emit | None,
 ) -> dict[str, Any]:
     from hwnas.nets.build import build, load_weights, read_weights, save
@@ -117,8 +131,9 @@ def _train(
     from hwnas.train import loop
 
     write_network(run.path / "network.json", spec)
-    _say(run, emit, dataset.describe())
-    module = build(spec, seed=options.seed)
+    for text in (dataset.describe(), *_notes(dataset, recipe)):
+        _say(run, emit, text)
+    module = build(spec, seed=recipe.seed)
     if weights is not None:
         load_weights(module, read_weights(weights))
         _say(run, emit, f"starts from {weights}")
@@ -129,7 +144,7 @@ def _train(
         dataset,
         recipe,
         checkpoint=checkpoint,
-        teacher=_teacher(options),
+        teacher=teacher,
         rate=1.0 if weights is None else recipe.inherited_lr,
         emit=_logged(run, emit),
     )
@@ -153,6 +168,8 @@ def _train(
         "classes": list(dataset.classes),
         "mean": list(dataset.mean),
         "std": list(dataset.std),
+        "data_notes": _notes(dataset, recipe),
+        "images_in_two_splits": dataset.shared,
         "test_reads": dataset.test_reads,
         "finished": now_utc(),
     }
@@ -172,12 +189,103 @@ def with_classes(spec: NetworkSpec, classes: int) -> NetworkSpec:
     return parse(NetworkSpec, {**spec.model_dump(), "head": head}, f"network {spec.name}")
 
 
-def _recipe(options: TrainOptions, dataset: Dataset) -> Recipe:
+def _recipe(options: TrainOptions, dataset: Dataset | None) -> Recipe:
+    """The recipe; without a data set its values are only checked."""
     from hwnas.train.options import Recipe
 
-    images = max(1, round(options.epochs * len(dataset.train)))
-    base = Recipe(images=images, seed=options.seed, ema=0.999 if options.ema else 0.0)
+    images = max(1, round(options.epochs * len(dataset.train))) if dataset is not None else 1
+    base = Recipe(images=images, seed=options.seed or 0, ema=0.999 if options.ema else 0.0)
     return option_values.read(Recipe, {**vars(base), **options.recipe}, "training option")
+
+
+def _notes(dataset: Dataset, recipe: Recipe) -> list[str]:
+    """What a user should know of the data, and what is done to it unasked."""
+    if recipe.flip is None and dataset.mirrors:
+        text = "training images are mirrored at random; where left and right matter: --recipe flip=off"
+        return [*dataset.notes, text]
+    return list(dataset.notes)
+
+
+@dataclass(frozen=True)
+class Inherited:
+    """What the run of a network was trained on; empty where it is of no run.
+
+    Attributes:
+        run: the run's name.
+        fingerprint: of its data and its splits.
+    """
+
+    run: str = ""
+    data: str | None = None
+    seed: int = 0
+    limit: int | None = None
+    fingerprint: str | None = None
+
+    @classmethod
+    def of(cls, network: Path) -> Inherited:
+        """Of the run that a network file lies in."""
+        run = run_of(network.parent)
+        if run is None:
+            return cls()
+        config = read_json(run / "manifest.json", "run manifest").get("config")
+        if not isinstance(config, dict) or not isinstance(config.get("data"), str):
+            return cls()
+        seed, limit, mark = (config.get(name) for name in ("seed", "limit", "data_fingerprint"))
+        return cls(
+            run=str(run),
+            data=config["data"],
+            seed=seed if isinstance(seed, int) else 0,
+            limit=limit if isinstance(limit, int) else None,
+            fingerprint=mark if isinstance(mark, str) else None,
+        )
+
+    def into(self, options: TrainOptions, *, strictly: bool) -> TrainOptions:
+        """Fill what the user left open from the run; `strictly` refuses another seed or limit.
+
+        Raises:
+            InputError: no data is named anywhere, or another split than the run's.
+        """
+        from hwnas.train.uri import runs_code
+
+        same = options.data is None or options.data == self.data
+        data = self.data if options.data is None else options.data
+        if data is None:
+            raise InputError(
+                f"{options.network} records no data set; name one: --data digits, "
+                "folder:PATH, parquet:PATH, ..."
+            )
+        if options.data is None and runs_code(data):
+            raise InputError(
+                f"{self.run} was trained on data of a Python function, {data!r}. Code that a file names is "
+                f"not run; if you trust it, name it yourself: --data {data}"
+            )
+        if strictly and self.data is not None:
+            for name in ("seed", "limit"):
+                own, asked = getattr(self, name), getattr(options, name)
+                if asked is not None and asked != own:
+                    told = "none" if own is None else own
+                    raise InputError(
+                        f"{self.run} was trained with {name} {told}, and --{name} {asked} draws another "
+                        f"validation split: images that its weights were trained on; leave --{name} out, or "
+                        "start anew with --scratch"
+                    )
+            same = True  # other data is refused by its content (`check`)
+        seed = options.seed if options.seed is not None else (self.seed if same else 0)
+        limit = options.limit if options.limit is not None or not same else self.limit
+        return replace(options, data=data, seed=seed, limit=limit)
+
+    def check(self, dataset: Dataset, options: TrainOptions) -> None:
+        """DataFormatError unless the images and the splits are those of the run."""
+        if self.fingerprint is not None and self.fingerprint != dataset.fingerprint:
+            what = (
+                f"{self.data}, which has changed since then"
+                if options.data == self.data
+                else f"{self.data}, and {options.data} holds other images"
+            )
+            raise DataFormatError(
+                f"{self.run} was trained on {what}: images that its weights were trained on would become "
+                "validation or test images; give its data as it was, or start anew with --scratch"
+            )
 
 
 def _weights_of(network: Path) -> Path | None:
@@ -186,8 +294,12 @@ def _weights_of(network: Path) -> Path | None:
     return beside if network.name == "network.json" and beside.is_file() else None
 
 
-def _teacher(options: TrainOptions) -> Teacher | None:
-    """The network and weights of the run named by `distill`."""
+def _teacher(options: TrainOptions, dataset: Dataset) -> Teacher | None:
+    """The network and weights of the run named by `distill`; it must tell the same classes apart.
+
+    Raises:
+        InputError: it has no weights, other classes or another input, or was trained on another split.
+    """
     from hwnas.nets.build import build, load_weights, read_weights
     from hwnas.nets.count import count
     from hwnas.train.loop import Teacher
@@ -199,6 +311,24 @@ def _teacher(options: TrainOptions) -> Teacher | None:
     if weights is None:
         raise InputError(f"{options.distill} has no weights to learn from; give a run that was trained")
     spec = read_network(place)
+    if spec.input_shape != dataset.input_shape:
+        shapes = ["x".join(map(str, shape)) for shape in (spec.input_shape, dataset.input_shape)]
+        raise InputError(f"teacher {options.distill} takes images of {shapes[0]}, the network {shapes[1]}")
+    result = place.parent / "result.json"
+    classes = read_json(result, "result").get("classes") if result.is_file() else None
+    known = tuple(classes) if isinstance(classes, list) else None
+    if spec.classes != len(dataset.classes) or (known is not None and known != dataset.classes):
+        told = ", ".join(map(str, known[:5])) if known else str(spec.classes)
+        raise InputError(
+            f"teacher {options.distill} tells other classes apart ({told}) than the data has "
+            f"({', '.join(dataset.classes[:5])}); give a teacher that was trained on the same classes"
+        )
+    trained = Inherited.of(place)
+    if trained.data == options.data and (trained.seed, trained.limit) != (options.seed, options.limit):
+        raise InputError(
+            f"teacher {options.distill} was trained with seed {trained.seed} and limit {trained.limit}, "
+            "that is on images which are validation images here; use its --seed and --limit"
+        )
     module = build(spec, seed=0)
     load_weights(module, read_weights(weights))
     return Teacher(module, count(spec).macs)
@@ -221,6 +351,7 @@ def _plan(
         "epochs": options.epochs,
         "train_macs": 3.0 * count(spec).macs * recipe.images,
         "starts_from": str(weights) if weights else "scratch",
+        "notes": _notes(dataset, recipe),
     }
 
 

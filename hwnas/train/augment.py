@@ -18,6 +18,7 @@ from hwnas.options import Checked, option
 
 if TYPE_CHECKING:
     from hwnas.train.data import Dataset
+    from hwnas.train.options import Recipe
 
 
 @dataclass(frozen=True)
@@ -41,9 +42,17 @@ class AugmentOptions(Checked):
     )
 
 
-def default(dataset: Dataset) -> AugmentOptions:
-    """What suits a data set: shifts by an eighth of the side; flips where mirrors keep their class."""
-    return AugmentOptions(shift=dataset.input_shape[1] // 8, flip=dataset.mirrors)
+def chosen(recipe: Recipe, dataset: Dataset) -> AugmentOptions:
+    """What a recipe asks for; where it leaves that open, what suits the data set.
+
+    That is shifts by an eighth of the side, and flips where mirrors keep their class.
+    """
+    side = min(dataset.input_shape[1:])
+    shift = side // 8 if recipe.shift is None else recipe.shift
+    if shift >= side:
+        raise InputError(f"augmentation shift {shift} is not smaller than the image ({side}x{side})")
+    flip = dataset.mirrors if recipe.flip is None else recipe.flip
+    return AugmentOptions(shift=shift, flip=flip, cutout=recipe.cutout, mixup=recipe.mixup)
 
 
 def crop_flip(images: Tensor, at: Tensor, options: AugmentOptions, rng: np.random.Generator) -> Tensor:

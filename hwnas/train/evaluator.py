@@ -23,7 +23,7 @@ from hwnas.records import Evaluation, Proposal, StageImportance, to_json
 from hwnas.spec import NetworkSpec
 from hwnas.store import parse, write_json
 from hwnas.train import plan
-from hwnas.train.augment import default
+from hwnas.train.augment import chosen
 from hwnas.train.data import Dataset
 from hwnas.train.loop import Teacher, train
 from hwnas.train.options import Recipe, TrainResult
@@ -197,7 +197,7 @@ class Evaluator:
             "spec": proposal.spec.key,
             "data": self._dataset.fingerprint,
             "options": plan.deciding(options),
-            "augment": asdict(options.augment or default(self._dataset)),
+            "augment": asdict(chosen(options, self._dataset)),
             "precision": choose(options).precision,
             "images": proposal.images,
             "role": proposal.role,

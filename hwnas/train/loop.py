@@ -125,7 +125,7 @@ class _Job:
         options, device = self.options, self.compute.device
         self.steps = plan.steps_of(options, len(self.dataset.train))
         self.peak = plan.peak(options, len(self.dataset.train)) * self.rate
-        self.augment = options.augment or augment.default(self.dataset)
+        self.augment = augment.chosen(options, self.dataset)
         self.identity = self._identify() if self.checkpoint is not None else ""
         self.module.to(device).to(memory_format=torch.channels_last)
         if self.teacher is not None:

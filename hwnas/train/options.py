@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 from hwnas.options import Checked, option
-from hwnas.train.augment import AugmentOptions
 
 Device = Literal["auto", "cpu", "cuda"]
 Mode = Literal["auto", "fp32", "bf16", "fp16"]
@@ -35,7 +34,7 @@ class Recipe(Checked):
         ema: decay a step of the weights' moving average, which is what is kept; 0 is without.
         distill: weight of the teacher's loss where there is a teacher (Hinton et al. 2015).
         temperature: of the teacher's and the student's softmax in that loss.
-        augment: None chooses by the data set (`augment.default`).
+        flip, shift, cutout, mixup: see `augment.AugmentOptions`; None chooses by the data set.
         device: ``auto`` takes the GPU where torch sees one.
         precision: of the forward and backward pass; ``auto`` decides by the processor.
         threads: of torch; None takes torch's own number (every core, unless OMP_NUM_THREADS says
@@ -68,9 +67,10 @@ class Recipe(Checked):
     ema: float = option(0.0, "Decay a step of the weights' moving average; 0 is without.", low=0, high=1)
     distill: float = option(0.5, "Weight of the teacher's loss.", low=0, high=1)
     temperature: float = option(4.0, "Softens teacher and student in that loss.", above=0)
-    augment: AugmentOptions | None = option(
-        None, "What is done to training images; without it, what suits the data set."
-    )
+    flip: bool | None = option(None, "Mirror half of the images; null does so where the data set allows it.")
+    shift: int | None = option(None, "Largest shift in pixels; null is an eighth of the side.", low=0)
+    cutout: int = option(0, "Side in pixels of a square set to the mean colour; 0 is without.", low=0)
+    mixup: float = option(0.0, "Alpha of the mixing of pairs of images; 0 is without.", low=0, high=100)
     device: Device = option("auto", "Where to train.")
     precision: Mode = option("auto", "Numbers of the forward and backward pass.")
     # One: with two, torch 2.15 was seen to corrupt the heap (docs/evidence/training.md), and beside other

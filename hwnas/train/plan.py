@@ -71,5 +71,5 @@ def _pass(available: int, seed: int, turn: int) -> Any:
 
 def deciding(options: Recipe) -> dict[str, Any]:
     """The options that decide a training's result, as JSON types (device and threads apart)."""
-    apart = ("threads", "checkpoint_s", "device", "precision", "augment")
+    apart = ("threads", "checkpoint_s", "device", "precision", "flip", "shift", "cutout", "mixup")
     return {name: value for name, value in asdict(options).items() if name not in apart}

@@ -66,6 +66,11 @@ def parse(uri: str) -> tuple[str, str]:
     raise InputError(message)
 
 
+def runs_code(uri: str) -> bool:
+    """Whether loading this data set calls a user's function: never done for a text found in a file."""
+    return any(parse(source)[0] == "module" for source in parts(uri).values())
+
+
 def _there(path: str) -> bool:
     try:
         return Path(path).exists()

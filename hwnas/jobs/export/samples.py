@@ -115,9 +115,9 @@ def recorded_data(source: Origin) -> str | None:
     """
     if source.data is None:
         return None
-    from hwnas.train.uri import parse, parts
+    from hwnas.train.uri import runs_code
 
-    if any(parse(part)[0] == "module" for part in parts(source.data).values()):
+    if runs_code(source.data):
         raise InputError(
             f"{source.folder} was trained on data of a Python function, {source.data!r}. Code that a file "
             f"names is not run; if you trust it, name it yourself: --data {source.data}"

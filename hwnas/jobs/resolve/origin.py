@@ -90,7 +90,7 @@ def origin(name: str | None, weights: Path | None = None) -> Origin:
     folder = network.parent
     if folder.is_symlink():  # runs/latest: the run itself is what is meant
         folder = folder.parent / folder.readlink()
-    known = _known(_run_of(folder), spec, folder / "weights.safetensors")
+    known = _known(run_of(folder), spec, folder / "weights.safetensors")
     if weights is not None:  # what was recorded is about other weights
         known = {k: v for k, v in known.items() if k not in ("accuracy", "weights_sha256")}
     return Origin(folder=folder, spec=spec, weights=beside, **known)
@@ -123,7 +123,7 @@ def newest(root: Path = runs.RUNS) -> Path:
     return max(found, key=lambda path: (path / "manifest.json").stat().st_mtime)
 
 
-def _run_of(folder: Path) -> Path | None:
+def run_of(folder: Path) -> Path | None:
     """The run that a network's folder belongs to: itself, or the one it is a target of."""
     for place in (folder, folder.parent.parent):
         if (place / "manifest.json").is_file():
@@ -183,7 +183,7 @@ def digests(run: Path) -> dict[str, str]:
 def _source(name: str, spec: NetworkSpec) -> dict[str, Any]:
     """What the search says that a training started from; nothing where it was no run."""
     try:
-        run = _run_of(find(name).parent)
+        run = run_of(find(name).parent)
     except HwnasError:
         return {}
     known = _known(run, spec, depth=1)

@@ -31,12 +31,13 @@ class SearchOptions:
         importance: of the stage-wise search: "probe", "gradient" or "vip".
         fidelity: "paper" for the published form of a strategy.
         settings: further options of the strategy.
-        recipe: fields of `hwnas.train.options.TrainOptions` that differ from its defaults.
+        recipe: fields of `hwnas.train.options.Recipe` that differ from its defaults.
         distill: with several budgets, let the largest network, trained out, teach the smaller ones.
         measure: measure each candidate whole before it is trained, besides the winner.
         max_trials: networks looked at, refused ones included.
         max_time_s: stop cleanly with the best so far.
         limit: use at most so many images for training and validation.
+        strict: refuse data of which an image cannot be used, instead of leaving it out.
         seed: of everything random.
         out: run folder; None takes the next free one. The same one again resumes.
         profile: where no table fits, measure one first; False refuses to.
@@ -68,6 +69,7 @@ class SearchOptions:
     max_trials: int = 200
     max_time_s: float | None = None
     limit: int | None = None
+    strict: bool = False
     seed: int = 0
     out: Path | None = None
     profile: bool = True

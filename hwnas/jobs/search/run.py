@@ -77,13 +77,19 @@ class _Job:
         self.preset = plan.preset(options.preset)
         early = self._table()
         self.dataset: Dataset = load(
-            options.data, input_shape=options.input_shape, seed=options.seed, limit=options.limit
+            options.data,
+            input_shape=options.input_shape,
+            seed=options.seed,
+            limit=options.limit,
+            strict=options.strict,
         )
+        if self.recipe.flip is not None:
+            self.dataset.mirrors = self.recipe.flip  # super-networks, too, train as the recipe says
         self.space: SearchSpace = spaces.make(
             options.space, input_shape=self.dataset.input_shape, classes=len(self.dataset.classes)
         )
         self.table = self._covering(early)
-        self.notes = [*self.table.warnings, *plan.check_coverage(self.table, self.space)]
+        self.notes = [*self.dataset.notes, *self.table.warnings, *plan.check_coverage(self.table, self.space)]
         self.model = cost_model(self.table)
         limits = (options.max_macs, options.max_params, options.max_memory)
         self.budgets = plan.budgets(options.latency_budget, self.model, *limits)
@@ -236,6 +242,7 @@ class _Job:
         o = asdict(self.options)
         for name in (
             "out",
+            "strict",
             "dry_run",
             "max_time_s",
             "profile",

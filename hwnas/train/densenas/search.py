@@ -39,6 +39,7 @@ from hwnas.train.data import Dataset, normalise
 from hwnas.train.densenas.evidence import Evidence
 from hwnas.train.densenas.options import DenseOptions, Progress, Relaxed
 from hwnas.train.densenas.supernet import Kept, Supernet
+from hwnas.train.options import Recipe
 
 __all__ = ["DenseOptions", "Relaxed", "collapse", "train_dense"]
 
@@ -102,7 +103,7 @@ class _Search:
             asked = {"weights": o.images, "architecture": round(o.images * o.arch_share / (1 - o.arch_share))}
             self.per_pass = {kind: min(n, max(1, asked[kind])) for kind, n in self.per_pass.items()}
         self.macs = price_choices(self.model.space, lambda block: float(count_block(block).macs))
-        self.augment = augment.default(self.dataset)
+        self.augment = augment.chosen(Recipe(), self.dataset)
         self.weights = torch.optim.SGD(
             self.model.weight_parameters(), lr=o.lr, momentum=o.momentum, weight_decay=o.weight_decay
         )

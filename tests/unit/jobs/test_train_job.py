@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from hwnas import store
-from hwnas.errors import InputError
+from hwnas.errors import DataFormatError, InputError
 from hwnas.jobs.train import TrainOptions, train
 from hwnas.nets.build import build, load_weights, read_weights
 from hwnas.runs import RunFolder
@@ -140,3 +140,46 @@ def test_wrong_options(place: Path) -> None:
     RunFolder(Path("other"), "search", {})
     with pytest.raises(InputError, match="holds a 'search' run"):
         train(options(out=Path("other")))
+
+
+def noise(path: Path, seed: int = 0) -> str:
+    """Sixty images of digits' shape, of two classes."""
+    images = np.random.default_rng(seed).integers(0, 256, (60, 8, 8), dtype=np.uint8)
+    np.savez(path, images=images, labels=np.arange(60) % 2)
+    return f"npz:{path}"
+
+
+def test_a_runs_weights_go_on_with_its_splits(place: Path) -> None:
+    data = noise(place / "noise.npz")
+    train(options(data=data, seed=3, limit=40, epochs=1, out=Path("a")))
+    made = train(options(network="a", data=None, epochs=1, out=Path("b")))
+    config = json.loads(Path("b/manifest.json").read_text())["config"]
+    assert (config["data"], config["seed"], config["limit"]) == (data, 3, 40)
+    assert made["data"] == data
+    for wrong in ({"seed": 4}, {"limit": 50}):
+        with pytest.raises(InputError, match=r"a was trained with .* draws another validation split"):
+            train(options(network="a", data=None, epochs=1, **wrong))
+    # The same images under another name are the same data; others are not.
+    copy = noise(place / "copy.npz")
+    train(options(network="a", data=copy, epochs=1, out=Path("c")))
+    other = noise(place / "other.npz", 1)
+    with pytest.raises(DataFormatError, match=r"other\.npz holds other images"):
+        train(options(network="a", data=other, epochs=1))
+    train(options(network="a", data=other, seed=5, epochs=1, start="scratch", out=Path("d")))
+    noise(place / "noise.npz", 2)
+    with pytest.raises(DataFormatError, match="which has changed since then"):
+        train(options(network="a", data=None, epochs=1))
+
+
+def test_code_named_by_a_run_is_not_run(place: Path) -> None:
+    train(options(data=noise(place / "noise.npz"), epochs=1, out=Path("a")))
+    manifest = Path("a/manifest.json")
+    manifest.write_text(manifest.read_text().replace(f"npz:{place / 'noise.npz'}", "evil:load"))
+    with pytest.raises(InputError, match="Code that a file names is not run"):
+        train(options(network="a", data=None, epochs=1))
+
+
+def test_a_teacher_of_other_classes_is_refused(place: Path) -> None:
+    train(options(data=noise(place / "noise.npz"), epochs=1, out=Path("a")))
+    with pytest.raises(InputError, match="tells other classes apart"):
+        train(options(distill="a", epochs=1))

@@ -7,8 +7,14 @@ import pytest
 import torch
 
 from hwnas.errors import InputError
-from hwnas.train.augment import AugmentOptions, crop_flip, cutout, default, mixup
+from hwnas.options import read
+from hwnas.train.augment import AugmentOptions, chosen, crop_flip, cutout, mixup
 from hwnas.train.data import Dataset, load
+from hwnas.train.options import Recipe
+
+
+def read_recipe(given: dict[str, object]) -> Recipe:
+    return read(Recipe, given, "training option")
 
 
 def rng(seed: int = 0) -> np.random.Generator:
@@ -91,17 +97,25 @@ def test_mixup_weights_are_beta() -> None:
     assert mixed.var().item() == pytest.approx(1 / 12, rel=0.05)
 
 
-def test_defaults_follow_the_data(digits: Dataset) -> None:
-    assert default(digits) == AugmentOptions(shift=1, flip=False)
-    assert default(load("digits")) == AugmentOptions(shift=4, flip=False)
+def test_what_is_left_open_follows_the_data(digits: Dataset) -> None:
+    assert chosen(Recipe(), digits) == AugmentOptions(shift=1, flip=False)
+    assert chosen(Recipe(), load("digits")) == AugmentOptions(shift=4, flip=False)
     digits_that_mirror = load("digits", input_shape=(1, 16, 16))
     digits_that_mirror.mirrors = True
-    assert default(digits_that_mirror) == AugmentOptions(shift=2, flip=True)
+    assert chosen(Recipe(), digits_that_mirror) == AugmentOptions(shift=2, flip=True)
+
+
+def test_every_augmentation_can_be_asked_for(digits: Dataset) -> None:
+    asked = read_recipe({"flip": True, "shift": 0, "cutout": 3, "mixup": 0.2})
+    assert chosen(asked, digits) == AugmentOptions(shift=0, flip=True, cutout=3, mixup=0.2)
+    assert not chosen(read_recipe({"flip": "off"}), digits).flip
+    with pytest.raises(InputError, match=r"shift 8 is not smaller than the image \(8x8\)"):
+        chosen(read_recipe({"shift": 8}), digits)
 
 
 @pytest.mark.parametrize("name", ["shift", "cutout", "mixup"])
 def test_negative_options_are_refused(name: str) -> None:
-    with pytest.raises(InputError, match=rf"augmentation {name} is -1; expected a (whole )?number, "):
+    with pytest.raises(InputError, match=f"{name} is -1"):
         cast(Any, AugmentOptions)(**{name: -1})
 
 

@@ -20,7 +20,6 @@ from hwnas.nets.build import build, weights
 from hwnas.nets.count import count
 from hwnas.spec import NetworkSpec
 from hwnas.train import loop, plan, precision, state
-from hwnas.train.augment import AugmentOptions
 from hwnas.train.data import Dataset, load
 from hwnas.train.loop import Recipe, Teacher, TrainResult, score, train
 
@@ -126,9 +125,7 @@ def test_neither_seed_nor_training_touches_torchs_generator(tiny: NetworkSpec, d
 
 OPTIONS = {
     "plain": FAST,
-    "all": replace(
-        FAST, ema=0.99, precision="bf16", augment=AugmentOptions(shift=1, cutout=2, mixup=0.2, flip=True)
-    ),
+    "all": replace(FAST, ema=0.99, precision="bf16", shift=1, cutout=2, mixup=0.2, flip=True),
     "half": replace(FAST, precision="fp16", lr=0.05),
 }
 
