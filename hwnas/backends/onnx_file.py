@@ -7,11 +7,12 @@ follows what the file says, which may come from anyone.
 from __future__ import annotations
 
 from pathlib import Path
-
-import onnx
-from onnx import external_data_helper as external
+from typing import TYPE_CHECKING
 
 from hwnas.errors import DataFormatError, InputError
+
+if TYPE_CHECKING:
+    import onnx
 
 LARGEST = (1 << 31) - 1  # bytes of one protobuf message
 
@@ -23,6 +24,9 @@ def read_model(path: Path) -> bytes:
         InputError: there is no such file, or it is too large to be one message.
         DataFormatError: it is no ONNX model, or names weights that are not there or lie outside its folder.
     """
+    import onnx  # asking for a backend must not
+    from onnx import external_data_helper as external
+
     if not path.is_file():
         raise InputError(f"ONNX model {path} does not exist")
     data = path.read_bytes()
@@ -47,6 +51,8 @@ def read_model(path: Path) -> bytes:
 
 def _beside(path: Path, tensor: onnx.TensorProto) -> Path:
     """The file of a tensor, in or under the model's own folder, long enough for what is said of it."""
+    from onnx import external_data_helper as external
+
     try:
         info = external.ExternalDataInfo(tensor)
         first, length = int(info.offset or 0), int(info.length or 0)
