@@ -48,7 +48,7 @@ def test_path_probabilities_sum_to_one_per_block() -> None:
     randomise(model, 1)
     p = model.path_probabilities()
     for i in range(SPACE.sink):
-        assert sum(float(p[n]) for n, (a, _) in enumerate(SPACE.edges) if a == i) == pytest.approx(1.0)
+        assert sum(p[n].item() for n, (a, _) in enumerate(SPACE.edges) if a == i) == pytest.approx(1.0)
 
 
 def test_expected_cost_equals_enumeration_of_all_paths() -> None:
