@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from hwnas.errors import DataFormatError, InputError
-from hwnas.measure.rows import BlockRow, ChainRow, FailureRow, NetworkRow, RepeatRow, Row, SlotRow
+from hwnas.measure.rows import CAMPAIGNS, BlockRow, ChainRow, FailureRow, NetworkRow, RepeatRow, Row, SlotRow
 from hwnas.measure.table import LatencyTable
 from hwnas.spec import BlockSpec
 
@@ -129,7 +129,7 @@ def merge(tables: Sequence[LatencyTable]) -> LatencyTable:
     for number, table in enumerate(ordered):
         for row in table:
             if isinstance(row, NetworkRow):  # campaigns of different tables stay apart
-                row = row.model_copy(update={"campaign": row.campaign + 1_000_000 * number})
+                row = row.model_copy(update={"campaign": row.campaign + (CAMPAIGNS + 1) * number})
             if not _present(out, row):
                 out.add(_referred(row, 1.0 / _state(table, ordered[0]), ordered[0].sentinel_ms))
     return out

@@ -74,6 +74,10 @@ class ChainRow(Record):
     measurement: Measurement
 
 
+# Campaigns of one table; those of merged tables are counted on from there, of up to a thousand tables.
+CAMPAIGNS = 1_000_000
+
+
 class NetworkRow(Record):
     """A whole network that was measured, and what for.
 
@@ -87,7 +91,7 @@ class NetworkRow(Record):
     spec: NetworkSpec
     role: Role
     measurement: Measurement
-    campaign: int = Field(default=0, ge=0, le=10**6)
+    campaign: int = Field(default=0, ge=0, le=1_000 * (CAMPAIGNS + 1))
 
 
 class RepeatRow(Record):
