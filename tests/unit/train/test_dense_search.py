@@ -2,6 +2,7 @@
 
 import dataclasses
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import pytest
@@ -123,28 +124,34 @@ def test_the_published_objective_pushes_cost_down_without_a_target(digits: Datas
     assert found.history[-1]["multipliers"] == [0.0, 0.0]
 
 
-def test_a_case_that_collapses_without_the_floor_does_not_with_it(digits: Dataset, costs: Costs) -> None:
+def test_networks_collapse_without_the_floor_and_less_with_it(digits: Dataset, costs: Costs) -> None:
     """The reported collapse: a cost term that outweighs the loss makes skips and smallest operators win.
 
-    Without the floor (the published loss) the most probable network skips all its stack layers; the
-    target, asked for about the cost that a uniform choice has, keeps layers.
+    Without the floor (the published loss) the most probable network skips nearly all its stack layers;
+    the target, asked for about the cost that a uniform choice has, keeps layers. So few images decide
+    little: single seeds differ by processor, and one of these collapses with the floor as well. The claim
+    is about their mean.
     """
     hard = dataclasses.replace(OPTIONS, epochs=5, images=32, batch=8, arch_lr=0.3, arch_share=0.5)
-    ends = {}
+    means = {}
     for name, options in (
         ("paper", dataclasses.replace(hard, objective="paper", lam=30.0)),
         ("target", hard),
     ):
-        _, found = run(digits, costs, options)
-        likely = most_probable(SPACE, Scores(found.edges, found.layers), costs)
-        layers = sum(op is not SKIP for stack in likely.stacks for op in stack)
-        ends[name] = (layers, found.history[-1]["expected_cost"], found.history[-1]["collapse"]["skip_share"])
-    assert ends["paper"][0] == 0
-    assert ends["paper"][1] < 0.4 * BUDGET
-    assert ends["paper"][2] > 0.6
-    assert ends["target"][0] >= 2
-    assert 0.9 * BUDGET <= ends["target"][1] <= 1.1 * BUDGET
-    assert ends["target"][2] < 0.4
+        ends = []
+        for seed in (1, 2, 3, 4, 5):
+            _, found = run(digits, costs, dataclasses.replace(options, seed=seed))
+            likely = most_probable(SPACE, Scores(found.edges, found.layers), costs)
+            layers = sum(op is not SKIP for stack in likely.stacks for op in stack)
+            last = found.history[-1]
+            ends.append((layers, last["expected_cost"], last["collapse"]["skip_share"]))
+        means[name] = [fmean(column) for column in zip(*ends)]
+    assert means["paper"][0] < 1
+    assert means["paper"][1] < 0.4 * BUDGET
+    assert means["paper"][2] > 0.6
+    assert means["target"][0] >= 2
+    assert 0.9 * BUDGET <= means["target"][1] <= 1.1 * BUDGET
+    assert means["target"][2] < 0.4
 
 
 def test_images_change_from_epoch_to_epoch_and_macs_are_counted(digits: Dataset, costs: Costs) -> None:
