@@ -19,7 +19,7 @@ from .console import Output, common
 @options.preset
 @click.option("--only-missing", is_flag=True, help="Add to an existing table what it lacks.")
 @click.option("--estimate", is_flag=True, help="Plan from the device's description; marked 'estimated'.")
-@options.options(options.seed, options.out, options.max_time, options.dry_run)
+@options.options(options.seed, options.out, options.max_time, options.dry_run, options.wait)
 @common
 def profile(ui: Output, max_time: float | None, **chosen: Any) -> None:
     """Measure a device into a latency table, and say how well it predicts.

@@ -220,6 +220,24 @@ dry_run = _option(
     "--dry-run", is_flag=True, help="Say what would be done and how long it takes; touch nothing."
 )
 
+
+def _set_patience(ctx: click.Context, param: click.Parameter, value: float | None) -> None:
+    from hwnas import locks  # not needed for --help
+
+    locks.patience_s.set(value or 0.0)
+
+
+wait = _option(
+    "--wait",
+    type=DURATION,
+    metavar="[TIME]",
+    is_flag=False,
+    flag_value="10000h",
+    expose_value=False,
+    callback=_set_patience,
+    help="Wait where another process writes to the same place; without TIME for as long as it takes.",
+)
+
 # What decides the conditions a latency is true for.
 setting: Sequence[Option] = (device, backend, precision, batch, threads)
 

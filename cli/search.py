@@ -60,7 +60,7 @@ def _assignments(name: str, text: str) -> options.Option:
 @_assignments("set", "A further option of the strategy; may be repeated.")
 @options.options(options.recipe, options.splits, options.strict)
 @click.option("--profile/--no-profile", default=True, help="Profile quickly where no table fits?")
-@options.options(options.seed, options.max_time, options.out, options.dry_run)
+@options.options(options.seed, options.max_time, options.out, options.dry_run, options.wait)
 @common
 def search(ui: Output, max_time: float | None, **chosen: Any) -> None:
     """Find the most accurate network that keeps a latency budget.
@@ -247,7 +247,7 @@ def _planned(body: dict[str, Any]) -> None:
 @click.option("--scratch", is_flag=True, help="Do not start from the run's weights.")
 @click.option("--limit", type=options.COUNT, metavar="N", help="Use at most so many images.")
 @options.options(options.recipe, options.splits, options.strict)
-@options.options(options.seed, options.out, options.dry_run)
+@options.options(options.seed, options.out, options.dry_run, options.wait)
 @common
 def train(ui: Output, scratch: bool, **chosen: Any) -> None:
     """Train a found or given network; the test split is read once, at the end.

@@ -195,7 +195,13 @@ def write_bytes(path: Path, data: bytes, *, new: bool = False) -> None:
 
 
 def write_json(path: Path, body: Mapping[str, Any]) -> None:
-    """Write a JSON object atomically; NaN and infinity are refused, since JSON has neither."""
+    """Write a JSON object atomically; NaN and infinity are refused, since JSON has neither.
+
+    An object with a schema replaces only a file of the same kind (InputError).
+    """
+    if "schema" in body:
+        kind = str(body["schema"]).partition("/")[0]
+        refuse_foreign(path, f'"{kind}/', f"file of the schema {kind}")
     write_text(path, json.dumps(body, indent=2, allow_nan=False) + "\n")
 
 
@@ -218,5 +224,6 @@ def read_network(path: Path) -> NetworkSpec:
 
 
 def write_network(path: Path, spec: NetworkSpec) -> None:
-    """Write a network as JSON."""
+    """Write a network as JSON; only a network is replaced."""
+    refuse_foreign(path, f'"{NETWORK_SCHEMA.partition("/")[0]}/', "network of hwnas")
     write_text(path, spec.to_json())

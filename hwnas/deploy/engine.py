@@ -29,11 +29,11 @@ from hwnas.deploy.manifest import (
     write_manifest,
 )
 from hwnas.deploy.typed_onnx import TypedOnnx, typed
-from hwnas.errors import BackendUnavailable, InputError
+from hwnas.errors import BackendUnavailable, HwnasError, InputError
 from hwnas.protocols import Backend, Engine, Floats
 from hwnas.records import Setting
 from hwnas.spec import NetworkSpec
-from hwnas.store import atomic_path, write_bytes
+from hwnas.store import atomic_path, refuse_foreign, write_bytes
 
 
 def export(
@@ -81,9 +81,10 @@ def export(
     if chosen.backend is None or setting.precision == "int8":
         model = typed(model, setting.precision, calibration, setting.batch)
     model = onnx_writer.with_metadata(model, metadata(spec, **about))
+    suffix = ".onnx" if chosen.backend is None else backend.suffix
+    _refuse_foreign(folder / engine_name(suffix, setting.precision))
     engine = backend.build(model, setting)
     try:
-        suffix = ".onnx" if chosen.backend is None else backend.suffix
         path = folder / engine_name(suffix, setting.precision)
         if chosen.backend is None:
             write_bytes(path, model)
@@ -129,6 +130,20 @@ def metadata(spec: NetworkSpec, **about: Any) -> dict[str, str]:
     }
     lists = {name: list(about[name]) for name in ("mean", "std", "classes") if about.get(name)}
     return told | {name: json.dumps(value) for name, value in lists.items()}
+
+
+def _refuse_foreign(path: Path) -> None:
+    """InputError where a file is in the way that is no engine of ours: a manifest lies beside those."""
+    refuse_foreign(path, "", "engine of hwnas")  # a link, a folder
+    if not path.exists() or path.stat().st_size == 0:
+        return
+    try:
+        read_manifest(path)
+    except HwnasError as exc:
+        raise InputError(
+            f"{path} exists and no manifest says that it is an engine of hwnas; it is left as it is. Move it "
+            "away, or choose another --out"
+        ) from exc
 
 
 def layer_times(engine: Any) -> tuple[LayerTime, ...]:

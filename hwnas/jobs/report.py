@@ -8,6 +8,7 @@ from typing import Any
 
 from hwnas import runs
 from hwnas.protocols import Emit
+from hwnas.store import refuse_foreign
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,8 @@ def report(options: ReportOptions, emit: Emit) -> dict[str, Any]:
 
     paths = [runs.resolve(name) for name in options.runs or (None,)]
     page = compose(paths)
+    if options.out is not None:
+        refuse_foreign(options.out, 'content="hwnas report"', "report of hwnas")
     out = options.out or paths[0] / ("report.html" if len(paths) == 1 else "comparison.html")
     html.write(page, out)
     emit("report", {"text": f"report written to {out}", "path": str(out)})
