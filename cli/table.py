@@ -62,7 +62,7 @@ def _warn(ui: Output, body: dict[str, Any]) -> None:
 
 def _show(body: dict[str, Any]) -> None:
     held = body.get("holdout")
-    error = held and f"{held['mape_percent']:.2f} % on {held['networks']} unseen networks"
+    error = held and f"{held['mape_percent']:.2f} % on {held.get('networks', 'some')} unseen networks"
     console.facts(
         [
             ("table", body["path"]),

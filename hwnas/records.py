@@ -34,13 +34,20 @@ class Setting(Record):
     backend_version: str = ""
     driver: str = ""
     precision: Precision = "fp32"
-    batch: int = Field(default=1, gt=0)
-    threads: int = Field(default=1, gt=0)
+    batch: int = Field(default=1, gt=0, le=10**6)
+    threads: int = Field(default=1, gt=0, le=10**5)
     affinity: tuple[int, ...] | None = None
     spin: bool | None = None
     clocks_mhz: float | None = None
     power_limit_w: float | None = None
     provenance: Provenance = "measured"
+
+    @field_validator("device", "device_arch", "backend", "backend_version", "driver")
+    @classmethod
+    def _one_line(cls, value: str) -> str:
+        if not value.isprintable():  # it is printed on terminals, and may be a stranger's
+            raise ValueError(f"{value!r} holds characters that cannot be printed")
+        return value
 
     def describe(self) -> str:
         """One line for people: device, runtime and version, precision, batch, threads."""

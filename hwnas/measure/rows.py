@@ -120,11 +120,28 @@ class SlotRow(Record):
     value_ms: float = Field(ge=0, le=MOST_MS)
 
 
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
 class SummaryRow(Record):
     """Figures of a finished profile: held-out error, noise, time spent."""
 
     row: Literal["summary"] = "summary"
     figures: dict[str, Any]
+
+    @field_validator("figures")
+    @classmethod
+    def _numbers(cls, value: dict[str, Any]) -> dict[str, Any]:
+        # Commands print them, so what is no number must not come as far.
+        held = value.get("holdout")
+        if held is not None and not (isinstance(held, dict) and _is_number(held.get("mape_percent"))):
+            raise ValueError("holdout must hold the number mape_percent")
+        for name, figure in value.items():
+            parts = figure.values() if isinstance(figure, dict) else (figure,)
+            if not all(part is None or _is_number(part) for part in parts):
+                raise ValueError(f"{name} must be a number, or numbers by name")
+        return value
 
 
 class EndRow(Record):

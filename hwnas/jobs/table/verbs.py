@@ -46,6 +46,7 @@ def show(path: Path | None = None) -> dict[str, Any]:
     roles = Counter(net.role for net in table.networks)
     gates = Counter(gate for row in table.rows.values() if row.measurement for gate in row.measurement.gates)
     return {
+        **table.summary,  # first: its names come from the file, and hide none of these
         "path": str(table.path),
         "table_id": table.table_id,
         "complete": table.complete,
@@ -71,7 +72,6 @@ def show(path: Path | None = None) -> dict[str, Any]:
             }
             for block, row in sorted(table.rows.items())
         ],
-        **table.summary,
     }
 
 

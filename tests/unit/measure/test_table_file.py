@@ -116,12 +116,12 @@ def test_names_of_tables_never_come_from_content_unchecked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HWNAS_HOME", str(tmp_path))
-    for device in ("/abs/x", "../../x", ".hidden", "a\nb", "x" * 400):
+    for device in ("/abs/x", "../../x", ".hidden", "a b", "x" * 400):
         made = tables.new_path(header(setting=setting(device=device), space="/../../y"))
         assert made.parent == tmp_path / "tables"
         assert len(made.name) < 255
         assert not made.name.startswith(".")
-        assert "\n" not in made.name
+        assert " " not in made.name
 
 
 def test_other_conditions_cannot_be_added(path: Path) -> None:
@@ -314,3 +314,23 @@ def test_shipped_schema_is_that_of_the_code(path: Path) -> None:
     assert shipped == json.loads(json.dumps(rows.json_schema()))
     kinds = {body["row"] for body in lines_of(path)}
     assert {"header", "block", "network", "summary", "end"} == kinds
+
+
+@pytest.mark.parametrize(
+    "figures",
+    [{"holdout": "x"}, {"holdout": {"mape_percent": "x"}}, {"holdout": {}}, {"blocks": [1]}, {"noise": True}],
+)
+def test_figures_that_are_no_numbers_are_refused(path: Path, figures: dict[str, object]) -> None:
+    bodies = lines_of(path)
+    bodies[-2]["figures"] = figures
+    rewrite(path, bodies)
+    with pytest.raises(DataFormatError, match=r"line 8: summary\.figures"):
+        tables.load(path)
+
+
+def test_a_device_of_escape_codes_is_refused(path: Path) -> None:
+    bodies = lines_of(path)
+    bodies[0]["setting"]["device"] = "\x1b[31mx"
+    rewrite(path, bodies)
+    with pytest.raises(DataFormatError, match="cannot be printed"):
+        tables.load(path)
