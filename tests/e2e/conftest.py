@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from e2e_house import BUDGET, SMALL, TINY, House, house
+
+# The small search log is shared with the unit tests.
+sys.path.insert(0, str(Path(__file__).parents[1] / "contract"))
 
 
 @pytest.fixture(scope="module")
