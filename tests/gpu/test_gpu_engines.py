@@ -92,12 +92,20 @@ def test_the_timing_cache_makes_the_second_build_faster(backend: Any, note: Call
     assert seconds[1] < seconds[0]
 
 
-def test_layers_and_their_times(backend: Any, note: Callable[..., None]) -> None:
+def test_layers_have_names_and_kinds(backend: Any, note: Callable[..., None]) -> None:
     engine = backend.build(network("resnet-cifar"), backend.setting("gpu", "fp32", 1, 1))
-    layers, ms, whole = engine.layers(), engine.layer_ms(), float(np.median(engine.time(50).wall_ms))
+    layers = engine.layers()
     engine.close()
-    note(layers=len(layers), layer_sum_ms=sum(ms.values()), engine_ms=whole, first=vars(layers[0]))
+    note(layers=len(layers), first=vars(layers[0]))
     assert all(layer.name and layer.kind for layer in layers)
+
+
+def test_layer_times_add_up(backend: Any, note: Callable[..., None]) -> None:
+    """Only hardware can show it: the simulator gives every layer the same time, and runs on the host's clock."""
+    engine = backend.build(network("resnet-cifar"), backend.setting("gpu", "fp32", 1, 1))
+    ms, whole = engine.layer_ms(), float(np.median(engine.time(50).wall_ms))
+    engine.close()
+    note(layer_sum_ms=sum(ms.values()), engine_ms=whole)
     assert 0.8 * whole < sum(ms.values()) < 3 * whole
 
 
