@@ -101,7 +101,7 @@ def test_layers_have_names_and_kinds(backend: Any, note: Callable[..., None]) ->
 
 
 def test_layer_times_add_up(backend: Any, note: Callable[..., None]) -> None:
-    """Only hardware can show it: the simulator gives every layer the same time, and runs on the host's clock."""
+    """Only hardware can show it: in the simulator every layer takes the same time, on the host's clock."""
     engine = backend.build(network("resnet-cifar"), backend.setting("gpu", "fp32", 1, 1))
     ms, whole = engine.layer_ms(), float(np.median(engine.time(50).wall_ms))
     engine.close()
