@@ -16,7 +16,7 @@ import click
 
 from hwnas import budgets, units
 from hwnas.errors import InputError
-from hwnas.plugins import names, unknown
+from hwnas.plugins import SINGULAR, names, unknown
 
 F = TypeVar("F", bound=Callable[..., Any])
 if TYPE_CHECKING:
@@ -53,24 +53,26 @@ class Quantity(ParamType):
 
 
 class Registered(ParamType):
-    """A name of a plug-in table (``backends``, ``spaces``, ``strategies``), completed by the shell."""
+    """A name of a group of `hwnas.plugins`, completed by the shell; `also` are names outside the registry."""
 
-    def __init__(self, group: str) -> None:
-        self.group = group
-        self.name = group[:-1].replace("strategie", "strategy")
+    name = "choice"  # as click calls a word out of a list
+
+    def __init__(self, group: str, also: tuple[str, ...] = ()) -> None:
+        self.group, self.also = group, also
+        self.what = SINGULAR[group]
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Refuse a name that is not registered, with the nearest one."""
-        known = names(self.group)
+        known = [*self.also, *names(self.group)]
         if str(value) not in known:
-            self.fail(unknown(self.name, str(value), known), param, ctx)
+            self.fail(unknown(self.what, str(value), known), param, ctx)
         return str(value)
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[Any]:
         """Names that begin as typed."""
         from click.shell_completion import CompletionItem
 
-        return [CompletionItem(n) for n in names(self.group) if n.startswith(incomplete)]
+        return [CompletionItem(n) for n in [*self.also, *names(self.group)] if n.startswith(incomplete)]
 
 
 class Assignment(ParamType):

@@ -15,7 +15,7 @@ from hwnas.units import format_count, format_ms, format_seconds
 from . import console, options
 from .console import Output, common
 
-IMPORTANCES = click.Choice(["probe", "gradient", "vip"])
+IMPORTANCES = options.Registered("importances")
 BUDGET = "For example 18ms, 18ms@p95, 0.4ms,0.6ms for several, or 1.15x:resnet20 for a ratio."
 
 
@@ -120,7 +120,9 @@ def plan(ui: Output, **chosen: Any) -> None:
 
 @click.command()
 @click.argument("log", type=click.Path(path_type=Path), metavar="LOG")
-@options.options(options.strategy)
+@click.option(
+    "--strategy", type=options.Registered("replays"), metavar="NAME", help="Strategy whose search it logs."
+)
 @common
 def replay(ui: Output, log: Path, strategy: str | None) -> None:
     """Replay a published search log through our controller; JSON on standard output in any case.

@@ -159,7 +159,7 @@ def export(ui: Output, out: Path, table: Path | None) -> None:
 @click.option(
     "--format",
     "fmt",
-    type=click.Choice(["hwlat", "densenas", "ofa"]),
+    type=options.Registered("importers", also=("hwlat",)),
     default="hwlat",
     show_default=True,
     help="hwlat: a table of hwnas; else a published table of another project.",

@@ -1,12 +1,15 @@
 """Names to implementations, imported on use.
 
-A plug-in is one class and one line here, or an entry point of the same group in another package
-(``[project.entry-points."hwnas.backends"] mine = "my_package.backend:Mine"``).
+A plug-in is one class or function and one line here, or an entry point of the same group in another
+package (``[project.entry-points."hwnas.backends"] mine = "my_package.backend:Mine"``). Whatever lists,
+completes, checks or explains a name reads this registry, and nothing is imported before it is used.
 """
 
 from __future__ import annotations
 
 import difflib
+import warnings
+from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
 from importlib.metadata import entry_points
@@ -61,35 +64,107 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "nasnet_reduction": "hwnas.nets.blocks.nasnet:REDUCTION",
         "classifier": "hwnas.nets.blocks.plain:CLASSIFIER",
     },
+    # What some strategies train before they propose; a strategy names its own (`Strategy.preparation`).
+    "preparations": {
+        "densenas": "hwnas.jobs.preparations.densenas:prepare",
+        "hournas": "hwnas.jobs.preparations.hournas:prepare",
+    },
+    # How much a growth matters: made from (moves, images=, autocast=).
+    "importances": {
+        "gradient": "hwnas.search.importance.gradient:Gradient",
+        "probe": "hwnas.search.importance.probe:Probe",
+        "vip": "hwnas.search.importance.vip:judge",
+    },
+    # Readers (place, shape or None) of ``--data NAME:PLACE``.
+    "datasets": {
+        "digits": "hwnas.train.sources:read_digits",
+        "folder": "hwnas.train.files:folder",
+        "parquet": "hwnas.train.files:parquet",
+        "npz": "hwnas.train.sources:npz",
+        "cifar10": "hwnas.train.sources:cifar10",
+    },
+    # Readers of the text of a published latency table.
+    "importers": {
+        "densenas": "hwnas.cost.importers:densenas",
+        "ofa": "hwnas.cost.importers:ofa",
+    },
+    # Published search logs, by strategy.
+    "replays": {"macromicro": "hwnas.search.macromicro.log:replay"},
+}
+
+# What one of a group is called in messages.
+SINGULAR = {
+    "backends": "backend",
+    "spaces": "space",
+    "strategies": "strategy",
+    "blocks": "block kind",
+    "preparations": "preparation",
+    "importances": "importance",
+    "datasets": "data source",
+    "importers": "table format",
+    "replays": "strategy with search logs",
 }
 
 
+@dataclass(frozen=True)
+class _Entry:
+    """Where a name leads, and the packages that registered it; none for what is built in."""
+
+    target: str
+    packages: tuple[str, ...] = ()
+
+
 @cache
-def _table(group: str) -> dict[str, str]:
-    table = dict(BUILT_IN[group])
+def _table(group: str) -> dict[str, _Entry]:
+    """Every name of a group. A built-in name keeps its meaning, and whoever wants it is named."""
+    table = {name: _Entry(target) for name, target in BUILT_IN[group].items()}
     for entry in entry_points(group=f"hwnas.{group}"):
-        table.setdefault(entry.name, entry.value)
+        package = entry.dist.name if entry.dist is not None else entry.value.partition(":")[0]
+        there = table.get(entry.name)
+        if there is None:
+            table[entry.name] = _Entry(entry.value, (package,))
+        elif not there.packages:
+            what = f"{SINGULAR[group]} {entry.name!r}"
+            warnings.warn(
+                f"package {package} registers the {what}, which is built in and stays so; "
+                "it must choose another name",
+                stacklevel=2,
+            )
+        elif there.target != entry.value:  # one path may list a package twice
+            table[entry.name] = _Entry(there.target, tuple(sorted({*there.packages, package})))
     return table
 
 
 def names(group: str) -> list[str]:
-    """Every registered name of a group: ``backends``, ``spaces`` or ``strategies``."""
+    """Every registered name of a group (a key of `BUILT_IN`), in order."""
     return sorted(_table(group))
 
 
 def load(group: str, name: str) -> Any:
-    """Import the class or factory registered under `name`.
+    """Import the class or function registered under `name`.
 
     Raises:
-        InputError: for an unknown name, with the nearest known one.
+        InputError: for an unknown name, with the nearest known one; for a name that two packages
+            registered; for one whose package cannot be imported. Other names are not touched by that.
     """
-    table = _table(group)
+    table, what = _table(group), SINGULAR[group]
     if name not in table:
+        raise InputError(unknown(what, name, table))
+    entry = table[name]
+    if len(entry.packages) > 1:
         raise InputError(
-            unknown(group[:-1].replace("strategie", "strategy").replace("block", "block kind"), name, table)
+            f"the {what} {name!r} is registered by {' and by '.join(entry.packages)}; uninstall one of them"
         )
-    module, _, attribute = table[name].partition(":")
-    return getattr(import_module(module), attribute)
+    module, _, attribute = entry.target.partition(":")
+    if not entry.packages:
+        return getattr(import_module(module), attribute)
+    try:
+        return getattr(import_module(module), attribute)
+    except Exception as exc:  # whatever another package does while it is imported
+        raise InputError(
+            f"the {what} {name!r} of package {entry.packages[0]} ({entry.target}) cannot be loaded: "
+            f"{type(exc).__name__}: {exc}; mend or uninstall the package"
+        ) from exc
 
 
 def unknown(what: str, name: str, known: Any) -> str:

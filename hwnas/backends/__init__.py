@@ -37,8 +37,8 @@ def describe() -> list[dict[str, Any]]:
             backend = _make(name)
             reason = backend.unavailable()
             row = {"devices": list(backend.devices), "suffix": backend.suffix}
-        except ImportError as exc:  # a plug-in of another package that does not import
-            reason, row = f"its module does not import: {exc}", {"devices": [], "suffix": ""}
+        except (ImportError, InputError) as exc:  # a plug-in of another package that does not import
+            reason, row = str(exc), {"devices": [], "suffix": ""}
         known = getattr(backend, "version", "") if reason is None else ""
         rows.append({"name": name, "available": reason is None, "reason": reason, "version": known, **row})
     return rows
@@ -53,7 +53,10 @@ def for_file(path: Path) -> Backend:
     """
     suffixes = {}
     for name in plugins.names("backends"):
-        suffix = _make(name).suffix
+        try:
+            suffix = _make(name).suffix
+        except (ImportError, InputError):  # another package's, and broken; `describe` names it
+            continue
         if path.name.endswith(suffix):
             return get(name)
         suffixes[name] = suffix

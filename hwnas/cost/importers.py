@@ -14,15 +14,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from hwnas import plugins
 from hwnas.documents import read_text
-from hwnas.errors import DataFormatError, InputError
+from hwnas.errors import DataFormatError
 from hwnas.measure.rows import BlockRow, Header, SlotRow
 from hwnas.measure.table import LatencyTable
 from hwnas.nets.densenas.graph import SKIP, DenseSpace, densenas_mbv2, densenas_resnet
 from hwnas.records import LEAST_MS, MOST_MS, Precision, Setting
 from hwnas.spec import BlockSpec
 
-FORMATS = ("densenas", "ofa")
 # The largest published file has 1 MiB, and Python's parser takes some hundred times a file's size.
 MOST_BYTES = 16 << 20
 
@@ -31,27 +31,27 @@ def read(
     path: Path,
     fmt: str,
     *,
-    device: str = "titanxp",
+    device: str | None = None,
     batch: int | None = None,
     precision: Precision = "fp32",
     backend: str = "",
 ) -> LatencyTable:
-    """Read a published table; see `densenas` and `ofa`.
+    """Read a published table by a registered reader; see `densenas` and `ofa`.
+
+    Conditions that are not given are what the reader knows of the published measurement.
 
     Raises:
         InputError: the format is unknown or the file does not exist.
         DataFormatError: the file does not hold what the format says; names the place.
     """
-    if fmt not in FORMATS:
-        raise InputError(f"table format {fmt!r} is not one of {', '.join(FORMATS)}")
+    reader: Callable[[str], LatencyTable] = plugins.load("importers", fmt)
     text = read_text(path, "table", MOST_BYTES)
-    reader: Callable[[str], LatencyTable] = ofa if fmt == "ofa" else densenas
     try:
         table = reader(text)
     except DataFormatError as exc:
         raise DataFormatError(f"{path}: {exc}") from exc
     setting = Setting(
-        device=device,
+        device=device or table.setting.device,
         backend=backend or table.setting.backend,
         precision=precision,
         batch=batch or table.setting.batch,

@@ -135,8 +135,8 @@ def _plugged(group: str, name: str) -> dict[str, Any]:
     """Whether a plug-in can be used here, and the first line of what it says about itself."""
     try:
         thing = plugins.load(group, name)
-    except ImportError as exc:
-        return {"name": name, "available": False, "reason": f"does not import: {exc}", "summary": ""}
+    except (ImportError, InputError) as exc:
+        return {"name": name, "available": False, "reason": str(exc), "summary": ""}
     unavailable = getattr(thing, "unavailable", None)
     reason = unavailable() if unavailable is not None else None
     summary = (thing.__doc__ or "").strip().split("\n", 1)[0]

@@ -6,11 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hwnas import plugins
 from hwnas.errors import InputError
 from hwnas.protocols import Emit
-from hwnas.search.macromicro import log as macromicro_log
-
-REPLAYS = {"macromicro": macromicro_log.replay}
 
 
 @dataclass(frozen=True)
@@ -26,10 +24,10 @@ class ReplayOptions:
     strategy: str = "macromicro"
 
     def __post_init__(self) -> None:
-        if self.strategy not in REPLAYS:
+        known = plugins.names("replays")
+        if self.strategy not in known:
             raise InputError(
-                f"strategy {self.strategy!r} has no logs to replay; there are logs of {', '.join(REPLAYS)}: "
-                "write --strategy macromicro"
+                f"strategy {self.strategy!r} has no logs to replay; write --strategy {' or '.join(known)}"
             )
 
 
@@ -43,7 +41,7 @@ def replay(options: ReplayOptions, emit: Emit | None = None) -> dict[str, Any]:
         InputError: there is no such file, or no such strategy.
         DataFormatError: the file is not a search log, or ends early.
     """
-    body = REPLAYS[options.strategy](options.log)
+    body = plugins.load("replays", options.strategy)(options.log)
     if emit is not None:
         verdict = "the same candidates" if not body["mismatches"] else f"{body['mismatches']} mismatches"
         emit("note", {"text": f"replayed {body['candidates']} candidates of {options.log}: {verdict}"})

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from hwnas.errors import DataFormatError, InputError
-from hwnas.train import memory
+from hwnas.train import memory, sources
 from hwnas.train.images import Item, assemble, suffixes
 from hwnas.train.labels import name_of, order
 from hwnas.train.raw import LeftOut, Raw, Shape
@@ -57,6 +57,16 @@ class _Found:
         listed = ", ".join(f"{count} {end or 'without suffix'}" for end, count in self.others.most_common(5))
         count = self.others.total()
         return [*self.notes, f"{count} files are no images by their names and are not read ({listed})"]
+
+
+def folder(where: str, shape: Shape | None) -> Raw:
+    """``folder:PATH``, see `read_folder`."""
+    return read_folder(sources.existing("folder", where), shape)
+
+
+def parquet(where: str, shape: Shape | None) -> Raw:
+    """``parquet:PATH``, see `read_parquet`."""
+    return read_parquet(sources.existing("parquet", where), shape)
 
 
 def read_folder(path: Path, shape: Shape | None) -> Raw:

@@ -1,7 +1,8 @@
 """Where images come from: one reader a source, all of them giving `Raw`.
 
-A reader takes the place and the wanted shape (None: the data's own) and returns uint8 images with
-their labels. Nothing is split, balanced or normalised here.
+A registered reader (group ``datasets`` of `hwnas.plugins`) takes the place, as it stands behind
+``NAME:``, and the wanted shape (None: the data's own); it returns `Raw`, or a mapping as `arrays` takes
+it: uint8 images with their labels. Nothing is split, balanced or normalised here.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from hwnas import plugins
 from hwnas.backends import images as prepared
 from hwnas.errors import DataFormatError, InputError
 from hwnas.train import memory
@@ -27,18 +29,15 @@ if TYPE_CHECKING:
 
 def read(scheme: str, where: str, shape: Shape | None) -> Raw:
     """Read the source that `data.parse` found; errors as in `data.load`."""
-    from hwnas.train import files
-
-    readers: dict[str, Callable[[Path, Shape | None], Raw]] = {
-        "folder": files.read_folder,
-        "parquet": files.read_parquet,
-        "npz": read_npz,
-        "cifar10": read_cifar10,
-    }
-    if scheme == "digits":
-        return read_digits(shape or (3, 32, 32))
     if scheme == "module":
         return read_function(where, shape)
+    reader: Callable[[str, Shape | None], Raw | Mapping[str, Any]] = plugins.load("datasets", scheme)
+    found = reader(where, shape)
+    return found if isinstance(found, Raw) else read_mapping(found, f"{scheme}:{where}", shape)
+
+
+def existing(scheme: str, where: str) -> Path:
+    """The file or folder that a source names; InputError where there is none."""
     path = Path(where).expanduser()
     try:
         regular, there = path.is_file() or path.is_dir(), path.exists()
@@ -48,16 +47,26 @@ def read(scheme: str, where: str, shape: Shape | None) -> Raw:
         raise InputError(f"data {scheme}:{where}: {path.absolute()} does not exist")
     if not regular:
         raise InputError(f"data {scheme}:{where} is a pipe, a socket or a device; give a file or a folder")
-    return readers[scheme](path, shape)
+    return path
 
 
-def read_digits(shape: Shape) -> Raw:
+def npz(where: str, shape: Shape | None) -> Raw:
+    """``npz:PATH``, see `read_npz`."""
+    return read_npz(existing("npz", where), shape)
+
+
+def cifar10(where: str, shape: Shape | None) -> Raw:
+    """``cifar10:PATH``, see `read_cifar10`."""
+    return read_cifar10(existing("cifar10", where), shape)
+
+
+def read_digits(where: str = "", shape: Shape | None = None) -> Raw:
     """The 1797 handwritten digits of the UCI set that scikit-learn embeds: 8x8, 16 levels of grey."""
     from sklearn.datasets import load_digits
 
     digits = load_digits()
     grey = np.rint(digits.images * (255.0 / 16.0)).astype(np.uint8)
-    images = fit(torch.from_numpy(grey[:, None]), shape)
+    images = fit(torch.from_numpy(grey[:, None]), shape or (3, 32, 32))
     names = tuple(str(name) for name in digits.target_names)
     # A mirrored 2 is not a 2.
     return Raw("digits", names, Part(images, digits.target.astype(np.int64)), mirrors=False)
@@ -130,14 +139,18 @@ def read_function(uri: str, shape: Shape | None) -> Raw:
         if exc.name is None or not module.startswith(exc.name):
             raise  # the user's module was found and misses something itself
         raise InputError(
-            f"data {uri!r}: there is no module {module!r}, neither installed nor in {Path.cwd()}; "
-            "other sources are digits, folder:PATH, parquet:PATH, npz:PATH, cifar10:PATH"
+            f"data {uri!r}: there is no module {module!r}, neither installed nor in {Path.cwd()}, and "
+            f"{plugins.unknown('data source', module, plugins.names('datasets'))}"
         ) from exc
     except AttributeError as exc:
         raise InputError(f"data {uri!r}: module {module!r} has no {name!r}") from exc
     finally:
         sys.path.remove(str(Path.cwd()))
-    found = function()
+    return read_mapping(function(), uri, shape)
+
+
+def read_mapping(found: object, uri: str, shape: Shape | None) -> Raw:
+    """What the code of a user returned; DataFormatError where it is no mapping of arrays."""
     if not isinstance(found, Mapping):
         raise DataFormatError(
             f"data {uri!r} returned a {type(found).__name__}; expected a mapping with the arrays "

@@ -10,9 +10,10 @@ import re
 from pathlib import Path
 
 from hwnas.errors import InputError
-from hwnas.plugins import unknown
+from hwnas.plugins import names, unknown
 
-SCHEMES = ("digits", "folder", "parquet", "npz", "cifar10")
+# Of these the place is a file or folder; a source of another package decides by itself.
+_NEED_A_PATH = ("folder", "parquet", "npz", "cifar10")
 SPLITS = ("train", "val", "test")
 
 
@@ -48,19 +49,16 @@ def parts(uri: str) -> dict[str, str]:
 def parse(uri: str) -> tuple[str, str]:
     """Scheme and place of one source; ``module`` for ``module:function``. InputError otherwise."""
     scheme, colon, where = uri.partition(":")
-    if scheme == "digits" and not where:
-        return "digits", ""
-    if scheme in SCHEMES and where and scheme != "digits":
+    known = names("datasets")
+    if scheme == "digits" and where:
+        raise InputError("the data set 'digits' is embedded and takes no path; write digits")
+    if scheme in _NEED_A_PATH and not where:
+        raise InputError(f"data {uri!r} names no path; write {scheme}:PATH")
+    if scheme in known:
         return scheme, where
-    if scheme in SCHEMES:
-        raise InputError(
-            "the data set 'digits' is embedded and takes no path; write digits"
-            if scheme == "digits"
-            else f"data {uri!r} names no path; write {scheme}:PATH"
-        )
     if colon and re.fullmatch(r"[^\W\d][\w.]*:[^\W\d]\w*", uri):
         return "module", uri
-    message = unknown("data source", scheme, (*SCHEMES, "module:function"))
+    message = unknown("data source", scheme, (*known, "module:function"))
     if _there(uri):
         message += f"; say what the path holds, for example folder:{uri} or parquet:{uri}"
     raise InputError(message)

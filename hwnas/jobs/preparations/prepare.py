@@ -3,16 +3,16 @@
 A strategy is a stateless function of context and history. Where it needs something trained (a
 super-network's scores, which blocks are vital), a *preparation* trains it once, before the first
 proposal, and its scores join the strategy's options. A preparation is one function and one line in
-`PREPARATIONS`; it keeps its own checkpoint in the run folder and resumes from it.
+`hwnas.plugins`; it keeps its own checkpoint in the run folder and resumes from it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from hwnas import plugins
 from hwnas.documents import read_json
 from hwnas.errors import DataFormatError
 from hwnas.measure.table import LatencyTable
@@ -91,10 +91,6 @@ class Prepared:
 
 
 Preparation = Callable[[Facts], "Prepared | None"]
-PREPARATIONS: dict[str, str] = {  # strategy -> "module:function"
-    "densenas": "hwnas.jobs.preparations.densenas:prepare",
-    "hournas": "hwnas.jobs.preparations.hournas:prepare",
-}
 
 
 def prepare(strategy: str, facts: Facts) -> Prepared | None:
@@ -106,7 +102,7 @@ def prepare(strategy: str, facts: Facts) -> Prepared | None:
     Raises:
         DataFormatError: the kept result is damaged.
     """
-    if strategy not in PREPARATIONS:
+    if strategy not in plugins.names("preparations"):
         return None
     path = facts.run.path / FILE
     prepared = _read(facts) if path.exists() else _make(strategy, facts)
@@ -124,8 +120,7 @@ def prepare(strategy: str, facts: Facts) -> Prepared | None:
 
 
 def _make(strategy: str, facts: Facts) -> Prepared | None:
-    module, _, attribute = PREPARATIONS[strategy].partition(":")
-    preparation: Preparation = getattr(import_module(module), attribute)
+    preparation: Preparation = plugins.load("preparations", strategy)
     return preparation(facts)
 
 

@@ -292,8 +292,8 @@ class _Job:
             return None
         name, images = asked()
         recipe = self._recipe()
-        given = {} if name == "vip" else {"images": images, "autocast": choose(recipe).autocast}
-        found = importance.make(name, self.strategy.growths, **given)
+        autocast = choose(recipe).autocast
+        found = importance.make(name, self.strategy.growths, images=images, autocast=autocast)
         return found if recipe.threads is None else OnThreads(found, recipe.threads)
 
     def _say(self, run: RunFolder, text: str) -> None:

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from hwnas import plugins
 from hwnas.cost import importers
 from hwnas.documents import read_bytes
 from hwnas.errors import InputError
@@ -133,14 +134,13 @@ def import_(
         table = tables.parse(source, data)  # what is written is what was checked
         path = out or tables.new_path(table.header)
         _copy(path, data)
-    elif fmt in importers.FORMATS:
-        default = {"densenas": "titanxp", "ofa": "pixel1"}[fmt]
-        table = importers.read(source, fmt, device=device or default, batch=batch, precision=precision)
+    elif fmt in plugins.names("importers"):
+        table = importers.read(source, fmt, device=device, batch=batch, precision=precision)
         path = out or tables.new_path(table.header)
         left_out = table.header.protocol.get("not_imported", [])
         table = write(path, table)
     else:
-        raise InputError(f"table format {fmt!r} is not one of hwlat, {', '.join(importers.FORMATS)}")
+        raise InputError(plugins.unknown("table format", fmt, ["hwlat", *plugins.names("importers")]))
     return {
         "table": str(path),
         "table_id": table.table_id,

@@ -8,6 +8,7 @@ Three answers behind one door (`hwnas.protocols.Importance`):
 - `probe.Probe`: drop of the loss on held-out images after a short training of each growth, against the
   same training without growth.
 
+A further one is a class or function (moves, images=, autocast=) and one line in `hwnas.plugins`.
 `Gradient` and `Probe` speak for growths (a fraction of the present loss, one value for each stage
 and kind); `Vip` for stages as they are.
 """
@@ -15,29 +16,23 @@ and kind); `Vip` for stages as they are.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from contextlib import AbstractContextManager, nullcontext
 
-from hwnas.errors import InputError
-from hwnas.plugins import unknown
+from hwnas import plugins
 from hwnas.protocols import Importance
-from hwnas.search.importance.gradient import Gradient, Moves
-from hwnas.search.importance.probe import Probe
-from hwnas.search.importance.vip import Vip
+from hwnas.search.importance.gradient import Moves
+
+Autocast = Callable[[], AbstractContextManager[object]]
 
 
-def make(name: str, moves: Moves, **options: Any) -> Importance:
-    """An importance by name.
+def make(name: str, moves: Moves, *, images: int, autocast: Autocast = nullcontext) -> Importance:
+    """An importance by its registered name.
 
     Args:
-        name: ``vip``, ``gradient`` or ``probe``.
+        name: for example ``vip``, ``gradient`` or ``probe``.
         moves: growths to judge, usually `SearchSpace.grow` without those over the budget.
-        options: fields of the class.
+        images: training images that it may take.
+        autocast: context of the forward pass in training, for half precision.
     """
-    makers: dict[str, Callable[[], Importance]] = {
-        "vip": lambda: Vip(**options),
-        "gradient": lambda: Gradient(moves, **options),
-        "probe": lambda: Probe(moves, **options),
-    }
-    if name not in makers:
-        raise InputError(unknown("importance", name, makers))
-    return makers[name]()
+    made: Importance = plugins.load("importances", name)(moves, images=images, autocast=autocast)
+    return made

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
@@ -21,6 +23,16 @@ if TYPE_CHECKING:
 
 POOL = 8  # side and stride of the average pool in front of the score, in pixels
 CHUNK = 256  # images at once
+
+
+def judge(
+    moves: Callable[[NetworkSpec], object],
+    *,
+    images: int,
+    autocast: Callable[[], AbstractContextManager[object]],
+) -> Vip:
+    """The importance as a search makes one; it trains nothing and judges stages, not growths."""
+    return Vip()
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from hwnas.options import Checked, option
+from hwnas.plugins import names
 
 # Largest part of all training images that growing may take.
 MOST_SHARE = 0.3
@@ -57,7 +58,7 @@ class StagewiseOptions(Checked):
     patience: int = option(
         2, "How often a network is trained further when no gain is significant.", low=0, high=1_000
     )
-    importance: Literal["gradient", "probe", "vip"] = option("gradient", "Where gains come from.")
+    importance: str = option("gradient", "Where gains come from.", choices=names("importances"))
     growing_lr: float = option(0.1, "Learning rate of the rounds as a part of the recipe's.", above=0, high=1)
     begin: Literal["auto", "smallest", "uniform", "unjudged"] = option(
         "auto", "Where growth starts, and whether growths are judged."

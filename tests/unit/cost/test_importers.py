@@ -166,7 +166,7 @@ def test_read_says_which_file(tmp_path: Path) -> None:
     file.write_text("[1, 2]")
     with pytest.raises(DataFormatError, match=f"{file}: the table: expected 4 entries"):
         importers.read(file, "densenas")
-    with pytest.raises(InputError, match="not one of densenas, ofa"):
+    with pytest.raises(InputError, match="unknown table format 'pickle'"):
         importers.read(file, "pickle")
     with pytest.raises(InputError, match="does not exist"):
         importers.read(tmp_path / "none", "ofa")

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any, cast
 
 import pytest
 
+from hwnas import plugins
 from hwnas.errors import DataFormatError
-from hwnas.jobs.preparations import prepare as door
-from hwnas.jobs.preparations.prepare import Facts, Prepared, prepare
+from hwnas.jobs.preparations.prepare import FILE, Facts, Prepared, prepare
 from hwnas.runs import RunFolder
 
 
 @pytest.fixture
-def made(monkeypatch: pytest.MonkeyPatch) -> list[Facts]:
+def made(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Facts]]:
     """Registers a preparation for strategy "mine" that notes its calls; "none" prepares nothing."""
     calls: list[Facts] = []
 
@@ -32,8 +32,10 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[Facts]:
     module.nothing = lambda facts: None  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "mine_preparation", module)
     table = {"mine": "mine_preparation:learn", "none": "mine_preparation:nothing"}
-    monkeypatch.setattr(door, "PREPARATIONS", table)
-    return calls
+    monkeypatch.setitem(plugins.BUILT_IN, "preparations", table)
+    plugins._table.cache_clear()
+    yield calls
+    plugins._table.cache_clear()
 
 
 def facts(path: Path, told: list[tuple[str, Mapping[str, Any]]] | None = None) -> Facts:
@@ -78,14 +80,14 @@ def test_killed_before_its_event_writes_it_then(tmp_path: Path, made: list[Facts
 def test_strategies_without_a_preparation(tmp_path: Path, made: list[Facts]) -> None:
     assert prepare("random", facts(tmp_path)) is None
     assert prepare("none", facts(tmp_path)) is None
-    assert not (tmp_path / door.FILE).exists()
+    assert not (tmp_path / FILE).exists()
     assert RunFolder(tmp_path, "search", {}).events() == []
 
 
 def test_a_damaged_result_is_refused(tmp_path: Path, made: list[Facts]) -> None:
     prepare("mine", facts(tmp_path))
-    body = json.loads((tmp_path / door.FILE).read_text())
+    body = json.loads((tmp_path / FILE).read_text())
     del body["images"]
-    (tmp_path / door.FILE).write_text(json.dumps(body))
+    (tmp_path / FILE).write_text(json.dumps(body))
     with pytest.raises(DataFormatError, match="remove it"):
         prepare("mine", facts(tmp_path))

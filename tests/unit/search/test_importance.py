@@ -238,7 +238,7 @@ def test_probe_without_growths_is_empty(net: Network) -> None:
 
 def test_make_by_name() -> None:
     assert isinstance(make("probe", SPACE.grow, images=32), Probe)
-    assert isinstance(make("vip", SPACE.grow), Vip)
+    assert isinstance(make("vip", SPACE.grow, images=32), Vip)
     with pytest.raises(InputError, match="did you mean 'gradient'"):
-        make("gradiant", SPACE.grow)
+        make("gradiant", SPACE.grow, images=32)
     assert StageImportance(stage=0, value=0.1).kind == "deeper"

@@ -1,0 +1,157 @@
+"""The registry: every group from outside, no silent shadowing, a broken package hurts itself alone."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from hwnas import plugins
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+def install(site: Path, package: str, points: dict[str, str], **modules: str) -> None:
+    """What `pip install` would leave of a package."""
+    for name, code in modules.items():
+        site.mkdir(parents=True, exist_ok=True)
+        (site / f"{name}.py").write_text(code)
+    info = site / f"{package}-1.0.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.0\n")
+    text = "".join(f"[hwnas.{group}]\n{line}\n" for group, line in points.items())
+    (info / "entry_points.txt").write_text(text)
+
+
+def hwnas(site: Path, *args: str) -> subprocess.CompletedProcess[str]:
+    env = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(site), str(ROOT), os.environ.get("PYTHONPATH", "")]),
+        "HWNAS_HOME": str(site.parent / "home"),
+    }
+    command = [sys.executable, "-c", "from hwnas_cli.main import cli; cli()", *args]
+    return subprocess.run(command, capture_output=True, text=True, env=env, cwd=site.parent)
+
+
+RINGS = """
+import numpy as np
+from pathlib import Path
+def rings(where, shape):
+    Path("read-rings").write_text(where)
+    rng = np.random.default_rng(0)
+    labels = np.arange(120) % 3
+    images = rng.integers(0, 80, (120, 16, 16, 3)) + 80 * labels[:, None, None, None]
+    return {"images": images.astype(np.uint8), "labels": labels}
+"""
+TABLE = """
+from hwnas.measure.rows import BlockRow, Header
+from hwnas.measure.table import LatencyTable
+from hwnas.records import Setting
+from hwnas.spec import BlockSpec
+def copied(text):
+    setting = Setting(device="mine", backend="paper", batch=4, provenance="imported")
+    table = LatencyTable(Header(setting=setting, space="s", input_shape=(3, 8, 8), classes=10, source=""))
+    for line in text.splitlines():
+        width, ms = line.split()
+        block = BlockSpec(kind="conv", c_in=3, c_out=int(width), size_in=8)
+        table.add(BlockRow(block=block, value_ms=float(ms), method="imported"))
+    return table
+"""
+REPLAY = """
+def replay(path):
+    return {"candidates": len(path.read_text().split()), "mismatches": 0, "mismatch_details": []}
+"""
+PRICE = """
+from pathlib import Path
+from hwnas.search.importance.probe import Probe
+def price(moves, *, images, autocast):
+    Path("judged").write_text(str(images))
+    return Probe(moves, images=images, autocast=autocast)
+"""
+
+
+def test_a_data_source_and_an_importance_from_outside_are_searched_with(tmp_path: Path) -> None:
+    site = tmp_path / "site"
+    install(
+        site,
+        "mine",
+        {"datasets": "rings = rings:rings", "importances": "price = price:price"},
+        rings=RINGS,
+        price=PRICE,
+    )
+    small = ("--device", "fake", "--space", "resnet-cifar", "--json")
+    done = hwnas(site, "profile", *small, "--preset", "quick", "--input", "3x16x16")
+    assert done.returncode == 0, done.stderr
+    wanted = ("--strategy", "stagewise", "--importance", "price", "--set", "begin=smallest")
+    chosen = ("--latency-budget", "1ms", "--data", "rings:far", "--images", "600")
+    done = hwnas(site, "search", *small, *wanted, *chosen)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (tmp_path / "read-rings").read_text() == "far"
+    assert int((tmp_path / "judged").read_text()) > 0
+    done = hwnas(site, "search", *small, "--latency-budget", "1ms", "--data", "ring:far")
+    assert done.returncode == 2
+    assert "did you mean 'rings'" in done.stdout + done.stderr
+
+
+def test_an_importer_from_outside_reads_a_table(tmp_path: Path) -> None:
+    site = tmp_path / "site"
+    install(site, "mine", {"importers": "copied = copied:copied"}, copied=TABLE)
+    (tmp_path / "lats").write_text("8 0.25\n16 0.5\n")
+    done = hwnas(site, "table", "import", "lats", "--format", "copied", "--json")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert json.loads(done.stdout)["rows"] == 2
+    assert "mine" in json.loads(done.stdout)["conditions"]
+    done = hwnas(site, "table", "import", "lats", "--format", "copeid", "--json")
+    assert done.returncode == 2
+    assert "did you mean 'copied'" in done.stdout + done.stderr
+
+
+def test_a_replay_from_outside_reads_a_log(tmp_path: Path) -> None:
+    site = tmp_path / "site"
+    install(site, "mine", {"replays": "three = three_replay:replay"}, three_replay=REPLAY)
+    (tmp_path / "log").write_text("a b c")
+    done = hwnas(site, "replay", "log", "--strategy", "three", "--json")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert json.loads(done.stdout)["candidates"] == 3
+
+
+def test_a_built_in_name_keeps_its_meaning_and_the_other_package_is_named(tmp_path: Path) -> None:
+    site = tmp_path / "site"
+    install(site, "taker", {"spaces": "resnet-cifar = nowhere:nothing"})
+    done = hwnas(site, "spaces", "show", "resnet-cifar", "--json")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert json.loads(done.stdout)["available"] is True
+    assert "package taker registers the space 'resnet-cifar', which is built in" in done.stderr
+
+
+def test_a_name_of_two_packages_is_refused_with_both(tmp_path: Path) -> None:
+    site = tmp_path / "site"
+    install(site, "first", {"spaces": "twin = a:a"})
+    install(site, "second", {"spaces": "twin = b:b"})
+    done = hwnas(site, "spaces", "show", "twin", "--json")
+    assert done.returncode == 2
+    assert "registered by first and by second" in done.stdout + done.stderr
+
+
+def test_a_broken_package_is_named_and_hurts_nobody_else(tmp_path: Path) -> None:
+    site = tmp_path / "site"
+    groups = ("spaces", "strategies", "backends")
+    install(site, "wreck", dict.fromkeys(groups, "broken = wreck:Thing"), wreck="raise ValueError('no luck')")
+    for group in groups:
+        done = hwnas(site, group, "--json")
+        assert done.returncode == 0, done.stdout + done.stderr
+        rows = {row["name"]: row for row in json.loads(done.stdout)[group]}
+        assert not rows["broken"]["available"]
+        assert (
+            "of package wreck (wreck:Thing) cannot be loaded: ValueError: no luck" in rows["broken"]["reason"]
+        )
+        assert sum(row["available"] for row in rows.values()) >= 1
+
+
+def test_every_built_in_line_leads_somewhere() -> None:
+    assert set(plugins.SINGULAR) == set(plugins.BUILT_IN)
+    for group in plugins.BUILT_IN:
+        for name in plugins.BUILT_IN[group]:
+            assert plugins.load(group, name) is not None
