@@ -64,7 +64,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "nasnet_reduction": "hwnas.nets.blocks.nasnet:REDUCTION",
         "classifier": "hwnas.nets.blocks.plain:CLASSIFIER",
     },
-    # What some strategies train before they propose; a strategy names its own (`Strategy.preparation`).
+    # What some strategies train before they propose, by the name of the strategy.
     "preparations": {
         "densenas": "hwnas.jobs.preparations.densenas:prepare",
         "hournas": "hwnas.jobs.preparations.hournas:prepare",
