@@ -18,7 +18,7 @@ _RATIO = re.compile(r"(\d+(?:\.\d+)?|\.\d+)(x|%):(\S+)")
 
 
 @dataclass(frozen=True)
-class Target:
+class WrittenBudget:
     """One budget as it was written.
 
     Attributes:
@@ -35,7 +35,7 @@ class Target:
     reference: str = ""
 
 
-def parse(text: object) -> tuple[Target, ...]:
+def parse(text: object) -> tuple[WrittenBudget, ...]:
     """The targets of a budget, in the order in which they are written.
 
     Raises:
@@ -68,7 +68,7 @@ def parse_latency(text: object) -> tuple[float, Percentile]:
     return targets[0].latency_ms, targets[0].percentile
 
 
-def _target(text: str) -> Target:
+def _target(text: str) -> WrittenBudget:
     ratio = _RATIO.fullmatch(text)
     if ratio is not None and not re.search(r"@p\d+$", text):
         value, name = text, "p50"  # an @ in the name of a file is no percentile
@@ -82,9 +82,9 @@ def _target(text: str) -> Target:
     percentile = PERCENTILES[name]
     match = _RATIO.fullmatch(value)
     if match is None:
-        return Target(text, percentile, parse_ms(value, "latency budget"))
+        return WrittenBudget(text, percentile, parse_ms(value, "latency budget"))
     number, unit, reference = match.groups()
     factor = float(number) / (100.0 if unit == "%" else 1.0)
     if not factor > 0:
         raise InputError(f"latency budget {text!r} must be greater than zero, as 1.15x:resnet20")
-    return Target(text, percentile, None, factor, reference)
+    return WrittenBudget(text, percentile, None, factor, reference)

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
-from numpy.typing import NDArray
 
+from hwnas.arrays import Float32s, Float64s
 from hwnas.records import (
     Budget,
     Estimate,
@@ -29,7 +29,6 @@ from hwnas.spec import BlockSpec, NetworkSpec
 if TYPE_CHECKING:
     import torch
 
-Floats = NDArray[np.float32]
 
 # What happened, for the log, the live table and the report: a kind and its fields.
 Emit = Callable[[str, Mapping[str, Any]], None]
@@ -43,7 +42,7 @@ class CallTimes:
     where the work is not the CPU's), so that cpu_ms / sum(wall_ms) shows contention.
     """
 
-    wall_ms: NDArray[np.float64]
+    wall_ms: Float64s
     cpu_ms: float | None = None
 
 
@@ -53,7 +52,7 @@ class Engine(Protocol):
 
     setting: Setting
 
-    def run(self, images: Floats) -> Floats:
+    def run(self, images: Float32s) -> Float32s:
         """Class scores (batch, classes) of images (batch, channels, height, width)."""
         ...
 

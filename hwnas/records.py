@@ -178,7 +178,7 @@ class StageImportance(Record):
 
 # What a proposal is for: a network that may win, an instrument that may not (it is never kept, so
 # a budget does not bind it), or the last training of a winner.
-Role = Literal["candidate", "probe", "final"]
+TrialRole = Literal["candidate", "probe", "final"]
 Notes = dict[str, int | float | str]
 
 
@@ -195,7 +195,7 @@ class Proposal(Record):
     parent: int | None = None
     images: int | None = None
     reason: str = ""
-    role: Role = "candidate"
+    role: TrialRole = "candidate"
     notes: Notes = Field(default_factory=dict)
 
 
@@ -239,7 +239,7 @@ class Trial(Record):
     measured: Measurement | None = None
     predicted: Estimate | None = None
     error: str = ""
-    role: Role = "candidate"
+    role: TrialRole = "candidate"
     notes: Notes = Field(default_factory=dict)
 
 

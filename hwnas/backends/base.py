@@ -14,8 +14,9 @@ from typing import Any
 
 import numpy as np
 
+from hwnas.arrays import Float32s
 from hwnas.errors import BackendUnavailable, InputError
-from hwnas.protocols import CallTimes, Floats
+from hwnas.protocols import CallTimes
 from hwnas.records import Setting
 
 INPUT_SEED = 0  # of the resident input that is timed; zeros could take a shorter path
@@ -98,7 +99,7 @@ def bound(affinity: tuple[int, ...] | None) -> Iterator[None]:
         os.sched_setaffinity(0, before)
 
 
-def random_input(shape: tuple[int, ...]) -> Floats:
+def random_input(shape: tuple[int, ...]) -> Float32s:
     """Seeded standard normal values of `shape`, float32."""
     return np.random.default_rng(INPUT_SEED).standard_normal(shape, dtype=np.float32)
 
@@ -118,7 +119,7 @@ class Life:
         if calls < 1:
             raise InputError(f"time() needs at least one call, not {calls}")
 
-    def _check_images(self, images: Any) -> Floats:
+    def _check_images(self, images: Any) -> Float32s:
         """`images` as contiguous float32 of the engine's own shape (0 there means any)."""
         self._check_open()
         array = np.ascontiguousarray(images, dtype=np.float32)

@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from hwnas.arrays import Bools, Float32s, Float64s
 from hwnas.backends.base import Life
 from hwnas.backends.fake_price import BYTES, FakeDevice, price_ms
 from hwnas.errors import BackendUnavailable, BuildError, DataFormatError, InputError
-from hwnas.protocols import CallTimes, Floats
+from hwnas.protocols import CallTimes
 from hwnas.records import Precision, Setting
 from hwnas.store import write_bytes
 
@@ -172,7 +172,7 @@ class FakeEngine(Life):
         self._session: Any = None
         self._cold = False
 
-    def run(self, images: Floats) -> Floats:
+    def run(self, images: Float32s) -> Float32s:
         """True scores; at fp16 weights and images are rounded to it first."""
         array = self._check_images(images)
         if self._session is None:
@@ -187,7 +187,7 @@ class FakeEngine(Life):
             )
         if self.setting.precision == "fp16":
             array = array.astype(np.float16).astype(np.float32)
-        scores: Floats = self._session.run(None, {self._session.get_inputs()[0].name: array})[0]
+        scores: Float32s = self._session.run(None, {self._session.get_inputs()[0].name: array})[0]
         return scores
 
     def time(self, calls: int) -> CallTimes:
@@ -211,7 +211,7 @@ class FakeEngine(Life):
         self._check_open()
         self._cold = True
 
-    def _speed(self, at_s: NDArray[np.float64]) -> NDArray[np.float64]:
+    def _speed(self, at_s: Float64s) -> Float64s:
         """Factor on the price of calls that start at `at_s`."""
         faults = self.backend.faults
         factor = 1.0 + faults.drift_per_s * at_s
@@ -222,7 +222,7 @@ class FakeEngine(Life):
             factor = factor * (1.0 + faults.noise * np.abs(self.rng.standard_normal(len(at_s))))
         return factor
 
-    def _waits_ms(self, work_ms: NDArray[np.float64], at_s: NDArray[np.float64]) -> NDArray[np.float64]:
+    def _waits_ms(self, work_ms: Float64s, at_s: Float64s) -> Float64s:
         """Time that each call stands still because a neighbour has the core."""
         faults = self.backend.faults
         if not faults.neighbour:
@@ -230,7 +230,7 @@ class FakeEngine(Life):
         done = np.concatenate([[0.0], np.cumsum(work_ms)]) + self.rng.uniform(0, faults.slice_ms)
         preempted = np.diff(np.floor(done / faults.slice_ms))
         wait_ms = faults.slice_ms * faults.neighbour / (1.0 - faults.neighbour)
-        waits: NDArray[np.float64] = preempted * wait_ms * _inside(at_s, faults.neighbour_window)
+        waits: Float64s = preempted * wait_ms * _inside(at_s, faults.neighbour_window)
         return waits
 
     def save(self, path: Path) -> None:
@@ -252,7 +252,7 @@ def faulty(**faults: Any) -> Fake:
     return Fake(faults=replace(FakeFaults(), **faults))
 
 
-def _inside(at_s: NDArray[np.float64], window: tuple[float, float]) -> NDArray[np.bool_]:
+def _inside(at_s: Float64s, window: tuple[float, float]) -> Bools:
     return (at_s >= window[0]) & (at_s < window[1])
 
 

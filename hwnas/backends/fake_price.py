@@ -65,7 +65,7 @@ class FakeDevice:
 
 
 @dataclass(frozen=True)
-class _Graph:
+class _OnnxGraph:
     shapes: Mapping[str, tuple[int, ...]]
     weights: frozenset[str]
     producer: Mapping[str, str]  # tensor -> operator type
@@ -98,7 +98,7 @@ def price_ms(model: bytes, device: FakeDevice, precision: Precision, batch: int,
     return total_us / 1e3
 
 
-def _read(model: bytes, batch: int) -> tuple[_Graph, Sequence[Any]]:
+def _read(model: bytes, batch: int) -> tuple[_OnnxGraph, Sequence[Any]]:
     import onnx
 
     try:
@@ -122,10 +122,10 @@ def _read(model: bytes, batch: int) -> tuple[_Graph, Sequence[Any]]:
     producer = {name: node.op_type for node in graph.node for name in node.output}
     uses = Counter(name for node in graph.node for name in node.input)
     outputs = frozenset(v.name for v in graph.output)
-    return _Graph(shapes, weights, producer, uses, outputs), graph.node
+    return _OnnxGraph(shapes, weights, producer, uses, outputs), graph.node
 
 
-def _padded_macs(node: Any, graph: _Graph, device: FakeDevice) -> float:
+def _padded_macs(node: Any, graph: _OnnxGraph, device: FakeDevice) -> float:
     """Multiply-accumulates as the device does them: whole lanes, grouped ones at low efficiency."""
     out = prod(graph.shapes[node.output[0]])
     if node.op_type == "Conv":
@@ -149,14 +149,16 @@ def _ceil(channels: int, lane: int) -> int:
     return channels if channels < lane // 2 else -(-channels // lane) * lane
 
 
-def _is_fused(node: Any, graph: _Graph) -> bool:
+def _is_fused(node: Any, graph: _OnnxGraph) -> bool:
     """Element-wise behind a producer that computes, and the only one to read its output."""
     return node.op_type in ELEMENTWISE and any(
         graph.producer.get(name) in ("Conv", "Gemm", "Add") and graph.uses[name] == 1 for name in node.input
     )
 
 
-def _traffic(node: Any, graph: _Graph, device: FakeDevice, size: int, streamed: float) -> tuple[float, float]:
+def _traffic(
+    node: Any, graph: _OnnxGraph, device: FakeDevice, size: int, streamed: float
+) -> tuple[float, float]:
     """Bytes moved by an operator: (from and to the cache, from and to memory)."""
     cached = memory = 0.0
     fused = _is_fused(node, graph)
@@ -176,7 +178,7 @@ def _traffic(node: Any, graph: _Graph, device: FakeDevice, size: int, streamed: 
     return cached, memory
 
 
-def _edges_us(node: Any, graph: _Graph, device: FakeDevice, size: int) -> float:
+def _edges_us(node: Any, graph: _OnnxGraph, device: FakeDevice, size: int) -> float:
     """Layout conversion of four-dimensional tensors that enter or leave the graph here."""
     enters = (n for n in node.input if n and n not in graph.weights and n not in graph.producer)
     leaves = (n for n in node.output if n in graph.outputs)

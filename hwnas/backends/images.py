@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hwnas.arrays import Float32s, Uint8s
 from hwnas.errors import InputError
-from hwnas.protocols import Floats
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Taps:
     """
 
     first: NDArray[np.int32]
-    weight: Floats
+    weight: Float32s
 
 
 @lru_cache(maxsize=64)
@@ -56,13 +56,13 @@ def taps(source: int, out: int) -> Taps:
 
 
 def prepare(
-    images: NDArray[np.uint8],
+    images: Uint8s,
     size: tuple[int, int],
-    mean: Floats,
-    std: Floats,
+    mean: Float32s,
+    std: Float32s,
     *,
     swap_channels: bool = False,
-) -> Floats:
+) -> Float32s:
     """Resize, scale to [0, 1], normalise and transpose.
 
     Args:
@@ -83,7 +83,7 @@ def prepare(
     return np.ascontiguousarray(ready.transpose(0, 3, 1, 2))
 
 
-def resize(images: NDArray[np.uint8], size: tuple[int, int]) -> Floats:
+def resize(images: Uint8s, size: tuple[int, int]) -> Float32s:
     """Images (n, H, W, C) at another height and width, as whole levels in float32.
 
     Training and deployment both resize by this function, so a deployed engine sees the very pixels
@@ -95,7 +95,7 @@ def resize(images: NDArray[np.uint8], size: tuple[int, int]) -> Floats:
     return np.clip(np.rint(_along(wide, rows, axis=1)), 0, 255).astype(np.float32)
 
 
-def centred(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def centred(images: Uint8s) -> Uint8s:
     """The square in the middle of images (n, H, W, C): what training cuts out of photographs."""
     _, height, width, _ = images.shape
     side = min(height, width)
@@ -103,11 +103,11 @@ def centred(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return images[:, top : top + side, left : left + side]
 
 
-def _along(source: Floats, axis_taps: Taps, axis: int) -> Floats:
+def _along(source: Float32s, axis_taps: Taps, axis: int) -> Float32s:
     """Weighted sums along one axis, one tap after another as the kernel does."""
     shape = [1] * source.ndim
     shape[axis] = len(axis_taps.first)
-    total: Floats = np.zeros((*source.shape[:axis], shape[axis], *source.shape[axis + 1 :]), np.float32)
+    total: Float32s = np.zeros((*source.shape[:axis], shape[axis], *source.shape[axis + 1 :]), np.float32)
     for j in range(axis_taps.weight.shape[1]):
         # A tap outside the image has weight zero; the clip only keeps the index legal.
         index = np.minimum(axis_taps.first + j, source.shape[axis] - 1)
@@ -115,7 +115,7 @@ def _along(source: Floats, axis_taps: Taps, axis: int) -> Floats:
     return total
 
 
-def check(images: NDArray[Any], mean: Floats, std: Floats) -> None:
+def check(images: NDArray[Any], mean: Float32s, std: Float32s) -> None:
     """InputError unless `images` are (n, H, W, C) uint8 and mean and std have C values."""
     if images.dtype != np.uint8 or images.ndim != 4 or 0 in images.shape:
         raise InputError(

@@ -19,11 +19,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from hwnas.arrays import Float32s
 from hwnas.backends import package_version
 from hwnas.backends.base import Life, check_cpu, cpu_model, host_system, random_input, time_calls
 from hwnas.backends.onnx_file import read_model
 from hwnas.errors import BackendUnavailable, BuildError, DataFormatError, InputError
-from hwnas.protocols import CallTimes, Floats
+from hwnas.protocols import CallTimes
 from hwnas.records import Precision, Setting
 from hwnas.store import write_bytes
 
@@ -140,13 +141,13 @@ class OpenVinoEngine(Life):
         self._timed = compiled.create_infer_request()
         self._timed.set_input_tensor(openvino.Tensor(random_input(self.shape)))
 
-    def run(self, images: Floats) -> Floats:
+    def run(self, images: Float32s) -> Float32s:
         """Scores of `images` (batch, channels, height, width)."""
         openvino = _openvino()
         array = self._check_images(images)
         self._request.set_input_tensor(openvino.Tensor(array))
         self._request.infer()
-        scores: Floats = self._request.get_output_tensor().data.copy()
+        scores: Float32s = self._request.get_output_tensor().data.copy()
         return scores
 
     def time(self, calls: int) -> CallTimes:

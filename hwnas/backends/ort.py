@@ -16,11 +16,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from hwnas.arrays import Float32s
 from hwnas.backends import package_version
 from hwnas.backends.base import Life, check_cpu, cpu_model, host_system, random_input, time_calls
 from hwnas.backends.onnx_file import read_model
 from hwnas.errors import BackendUnavailable, BuildError, DataFormatError, InputError
-from hwnas.protocols import CallTimes, Floats
+from hwnas.protocols import CallTimes
 from hwnas.records import Precision, Setting
 from hwnas.store import atomic_path, write_bytes
 
@@ -112,10 +113,10 @@ class OrtEngine(Life):
         binding.bind_output(self._output)
         return binding
 
-    def run(self, images: Floats) -> Floats:
+    def run(self, images: Float32s) -> Float32s:
         """Scores of `images` (batch, channels, height, width)."""
         array = self._check_images(images)
-        scores: Floats = self._session.run([self._output], {self._input: array})[0]
+        scores: Float32s = self._session.run([self._output], {self._input: array})[0]
         return scores
 
     def time(self, calls: int) -> CallTimes:

@@ -19,13 +19,14 @@ from typing import Any
 
 import numpy as np
 
+from hwnas.arrays import Float32s
 from hwnas.backends import package_version
 from hwnas.backends.base import Life, random_input
 from hwnas.backends.cuda import opening as cuda
 from hwnas.backends.cuda.gpus import GpuInfo, check_device, check_precision, gpus
 from hwnas.backends.ort import check_provider
 from hwnas.errors import BackendUnavailable, BuildError, DataFormatError, InputError
-from hwnas.protocols import CallTimes, Floats
+from hwnas.protocols import CallTimes
 from hwnas.records import Precision, Setting
 from hwnas.store import home, write_bytes
 
@@ -194,10 +195,10 @@ class OrtGpuEngine(Life):
         binding.bind_output(self._output, self.memory, 0)
         return binding
 
-    def run(self, images: Floats) -> Floats:
+    def run(self, images: Float32s) -> Float32s:
         """Scores of `images` (batch, channels, height, width)."""
         array = self._check_images(images)
-        scores: Floats = self._session.run([self._output], {self._input: array})[0]
+        scores: Float32s = self._session.run([self._output], {self._input: array})[0]
         return scores
 
     def time(self, calls: int) -> CallTimes:

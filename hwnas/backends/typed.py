@@ -19,8 +19,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from hwnas.arrays import Float32s
 from hwnas.errors import BuildError, InputError
-from hwnas.protocols import Floats
 
 # Computed in half precision like any other value; shapes and types follow from the inputs.
 HALF_SAFE = frozenset(
@@ -93,7 +93,7 @@ def is_quantized(model: bytes) -> bool:
     return any(node.op_type == "QuantizeLinear" for node in _read(model).graph.node)
 
 
-def ranges(model: bytes, images: Floats) -> dict[str, float]:
+def ranges(model: bytes, images: Float32s) -> dict[str, float]:
     """Largest absolute value of every tensor that `to_int8` quantizes, on `images` (n, C, H, W) float32.
 
     A high quantile rather than the maximum (`QUANTILE`); runs on the CPU by ONNX Runtime.
@@ -197,15 +197,15 @@ def _channel_axis(node: onnx.NodeProto) -> int:
     return 0 if transposed else 1
 
 
-def _scale(amax: float | Floats) -> Floats:
+def _scale(amax: float | Float32s) -> Float32s:
     """Step between two int8 levels; a tensor of zeros gets any step, here 1."""
     largest = np.asarray(amax, np.float32)
-    steps: Floats = np.where(largest > 0, largest, np.float32(LEVELS)) / np.float32(LEVELS)
+    steps: Float32s = np.where(largest > 0, largest, np.float32(LEVELS)) / np.float32(LEVELS)
     return steps
 
 
 def _pair(
-    source: str, out: str, scale: Floats, tensors: list[onnx.TensorProto], axis: int | None = None
+    source: str, out: str, scale: Float32s, tensors: list[onnx.TensorProto], axis: int | None = None
 ) -> list[onnx.NodeProto]:
     """A QuantizeLinear and a DequantizeLinear node; their constants are added to `tensors`."""
     steps, zero, small = f"{source}.scale", f"{source}.zero", f"{source}.int8"

@@ -27,13 +27,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hwnas.arrays import Float64s
 from hwnas.errors import InputError
-
-Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Graph:
+class RoutingGraph:
     """A directed acyclic graph of routing blocks, numbered so that every edge points upwards.
 
     Attributes:
@@ -73,7 +72,7 @@ class Graph:
         return tails[0]
 
 
-def softmax_over_edges(graph: Graph, logits: Array) -> Array:
+def softmax_over_edges(graph: RoutingGraph, logits: Float64s) -> Float64s:
     """Path probabilities (edges,): a softmax over each block's outgoing edges."""
     p = np.empty(len(graph.edges))
     for edges in graph.leaving:
@@ -95,7 +94,7 @@ def mixture(weights: Any, costs: Any) -> tuple[Any, Any]:
     return mean, (weights * spread * spread).sum(-1)
 
 
-def expected(graph: Graph, p: Any, heads: Any, blocks: Any) -> Any:
+def expected(graph: RoutingGraph, p: Any, heads: Any, blocks: Any) -> Any:
     """Expected path cost in ms: the recursion of the module's text.
 
     Args:
@@ -118,7 +117,7 @@ def expected(graph: Graph, p: Any, heads: Any, blocks: Any) -> Any:
 
 
 def moments(
-    graph: Graph, p: Any, heads: Any, blocks: Any, heads_var: Any, blocks_var: Any
+    graph: RoutingGraph, p: Any, heads: Any, blocks: Any, heads_var: Any, blocks_var: Any
 ) -> tuple[Any, Any]:
     """Mean (ms) and variance (ms^2) of the path cost over paths and operators.
 
@@ -152,8 +151,8 @@ class Law:
     lower bound of the true probability, never an upper one.
     """
 
-    values_ms: Array
-    probability: Array
+    values_ms: Float64s
+    probability: Float64s
     exact: bool = True
 
     @staticmethod
@@ -162,7 +161,7 @@ class Law:
         return Law(np.array([value_ms]), np.array([1.0]))
 
     @staticmethod
-    def of(values_ms: Array, probability: Array, *, limit: int, exact: bool = True) -> Law:
+    def of(values_ms: Float64s, probability: Float64s, *, limit: int, exact: bool = True) -> Law:
         """Sort, merge equal values and, above `limit` atoms, round values up to a grid."""
         keep = probability > 0
         values, probability = values_ms[keep], probability[keep]
@@ -191,14 +190,14 @@ class Law:
         return float(self.probability @ self.values_ms)
 
 
-Layer = tuple[Sequence[float], Sequence[float]]  # operator weights, operator costs in ms
+MixedLayer = tuple[Sequence[float], Sequence[float]]  # operator weights, operator costs in ms
 
 
 def law(
-    graph: Graph,
-    p: Sequence[float] | Array,
-    heads: Sequence[Layer],
-    blocks: Sequence[Sequence[Layer]],
+    graph: RoutingGraph,
+    p: Sequence[float] | Float64s,
+    heads: Sequence[MixedLayer],
+    blocks: Sequence[Sequence[MixedLayer]],
     *,
     limit: int = 100_000,
 ) -> Law:
@@ -232,12 +231,12 @@ def law(
     return onwards[0]
 
 
-def _layer(layer: Layer, limit: int) -> Law:
+def _layer(layer: MixedLayer, limit: int) -> Law:
     weights, costs = layer
     return Law.of(np.asarray(costs, dtype=float), np.asarray(weights, dtype=float), limit=limit)
 
 
-def price(index: NDArray[np.integer[Any]], costs_ms: Array, *, chunk: int = 8192) -> Array:
+def price(index: NDArray[np.integer[Any]], costs_ms: Float64s, *, chunk: int = 8192) -> Float64s:
     """Latency of many fixed networks at once: the special case where every probability is 0 or 1.
 
     Args:

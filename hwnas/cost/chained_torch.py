@@ -12,14 +12,14 @@ from collections.abc import Sequence
 
 import torch
 
-from hwnas.cost.chained import Graph
+from hwnas.cost.chained import RoutingGraph
 from hwnas.errors import InputError
 
 TorchLayer = tuple[torch.Tensor, torch.Tensor]  # operator weights, operator costs in ms
 
 
 def probability_within(
-    graph: Graph,
+    graph: RoutingGraph,
     p: torch.Tensor,
     heads: Sequence[TorchLayer],
     blocks: Sequence[Sequence[TorchLayer]],

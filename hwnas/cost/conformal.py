@@ -10,13 +10,13 @@ import math
 
 import numpy as np
 
-from hwnas.cost.posterior import Array
+from hwnas.arrays import Float64s
 
 COVERAGE = 0.95
 _GAUSS_95 = 1.96
 
 
-def quantile(scores: Array, coverage: float = COVERAGE) -> float:
+def quantile(scores: Float64s, coverage: float = COVERAGE) -> float:
     """Half-width of the interval in standard deviations: the ceil((n + 1) coverage)-th score.
 
     With fewer than 19 scores no order statistic reaches 95 %; then the largest score or the

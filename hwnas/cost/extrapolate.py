@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from hwnas.cost.posterior import Array
+from hwnas.arrays import Float64s
 from hwnas.errors import MissingMeasurement
 from hwnas.nets.count import BYTES, count_block
 from hwnas.spec import BlockSpec, NetworkSpec
@@ -24,7 +24,9 @@ _OFFSET_SD = 5.0
 _SHAPE_SD, _KIND_SD, _OWN_SD = 0.3, 0.4, 0.04
 
 
-def guess(known: Sequence[BlockSpec], times_ms: Array, wanted: Sequence[BlockSpec]) -> tuple[Array, Array]:
+def guess(
+    known: Sequence[BlockSpec], times_ms: Float64s, wanted: Sequence[BlockSpec]
+) -> tuple[Float64s, Float64s]:
     """Time and relative standard deviation of blocks without a row.
 
     Args:
@@ -56,7 +58,7 @@ def guess(known: Sequence[BlockSpec], times_ms: Array, wanted: Sequence[BlockSpe
     return np.exp(mean), np.sqrt(np.maximum(variance, _OWN_SD**2))
 
 
-def _line(blocks: Sequence[BlockSpec]) -> Array:
+def _line(blocks: Sequence[BlockSpec]) -> Float64s:
     """(blocks, 2): log MACs and log bytes."""
     rows = []
     for block in blocks:
@@ -103,18 +105,18 @@ def choose(blocks: Sequence[BlockSpec], networks: Sequence[NetworkSpec], n: int)
     return [blocks[i] for i in sorted(chosen)]
 
 
-def _cov(a: Sequence[BlockSpec], b: Sequence[BlockSpec], line_a: Array, line_b: Array) -> Array:
+def _cov(a: Sequence[BlockSpec], b: Sequence[BlockSpec], line_a: Float64s, line_b: Float64s) -> Float64s:
     shape_a, shape_b = _shape(a), _shape(b)
     apart = (shape_a**2).sum(1)[:, None] + (shape_b**2).sum(1)[None, :] - 2.0 * shape_a @ shape_b.T
     near = np.exp(-0.5 * np.maximum(apart, 0.0))
     kinds = {kind: n for n, kind in enumerate(dict.fromkeys(x.kind for x in (*a, *b)))}
     same = np.equal.outer([kinds[x.kind] for x in a], [kinds[y.kind] for y in b])
-    cov: Array = _OFFSET_SD**2 + _SLOPE_SD**2 * (line_a @ line_b.T)
+    cov: Float64s = _OFFSET_SD**2 + _SLOPE_SD**2 * (line_a @ line_b.T)
     cov += same * (_KIND_SD**2 + _SHAPE_SD**2 * near)
     return cov
 
 
-def _shape(blocks: Sequence[BlockSpec]) -> Array:
+def _shape(blocks: Sequence[BlockSpec]) -> Float64s:
     """(blocks, 7): shape in units of a correlation length."""
     return (
         np.array(

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hwnas.cost.posterior import Array, Group
+from hwnas.arrays import Float64s
+from hwnas.cost.posterior import Group
 from hwnas.spec import BlockSpec
 
 # Default relative standard deviations: a block's cost in a network against alone. Isolated sums are
@@ -40,7 +41,7 @@ class Unit:
         return Unit(float(np.median(times_ms)), float(np.median(_elements(blocks))))
 
 
-def groups(blocks: Sequence[BlockSpec], mean_ms: Array, unit: Unit) -> tuple[Group, ...]:
+def groups(blocks: Sequence[BlockSpec], mean_ms: Float64s, unit: Unit) -> tuple[Group, ...]:
     """The shared corrections of a set of blocks.
 
     Args:
@@ -60,11 +61,11 @@ def groups(blocks: Sequence[BlockSpec], mean_ms: Array, unit: Unit) -> tuple[Gro
     )
 
 
-def _elements(blocks: Sequence[BlockSpec]) -> Array:
+def _elements(blocks: Sequence[BlockSpec]) -> Float64s:
     return np.array([b.c_in * b.size_in**2 + b.c_out * b.size_out**2 for b in blocks], dtype=float)
 
 
-def _one_hot(labels: Sequence[Hashable]) -> Array:
+def _one_hot(labels: Sequence[Hashable]) -> Float64s:
     order = list(dict.fromkeys(labels))
     out = np.zeros((len(labels), len(order)))
     out[np.arange(len(labels)), [order.index(label) for label in labels]] = 1.0

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from hwnas.arrays import Float64s
 from hwnas.cost.model import cost_model
 from hwnas.cost.score import figures
 from hwnas.measure.table import LatencyTable
@@ -53,6 +54,6 @@ def summary(table: LatencyTable) -> dict[str, Any]:
     }
 
 
-def _mean_percent(errors: np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> float | None:
+def _mean_percent(errors: Float64s) -> float | None:
     """Mean absolute value in percent; None of nothing."""
     return 100.0 * float(np.abs(errors).mean()) if errors.size else None

@@ -11,10 +11,10 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
+from hwnas.arrays import Bools, Float64s
 from hwnas.cost import conformal, extrapolate, features
-from hwnas.cost.posterior import Array, Evidence, Group, Posterior, Prior, fit, most_uncertain
+from hwnas.cost.posterior import Evidence, Group, Posterior, Prior, fit, most_uncertain
 from hwnas.errors import DataFormatError, InputError
 from hwnas.measure.table import LatencyTable
 from hwnas.nets.count import count
@@ -106,14 +106,14 @@ class TableModel:
         self._extend(spec.blocks)
         self._refit()
 
-    def predict(self, specs: Sequence[NetworkSpec]) -> tuple[Array, Array]:
+    def predict(self, specs: Sequence[NetworkSpec]) -> tuple[Float64s, Float64s]:
         """Floor in ms and its predictive standard deviation for many networks, (networks,) each."""
         self._extend({block for spec in specs for block in spec.blocks})
         mean, variance = self.posterior.predict(self.counts(specs))
         mean = mean + np.array([sum(self._slot_ms(stage) for stage in spec.stages) for spec in specs])
         return mean, np.sqrt(variance + (self.posterior.noise * mean) ** 2)
 
-    def bounds(self, specs: Sequence[NetworkSpec]) -> tuple[Array, Array]:
+    def bounds(self, specs: Sequence[NetworkSpec]) -> tuple[Float64s, Float64s]:
         """Interval of the floor in ms, (networks,) lower and upper ends."""
         mean, sd = self.predict(specs)
         spread = np.exp(self.width * sd / mean)
@@ -124,7 +124,7 @@ class TableModel:
         self._extend({block for spec in specs for block in spec.blocks})
         return [specs[i] for i in most_uncertain(self.posterior, self.counts(specs), n)]
 
-    def counts(self, specs: Sequence[NetworkSpec]) -> Array:
+    def counts(self, specs: Sequence[NetworkSpec]) -> Float64s:
         """(networks, keys) how often each key occurs; every block must be a key."""
         out = np.zeros((len(specs), len(self.keys)))
         for row, spec in zip(out, specs):
@@ -203,7 +203,7 @@ class TableModel:
             np.array(self._campaign, dtype=np.int64),
         )
 
-    def _cross_validate(self, calibration: NDArray[np.bool_]) -> tuple[Array, Array]:
+    def _cross_validate(self, calibration: Bools) -> tuple[Float64s, Float64s]:
         """Relative errors and conformal scores of the calibration networks, each predicted without it."""
         prior, evidence = self._prior(), self._evidence()
         errors, scores = np.empty(0), np.empty(0)
@@ -232,7 +232,7 @@ def _median_over_floor(table: LatencyTable) -> float:
     return max(1.0, float(np.median(calm))) if len(calm) >= _FEW else 1.0
 
 
-def _folds(n: int) -> list[NDArray[np.bool_]]:
+def _folds(n: int) -> list[Bools]:
     """Masks of folds of neighbours in the order of measuring; few, so that the cost stays small."""
     fold = np.arange(n) * _FOLDS // max(n, _FOLDS)
     return [fold == number for number in np.unique(fold)]

@@ -28,9 +28,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
 
-Array = NDArray[np.float64]
+from hwnas.arrays import Bools, Float64s, Int64s
 
 # Relative standard deviations of a measurement around the model that are expected before any
 # evidence: of each network, and of a campaign as a whole.
@@ -55,7 +54,7 @@ class Group:
     """
 
     name: str
-    columns: Array
+    columns: Float64s
     scale: float
 
 
@@ -72,8 +71,8 @@ class Prior:
         constant_ms: default standard deviation of beta.
     """
 
-    mean_ms: Array
-    sd_ms: Array
+    mean_ms: Float64s
+    sd_ms: Float64s
     groups: tuple[Group, ...]
     own_scale: float = 0.05
     constant_ms: float = 0.01
@@ -90,24 +89,24 @@ class Evidence:
         campaign: (networks,) number of the campaign that it was measured in.
     """
 
-    counts: Array
-    latency_ms: Array
-    se_ms: Array
-    campaign: NDArray[np.int64]
+    counts: Float64s
+    latency_ms: Float64s
+    se_ms: Float64s
+    campaign: Int64s
 
-    def only(self, which: NDArray[np.bool_]) -> Evidence:
+    def only(self, which: Bools) -> Evidence:
         """Part of the evidence."""
         return Evidence(self.counts[which], self.latency_ms[which], self.se_ms[which], self.campaign[which])
 
     @property
-    def together(self) -> Array:
+    def together(self) -> Float64s:
         """(networks, networks) variance that two networks of one campaign share, 0 for others.
 
         In units of that of a campaign of `SHORT` networks or fewer: a longer one sees several states of
         the machine, which average out.
         """
         same = np.equal.outer(self.campaign, self.campaign).astype(np.float64)
-        shared: Array = same * np.minimum(1.0, SHORT / same.sum(axis=1))[:, None]
+        shared: Float64s = same * np.minimum(1.0, SHORT / same.sum(axis=1))[:, None]
         return shared
 
 
@@ -121,8 +120,8 @@ class Posterior:
         scales: the standard deviations that were chosen, by name.
     """
 
-    mean_ms: Array
-    cov: Array
+    mean_ms: Float64s
+    cov: Float64s
     scales: dict[str, float] = field(default_factory=dict)
 
     @property
@@ -130,7 +129,7 @@ class Posterior:
         """Relative standard deviation of a fresh measurement: of its campaign, and its own."""
         return float(np.hypot(self.scales["noise"], self.scales["campaign"]))
 
-    def predict(self, counts: Array) -> tuple[Array, Array]:
+    def predict(self, counts: Float64s) -> tuple[Float64s, Float64s]:
         """Mean (networks,) in ms and variance (networks,) of the cost itself, without noise."""
         rows = np.column_stack([counts, np.ones(len(counts))])
         return rows @ self.mean_ms, np.einsum("nk,kl,nl->n", rows, self.cov, rows, optimize=True)
@@ -163,7 +162,7 @@ def fit(prior: Prior, evidence: Evidence, scales: dict[str, float] | None = None
     return Posterior(mean + gain @ (y - rows @ mean), cov - gain @ half, scales)
 
 
-def _prior_cov(prior: Prior, scales: dict[str, float]) -> Array:
+def _prior_cov(prior: Prior, scales: dict[str, float]) -> Float64s:
     keys = len(prior.mean_ms)
     cov = np.zeros((keys + 1, keys + 1))
     for group in prior.groups:
@@ -187,7 +186,7 @@ def _choose(prior: Prior, evidence: Evidence, default: dict[str, float]) -> dict
     known = np.diag((evidence.se_ms / y) ** 2) + spread @ spread.T
     residual = 1.0 - relative @ prior.mean_ms
 
-    def score(factors: Array) -> float:
+    def score(factors: Float64s) -> float:
         total = known + sum(f**2 * gram for f, gram in zip(factors, grams))
         lower = np.linalg.cholesky(total)
         white = np.linalg.solve(lower, residual)
@@ -210,7 +209,7 @@ def _choose(prior: Prior, evidence: Evidence, default: dict[str, float]) -> dict
     return dict(zip(default, (start * factors).tolist()))
 
 
-def most_uncertain(posterior: Posterior, counts: Array, n: int, taken: Sequence[int] = ()) -> list[int]:
+def most_uncertain(posterior: Posterior, counts: Float64s, n: int, taken: Sequence[int] = ()) -> list[int]:
     """Which networks to measure next: greedily the largest relative predictive variance.
 
     Each choice conditions the covariance as if it had been measured (its value does not matter for

@@ -20,7 +20,7 @@ from hwnas.errors import InputError
 from hwnas.measure.rows import BlockRow, Header
 from hwnas.measure.table import LatencyTable
 from hwnas.nets.blocks import recipe
-from hwnas.nets.ops import INPUT, SKIP, Act, Arithmetic, Conv, Op
+from hwnas.nets.ops import INPUT, SKIP, Activation, Arithmetic, Conv, Op
 from hwnas.records import Precision, Setting
 from hwnas.spec import BlockSpec
 
@@ -124,7 +124,7 @@ def block_ms(
     elements |= {o.name: o.channels * o.size**2 for o in ops.ops}
     total_s = 0.0
     for op in ops.ops:
-        if fused and isinstance(op, Act):
+        if fused and isinstance(op, Activation):
             continue
         macs, efficiency, weights = _work(op)
         used = _occupancy(batch * elements[op.name], device) if device.kind == "gpu" else 1.0

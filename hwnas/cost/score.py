@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from hwnas.cost.posterior import Array
+from hwnas.arrays import Float64s
 
 
-def kendall_tau(a: Array, b: Array) -> float:
+def kendall_tau(a: Float64s, b: Float64s) -> float:
     """Rank correlation tau-b (Kendall 1945): 1 for equal order, -1 for reversed; ties count for neither."""
     upper = np.triu_indices(len(a), 1)
     x = np.sign(a[:, None] - a[None, :])[upper]
@@ -18,7 +18,7 @@ def kendall_tau(a: Array, b: Array) -> float:
     return float((x * y).sum() / scale) if scale else 0.0
 
 
-def figures(predicted_ms: Array, measured_ms: Array) -> dict[str, Any]:
+def figures(predicted_ms: Float64s, measured_ms: Float64s) -> dict[str, Any]:
     """Errors of predictions against measurements; percentages of the measured latency."""
     error = predicted_ms / measured_ms - 1.0
     return {

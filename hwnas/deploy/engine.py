@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hwnas.arrays import Float32s
 from hwnas.backends.onnx_file import read_model
 from hwnas.deploy.manifest import (
     FORMATS,
@@ -30,7 +31,7 @@ from hwnas.deploy.manifest import (
 )
 from hwnas.deploy.typed_onnx import TypedOnnx, typed
 from hwnas.errors import BackendUnavailable, HwnasError, InputError
-from hwnas.protocols import Backend, Engine, Floats
+from hwnas.protocols import Backend, Engine
 from hwnas.records import Setting
 from hwnas.spec import NetworkSpec
 from hwnas.store import atomic_path, refuse_foreign, write_bytes
@@ -45,7 +46,7 @@ def export(
     *,
     table_id: str = "",
     file_format: str | None = None,
-    calibration: Floats | None = None,
+    calibration: Float32s | None = None,
     dynamic_batch: bool = False,
     **about: Any,
 ) -> EngineManifest:
@@ -225,8 +226,8 @@ def open_checked(path: Path, manifest: EngineManifest, backend: Backend, setting
 
 
 def run_all(
-    engine: Engine, images: NDArray[Any], run: Callable[[NDArray[Any]], Floats] | None = None
-) -> Floats:
+    engine: Engine, images: NDArray[Any], run: Callable[[NDArray[Any]], Float32s] | None = None
+) -> Float32s:
     """Scores (n, classes) of any number of images (n, C, H, W) by an engine of one batch size.
 
     The last batch is filled up, and what the filling gives is thrown away. `run` takes the place of

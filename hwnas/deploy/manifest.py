@@ -13,13 +13,12 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 import hwnas
+from hwnas.arrays import Float32s
 from hwnas.documents import read_json
 from hwnas.errors import DataFormatError, InputError
-from hwnas.protocols import Floats
 from hwnas.records import (
     Budget,
     Check,
@@ -35,7 +34,7 @@ from hwnas.spec import NetworkSpec
 from hwnas.store import parse, write_json
 
 ENGINE_SCHEMA = "hwnas.engine/1"
-Weights = Mapping[str, NDArray[np.float32]]
+Weights = Mapping[str, Float32s]
 Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 
@@ -201,7 +200,7 @@ class EngineManifest(Record):
         return self
 
     @property
-    def normalisation(self) -> tuple[Floats, Floats]:
+    def normalisation(self) -> tuple[Float32s, Float32s]:
         """Mean and standard deviation by channel, of images in [0, 1]; 0 and 1 where none are known."""
         channels = self.network.stem.c_in
         mean = np.array(self.mean or (0.0,) * channels, np.float32)

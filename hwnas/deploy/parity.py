@@ -5,14 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from hwnas.arrays import Float32s, Int64s
 from hwnas.deploy.manifest import Parity
 from hwnas.errors import DataFormatError
-from hwnas.protocols import Floats
 from hwnas.records import Check, Precision
-
-Labels = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -52,7 +49,7 @@ LARGEST_SCORE = 1e4
 
 
 def compare(
-    reference: Floats, given: Floats, labels: Labels | None, data: str, distinct: int | None = None
+    reference: Float32s, given: Float32s, labels: Int64s | None, data: str, distinct: int | None = None
 ) -> Parity:
     """Figures of the difference between two score arrays (n, classes) of `distinct` different images.
 

@@ -8,17 +8,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hwnas.arrays import Float32s, Uint8s
 from hwnas.backends import images as prepared
 from hwnas.deploy import engine as engines
 from hwnas.deploy.manifest import EngineManifest, Preprocessing
 from hwnas.errors import InputError
-from hwnas.protocols import Engine, Floats
+from hwnas.protocols import Engine
 
 WIDTH, HEIGHT = 640, 480  # of the picture that preprocessing is timed on: a usual camera's
 CALLS = 15
 
 
-def scores(engine: Engine, manifest: EngineManifest, images: NDArray[Any], *, bgr: bool = False) -> Floats:
+def scores(engine: Engine, manifest: EngineManifest, images: NDArray[Any], *, bgr: bool = False) -> Float32s:
     """Raw scores (logits), (n, classes) float32.
 
     Args:
@@ -43,7 +44,7 @@ def scores(engine: Engine, manifest: EngineManifest, images: NDArray[Any], *, bg
     return engines.run_all(engine, ready(array, manifest, bgr=bgr))
 
 
-def ready(pictures: NDArray[np.uint8], manifest: EngineManifest, *, bgr: bool = False) -> Floats:
+def ready(pictures: Uint8s, manifest: EngineManifest, *, bgr: bool = False) -> Float32s:
     """Pictures (n, H, W, C) as the network takes them: middle square, resized, normalised, (n, C, h, w)."""
     mean, std = manifest.normalisation
     size = manifest.network.input_shape[1:]

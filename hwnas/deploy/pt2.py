@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from hwnas.arrays import Float32s
 from hwnas.backends import package_version
 from hwnas.backends.base import Life, cpu_model, random_input
 from hwnas.deploy.manifest import (
@@ -30,7 +31,7 @@ from hwnas.deploy.manifest import (
     write_manifest,
 )
 from hwnas.errors import BackendUnavailable, BuildError, DataFormatError
-from hwnas.protocols import CallTimes, Floats
+from hwnas.protocols import CallTimes
 from hwnas.records import Precision, Setting
 from hwnas.spec import NetworkSpec
 from hwnas.store import atomic_path, write_bytes
@@ -92,14 +93,14 @@ class Pt2Engine(Life):
         self._module: torch.nn.Module | None = module
         self.shape = (0, *spec.input_shape)
 
-    def run(self, images: Floats) -> Floats:
+    def run(self, images: Float32s) -> Float32s:
         """Scores of `images` (batch, channels, height, width)."""
         import torch
 
         array = self._check_images(images)
         assert self._module is not None
         with torch.inference_mode():
-            scores: Floats = self._module(torch.from_numpy(array)).numpy()
+            scores: Float32s = self._module(torch.from_numpy(array)).numpy()
         return scores
 
     def time(self, calls: int) -> CallTimes:

@@ -18,11 +18,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hwnas.arrays import Float32s
 from hwnas.deploy import engine as engines
 from hwnas.deploy import preprocess
 from hwnas.deploy.manifest import EngineManifest, find_engine, read_manifest
 from hwnas.errors import InputError, VerificationFailed
-from hwnas.protocols import Backend, Engine, Floats
+from hwnas.protocols import Backend, Engine
 
 
 class Session:
@@ -65,7 +66,7 @@ class Session:
         self.classes = self.manifest.classes or tuple(str(i) for i in range(spec.classes))
         self._bgr = bgr
 
-    def scores(self, images: NDArray[Any]) -> Floats:
+    def scores(self, images: NDArray[Any]) -> Float32s:
         """Raw scores (logits), (n, classes) float32.
 
         Args:
@@ -78,11 +79,11 @@ class Session:
         """
         return preprocess.scores(self._engine, self.manifest, images, bgr=self._bgr)
 
-    def __call__(self, images: NDArray[Any]) -> Floats:
+    def __call__(self, images: NDArray[Any]) -> Float32s:
         """Class probabilities (n, classes) of images as in `scores`; each row sums to 1."""
         scores = self.scores(images).astype(np.float64)
         powers = np.exp(scores - scores.max(axis=1, keepdims=True))
-        shares: Floats = (powers / powers.sum(axis=1, keepdims=True)).astype(np.float32)
+        shares: Float32s = (powers / powers.sum(axis=1, keepdims=True)).astype(np.float32)
         return shares
 
     def top(self, images: NDArray[Any], k: int = 1) -> list[list[tuple[str, float]]]:

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from hwnas.arrays import Float32s
 from hwnas.backends import package_version
 from hwnas.backends.base import Life, cpu_model
 from hwnas.errors import BackendUnavailable, BuildError, DataFormatError, InputError
-from hwnas.protocols import CallTimes, Floats
+from hwnas.protocols import CallTimes
 from hwnas.records import Precision, Setting
 from hwnas.store import write_bytes
 
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 CALIBRATION_IMAGES = 256
 
 
-def typed(model: bytes, precision: Precision, calibration: Floats | None, batch: int) -> bytes:
+def typed(model: bytes, precision: Precision, calibration: Float32s | None, batch: int) -> bytes:
     """A float32 model written in another precision; itself at fp32.
 
     Args:
@@ -115,11 +116,11 @@ class TypedEngine(Life):
         self._input = port.name
         self.shape = tuple(size if isinstance(size, int) else 0 for size in port.shape)
 
-    def run(self, images: Floats) -> Floats:
+    def run(self, images: Float32s) -> Float32s:
         """Scores of `images` (batch, channels, height, width)."""
         array = self._check_images(images)
         assert self._session is not None
-        scores: Floats = np.asarray(self._session.run(None, {self._input: array})[0], np.float32)
+        scores: Float32s = np.asarray(self._session.run(None, {self._input: array})[0], np.float32)
         return scores
 
     def time(self, calls: int) -> CallTimes:

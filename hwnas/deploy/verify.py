@@ -36,6 +36,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hwnas.arrays import Float32s, Int64s
 from hwnas.backends.images import prepare as prepare_images
 from hwnas.deploy import engine as engines
 from hwnas.deploy import preprocess
@@ -48,11 +49,11 @@ from hwnas.deploy.manifest import (
     read_manifest,
     weights_digest,
 )
-from hwnas.deploy.parity import TOLERANCES, Labels, compare, judge
+from hwnas.deploy.parity import TOLERANCES, compare, judge
 from hwnas.errors import InputError, VerificationFailed
 from hwnas.measure.promise import PromiseOptions, keep
 from hwnas.measure.timing import TimingOptions, measure
-from hwnas.protocols import Backend, Emit, Engine, Floats
+from hwnas.protocols import Backend, Emit, Engine
 from hwnas.records import Budget, Check, Measurement, Promise, Report
 from hwnas.spec import NetworkSpec
 from hwnas.units import format_count, format_ms
@@ -61,7 +62,7 @@ PREPARED = 1e-3  # of the largest score; equal inputs give equal scores, up to t
 
 
 @dataclass(frozen=True)
-class VerifyOptions:
+class CheckOptions:
     """How thorough the check is.
 
     Attributes:
@@ -130,15 +131,15 @@ def verify(
     *,
     weights: Weights,
     images: NDArray[Any],
-    reference_images: Floats | None = None,
+    reference_images: Float32s | None = None,
     spec: NetworkSpec | None = None,
-    labels: Labels | None = None,
+    labels: Int64s | None = None,
     training: Training | None = None,
     checked: Sequence[Check] = (),
     budget: Budget | None = None,
     data: str = "images given",
     backend: Backend | None = None,
-    options: VerifyOptions | None = None,
+    options: CheckOptions | None = None,
     emit: Emit | None = None,
 ) -> Verified:
     """Check an engine file against its network and its budget.
@@ -165,7 +166,7 @@ def verify(
         DataFormatError: the file is not the one that its manifest describes.
         BackendUnavailable: its runtime is not here.
     """
-    options = options or VerifyOptions()
+    options = options or CheckOptions()
     manifest = read_manifest(engine_path)
     check_file(engine_path, manifest)
     spec = spec or manifest.network
@@ -211,7 +212,7 @@ def verify(
     return Verified(report, found, cost)
 
 
-def reference_scores(spec: NetworkSpec, weights: Weights, images: Floats) -> Floats:
+def reference_scores(spec: NetworkSpec, weights: Weights, images: Float32s) -> Float32s:
     """Scores of the torch module in eval mode, fp32, (n, classes)."""
     import torch
 
@@ -324,7 +325,7 @@ def _counts(spec: NetworkSpec, budget: Budget | None, batch: int) -> list[Check]
 
 
 def _time(
-    load: Callable[[], Engine], budget: Budget | None, options: VerifyOptions, emit: Emit | None
+    load: Callable[[], Engine], budget: Budget | None, options: CheckOptions, emit: Emit | None
 ) -> tuple[Measurement | None, Promise | None, list[Check]]:
     """Measure the engine; with a latency budget, by its promise test."""
     if not options.timed:

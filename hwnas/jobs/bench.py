@@ -16,7 +16,7 @@ from hwnas.measure.timing import Builder, SessionOptions, TimingOptions, measure
 from hwnas.protocols import Backend, Emit
 from hwnas.records import Measurement, Precision, Setting, to_json
 
-Kind = Literal["network", "onnx", "engine"]
+BenchKind = Literal["network", "onnx", "engine"]
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class BenchOptions:
 @dataclass(frozen=True)
 class _Entry:
     path: str
-    kind: Kind
+    kind: BenchKind
     build: Builder
     setting: Setting
 

@@ -74,7 +74,7 @@ def verify(options: VerifyOptions, emit: Emit | None = None) -> dict[str, Any]:
         budget=budget,
         data=drawn.text,
         backend=backend,
-        options=checks.VerifyOptions(timed=is_timed(manifest), deadline_s=options.max_time_s),
+        options=checks.CheckOptions(timed=is_timed(manifest), deadline_s=options.max_time_s),
         emit=emit,
     )
     result = summary(path, found.complete(manifest))

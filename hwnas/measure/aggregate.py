@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
+from hwnas.arrays import Float64s
 from hwnas.errors import InputError
 from hwnas.measure.session import Gates, SessionOptions, TimingSession
 from hwnas.records import Measurement
@@ -156,7 +156,7 @@ def floor_of(floors: Sequence[float]) -> tuple[float, float]:
     return _faster_half(values), variance**0.5
 
 
-def _faster_half(ascending: np.ndarray[Any, np.dtype[np.float64]]) -> float:
+def _faster_half(ascending: Float64s) -> float:
     return float(ascending[: (len(ascending) + 1) // 2].mean())
 
 

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from hwnas.arrays import Float64s
 from hwnas.errors import DataFormatError, InputError
 from hwnas.measure.rows import CAMPAIGNS, BlockRow, ChainRow, FailureRow, NetworkRow, RepeatRow, Row, SlotRow
 from hwnas.measure.table import LatencyTable
@@ -18,7 +19,10 @@ SAME = 0.02
 # A common factor explains the difference when what is left of the spread is below this.
 COMMON = 0.03
 
-Verdict = Literal["same", "slower", "faster", "different"]
+HowDifferent = Literal["same", "slower", "faster", "different"]
+
+
+Sameness = Literal["same", "slower", "faster", "different"]
 
 
 @dataclass(frozen=True)
@@ -38,7 +42,7 @@ class Difference:
         conditions: fields of the settings that differ.
     """
 
-    verdict: Verdict
+    verdict: Sameness
     state_ratio: float
     keys: int
     median_ratio: float
@@ -81,7 +85,7 @@ def _state(table: LatencyTable, other: LatencyTable) -> float:
     return table.sentinel_ms / other.sentinel_ms
 
 
-def judge(ratio: np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> tuple[Verdict, float, float]:
+def judge(ratio: Float64s) -> tuple[Sameness, float, float]:
     """Verdict, median and spread of ratios of new to old times."""
     median = float(np.median(ratio))
     low, high = np.percentile(ratio, [16, 84])

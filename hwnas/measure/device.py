@@ -16,8 +16,8 @@ from hwnas.records import Precision, Setting
 
 __all__ = ["Device", "DeviceInfo", "conditions", "default_backend", "detect", "known", "resolve"]
 
-Kind = Literal["cpu", "gpu", "fake"]
-DEFAULT_BACKEND: dict[Kind, str] = {"cpu": "ort", "fake": "fake", "gpu": "trt"}
+DeviceKind = Literal["cpu", "gpu", "fake"]
+DEFAULT_BACKEND: dict[DeviceKind, str] = {"cpu": "ort", "fake": "fake", "gpu": "trt"}
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Device:
     """
 
     name: str
-    kind: Kind
+    kind: DeviceKind
     backend: str
     label: str
     here: bool
@@ -49,7 +49,7 @@ def known() -> dict[str, Device]:
         "fake": Device("fake", "fake", DEFAULT_BACKEND["fake"], "deterministic roofline device", here=True),
     }
     for body in _descriptions():
-        kind: Kind = "gpu" if body["kind"] == "gpu" else "cpu"
+        kind: DeviceKind = "gpu" if body["kind"] == "gpu" else "cpu"
         models = [gpu.name for gpu in found] if kind == "gpu" else [cpu_model()]
         here = any(same_model(alias, model) for alias in _names(body) for model in models)
         table[body["name"]] = Device(

@@ -13,7 +13,7 @@ from hwnas.records import Setting
 SLOW_BUILD_S = 0.1
 
 
-class Graph:
+class TimedGraph:
     """One graph, as `timing.measure` wants it: called, it gives a fresh engine.
 
     Compilers take a quarter of a second (OpenVINO) to minutes (TensorRT), many times a session.

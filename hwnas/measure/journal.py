@@ -71,7 +71,7 @@ class Journal:
         self.path.unlink(missing_ok=True)
 
 
-class Part:
+class TaskJournal:
     """The part of a journal that belongs to one task; names may occur in several."""
 
     def __init__(self, journal: Journal, task: str) -> None:

@@ -19,7 +19,7 @@ SCHEMA = "hwlat/1"
 SUFFIX = ".hwlat.jsonl"
 
 Size = Annotated[int, Field(gt=0, le=MOST_PIXELS)]
-Role = Literal["probe", "calibration", "holdout", "observed"]
+RowRole = Literal["probe", "calibration", "holdout", "observed"]
 
 
 class Header(Record):
@@ -89,7 +89,7 @@ class NetworkRow(Record):
 
     row: Literal["network"] = "network"
     spec: NetworkSpec
-    role: Role
+    role: RowRole
     measurement: Measurement
     campaign: int = Field(default=0, ge=0, le=1_000 * (CAMPAIGNS + 1))
 

@@ -16,12 +16,11 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
+from hwnas.arrays import Float64s
 from hwnas.errors import InputError
 from hwnas.protocols import CallTimes, Engine
 
-Array = NDArray[np.float64]
 FLOOR_PERCENTILE = 10.0
 UNDISTURBED = 1.03  # wall time of a batch over its CPU time
 STEADY = 0.98  # a warm-up batch that is faster than this share of the best before is progress
@@ -96,8 +95,8 @@ class TimingSession:
         level_ms: floor of the sentinel around it; None where floors are not referred to one.
     """
 
-    wall_ms: Array = field(repr=False)
-    undisturbed_ms: Array = field(repr=False)
+    wall_ms: Float64s = field(repr=False)
+    undisturbed_ms: Float64s = field(repr=False)
     floor_ms: float
     median_ms: float
     disturbed: float
@@ -112,7 +111,7 @@ class TimingSession:
 
 @dataclass(frozen=True)
 class _Batch:
-    wall_ms: Array
+    wall_ms: Float64s
     cpu_ms: float | None
     threads: int
 
@@ -212,7 +211,9 @@ def judge(batches: list[_Batch], gates: Gates) -> TimingSession:
     )
 
 
-def _fired(wall: Array, undisturbed: Array, ratio: float | None, disturbed: float, gates: Gates) -> list[str]:
+def _fired(
+    wall: Float64s, undisturbed: Float64s, ratio: float | None, disturbed: float, gates: Gates
+) -> list[str]:
     """Names of the gates that a session's calls fire."""
     median = float(np.median(undisturbed))
     contended = ratio is not None and ratio > gates.contention and disturbed > 0.15
@@ -234,7 +235,7 @@ def _fired(wall: Array, undisturbed: Array, ratio: float | None, disturbed: floa
     ]
 
 
-def lag1(values: Array) -> float:
+def lag1(values: Float64s) -> float:
     """Lag-1 autocorrelation of a sequence, its outermost twentieth at each end pulled in first."""
     low, high = np.percentile(values, [5, 95])
     centred = np.clip(values, low, high)

@@ -27,10 +27,10 @@ import hwnas
 from hwnas.backends.cuda.state import conditions as gpu_conditions
 from hwnas.errors import BuildError
 from hwnas.measure.device import detect
-from hwnas.measure.graphs import Graph
+from hwnas.measure.graphs import TimedGraph
 from hwnas.measure.journal import SUFFIX as JOURNAL_SUFFIX
-from hwnas.measure.journal import Journal, Part
-from hwnas.measure.rows import BlockRow, ChainRow, FailureRow, Header, NetworkRow, Role
+from hwnas.measure.journal import Journal, TaskJournal
+from hwnas.measure.rows import BlockRow, ChainRow, FailureRow, Header, NetworkRow, RowRole
 from hwnas.measure.sentinel import identity, sentinel
 from hwnas.measure.table import LatencyTable
 from hwnas.measure.timing import TimingOptions, measure
@@ -167,7 +167,7 @@ class Sweep:
             for name, found in results.items():
                 self.writer.append(ChainRow(blocks=names[name], measurement=found))
 
-    def networks(self, wanted: Sequence[tuple[NetworkSpec, Role]]) -> None:
+    def networks(self, wanted: Sequence[tuple[NetworkSpec, RowRole]]) -> None:
         """Measure whole networks and add them, each with its role.
 
         Networks of all roles go through the same campaigns: what a model is fitted on and what it
@@ -223,7 +223,7 @@ class Sweep:
         guard = self._sentinel()
         with tempfile.TemporaryDirectory() as folder:
             builders = {
-                name: Graph(model, self.backend, table.setting, Path(folder) / str(i))
+                name: TimedGraph(model, self.backend, table.setting, Path(folder) / str(i))
                 for i, (name, model) in enumerate(models.items())
             }
             results = measure(
@@ -233,7 +233,7 @@ class Sweep:
                 sentinel=guard,
                 refer=guard is not None,
                 base_ms=table.sentinel_ms,
-                journal=Part(self.journal, task),
+                journal=TaskJournal(self.journal, task),
                 emit=self._progress(task, done, len(models), total),
                 deadline_s=self._left_s(),
                 on_failure=failed,

@@ -32,7 +32,7 @@ from hwnas.backends.base import cores
 from hwnas.errors import BuildError
 from hwnas.measure.aggregate import Ledger, TimingOptions
 from hwnas.measure.host import cpu_flush, others_load
-from hwnas.measure.journal import Journal, Part
+from hwnas.measure.journal import Journal, TaskJournal
 from hwnas.measure.session import Gates, SessionOptions, TimingSession, run_session
 from hwnas.protocols import Emit, Engine
 from hwnas.records import Measurement
@@ -57,7 +57,7 @@ def measure(
     sentinel: Builder | None = None,
     refer: bool = False,
     base_ms: float | None = None,
-    journal: Journal | Part | None = None,
+    journal: Journal | TaskJournal | None = None,
     on_failure: Callable[[str, BuildError], None] | None = None,
     clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, Measurement]:
@@ -107,7 +107,7 @@ class Campaign:
         *,
         refer: bool = False,
         base_ms: float | None = None,
-        journal: Journal | Part | None = None,
+        journal: Journal | TaskJournal | None = None,
         emit: Emit | None = None,
         on_failure: Callable[[str, BuildError], None] | None = None,
         clock: Callable[[], float] = time.perf_counter,

@@ -8,9 +8,9 @@ from typing import cast
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from hwnas.arrays import Float32s
 from hwnas.errors import DataFormatError
 from hwnas.nets import growth
 from hwnas.nets.blocks import recipe
@@ -18,8 +18,6 @@ from hwnas.nets.ops import INPUT, SKIP
 from hwnas.nets.weights import read_weights as read_weights
 from hwnas.nets.weights import save_weights
 from hwnas.spec import BlockSpec, Convention, NetworkSpec
-
-Floats = NDArray[np.float32]
 
 
 class Block(nn.Module):
@@ -155,7 +153,7 @@ def inherit(module: nn.Module, spec_from: NetworkSpec, spec_to: NetworkSpec, *, 
     return net.to(device).train(module.training)
 
 
-def weights(module: nn.Module) -> dict[str, Floats]:
+def weights(module: nn.Module) -> dict[str, Float32s]:
     """Parameters and batch-norm statistics as float32 arrays by state-dict name."""
     return {
         name: value.detach().to("cpu", torch.float32).contiguous().numpy()
@@ -164,7 +162,7 @@ def weights(module: nn.Module) -> dict[str, Floats]:
     }
 
 
-def load_weights(module: nn.Module, mapping: Mapping[str, Floats]) -> None:
+def load_weights(module: nn.Module, mapping: Mapping[str, Float32s]) -> None:
     """Copy arrays into a module, whose device and precision stay.
 
     Raises:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from hwnas.nets.blocks import recipe
-from hwnas.nets.draft import Recipe
+from hwnas.nets.draft import Dataflow
 from hwnas.nets.ops import INPUT, SKIP, Conv, Shape
 from hwnas.spec import BlockSpec, Convention, NetworkSpec
 
@@ -91,7 +91,7 @@ def _size(arrays: Mapping[str, Shape]) -> int:
     return sum(map(math.prod, arrays.values()))
 
 
-def _alive(block: BlockSpec, ops: Recipe) -> Iterator[int]:
+def _alive(block: BlockSpec, ops: Dataflow) -> Iterator[int]:
     """Activations alive while each operation runs: what is still needed, and its output.
 
     An element-wise operation overwrites its input when nothing else needs that. The input of a

@@ -10,7 +10,7 @@ from hwnas.nets.ops import (
     ACTIVATIONS,
     INPUT,
     SKIP,
-    Act,
+    Activation,
     Add,
     ChannelNorm,
     Concat,
@@ -29,7 +29,7 @@ SLOPE_AT_ZERO = ("hswish", "swish", "gelu")
 
 
 @dataclass(frozen=True)
-class Recipe:
+class Dataflow:
     """Operations in the order of computation; the last one gives the block's output."""
 
     ops: tuple[Op, ...]
@@ -43,7 +43,7 @@ class Recipe:
     def before_act(self) -> str:
         """Name of the value before the block's last activation (the residual sum where there is one)."""
         last = self.ops[-1]
-        return last.inputs[0] if isinstance(last, Act) else last.name
+        return last.inputs[0] if isinstance(last, Activation) else last.name
 
     @property
     def residual_end(self) -> str | None:
@@ -56,7 +56,7 @@ class Recipe:
         if not sums:
             return None
         end = next(op for op in self.ops if op.name == sums[0].inputs[0])
-        if not isinstance(end, Act):
+        if not isinstance(end, Activation):
             return end.name
         return end.inputs[0] if end.fn in SLOPE_AT_ZERO else None
 
@@ -118,7 +118,7 @@ class Draft:
         if fn not in ACTIVATIONS:
             raise InputError(f"unknown activation {fn!r} (known: none, {', '.join(ACTIVATIONS)})")
         channels, size = self.shapes[x]
-        return self.put(Act(name=name, inputs=(x,), channels=channels, size=size, fn=fn))
+        return self.put(Activation(name=name, inputs=(x,), channels=channels, size=size, fn=fn))
 
     def add(self, name: str, x: str, shortcut: str) -> str:
         """Sum of two values."""

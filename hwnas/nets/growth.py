@@ -12,7 +12,7 @@ inserted residual block):
 - A block that ends in a layer scale starts with that at zero.
 - A gate (squeeze and excitation) starts at sigmoid(0) = 1/2, which the projection's weights undo.
 
-What is true of a kind is said by its `hwnas.nets.kind.Growth`; a kind without one is refused.
+What is true of a kind is said by its `hwnas.nets.kind.GrowthRule`; a kind without one is refused.
 `preserves` says for which pairs of networks this is exact in eval mode.
 """
 
@@ -23,17 +23,20 @@ from difflib import SequenceMatcher
 
 import numpy as np
 
+from hwnas.arrays import Float32s
 from hwnas.nets.blocks import growth_of, kind_of, recipe
-from hwnas.nets.draft import Recipe
-from hwnas.nets.kind import EVERY_AXIS, Floats
+from hwnas.nets.draft import Dataflow
+from hwnas.nets.kind import EVERY_AXIS
 from hwnas.nets.ops import Conv
 from hwnas.nets.sources import NORM_EPS
 from hwnas.spec import BlockSpec, NetworkSpec
 
-State = dict[str, Floats]
+StateDict = dict[str, Float32s]
 
 
-def inherited(old: Mapping[str, Floats], spec_from: NetworkSpec, spec_to: NetworkSpec, fresh: State) -> State:
+def inherited(
+    old: Mapping[str, Float32s], spec_from: NetworkSpec, spec_to: NetworkSpec, fresh: StateDict
+) -> StateDict:
     """Weights for `spec_to` from the weights `old` of `spec_from`.
 
     Args:
@@ -153,7 +156,7 @@ def _can_be_identity(before: BlockSpec, block: BlockSpec, after: BlockSpec) -> b
 # -- how it is done --------------------------------------------------------------------------
 
 
-def _start_as_identity(state: State, place: str, block: BlockSpec, spec: NetworkSpec) -> None:
+def _start_as_identity(state: StateDict, place: str, block: BlockSpec, spec: NetworkSpec) -> None:
     growth_of(block.kind)  # without a rule nobody knows what an inserted block does
     if not block.joins_identity or kind_of(block.kind).two_inputs:
         return
@@ -167,14 +170,14 @@ def _start_as_identity(state: State, place: str, block: BlockSpec, spec: Network
                 _unit(state, f"{place}.{op.name}", op)
 
 
-def _ends(ops: Recipe) -> list[str]:
+def _ends(ops: Dataflow) -> list[str]:
     """Arrays that make a residual branch zero: of the last norm or layer scale, else of the last layer."""
     end = next(op for op in ops.ops if op.name == ops.residual_end)
     last = end.after[-1] if isinstance(end, Conv) and end.after else end.name
     return [name for name in end.weights() if name.rpartition(".")[0] == last]
 
 
-def _unit(state: State, name: str, op: Conv) -> None:
+def _unit(state: StateDict, name: str, op: Conv) -> None:
     """Make a convolution pass its input on, as far as it has channels; new outputs stay fresh."""
     weight = state[f"{name}.weight"]
     centre = op.kernel // 2
@@ -189,8 +192,8 @@ def _unit(state: State, name: str, op: Conv) -> None:
 
 
 def _carry_over(
-    state: State,
-    old: Mapping[str, Floats],
+    state: StateDict,
+    old: Mapping[str, Float32s],
     place: str,
     origin: str,
     block: BlockSpec,
@@ -216,13 +219,13 @@ def _carry_over(
         state[f"{place}.{rule.gated}.weight"] *= 2.0
 
 
-def _overlap(fresh: Floats, old: Floats) -> Floats:
+def _overlap(fresh: Float32s, old: Float32s) -> Float32s:
     """`old` in the corner of an array shaped like `fresh`; see the module's rules.
 
     Axes are (out), (out, in) or (out, in, height, width); old outputs read new inputs with weight
     zero, kernels keep their centre, new outputs are `fresh`.
     """
-    made: Floats = fresh.copy()
+    made: Float32s = fresh.copy()
     rows = min(len(fresh), len(old))
     made[:rows] = 0.0
     to, of = [slice(rows)], [slice(rows)]

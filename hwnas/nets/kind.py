@@ -6,13 +6,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
-from numpy.typing import NDArray
-
+from hwnas.arrays import Float32s
 from hwnas.nets.draft import Draft
 from hwnas.spec import BlockSpec
 
-Floats = NDArray[np.float32]
 Axis = Literal["c_in", "c_out", "kernel", "hidden"]
 EVERY_AXIS: frozenset[Axis] = frozenset({"c_in", "c_out", "kernel", "hidden"})
 # Applying one of these to its own output changes nothing.
@@ -20,7 +17,7 @@ IDEMPOTENT = ("none", "relu", "relu6")
 
 
 @dataclass(frozen=True)
-class Growth:
+class GrowthRule:
     """What growth may do with a kind. The defaults promise nothing.
 
     Attributes:
@@ -44,7 +41,7 @@ class Growth:
     before_last: bool = False
     takes_from: frozenset[str] = frozenset()
     computes: frozenset[str] = frozenset()
-    merge: Callable[[Mapping[str, Floats]], Mapping[str, Floats]] = lambda old: {}
+    merge: Callable[[Mapping[str, Float32s]], Mapping[str, Float32s]] = lambda old: {}
     units: tuple[str, ...] = ()
     gated: str = ""
 
@@ -63,7 +60,7 @@ class BlockKind:
     """
 
     write: Callable[[Draft, BlockSpec], None]
-    growth: Growth | None = None
+    growth: GrowthRule | None = None
     check: Callable[[BlockSpec], str | None] = lambda block: None
     two_inputs: bool = False
     repeats: bool = True

@@ -9,19 +9,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 
-import numpy as np
 import onnx
-from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
+from hwnas.arrays import Float32s
 from hwnas.errors import InputError
 from hwnas.nets.blocks import recipe
 from hwnas.nets.graph_writer import GraphWriter
 from hwnas.nets.ops import INPUT, SKIP, Linear
 from hwnas.nets.sources import GivenWeights, RandomWeights, Source
 from hwnas.spec import BlockSpec, Convention, NetworkSpec
-
-Floats = NDArray[np.float32]
 
 # Old enough for TensorRT 8.6, new enough for HardSwish; onnx's own defaults are refused by
 # current runtimes.
@@ -31,7 +28,7 @@ INPUT_NAME, OUTPUT_NAME = "input", "scores"
 
 def network(
     spec: NetworkSpec,
-    weights: Mapping[str, Floats] | None = None,
+    weights: Mapping[str, Float32s] | None = None,
     *,
     batch: int | None = 1,
     seed: int = 0,

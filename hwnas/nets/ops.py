@@ -346,7 +346,7 @@ class ChannelNorm(Op):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Act(_NoWeights):
+class Activation(_NoWeights):
     """Element-wise function: one of `ACTIVATIONS`."""
 
     fn: str

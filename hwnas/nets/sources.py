@@ -8,11 +8,10 @@ from functools import cache
 from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
+from hwnas.arrays import Float32s
 from hwnas.errors import DataFormatError
 
-Floats = NDArray[np.float32]
 NORM_EPS = 1e-5  # of batch norms
 
 
@@ -28,23 +27,23 @@ class Source(Protocol):
         norm: bool,
         scale: bool,
         ends_branch: bool,
-    ) -> tuple[Floats, Floats | None]:
+    ) -> tuple[Float32s, Float32s | None]:
         """Weight and bias of a convolution with its batch norm and layer scale folded in."""
 
-    def linear(self, place: str, shape: tuple[int, int]) -> tuple[Floats, Floats]:
+    def linear(self, place: str, shape: tuple[int, int]) -> tuple[Float32s, Float32s]:
         """Weight and bias of a fully connected layer."""
 
-    def affine(self, place: str, channels: int) -> tuple[Floats, Floats]:
+    def affine(self, place: str, channels: int) -> tuple[Float32s, Float32s]:
         """Scale and shift of a norm that cannot be folded."""
 
 
 class GivenWeights:
     """Weights of a trained network."""
 
-    def __init__(self, weights: Mapping[str, Floats]) -> None:
+    def __init__(self, weights: Mapping[str, Float32s]) -> None:
         self.weights = weights
 
-    def _get(self, name: str, shape: tuple[int, ...]) -> Floats:
+    def _get(self, name: str, shape: tuple[int, ...]) -> Float32s:
         if name not in self.weights:
             raise DataFormatError(f"the weights lack {name!r}; they are of another network")
         value = self.weights[name]
@@ -61,7 +60,7 @@ class GivenWeights:
         norm: bool,
         scale: bool,
         ends_branch: bool,
-    ) -> tuple[Floats, Floats | None]:
+    ) -> tuple[Float32s, Float32s | None]:
         """Weight and bias of a convolution with its batch norm and layer scale folded in."""
         weight, channel = self._get(f"{place}.weight", shape), shape[:1]
         shift = self._get(f"{place}.bias", channel) if bias else None
@@ -80,17 +79,17 @@ class GivenWeights:
             shift = None if shift is None else shift * layer_scale
         return weight, shift
 
-    def linear(self, place: str, shape: tuple[int, int]) -> tuple[Floats, Floats]:
+    def linear(self, place: str, shape: tuple[int, int]) -> tuple[Float32s, Float32s]:
         """Weight and bias of a fully connected layer."""
         return self._get(f"{place}.weight", shape), self._get(f"{place}.bias", shape[:1])
 
-    def affine(self, place: str, channels: int) -> tuple[Floats, Floats]:
+    def affine(self, place: str, channels: int) -> tuple[Float32s, Float32s]:
         """Scale and shift of a norm that cannot be folded."""
         return self._get(f"{place}.weight", (channels,)), self._get(f"{place}.bias", (channels,))
 
 
 @cache
-def _normals() -> Floats:
+def _normals() -> Float32s:
     """Standard normal numbers to be dealt out; the odd length keeps rows of a weight apart."""
     return np.random.default_rng(0).standard_normal(65537, dtype=np.float32)
 
@@ -101,10 +100,10 @@ class RandomWeights:
     def __init__(self, seed: int) -> None:
         self.rng = np.random.default_rng(seed)
 
-    def _draw(self, shape: tuple[int, ...], std: float) -> Floats:
+    def _draw(self, shape: tuple[int, ...], std: float) -> Float32s:
         pool = _normals()
         start = int(self.rng.integers(len(pool)))
-        flat: Floats = np.resize(np.roll(pool, -start), math.prod(shape)) * np.float32(std)
+        flat: Float32s = np.resize(np.roll(pool, -start), math.prod(shape)) * np.float32(std)
         return flat.reshape(shape)
 
     def conv(
@@ -116,7 +115,7 @@ class RandomWeights:
         norm: bool,
         scale: bool,
         ends_branch: bool,
-    ) -> tuple[Floats, Floats | None]:
+    ) -> tuple[Float32s, Float32s | None]:
         """Weight of variance 2 / fan-in, and a small bias where the folded layer has one.
 
         At the end of a residual branch a fifth of that, or deep sums would overflow fp16.
@@ -125,10 +124,10 @@ class RandomWeights:
         weight = self._draw(shape, (2.0 / fan_in) ** 0.5 * (0.2 if ends_branch else 1.0))
         return weight, self._draw(shape[:1], 0.1) if norm or bias else None
 
-    def linear(self, place: str, shape: tuple[int, int]) -> tuple[Floats, Floats]:
+    def linear(self, place: str, shape: tuple[int, int]) -> tuple[Float32s, Float32s]:
         """Weight of variance 1 / fan-in and a small bias."""
         return self._draw(shape, shape[1] ** -0.5), self._draw(shape[:1], 0.1)
 
-    def affine(self, place: str, channels: int) -> tuple[Floats, Floats]:
+    def affine(self, place: str, channels: int) -> tuple[Float32s, Float32s]:
         """Scales near one and small shifts."""
         return 1.0 + self._draw((channels,), 0.1), self._draw((channels,), 0.1)

@@ -7,13 +7,13 @@ from itertools import pairwise, product
 from typing import Any
 
 from hwnas import plugins
+from hwnas.arrays import ImageShape
 from hwnas.nets.chainspace import ChainSpace
 from hwnas.nets.levels import Level, Operator
 from hwnas.protocols import SearchSpace
 
-Shape = tuple[int, int, int]
-SMALL: Shape = (3, 32, 32)
-LARGE: Shape = (3, 224, 224)
+SMALL: ImageShape = (3, 32, 32)
+LARGE: ImageShape = (3, 224, 224)
 BASIC = (Operator("basic"),)
 BOTTLENECK = (Operator("bottleneck", expand=4),)
 MBCONV = tuple(
@@ -78,7 +78,7 @@ def not_narrower(before: Level, after: Level) -> bool:
     return after.width >= before.width
 
 
-def resnet_cifar(*, input_shape: Shape = SMALL, classes: int = 10) -> ChainSpace:
+def resnet_cifar(*, input_shape: ImageShape = SMALL, classes: int = 10) -> ChainSpace:
     """ResNets for small images (He et al. 2016a, section 4.2): 16, 32, 64 channels, 1 to 18 blocks each.
 
     The skeleton, and the convention, of StageWise NAS (arXiv 2004.11178).
@@ -89,7 +89,7 @@ def resnet_cifar(*, input_shape: Shape = SMALL, classes: int = 10) -> ChainSpace
     )
 
 
-def resnet_cifar_wide(*, input_shape: Shape = SMALL, classes: int = 10) -> ChainSpace:
+def resnet_cifar_wide(*, input_shape: ImageShape = SMALL, classes: int = 10) -> ChainSpace:
     """The same skeleton with the width of each stage searched, 1 to 9 blocks each.
 
     Many widths are no multiples of 8 or 16, where runtimes change their kernels.
@@ -103,7 +103,7 @@ def resnet_cifar_wide(*, input_shape: Shape = SMALL, classes: int = 10) -> Chain
     )
 
 
-def mbv2_cifar(*, input_shape: Shape = SMALL, classes: int = 10) -> ChainSpace:
+def mbv2_cifar(*, input_shape: ImageShape = SMALL, classes: int = 10) -> ChainSpace:
     """Inverted residuals (MobileNetV2) for small images: kernels 3/5/7, expansions 1/3/6, SE or not.
 
     Every block is chosen by itself. The 1x1 convolution before the classifier is fixed, as in
@@ -124,7 +124,7 @@ def mbv2_cifar(*, input_shape: Shape = SMALL, classes: int = 10) -> ChainSpace:
     )
 
 
-def convnext_cifar(*, input_shape: Shape = SMALL, classes: int = 10) -> ChainSpace:
+def convnext_cifar(*, input_shape: ImageShape = SMALL, classes: int = 10) -> ChainSpace:
     """ConvNeXt blocks (Liu et al. 2022) or fused inverted residuals (EfficientNetV2) for small images.
 
     32, 64, 128 channels, 1 to 6 blocks each; for every block kernel 3/5/7 and expansion 2/4, or a
@@ -149,7 +149,7 @@ def convnext_cifar(*, input_shape: Shape = SMALL, classes: int = 10) -> ChainSpa
     )
 
 
-def resnet_imagenet(*, input_shape: Shape = LARGE, classes: int = 1000) -> ChainSpace:
+def resnet_imagenet(*, input_shape: ImageShape = LARGE, classes: int = 1000) -> ChainSpace:
     """Residual networks at 1/4 to 1/32 of the image: basic blocks, or bottlenecks four times as wide.
 
     Widths and depths lie around ResNet-18/34 and ResNet-50/101 (He et al. 2016a, table 1). The stem

@@ -9,13 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hwnas.arrays import Float32s
 from hwnas.errors import DataFormatError, InputError
 from hwnas.store import atomic_path
 
-Floats = NDArray[np.float32]
 
-
-def save_weights(path: Path, weights: Mapping[str, Floats]) -> None:
+def save_weights(path: Path, weights: Mapping[str, Float32s]) -> None:
     """Write arrays by state-dict name, atomically."""
     from safetensors.numpy import save_file
 
@@ -23,7 +22,7 @@ def save_weights(path: Path, weights: Mapping[str, Floats]) -> None:
         save_file(dict(weights), temporary)
 
 
-def read_weights(path: Path) -> dict[str, Floats]:
+def read_weights(path: Path) -> dict[str, Float32s]:
     """Read a safetensors file.
 
     Raises:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from math import log2
 
-from hwnas.protocols import SearchSpace
+from hwnas.protocols import Move, SearchSpace
 from hwnas.spec import NetworkSpec
+
+Moves = Callable[[NetworkSpec], Sequence[Move]]  # the growths of a network that are to be judged
 
 
 def further(

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+from hwnas.arrays import Int64s
 from hwnas.errors import InputError
 from hwnas.options import Checked, option
 
@@ -89,9 +89,9 @@ def crop_flip(images: Tensor, at: Tensor, options: AugmentOptions, rng: np.rando
     return picked.permute(0, 3, 1, 2)
 
 
-def _reflect(at: NDArray[np.int64], size: int) -> NDArray[np.int64]:
+def _reflect(at: Int64s, size: int) -> Int64s:
     """Places outside 0..size-1 mirrored at the first or the last one, without repeating it."""
-    inside: NDArray[np.int64] = (size - 1) - np.abs((size - 1) - np.abs(at))
+    inside: Int64s = (size - 1) - np.abs((size - 1) - np.abs(at))
     return inside
 
 

@@ -15,8 +15,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from hwnas.arrays import ImageShape, Int64s
 from hwnas.errors import DataFormatError, InputError
-from hwnas.train.raw import Ints, Part, Raw, Shape
+from hwnas.train.raw import LabelledImages, Raw
 from hwnas.train.sources import read
 from hwnas.train.uri import parse, parts
 
@@ -96,7 +97,7 @@ class Dataset:
         return self._test
 
     @property
-    def input_shape(self) -> Shape:
+    def input_shape(self) -> ImageShape:
         """Channels, height and width of an image."""
         _, channels, height, width = self.train.images.shape
         return (channels, height, width)
@@ -121,7 +122,7 @@ class Dataset:
 def load(
     uri: str,
     *,
-    input_shape: Shape | None = None,
+    input_shape: ImageShape | None = None,
     seed: int = 0,
     limit: int | None = None,
     strict: bool = False,
@@ -182,7 +183,7 @@ def _joined(raw: Raw, name: str, other: Raw) -> Raw:
     notes = (*raw.notes, *(note for note in other.notes if note not in raw.notes))
     if (raw.val if name == "val" else raw.test) is not None:
         notes = (*notes, f"the {name} images of {raw.where} are not used, those of {other.where} are")
-    part = Part(found.images, labels)
+    part = LabelledImages(found.images, labels)
     raw = replace(raw, left_out=(*raw.left_out, *other.left_out), notes=notes)
     return replace(raw, val=part) if name == "val" else replace(raw, test=part)
 
@@ -195,7 +196,7 @@ def _left_out(raw: Raw) -> str:
     return f"{count} image{'s are' if count > 1 else ' is'} left out ({named}{more})"
 
 
-def _check_shape(shape: Shape) -> None:
+def _check_shape(shape: ImageShape) -> None:
     channels, height, width = shape
     if channels not in (1, 3) or height != width or height < 1:
         raise InputError(
@@ -256,7 +257,7 @@ def _split(raw: Raw, name: str, uri: str, *, seed: int, limit: int | None) -> Da
     train = _at(raw.train, pool)
     mean, std = _moments(train.images)
 
-    def split(part: Part) -> Split:
+    def split(part: LabelledImages) -> Split:
         stored = part.images.contiguous(memory_format=torch.channels_last)
         return Split(stored, torch.from_numpy(part.labels), mean, std)
 
@@ -275,8 +276,8 @@ def _split(raw: Raw, name: str, uri: str, *, seed: int, limit: int | None) -> Da
     )
 
 
-def _at(part: Part, places: Ints) -> Part:
-    return Part(part.images[torch.from_numpy(places)], part.labels[places])
+def _at(part: LabelledImages, places: Int64s) -> LabelledImages:
+    return LabelledImages(part.images[torch.from_numpy(places)], part.labels[places])
 
 
 def _shared(train: Split, val: Split, test: Split) -> dict[str, int]:
@@ -310,7 +311,7 @@ def _notes_of_shared(shared: dict[str, int], made: Sequence[Split]) -> list[str]
     ]
 
 
-def _note_of_classes(labels: Ints, classes: Sequence[str]) -> list[str]:
+def _note_of_classes(labels: Int64s, classes: Sequence[str]) -> list[str]:
     """A word where classes are so uneven that accuracy alone misleads."""
     counts = np.bincount(labels, minlength=len(classes))
     most, least = int(counts.argmax()), int(counts.argmin())
@@ -325,8 +326,8 @@ def _note_of_classes(labels: Ints, classes: Sequence[str]) -> list[str]:
 
 
 def draw(
-    labels: Ints, pool: Ints, share: float, rng: np.random.Generator, *, least: int = 1, keep: int = 1
-) -> tuple[Ints, Ints]:
+    labels: Int64s, pool: Int64s, share: float, rng: np.random.Generator, *, least: int = 1, keep: int = 1
+) -> tuple[Int64s, Int64s]:
     """Draw a share of the pool at random, with the proportions of its classes.
 
     Args:

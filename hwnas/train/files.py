@@ -12,11 +12,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from hwnas.arrays import ImageShape
 from hwnas.errors import DataFormatError, InputError
 from hwnas.train import memory, sources
 from hwnas.train.images import Item, assemble, suffixes
 from hwnas.train.labels import name_of, order
-from hwnas.train.raw import LeftOut, Raw, Shape
+from hwnas.train.raw import LeftOut, Raw
 
 _ROLES = {
     "train": ("train", "training"),
@@ -59,17 +60,17 @@ class _Found:
         return [*self.notes, f"{count} files are no images by their names and are not read ({listed})"]
 
 
-def folder(where: str, shape: Shape | None) -> Raw:
+def folder(where: str, shape: ImageShape | None) -> Raw:
     """``folder:PATH``, see `read_folder`."""
     return read_folder(sources.existing("folder", where), shape)
 
 
-def parquet(where: str, shape: Shape | None) -> Raw:
+def parquet(where: str, shape: ImageShape | None) -> Raw:
     """``parquet:PATH``, see `read_parquet`."""
     return read_parquet(sources.existing("parquet", where), shape)
 
 
-def read_folder(path: Path, shape: Shape | None) -> Raw:
+def read_folder(path: Path, shape: ImageShape | None) -> Raw:
     """A folder a class, or ``train/`` and ``test/`` (or ``val/``) holding such folders."""
     if not path.is_dir():
         raise InputError(f"data folder:{path} is not a folder")
@@ -176,7 +177,7 @@ def _read_file(file: Path) -> bytes:
         raise DataFormatError(f"it cannot be read ({exc.strerror})") from exc
 
 
-def read_parquet(path: Path, shape: Shape | None) -> Raw:
+def read_parquet(path: Path, shape: ImageShape | None) -> Raw:
     """Parquet with a column of encoded images and one of labels, as on the public hub.
 
     Labels are whole numbers (with names in the file's metadata, or without), texts or categories. Of a

@@ -23,11 +23,12 @@ import torch
 from numpy.typing import NDArray
 
 from hwnas import store
+from hwnas.arrays import ImageShape, Uint8s
 from hwnas.backends import images as prepared
 from hwnas.errors import DataFormatError
 from hwnas.train import memory
 from hwnas.train.labels import places
-from hwnas.train.raw import Bytes, LeftOut, Part, Raw, Shape
+from hwnas.train.raw import LabelledImages, LeftOut, Raw
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -72,7 +73,7 @@ def assemble(
     items: Sequence[Item],
     classes: tuple[str, ...],
     where: str,
-    shape: Shape | None,
+    shape: ImageShape | None,
     *,
     left_out: Sequence[LeftOut] = (),
     notes: Sequence[str] = (),
@@ -103,12 +104,12 @@ def assemble(
             f"{items[at].what}: {bad[at]}"
         )
 
-    def part(*roles: str) -> Part | None:
+    def part(*roles: str) -> LabelledImages | None:
         at = [i for i, item in enumerate(items) if item.role in roles and i not in bad]
         if not at:
             return None
         chosen = images[torch.tensor(at)]
-        return Part(chosen, places([items[i].label for i in at], classes, where))
+        return LabelledImages(chosen, places([items[i].label for i in at], classes, where))
 
     train = part("train", "")
     if train is None:
@@ -125,7 +126,7 @@ def assemble(
     )
 
 
-def _cache_path(items: Sequence[Item], shape: Shape) -> Path:
+def _cache_path(items: Sequence[Item], shape: ImageShape) -> Path:
     """Named by all that the pixels depend on: content, shape, how it is decoded and by what."""
     import PIL
 
@@ -141,7 +142,7 @@ def _cache_path(items: Sequence[Item], shape: Shape) -> Path:
 Decoded = tuple[torch.Tensor, dict[int, str]]
 
 
-def _cached(path: Path, count: int, shape: Shape) -> Decoded | None:
+def _cached(path: Path, count: int, shape: ImageShape) -> Decoded | None:
     """What was decoded before, and why some could not be; None where it is missing or not as written."""
     from safetensors import SafetensorError, safe_open
 
@@ -175,7 +176,7 @@ def _keep(path: Path, images: torch.Tensor, bad: dict[int, str]) -> None:
         logging.getLogger("hwnas").warning("decoded images are not kept for the next time: %s", exc)
 
 
-def _decode_all(items: Sequence[Item], shape: Shape) -> Decoded:
+def _decode_all(items: Sequence[Item], shape: ImageShape) -> Decoded:
     """Images (n, C, H, W), stored channels last, and what was wrong with some.
 
     In threads, since decoders release the lock.
@@ -196,16 +197,16 @@ def _decode_all(items: Sequence[Item], shape: Shape) -> Decoded:
     return torch.from_numpy(out).permute(0, 3, 1, 2), bad
 
 
-def _decode(item: Item, shape: Shape) -> Bytes:
+def _decode(item: Item, shape: ImageShape) -> Uint8s:
     """One image (H, W, C): upright, centre crop to a square, resized as a deployed engine does it."""
     channels, side, _ = shape
     with _reading(item) as opened:
         image = _plain(_upright(opened), "RGB" if channels == 3 else "L", opened.format or "")
-        pixels: Bytes = np.asarray(image).reshape(1, image.height, image.width, channels)
+        pixels: Uint8s = np.asarray(image).reshape(1, image.height, image.width, channels)
     square = prepared.centred(pixels)
     if square.shape[1] != side:
         square = prepared.resize(square, (side, side)).astype(np.uint8)
-    image_only: Bytes = square[0]
+    image_only: Uint8s = square[0]
     return image_only
 
 
@@ -251,12 +252,12 @@ def _plain(image: Image, mode: str, form: str) -> Image:
     return image.convert(mode)
 
 
-def _bytes(values: NDArray[Any]) -> Bytes:
-    rounded: Bytes = np.rint(values).clip(0, 255).astype(np.uint8)
+def _bytes(values: NDArray[Any]) -> Uint8s:
+    rounded: Uint8s = np.rint(values).clip(0, 255).astype(np.uint8)
     return rounded
 
 
-def _native(items: Sequence[Item], where: str) -> Shape:
+def _native(items: Sequence[Item], where: str) -> ImageShape:
     """Shape that suits the images: median of the shorter sides over 256 of them; colour if any has it."""
     sides, modes, wrong = [], Counter[str](), ""
     for item in items[:: max(1, len(items) // 256)]:

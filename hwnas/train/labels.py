@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from hwnas.arrays import Int64s
 from hwnas.errors import DataFormatError
-from hwnas.train.raw import Ints
 
 
 def name_of(value: Any, names: Sequence[str], where: str) -> str | None:
@@ -61,7 +61,7 @@ def order(found: Collection[str]) -> tuple[str, ...]:
     return tuple(sorted(distinct))
 
 
-def places(labels: Iterable[str], classes: Sequence[str], where: str) -> Ints:
+def places(labels: Iterable[str], classes: Sequence[str], where: str) -> Int64s:
     """Class names to their places among `classes`; DataFormatError for one that is not there."""
     at = {name: place for place, name in enumerate(classes)}
     if len(at) < len(classes):

@@ -83,7 +83,7 @@ def train(
     _check_fit(spec, dataset)
     compute = choose(options)
     with _threads(compute.threads):
-        job = _Job(module, spec, dataset, options, compute, teacher, rate, emit, task, checkpoint)
+        job = _TrainingJob(module, spec, dataset, options, compute, teacher, rate, emit, task, checkpoint)
         job.run()
         held = score(module, dataset.val)
     counters = job.state.counters
@@ -107,7 +107,7 @@ def train(
 
 
 @dataclass(eq=False)
-class _Job:
+class _TrainingJob:
     """One call of `train`."""
 
     module: nn.Module

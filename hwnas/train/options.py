@@ -7,7 +7,7 @@ from typing import Literal
 
 from hwnas.options import Checked, option
 
-Device = Literal["auto", "cpu", "cuda"]
+TrainDevice = Literal["auto", "cpu", "cuda"]
 Mode = Literal["auto", "fp32", "bf16", "fp16"]
 Schedule = Literal["onecycle", "cosine"]
 
@@ -71,7 +71,7 @@ class Recipe(Checked):
     shift: int | None = option(None, "Largest shift in pixels; null is an eighth of the side.", low=0)
     cutout: int = option(0, "Side in pixels of a square set to the mean colour; 0 is without.", low=0)
     mixup: float = option(0.0, "Alpha of the mixing of pairs of images; 0 is without.", low=0, high=100)
-    device: Device = option("auto", "Where to train.")
+    device: TrainDevice = option("auto", "Where to train.")
     precision: Mode = option("auto", "Numbers of the forward and backward pass.")
     # One: with two, torch 2.15 was seen to corrupt the heap (docs/evidence/training.md), and beside other
     # work two threads that wait for each other are ten times slower.

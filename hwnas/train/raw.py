@@ -4,21 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
-Shape = tuple[int, int, int]
-Ints = NDArray[np.int64]
-Bytes = NDArray[np.uint8]
+from hwnas.arrays import Int64s
 
 
 @dataclass(frozen=True, eq=False)
-class Part:
+class LabelledImages:
     """Images uint8 (n, C, H, W) and their labels int64 (n,)."""
 
     images: torch.Tensor
-    labels: Ints
+    labels: Int64s
 
 
 @dataclass(frozen=True)
@@ -39,9 +35,9 @@ class Raw:
 
     where: str
     classes: tuple[str, ...]
-    train: Part
-    val: Part | None = None
-    test: Part | None = None
+    train: LabelledImages
+    val: LabelledImages | None = None
+    test: LabelledImages | None = None
     mirrors: bool = True
     left_out: tuple[LeftOut, ...] = ()
     notes: tuple[str, ...] = ()

@@ -18,20 +18,21 @@ import numpy as np
 import torch
 
 from hwnas import plugins
+from hwnas.arrays import ImageShape, Int64s, Uint8s
 from hwnas.backends import images as prepared
 from hwnas.errors import DataFormatError, InputError
 from hwnas.train import memory
-from hwnas.train.raw import Bytes, Ints, LeftOut, Part, Raw, Shape
+from hwnas.train.raw import LabelledImages, LeftOut, Raw
 
 if TYPE_CHECKING:
     import zipfile
 
 
-def read(scheme: str, where: str, shape: Shape | None) -> Raw:
+def read(scheme: str, where: str, shape: ImageShape | None) -> Raw:
     """Read the source that `data.parse` found; errors as in `data.load`."""
     if scheme == "module":
         return read_function(where, shape)
-    reader: Callable[[str, Shape | None], Raw | Mapping[str, Any]] = plugins.load("datasets", scheme)
+    reader: Callable[[str, ImageShape | None], Raw | Mapping[str, Any]] = plugins.load("datasets", scheme)
     found = reader(where, shape)
     return found if isinstance(found, Raw) else read_mapping(found, f"{scheme}:{where}", shape)
 
@@ -50,17 +51,17 @@ def existing(scheme: str, where: str) -> Path:
     return path
 
 
-def npz(where: str, shape: Shape | None) -> Raw:
+def npz(where: str, shape: ImageShape | None) -> Raw:
     """``npz:PATH``, see `read_npz`."""
     return read_npz(existing("npz", where), shape)
 
 
-def cifar10(where: str, shape: Shape | None) -> Raw:
+def cifar10(where: str, shape: ImageShape | None) -> Raw:
     """``cifar10:PATH``, see `read_cifar10`."""
     return read_cifar10(existing("cifar10", where), shape)
 
 
-def read_digits(where: str = "", shape: Shape | None = None) -> Raw:
+def read_digits(where: str = "", shape: ImageShape | None = None) -> Raw:
     """The 1797 handwritten digits of the UCI set that scikit-learn embeds: 8x8, 16 levels of grey."""
     from sklearn.datasets import load_digits
 
@@ -69,10 +70,10 @@ def read_digits(where: str = "", shape: Shape | None = None) -> Raw:
     images = fit(torch.from_numpy(grey[:, None]), shape or (3, 32, 32))
     names = tuple(str(name) for name in digits.target_names)
     # A mirrored 2 is not a 2.
-    return Raw("digits", names, Part(images, digits.target.astype(np.int64)), mirrors=False)
+    return Raw("digits", names, LabelledImages(images, digits.target.astype(np.int64)), mirrors=False)
 
 
-def read_npz(path: Path, shape: Shape | None) -> Raw:
+def read_npz(path: Path, shape: ImageShape | None) -> Raw:
     """Arrays in an .npz file, named as in `arrays`; files with pickled objects are refused."""
     import zipfile
     import zlib
@@ -126,7 +127,7 @@ def _claimed(packed: zipfile.ZipFile, member: zipfile.ZipInfo) -> int:
     return size
 
 
-def read_function(uri: str, shape: Shape | None) -> Raw:
+def read_function(uri: str, shape: ImageShape | None) -> Raw:
     """Call ``module:function`` without arguments; it returns a mapping as `arrays` takes it.
 
     The module is looked for in the working directory as well, as where a script lies.
@@ -149,7 +150,7 @@ def read_function(uri: str, shape: Shape | None) -> Raw:
     return read_mapping(function(), uri, shape)
 
 
-def read_mapping(found: object, uri: str, shape: Shape | None) -> Raw:
+def read_mapping(found: object, uri: str, shape: ImageShape | None) -> Raw:
     """What the code of a user returned; DataFormatError where it is no mapping of arrays."""
     if not isinstance(found, Mapping):
         raise DataFormatError(
@@ -164,7 +165,7 @@ _KERAS = {"x_train": "images", "y_train": "labels", "x_test": "test_images", "y_
 _ARRAYS = ("images", "labels", "val_images", "val_labels", "test_images", "test_labels", "classes")
 
 
-def arrays(found: Mapping[str, Any], where: str, shape: Shape | None) -> Raw:
+def arrays(found: Mapping[str, Any], where: str, shape: ImageShape | None) -> Raw:
     """Images given as arrays.
 
     ``images`` uint8 (n, H, W), (n, H, W, C) or (n, C, H, W) and ``labels`` (n,), whole numbers or names,
@@ -199,7 +200,9 @@ def arrays(found: Mapping[str, Any], where: str, shape: Shape | None) -> Raw:
     if "train" not in parts:
         raise DataFormatError(f"{where} has no labelled image to train on")
     classes = listed or order([*parts["train"][1], *(parts["val"][1] if "val" in parts else ())])
-    made = {part: Part(images, places(names, classes, where)) for part, (images, names) in parts.items()}
+    made = {
+        part: LabelledImages(images, places(names, classes, where)) for part, (images, names) in parts.items()
+    }
     return Raw(where, classes, made["train"], made.get("val"), made.get("test"), left_out=tuple(left_out))
 
 
@@ -208,7 +211,7 @@ def _pair(
     labels: Any,
     listed: tuple[str, ...],
     where: str,
-    shape: Shape | None,
+    shape: ImageShape | None,
     left_out: list[LeftOut],
 ) -> tuple[torch.Tensor, list[str]]:
     """Check one pair of arrays; images (n, C, H, W) of the wanted shape, class names; labelled ones."""
@@ -251,7 +254,7 @@ def _pair(
     return fit(tensor, shape), [name for name in known if name is not None]
 
 
-def fit(images: torch.Tensor, shape: Shape) -> torch.Tensor:
+def fit(images: torch.Tensor, shape: ImageShape) -> torch.Tensor:
     """Bring uint8 (n, C, H, W) to a shape: centre crop to a square, bilinear resizing, channels.
 
     Grey is repeated into colour; colour becomes grey by the luma of ITU-R BT.601.
@@ -282,7 +285,7 @@ _CIFAR_RECORD = 1 + 3 * 32 * 32
 _CIFAR_NAMES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
 
-def read_cifar10(path: Path, shape: Shape | None) -> Raw:
+def read_cifar10(path: Path, shape: ImageShape | None) -> Raw:
     """The binary version of CIFAR-10: data_batch_1.bin to data_batch_5.bin and test_batch.bin."""
     folder = path / "cifar-10-batches-bin" if (path / "cifar-10-batches-bin").is_dir() else path
     batches = sorted(folder.glob("data_batch_*.bin"))
@@ -300,11 +303,11 @@ def read_cifar10(path: Path, shape: Shape | None) -> Raw:
     pool, labels = (np.concatenate(parts) for parts in zip(*pairs[:-1]))
     shape = shape or (3, 32, 32)
     images, test_images = (fit(torch.from_numpy(a), shape) for a in (pool, pairs[-1][0]))
-    train, held = Part(images, labels), Part(test_images, pairs[-1][1])
+    train, held = LabelledImages(images, labels), LabelledImages(test_images, pairs[-1][1])
     return Raw(str(path), _CIFAR_NAMES, train, test=held)
 
 
-def _cifar_batch(path: Path) -> tuple[Bytes, Ints]:
+def _cifar_batch(path: Path) -> tuple[Uint8s, Int64s]:
     if not path.is_file():
         raise DataFormatError(f"{path} is not a regular file")
     memory.check(path.stat().st_size, f"{path}: its images", "give a smaller file")

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from hwnas import backends, plugins
+from hwnas.arrays import Float32s
 from hwnas.errors import BackendUnavailable, BuildError, DataFormatError, HwnasError, InputError
-from hwnas.protocols import Backend, Engine, Floats
+from hwnas.protocols import Backend, Engine
 from hwnas.records import Setting
 
 onnx = pytest.importorskip("onnx")
@@ -52,15 +53,15 @@ def small_model(batch: int | str = 1, seed: int = 1) -> bytes:
     return data
 
 
-def reference(model: bytes, images: Floats) -> Floats:
+def reference(model: bytes, images: Float32s) -> Float32s:
     """The scores by onnx's own reference implementation: numpy, no runtime of ours."""
     from onnx.reference import ReferenceEvaluator
 
-    scores: Floats = ReferenceEvaluator(onnx.load_model_from_string(model)).run(None, {"input": images})[0]
+    scores: Float32s = ReferenceEvaluator(onnx.load_model_from_string(model)).run(None, {"input": images})[0]
     return scores
 
 
-def images(batch: int = 1) -> Floats:
+def images(batch: int = 1) -> Float32s:
     return np.random.default_rng(5).standard_normal((batch, 3, 8, 8), dtype=np.float32)
 
 

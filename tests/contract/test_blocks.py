@@ -27,7 +27,7 @@ from hwnas.nets.blocks import kind_of, recipe
 from hwnas.nets.build import Block, build, inherit, weights
 from hwnas.nets.count import count, count_block
 from hwnas.nets.draft import Draft
-from hwnas.nets.kind import Growth
+from hwnas.nets.kind import GrowthRule
 from hwnas.nets.onnx import chain, network
 from hwnas.nets.ops import INPUT, Op
 from hwnas.nets.sources import NORM_EPS
@@ -249,8 +249,8 @@ def test_growth_refuses_a_kind_without_a_rule(ruleless: BlockSpec) -> None:
 
 def test_a_growth_rule_that_says_nothing_promises_nothing() -> None:
     one = block("basic")
-    assert not Growth().inserts(one, one, one)
-    assert not Growth().axes
+    assert not GrowthRule().inserts(one, one, one)
+    assert not GrowthRule().axes
 
 
 # -- the blocks of torchvision ---------------------------------------------------------------------------

@@ -14,15 +14,15 @@ from hwnas.errors import InputError
 SEEDS = st.integers(0, 2**32 - 1)
 
 
-def random_graph(rng: np.random.Generator) -> chained.Graph:
+def random_graph(rng: np.random.Generator) -> chained.RoutingGraph:
     n = int(rng.integers(2, 7))
     edges = {(i, int(rng.integers(i + 1, n))) for i in range(n - 1)}
     edges |= {(i, j) for i in range(n) for j in range(i + 1, n) if rng.random() < 0.5}
     order = [sorted(edges)[k] for k in rng.permutation(len(edges))]
-    return chained.Graph(n, tuple(order))
+    return chained.RoutingGraph(n, tuple(order))
 
 
-def random_costs(rng: np.random.Generator, graph: chained.Graph, ops: int = 2) -> tuple[Any, Any, Any]:
+def random_costs(rng: np.random.Generator, graph: chained.RoutingGraph, ops: int = 2) -> tuple[Any, Any, Any]:
     def layer() -> tuple[np.ndarray, np.ndarray]:
         w = rng.random(ops)
         return w / w.sum(), rng.uniform(0.01, 5.0, ops)
@@ -33,7 +33,9 @@ def random_costs(rng: np.random.Generator, graph: chained.Graph, ops: int = 2) -
     return p, heads, blocks
 
 
-def enumerate_all(graph: chained.Graph, p: Any, heads: Any, blocks: Any) -> tuple[np.ndarray, np.ndarray]:
+def enumerate_all(
+    graph: chained.RoutingGraph, p: Any, heads: Any, blocks: Any
+) -> tuple[np.ndarray, np.ndarray]:
     """Every path with every choice of operators: (values, probabilities)."""
     values, probs = [], []
     for path in graph.paths():
@@ -47,7 +49,7 @@ def enumerate_all(graph: chained.Graph, p: Any, heads: Any, blocks: Any) -> tupl
 
 
 def local_moments(
-    graph: chained.Graph, heads: Any, blocks: Any
+    graph: chained.RoutingGraph, heads: Any, blocks: Any
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     h = np.array([chained.mixture(*map(np.asarray, layer)) for layer in heads])
     b = np.array([np.sum([chained.mixture(*x) for x in layers] or [(0.0, 0.0)], axis=0) for layers in blocks])
@@ -95,7 +97,7 @@ def test_rounded_law_never_promises_too_much(seed: int) -> None:
 
 
 def test_batched_costs_go_through_the_same_recursion() -> None:
-    graph = chained.Graph(3, ((0, 1), (0, 2), (1, 2)))
+    graph = chained.RoutingGraph(3, ((0, 1), (0, 2), (1, 2)))
     p = np.array([[0.25, 1.0], [0.75, 0.0], [1.0, 1.0]])
     heads = np.array([[1.0, 1.0], [2.0, 2.0], [4.0, 4.0]])
     blocks = np.array([[0.5, 0.5], [0.1, 0.1], [0.0, 0.0]])
@@ -106,7 +108,7 @@ def test_batched_costs_go_through_the_same_recursion() -> None:
 @pytest.mark.parametrize("edges", [((1, 0),), ((0, 0),), ((0, 1), (0, 1)), ((0, 2),)])
 def test_graphs_that_are_not_acyclic_and_connected_are_refused(edges: tuple[tuple[int, int], ...]) -> None:
     with pytest.raises(InputError):
-        chained.Graph(3, edges)
+        chained.RoutingGraph(3, edges)
 
 
 def test_gradients_equal_finite_differences() -> None:
@@ -125,7 +127,7 @@ def test_smooth_probability_equals_the_law_on_the_grid_and_has_gradients() -> No
     from hwnas.cost.chained_torch import probability_within
 
     rng = np.random.default_rng(11)
-    graph = chained.Graph(4, ((0, 1), (0, 2), (1, 2), (1, 3), (2, 3)))
+    graph = chained.RoutingGraph(4, ((0, 1), (0, 2), (1, 2), (1, 3), (2, 3)))
     p, heads, blocks = random_costs(rng, graph)
 
     def on_grid(layer: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -162,6 +164,6 @@ def test_fixed_networks_are_the_special_case() -> None:
     want = [sum(costs[k] for k in row) for row in index[:50]]
     assert chained.price(index, costs)[:50] == pytest.approx(want, rel=1e-12)
     # The same network as a chain whose every edge is certain.
-    graph = chained.Graph(13, tuple((i, i + 1) for i in range(12)))
+    graph = chained.RoutingGraph(13, tuple((i, i + 1) for i in range(12)))
     chain = chained.expected(graph, np.ones(12), costs[index[0]], np.zeros(13))
     assert chain == pytest.approx(want[0], rel=1e-12)

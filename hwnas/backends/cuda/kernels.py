@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hwnas.arrays import Float32s, Uint8s
 from hwnas.backends import images as host
 from hwnas.backends.cuda import nvrtc
 from hwnas.backends.cuda.driver import Argument, CudaDriver, GpuProperties, Grid, Owned
-from hwnas.protocols import Floats
 from hwnas.store import data_dir, home, write_bytes
 
 NAMES = ("preprocess_f32", "preprocess_f16", "l2_flush", "delay", "max_abs_diff")
@@ -91,8 +91,8 @@ class Preprocessor:
         kernels: Kernels,
         shape: tuple[int, ...],
         size: tuple[int, int],
-        mean: Floats,
-        std: Floats,
+        mean: Float32s,
+        std: Float32s,
         *,
         swap_channels: bool = False,
         half: bool = False,
@@ -116,7 +116,7 @@ class Preprocessor:
             np.int32(swap_channels),
         ]
 
-    def __call__(self, images: NDArray[np.uint8], out: int, stream: int) -> None:
+    def __call__(self, images: Uint8s, out: int, stream: int) -> None:
         """Queue: upload `images` and write (n, C, height, width) floats at address `out`."""
         n, height, width, channels = self.shape
         if images.shape != self.shape or images.dtype != np.uint8:

@@ -7,19 +7,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from hwnas.arrays import Float32s, Uint8s
 from hwnas.backends.base import Life, random_input
 from hwnas.backends.cuda.driver import CudaDriver, GpuError, GpuOutOfMemory, Owned
 from hwnas.backends.cuda.kernels import Kernels, Preprocessor
 from hwnas.backends.cuda.state import gpu_judge
 from hwnas.backends.trt import compat
 from hwnas.errors import BuildError, InputError
-from hwnas.protocols import CallTimes, Floats
+from hwnas.protocols import CallTimes
 from hwnas.records import Setting
 from hwnas.store import write_bytes
 
-Bytes = NDArray[np.uint8]
 QUEUE = 512  # launches that may wait on a stream before a launch blocks the host (CUDA holds 1024)
 MOST_CALLS = 64  # timed behind one delay
 FIRST_DELAY_NS, LONGEST_DELAY_NS = 100_000, 50_000_000
@@ -116,7 +115,7 @@ class TrtEngine(Life):
         if not context.execute_async_v3(self._stream):
             raise GpuError(f"TensorRT could not run the engine: {self._log.take()}")
 
-    def run(self, images: Floats) -> Floats:
+    def run(self, images: Float32s) -> Float32s:
         """Scores of `images` (batch, channels, height, width); an open batch takes fewer than full."""
         array = self._check_images(images)
         if len(array) > self.setting.batch:
@@ -131,7 +130,9 @@ class TrtEngine(Life):
             self._driver.synchronize(self._stream)
         return scores
 
-    def run_bytes(self, images: Bytes, mean: Floats, std: Floats, *, swap_channels: bool = False) -> Floats:
+    def run_bytes(
+        self, images: Uint8s, mean: Float32s, std: Float32s, *, swap_channels: bool = False
+    ) -> Float32s:
         """Scores of `images` (batch, H, W, C), uint8, prepared on the GPU as `images.prepare` does it.
 
         A quarter of the bytes travel to the GPU, and resizing and normalising cost one launch.
@@ -155,7 +156,9 @@ class TrtEngine(Life):
             self._driver.synchronize(self._stream)
         return scores
 
-    def _preprocessor(self, shape: tuple[int, ...], mean: Floats, std: Floats, swap: bool) -> Preprocessor:
+    def _preprocessor(
+        self, shape: tuple[int, ...], mean: Float32s, std: Float32s, swap: bool
+    ) -> Preprocessor:
         """The preprocessor of the last call, or one for another shape of images in its place."""
         key = (shape, mean.tobytes(), std.tobytes(), swap)
         if self._prepared is None or self._prepared[0] != key:

@@ -204,7 +204,7 @@ def check(
     emit: Emit | None,
 ) -> Verified:
     """Verify an engine file; what no runtime here would run as the target does is not timed."""
-    from hwnas.deploy.verify import VerifyOptions, verify
+    from hwnas.deploy.verify import CheckOptions, verify
 
     return verify(
         path,
@@ -218,7 +218,7 @@ def check(
         budget=manifest.budget,
         data=drawn.text,
         backend=backend,
-        options=VerifyOptions(timed=is_timed(manifest), deadline_s=options.max_time_s),
+        options=CheckOptions(timed=is_timed(manifest), deadline_s=options.max_time_s),
         emit=emit,
     )
 

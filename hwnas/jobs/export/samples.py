@@ -7,12 +7,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from hwnas.arrays import Float32s, Int64s, Uint8s
 from hwnas.deploy.typed_onnx import CALIBRATION_IMAGES
 from hwnas.errors import DataFormatError, InputError
 from hwnas.jobs.resolve.origin import Origin
-from hwnas.protocols import Floats
 from hwnas.records import Check
 
 if TYPE_CHECKING:
@@ -37,11 +36,11 @@ class Samples:
         checks: whether the data are those of the training.
     """
 
-    pictures: NDArray[np.uint8]
+    pictures: Uint8s
     text: str
-    prepared: Floats | None = None
-    labels: NDArray[np.int64] | None = None
-    calibration: Floats | None = None
+    prepared: Float32s | None = None
+    labels: Int64s | None = None
+    calibration: Float32s | None = None
     about: dict[str, Any] = field(default_factory=dict)
     accuracy: float | None = None
     images: int = 0
@@ -125,9 +124,7 @@ def recorded_data(source: Origin) -> str | None:
     return source.data
 
 
-def by_name(
-    labels: NDArray[np.int64], given: Sequence[str], wanted: Sequence[str], uri: str
-) -> NDArray[np.int64]:
+def by_name(labels: Int64s, given: Sequence[str], wanted: Sequence[str], uri: str) -> Int64s:
     """Labels that are places in `given` as places in `wanted`, by the names of the classes.
 
     Raises:
@@ -143,7 +140,7 @@ def by_name(
             + "; give data with the same class names"
         )
     order = np.array([places[name] for name in given], dtype=np.int64)
-    found: NDArray[np.int64] = order[labels]
+    found: Int64s = order[labels]
     return found
 
 

@@ -25,7 +25,7 @@ from hwnas.nets.hournas.slots import Fill, block, chain_of, filled, network, pat
 from hwnas.records import Budget
 from hwnas.search import options
 from hwnas.search.hournas.choice import SlotChooser, Vital, choose_vital, decided
-from hwnas.search.hournas.fit import Fitted, Network, fit
+from hwnas.search.hournas.fit import Fitted, PathAndFills, fit
 from hwnas.search.hournas.proposals import ProposalOptions, Proposals, propose_spaces
 from hwnas.search.hournas.strategy import HourNasOptions
 from hwnas.search.solve.distribution import share_within
@@ -45,7 +45,7 @@ RATE = 0.5
 IN_TIME = 0.8
 # Part of the share that judging may take; least networks, and images for each before more are judged.
 JUDGING, LEAST_NETWORKS, LEAST_JUDGED = 0.3, 16, 64
-Draw = Callable[[np.random.Generator], Network]
+Draw = Callable[[np.random.Generator], PathAndFills]
 
 
 def prepare(facts: Facts) -> Prepared | None:
@@ -65,11 +65,11 @@ def prepare(facts: Facts) -> Prepared | None:
             f"joint=true searches all places along one path, and {space.name} has {len(paths(space))}; take "
             "--space mbv2-cifar or resnet-cifar"
         )
-    return _Preparation(facts, settings, space).run()
+    return _HourNasPreparation(facts, settings, space).run()
 
 
 @dataclass
-class _Preparation:
+class _HourNasPreparation:
     """One call of `prepare`. All of it follows from the facts and the checkpoints in the run folder."""
 
     facts: Facts
@@ -150,7 +150,7 @@ class _Preparation:
 
     # -- networks to train -------------------------------------------------------------------
 
-    def _draw_vital(self, rng: np.random.Generator) -> Network:
+    def _draw_vital(self, rng: np.random.Generator) -> PathAndFills:
         """A random path with random operators in its vital places, all others empty."""
         every, aim = paths(self.space), self.settings.vital_share * (self.budget.latency_ms or np.inf)
         for _ in range(DRAWS):
@@ -168,7 +168,7 @@ class _Preparation:
         path, open_ = chooser.scores.path, chooser.scores.open_slots
         choices = [[fill for fill, _ in chooser.costs[n]] for n in open_]
 
-        def draw(rng: np.random.Generator) -> Network:
+        def draw(rng: np.random.Generator) -> PathAndFills:
             for _ in range(DRAWS):
                 fills = list(chooser.cheapest)
                 for n, options_, k in zip(open_, choices, proposals.sample(rng), strict=True):
@@ -243,7 +243,7 @@ class _Preparation:
         facts.note("supernet", {"stage": name, "left_out_r": learned.left_out_r, "text": text}, key="stage")
         return learned
 
-    def _losses(self, drawn: Sequence[Network], seed: int) -> list[float]:
+    def _losses(self, drawn: Sequence[PathAndFills], seed: int) -> list[float]:
         """Validation losses of networks, all on the same images."""
         split = self.facts.dataset.val
         rng = np.random.default_rng([seed, 2])

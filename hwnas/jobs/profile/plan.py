@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from hwnas.cost import extrapolate
-from hwnas.measure.rows import Role
+from hwnas.measure.rows import RowRole
 from hwnas.protocols import SearchSpace
 from hwnas.spec import BlockSpec, NetworkSpec
 
@@ -70,7 +70,7 @@ def draw(space: SearchSpace, n: int, seed: int, purpose: str) -> list[NetworkSpe
     return list(drawn.values())
 
 
-def schedule(space: SearchSpace, plan: Plan, seed: int) -> list[tuple[NetworkSpec, Role]]:
+def schedule(space: SearchSpace, plan: Plan, seed: int) -> list[tuple[NetworkSpec, RowRole]]:
     """Random networks and anchors in the order of measuring, each with its role.
 
     Roles are spread evenly, so that every campaign holds some of each: the model is fitted and
@@ -81,7 +81,7 @@ def schedule(space: SearchSpace, plan: Plan, seed: int) -> list[tuple[NetworkSpe
     total = plan.calibration + plan.holdout
     drawn = [spec for spec in draw(space, total + len(ends), seed, "random") if spec.key not in taken][:total]
     share = plan.holdout / max(len(drawn), 1)
-    out: list[tuple[NetworkSpec, Role]] = []
+    out: list[tuple[NetworkSpec, RowRole]] = []
     for i, spec in enumerate(drawn):
         out.append((spec, "holdout" if int((i + 1) * share) > int(i * share) else "calibration"))
     for i, spec in enumerate(ends):

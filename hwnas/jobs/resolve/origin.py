@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hwnas import runs
+from hwnas.arrays import Float32s
 from hwnas.documents import read_json
 from hwnas.errors import DataFormatError, HwnasError, InputError
 from hwnas.jobs.resolve.networks import find
 from hwnas.records import Budget, Estimate, SearchResult, Setting
 from hwnas.spec import NetworkSpec
 from hwnas.store import parse, read_network
-
-if TYPE_CHECKING:
-    from hwnas.protocols import Floats
 
 SEARCH_SCHEMA = "hwnas.search/1"
 MADE_BY = ("search", "train")
@@ -52,7 +50,7 @@ class Origin:
     fingerprint: str | None = None
     weights_sha256: str | None = None
 
-    def read_weights(self) -> dict[str, Floats]:
+    def read_weights(self) -> dict[str, Float32s]:
         """The weights by state-dict name; DataFormatError unless they are those that were trained."""
         from hwnas.deploy.manifest import weights_digest
         from hwnas.nets.weights import read_weights

@@ -34,7 +34,7 @@ TRIES = 3
 
 
 @dataclass(frozen=True)
-class Builder:
+class NetworkBuilder:
     """Builds networks with the runtime of the table, to measure them whole."""
 
     runtime: Backend

@@ -77,7 +77,7 @@ def budgets(
     return [Budget(latency_ms=ms, percentile=percentile, **limits) for ms in sorted(latencies_ms)]
 
 
-def _latency_ms(target: grammar.Target, model: CostModel) -> float:
+def _latency_ms(target: grammar.WrittenBudget, model: CostModel) -> float:
     if target.latency_ms is not None:
         return target.latency_ms
     name = target.reference

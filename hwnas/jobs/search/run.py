@@ -16,7 +16,7 @@ from hwnas.jobs import predict
 from hwnas.jobs.preparations.prepare import Facts, Prepared, prepare
 from hwnas.jobs.search import first_table, plan
 from hwnas.jobs.search.options import SearchOptions
-from hwnas.jobs.search.parts import Builder, OnThreads, figures, test_once, training_rate
+from hwnas.jobs.search.parts import NetworkBuilder, OnThreads, figures, test_once, training_rate
 from hwnas.measure import device as devices
 from hwnas.measure.table import LatencyTable
 from hwnas.nets import spaces
@@ -58,13 +58,13 @@ def search(options: SearchOptions, emit: Emit | None = None) -> dict[str, Any]:
     """
     emit = emit or (lambda kind, fields: None)
     try:
-        job = _Job(options, emit)
+        job = _SearchJob(options, emit)
     except first_table.NotYet as found:
         return found.dry(options)
     return job.dry() if options.dry_run else job.run()
 
 
-class _Job:
+class _SearchJob:
     """One call of `search`: everything composed, nothing touched until `run`."""
 
     def __init__(self, options: SearchOptions, emit: Emit) -> None:
@@ -204,7 +204,7 @@ class _Job:
         self.strategy = plugins.load("strategies", self.options.strategy)(self.context)
 
     def _drive(self, run: RunFolder, runtime: Any, setting: Any, spent_s: float) -> SearchResult:
-        builder = Builder(runtime, setting, self.options.seed, self.table.sentinel_ms)
+        builder = NetworkBuilder(runtime, setting, self.options.seed, self.table.sentinel_ms)
         seconds = self.options.max_time_s
         left_s = None if seconds is None else max(seconds - spent_s, 0.0)
         return driver.search(

@@ -10,8 +10,8 @@ from functools import cache, lru_cache
 
 from hwnas import plugins
 from hwnas.errors import InputError
-from hwnas.nets.draft import Draft, Recipe
-from hwnas.nets.kind import BlockKind, Growth
+from hwnas.nets.draft import Dataflow, Draft
+from hwnas.nets.kind import BlockKind, GrowthRule
 from hwnas.spec import BlockSpec, Convention
 
 
@@ -28,7 +28,7 @@ def kind_of(name: str) -> BlockKind:
     return kind
 
 
-def growth_of(name: str) -> Growth:
+def growth_of(name: str) -> GrowthRule:
     """The growth rule of a kind.
 
     Raises:
@@ -38,13 +38,13 @@ def growth_of(name: str) -> Growth:
     if growth is None:
         raise InputError(
             f"block kind {name!r} has no growth rule, so its weights cannot be handed on to another "
-            "block; give its BlockKind a growth=Growth(...) (docs/extending.md)"
+            "block; give its BlockKind a growth=GrowthRule(...) (docs/extending.md)"
         )
     return growth
 
 
 @lru_cache(maxsize=65536)
-def recipe(block: BlockSpec, convention: Convention = "torch") -> Recipe:
+def recipe(block: BlockSpec, convention: Convention = "torch") -> Dataflow:
     """The operations of a block.
 
     Args:
@@ -54,4 +54,4 @@ def recipe(block: BlockSpec, convention: Convention = "torch") -> Recipe:
     """
     draft = Draft(block, convention)
     kind_of(block.kind).write(draft, block)
-    return Recipe(tuple(draft.ops))
+    return Dataflow(tuple(draft.ops))

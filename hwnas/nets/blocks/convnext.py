@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from hwnas.nets.blocks.rules import always
 from hwnas.nets.draft import Draft
-from hwnas.nets.kind import BlockKind, Growth
+from hwnas.nets.kind import BlockKind, GrowthRule
 from hwnas.nets.ops import INPUT
 from hwnas.spec import BlockSpec
 
@@ -36,4 +36,6 @@ def _check(b: BlockSpec) -> str | None:
 
 
 # A layer norm averages over all channels, so a wider block is another function.
-CONVNEXT = BlockKind(_write, Growth(frozenset({"kernel", "hidden"}), _hidden, inserts=always), check=_check)
+CONVNEXT = BlockKind(
+    _write, GrowthRule(frozenset({"kernel", "hidden"}), _hidden, inserts=always), check=_check
+)

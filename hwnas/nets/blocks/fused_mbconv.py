@@ -7,7 +7,7 @@ is added where the shapes are equal.
 from __future__ import annotations
 
 from hwnas.nets.draft import SLOPE_AT_ZERO, Draft
-from hwnas.nets.kind import EVERY_AXIS, BlockKind, Growth
+from hwnas.nets.kind import EVERY_AXIS, BlockKind, GrowthRule
 from hwnas.nets.ops import INPUT
 from hwnas.spec import BlockSpec
 
@@ -40,4 +40,6 @@ def _inserts(before: BlockSpec, block: BlockSpec, after: BlockSpec) -> bool:
     return block.expand > 1 or block.act in ("none", *SLOPE_AT_ZERO)
 
 
-FUSED_MBCONV = BlockKind(_write, Growth(EVERY_AXIS, _hidden, keeps=_keeps, inserts=_inserts), check=_check)
+FUSED_MBCONV = BlockKind(
+    _write, GrowthRule(EVERY_AXIS, _hidden, keeps=_keeps, inserts=_inserts), check=_check
+)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hwnas.nets.blocks.rules import activated, always
 from hwnas.nets.draft import Draft
-from hwnas.nets.kind import EVERY_AXIS, BlockKind, Growth
+from hwnas.nets.kind import EVERY_AXIS, BlockKind, GrowthRule
 from hwnas.nets.ops import INPUT
 from hwnas.spec import BlockSpec
 
@@ -45,7 +45,7 @@ def _keeps(old: BlockSpec, new: BlockSpec, before: BlockSpec) -> bool:
 
 MBCONV = BlockKind(
     _write,
-    Growth(
+    GrowthRule(
         EVERY_AXIS,
         _hidden,
         keeps=_keeps,
@@ -57,7 +57,7 @@ MBCONV = BlockKind(
 )
 MBCONV_FULL = BlockKind(
     _write_full,
-    Growth(
+    GrowthRule(
         EVERY_AXIS,
         _hidden,
         keeps=_keeps_full,

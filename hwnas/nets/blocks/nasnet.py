@@ -8,7 +8,7 @@ convolution of a cell has a bias.
 from __future__ import annotations
 
 from hwnas.nets.draft import Draft
-from hwnas.nets.kind import BlockKind, Growth
+from hwnas.nets.kind import BlockKind, GrowthRule
 from hwnas.nets.ops import INPUT, SKIP
 from hwnas.spec import BlockSpec
 
@@ -86,6 +86,6 @@ def _check(b: BlockSpec, branches: int, stride: int) -> str | None:
 
 # A cell's output is several branches side by side, which growth would move, and the cell after an
 # inserted one finds another second input: nothing is kept.
-_GROWTH = Growth(units=("adjust",))
+_GROWTH = GrowthRule(units=("adjust",))
 NORMAL = BlockKind(_normal, _GROWTH, check=lambda b: _check(b, 6, 1), two_inputs=True)
 REDUCTION = BlockKind(_reduction, _GROWTH, check=lambda b: _check(b, 4, 2), two_inputs=True, repeats=False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hwnas.nets.blocks.rules import behind_activation
 from hwnas.nets.draft import Draft
-from hwnas.nets.kind import EVERY_AXIS, BlockKind, Growth
+from hwnas.nets.kind import EVERY_AXIS, BlockKind, GrowthRule
 from hwnas.nets.ops import INPUT
 from hwnas.spec import BlockSpec
 
@@ -21,6 +21,6 @@ def _classifier(draft: Draft, b: BlockSpec) -> None:
     draft.linear("linear", draft.pool("pool", draft.act("act_in", INPUT, b.act)), b.c_out)
 
 
-CONV = BlockKind(_conv, Growth(EVERY_AXIS, inserts=behind_activation), ends_in_act=True)
-NASNET_STEM = BlockKind(_nasnet_stem, Growth(EVERY_AXIS, inserts=behind_activation))
-CLASSIFIER = BlockKind(_classifier, Growth(EVERY_AXIS))
+CONV = BlockKind(_conv, GrowthRule(EVERY_AXIS, inserts=behind_activation), ends_in_act=True)
+NASNET_STEM = BlockKind(_nasnet_stem, GrowthRule(EVERY_AXIS, inserts=behind_activation))
+CLASSIFIER = BlockKind(_classifier, GrowthRule(EVERY_AXIS))

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from hwnas.arrays import Float32s
 from hwnas.nets.draft import Draft
-from hwnas.nets.kind import EVERY_AXIS, IDEMPOTENT, BlockKind, Floats, Growth
+from hwnas.nets.kind import EVERY_AXIS, IDEMPOTENT, BlockKind, GrowthRule
 from hwnas.nets.ops import INPUT
 from hwnas.spec import BlockSpec
 
@@ -28,15 +29,15 @@ def _inserts(before: BlockSpec, block: BlockSpec, after: BlockSpec) -> bool:
     return block.act == "none" or (block.act in IDEMPOTENT and followed)
 
 
-def _merged(old: Mapping[str, Floats]) -> Mapping[str, Floats]:
+def _merged(old: Mapping[str, Float32s]) -> Mapping[str, Float32s]:
     """A depthwise and a 1x1 convolution in a row are one full convolution."""
     return {"conv.weight": old["conv.weight"] * old["depth.weight"][None, :, 0]}
 
 
-SEP_PREACT = BlockKind(_separable, Growth(EVERY_AXIS, inserts=_inserts, before_last=True))
+SEP_PREACT = BlockKind(_separable, GrowthRule(EVERY_AXIS, inserts=_inserts, before_last=True))
 CONV_PREACT = BlockKind(
     _full,
-    Growth(
+    GrowthRule(
         EVERY_AXIS,
         inserts=_inserts,
         before_last=True,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hwnas.nets.blocks.rules import behind_activation, no_new_identity
 from hwnas.nets.draft import Draft
-from hwnas.nets.kind import EVERY_AXIS, BlockKind, Growth
+from hwnas.nets.kind import EVERY_AXIS, BlockKind, GrowthRule
 from hwnas.nets.ops import INPUT
 from hwnas.spec import BlockSpec
 
@@ -34,12 +34,12 @@ def _check(b: BlockSpec) -> str | None:
 
 BASIC = BlockKind(
     _basic,
-    Growth(EVERY_AXIS, keeps=no_new_identity, inserts=behind_activation, units=("shortcut",)),
+    GrowthRule(EVERY_AXIS, keeps=no_new_identity, inserts=behind_activation, units=("shortcut",)),
     ends_in_act=True,
 )
 BOTTLENECK = BlockKind(
     _bottleneck,
-    Growth(EVERY_AXIS, _hidden, keeps=no_new_identity, inserts=behind_activation, units=("shortcut",)),
+    GrowthRule(EVERY_AXIS, _hidden, keeps=no_new_identity, inserts=behind_activation, units=("shortcut",)),
     check=_check,
     ends_in_act=True,
 )

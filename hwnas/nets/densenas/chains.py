@@ -6,13 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
+from hwnas.arrays import ImageShape
 from hwnas.errors import InputError
 from hwnas.nets.chainspace import ChainSpace
-from hwnas.nets.densenas.graph import DenseSpace, densenas_cifar, densenas_mbv2, densenas_resnet
-from hwnas.nets.densenas.graph import Operator as Candidate
+from hwnas.nets.densenas.graph import CandidateOp, DenseSpace, densenas_cifar, densenas_mbv2, densenas_resnet
 from hwnas.nets.levels import Level, Operator
-
-Shape = tuple[int, int, int]
 
 
 @dataclass(frozen=True)
@@ -27,7 +25,7 @@ class DenseChain(ChainSpace):
         return resized(self.published, self.name, self.input_shape, self.classes)
 
 
-def resized(dense: DenseSpace, name: str, input_shape: Shape, classes: int) -> DenseSpace:
+def resized(dense: DenseSpace, name: str, input_shape: ImageShape, classes: int) -> DenseSpace:
     """The same space under another name, for another image and number of classes.
 
     Feature maps are halved where they were; 45x45 for example goes to 23x23.
@@ -57,7 +55,7 @@ def resized(dense: DenseSpace, name: str, input_shape: Shape, classes: int) -> D
 
 
 def from_dense(
-    dense: DenseSpace, name: str, widths: Sequence[int], input_shape: Shape, classes: int
+    dense: DenseSpace, name: str, widths: Sequence[int], input_shape: ImageShape, classes: int
 ) -> DenseChain:
     """The networks of a densely connected space, for any input and number of classes.
 
@@ -110,29 +108,29 @@ def from_dense(
     )
 
 
-def _operator(candidate: Candidate) -> Operator:
+def _operator(candidate: CandidateOp) -> Operator:
     return Operator(candidate.kind, candidate.kernel, candidate.expand)
 
 
-def mbv2_imagenet(*, input_shape: Shape = (3, 224, 224), classes: int = 1000) -> DenseChain:
+def mbv2_imagenet(*, input_shape: ImageShape = (3, 224, 224), classes: int = 1000) -> DenseChain:
     """Inverted residuals with the widths and edges of DenseNAS; uniform members have MobileNetV2's widths."""
     widths = (16, 24, 32, 64, 96, 160, 320, 1984)
     return from_dense(densenas_mbv2(classes), "mbv2-imagenet", widths, input_shape, classes)
 
 
-def densenas_mbv2_space(*, input_shape: Shape = (3, 224, 224), classes: int = 1000) -> DenseChain:
+def densenas_mbv2_space(*, input_shape: ImageShape = (3, 224, 224), classes: int = 1000) -> DenseChain:
     """DenseNAS's MobileNetV2 space (arXiv 1906.09607), under its own name."""
     widths = (16, 24, 32, 64, 96, 160, 320, 1984)
     return from_dense(densenas_mbv2(classes), "densenas-mbv2", widths, input_shape, classes)
 
 
-def densenas_resnet_space(*, input_shape: Shape = (3, 224, 224), classes: int = 1000) -> DenseChain:
+def densenas_resnet_space(*, input_shape: ImageShape = (3, 224, 224), classes: int = 1000) -> DenseChain:
     """DenseNAS's ResNet space; uniform members have widths near ResNet-18's."""
     widths = (64, 112, 176, 224, 256, 512)
     return from_dense(densenas_resnet(classes), "densenas-resnet", widths, input_shape, classes)
 
 
-def densenas_cifar_space(*, input_shape: Shape = (3, 32, 32), classes: int = 10) -> DenseChain:
+def densenas_cifar_space(*, input_shape: ImageShape = (3, 32, 32), classes: int = 10) -> DenseChain:
     """A dense space for small images."""
     dense = densenas_cifar(classes, input_shape[1])
     return from_dense(dense, "densenas-cifar", (16, 32, 64, 256), input_shape, classes)

@@ -18,7 +18,7 @@ from hwnas.spec import BlockSpec, Convention, Kind, NetworkSpec
 
 
 @dataclass(frozen=True)
-class Operator:
+class CandidateOp:
     """A candidate of a layer. `SKIP` leaves the layer out."""
 
     name: str
@@ -27,7 +27,7 @@ class Operator:
     expand: int = 1
 
 
-SKIP = Operator("skip")
+SKIP = CandidateOp("skip")
 
 
 @dataclass(frozen=True)
@@ -62,8 +62,8 @@ class DenseSpace:
     name: str
     routing: tuple[RoutingBlock, ...]
     reach: tuple[int, ...]
-    head_ops: tuple[Operator, ...]
-    stack_ops: tuple[Operator, ...]
+    head_ops: tuple[CandidateOp, ...]
+    stack_ops: tuple[CandidateOp, ...]
     stem: tuple[BlockSpec, ...]
     act: str = "relu6"
     tail_in_network: bool = True
@@ -132,7 +132,7 @@ class DenseSpace:
         """Index of the last routing block."""
         return len(self.routing) - 1
 
-    def head_block(self, i: int, j: int, op: Operator) -> BlockSpec:
+    def head_block(self, i: int, j: int, op: CandidateOp) -> BlockSpec:
         """The head layer of edge (i, j) with an operator; the sink's is its 1x1 convolution."""
         a, b = self.routing[i], self.routing[j]
         if j == self.sink:
@@ -148,11 +148,11 @@ class DenseSpace:
             )
         return self._block(op, a.width, b.width, a.size, 1 if a.size == b.size else 2)
 
-    def stack_block(self, j: int, op: Operator) -> BlockSpec:
+    def stack_block(self, j: int, op: CandidateOp) -> BlockSpec:
         """A stack layer of block j with an operator other than skip."""
         return self._block(op, self.routing[j].width, self.routing[j].width, self.routing[j].size, 1)
 
-    def _block(self, op: Operator, c_in: int, c_out: int, size_in: int, stride: int) -> BlockSpec:
+    def _block(self, op: CandidateOp, c_in: int, c_out: int, size_in: int, stride: int) -> BlockSpec:
         if op is SKIP:
             raise InputError("skip is not a block; leave the layer out")
         return BlockSpec.model_validate(
@@ -171,8 +171,8 @@ class DenseSpace:
     def network(
         self,
         path: Sequence[int],
-        heads: Sequence[Operator],
-        stacks: Sequence[Sequence[Operator]],
+        heads: Sequence[CandidateOp],
+        stacks: Sequence[Sequence[CandidateOp]],
         name: str = "",
     ) -> NetworkSpec:
         """The network of a path.
@@ -214,8 +214,8 @@ class DenseSpace:
         )
 
 
-_MBCONV = tuple(Operator(f"k{k}t{t}", "mbconv", k, t) for k in (3, 5, 7) for t in (3, 6))
-_BASIC = Operator("basic", "basic")
+_MBCONV = tuple(CandidateOp(f"k{k}t{t}", "mbconv", k, t) for k in (3, 5, 7) for t in (3, 6))
+_BASIC = CandidateOp("basic", "basic")
 
 
 def _routing(rows: Sequence[tuple[tuple[int, ...], int, int, int]]) -> tuple[RoutingBlock, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from hwnas.nets.densenas.graph import SKIP, DenseSpace, Operator
+from hwnas.nets.densenas.graph import SKIP, CandidateOp, DenseSpace
 from hwnas.spec import BlockSpec
 
 
@@ -15,7 +15,7 @@ class LayerPlace:
     block: int
     edge: tuple[int, int] | None
     slot: int | None
-    operators: tuple[Operator, ...]
+    operators: tuple[CandidateOp, ...]
 
     @property
     def name(self) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import combinations
 from statistics import NormalDist
 
@@ -13,16 +13,16 @@ from hwnas.records import Proposal, StageImportance, Trial
 from hwnas.search import options
 from hwnas.search.auto.options import AutoOptions
 from hwnas.search.log import Decision
+from hwnas.search.moves import Moves
 from hwnas.search.solve.path import Edge, best_path
 from hwnas.spec import NetworkSpec
 from hwnas.units import format_ms
 
 # Times that an exact choice is made; and budgets, each nearer, that it is made for.
 CHOICES, REPAIRS = 2, 12
-Moves = Callable[[NetworkSpec], list[Move]]
 
 
-class Choice:
+class ExactChoice:
     """A phase that chooses exactly among the significant growths of one part of the blocks."""
 
     def __init__(self, context: SearchContext, phase: int, moves: Moves, chosen: AutoOptions) -> None:

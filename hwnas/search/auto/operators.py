@@ -17,7 +17,7 @@ from hwnas.nets.hournas.vital import vital_blocks
 from hwnas.protocols import Move, SearchSpace
 from hwnas.spec import BlockSpec, NetworkSpec
 
-Part = Literal["vital", "other"]
+BlockSet = Literal["vital", "other"]
 SHAPES = ("deeper", "wider")
 
 
@@ -71,7 +71,7 @@ def has_operators(space: SearchSpace) -> bool:
     return any(move.kind not in SHAPES for move in space.grow(space.smallest()))
 
 
-def operators(space: SearchSpace, spec: NetworkSpec, part: Part) -> list[Move]:
+def operators(space: SearchSpace, spec: NetworkSpec, part: BlockSet) -> list[Move]:
     """One-step growths of operators in the vital blocks of each stage, or in the others.
 
     The move's kind names the part: ``vital kernel``, ``other expand``.
@@ -96,7 +96,7 @@ def operators(space: SearchSpace, spec: NetworkSpec, part: Part) -> list[Move]:
     return moves
 
 
-def _of_chain(space: ChainSpace, spec: NetworkSpec, chosen: list[list[int]], part: Part) -> list[Move]:
+def _of_chain(space: ChainSpace, spec: NetworkSpec, chosen: list[list[int]], part: BlockSet) -> list[Move]:
     gene = space.gene(spec)
     moves = []
     for s, (at, now) in enumerate(zip(gene.path, gene.operators, strict=True)):

@@ -30,7 +30,7 @@ from hwnas.protocols import Move, SearchContext
 from hwnas.records import Proposal, Trial
 from hwnas.search import options
 from hwnas.search.auto import operators
-from hwnas.search.auto.exact_choice import Choice
+from hwnas.search.auto.exact_choice import ExactChoice
 from hwnas.search.auto.operators import View
 from hwnas.search.auto.options import AutoOptions
 from hwnas.search.hournas.strategy import HourNas
@@ -55,7 +55,7 @@ class Auto:
         self._options = options.read(AutoOptions, context.options, self.name)
         self._context = context
         self._last = Stagewise(replace(context, options=self._for_growth(1.0, 0)))
-        self._phases: list[Stagewise | Choice] = [self._last]
+        self._phases: list[Stagewise | ExactChoice] = [self._last]
         self._asking = 0  # set by every proposal, read while it is evaluated
         if operators.has_operators(context.space):
             self._phases = self._composed()
@@ -172,7 +172,7 @@ class Auto:
     def _phase(self, history: Sequence[Trial]) -> int:
         return max((int(t.notes.get("phase", 0)) for t in history), default=0)
 
-    def _composed(self) -> list[Stagewise | Choice]:
+    def _composed(self) -> list[Stagewise | ExactChoice]:
         """The four phases over the same space, each with its moves, budget and part of the images."""
         o, space = self._options, self._context.space
 
@@ -187,8 +187,8 @@ class Auto:
         self._last = self._grower(View(space, space.grow), 1.0, 1.0, rounds + 3)
         return [
             self._grower(macro, o.macro_share, 0.6, rounds),
-            Choice(self._within(o.vital_share), VITAL, View(space, vital).grow, o),
-            Choice(self._context, OTHERS, View(space, other).grow, o),
+            ExactChoice(self._within(o.vital_share), VITAL, View(space, vital).grow, o),
+            ExactChoice(self._context, OTHERS, View(space, other).grow, o),
             self._last,
         ]
 

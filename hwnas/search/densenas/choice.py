@@ -29,7 +29,7 @@ NO_LIMIT = 1e15
 
 
 @dataclass(frozen=True)
-class Choice:
+class ChosenNetwork:
     """A derived network with its estimate; `weight` is that of the prior that it took."""
 
     derived: Derived
@@ -87,7 +87,7 @@ class Chooser:
         """The prior's scores."""
         return dense_costs.entropies(self.space)
 
-    def most_probable(self) -> Choice | None:
+    def most_probable(self) -> ChosenNetwork | None:
         """The published derivation, under no budget; None where nothing was learned."""
         return (
             None
@@ -96,7 +96,7 @@ class Chooser:
         )
 
     @cached_property
-    def cheapest(self) -> Choice:
+    def cheapest(self) -> ChosenNetwork:
         """The network of the smallest predicted latency."""
         saved = Scores(
             edges=tuple(0.0 for _ in self.space.edges),
@@ -106,7 +106,7 @@ class Chooser:
         edges = tuple(-sinks[i] if j == self.space.sink else 0.0 for i, j in self.space.edges)
         return self._choice(within(self.space, replace(saved, edges=edges), self.costs, NO_LIMIT))
 
-    def optimum(self, budget: Budget) -> Choice:
+    def optimum(self, budget: Budget) -> ChosenNetwork:
         """The best network whose latency (upper bound) and counts are within the budget.
 
         Exact for a limit on latency. Further limits are kept by lowering the latency until they hold.
@@ -118,7 +118,7 @@ class Chooser:
         self._check(budget)
         if self.believed is None:
             return self._fitting(budget, self.worth, 1.0)
-        best: Choice | None = None
+        best: ChosenNetwork | None = None
         weight = self.prior
         for _ in range(DOUBLINGS):
             scores = dense_costs.mixed(self.believed, self.worth, weight)
@@ -131,7 +131,7 @@ class Chooser:
         assert best is not None
         return best
 
-    def predicted_within(self, latency_ms: float) -> Choice:
+    def predicted_within(self, latency_ms: float) -> ChosenNetwork:
         """The best network whose *predicted* latency is at most `latency_ms`, intervals ignored."""
         scores = self.worth if self.believed is None else self.believed
         return self._choice(within(self.space, scores, self.costs, latency_ms), 1.0)
@@ -148,7 +148,7 @@ class Chooser:
                 smallest_ms=high_ms,
             )
 
-    def _fitting(self, budget: Budget, scores: Scores, weight: float) -> Choice:
+    def _fitting(self, budget: Budget, scores: Scores, weight: float) -> ChosenNetwork:
         """The best network that fits: bisection over the predicted latency that is aimed at."""
         assert budget.latency_ms is not None
         best = self.cheapest
@@ -167,6 +167,6 @@ class Chooser:
             aim = guess if step == 0 and low < guess < high else 0.5 * (low + high)
         return best
 
-    def _choice(self, derived: Derived, weight: float = 0.0) -> Choice:
+    def _choice(self, derived: Derived, weight: float = 0.0) -> ChosenNetwork:
         spec = derived.network(self.space)
-        return Choice(derived, spec, self.estimate(spec), weight)
+        return ChosenNetwork(derived, spec, self.estimate(spec), weight)

@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable
 
 from hwnas.cost.dense import Costs
-from hwnas.nets.densenas.graph import SKIP, DenseSpace, Operator
+from hwnas.nets.densenas.graph import SKIP, CandidateOp, DenseSpace
 from hwnas.nets.densenas.layers import LayerPlace, candidates, layer_places
 from hwnas.search.densenas.derive import Scores, Trust
 from hwnas.search.solve.entropy import block_entropy
@@ -49,7 +49,7 @@ class _Pricing:
             self.after[i] = (i, *self.after[space.out_edges[i][0]])
 
     def path_price(
-        self, path: Path, block: int = -1, head: Operator | None = None, stack: Operator = SKIP
+        self, path: Path, block: int = -1, head: CandidateOp | None = None, stack: CandidateOp = SKIP
     ) -> float:
         """Price of a path with the first operators and no stacks, but for one head and one stack layer."""
         key = (path, block, head, stack)
@@ -60,7 +60,7 @@ class _Pricing:
             self.known[key] = self.price(self.space.network(path, heads, stacks))
         return self.known[key]
 
-    def edge(self, i: int, j: int, op: Operator | None) -> float:
+    def edge(self, i: int, j: int, op: CandidateOp | None) -> float:
         """Cost of an edge with an operator, up to potentials."""
         changed = self.path_price((*self.before[i], *self.after[j]), j, op)
         return changed - self.path_price((*self.before[i], *self.after[i][1:]))

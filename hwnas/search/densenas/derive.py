@@ -14,7 +14,7 @@ from itertools import pairwise
 
 from hwnas.cost.dense import Costs
 from hwnas.errors import InputError
-from hwnas.nets.densenas.graph import DenseSpace, Operator
+from hwnas.nets.densenas.graph import CandidateOp, DenseSpace
 from hwnas.nets.densenas.layers import layer_places
 from hwnas.search.solve.path import Edge, best_path
 from hwnas.spec import NetworkSpec
@@ -46,8 +46,8 @@ class Derived:
     """A fixed choice: the path, the operator of each head and stack layer on it, cost and score."""
 
     path: tuple[int, ...]
-    heads: tuple[Operator, ...]
-    stacks: tuple[tuple[Operator, ...], ...]
+    heads: tuple[CandidateOp, ...]
+    stacks: tuple[tuple[CandidateOp, ...], ...]
     cost: float
     score: float
 
@@ -90,7 +90,7 @@ def within(space: DenseSpace, scores: Scores, costs: Costs, budget: float) -> De
 
 
 @dataclass(frozen=True)
-class _Group:
+class _LayerEdges:
     """The parallel edges of one layer: a head's edge, or a stack layer of a block."""
 
     block: int
@@ -117,8 +117,8 @@ class _ChoiceGraph:
         last = [f + b.stack for f, b in zip(first, space.routing, strict=True)]
         by_edge = dict(zip(space.edges, scores.edges, strict=True))
         self.edges: list[Edge] = []
-        self.operators: list[Operator | None] = []
-        self.groups: list[_Group] = []
+        self.operators: list[CandidateOp | None] = []
+        self.groups: list[_LayerEdges] = []
         for place, score, cost in zip(places, scores.layers, costs.layers, strict=True):
             if place.edge is not None:
                 i, j = place.edge
@@ -138,7 +138,7 @@ class _ChoiceGraph:
         edge: tuple[int, int] | None,
         tail: int,
         head: int,
-        operators: Sequence[Operator | None],
+        operators: Sequence[CandidateOp | None],
         scores: Sequence[float],
         costs: Sequence[float],
         bonus: float,
@@ -147,13 +147,13 @@ class _ChoiceGraph:
         for operator, score, cost in zip(operators, scores, costs, strict=True):
             self.edges.append(Edge(tail, head, cost, score + bonus))
             self.operators.append(operator)
-        self.groups.append(_Group(block, edge, range(start, len(self.edges))))
+        self.groups.append(_LayerEdges(block, edge, range(start, len(self.edges))))
 
     def derived(self, chosen: Sequence[int]) -> Derived:
         """The choice that a set of edges stands for."""
         group_of = {n: group for group in self.groups for n in group.edges}
         ordered = sorted(chosen, key=lambda n: self.edges[n].tail)
-        path, heads, stacks = [0], list[Operator](), list[list[Operator]]()
+        path, heads, stacks = [0], list[CandidateOp](), list[list[CandidateOp]]()
         for n in ordered:
             group, operator = group_of[n], self.operators[n]
             if group.edge is not None:

@@ -22,7 +22,7 @@ from hwnas.nets.densenas.layers import layer_places
 from hwnas.protocols import SearchContext, SearchSpace
 from hwnas.records import Budget, Proposal, Trial
 from hwnas.search import options
-from hwnas.search.densenas.choice import Choice, Chooser
+from hwnas.search.densenas.choice import Chooser, ChosenNetwork
 from hwnas.search.densenas.derive import Scores, Trust
 from hwnas.search.densenas.options import DenseNasOptions
 from hwnas.search.log import Decision, depths
@@ -167,7 +167,7 @@ class DenseNas:
             return True
         return budget.latency_ms is None or last.estimate.high_ms >= REFILL * budget.latency_ms
 
-    def _derived(self, chooser: Chooser, budget: Budget, kind: str) -> Choice | None:
+    def _derived(self, chooser: Chooser, budget: Budget, kind: str) -> ChosenNetwork | None:
         try:
             if kind == "optimum":
                 return chooser.optimum(budget)
@@ -187,14 +187,14 @@ class DenseNas:
         planned = len(self._budgets) * (1 + self._options.spares)
         return int(self._options.images * self._options.trial_share) // planned or None
 
-    def _words(self, kind: str, found: Choice, budget: Budget) -> str:
+    def _words(self, kind: str, found: ChosenNetwork, budget: Budget) -> str:
         if kind == "most probable":
             return f"most probable network, {self._bound(found, budget)}"
         basis = "proxy score" if self._chooser().believed is None else "learned scores"
         what = {"optimum": "best", "spare": f"spare: best within {SPARE:.0%}"}[kind]
         return f"{what} under the {basis}, {self._bound(found, budget)}"
 
-    def _bound(self, found: Choice, budget: Budget) -> str:
+    def _bound(self, found: ChosenNetwork, budget: Budget) -> str:
         """Prediction and upper bound beside the budget, in words."""
         cost = found.estimate
         return (
@@ -202,7 +202,7 @@ class DenseNas:
             f"of {budget.describe()})"
         )
 
-    def _about_likely(self, likely: Choice, chooser: Chooser) -> Decision:
+    def _about_likely(self, likely: ChosenNetwork, chooser: Chooser) -> Decision:
         budget = self._budgets[-1]
         part = likely.used(budget)
         if chooser.believed is None:
@@ -216,7 +216,7 @@ class DenseNas:
         text = f"most probable network {depths(likely.spec)}, {self._bound(likely, budget)}: {fate}"
         return Decision("derived", text, self._figures(likely, "most probable", budget))
 
-    def _about_optimum(self, found: Choice, budget: Budget, chooser: Chooser) -> Decision:
+    def _about_optimum(self, found: ChosenNetwork, budget: Budget, chooser: Chooser) -> Decision:
         text = f"best network within the budget {depths(found.spec)}, {self._bound(found, budget)}"
         if self._learned is None:
             text += "; nothing was learned, the proxy score alone decides"
@@ -226,7 +226,7 @@ class DenseNas:
             text += f"; prior weighs {found.weight:g}"
         return Decision("derived", text, self._figures(found, "optimum", budget))
 
-    def _figures(self, found: Choice, kind: str, budget: Budget) -> dict[str, Any]:
+    def _figures(self, found: ChosenNetwork, kind: str, budget: Budget) -> dict[str, Any]:
         return {
             "kind": kind,
             "path": list(found.derived.path),

@@ -24,7 +24,7 @@ from hwnas.spec import NetworkSpec
 # Allowances that are tried where the whole network is over the budget.
 REPAIRS = 12
 Price = Callable[[NetworkSpec], Estimate]
-Choice = Fill | tuple[float, ...]
+EdgeChoice = Fill | tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class SlotScores:
 
     space: ChainSpace
     path: tuple[int, ...]
-    choices: tuple[Choice, ...]
+    choices: tuple[EdgeChoice, ...]
 
     @cached_property
     def slots(self) -> tuple[Slot, ...]:
@@ -225,7 +225,7 @@ def decided(
 ) -> SlotScores:
     """Scores of all places, those of the vital ones replaced by what the first stage decided."""
     fills = iter(vital.fills if vital is not None else ())
-    choices: list[Choice] = []
+    choices: list[EdgeChoice] = []
     for slot, scores in zip(slots(space, path), scored, strict=True):
         choices.append(next(fills) if vital is not None and slot.vital else scores)
     return SlotScores(space, tuple(path), tuple(choices))
@@ -284,5 +284,5 @@ def choose_vital(
 def _bare(space: ChainSpace, path: Sequence[int], scored: Sequence[tuple[float, ...]]) -> SlotScores:
     """The vital places left to choose, the others empty."""
     mine = iter(scored)
-    choices: list[Choice] = [next(mine) if slot.vital else None for slot in slots(space, path)]
+    choices: list[EdgeChoice] = [next(mine) if slot.vital else None for slot in slots(space, path)]
     return SlotScores(space, tuple(path), tuple(choices))

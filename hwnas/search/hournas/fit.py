@@ -18,22 +18,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from hwnas.arrays import Float64s
 from hwnas.errors import InputError
 from hwnas.nets.chainspace import ChainSpace
 from hwnas.nets.hournas.slots import Fill, slots
 from hwnas.nets.levels import Operator
 from hwnas.search.hournas.choice import entropies
 
-Floats = NDArray[np.float64]
 # Size of a place's own columns beside its stage's, and the ridge strengths that are tried.
 OWN = 0.5
 RIDGES = tuple(10.0**k for k in range(-2, 5))
 # Least slope of the entropy, in standard deviations of the fitted quantity per one of the entropy:
 # it decides nothing but that milliseconds left over are used.
 LEAST_SLOPE = 1e-3
-Network = tuple[tuple[int, ...], tuple[Fill, ...]]  # path and fills
+PathAndFills = tuple[tuple[int, ...], tuple[Fill, ...]]  # path and fills
 
 
 @dataclass(frozen=True)
@@ -50,7 +49,7 @@ class Fitted:
 
     space: ChainSpace
     slope: float
-    weights: Floats
+    weights: Float64s
     left_out_r: float
 
     def scores(self, path: Sequence[int]) -> list[tuple[float, ...]]:
@@ -68,7 +67,7 @@ class Fitted:
         return found
 
 
-def fit(space: ChainSpace, networks: Sequence[Network], losses: Sequence[float]) -> Fitted:
+def fit(space: ChainSpace, networks: Sequence[PathAndFills], losses: Sequence[float]) -> Fitted:
     """Fit the losses of networks.
 
     Raises:
@@ -96,13 +95,13 @@ def _entropy(space: ChainSpace, path: Sequence[int], fills: Sequence[Fill]) -> f
     return total
 
 
-def _attributes(operator: Operator, width: int) -> Floats:
+def _attributes(operator: Operator, width: int) -> Float64s:
     """What an operator is: there, wide, its kernel and expansion (powers of two), whether it has a gate."""
     kernel, expand = math.log2(operator.kernel / 3), math.log2(operator.expand)
     return np.array([1.0, math.log2(width / 16), kernel, expand, float(operator.se > 0)])
 
 
-def _columns(space: ChainSpace, path: Sequence[int], fills: dict[int, Fill]) -> Floats:
+def _columns(space: ChainSpace, path: Sequence[int], fills: dict[int, Fill]) -> Float64s:
     """Columns of a network, or of single places: sums over each stage's vital and other places, then own.
 
     Places are numbered by stage and index in the deepest stage, so that all paths share the columns.
@@ -122,10 +121,10 @@ def _columns(space: ChainSpace, path: Sequence[int], fills: dict[int, Fill]) -> 
     return np.concatenate([stages.ravel(), own.ravel()])
 
 
-def _ridge(x: Floats, y: Floats) -> tuple[Floats, Floats]:
+def _ridge(x: Float64s, y: Float64s) -> tuple[Float64s, Float64s]:
     """Weights of the best ridge regression, and its predictions for each row from the others."""
     u, s, vt = np.linalg.svd(x, full_matrices=False)
-    best: tuple[float, Floats, Floats] | None = None
+    best: tuple[float, Float64s, Float64s] | None = None
     for strength in RIDGES:
         shrunk = s**2 / (s**2 + strength)
         fitted = u @ (shrunk * (u.T @ y))

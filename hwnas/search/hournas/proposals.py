@@ -21,15 +21,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
+from hwnas.arrays import Bools, Float64s
 from hwnas.errors import BudgetInfeasible, InputError
 from hwnas.search.solve.distribution import share_within
 
 if TYPE_CHECKING:
     import torch
 
-Floats = NDArray[np.float64]
 CELLS = 4000  # of the grid on which hit rates are exact
 POLISHES = 30
 
@@ -66,7 +65,7 @@ class Proposals:
         steps: gradient steps taken.
     """
 
-    probability: Floats
+    probability: Float64s
     hit_rate: tuple[float, ...]
     uniform_hit_rate: float
     steps: int
@@ -110,7 +109,7 @@ def propose_spaces(
     return Proposals(probability, hits, window.share(uniform), steps)
 
 
-def _padded(costs: Sequence[Sequence[float]]) -> tuple[Floats, NDArray[np.bool_]]:
+def _padded(costs: Sequence[Sequence[float]]) -> tuple[Float64s, Bools]:
     if not costs or not all(costs):
         raise InputError("every layer needs at least one operator")
     width = max(len(row) for row in costs)
@@ -121,7 +120,7 @@ def _padded(costs: Sequence[Sequence[float]]) -> tuple[Floats, NDArray[np.bool_]
     return table, mask
 
 
-def _check_window(table: Floats, mask: NDArray[np.bool_], fixed: float, low: float, high: float) -> None:
+def _check_window(table: Float64s, mask: Bools, fixed: float, low: float, high: float) -> None:
     if not 0 <= low < high:
         raise InputError(f"the window [{low:g}, {high:g}] is empty")
     least = fixed + float(np.where(mask, table, np.inf).min(axis=1).sum())
@@ -141,12 +140,12 @@ class _Window:
     low: float
     high: float
 
-    def share(self, probability: Floats) -> float:
+    def share(self, probability: Float64s) -> float:
         """Share of hard samples within the window, exactly."""
         return share_within(self.costs, self.fixed, self.low, self.high, probability, cells=CELLS)
 
 
-def _polished(probability: Floats, scaled: _Scaled, window: _Window, hit_rate: float) -> Floats:
+def _polished(probability: Float64s, scaled: _Scaled, window: _Window, hit_rate: float) -> Float64s:
     """The proposal, sharpened as little as brings its hit rate to what is asked.
 
     p' is proportional to p^sharp * exp(-tilt * cost); the tilt brings the mean cost to the middle of
@@ -167,14 +166,14 @@ def _polished(probability: Floats, scaled: _Scaled, window: _Window, hit_rate: f
     return best
 
 
-def _tilted(logits: Floats, table: Floats, window: _Window) -> Floats:
+def _tilted(logits: Float64s, table: Float64s, window: _Window) -> Float64s:
     """Probabilities tilted by cost until the mean cost is in the middle of the window."""
     middle = 0.5 * (window.low + window.high) / window.high - window.fixed / window.high
 
-    def at(tilt: float) -> Floats:
+    def at(tilt: float) -> Float64s:
         scores = logits - tilt * table
-        p: Floats = np.exp(scores - scores.max(axis=1, keepdims=True))
-        total: Floats = p.sum(axis=1, keepdims=True)
+        p: Float64s = np.exp(scores - scores.max(axis=1, keepdims=True))
+        total: Float64s = p.sum(axis=1, keepdims=True)
         return p / total
 
     def mean(tilt: float) -> float:
@@ -193,13 +192,13 @@ def _tilted(logits: Floats, table: Floats, window: _Window) -> Floats:
 class _Scaled:
     """Costs in units of the window's upper end."""
 
-    table: Floats
-    mask: NDArray[np.bool_]
+    table: Float64s
+    mask: Bools
     fixed: float
     low: float
 
 
-def _descend(scaled: _Scaled, o: ProposalOptions, seed: int, window: _Window) -> tuple[Floats, int]:
+def _descend(scaled: _Scaled, o: ProposalOptions, seed: int, window: _Window) -> tuple[Float64s, int]:
     """Gradient descent on the logits; stops when every proposal, polished, reaches the hit rate."""
     import torch
 
@@ -213,7 +212,7 @@ def _descend(scaled: _Scaled, o: ProposalOptions, seed: int, window: _Window) ->
     def probability() -> torch.Tensor:
         return torch.softmax(logits.masked_fill(~mask, -torch.inf), dim=-1)
 
-    polished: list[Floats] = []
+    polished: list[Float64s] = []
     for step in range(1, o.steps + 1):
         tau = o.tau_start * (o.tau_end / o.tau_start) ** (step / o.steps)
         uniform = torch.rand(o.samples, *logits.shape, dtype=torch.float64, generator=generator)
@@ -229,7 +228,7 @@ def _descend(scaled: _Scaled, o: ProposalOptions, seed: int, window: _Window) ->
         torch.autograd.backward(loss)
         optimiser.step()
         if step % o.check_every == 0 or step == o.steps:
-            found: Floats = probability().detach().numpy()
+            found: Float64s = probability().detach().numpy()
             polished = [_polished(p, scaled, window, o.hit_rate) for p in found]
             if all(window.share(p) >= o.hit_rate for p in polished):
                 return np.stack(polished), step

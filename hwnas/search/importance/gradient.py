@@ -6,27 +6,23 @@ import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from hwnas.arrays import Float64s
 from hwnas.errors import InputError
 from hwnas.nets.build import inherit
 from hwnas.nets.conv import ChannelScale
 from hwnas.protocols import Move
 from hwnas.records import StageImportance
 from hwnas.search.importance import packing as joint
-from hwnas.search.moves import first_order, returns
+from hwnas.search.moves import Moves, first_order, returns
 from hwnas.spec import NetworkSpec
 
-if TYPE_CHECKING:
-    Array = NDArray[np.float64]
-
-Moves = Callable[[NetworkSpec], Sequence[Move]]
 Autocast = Callable[[], AbstractContextManager[Any]]
 
 
@@ -100,7 +96,7 @@ class Gradient:
 
     def _gradients(
         self, grown: nn.Module, old: joint.Shapes, single: Sequence[joint.Shapes], x: Tensor, y: Tensor
-    ) -> tuple[list[Array], float]:
+    ) -> tuple[list[Float64s], float]:
         """Gradient of the mean loss by all values that each growth adds, and the loss.
 
         `old` are the shapes before, `single` those of the network with each growth alone.
@@ -146,10 +142,10 @@ def _share(spec: NetworkSpec, move: Move) -> float:
     return returns(*growth) / first_order(*growth)
 
 
-def _squared_mean(samples: Array) -> tuple[float, float]:
+def _squared_mean(samples: Float64s) -> tuple[float, float]:
     """Unbiased estimate of |E g|^2 from samples (n, d) of g, with its jackknife standard error."""
 
-    def estimate(rows: Array) -> float:
+    def estimate(rows: Float64s) -> float:
         n, total = len(rows), rows.sum(axis=0)
         return float((total @ total - (rows * rows).sum()) / (n * (n - 1)))
 

@@ -20,7 +20,7 @@ from contextlib import AbstractContextManager, nullcontext
 
 from hwnas import plugins
 from hwnas.protocols import Importance
-from hwnas.search.importance.gradient import Moves
+from hwnas.search.moves import Moves
 
 Autocast = Callable[[], AbstractContextManager[object]]
 

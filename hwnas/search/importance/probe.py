@@ -5,23 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from hwnas.arrays import Float64s
 from hwnas.errors import InputError
 from hwnas.nets.build import inherit
 from hwnas.records import StageImportance
-from hwnas.search.importance.gradient import Autocast, Moves, batches, said
+from hwnas.search.importance.gradient import Autocast, batches, said
 from hwnas.search.importance.vip import CHUNK
+from hwnas.search.moves import Moves
 from hwnas.spec import NetworkSpec
-
-if TYPE_CHECKING:
-    Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -102,7 +99,7 @@ class Probe:
             schedule.step()
 
 
-def _mean_and_error(drops: Array) -> tuple[Array, Array]:
+def _mean_and_error(drops: Float64s) -> tuple[Float64s, Float64s]:
     """Mean drop of each growth and its standard error, from (repeats, growths, held-out images).
 
     The variance between repeats (of the means over images) holds both the chance of the training

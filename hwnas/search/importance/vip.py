@@ -10,16 +10,15 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from hwnas.arrays import Float64s
 from hwnas.records import StageImportance
 from hwnas.spec import NetworkSpec
 
 if TYPE_CHECKING:
     from hwnas.nets.build import Network
 
-    Array = NDArray[np.float64]
 
 POOL = 8  # side and stride of the average pool in front of the score, in pixels
 CHUNK = 256  # images at once
@@ -75,9 +74,9 @@ class Vip:
         return tuple(found)
 
 
-def pooled_features(module: nn.Module, images: Tensor) -> list[Array]:
+def pooled_features(module: nn.Module, images: Tensor) -> list[Float64s]:
     """Per stage the pooled, flattened features (images, values) that `Vip` looks at."""
-    chunks: list[list[Array]] = []
+    chunks: list[list[Float64s]] = []
     with torch.no_grad():
         for part in torch.split(images, CHUNK):
             sums = cast("Network", module).features(part)  # what `nets.build` makes
@@ -91,7 +90,7 @@ def pooled_features(module: nn.Module, images: Tensor) -> list[Array]:
     return [np.concatenate(parts) for parts in zip(*chunks, strict=True)]
 
 
-def vip(x: Array, y: Array, components: int) -> Array:
+def vip(x: Float64s, y: Float64s, components: int) -> Float64s:
     """Variable importance in projection of each column of `x` (samples, p) for `y` (samples, q).
 
     VIP_f = sqrt(p * sum_h s_h w_fh^2 / sum_h s_h), with s_h = (t_h . t_h) (q_h . q_h) from the scores

@@ -10,11 +10,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
+from hwnas.arrays import Float64s
 from hwnas.errors import InputError
 
-Floats = NDArray[np.float64]
 CELLS = 20_000
 
 
@@ -23,7 +22,7 @@ def share_within(
     fixed: float,
     low: float,
     high: float,
-    probability: Sequence[Sequence[float]] | Floats | None = None,
+    probability: Sequence[Sequence[float]] | Float64s | None = None,
     *,
     cells: int = CELLS,
 ) -> float:

@@ -14,11 +14,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from hwnas.arrays import Bools, Float64s, Int64s
 from hwnas.errors import BudgetInfeasible, InputError
-
-Floats = NDArray[np.float64]
 
 MULTIPLIERS = 30  # Lagrange multipliers tried by bisection; the bounds are flat around the best
 BOUNDS = 16  # of them kept for pruning, nearest the best
@@ -57,7 +55,7 @@ def best_path(edges: Sequence[Edge], source: int, sink: int, budget: float) -> S
         BudgetInfeasible: even the cheapest path costs more (`smallest_ms` holds its cost).
         InputError: an edge leads backwards, a cost is negative or not a number, or no path exists.
     """
-    graph = _Graph(edges, source, sink)
+    graph = _PathGraph(edges, source, sink)
     cheapest = graph.value(graph.cost, largest=False)
     if not np.isfinite(cheapest[source]):
         raise InputError(f"no path leads from {source} to {sink}")
@@ -74,16 +72,16 @@ def best_path(edges: Sequence[Edge], source: int, sink: int, budget: float) -> S
 class _Labels:
     """Partial paths that end at one node: columns of one table."""
 
-    cost: Floats
-    score: Floats
-    edge: NDArray[np.int64]
-    before: NDArray[np.int64]  # row in the labels of the edge's tail
+    cost: Float64s
+    score: Float64s
+    edge: Int64s
+    before: Int64s  # row in the labels of the edge's tail
 
-    def take(self, rows: NDArray[np.int64] | NDArray[np.bool_]) -> _Labels:
+    def take(self, rows: Int64s | Bools) -> _Labels:
         return _Labels(self.cost[rows], self.score[rows], self.edge[rows], self.before[rows])
 
 
-class _Graph:
+class _PathGraph:
     def __init__(self, edges: Sequence[Edge], source: int, sink: int) -> None:
         self.source, self.sink = source, sink
         self.tail = np.array([e.tail for e in edges], dtype=np.int64)
@@ -98,7 +96,7 @@ class _Graph:
         self.out = [np.flatnonzero(self.tail == n) for n in range(self.nodes)]
         self.into = [np.flatnonzero(self.head == n) for n in range(self.nodes)]
 
-    def value(self, weight: Floats, *, largest: bool) -> Floats:
+    def value(self, weight: Float64s, *, largest: bool) -> Float64s:
         """Best sum of weights from every node to the sink (infinite where no path leads there)."""
         nowhere = -np.inf if largest else np.inf
         value = np.full(self.nodes, nowhere)
@@ -110,7 +108,7 @@ class _Graph:
                 value[node] = ahead.max() if largest else ahead.min()
         return value
 
-    def _follow(self, weight: Floats, value: Floats) -> list[int]:
+    def _follow(self, weight: Float64s, value: Float64s) -> list[int]:
         """Edges of the path that `value` is the value of."""
         path, node = [], self.source
         while node != self.sink:
@@ -120,9 +118,9 @@ class _Graph:
             node = int(self.head[best])
         return path
 
-    def lagrangian(self, budget: float) -> tuple[Solution, list[tuple[float, Floats]]]:
+    def lagrangian(self, budget: float) -> tuple[Solution, list[tuple[float, Float64s]]]:
         """The best feasible path of the relaxation score - m * cost, and value functions for bounds."""
-        tried: list[tuple[float, float, Floats]] = []  # dual bound, multiplier, values
+        tried: list[tuple[float, float, Float64s]] = []  # dual bound, multiplier, values
         best: Solution | None = None
 
         def attempt(multiplier: float) -> float:
@@ -150,7 +148,7 @@ class _Graph:
         return best, [(multiplier, value) for _, multiplier, value in tried[:BOUNDS]]
 
     def labels(
-        self, budget: float, cheapest: Floats, incumbent: Solution, bounds: list[tuple[float, Floats]]
+        self, budget: float, cheapest: Float64s, incumbent: Solution, bounds: list[tuple[float, Float64s]]
     ) -> Solution:
         """Extend all partial paths that can still win; the incumbent stays unless one beats it."""
         zero, none = np.zeros(1), np.full(1, -1, dtype=np.int64)
@@ -199,7 +197,7 @@ class _Graph:
         return Solution(tuple(reversed(path)), cost, score)
 
 
-def _columns(labels: _Labels) -> tuple[Floats, Floats, NDArray[np.int64], NDArray[np.int64]]:
+def _columns(labels: _Labels) -> tuple[Float64s, Float64s, Int64s, Int64s]:
     return labels.cost, labels.score, labels.edge, labels.before
 
 

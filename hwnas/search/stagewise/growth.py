@@ -36,7 +36,7 @@ LAST = 3
 
 
 @dataclass(frozen=True)
-class Ending:
+class FinalSet:
     """Growths that fit together.
 
     Attributes:
@@ -76,7 +76,7 @@ class Growth:
     cost_se_ms: float
     estimate: Estimate
     fate: Fate = "weaker"
-    ending: Ending | None = None
+    ending: FinalSet | None = None
 
     def sure(self, z: float) -> float:
         """Lower bound of the gain."""
@@ -247,9 +247,9 @@ def _decision(growth: Growth, best: Growth | None, budget: Budget, unit: str) ->
 
 def endings(
     now: NetworkSpec, open_: Sequence[Growth], z: float, budget: Budget, context: SearchContext
-) -> list[Ending] | None:
+) -> list[FinalSet] | None:
     """Every set of growths that fits; None while the end is far, as sets of more than `LAST` fit."""
-    found: list[Ending] = []
+    found: list[FinalSet] = []
 
     def walk(spec: NetworkSpec, first: int, members: tuple[int, ...]) -> bool:
         """Look at every set that begins with `members`; False where one is too large."""
@@ -266,7 +266,7 @@ def endings(
             parts = [(open_[n], _times(now, grown, open_[n], more.count(n))) for n in set(more)]
             gain = sum(one.sure(z) * times for one, times in parts)
             se = hypot(*(one.gain_se * times for one, times in parts))
-            found.append(Ending(more, gain, se, estimate.latency_ms))
+            found.append(FinalSet(more, gain, se, estimate.latency_ms))
             if not walk(grown, i, more):
                 return False
         return True
@@ -274,7 +274,7 @@ def endings(
     return found if walk(now, 0, ()) else None
 
 
-def best_of(sets: Sequence[Ending]) -> Ending:
+def best_of(sets: Sequence[FinalSet]) -> FinalSet:
     """Of the sets within one standard error of the best, the one that leaves least of the budget."""
     best = max(sets, key=lambda one: one.gain)
     near = (one for one in sets if one.gain >= best.gain - best.gain_se)

@@ -21,7 +21,7 @@ from torch import Tensor
 SURE = 2.0
 
 
-class Evidence:
+class SplitHalves:
     """Sums of slopes of the loss, apart for two halves of the architecture steps.
 
     Attributes:

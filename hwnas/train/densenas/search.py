@@ -36,7 +36,7 @@ from hwnas.protocols import Emit
 from hwnas.train import augment
 from hwnas.train.checkpoint import read_tensors, write_tensors
 from hwnas.train.data import Dataset, normalise
-from hwnas.train.densenas.evidence import Evidence
+from hwnas.train.densenas.evidence import SplitHalves
 from hwnas.train.densenas.options import DenseOptions, Progress, Relaxed
 from hwnas.train.densenas.supernet import Kept, Supernet
 from hwnas.train.options import Recipe
@@ -114,7 +114,7 @@ class _Search:
             weight_decay=o.arch_weight_decay,
         )
         self.progress = Progress()
-        self.evidence = Evidence(self.model.architecture_parameters())
+        self.evidence = SplitHalves(self.model.architecture_parameters())
         # Every epoch has two passes; the architecture pass of a warm-up epoch is empty.
         self.passes = [(e, kind) for e in range(o.epochs) for kind in ("architecture", "weights")]
         self.identity = json.dumps(

@@ -19,7 +19,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from hwnas.cost.chained import Graph, expected
+from hwnas.cost.chained import RoutingGraph, expected
 from hwnas.cost.dense import Costs
 from hwnas.errors import InputError
 from hwnas.nets.build import Block, initialise
@@ -73,7 +73,7 @@ class Supernet(nn.Module):
         super().__init__()
         self.space = space
         self.places = layer_places(space)
-        self.graph = Graph(len(space.routing), space.edges)
+        self.graph = RoutingGraph(len(space.routing), space.edges)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.stem = nn.Sequential(*(_plain(Block(b, space.convention), b) for b in space.stem))

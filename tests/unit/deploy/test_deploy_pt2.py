@@ -8,7 +8,7 @@ from deploy_network import images, small, weights
 
 from hwnas.deploy import engine as engines
 from hwnas.deploy import pt2
-from hwnas.deploy.verify import VerifyOptions, verify
+from hwnas.deploy.verify import CheckOptions, verify
 from hwnas.errors import BackendUnavailable, DataFormatError
 
 
@@ -19,7 +19,7 @@ def test_exported_program_is_verified_and_any_batch(tmp_path: Path) -> None:
     manifest = pt2.export(spec, found, setting, tmp_path)
     path = tmp_path / "engine.pt2"
     assert manifest.engine == "engine.pt2"
-    checked = verify(path, weights=found, images=images(spec, 9), options=VerifyOptions(timed=False))
+    checked = verify(path, weights=found, images=images(spec, 9), options=CheckOptions(timed=False))
     assert checked.report.passed
     engine = engines.load(path)
     assert engine.run(images(spec, 3)).shape == (3, 10)

@@ -13,13 +13,13 @@ from hwnas.backends.ort import OrtEngine
 from hwnas.deploy import engine as engines
 from hwnas.deploy.manifest import Parity, read_manifest, write_manifest
 from hwnas.deploy.parity import TOLERANCES, compare, judge
-from hwnas.deploy.verify import VerifyOptions, budget_check, reference_scores, verify
+from hwnas.deploy.verify import CheckOptions, budget_check, reference_scores, verify
 from hwnas.errors import DataFormatError, InputError, VerificationFailed
 from hwnas.records import Budget, Promise
 
 SPEC = small()
 WEIGHTS = weights(SPEC)
-UNTIMED = VerifyOptions(timed=False)
+UNTIMED = CheckOptions(timed=False)
 
 
 def exported(folder: Path, backend: str = "ort", **about: Any) -> Path:

@@ -15,7 +15,7 @@ from table_samples import STEM, measurement
 from hwnas.backends.fake import Fake, faulty
 from hwnas.measure import compare
 from hwnas.measure.aggregate import Ledger
-from hwnas.measure.journal import Journal, Part
+from hwnas.measure.journal import Journal, TaskJournal
 from hwnas.measure.sentinel import identity, sentinel
 from hwnas.measure.session import TimingSession
 from hwnas.measure.sweep import header_for
@@ -80,15 +80,15 @@ def test_a_journal_gives_back_what_was_measured(tmp_path: Path) -> None:
     path, protocol = tmp_path / "t.sessions", {"sessions": 3}
     written = Journal(path, protocol)
     one, two = session(1.25, level_ms=2.0, gates=("spikes",)), session(0.5, wall_cpu_ratio=None)
-    Part(written, "blocks").append("a", one)
-    Part(written, "networks").append("a", two)
+    TaskJournal(written, "blocks").append("a", one)
+    TaskJournal(written, "networks").append("a", two)
     with path.open("a") as file:  # a kill in the middle of a line
         file.write('{"name": "blocks: a", "wall_')
     read = Journal(path, protocol)
-    (found,) = Part(read, "blocks").sessions("a")
+    (found,) = TaskJournal(read, "blocks").sessions("a")
     assert (found.floor_ms, found.level_ms, found.gates) == (1.25, 2.0, ("spikes",))
     assert found.wall_ms.tolist() == [1.25] * 3
-    Part(read, "blocks").append("b", one)
+    TaskJournal(read, "blocks").append("b", one)
     assert [json.loads(line).get("name") for line in path.read_text().splitlines()] == [
         None,
         "blocks: a",

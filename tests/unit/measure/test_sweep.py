@@ -14,7 +14,7 @@ import pytest
 
 from hwnas.backends.fake import Fake, faulty
 from hwnas.measure import table as tables
-from hwnas.measure.rows import Header, Role, parse_header, parse_line
+from hwnas.measure.rows import Header, RowRole, parse_header, parse_line
 from hwnas.measure.sweep import Sweep, SweepOptions, header_for, sweep
 from hwnas.measure.timing import TimingOptions
 from hwnas.measure.writer import TableWriter
@@ -84,7 +84,7 @@ def test_time_over_stops_cleanly_and_says_so(tmp_path: Path) -> None:
 def test_networks_of_all_roles_share_campaigns(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     task = Sweep(TableWriter(tmp_path / "t.hwlat.jsonl", header()), Fake(), SweepOptions(QUICK, networks=3))
-    roles: tuple[Role, ...] = ("calibration", "holdout", "probe", "calibration")
+    roles: tuple[RowRole, ...] = ("calibration", "holdout", "probe", "calibration")
     wanted = [(SPACE.sample(rng), role) for role in roles]
     task.networks(wanted)
     nets = task.writer.table.networks

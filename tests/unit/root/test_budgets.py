@@ -5,18 +5,22 @@ from __future__ import annotations
 import pytest
 
 from hwnas import budgets
-from hwnas.budgets import Target
+from hwnas.budgets import WrittenBudget
 from hwnas.errors import InputError
 from hwnas.jobs.plan import PlanOptions
 from hwnas.jobs.search import SearchOptions
 
 
 def test_what_can_be_written() -> None:
-    assert budgets.parse("18ms") == (Target("18ms", "p50", 18.0),)
-    assert budgets.parse("850us@p95") == (Target("850us@p95", "p95", 0.85),)
+    assert budgets.parse("18ms") == (WrittenBudget("18ms", "p50", 18.0),)
+    assert budgets.parse("850us@p95") == (WrittenBudget("850us@p95", "p95", 0.85),)
     assert [t.latency_ms for t in budgets.parse("0.6ms, 400us")] == [0.6, 0.4]
-    assert budgets.parse("1.15x:resnet20") == (Target("1.15x:resnet20", "p50", None, 1.15, "resnet20"),)
-    assert budgets.parse("80%:resnet20@p95") == (Target("80%:resnet20@p95", "p95", None, 0.8, "resnet20"),)
+    assert budgets.parse("1.15x:resnet20") == (
+        WrittenBudget("1.15x:resnet20", "p50", None, 1.15, "resnet20"),
+    )
+    assert budgets.parse("80%:resnet20@p95") == (
+        WrittenBudget("80%:resnet20@p95", "p95", None, 0.8, "resnet20"),
+    )
     assert budgets.parse("1x:a@b/network.json")[0].reference == "a@b/network.json"
     assert budgets.parse_latency("2.5s@p99") == (2500.0, "p99")
 

@@ -12,7 +12,7 @@ from hwnas.errors import BudgetInfeasible, InputError
 from hwnas.nets import spaces
 from hwnas.nets.count import count_block
 from hwnas.nets.densenas.chains import DenseChain
-from hwnas.nets.densenas.graph import SKIP, DenseSpace, Operator, RoutingBlock
+from hwnas.nets.densenas.graph import SKIP, CandidateOp, DenseSpace, RoutingBlock
 from hwnas.nets.densenas.layers import layer_places
 from hwnas.protocols import SearchContext
 from hwnas.records import Budget, Estimate, Evaluation, Trial
@@ -136,7 +136,7 @@ def test_the_published_derivation_takes_log_probabilities_as_they_are() -> None:
     assert Chooser(TINY, given, estimator(), trust=None).believed is given
 
 
-OPS = (Operator("k3t3", "mbconv", 3, 3), Operator("k5t6", "mbconv", 5, 6))
+OPS = (CandidateOp("k3t3", "mbconv", 3, 3), CandidateOp("k5t6", "mbconv", 5, 6))
 TINY = DenseSpace(
     name="tiny",
     routing=(

@@ -9,12 +9,19 @@ import pytest
 from hwnas.cost.dense import Costs, price_choices
 from hwnas.errors import BudgetInfeasible
 from hwnas.nets.count import count, count_block
-from hwnas.nets.densenas.graph import SKIP, DenseSpace, Operator, RoutingBlock, densenas_cifar, densenas_mbv2
+from hwnas.nets.densenas.graph import (
+    SKIP,
+    CandidateOp,
+    DenseSpace,
+    RoutingBlock,
+    densenas_cifar,
+    densenas_mbv2,
+)
 from hwnas.nets.densenas.layers import layer_places
 from hwnas.search.densenas.derive import Derived, Scores, most_probable, within
 from hwnas.spec import BlockSpec
 
-OPS = (Operator("k3t3", "mbconv", 3, 3), Operator("k5t6", "mbconv", 5, 6))
+OPS = (CandidateOp("k3t3", "mbconv", 3, 3), CandidateOp("k5t6", "mbconv", 5, 6))
 TINY = DenseSpace(
     name="tiny",
     routing=(

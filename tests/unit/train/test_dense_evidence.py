@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 import torch
 
-from hwnas.train.densenas.evidence import Evidence, reliability
+from hwnas.train.densenas.evidence import SplitHalves, reliability
 
 
-def slopes(signal: float, layers: int, steps: int, seed: int) -> Evidence:
+def slopes(signal: float, layers: int, steps: int, seed: int) -> SplitHalves:
     """Slopes of unit noise around fixed slopes of standard deviation `signal`."""
     rng = np.random.default_rng(seed)
     true = rng.normal(size=(layers, 6)) * signal
-    evidence = Evidence([torch.zeros(6) for _ in range(layers)])
+    evidence = SplitHalves([torch.zeros(6) for _ in range(layers)])
     for step in range(steps):
         drawn = true + rng.normal(size=true.shape)
         evidence.add(step, [torch.tensor(row, dtype=torch.float32) for row in drawn])
@@ -42,7 +42,7 @@ def test_layers_are_compared_in_their_own_units() -> None:
 
 def test_edges_and_operators_are_apart_and_choices_never_seen_do_not_count() -> None:
     """Six layers of operators whose halves agree fully, two blocks of edges whose halves are opposite."""
-    evidence = Evidence([*(torch.zeros(3) for _ in range(8)), torch.zeros(1)])
+    evidence = SplitHalves([*(torch.zeros(3) for _ in range(8)), torch.zeros(1)])
     agreed, edge = torch.tensor([2.0, -1.0, -1.0]), torch.tensor([1.0, 0.0, -1.0])
     for step in range(2):
         sign = 1.0 - 2.0 * step
@@ -53,14 +53,14 @@ def test_edges_and_operators_are_apart_and_choices_never_seen_do_not_count() -> 
 
 
 def test_nothing_seen_is_nothing_believed() -> None:
-    assert Evidence([torch.zeros(6), torch.zeros(2)]).trust(1) == (0.0, 0.0)
-    one = Evidence([torch.zeros(6)])
+    assert SplitHalves([torch.zeros(6), torch.zeros(2)]).trust(1) == (0.0, 0.0)
+    one = SplitHalves([torch.zeros(6)])
     one.add(0, [torch.arange(6.0)])  # one half only
     assert reliability(one.sums, one.squares) == 0
 
 
 def test_a_checkpoint_brings_it_back() -> None:
-    one, two = slopes(0.3, 4, 10, 1), Evidence([torch.zeros(6) for _ in range(4)])
+    one, two = slopes(0.3, 4, 10, 1), SplitHalves([torch.zeros(6) for _ in range(4)])
     two.restore(one.tensors())
     for a, b in zip([*one.sums, *one.squares], [*two.sums, *two.squares], strict=True):
         assert torch.equal(a, b)
