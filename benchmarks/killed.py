@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.common import save
+from hwnas.runs import read_events
 
 HWNAS = (sys.executable, "-c", "from hwnas_cli.main import cli; cli()")
 # Fields of events that tell the time, and the words that are made of the other fields.
@@ -48,8 +49,7 @@ def without_times(value: Any) -> Any:
 
 def events(run: Path) -> list[Any]:
     """What a run folder says that happened, notes left out: they hold speeds."""
-    lines = (run / "events.jsonl").read_text(encoding="utf-8").splitlines()
-    found = [without_times(json.loads(line)) for line in lines]
+    found = [without_times(event) for event in read_events(run / "events.jsonl")]
     return [event for event in found if event.get("event") != "note"]
 
 

@@ -16,6 +16,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from hwnas import seals
 from hwnas.errors import DataFormatError, InputError
 
 # A megabyte of YAML takes a second to parse; of JSON a hundred take one, and tables grow to tens.
@@ -134,15 +135,18 @@ def json_object(text: str, where: object, schema: str | None = None) -> dict[str
     return _object(parse_json(text, where), where, schema)
 
 
-def read_json(path: Path, what: str, schema: str | None = None) -> dict[str, Any]:
+def read_json(path: Path, what: str, schema: str | None = None, *, sealed: bool = False) -> dict[str, Any]:
     """Read a JSON object; DataFormatError says what is wrong with the file.
 
     Args:
         path: the file.
         what: what the file should be, for the message ("network", "manifest").
         schema: required value of its ``schema`` field.
+        sealed: whether it must carry a seal (`hwnas.seals`); one that is there must fit in any case.
     """
-    return json_object(read_text(path, what), f"{what} {path}", schema)
+    body = json_object(read_text(path, what), f"{what} {path}", schema)
+    seals.unseal(body, f"{what} {path}", required=sealed)
+    return body
 
 
 def read_yaml(path: Path, what: str, limit_bytes: int = CONFIG_BYTES) -> Any:

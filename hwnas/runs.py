@@ -1,7 +1,7 @@
 """Run folders: where a long job writes as it goes, and what a repeated command resumes from.
 
 A run folder holds ``manifest.json`` (command, configuration, seed, versions), ``events.jsonl``
-(append-only, one JSON object a line, flushed to disk before the job goes on), ``log.txt`` (the words
+(append-only, one sealed JSON object a line, flushed to disk before the job goes on), ``log.txt`` (the words
 of the events, for people) and whatever the job makes. Opening the folder again with the same
 configuration resumes; with another it is refused. One process at a time has a folder open.
 """
@@ -22,7 +22,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 import hwnas
-from hwnas import locks, store
+from hwnas import locks, seals, store
 from hwnas.documents import json_object, read_bytes, read_json
 from hwnas.errors import DataFormatError, HwnasError, InputError
 from hwnas.records import now_utc
@@ -79,6 +79,7 @@ class RunFolder:
         new = not self._check(verb, config)  # it may have become a run since
         for folder in (path, path / "weights"):
             store.sweep(folder)
+        store.sweep_scratch()
         if new:
             write_json(
                 path / "manifest.json",
@@ -86,7 +87,8 @@ class RunFolder:
             )
         self._events = path / "events.jsonl"
         self._drop_torn_line()
-        self.resumed = bool(self.events())
+        found, self._seal = _sealed_events(self._events)
+        self.resumed = bool(found)
 
     def _check(self, verb: str, config: Mapping[str, Any]) -> bool:
         """Whether the folder is this run already; InputError where it is something else."""
@@ -122,9 +124,10 @@ class RunFolder:
 
     def append(self, kind: str, fields: Mapping[str, Any]) -> None:
         """Add an event and flush it to disk; it survives a kill from here on."""
-        store.append_line(
-            self._events, json.dumps({"event": kind, "at": now_utc(), **fields}, allow_nan=False)
-        )
+        plain = json.loads(json.dumps({"event": kind, "at": now_utc(), **fields}, allow_nan=False))
+        seal, line = seals.line(self._seal, plain)
+        store.append_line(self._events, line)
+        self._seal = seal
         if fields.get("text"):
             store.append_line(self.path / "log.txt", f"{now_utc()} {fields['text']}")
 
@@ -144,12 +147,49 @@ def _passing(name: str) -> bool:
 
 def read_events(path: Path) -> list[dict[str, Any]]:
     """The events of a file; DataFormatError names a line that is damaged."""
+    return _sealed_events(path)[0]
+
+
+def _sealed_events(path: Path) -> tuple[list[dict[str, Any]], str]:
+    """The events of a file, and the seal of its last line."""
+    events, seal = [], ""
+    for number, line in enumerate(_lines(path), start=1):
+        event = _event(line, f"events {path}, line {number}")
+        try:
+            seal = seals.unsealed_line(event, seal, f"events {path}, line {number}")
+        except DataFormatError as exc:
+            raise DataFormatError(
+                f"{exc}. Remove this line and all after it to go on from there, or choose another --out"
+            ) from exc
+        events.append(event)
+    return events, seal
+
+
+def salvage_events(path: Path) -> tuple[list[dict[str, Any]], int]:
+    """The events that can be read, and how many lines are damaged: to look at, not to resume from."""
+    events: list[dict[str, Any]] = []
+    damaged = 0
+    before: str | None = ""  # None: the line before could not be read at all
+    for number, line in enumerate(_lines(path), start=1):
+        after, before = before, None
+        try:
+            event = _event(line, f"events {path}, line {number}")
+            before = str(event.get(seals.LINE))
+            if after is not None:
+                seals.unsealed_line(event, after, path)
+        except DataFormatError:
+            damaged += 1
+            continue
+        event.pop(seals.LINE, None)
+        events.append(event)
+    return events, damaged
+
+
+def _lines(path: Path) -> list[bytes]:
     if not path.exists():
         return []
     lines = read_bytes(path, "events").split(b"\n")
-    if lines and not lines[-1]:
-        lines.pop()
-    return [_event(line, f"events {path}, line {number}") for number, line in enumerate(lines, start=1)]
+    return lines if lines[-1] else lines[:-1]
 
 
 def _event(line: bytes, where: str) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import re
+import shutil
 import stat
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -15,6 +16,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from hwnas import seals
 from hwnas.documents import read_json
 from hwnas.errors import DataFormatError, InputError
 from hwnas.spec import NETWORK_SCHEMA, NetworkSpec
@@ -128,6 +130,68 @@ def sweep(folder: Path) -> None:
                 os.close(handle)
 
 
+_SCRATCH = re.compile(r"hwnas-scratch-[a-z0-9_]{8}")
+
+
+@contextmanager
+def scratch() -> Iterator[Path]:
+    """A folder for files that nobody keeps, among the user's caches; removed at the end of the block.
+
+    What a killed process left is removed when the next one asks for such a folder, or opens a run.
+    """
+    folder, handle = _scratch_folder()
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        os.close(handle)
+
+
+def _scratch_folder() -> tuple[Path, int]:
+    """A new folder, locked: in `home`, or where that cannot be written in the system's place."""
+    for root in _scratch_roots():
+        sweep_scratch(root)
+        with suppress(OSError):
+            root.mkdir(parents=True, exist_ok=True)
+            return _locked_folder(root)
+    raise InputError(f"no folder for temporary files: neither {' nor '.join(map(str, _scratch_roots()))}")
+
+
+def _locked_folder(root: Path) -> tuple[Path, int]:
+    while True:
+        folder = Path(tempfile.mkdtemp(prefix="hwnas-scratch-", dir=root))
+        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if folder.exists():
+                return folder, handle
+        except BlockingIOError:
+            pass  # swept before it was locked
+        os.close(handle)
+
+
+def _scratch_roots() -> list[Path]:
+    return [home() / "scratch", Path(tempfile.gettempdir())]
+
+
+def sweep_scratch(root: Path | None = None) -> None:
+    """Remove the scratch folders of ours whose makers are dead."""
+    for place in _scratch_roots() if root is None else [root]:
+        try:
+            names = [entry.name for entry in os.scandir(place) if _SCRATCH.fullmatch(entry.name)]
+        except OSError:
+            continue
+        for name in names:
+            with suppress(OSError):
+                handle = os.open(place / name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+                try:
+                    if os.fstat(handle).st_uid == os.getuid():
+                        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                        shutil.rmtree(place / name)
+                finally:
+                    os.close(handle)
+
+
 def _refuse_link(path: Path) -> None:
     if path.is_symlink():
         raise InputError(f"{path} is a link, and what it points to is not replaced; name the file itself")
@@ -194,11 +258,13 @@ def write_bytes(path: Path, data: bytes, *, new: bool = False) -> None:
         temporary.write_bytes(data)
 
 
-def write_json(path: Path, body: Mapping[str, Any]) -> None:
+def write_json(path: Path, body: Mapping[str, Any], *, sealed: bool = False) -> None:
     """Write a JSON object atomically; NaN and infinity are refused, since JSON has neither.
 
-    An object with a schema replaces only a file of the same kind (InputError).
+    An object with a schema replaces only a file of the same kind (InputError). What hwnas itself goes on
+    from later is `sealed`: `documents.read_json` finds a change.
     """
+    body = seals.sealed(body) if sealed else body
     if "schema" in body:
         kind = str(body["schema"]).partition("/")[0]
         refuse_foreign(path, f'"{kind}/', f"file of the schema {kind}")

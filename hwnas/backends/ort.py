@@ -11,7 +11,6 @@ threads are bound to, first the calling thread's (None: the scheduler chooses).
 
 from __future__ import annotations
 
-import tempfile
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ from hwnas.backends.onnx_file import read_model
 from hwnas.errors import BackendUnavailable, BuildError, DataFormatError, InputError
 from hwnas.protocols import CallTimes
 from hwnas.records import Precision, Setting
-from hwnas.store import atomic_path, write_bytes
+from hwnas.store import atomic_path, scratch, write_bytes
 
 PROVIDER = "CPUExecutionProvider"
 DISTRIBUTIONS = ("onnxruntime", "onnxruntime-gpu")
@@ -131,8 +130,8 @@ class OrtEngine(Life):
         if is_ort_format(self._model):  # it was loaded from such a file: the very same bytes
             write_bytes(path, self._model)
             return
-        with tempfile.TemporaryDirectory() as folder, atomic_path(path) as temporary:
-            written = Path(folder) / "engine.ort"
+        with scratch() as folder, atomic_path(path) as temporary:
+            written = folder / "engine.ort"
             _session(self._model, self.setting, save_to=written)
             temporary.write_bytes(written.read_bytes())
 

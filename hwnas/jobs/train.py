@@ -108,7 +108,7 @@ def train(options: TrainOptions, emit: Emit | None = None) -> dict[str, Any]:
     }
     run = runs.RunFolder(options.out or runs.reserve("train"), "train", config)
     if (run.path / "result.json").is_file():
-        return read_json(run.path / "result.json", "result", RESULT_SCHEMA)
+        return read_json(run.path / "result.json", "result", RESULT_SCHEMA, sealed=True)
     if emit is not None:
         emit("run", {"run": str(run.path), "text": f"run folder {run.path}"})
     if spec != given:
@@ -173,7 +173,7 @@ def _train(
         "test_reads": dataset.test_reads,
         "finished": now_utc(),
     }
-    write_json(run.path / "result.json", body)
+    write_json(run.path / "result.json", body, sealed=True)
     checkpoint.unlink(missing_ok=True)
     text = f"test accuracy {test.accuracy:.2%} (validation {result.accuracy:.2%})"
     run.append("trained", {"text": text, "accuracy": body["accuracy"]})

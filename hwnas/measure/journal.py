@@ -1,7 +1,7 @@
 """Sessions written down as they end, so that a killed measurement goes on with all but the last of them.
 
 A row of a table is the sum of sessions that are minutes apart (`hwnas.measure.timing`), so rows alone
-would not keep what was measured. One JSON object a line; a line that a kill left unfinished is
+would not keep what was measured. One sealed JSON object a line; a line that a kill left unfinished is
 dropped. The first line holds the conditions: sessions of fp32 never become rows of fp16. The file goes
 when its table is finished.
 """
@@ -9,14 +9,13 @@ when its table is finished.
 from __future__ import annotations
 
 import json
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from hwnas import store
+from hwnas import seals, store
 from hwnas.documents import json_object, read_bytes
 from hwnas.errors import DataFormatError
 from hwnas.measure.session import TimingSession
@@ -35,6 +34,7 @@ class Journal:
 
     Raises:
         InputError: a file of that name is there that is none of ours.
+        DataFormatError: it is damaged.
     """
 
     def __init__(self, path: Path, conditions: Mapping[str, Any]) -> None:
@@ -42,13 +42,17 @@ class Journal:
         # The form in which it is compared.
         self._head: dict[str, Any] = {"schema": SCHEMA, **json.loads(json.dumps(conditions))}
         self._found: dict[str, list[TimingSession]] = {}
-        store.refuse_foreign(path, f'{{"schema": "{SCHEMA}"', "journal of hwnas")
-        lines = _lines(path)
+        store.refuse_foreign(path, f'{{"schema":"{SCHEMA}"', "journal of hwnas")
+        lines, self._seal = _lines(path)
         if lines and lines[0] == self._head:
-            for line in lines[1:]:
-                self._found.setdefault(line["name"], []).append(_session(line))
+            for number, line in enumerate(lines[1:], start=2):
+                try:
+                    self._found.setdefault(str(line["name"]), []).append(_session(line))
+                except (KeyError, TypeError, ValueError) as exc:
+                    raise DataFormatError(f"journal {path}, line {number} holds no session: {exc!r}") from exc
         else:
             path.unlink(missing_ok=True)
+            self._seal = ""
 
     def sessions(self, name: str) -> list[TimingSession]:
         """What was measured of an engine before."""
@@ -62,8 +66,11 @@ class Journal:
             **{field: getattr(session, field) for field in _PLAIN},
         }
         if not self.path.exists():
-            store.write_text(self.path, json.dumps(self._head) + "\n", new=True)
-        store.append_line(self.path, _sealed(body))
+            self._seal, head = seals.line("", self._head)
+            store.write_text(self.path, head + "\n", new=True)
+        seal, text = seals.line(self._seal, body)
+        store.append_line(self.path, text)
+        self._seal = seal
 
     def clear(self) -> None:
         """Forget everything: the table is finished."""
@@ -89,32 +96,32 @@ class TaskJournal:
 _PLAIN = ("floor_ms", "median_ms", "disturbed", "wall_cpu_ratio", "gates", "level_ms")
 
 
-def _sealed(body: Mapping[str, Any]) -> str:
-    """A line with a check sum over the rest of it."""
-    text = json.dumps(body, separators=(",", ":"))
-    return json.dumps({**body, "crc": zlib.crc32(text.encode())}, separators=(",", ":"))
+def _lines(path: Path) -> tuple[list[dict[str, Any]], str]:
+    """The head and the lines of a journal, and the seal of the last; what a kill left unfinished is cut.
 
-
-def _lines(path: Path) -> list[dict[str, Any]]:
-    """The head and the whole lines of a journal; what cannot be read ends it: it only saves time."""
+    Raises:
+        DataFormatError: a line is damaged.
+    """
     if not path.exists():
-        return []
-    raw = read_bytes(path, "journal").split(b"\n")
+        return [], ""
+    raw = read_bytes(path, "journal")
+    whole = raw[: raw.rfind(b"\n") + 1]
     found: list[dict[str, Any]] = []
-    for at, line in enumerate(raw[:-1]):
+    seal = ""
+    for number, line in enumerate(whole.split(b"\n")[:-1], start=1):
+        where = f"journal {path}, line {number}"
         try:
-            body = json_object(line.decode("utf-8"), path)
-            crc = body.pop("crc", None)
-            whole = at == 0 or crc == zlib.crc32(json.dumps(body, separators=(",", ":")).encode())
-        except (UnicodeDecodeError, DataFormatError):
-            whole = False
-        if not whole:
-            break
+            body = json_object(line.decode("utf-8"), where)
+            seal = seals.unsealed_line(body, seal, where)
+        except (UnicodeDecodeError, DataFormatError) as exc:
+            raise DataFormatError(
+                f"{where} is damaged ({exc}); remove this line and all after it, and what they held is "
+                "measured again"
+            ) from exc
         found.append(body)
-    kept = b"".join(line + b"\n" for line in raw[: len(found)])
-    if kept != b"\n".join(raw):
-        store.write_bytes(path, kept)
-    return found
+    if whole != raw:
+        store.write_bytes(path, whole)
+    return found, seal
 
 
 def _session(line: Mapping[str, Any]) -> TimingSession:

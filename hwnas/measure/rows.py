@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
 
@@ -170,12 +167,6 @@ def json_schema() -> dict[str, Any]:
 def names(blocks: tuple[BlockSpec, ...]) -> str:
     """A chain for people."""
     return " + ".join(block.key for block in blocks)
-
-
-def chain_hash(before: str, body: Mapping[str, Any]) -> str:
-    """Hash of a line given the hash of the line before it."""
-    text = json.dumps(body, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(f"{before}\n{text}".encode()).hexdigest()[:16]
 
 
 def parse_line(path: Path, number: int, line: str) -> dict[str, Any]:

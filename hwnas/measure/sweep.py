@@ -11,7 +11,6 @@ goes on.
 from __future__ import annotations
 
 import json
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -39,6 +38,7 @@ from hwnas.nets import onnx
 from hwnas.protocols import Backend, Emit, Engine, SearchSpace
 from hwnas.records import Measurement, Setting
 from hwnas.spec import BlockSpec, NetworkSpec
+from hwnas.store import scratch
 
 
 @dataclass(frozen=True)
@@ -93,8 +93,8 @@ def header_for(
     )
 
 
-def _conditions(header: Header, options: SweepOptions) -> dict[str, Any]:
-    """Everything that decides what a session gives, for the journal."""
+def conditions(header: Header, options: SweepOptions) -> dict[str, Any]:
+    """Everything that decides what a session gives; a journal of others is not taken up."""
     of_table = {
         "setting",
         "space",
@@ -132,7 +132,7 @@ class Sweep:
         self.measured = 0
         self.journal = Journal(
             writer.path.with_name(writer.path.name + JOURNAL_SUFFIX),
-            _conditions(writer.table.header, options),
+            conditions(writer.table.header, options),
         )
         self._rng = np.random.default_rng([options.seed, len(writer.table)])
         self._begun_s = time.perf_counter()
@@ -221,9 +221,9 @@ class Sweep:
 
         table = self.writer.table
         guard = self._sentinel()
-        with tempfile.TemporaryDirectory() as folder:
+        with scratch() as folder:
             builders = {
-                name: TimedGraph(model, self.backend, table.setting, Path(folder) / str(i))
+                name: TimedGraph(model, self.backend, table.setting, folder / str(i))
                 for i, (name, model) in enumerate(models.items())
             }
             results = measure(

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hwnas import store
+from hwnas import seals, store
 from hwnas.documents import read_bytes
 from hwnas.errors import DataFormatError, HwnasError, InputError, MissingMeasurement, StaleTable
 from hwnas.measure.plausible import refuse_implausible
@@ -31,7 +31,6 @@ from hwnas.measure.rows import (
     Row,
     SlotRow,
     SummaryRow,
-    chain_hash,
     names,
     parse_header,
     parse_line,
@@ -168,14 +167,13 @@ def parse(path: Path, data: bytes) -> LatencyTable:
     before = ""
     for number, line in enumerate(lines[:-1], start=1):
         body = parse_line(path, number, line)
-        claimed = body.pop("hash", None)
+        sealed = dict(body)
+        body.pop(seals.LINE, None)
         row = None if number == 1 else parse_row(path, number, body)
-        before = chain_hash(before, body)
-        if claimed != before:
-            raise DataFormatError(
-                f"table {path}, line {number}: wrong hash ({claimed}, content gives {before}); the line was "
-                "changed, or lines before it are missing. Fetch the file again or profile anew"
-            )
+        try:
+            before = seals.unsealed_line(sealed, before, f"table {path}, line {number}")
+        except DataFormatError as exc:
+            raise DataFormatError(f"{exc}. Fetch the file again or profile anew") from exc
         _take(table, row, path, number)
     table.table_id = before
     refuse_implausible(table, path)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from hwnas import seals
 from hwnas.documents import read_bytes
 from hwnas.errors import HwnasError, InputError
 from hwnas.locks import Lock
-from hwnas.measure.rows import SCHEMA, EndRow, Header, Row, SummaryRow, chain_hash
+from hwnas.measure.rows import SCHEMA, EndRow, Header, Row, SummaryRow
 from hwnas.measure.table import LatencyTable, load, parse
 from hwnas.store import append_line, refuse_foreign, write_bytes, write_text
 
@@ -45,7 +45,7 @@ class TableWriter:
             return
         self.table = LatencyTable(header, path)
         first = {"schema": SCHEMA, **header.model_dump(mode="json")}
-        self._hash, line = sealed("", first)
+        self._hash, line = seals.line("", first)
         write_text(path, line + "\n")  # whole or not at all, so that a table's first line is never torn
         self._count = 1
         self.table.table_id = self._hash
@@ -68,16 +68,10 @@ class TableWriter:
         return self.table
 
     def _write(self, body: dict[str, Any]) -> None:
-        self._hash, line = sealed(self._hash, body)
+        self._hash, line = seals.line(self._hash, body)
         append_line(self.path, line)
         self._count += 1
         self.table.table_id = self._hash
-
-
-def sealed(before: str, body: Mapping[str, Any]) -> tuple[str, str]:
-    """Hash and text of a line that comes after the one with the hash `before`."""
-    found = chain_hash(before, body)
-    return found, json.dumps({**body, "hash": found}, allow_nan=False, separators=(",", ":"))
 
 
 def _refuse_other(there: Header, header: Header, path: Path) -> None:
@@ -116,7 +110,7 @@ def write(path: Path, table: LatencyTable) -> LatencyTable:
     bodies: list[dict[str, Any]] = [{"schema": SCHEMA, **table.header.model_dump(mode="json")}]
     bodies += [row.model_dump(mode="json") for row in rows]
     for body in bodies:
-        before, line = sealed(before, body)
+        before, line = seals.line(before, body)
         lines.append(line + "\n")
     data = "".join(lines).encode()
     made = parse(path, data)  # what could not be read back is not written

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+from hwnas import seals
 from hwnas.budgets import parse_latency
 from hwnas.deploy.manifest import EngineManifest, read_manifest
-from hwnas.documents import read_json
-from hwnas.errors import HwnasError, InputError
+from hwnas.documents import json_object, read_json
+from hwnas.errors import DataFormatError, HwnasError, InputError
 from hwnas.measure import table as tables
 from hwnas.measure.rows import SUFFIX
 from hwnas.measure.table import LatencyTable
 from hwnas.records import Budget, Measurement, Promise, SearchResult, Setting, Trial
+from hwnas.runs import salvage_events
 from hwnas.spec import NetworkSpec
 from hwnas.store import parse, read_network
 
@@ -203,8 +204,8 @@ def _last_hash(path: Path) -> str:
         file.seek(max(0, path.stat().st_size - (1 << 16)))
         line = file.read().rstrip(b"\n").rpartition(b"\n")[2]
     try:
-        return str(json.loads(line).get("hash", ""))
-    except (ValueError, AttributeError):
+        return str(json_object(line.decode(), path).get(seals.LINE, ""))
+    except (UnicodeDecodeError, DataFormatError):
         return ""
 
 
@@ -223,14 +224,8 @@ def _events(run: RunData) -> list[dict[str, Any]]:
     if not file.exists():
         run.missing.append("events.jsonl is missing: nothing is known about how the run went")
         return []
-    events, damaged = [], 0
-    for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
-        try:
-            event = json.loads(line)
-        except json.JSONDecodeError:
-            damaged += 1
-            continue
-        events += [event] if isinstance(event, dict) else []
+    nothing: tuple[list[dict[str, Any]], int] = [], 0
+    events, damaged = _try(run, file.name, salvage_events, nothing)
     if damaged:
         run.missing.append(f"{damaged} line(s) of events.jsonl are damaged and were left out")
     return events

@@ -161,6 +161,7 @@ class SearchLog:
         write_json(
             self.run.path / "result.json",
             {"schema": RESULT_SCHEMA, "complete": complete, **to_json(result)},
+            sealed=True,
         )
         text = f"search ended: {result.stopped}; best is trial {result.best}"
         self._write("result", {"best": result.best, "complete": complete, "stopped": result.stopped}, text)
@@ -170,7 +171,7 @@ class SearchLog:
         path = self.run.path / "result.json"
         if not path.exists():
             return None
-        body = read_json(path, "search result", RESULT_SCHEMA)
+        body = read_json(path, "search result", RESULT_SCHEMA, sealed=True)
         if not body.get("complete", True):
             return None
         # A command may have added fields of its own, such as the test accuracy.

@@ -104,7 +104,7 @@ class Evaluator:
             "evaluation": to_json(evaluation),
             "weights_sha256": _digest(weights),
         }
-        write_json(weights.with_suffix(".json"), body)
+        write_json(weights.with_suffix(".json"), body, sealed=True)
         for checkpoint in weights.parent.glob(f"{weights.stem}-*.checkpoint"):
             checkpoint.unlink()
         return evaluation
@@ -161,7 +161,7 @@ class Evaluator:
             raise DataFormatError(
                 f"{path} or {record.name} is missing: the weights of trial {index} are to be inherited"
             )
-        body = read_json(record, "evaluation", _SCHEMA)
+        body = read_json(record, "evaluation", _SCHEMA, sealed=True)
         if body.get("weights_sha256", "") != _digest(path):
             raise DataFormatError(
                 f"{path} is not what was written: its content has another hash than {record.name} says. "
@@ -177,7 +177,7 @@ class Evaluator:
         record = path.with_suffix(".json")
         if not record.is_file() or not path.is_file():
             return None
-        body = read_json(record, "evaluation", _SCHEMA)
+        body = read_json(record, "evaluation", _SCHEMA, sealed=True)
         if body.get("key") != key:
             return None
         return parse(Evaluation, body.get("evaluation", {}), f"evaluation {record}")
@@ -191,7 +191,7 @@ class Evaluator:
         for name, other in (("parent", proposal.parent), ("teacher", proposal.notes.get("teacher"))):
             record = self._weights(int(other)).with_suffix(".json") if other is not None else None
             if record is not None and record.is_file():
-                ancestors[name] = read_json(record, "evaluation", _SCHEMA).get("key")
+                ancestors[name] = read_json(record, "evaluation", _SCHEMA, sealed=True).get("key")
         options = self._options
         body: dict[str, Any] = {
             "spec": proposal.spec.key,

@@ -13,7 +13,6 @@ import ctypes.util
 import re
 import shutil
 import subprocess
-import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -21,6 +20,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from hwnas.errors import BackendUnavailable, BuildError
+from hwnas.store import scratch
 
 OPTIONS = ("--std=c++17",)
 
@@ -159,8 +159,8 @@ def _nvcc(path: str) -> Compiler | None:
     name = f"nvcc {release[0]}.{release[1]}"
 
     def compile_source(source: str, capability: tuple[int, int]) -> bytes:
-        with tempfile.TemporaryDirectory() as folder:
-            made, written = Path(folder) / "kernels.cubin", Path(folder) / "kernels.cu"
+        with scratch() as folder:
+            made, written = folder / "kernels.cubin", folder / "kernels.cu"
             written.write_text(source, encoding="utf-8")
             arch = f"-arch=sm_{capability[0]}{capability[1]}"
             command = [path, "-cubin", arch, *OPTIONS, "-o", str(made), str(written)]

@@ -130,7 +130,7 @@ class _HourNasPreparation:
         """Training images of each stage, settled by the first session of the run."""
         path = self.facts.run.path / PLAN
         if path.exists():
-            body = read_json(path, "plan of the preparation", SCHEMA)
+            body = read_json(path, "plan of the preparation", SCHEMA, sealed=True)
             return {"vital": int(body["vital"]), "others": int(body["others"])}
         networks, judged = self.judging
         total = self.facts.images * self.settings.share - 2 * networks * judged / 3
@@ -139,7 +139,7 @@ class _HourNasPreparation:
             total = min(total, IN_TIME * self.facts.seconds * rate)
         first = 0.0 if self.settings.joint or self._nothing_vital() else self.settings.vital_images
         plan = {"vital": max(int(total * first), 0), "others": max(int(total * (1 - first)), 0)}
-        write_json(path, {"schema": SCHEMA, **plan})
+        write_json(path, {"schema": SCHEMA, **plan}, sealed=True)
         return plan
 
     def _nothing_vital(self) -> bool:

@@ -109,7 +109,7 @@ def prepare(strategy: str, facts: Facts) -> Prepared | None:
     if prepared is None:
         return None
     if not path.exists():
-        write_json(path, {"schema": SCHEMA, "strategy": strategy, **asdict(prepared)})
+        write_json(path, {"schema": SCHEMA, "strategy": strategy, **asdict(prepared)}, sealed=True)
     text = (
         f"{strategy} prepared on {prepared.images:,} of {facts.images:,} images "
         f"in {format_seconds(prepared.seconds)}"
@@ -126,7 +126,7 @@ def _make(strategy: str, facts: Facts) -> Prepared | None:
 
 def _read(facts: Facts) -> Prepared:
     path = facts.run.path / FILE
-    body = read_json(path, "preparation", SCHEMA)
+    body = read_json(path, "preparation", SCHEMA, sealed=True)
     try:
         return Prepared(
             scores=dict(body["scores"]),

@@ -143,7 +143,7 @@ def test_once(run: RunFolder, result: SearchResult, dataset: Dataset, data: str)
     from hwnas.train.score import score
 
     path = run.path / "result.json"
-    body = read_json(path, "search result", RESULT_SCHEMA)
+    body = read_json(path, "search result", RESULT_SCHEMA, sealed=True)
     kept = ("accuracy", "accuracy_se", "weights_sha256", "classes", "mean", "std", "data")
     if all(name in body for name in kept):
         return {name: body[name] for name in kept}
@@ -161,7 +161,7 @@ def test_once(run: RunFolder, result: SearchResult, dataset: Dataset, data: str)
         "std": list(dataset.std),
         "data": data,
     }
-    write_json(path, {**body, **extra})
+    write_json(path, {**body, **extra}, sealed=True)
     text = f"test accuracy {test.accuracy:.2%} (validation {best.evaluation.accuracy:.2%})"
     return {**extra, "text": text}
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,6 +20,7 @@ from hwnas.measure.table import LatencyTable
 from hwnas.measure.timing import TimingOptions
 from hwnas.measure.writer import TableWriter
 from hwnas.protocols import Emit
+from hwnas.store import scratch
 from hwnas.units import format_ms
 
 # Networks that stand for a table: spread over its range of latencies.
@@ -114,8 +114,8 @@ def _measure(
     table: LatencyTable, backend: Any, sentinels: Sequence[NetworkRow], emit: Emit | None, seed: int
 ) -> dict[str, float]:
     """Floors in ms by network key, with the default preset's care."""
-    with tempfile.TemporaryDirectory() as folder:
-        writer = TableWriter(Path(folder) / f"validate{SUFFIX}", table.header)
+    with scratch() as folder:
+        writer = TableWriter(folder / f"validate{SUFFIX}", table.header)
         task = Sweep(
             writer, backend, SweepOptions(TimingOptions.preset("default"), refer=False, seed=seed), emit
         )

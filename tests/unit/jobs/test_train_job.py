@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from hwnas import store
+from hwnas.documents import read_json
 from hwnas.errors import DataFormatError, InputError
 from hwnas.jobs.train import TrainOptions, train
 from hwnas.nets.build import build, load_weights, read_weights
@@ -48,7 +49,7 @@ def test_run_folder(place: Path) -> None:
     run = place / body["run"]
     assert run == place / "runs" / "train-0001"
     assert (place / "runs" / "latest").resolve() == run
-    assert json.loads((run / "result.json").read_text()) == body
+    assert read_json(run / "result.json", "result", sealed=True) == body
     assert body["schema"] == "hwnas.train/1"
     assert body["images"] == 6 * 1294
     assert body["epochs"] == 6

@@ -13,12 +13,14 @@ import table_samples as samples
 from table_samples import STEM, measurement
 
 from hwnas.backends.fake import Fake, faulty
+from hwnas.errors import DataFormatError
 from hwnas.measure import compare
 from hwnas.measure.aggregate import Ledger
 from hwnas.measure.journal import Journal, TaskJournal
 from hwnas.measure.sentinel import identity, sentinel
 from hwnas.measure.session import TimingSession
-from hwnas.measure.sweep import header_for
+from hwnas.measure.rows import Header
+from hwnas.measure.sweep import SweepOptions, conditions, header_for
 from hwnas.measure.timing import Builder, TimingOptions, measure
 from hwnas.nets import onnx
 from hwnas.records import Measurement
@@ -26,6 +28,12 @@ from hwnas.spec import BlockSpec
 
 QUICK = TimingOptions.preset("quick")
 WIDTHS = (16, 32, 64)
+
+
+@pytest.fixture
+def fake_header() -> Header:
+    setting = Fake().setting("fake", "fp32", 1, 1)
+    return header_for(setting, "resnet-cifar", (3, 32, 32), 10, QUICK)
 
 
 def builders(device: Fake) -> dict[str, Builder]:
@@ -97,6 +105,48 @@ def test_a_journal_gives_back_what_was_measured(tmp_path: Path) -> None:
     ]
     assert Journal(path, {"sessions": 9}).sessions("blocks: a") == [], "another protocol is another thing"
     assert not path.exists()
+
+
+def test_a_damaged_journal_stops_a_resume_and_names_the_line(tmp_path: Path) -> None:
+    path = tmp_path / "t.sessions"
+    written = Journal(path, {})
+    for name in "abc":
+        written.append(name, session(1.25))
+    whole = path.read_text()
+    lines = whole.splitlines()
+    for damaged in (
+        [*lines[:2], lines[2].replace("1.25", "1.75"), lines[3]],
+        [*lines[:2], lines[3]],
+        [*lines[:2], lines[2][:-9], lines[3]],
+    ):
+        path.write_text("\n".join(damaged) + "\n")
+        with pytest.raises(DataFormatError, match=r"t\.sessions, line 3 is damaged .*remove this line"):
+            Journal(path, {})
+    path.write_text(whole[:-9])  # what a kill leaves
+    assert [len(Journal(path, {}).sessions(name)) for name in "abc"] == [1, 1, 0]
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"precision": "fp16"}, {"batch": 8}, {"threads": 2}, {"backend_version": "2"}, {"device_arch": "x"}],
+)
+def test_a_journal_of_other_conditions_is_not_taken_up(
+    tmp_path: Path, changed: dict[str, object], fake_header: Header
+) -> None:
+    """The journal's name is the table's alone; what it holds of fp32 must not become fp16."""
+    path = tmp_path / "t.sessions"
+    options = SweepOptions()
+    Journal(path, conditions(fake_header, options)).append("a", session(1.0))
+    assert len(Journal(path, conditions(fake_header, options)).sessions("a")) == 1
+    other = fake_header.model_copy(update={"setting": fake_header.setting.model_copy(update=changed)})
+    assert Journal(path, conditions(other, options)).sessions("a") == []
+
+
+def test_a_journal_of_another_seed_or_protocol_is_not_taken_up(tmp_path: Path, fake_header: Header) -> None:
+    path = tmp_path / "t.sessions"
+    for options in (SweepOptions(seed=1), SweepOptions(timing=TimingOptions.preset("thorough"))):
+        Journal(path, conditions(fake_header, SweepOptions())).append("a", session(1.0))
+        assert Journal(path, conditions(fake_header, options)).sessions("a") == []
 
 
 def test_measuring_goes_on_with_the_journal(tmp_path: Path) -> None:

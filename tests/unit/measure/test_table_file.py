@@ -10,6 +10,7 @@ import pytest
 import table_samples as samples
 from table_samples import DOWN, HEAD, REST, STEM, block_row, header, network, network_row, setting
 
+from hwnas import seals
 from hwnas.documents import read_json
 from hwnas.errors import DataFormatError, InputError, MissingMeasurement, StaleTable
 from hwnas.measure import rows
@@ -38,8 +39,8 @@ def rewrite(path: Path, bodies: list[dict[str, Any]]) -> None:
     before, out = "", []
     for body in bodies:
         body.pop("hash", None)
-        before = rows.chain_hash(before, body)
-        out.append(json.dumps({**body, "hash": before}))
+        before, line = seals.line(before, body)
+        out.append(line)
     path.write_text("\n".join(out) + "\n")
 
 

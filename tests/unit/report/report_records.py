@@ -6,10 +6,10 @@ Every block of the network below costs 0.05 ms, the stem 0.03 and the head 0.02:
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any, Literal
 
+from hwnas import seals
 from hwnas.records import (
     Budget,
     Check,
@@ -209,7 +209,10 @@ def write_run(folder: Path, found: SearchResult | None = None, *, keep: int | No
         )
         write_json(folder / "result.json", {"schema": "hwnas.search/1", **to_json(found)})
         write_network(folder / "network.json", found.trials[found.best].spec)
-    text = "".join(json.dumps({"at": "2026-01-02T03:04:05+00:00", **e}) + "\n" for e in events)
+    seal, text = "", ""
+    for event in events:
+        seal, line = seals.line(seal, {"at": "2026-01-02T03:04:05+00:00", **event})
+        text += line + "\n"
     (folder / "events.jsonl").write_text(text)
     return folder
 
