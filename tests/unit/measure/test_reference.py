@@ -17,9 +17,9 @@ from hwnas.errors import DataFormatError
 from hwnas.measure import compare
 from hwnas.measure.aggregate import Ledger
 from hwnas.measure.journal import Journal, TaskJournal
+from hwnas.measure.rows import Header
 from hwnas.measure.sentinel import identity, sentinel
 from hwnas.measure.session import TimingSession
-from hwnas.measure.rows import Header
 from hwnas.measure.sweep import SweepOptions, conditions, header_for
 from hwnas.measure.timing import Builder, TimingOptions, measure
 from hwnas.nets import onnx
