@@ -140,15 +140,15 @@ def _limit(job: SearchState) -> str | None:
         return None
     if job.elapsed_s() < seconds * job.limits.search_share:
         return None
-    return f"the time limit of {seconds:.0f} s (--max-time); repeat the command to go on"
+    return f"the time limit of {seconds:.0f} s (--max-time) was reached; repeat the command to continue"
 
 
 def _end(job: SearchState, proposals: Sequence[Proposal]) -> str:
     """Why there is nothing more to try; empty if there is."""
     if not proposals:
-        return "the strategy has nothing more to propose"
+        return "the strategy has no further network to propose"
     if len(job.trials) >= job.limits.trials:
-        return f"the limit of {job.limits.trials} networks is reached"
+        return f"the limit of {job.limits.trials} networks (--max-trials) was reached"
     total = job.limits.images
     spent = sum(map(images_of, job.trials))
     if total is not None and spent + (proposals[0].images or 0) > total:

@@ -77,7 +77,8 @@ def refuse_infeasible(context: SearchContext, budgets: Sequence[Budget]) -> None
         if budget.latency_ms is not None and budget.latency_ms < fixed_ms:
             below = f"; stem and classifier alone take {format_ms(fixed_ms)}"
         raise BudgetInfeasible(
-            f"no network of the space {context.space.name!r} keeps {budget.describe()}: the smallest, "
+            f"no network of the space {context.space.name!r} meets the budget {budget.describe()}: the "
+            "smallest, "
             f"{depths(spec)}, is predicted at {format_ms(estimate.latency_ms)} (at most "
             f"{format_ms(estimate.high_ms)}), {estimate.macs / 1e6:.3g} MMAC, {estimate.params / 1e3:.4g} "
             f"kparam{below}. Give a budget of {format_ms(estimate.high_ms)} or more, or another space",
@@ -145,8 +146,9 @@ def _none_kept(budget: Budget, broken: Sequence[tuple[Trial, Measurement]]) -> B
     trial, measured = min(broken, key=lambda pair: pair[1].at(budget.percentile))
     least_ms = measured.at(budget.percentile)
     return BudgetInfeasible(
-        f"{len(broken)} networks were predicted within {budget.describe()}, but none kept it when measured; "
+        f"{len(broken)} networks were predicted within {budget.describe()}, but none met it when measured; "
         f"the nearest, trial {trial.index} {depths(trial.spec)}, took {format_ms(least_ms)}. "
-        "Is the machine busy (hwnas doctor)? Repeat the command when it is quiet, or profile again",
+        "If the machine is busy (see `hwnas doctor`), repeat the command when it is idle; otherwise profile "
+        "again",
         smallest_ms=least_ms,
     )

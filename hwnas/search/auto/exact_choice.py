@@ -48,7 +48,7 @@ class ExactChoice:
                 spec=spec,
                 parent=parent.index,
                 images=images if total else None,
-                reason=f"best choice in what is left of the budget: {words}",
+                reason=f"best set of changes within the rest of the budget: {words}",
                 notes={"choice": words, "gain": gain},
             )
         ]

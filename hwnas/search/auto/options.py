@@ -24,20 +24,21 @@ class AutoOptions(StagewiseOptions):
     macro_share: float = option(0.6, "Part of the budget for depth and width.", above=0, high=1)
     vital_share: float = option(0.8, "For these and the vital blocks' operators.", above=0, high=1)
     least: float = option(
-        0.85, "Part of the budget below which the rest is filled by the untrained score.", low=0, high=1
+        0.85, "Below this used part of the budget, the untrained score fills the rest.", low=0, high=1
     )
     score: Literal["auto", "gains", "proxy"] = option(
-        "auto", "What decides: gains of growths, or the untrained score."
+        "auto", "What decides: the measured gains of growths, or the untrained score."
     )
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.fidelity != "default" or self.importance == "vip":
             raise InputError(
-                "strategy auto is published nowhere, and vip says nothing of operators: "
-                "--fidelity paper and --importance vip are for --strategy stagewise"
+                "strategy auto has no published form, and vip does not judge operators; use --fidelity paper "
+                "and --importance vip with --strategy stagewise"
             )
         if self.macro_share > self.vital_share:
             raise InputError(
-                f"macro_share {self.macro_share} and vital_share {self.vital_share} must ascend within 0 to 1"
+                f"macro_share {self.macro_share} and vital_share {self.vital_share} must be in ascending "
+                "order and between 0 and 1"
             )

@@ -116,7 +116,10 @@ class Auto:
                 spec=spec,
                 parent=now.index,
                 images=max(total // (4 * self._options.rounds), 1) if total else None,
-                reason=f"nothing significant, {1 - used:.0%} of the budget left: the untrained score fills",
+                reason=(
+                    f"no gain is significant, {1 - used:.0%} of the budget left: "
+                    "filled by the untrained score"
+                ),
                 notes={"phase": UNTRAINED},
             )
         ]
@@ -135,7 +138,7 @@ class Auto:
                 spec=now.spec,
                 parent=now.index,
                 images=max(total // (4 * self._options.rounds), 1) if total else None,
-                reason=f"train on, and ask what {NAMES[phase]} would gain",
+                reason=f"train further and estimate the gains of {NAMES[phase]}",
                 notes={"look": 1},
             )
         ]
@@ -148,7 +151,10 @@ class Auto:
         """What was decided after the newest trial; the end of a phase is no end of the search."""
         made: list[Decision] = []
         if self._untrained is not None:
-            why = f"gains need {self._needed:,} images for growing, here are {self._options.growing:,}"
+            why = (
+                f"estimating gains needs {self._needed:,} images for growing, and "
+                f"{self._options.growing:,} are available"
+            )
             rule = Decision("choice", f"the untrained score decides: {why}", {"needed": self._needed})
             return [] if history else [rule, *self._untrained.explain(history)]
         for phase in range(self._phase(history), len(self._phases)):

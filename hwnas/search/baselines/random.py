@@ -36,7 +36,7 @@ class RandomOptions(Checked):
         low=0,
     )
     search_share: float = option(0.5, "Part of images that is spread over the samples.", low=0, high=1)
-    draws: int = option(2000, "How often to draw for one sample before giving up.", low=1, high=1_000_000)
+    draws: int = option(2000, "Most attempts to draw one sample that fits.", low=1, high=1_000_000)
     least: float = option(0.0, "Smallest part of the budget that a sample should use.", low=0, high=1)
     targets_ms: tuple[float, ...] = option((), "Smaller budgets, in milliseconds.")
 

@@ -46,9 +46,7 @@ class TpeOptions(Checked):
     )
     search_share: float = option(0.5, "Part of images that is spread over the samples.", low=0, high=1)
     startup: int = option(4, "Random samples before the estimator is used.", low=0, high=1_000_000)
-    asks: int = option(
-        300, "How often to ask for one sample that fits before giving up.", low=1, high=1_000_000
-    )
+    asks: int = option(300, "Most attempts to draw one sample that fits.", low=1, high=1_000_000)
     targets_ms: tuple[float, ...] = option((), "Smaller budgets, in milliseconds.")
 
 
@@ -104,7 +102,7 @@ class Tpe:
                 study.tell(trial, state=self._optuna.trial.TrialState.FAIL)
                 continue
             seen.add(spec.key)
-            reason = f"TPE sample after {len(study.trials)} asks"
+            reason = f"TPE sample after {len(study.trials)} draws"
             proposals.append(Proposal(spec=spec, images=share or None, reason=reason, notes=dict(code)))
         return proposals
 

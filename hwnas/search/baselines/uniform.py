@@ -32,7 +32,7 @@ class UniformOptions(Checked):
         low=0,
     )
     search_share: float = option(
-        0.3, "Part of images that is spread over the members looked at.", low=0, high=1
+        0.3, "Part of images that is divided over the networks tried.", low=0, high=1
     )
     largest: bool = option(False, "Train only the largest member that fits.")
 

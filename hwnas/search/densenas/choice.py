@@ -143,7 +143,8 @@ class Chooser:
         if not budget.fits(least.estimate):
             high_ms = least.estimate.high_ms
             raise BudgetInfeasible(
-                f"no network of the space {self.space.name!r} keeps {budget.describe()}: the cheapest is "
+                f"no network of the space {self.space.name!r} meets the budget {budget.describe()}: the "
+                "cheapest is "
                 f"predicted at {format_ms(least.estimate.latency_ms)} (at most {format_ms(high_ms)})",
                 smallest_ms=high_ms,
             )

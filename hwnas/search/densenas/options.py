@@ -46,18 +46,18 @@ class DenseNasOptions(Checked):
     share: float = option(0.25, "Part of all images that the super-network takes.", above=0, below=1)
     trial_share: float = option(0.08, "Part of images for the candidates' own trainings.", above=0, high=0.5)
     spares: int = option(1, "1 trains a candidate of 95 % of each budget as well.", low=0, high=1)
-    least: float = option(0.9, "Part of a budget that a derived network is to use.", low=0, high=1)
-    prior: float = option(0.02, "Weight of the untrained score to begin with.", low=0)
+    least: float = option(0.9, "Least part of a budget that a derived network must use.", low=0, high=1)
+    prior: float = option(0.02, "Initial weight of the untrained score.", low=0)
     epochs: int = option(8, "Epochs of the super-network.", low=2, high=10_000)
     warmup: float = option(0.35, "Part of the epochs that train weights only.", above=0, below=1)
     fidelity: Literal["default", "paper"] = option("default", "`default`, or `paper` for the published form.")
     lam: float = option(0.15, "Weight of the cost in the published loss.", low=0)
     tau: float = option(15.0, "Base of the logarithm in the published loss.", above=1)
-    cost: Literal["latency", "macs"] = option("latency", "What the super-network's loss holds.")
+    cost: Literal["latency", "macs"] = option("latency", "Cost in the super-network's loss.")
     score: Literal["auto", "learned", "proxy"] = option(
         "auto", "Whether a super-network is trained for the scores."
     )
-    scores: Mapping[str, Any] | None = option(None, "What was learned; filled by the search.")
+    scores: Mapping[str, Any] | None = option(None, "Learned scores; set by the search.")
     targets_ms: tuple[float, ...] = option((), "Smaller budgets, in milliseconds.")
 
     def learns(self, images: int) -> bool:

@@ -61,7 +61,7 @@ def read_scores(space: DenseSpace, given: Mapping[str, Any]) -> Scores:
     wanted = [len(place.operators) for place in layer_places(space)]
     if len(scores.edges) != len(space.edges) or [len(row) for row in scores.layers] != wanted:
         raise InputError(
-            f"the learned scores are not of {space.name}: {len(scores.edges)} edges, {len(scores.layers)} "
+            f"the learned scores do not match {space.name}: {len(scores.edges)} edges, {len(scores.layers)} "
             f"layers, where it has {len(space.edges)} and {len(wanted)}"
         )
     return scores
@@ -75,7 +75,7 @@ def read_trust(given: Mapping[str, Any]) -> Trust:
     """
     trust = Trust(*given.get("trust", (1.0, 1.0)))
     if not (0 <= trust.edges <= 1 and 0 <= trust.operators <= 1):
-        raise InputError(f"trust in learned scores lies between 0 and 1, not {given['trust']}")
+        raise InputError(f"trust in learned scores is {given['trust']}; expected a number between 0 and 1")
     return trust
 
 
@@ -149,7 +149,7 @@ class DenseNas:
         tried = {t.spec.key for t in history}
         if found is None or found.spec.key in tried:
             return None
-        again = "; derived again with what was measured" if mine else ""
+        again = "; derived again after the measurement" if mine else ""
         return Proposal(
             spec=found.spec,
             images=self._images(),
@@ -206,9 +206,9 @@ class DenseNas:
         budget = self._budgets[-1]
         part = likely.used(budget)
         if chooser.believed is None:
-            fate = "nothing in it is believed, so it is not trained"
+            fate = "its scores are not reliable, so it is not trained"
         elif not budget.fits(likely.estimate):
-            fate = "over it, so it is not trained"
+            fate = "over the budget, so it is not trained"
         elif part < self._options.least:
             fate = f"less than {self._options.least:.0%}, so it is not trained"
         else:
@@ -221,9 +221,9 @@ class DenseNas:
         if self._learned is None:
             text += "; nothing was learned, the proxy score alone decides"
         elif chooser.believed is None:
-            text += "; nothing that was learned is believed, the proxy score alone decides"
+            text += "; the learned scores are not reliable, the proxy score alone decides"
         elif found.weight:
-            text += f"; prior weighs {found.weight:g}"
+            text += f"; weight of the proxy score {found.weight:g}"
         return Decision("derived", text, self._figures(found, "optimum", budget))
 
     def _figures(self, found: ChosenNetwork, kind: str, budget: Budget) -> dict[str, Any]:

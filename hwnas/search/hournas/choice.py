@@ -97,7 +97,7 @@ class SlotScores:
             path = tuple(int(i) for i in given["path"])
             choices = tuple(tuple(map(float, c)) if isinstance(c, list) else c for c in given["choices"])
         except (KeyError, TypeError, ValueError) as exc:
-            raise InputError(f"the scores are no scores of places: {exc!r}") from exc
+            raise InputError(f"the learned scores cannot be read: {exc!r}") from exc
         known = path in paths(space) and len(choices) == len(slots(space, path))
         if known:
             sizes = [len(space.levels[path[slot.stage]].operators) for slot in slots(space, path)]
@@ -106,7 +106,9 @@ class SlotScores:
                 for c, size in zip(choices, sizes, strict=True)
             )
         if not known:
-            raise InputError(f"the scores are not of {space.name}: path {path}, {len(choices)} places")
+            raise InputError(
+                f"the learned scores do not match {space.name}: path {path}, {len(choices)} places"
+            )
         return SlotScores(space, path, choices)
 
 

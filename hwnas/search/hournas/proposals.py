@@ -128,7 +128,9 @@ def _check_window(table: Float64s, mask: Bools, fixed: float, low: float, high: 
     if least > high:
         raise BudgetInfeasible(f"the cheapest network costs {least:.6g}, over {high:.6g}", smallest_ms=least)
     if most < low:
-        raise InputError(f"the dearest network costs {most:.6g}, under the window's {low:.6g}")
+        raise InputError(
+            f"the most expensive network costs {most:.6g}, below the window's lower end {low:.6g}"
+        )
 
 
 @dataclass(frozen=True)

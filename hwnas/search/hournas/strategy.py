@@ -78,14 +78,16 @@ class HourNasOptions(Checked):
     trial_share: float = option(0.04, "Part of images for each candidate's own training.", above=0, below=1)
     spares: int = option(1, "1 trains a candidate of 95 % of the budget as well.", low=0, high=1)
     proposals: int = option(4, "Number of space proposals.", low=1, high=10_000)
-    least: float = option(0.85, "Lower end of their window, as a part of the budget.", low=0, below=1)
+    least: float = option(
+        0.85, "Lower bound of a proposal's latency, as a part of the budget.", low=0, below=1
+    )
     networks: int = option(64, "Networks that the scores are fitted to.", low=8, high=1_000_000)
     judged: int = option(256, "Validation images for each.", low=8)
     joint: bool = option(False, "Search all places at once, without a first stage.")
     score: Literal["auto", "learned", "proxy"] = option(
         "auto", "Whether a super-network is trained for the scores."
     )
-    scores: Mapping[str, Any] | None = option(None, "What was learned; filled by the search.")
+    scores: Mapping[str, Any] | None = option(None, "Learned scores; set by the search.")
     targets_ms: tuple[float, ...] = option((), "Smaller budgets, in milliseconds.")
 
     def learns(self, images: int) -> bool:
@@ -139,15 +141,18 @@ class HourNas:
             one = level[stage]
             if fill is not None and len(one.operators) > 1:
                 op = one.operators[fill]
-                words.append(f"{one.width}: k{op.kernel}e{op.expand}" + ("+se" if op.se else ""))
+                words.append(
+                    f"width {one.width}, {op.kernel}x{op.kernel}, expansion {op.expand}"
+                    + (", SE" if op.se else "")
+                )
             else:
-                words.append(str(one.width))
+                words.append(f"width {one.width}")
         if not self._scores.open_slots:
-            text = "every block is vital: nothing is left for the second stage"
+            text = "every block is required (vital): no block is left for the second stage"
         elif self._options.joint:
-            text = "joint search: no stage for the vital blocks"
+            text = "joint search of all blocks: no separate stage for the required (vital) blocks"
         else:
-            text = f"vital blocks: {', '.join(words)}"
+            text = f"required (vital) blocks: {'; '.join(words)}"
         return [Decision("growth", text, {"path": list(self._scores.path), "vital": list(fills)})]
 
     def rank(self, trials: Sequence[Trial]) -> list[Trial]:

@@ -133,7 +133,7 @@ def added(grad: Tensor, old: tuple[int, ...] | None, new: tuple[int, ...]) -> Te
 def _place(inner: tuple[int, ...], outer: tuple[int, ...]) -> tuple[slice, ...]:
     """Where smaller weights lie in larger ones: channels in front, kernels in the middle."""
     if len(inner) != len(outer) or any(a > b for a, b in zip_longest(inner, outer, fillvalue=0)):
-        raise InputError(f"weights of shape {inner} are no part of those of shape {outer}")
+        raise InputError(f"weights of shape {inner} are not contained in those of shape {outer}")
     return tuple(
         slice((b - a) // 2, (b - a) // 2 + a) if axis >= 2 else slice(0, a)
         for axis, (a, b) in enumerate(zip(inner, outer, strict=True))

@@ -50,7 +50,7 @@ class Probe:
 
     def __post_init__(self) -> None:
         if self.repeats < 2:
-            raise InputError(f"a probe needs at least 2 repeats to know its error, not {self.repeats}")
+            raise InputError(f"a probe needs at least 2 repeats to estimate its error, not {self.repeats}")
 
     def __call__(
         self,

@@ -77,7 +77,7 @@ def replay(path: Path) -> dict[str, Any]:
     details = []
     for number, row in enumerate(log.rows):
         if candidate is None:
-            details.append(f"row {number}: the controller had ended")
+            details.append(f"row {number}: the controller had already ended")
             continue
         differences = _differences(candidate, row, log.shape)
         details += [f"row {number}: {'; '.join(differences)}"] if differences else []
@@ -160,7 +160,7 @@ def read(path: Path) -> Log:
     columns, rows = _part(body, "columns", list, where), _part(body, "rows", list, where)
     missing = [name for name in COLUMNS if name not in columns]
     if missing:
-        raise DataFormatError(f"{where} lacks the column {missing[0]!r}; needed are {', '.join(COLUMNS)}")
+        raise DataFormatError(f"{where} lacks the column {missing[0]!r}; expected {', '.join(COLUMNS)}")
     if not rows:
         raise DataFormatError(f"{where} has no rows; there is nothing to replay")
     result = body.get("result")
@@ -178,7 +178,8 @@ def _part(body: Mapping[str, Any], name: str, kind: type, where: str) -> Any:
     if not isinstance(body.get(name), kind):
         found = type(body[name]).__name__ if name in body else "missing"
         raise DataFormatError(
-            f"{where} is not one: {name} is {found}. Expected an object with settings (dataset, max_width, "
+            f"{where} is not a search log: {name} is {found}. Expected an object with settings (dataset, "
+            "max_width, "
             f"...), columns ({', '.join(COLUMNS)}) and rows"
         )
     return body[name]

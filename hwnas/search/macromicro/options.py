@@ -41,8 +41,8 @@ class MacroMicroOptions(Checked):
     search_share: float = option(0.5, "Part of images for the walk.", low=0, high=1)
     macro_share: float = option(0.85, "Part of the budget that the macro phase may use.", above=0, high=1)
     macro_images: float = option(0.6, "Part of the walk's images for the macro phase.", above=0, below=1)
-    ladder: float = option(1.3, "Factor from one depth to the next.", above=1, high=1_000)
-    patience: int = option(2, "Significant losses that the ladder survives.", low=0, high=1_000)
+    ladder: float = option(1.3, "Ratio of each depth to the depth before it.", above=1, high=1_000)
+    patience: int = option(2, "Significant losses tolerated before the depth ladder ends.", low=0, high=1_000)
     confidence: float = option(
         0.95, "One-sided level at which a difference counts as significant.", above=0.5, below=1
     )
@@ -50,11 +50,11 @@ class MacroMicroOptions(Checked):
     length_width: float = option(0.5, "Exponent of width in the training length.", low=0, high=10)
     fidelity: Literal["default", "paper"] = option("default", "`default`, or `paper` for the published form.")
     max_width: int = option(
-        0, "Widest chain of the published walk; 0 takes the widest within the budget.", low=0, high=1_000_000
+        0, "Largest width of the published walk; 0 is the largest within the budget.", low=0, high=1_000_000
     )
-    max_depth: int = option(0, "Deepest chain; 0 takes the space's.", low=0, high=1_000_000)
-    epoch_images: int = option(0, "Images of an epoch; 0 shares images out.", low=0)
-    targets_ms: tuple[float, ...] = option((), "Refused: this search is for one budget.")
+    max_depth: int = option(0, "Largest depth; 0 is the space's.", low=0, high=1_000_000)
+    epoch_images: int = option(0, "Images per epoch; 0 divides images over the epochs.", low=0)
+    targets_ms: tuple[float, ...] = option((), "Not allowed: this strategy searches for one budget.")
 
     def __post_init__(self) -> None:
         super().__post_init__()

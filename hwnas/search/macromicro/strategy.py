@@ -53,8 +53,8 @@ class GlobalWalk:
     def __init__(self, context: SearchContext) -> None:
         if not isinstance(context.space, MacroMicro):
             raise InputError(
-                f"strategy macromicro walks over chains of two operators and cannot search "
-                f"{context.space.name}: write --space macromicro"
+                "strategy macromicro searches chains of two operators and cannot search the space "
+                f"{context.space.name}; use --space macromicro"
             )
         self._space: MacroMicro = context.space
         self._context = context
@@ -210,7 +210,7 @@ class GlobalWalk:
                 spec=macro.spec,
                 parent=macro.index,
                 images=each,
-                reason="base line of the micro phase: the macro network trained on",
+                reason="baseline of the micro phase: the macro network trained on",
                 notes={"phase": "micro"},
             )
         tried = {(t.notes.get("choice"), t.notes.get("stage")) for t in mine}

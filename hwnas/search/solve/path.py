@@ -165,7 +165,7 @@ class _PathGraph:
                 useful &= ceiling > incumbent.score
             table[node] = _undominated(merged.take(useful))
             if len(merged.cost) > MAX_LABELS:
-                raise InputError(f"more than {MAX_LABELS} partial paths are alive; round the costs or scores")
+                raise InputError(f"more than {MAX_LABELS} partial paths remain; round the costs or scores")
         return self._trace(table, incumbent)
 
     def _extend(self, table: list[_Labels | None], edge: int) -> _Labels | None:

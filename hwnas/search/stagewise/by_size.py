@@ -85,7 +85,9 @@ class Unjudged:
         tried = {trial.spec.key for trial in history}
         for n, budget in enumerate(self._budgets):
             begin = largest_uniform(self._context, part(budget, self._share))
-            reason = f"{depths(begin)}, the largest uniform member within {self._share:.0%}, filled up"
+            reason = (
+                f"{depths(begin)}, the largest uniform network within {self._share:.0%} of the budget, grown"
+            )
             spares = [trial for trial in history if trial.notes.get("spare") == n]
             if _wanted(spares):
                 spec = self._filled(begin, part(budget, SPARE))
@@ -103,14 +105,19 @@ class Unjudged:
         """The rule at the beginning, the end at the end."""
         if not history:
             text = (
-                f"growing is not judged: that takes {self._least:,} images for growing, here are "
-                f"{self._growing:,}; parameters and MACs decide"
+                f"growths are chosen by parameters and MACs: judging them by training needs {self._least:,} "
+                "images for growing, and only "
+                f"{self._growing:,} are available"
             )
             return [Decision("choice", text, {"needed": self._least, "growing": self._growing})]
         if self.propose(history):
             return []
         now = history[-1].spec
-        return [Decision("stop", f"{depths(now)}: nothing more fits", {"depths": list(now.depths)})]
+        return [
+            Decision(
+                "stop", f"{depths(now)}: no further growth fits the budget", {"depths": list(now.depths)}
+            )
+        ]
 
     def _filled(self, spec: NetworkSpec, budget: Budget) -> NetworkSpec:
         return filled(spec, self._context.space, self._context.estimate, budget, score=size)

@@ -209,14 +209,16 @@ def _with_error(value: float, se: float, unit: str) -> str:
 
 def _why_weaker(growth: Growth, best: Growth | None) -> str:
     if best is None:
-        return "less than no growth"
+        return "no more than without growth"
     if growth.ending is None or best.ending is None:
-        return f"less for each millisecond than {best.place}"
+        return f"less gain per millisecond than {best.place}"
     if growth.ending.members == best.ending.members:
-        return f"together with {best.place}, which comes first"
+        return f"in the same final set; {best.place} is grown first"
     if growth.ending.gain > best.ending.gain - best.ending.gain_se:
-        return f"not surely more than {best.place}, and leaves more of the budget"
-    return f"less with what still fits beside it than {best.place}"
+        return (
+            f"gain within one standard error of {best.place}'s final set, and more of the budget left unused"
+        )
+    return f"its best final set gains less than {best.place}'s"
 
 
 def _decision(growth: Growth, best: Growth | None, budget: Budget, unit: str) -> Decision:
@@ -224,11 +226,11 @@ def _decision(growth: Growth, best: Growth | None, budget: Budget, unit: str) ->
     price = f"{gain} for {format_ms(growth.cost_ms)}"
     bound = format_ms(growth.estimate.high_ms)
     words = {
-        "grows": f"{growth.place} grows by {growth.steps}: {price}",
+        "grows": f"grow {growth.place} by {growth.steps}: {price}",
         "weaker": f"{growth.place}: {price}: {_why_weaker(growth, best)}",
         "not significant": f"{growth.place}: {price}: not significant",
-        "closed": f"{growth.place}: closed, the network would take up to {bound} of {budget.describe()}",
-        "unknown": f"{growth.place}: no importance is known for it",
+        "closed": f"{growth.place}: over budget: up to {bound} predicted, {budget.describe()} allowed",
+        "unknown": f"{growth.place}: not judged yet",
     }
     fields = {
         "stage": growth.stage,

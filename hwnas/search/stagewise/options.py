@@ -48,10 +48,12 @@ class StagewiseOptions(Checked):
         low=0,
     )
     search_share: float = option(0.05, "Part of images for growing, judging included.", low=0, high=1)
-    least_images: int = option(3_000, "But at least so many.", low=0)
-    start_share: float = option(0.4, "Part of the growing for the first network.", above=0, below=1)
-    judge_share: float = option(0.7, "Part of the growing after it that judges growths.", above=0, below=1)
-    rounds: int = option(5, "Growths aimed at.", low=1, high=1_000)
+    least_images: int = option(3_000, "Fewest images for growing.", low=0)
+    start_share: float = option(0.4, "Part of the growing images for the first network.", above=0, below=1)
+    judge_share: float = option(
+        0.7, "Part of the remaining growing images that judges growths.", above=0, below=1
+    )
+    rounds: int = option(5, "Number of growths to aim at.", low=1, high=1_000)
     confidence: float = option(
         0.95, "One-sided level at which a gain counts as significant.", above=0.5, below=1
     )
@@ -59,7 +61,9 @@ class StagewiseOptions(Checked):
         2, "How often a network is trained further when no gain is significant.", low=0, high=1_000
     )
     importance: str = option("gradient", "Where gains come from.", choices=names("importances"))
-    growing_lr: float = option(0.1, "Learning rate of the rounds as a part of the recipe's.", above=0, high=1)
+    growing_lr: float = option(
+        0.1, "Learning rate of the rounds, as a factor on the recipe's.", above=0, high=1
+    )
     begin: Literal["auto", "smallest", "uniform", "unjudged"] = option(
         "auto", "Where growth starts, and whether growths are judged."
     )
@@ -68,12 +72,10 @@ class StagewiseOptions(Checked):
     )
     targets_ms: tuple[float, ...] = option((), "Smaller budgets, in milliseconds.")
     fidelity: Literal["default", "paper"] = option("default", "`default`, or `paper` for the published form.")
-    growth_step: int = option(2, "Blocks added to a stage; of the published controller.", low=1, high=1_000)
-    iterations: int = option(
-        5, "Times that a stage may grow; of the published controller.", low=1, high=1_000
-    )
+    growth_step: int = option(2, "Blocks added to a stage; published controller only.", low=1, high=1_000)
+    iterations: int = option(5, "Most growths of a stage; published controller only.", low=1, high=1_000)
     start: int = option(
-        2, "Blocks a stage of the first network; of the published controller.", low=1, high=1_000
+        2, "Blocks per stage of the first network; published controller only.", low=1, high=1_000
     )
 
     @property

@@ -235,7 +235,7 @@ class Stagewise:
             spec=chosen.spec,
             parent=now.index,
             images=self._round_images(history, now),
-            reason=f"{chosen.place} grows by {chosen.steps}: best gain for each millisecond",
+            reason=f"grow {chosen.place} by {chosen.steps}: best gain per millisecond",
             notes={"stage": chosen.stage, "kind": chosen.kind, "steps": chosen.steps, **self._training()},
         )
 
@@ -249,7 +249,7 @@ class Stagewise:
                 spec=now.spec,
                 parent=now.index,
                 images=self._round_images(history, now),
-                reason=f"nothing is significant: train {depths(now.spec)} further and ask again",
+                reason=f"no gain is significant: train {depths(now.spec)} further and judge again",
                 notes={"attempt": attempt, **self._training()},
             )
         ]
@@ -257,7 +257,7 @@ class Stagewise:
     def _stop(self, judged: Sequence[growth.Growth], now: Trial) -> Decision:
         budget = self._context.budget
         full = all(one.fate == "closed" for one in judged)
-        why = "nothing more fits" if full else "converged: no growth is significant"
+        why = "no further growth fits the budget" if full else "converged: no gain is significant"
         if budget.latency_ms is not None:
             left_ms = budget.latency_ms - self._context.estimate(now.spec).high_ms
             why += f"; {format_ms(max(left_ms, 0.0))} of {format_ms(budget.latency_ms)} left"

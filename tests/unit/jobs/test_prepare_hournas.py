@@ -85,7 +85,7 @@ def test_scores_lead_to_a_network_within_the_budget_and_cost_what_they_say(tmp_p
     assert isinstance(proposal, Proposal)
     assert estimate(proposal.spec).high_ms <= 0.3
     (decision,) = strategy.explain([])
-    assert decision.text.startswith("vital blocks: 16: k")
+    assert decision.text.startswith("required (vital) blocks: width 16")
     kinds = [event["event"] for event in given.run.events()]
     assert kinds.count("supernet") == 2
     (event,) = (event for event in given.run.events() if event["event"] == "proposals")

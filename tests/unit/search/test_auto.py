@@ -112,7 +112,7 @@ def test_few_images_leave_the_choice_to_the_untrained_score(tmp_path: Path) -> N
     for images, few in ((327_600, True), (327_700, False)):
         strategy = Auto(context("mbv2-cifar", 0.2, FakeCost(), images=images))
         told = " ".join(one.text for one in strategy.explain([]))
-        assert ("gains need 16,384 images" in told) is few
+        assert ("estimating gains needs 16,384 images" in told) is few
     wanted = Auto(context("mbv2-cifar", 0.2, FakeCost(), images=20_000, score="gains"))
     assert "untrained" not in " ".join(one.text for one in wanted.explain([]))
 

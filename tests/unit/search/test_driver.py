@@ -177,7 +177,7 @@ def test_trial_limit(tmp_path: Path) -> None:
     case = Case(tmp_path, limits=Limits(trials=2))
     result = case.run(*[deep(1, 1, 1)] * 5)
     assert len(result.trials) == 2
-    assert result.stopped == "the limit of 2 networks is reached"
+    assert result.stopped == "the limit of 2 networks (--max-trials) was reached"
 
 
 def test_image_limit_and_final_training(tmp_path: Path) -> None:
@@ -259,7 +259,7 @@ def test_time_limit_ends_with_the_best_so_far_and_a_repeat_goes_on(tmp_path: Pat
     again = Case(tmp_path, limits=Limits(images=100_000)).run(*specs)
     assert sum(t.role == "candidate" for t in again.trials) == 4
     assert again.trials[-1].role == "final"
-    assert again.stopped == "the strategy has nothing more to propose"
+    assert again.stopped == "the strategy has no further network to propose"
 
 
 def test_a_cut_final_training_goes_on_where_it_was(tmp_path: Path) -> None:

@@ -70,7 +70,7 @@ def test_the_last_growths_are_chosen_together() -> None:
     judged = weigh({0: (0.010, 1e-4), 1: (0.009, 1e-4), 2: (0.008, 1e-4)}, 0.235)
     assert [g.fate for g in judged] == ["grows", "weaker", "weaker"]
     words = [decision.text for decision in growth.decisions(judged, Budget(latency_ms=0.235), "%")]
-    assert words[1].endswith("for 50 us: less with what still fits beside it than stage 1")
+    assert words[1].endswith("for 50 us: its best final set gains less than stage 1's")
     # At most 0.2545 ms of mean: two blocks fit, of stages 1 and 3 at best (0.25 ms, 0.018; twice stage 3
     # is 0.008 log2 3 = 0.0127). Of these two, stage 3 has the better gain for each millisecond.
     judged = weigh({0: (0.010, 0.0), 1: (0.009, 0.0), 2: (0.008, 0.0)}, 0.28)
@@ -87,9 +87,11 @@ def test_of_sets_that_cannot_be_told_apart_the_fullest_is_taken() -> None:
     judged = weigh({0: (0.010, 2e-4), 1: (0.0102, 2e-4), 2: (0.008, 2e-4)}, 0.28)
     assert [g.ending.members for g in judged if g.ending] == [(0, 2), (1, 2), (0, 2)]
     words = [decision.text for decision in growth.decisions(judged, Budget(latency_ms=0.28), "%")]
-    assert words[0].startswith("stage 3 grows by 1")
-    assert words[1].endswith("together with stage 3, which comes first")
-    assert words[2].endswith("not surely more than stage 3, and leaves more of the budget")
+    assert words[0].startswith("grow stage 3 by 1")
+    assert words[1].endswith("in the same final set; stage 3 is grown first")
+    assert words[2].endswith(
+        "gain within one standard error of stage 3's final set, and more of the budget left unused"
+    )
 
 
 def test_depth_has_falling_returns_in_a_set() -> None:
@@ -177,9 +179,9 @@ def test_verdicts_in_words_and_figures() -> None:
     budget = Budget(latency_ms=0.225)
     words = [decision.text for decision in growth.decisions(judged, budget, "%")]
     assert words == [
-        "stage 2 grows by 1: +2.00 % +- 0.10 % for 50 us",
-        "stage 1: closed, the network would take up to 0.231 ms of 0.225ms@p50",
-        "stage 3: no importance is known for it",
+        "grow stage 2 by 1: +2.00 % +- 0.10 % for 50 us",
+        "stage 1: over budget: up to 0.231 ms predicted, 0.225ms@p50 allowed",
+        "stage 3: not judged yet",
     ]
     judged = weigh({0: (0.004, 0.003)}, 1.0)
     first = growth.decisions(judged, Budget(latency_ms=1.0), "%")[0]

@@ -54,7 +54,7 @@ def test_rows_after_the_end_and_another_result_are_noticed(tmp_path: Path) -> No
     log["rows"].append(log["rows"][-1])
     log["result"]["width"] = 7
     details = replay(written(tmp_path, log))["mismatch_details"]
-    assert details == ["row 12: the controller had ended", "result: width is 7, expected 8"]
+    assert details == ["row 12: the controller had already ended", "result: width is 7, expected 8"]
 
 
 def test_a_log_that_ends_early_is_refused(tmp_path: Path) -> None:

@@ -83,7 +83,7 @@ def test_each_growth_and_each_refusal_is_an_event_in_words(tmp_path: Path) -> No
     assert len(growths) == sum("stage" in trial.notes for trial in result.trials)
     assert all(event["text"].startswith("stage ") for event in growths + refusals)
     assert len(refusals) == 2 * len(growths) + 3  # two others each time; at the end all three are closed
-    assert result.stopped.startswith("(2,4,5): nothing more fits; ")
+    assert result.stopped.startswith("(2,4,5): no further growth fits the budget; ")
     assert result.stopped.endswith("of 0.6 ms left")
 
 
@@ -120,7 +120,7 @@ def test_it_stops_as_converged_when_nothing_is_significant(tmp_path: Path) -> No
     result, events = grow(tmp_path, change=no_gain, patience=2)
     assert [trial.spec.depths for trial in result.trials] == [(1, 1, 1)] * 4  # start, two more tries, final
     assert [trial.notes.get("attempt") for trial in result.trials[:3]] == [None, 1, 2]
-    assert "converged: no growth is significant; 0.444 ms of 0.6 ms left" in result.stopped
+    assert "converged: no gain is significant; 0.444 ms of 0.6 ms left" in result.stopped
     refusals = [event["text"] for event in events if event["event"] == "refusal"]
     assert refusals[0] == "stage 1: +0.05 % +- 0.10 % for 0.104 ms: not significant"
 
@@ -154,7 +154,7 @@ def test_without_images_to_judge_by_size_decides(tmp_path: Path) -> None:
     """One pass in ten rounds, of 512 images each: 5,120 are needed, 5,000 there."""
     result, events = grow(tmp_path, 0.6, space="resnet-cifar-wide", targets=(0.4,), rounds=10)
     said = [event["text"] for event in events if event["event"] == "choice"]
-    why = "that takes 5,120 images for growing, here are 5,000; parameters and MACs decide"
+    why = "judging them by training needs 5,120 images for growing, and only 5,000 are available"
     assert said == [f"growing is not judged: {why}"]
     cost, space = FakeCost(), make("resnet-cifar-wide")
     for target in result.targets:
@@ -215,7 +215,7 @@ def test_vip_compares_with_a_temporary_network(tmp_path: Path) -> None:
     assert candidates == [(1, 1, 1), (1, 1, 2), (1, 1, 3)]
     assert next(t.spec.depths for t in result.trials if t.role == "probe") == (2, 2, 2)
     first = next(event["text"] for event in events if event["event"] == "growth")
-    assert first == "stage 3 grows by 1: +0.0500 VIP +- 0.0071 VIP for 52.2 us"
+    assert first == "grow stage 3 by 1: +0.0500 VIP +- 0.0071 VIP for 52.2 us"
 
 
 def trained(index: int, accuracy: float) -> Trial:
