@@ -45,7 +45,7 @@ def dense_space(space: SearchSpace) -> DenseSpace:
     """The densely connected space behind a search space; InputError where there is none."""
     if not isinstance(space, DenseChain):
         raise InputError(
-            f"strategy densenas searches densely connected spaces, and {space.name!r} is none; take "
+            f"strategy densenas searches densely connected spaces, and {space.name!r} is not one; use "
             "--space densenas-cifar, densenas-mbv2 or densenas-resnet, or another strategy"
         )
     return space.dense

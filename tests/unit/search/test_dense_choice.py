@@ -273,7 +273,7 @@ def test_what_is_not_believed_is_said_and_its_network_not_trained() -> None:
     given = {"edges": list(scores.edges), "layers": [list(row) for row in scores.layers], "trust": [0.0, 0.0]}
     two = strategy(space, likely_ms * 1.02, scores=given)
     texts = [decision.text for decision in two.explain([])]
-    assert "nothing in it is believed" in texts[0]
+    assert "its scores are not reliable" in texts[0]
     assert "proxy score alone decides" in texts[1]
     history: list[Trial] = []
     while two.propose(history, 1, np.random.default_rng(0)):
@@ -298,7 +298,7 @@ def test_other_spaces_and_other_scores_are_refused() -> None:
     with pytest.raises(InputError, match="densely connected"):
         DenseNas(SearchContext(spaces.make("resnet-cifar"), estimator(), Budget(latency_ms=1.0)))
     given = {"edges": [0.0], "layers": [[0.0]]}
-    with pytest.raises(InputError, match="not of densenas-cifar"):
+    with pytest.raises(InputError, match="do not match densenas-cifar"):
         DenseNas(
             SearchContext(dense("densenas-cifar"), estimator(), Budget(latency_ms=1.0), {"scores": given})
         )

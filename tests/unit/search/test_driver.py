@@ -149,7 +149,7 @@ def test_a_broken_promise_steps_back_to_the_next_best(tmp_path: Path) -> None:
 
 def test_when_no_promise_is_kept_the_search_says_so_and_a_repeat_measures_again(tmp_path: Path) -> None:
     case = Case(tmp_path, cost=FakeCost(error=0.9), budget=Budget(latency_ms=0.25))
-    with pytest.raises(BudgetInfeasible, match=r"none kept it when measured.*0\.285 ms") as failure:
+    with pytest.raises(BudgetInfeasible, match=r"none met it when measured.*0\.285 ms") as failure:
         case.run(deep(1, 1, 1))
     assert failure.value.smallest_ms == pytest.approx(1.9 * price_ms(deep(1, 1, 1)))
     quiet = Case(tmp_path, budget=Budget(latency_ms=0.25))

@@ -170,9 +170,9 @@ def test_scores_survive_json_and_foreign_ones_are_refused() -> None:
     cost = FakeCost()
     scores = proxy_scores(space, proxy_vital(space, cost.estimate, budget(0.2), 0.5))
     assert SlotScores.read(space, scores.to_json()) == scores
-    with pytest.raises(InputError, match="not of resnet-cifar"):
+    with pytest.raises(InputError, match="do not match resnet-cifar"):
         SlotScores.read(chain_of(make("resnet-cifar")), scores.to_json())
-    with pytest.raises(InputError, match="no scores of places"):
+    with pytest.raises(InputError, match="learned scores cannot be read"):
         SlotScores.read(space, {"path": [0]})
 
 

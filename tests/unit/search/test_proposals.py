@@ -56,7 +56,7 @@ def test_what_cannot_be_is_said() -> None:
     with pytest.raises(BudgetInfeasible) as caught:
         propose_spaces(COSTS, 10.0, 5.0, 13.0, seed=0)
     assert caught.value.smallest_ms == pytest.approx(14.0)  # 10 + 1 + 1 + 0 + 1 + 0 + 1
-    with pytest.raises(InputError, match="under the window"):
+    with pytest.raises(InputError, match="below the window"):
         propose_spaces(COSTS, 0.0, 100.0, 200.0, seed=0)
     with pytest.raises(InputError, match="empty"):
         propose_spaces(COSTS, 0.0, 5.0, 5.0, seed=0)

@@ -155,7 +155,7 @@ def test_without_images_to_judge_by_size_decides(tmp_path: Path) -> None:
     result, events = grow(tmp_path, 0.6, space="resnet-cifar-wide", targets=(0.4,), rounds=10)
     said = [event["text"] for event in events if event["event"] == "choice"]
     why = "judging them by training needs 5,120 images for growing, and only 5,000 are available"
-    assert said == [f"growing is not judged: {why}"]
+    assert said == [f"growths are chosen by parameters and MACs: {why}"]
     cost, space = FakeCost(), make("resnet-cifar-wide")
     for target in result.targets:
         half = Budget(latency_ms=0.5 * (target.budget.latency_ms or 0.0))
