@@ -49,10 +49,7 @@ def parse(text: object) -> tuple[WrittenBudget, ...]:
         )
     targets = tuple(_target(part.strip()) for part in text.split(","))
     if len({target.percentile for target in targets}) > 1:
-        raise InputError(
-            f"latency budget {text!r} names several percentiles, and one search keeps one; name the same "
-            "in each part"
-        )
+        raise InputError(f"latency budget {text!r} names several percentiles; use the same one in each part")
     return targets
 
 
@@ -86,5 +83,7 @@ def _target(text: str) -> WrittenBudget:
     number, unit, reference = match.groups()
     factor = float(number) / (100.0 if unit == "%" else 1.0)
     if not factor > 0:
-        raise InputError(f"latency budget {text!r} must be greater than zero, as 1.15x:resnet20")
+        raise InputError(
+            f"latency budget {text!r} must be greater than zero; write for example 1.15x:resnet20"
+        )
     return WrittenBudget(text, percentile, None, factor, reference)

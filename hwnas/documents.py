@@ -60,7 +60,7 @@ def read_bytes(path: Path, what: str, limit_bytes: int = JSON_BYTES) -> bytes:
     except OSError as exc:
         raise DataFormatError(f"{what} {path} cannot be read: {exc.strerror or exc}") from exc
     except ValueError as exc:  # a NUL in a name
-        raise InputError(f"{what} {str(path)!r} cannot be a file: {exc}") from exc
+        raise InputError(f"{what} {str(path)!r} is not a valid file name: {exc}") from exc
 
 
 def read_text(path: Path, what: str, limit_bytes: int = JSON_BYTES) -> str:
@@ -99,7 +99,9 @@ def parse_json(text: str, where: object) -> Any:
 
     def number(digits: str) -> int:
         if len(digits) > 20 or not _SMALLEST <= (value := int(digits)) <= _LARGEST:
-            raise DataFormatError(f"{where} holds a whole number of {len(digits)} digits; 64 bits are read")
+            raise DataFormatError(
+                f"{where} holds an integer of {len(digits)} digits; at most 64 bits are supported"
+            )
         return value
 
     def fraction(digits: str) -> float:
@@ -113,7 +115,7 @@ def parse_json(text: str, where: object) -> Any:
         if len(body) < len(pairs):
             keys = [key for key, _ in pairs]
             twice = next(key for key in body if keys.count(key) > 1)
-            raise DataFormatError(f"{where} has the key {twice!r} twice in one object")
+            raise DataFormatError(f"{where} has the duplicate key {twice!r} in one object")
         return body
 
     try:
@@ -176,7 +178,7 @@ def _yaml_loader() -> Any:
         def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
             keys = {key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)}
             if all(isinstance(key, yaml.ScalarNode) for key, _ in node.value) and len(keys) < len(node.value):
-                raise yaml.constructor.ConstructorError(None, None, "a key is given twice", node.start_mark)
+                raise yaml.constructor.ConstructorError(None, None, "duplicate key", node.start_mark)
             return super().construct_mapping(node, deep)
 
     Loader.yaml_implicit_resolvers = {
@@ -247,7 +249,7 @@ def _scalar(value: object, where: object) -> None:
         pass
     elif isinstance(value, int):
         if not _SMALLEST <= value <= _LARGEST:
-            raise DataFormatError(f"{where} holds a whole number beyond 64 bits")
+            raise DataFormatError(f"{where} holds an integer of more than 64 bits")
     elif isinstance(value, float):
         if not math.isfinite(value):
             raise DataFormatError(f"{where} holds the number {value}, which is not finite")

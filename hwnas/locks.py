@@ -95,10 +95,10 @@ def _try(path: Path, guarded: Path) -> int | None:
         handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
         if not stat.S_ISREG(os.fstat(handle).st_mode) or not _ours(handle):
             os.close(handle)
-            raise InputError(f"{path} is no lock of hwnas; move it away to write {guarded}")
+            raise InputError(f"{path} is not a lock file of hwnas; move it away to write {guarded}")
     except OSError as exc:
         if path.is_symlink() or path.is_dir():
-            raise InputError(f"{path} is no lock of hwnas; move it away to write {guarded}") from exc
+            raise InputError(f"{path} is not a lock file of hwnas; move it away to write {guarded}") from exc
         raise
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -65,7 +65,7 @@ LEAST_MS, MOST_MS = 1e-12, 1e9
 def checked_stamp(value: str) -> str:
     """A time stamp as it is; ValueError where it is none in ISO 8601 with its zone."""
     if datetime.datetime.fromisoformat(value).tzinfo is None:
-        raise ValueError(f"the time {value!r} names no zone; write for example 2026-01-02T03:04:05+00:00")
+        raise ValueError(f"the time {value!r} has no time zone; write for example 2026-01-02T03:04:05+00:00")
     return value
 
 

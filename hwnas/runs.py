@@ -199,7 +199,7 @@ def _event(line: bytes, where: str) -> dict[str, Any]:
         raise DataFormatError(f"{where} is damaged: {exc}") from exc
     event = json_object(text, where)
     if not isinstance(event.get("event"), str):
-        raise DataFormatError(f"{where} is damaged: it names no event")
+        raise DataFormatError(f"{where} is damaged: it has no event name")
     for name, value in event.items():
         if name.endswith("_s") and not _seconds(value):
             raise DataFormatError(f"{where} is damaged: {name} is {value!r}, not a number of seconds")
@@ -248,7 +248,7 @@ def link_latest(path: Path) -> None:
     """Point ``latest`` beside the run at it; what a user has put there under that name is left alone."""
     link = path.parent / "latest"
     if not _is_latest(link) and (link.exists() or link.is_symlink()):
-        logging.getLogger("hwnas").warning("%s is not a link of hwnas and is left as it is", link)
+        logging.getLogger("hwnas").warning("%s was not created by hwnas and is not changed", link)
         return
     temporary = path.parent / f".latest.hwnas-{secrets.token_hex(4)}.tmp"
     temporary.symlink_to(path.name)
@@ -281,7 +281,7 @@ def resolve(name: str | None, verb: str | None = None, root: Path = RUNS) -> Pat
             if (path / "manifest.json").is_file():
                 read_manifest(path)
                 return path.resolve() if path.is_symlink() else path
-        raise InputError(f"no run at {name!r}; `hwnas runs list` shows what there is")
+        raise InputError(f"no run at {name!r}; `hwnas runs list` lists the runs")
     found = [p for p in root.glob("*-*") if (p / "manifest.json").is_file() and not p.is_symlink()]
     if verb is not None:
         found = [p for p in found if p.name.startswith(f"{verb}-")]

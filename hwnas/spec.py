@@ -119,7 +119,7 @@ class BlockSpec(BaseModel):
         """The block that may follow this one in its stage: stride 1, equal widths."""
         follows: dict[str, Any] = {"c_in": self.c_out, "stride": 1, "size_in": self.size_out}
         if not plugins.load("blocks", self.kind).repeats:
-            raise InputError(f"a {self.kind} block is not repeated; another kind follows it")
+            raise InputError(f"a {self.kind} block cannot be repeated; put another kind after it")
         if self.c_skip:
             follows |= {"c_skip": self.c_in, "size_skip": self.size_in}
         return self.model_copy(update=follows)
@@ -186,8 +186,8 @@ class NetworkSpec(BaseModel):
                 )
             if block.c_skip and (block.c_skip, block.size_skip) != (skip := self._skip(at)):
                 raise ValueError(
-                    f"block {at} ({block.key}) takes a second input of {block.c_skip}x{block.size_skip}x"
-                    f"{block.size_skip}, but two blocks before it there is {skip[0]}x{skip[1]}x{skip[1]}"
+                    f"block {at} ({block.key}) needs a second input of {block.c_skip}x{block.size_skip}x"
+                    f"{block.size_skip}, but the block two places before gives {skip[0]}x{skip[1]}x{skip[1]}"
                 )
             before = block
         return self

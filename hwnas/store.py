@@ -194,7 +194,9 @@ def sweep_scratch(root: Path | None = None) -> None:
 
 def _refuse_link(path: Path) -> None:
     if path.is_symlink():
-        raise InputError(f"{path} is a link, and what it points to is not replaced; name the file itself")
+        raise InputError(
+            f"{path} is a symbolic link, whose target is not overwritten; name the target itself"
+        )
     if path.exists() and not path.is_file():
         raise InputError(f"{path} is not a file, so it cannot be written; choose another name")
 
@@ -235,7 +237,7 @@ def refuse_foreign(path: Path, mark: str, what: str) -> None:
     Args:
         path: what is about to be written; not there or empty is well.
         mark: stands in the first 4 KiB of every file of this kind.
-        what: the kind, for the message ("report of hwnas").
+        what: the kind, for the message ("a report of hwnas").
     """
     _refuse_link(path)
     if not path.exists() or path.stat().st_size == 0:
@@ -243,7 +245,7 @@ def refuse_foreign(path: Path, mark: str, what: str) -> None:
     with path.open("rb") as file:
         start = file.read(4096)
     if mark.encode() not in start:
-        raise InputError(f"{path} exists and is no {what}; it is left as it is. Choose another name")
+        raise InputError(f"{path} exists and is not {what}; it is not overwritten. Choose another name")
 
 
 def write_text(path: Path, text: str, *, new: bool = False) -> None:
@@ -267,7 +269,7 @@ def write_json(path: Path, body: Mapping[str, Any], *, sealed: bool = False) -> 
     body = seals.sealed(body) if sealed else body
     if "schema" in body:
         kind = str(body["schema"]).partition("/")[0]
-        refuse_foreign(path, f'"{kind}/', f"file of the schema {kind}")
+        refuse_foreign(path, f'f"{kind}/', f"a file of the schema {kind}")
     write_text(path, json.dumps(body, indent=2, allow_nan=False) + "\n")
 
 
@@ -277,7 +279,7 @@ def parse(model: type[Model], body: Mapping[str, Any], where: object) -> Model:
         return model.model_validate(body)
     except ValidationError as exc:
         first = exc.errors()[0]
-        place = ".".join(str(part) for part in first["loc"]) or "the whole"
+        place = ".".join(str(part) for part in first["loc"]) or "the document"
         raise DataFormatError(f"{where}: {place}: {first['msg']}") from exc
 
 
@@ -291,5 +293,5 @@ def read_network(path: Path) -> NetworkSpec:
 
 def write_network(path: Path, spec: NetworkSpec) -> None:
     """Write a network as JSON; only a network is replaced."""
-    refuse_foreign(path, f'"{NETWORK_SCHEMA.partition("/")[0]}/', "network of hwnas")
+    refuse_foreign(path, f'"{NETWORK_SCHEMA.partition("/")[0]}/', "a network of hwnas")
     write_text(path, spec.to_json())

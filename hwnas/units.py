@@ -44,9 +44,7 @@ def _parse(text: str, units: Mapping[str, float], what: str, example: str) -> fl
     if not value > 0:
         raise InputError(f"{what} {text!r} must be greater than zero; write for example {example}")
     if value > _MOST:
-        raise InputError(
-            f"{what} {text.strip()[:40]!r} is larger than anything real; write for example {example}"
-        )
+        raise InputError(f"{what} {text.strip()[:40]!r} is too large; write for example {example}")
     return value
 
 

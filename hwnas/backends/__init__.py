@@ -61,7 +61,7 @@ def for_file(path: Path) -> Backend:
             return get(name)
         suffixes[name] = suffix
     known = ", ".join(f"{suffix} ({name})" for name, suffix in suffixes.items())
-    raise InputError(f"{path}: no backend has engine files of this kind; known endings are {known}")
+    raise InputError(f"{path}: no backend reads files with this suffix; known are {known}")
 
 
 def package_version(*names: str) -> str:

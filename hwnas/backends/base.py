@@ -56,7 +56,7 @@ def check_cpu(backend: str, device: str, threads: int) -> None:
         raise BackendUnavailable(f"backend {backend!r} runs on the CPU of this machine, not on {device!r}")
     if threads > len(cores()):
         raise InputError(
-            f"--threads {threads}: this process may use {len(cores())} cores; ask for at most that"
+            f"--threads {threads}: this process may use {len(cores())} cores; use at most that many"
         )
 
 
@@ -90,7 +90,7 @@ def bound(affinity: tuple[int, ...] | None) -> Iterator[None]:
     if not hasattr(os, "sched_setaffinity"):
         raise InputError("binding threads to cores needs Linux; leave the affinity unset here")
     if not set(affinity) <= set(cores()):
-        raise InputError(f"cores {affinity} are not all among this process's {cores()}")
+        raise InputError(f"affinity names the cores {affinity}, but this process may use only {cores()}")
     before = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {affinity[0]})
     try:

@@ -95,9 +95,9 @@ class Fake:
     def setting(self, device: str, precision: Precision, batch: int, threads: int) -> Setting:
         """Conditions of a run; fp32 and fp16, up to the device's cores."""
         if device != "fake":
-            raise BackendUnavailable(f"the fake backend is no {device!r}; use --device fake")
+            raise BackendUnavailable(f"the fake backend cannot run as device {device!r}; use --device fake")
         if precision not in BYTES:
-            raise InputError(f"--precision {precision}: the fake device knows {', '.join(BYTES)}")
+            raise InputError(f"--precision {precision}: the fake device supports {', '.join(BYTES)}")
         if threads > self.device.cores:
             raise InputError(f"--threads {threads}: the fake device has {self.device.cores} cores")
         return Setting(
@@ -116,7 +116,7 @@ class Fake:
         if self.faults.refuse:
             refused = sorted(_op_types(model) & set(self.faults.refuse))
             if refused:
-                raise BuildError(f"the fake device refuses the operator {refused[0]}")
+                raise BuildError(f"the fake device does not support the operator {refused[0]}")
         rng = self._rng(model)
         factor = float(np.exp(self.faults.build_spread * rng.standard_normal()))
         return FakeEngine(self, model, setting, price * factor, cold * factor, rng)

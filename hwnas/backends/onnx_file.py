@@ -57,16 +57,20 @@ def _beside(path: Path, tensor: onnx.TensorProto) -> Path:
         info = external.ExternalDataInfo(tensor)
         first, length = int(info.offset or 0), int(info.length or 0)
     except (TypeError, ValueError) as exc:
-        raise DataFormatError(f"{path}: where the weights {tensor.name} lie is not readable: {exc}") from exc
+        raise DataFormatError(
+            f"{path}: the location of the weights {tensor.name} cannot be read: {exc}"
+        ) from exc
     location = str(info.location)
     home, file = path.parent.resolve(), path.parent / location
     if not location or not file.resolve().is_relative_to(home):
         raise DataFormatError(
-            f"{path} names weights outside its own folder ({location!r}), which are not read; put them "
-            "beside it"
+            f"{path} refers to weights outside its own folder ({location!r}), which are not read; put them "
+            "in that folder"
         )
     if not file.is_file():
-        raise DataFormatError(f"{path} needs its weights {location!r} beside it, and they are not there")
+        raise DataFormatError(
+            f"{path} needs its weights {location!r} in the same folder, and that file does not exist"
+        )
     if first < 0 or length < 0 or first + length > file.stat().st_size:
         raise DataFormatError(
             f"{path}: {file} has {file.stat().st_size} bytes, {first + length} are needed; is it cut short?"

@@ -127,8 +127,8 @@ class OpenVinoEngine(Life):
         wanted = HINTS[setting.precision][1]
         if wanted not in realised and HINTS[setting.precision][0] != realised:
             raise BackendUnavailable(
-                f"OpenVINO was asked for {setting.precision} and would compute in {realised}: this processor "
-                f"does not offer it; use --precision fp32"
+                f"OpenVINO would compute in {realised}, not in {setting.precision}: this processor "
+                "does not support it; use --precision fp32"
             )
         self.setting = setting
         self._compiled = compiled

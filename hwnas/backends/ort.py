@@ -176,5 +176,5 @@ def check_provider(got: list[str], asked: str) -> None:
     if not got or got[0] != asked:
         raise BackendUnavailable(
             f"ONNX Runtime was asked for {asked} and gave {got[0] if got else 'none'}; "
-            "what it measures would be another device's"
+            "its times would be those of another device"
         )

@@ -53,7 +53,7 @@ class OrtCuda:
     def unavailable(self) -> str | None:
         """What is missing: a GPU, or the package, which must not stand beside ``onnxruntime``."""
         if not gpus():
-            return "no NVIDIA GPU is to be seen (neither NVML nor nvidia-smi shows one)"
+            return "no NVIDIA GPU found (neither NVML nor nvidia-smi lists one)"
         if not self.version or find_spec("onnxruntime") is None:
             return f"onnxruntime-gpu is not installed: {INSTALL}"
         if package_version("onnxruntime"):
@@ -73,7 +73,7 @@ class OrtCuda:
             raise InputError(f"--precision {precision}: {self.name} runs {' and '.join(self.precisions)}")
         check_precision(first.name, first.capability, precision)
         if threads != 1:
-            raise InputError(f"--threads {threads}: a GPU has none to choose; leave it at 1")
+            raise InputError(f"--threads {threads} does not apply to a GPU; leave it at 1")
         return Setting(
             device=device,
             device_arch=f"{first.name}, compute capability {first.compute_capability}",

@@ -146,7 +146,7 @@ def to_int8(model: bytes, largest: Mapping[str, float]) -> bytes:
     names = _activations(proto)
     missing = [n for n in names if n not in largest]
     if missing:
-        raise BuildError(f"no calibrated range for {', '.join(missing[:3])}; calibrate this very graph")
+        raise BuildError(f"no calibrated range for {', '.join(missing[:3])}; calibrate this graph")
     pairs = {n: f"{n}.dequantized" for n in names}
     nodes: list[onnx.NodeProto] = []
     tensors: list[onnx.TensorProto] = []

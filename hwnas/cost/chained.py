@@ -54,7 +54,7 @@ class RoutingGraph:
             raise InputError("an edge is listed twice")
         stuck = [i for i in range(self.blocks - 1) if not self.leaving[i]]
         if stuck:
-            raise InputError(f"blocks {stuck} have no edge out, so no path reaches the sink from them")
+            raise InputError(f"blocks {stuck} have no outgoing edge, so no path leads from them to the sink")
 
     @cached_property
     def leaving(self) -> tuple[tuple[tuple[int, int], ...], ...]:

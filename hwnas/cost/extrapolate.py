@@ -41,7 +41,7 @@ def guess(
         MissingMeasurement: nothing was measured at all.
     """
     if not known:
-        raise MissingMeasurement("the table has no block at all to extrapolate from; run hwnas profile")
+        raise MissingMeasurement("the table has no block to extrapolate from; run hwnas profile")
     line_known, line_wanted = _line(known), _line(wanted)
     centre = line_known.mean(axis=0)
     line_known, line_wanted = line_known - centre, line_wanted - centre

@@ -222,13 +222,15 @@ def ofa(text: str) -> LatencyTable:
             block = _ofa_block(str(key))
         except (ValueError, IndexError, KeyError, ZeroDivisionError) as exc:
             # pydantic's ValidationError is a ValueError: a kernel of 0, an even one, ...
-            raise DataFormatError(f"{str(key)[:160]}: this key names no layer that could be built") from exc
+            raise DataFormatError(
+                f"{str(key)[:160]}: this key does not describe a layer that can be built"
+            ) from exc
         if block is None:
             skipped.append(str(key))
             continue
         rows.append(BlockRow(block=block, value_ms=mean, se_ms=(variance / count) ** 0.5, method="imported"))
     if not rows:
-        raise DataFormatError(f"none of its {len(body)} entries names a layer that hwnas knows")
+        raise DataFormatError(f"none of its {len(body)} entries describes a layer that hwnas supports")
     stem = next((r.block for r in rows if r.block.kind == "conv" and r.block.c_in == 3), None)
     table = LatencyTable(
         Header(

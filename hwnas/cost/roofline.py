@@ -75,7 +75,7 @@ def describe(name: str) -> DeviceProfile:
     path = folder / f"{name}.json"
     if not path.is_file():
         known = ", ".join(sorted(p.stem for p in folder.glob("*.json")))
-        raise InputError(f"no description of device {name!r} to plan from (there are: {known})")
+        raise InputError(f"no description of device {name!r}, which an estimate needs (known: {known})")
     body = read_json(path, "device description")
     return DeviceProfile(
         name=body["name"],
@@ -114,7 +114,8 @@ def block_ms(
     if precision not in device.peak_ops_per_s:
         offered = ", ".join(device.peak_ops_per_s)
         raise InputError(
-            f"--precision {precision}: {device.label} does not run it at a useful rate (offered: {offered})"
+            f"--precision {precision}: {device.label} does not support it at a useful speed; use one of "
+            f"{offered}"
         )
     item = batch * BITS[precision] / 8
     peak = device.peak_ops_per_s[precision] * (threads if device.kind == "cpu" else 1)

@@ -135,14 +135,14 @@ def metadata(spec: NetworkSpec, **about: Any) -> dict[str, str]:
 
 def _refuse_foreign(path: Path) -> None:
     """InputError where a file is in the way that is no engine of ours: a manifest lies beside those."""
-    refuse_foreign(path, "", "engine of hwnas")  # a link, a folder
+    refuse_foreign(path, "", "an engine of hwnas")  # a link, a folder
     if not path.exists() or path.stat().st_size == 0:
         return
     try:
         read_manifest(path)
     except HwnasError as exc:
         raise InputError(
-            f"{path} exists and no manifest says that it is an engine of hwnas; it is left as it is. Move it "
+            f"{path} exists and has no manifest of hwnas, so it is not overwritten. Move it "
             "away, or choose another --out"
         ) from exc
 
@@ -163,7 +163,7 @@ def _format(name: str, backend: Backend) -> Format:
         raise InputError(f"unknown engine format {name!r} (known: {', '.join(FORMATS)})")
     chosen = FORMATS[name]
     if chosen.backend not in (None, backend.name):
-        raise InputError(f"format {name!r} is written by {chosen.backend}, not by {backend.name}")
+        raise InputError(f"format {name!r} needs the backend {chosen.backend}, not {backend.name}")
     return chosen
 
 
@@ -171,7 +171,7 @@ def mismatches(built: Setting, present: Setting, fields: Sequence[str]) -> list[
     """In words, why an engine that was built under one setting does not serve under another."""
     names = {"backend_version": f"the {built.backend} version", "device_arch": "the processor"}
     return [
-        f"it was built for {names.get(field, field)} {getattr(built, field)!r}, here is "
+        f"it was built for {names.get(field, field)} {getattr(built, field)!r}, this machine has "
         f"{getattr(present, field)!r}"
         for field in ("backend", *fields)
         if getattr(built, field) != getattr(present, field)

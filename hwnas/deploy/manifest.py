@@ -185,16 +185,20 @@ class EngineManifest(Record):
             if given not in (0, self.network.stem.c_in):
                 raise ValueError(f"{name} has {given} values for {self.network.stem.c_in} channels")
         if not all(0 <= value <= 1 for value in self.mean):
-            raise ValueError(f"mean {self.mean} is not that of images in [0, 1]")
+            raise ValueError(
+                f"mean {self.mean} does not fit images in [0, 1]; each value must be from 0 to 1"
+            )
         if not all(0 < value <= 1 for value in self.std):
-            raise ValueError(f"std {self.std} is not that of images in [0, 1]; each must be above 0")
+            raise ValueError(
+                f"std {self.std} does not fit images in [0, 1]; each value must be above 0 and at most 1"
+            )
         if bool(self.mean) != bool(self.std):
-            raise ValueError("only one of mean and std is there; both or neither")
+            raise ValueError("only one of mean and std is given; give both or neither")
         if self.classes and len(self.classes) != self.network.classes:
             raise ValueError(f"{len(self.classes)} class names for {self.network.classes} classes")
         twice = sorted({name for name in self.classes if self.classes.count(name) > 1 or not name.strip()})
         if twice:
-            raise ValueError(f"class names must differ and not be empty: {', '.join(map(repr, twice[:3]))}")
+            raise ValueError(f"class names must be unique and not empty: {', '.join(map(repr, twice[:3]))}")
         if not all(0 <= value <= 1 for value in self.accuracy.values()):
             raise ValueError(f"accuracy {self.accuracy} is not a fraction")
         return self

@@ -87,13 +87,14 @@ def judge(found: Parity, precision: Precision) -> list[Check]:
     allowed = limit.error * min(max(found.scale, 1e-6), LARGEST_SCORE)
     sound = found.scale <= LARGEST_SCORE
     detail = (
-        f"scores differ by at most {found.max_abs_err:.2g} ({allowed:.2g} allowed), least cosine "
+        f"scores differ by at most {found.max_abs_err:.2g} ({allowed:.2g} allowed), smallest cosine "
+        "similarity "
         f"{found.cosine_min:.6f} ({limit.cosine} needed), over {found.images} images: {found.data}"
     )
     if not sound:
         detail += (
-            f"; the network's own scores reach {found.scale:.2g}, above {LARGEST_SCORE:.0e} as no trained "
-            "network's do: its weights are damaged"
+            f"; the network's own scores reach {found.scale:.2g}, above {LARGEST_SCORE:.0e} which no trained "
+            "network reaches: its weights are damaged"
         )
     checks = [
         _enough(found, precision),
@@ -105,7 +106,7 @@ def judge(found: Parity, precision: Precision) -> list[Check]:
         Check(
             name="top1",
             passed=found.top1_agreement >= limit.agreement,
-            detail=f"engine and network name the same class for {100 * found.top1_agreement:.2f} % of the "
+            detail=f"engine and network predict the same class for {100 * found.top1_agreement:.2f} % of the "
             f"images ({100 * limit.agreement:g} % needed)",
         ),
     ]
@@ -115,7 +116,8 @@ def judge(found: Parity, precision: Precision) -> list[Check]:
                 name="accuracy",
                 passed=found.top1_engine >= found.top1_reference - limit.drop,
                 detail=f"top-1 of the network {100 * found.top1_reference:.2f} %, of the engine "
-                f"{100 * found.top1_engine:.2f} % ({100 * limit.drop:g} % of the images may be lost)",
+                f"{100 * found.top1_engine:.2f} % ({100 * limit.drop:g} % of the images at most may become "
+                "wrong)",
             )
         )
     return checks
@@ -127,5 +129,7 @@ def _enough(found: Parity, precision: Precision) -> Check:
     different = found.images if found.distinct is None else found.distinct
     detail = f"{different} different images compared ({needed} needed for {precision})"
     if different < needed:
-        detail += f"; fewer prove nothing: raise --images, or give --data with at least {needed} to compare"
+        detail += (
+            f"; fewer are not enough to judge: raise --images, or give --data with at least {needed} images"
+        )
     return Check(name="images", passed=different >= needed, detail=detail)

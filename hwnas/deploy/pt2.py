@@ -59,7 +59,7 @@ class Pt2:
         """Conditions of a run on this CPU; BackendUnavailable for a precision other than fp32."""
         if precision != "fp32":
             raise BackendUnavailable(
-                f"--format pt2 writes fp32, not {precision}; what compiles it for the target converts it"
+                f"--format pt2 writes fp32, not {precision}; the target's compiler converts it"
             )
         return Setting(
             device="cpu",
@@ -179,7 +179,7 @@ def _checked_state(path: Path, program: torch.export.ExportedProgram) -> dict[st
         with zipfile.ZipFile(path) as archive:
             found = _members(archive, sizes)
     except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, ValueError) as exc:
-        raise DataFormatError(f"{path} is no ExportedProgram; is it cut short? ({exc})") from exc
+        raise DataFormatError(f"{path} is not an ExportedProgram, or is truncated ({exc})") from exc
     for name, data in own.items():
         if WEIGHTS not in name and not name.endswith(UNREAD) and found[name] != data:
             raise DataFormatError(

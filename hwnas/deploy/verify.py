@@ -242,14 +242,14 @@ def _as_trained(manifest: EngineManifest, found: Parity, training: Training) -> 
     checks = []
     if training.classes:
         same = manifest.classes == training.classes
-        detail = "class names are those of the training"
+        detail = "class names are those used in training"
         if not same:
             own, other = ", ".join(training.classes[:4]), ", ".join(manifest.classes[:4])
-            detail = f"the manifest names other classes ({other}, ...) than the training ({own}, ...)"
+            detail = f"the manifest has other classes ({other}, ...) than the training ({own}, ...)"
         checks.append(Check(name="classes", passed=same, detail=detail))
     if training.mean:
         same = (manifest.mean, manifest.std) == (training.mean, training.std)
-        detail = "images are normalised as in the training"
+        detail = "images are normalised as in training"
         if not same:
             detail = (
                 f"the manifest normalises by mean {manifest.mean} and std {manifest.std}, training by "
@@ -262,7 +262,7 @@ def _as_trained(manifest: EngineManifest, found: Parity, training: Training) -> 
         detail = (
             f"top-1 of the network {100 * found.top1_reference:.2f} % on {found.images} of the "
             f"{training.images} validation images, {100 * training.accuracy:.2f} % recorded by the training "
-            f"({100 * allowed:.2g} % apart allowed)"
+            f"({100 * allowed:.2g} % difference allowed)"
         )
         if off > allowed:
             detail += "; the weights are not those that were trained"
@@ -357,9 +357,9 @@ def budget_check(promise: Promise) -> Check:
     if promise.verdict == "kept":
         text += f", {100 * promise.confidence:.1f} % confidence"
     elif promise.verdict == "ambiguous":
-        text += ": ambiguous, neither kept nor broken could be shown; repeat on a quiet machine"
+        text += ": undecided, shown neither to be met nor to be exceeded; repeat on an idle machine"
     else:
-        text += ": the budget is not kept"
+        text += ": the budget is exceeded"
     return Check(
         name="budget",
         passed=promise.verdict == "kept",

@@ -42,7 +42,7 @@ def report(options: ReportOptions, emit: Emit) -> dict[str, Any]:
     paths = [runs.resolve(name) for name in options.runs or (None,)]
     page = compose(paths)
     if options.out is not None:
-        refuse_foreign(options.out, 'content="hwnas report"', "report of hwnas")
+        refuse_foreign(options.out, 'content="hwnas report"', "a report of hwnas")
     out = options.out or paths[0] / ("report.html" if len(paths) == 1 else "comparison.html")
     html.write(page, out)
     emit("report", {"text": f"report written to {out}", "path": str(out)})

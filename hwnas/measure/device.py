@@ -83,7 +83,7 @@ def resolve(name: str = "auto", *, here: bool = True) -> Device:
             return usable[0]
         if name == "auto":
             return table["cpu"]
-        raise DeviceUnavailable("this machine has no NVIDIA GPU that its driver shows; see `hwnas doctor`")
+        raise DeviceUnavailable("no NVIDIA GPU found in this machine; see `hwnas doctor`")
     device = table.get(name) or _by_alias(name, table)
     if device is None:
         raise InputError(plugins.unknown("device", name, [*table, "auto", "gpu"]))
@@ -116,7 +116,7 @@ def conditions(
     if found.kind not in runtime.devices:
         raise InputError(
             f"backend {runtime.name!r} runs on {' and '.join(runtime.devices)}, not on the device "
-            f"{found.name!r} ({found.kind}); `hwnas backends list` shows what there is"
+            f"{found.name!r} ({found.kind}); `hwnas backends list` lists all"
         )
     name = "cpu" if found.kind == "cpu" else found.name
     return runtime, runtime.setting(name, precision, batch, threads)
@@ -151,8 +151,8 @@ def _runs(backend: str) -> bool:
 def _ways_on(device: Device) -> str:
     present = ", ".join(d.name for d in known().values() if d.here)
     return (
-        f"the device {device.name!r} ({device.label}) is not this machine's; here are: {present}. "
+        f"the device {device.name!r} ({device.label}) is not in this machine, which has: {present}. "
         f"Three ways on: run `hwnas profile --device {device.name}` on a machine that has it, copy the table "
-        f"here and read it with `hwnas table import FILE`; profile another device (--device cpu); or plan "
-        f"without it: `hwnas profile --device {device.name} --estimate`"
+        "here and read it with `hwnas table import FILE`; profile another device (--device cpu); or estimate "
+        "without measuring: `hwnas profile --device {device.name} --estimate`"
     )

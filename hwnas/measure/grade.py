@@ -74,7 +74,7 @@ def _grade(repeat: float, ratio: float) -> tuple[str, str]:
     if repeat <= 0.01 and ratio <= 1.02:
         return "quiet", "good for every budget"
     if repeat <= 0.02 and ratio <= 1.2:
-        return "usable", "good for floors and medians; keep other programs away for p95 and p99"
+        return "usable", "good for floors and medians; for p95 and p99 stop other programs"
     if repeat <= 0.04:
-        return "noisy", "floors hold, medians and tails do not; stop other programs"
-    return "loud", "differences below 10 % mean nothing here; stop other programs or use another machine"
+        return "noisy", "floors are reliable, medians and tails are not; stop other programs"
+    return "loud", "differences below 10 % are noise; stop other programs or use another machine"

@@ -42,7 +42,7 @@ class Journal:
         # The form in which it is compared.
         self._head: dict[str, Any] = {"schema": SCHEMA, **json.loads(json.dumps(conditions))}
         self._found: dict[str, list[TimingSession]] = {}
-        store.refuse_foreign(path, f'{{"schema":"{SCHEMA}"', "journal of hwnas")
+        store.refuse_foreign(path, f'{{"schema":"{SCHEMA}"', "a journal of hwnas")
         lines, self._seal = _lines(path)
         if lines and lines[0] == self._head:
             for number, line in enumerate(lines[1:], start=2):

@@ -86,12 +86,13 @@ def _refuse_disorder(table: Measured, path: Path) -> None:
         rising = m is None or m.p10_ms <= m.median_ms <= m.p90_ms <= m.p95_ms <= m.p99_ms
         if not rising:
             raise DataFormatError(
-                f"table {path}: the percentiles of {name} do not rise; it was not measured so"
+                f"table {path}: the percentiles of {name} are not in ascending order, so they are not "
+                "measurements"
             )
     known = {row.spec.key for row in table.networks}
     strange = next((key for key in table.repeats if key not in known), None)
     if strange is not None:
-        raise DataFormatError(f"table {path}: network {strange} is repeated, but was never measured")
+        raise DataFormatError(f"table {path}: network {strange} has a repeated measurement but no first one")
 
 
 def _refuse_slow(table: Measured, path: Path) -> None:
@@ -106,7 +107,8 @@ def _refuse_slow(table: Measured, path: Path) -> None:
     # A minute of grace: stamps are in whole seconds, and rows may be merged from another sitting.
     if spent_s > 2 * elapsed_s + 60:
         raise DataFormatError(
-            f"table {path}: its calls add up to {spent_s:.0f} s, but it was taken within {elapsed_s:.0f} s; "
+            f"table {path}: its timed calls add up to {spent_s:.0f} s, but it was taken within "
+            f"{elapsed_s:.0f} s; "
             "its times are not in milliseconds"
         )
 

@@ -142,7 +142,7 @@ class _Test:
             if verdict is not None:
                 return self._final(verdict)
             if late() and self.counted:
-                return "ambiguous", "the time was over before the test could decide"
+                return "ambiguous", "the time limit ended the test before it was decided"
             session, slowdown = self._one(guard)
             if self._trusted(session) or len(self.aside) >= self.options.repeats:
                 self.counted.append(session)
@@ -150,7 +150,7 @@ class _Test:
             else:
                 self.aside.append(session)
             if emit is not None:
-                note = f"{format_ms(self.value(session))} ({', '.join(session.gates) or 'calm'})"
+                note = f"{format_ms(self.value(session))} ({', '.join(session.gates) or 'undisturbed'})"
                 total = max(self.plan[0][0], len(self.counted))
                 emit(
                     "progress",
@@ -198,13 +198,16 @@ class _Test:
             unsure = [s for s, slow in missed if not self._trusted(s) and s.floor_ms / slow <= self.budget_ms]
             if unsure:
                 gates = ", ".join(sorted({gate for s in unsure for gate in s.gates}))
-                return "ambiguous", f"over the budget, but only on a disturbed machine ({gates})"
+                return (
+                    "ambiguous",
+                    f"over the budget, but only while other programs or clock changes disturbed it ({gates})",
+                )
             return "broken", ""
         if verdict == "kept" and not self._tail_holds():
             over, calls = self._over()
             return (
                 "ambiguous",
-                f"{over} of {calls} calls took longer: too many to be sure of {self.percentile}",
+                f"{over} of {calls} calls took longer than the budget, too many for {self.percentile}",
             )
         if verdict == "ambiguous":
             return verdict, "sessions fall on both sides of the budget"
@@ -227,11 +230,11 @@ class _Test:
         spent = self.plan[misses][1] if verdict == "kept" else self.plan[-1][1]
         notes = [why] if why else []
         if self.aside:
-            notes.append(f"{len(self.aside)} disturbed sessions were set aside")
+            notes.append(f"{len(self.aside)} disturbed sessions were repeated")
         share = float(np.mean([s.disturbed for s in self.counted])) if self.counted else 0.0
         if self.percentile == "p50" and share > 0.01:
             notes.append(
-                f"other processes had the core in {share:.0%} of the time slices, which do not count"
+                f"other processes used the core in {share:.0%} of the time slices, which are not counted"
             )
         return Promise(
             verdict=verdict,

@@ -180,7 +180,7 @@ def parse_header(path: Path, bodies: list[dict[str, Any]]) -> Header:
     if first.get("schema") != SCHEMA:
         raise DataFormatError(
             f"table {path} has schema {first.get('schema')!r}; this version reads {SCHEMA!r}. "
-            "Other projects' tables come in by `hwnas table import`"
+            "Import tables of other projects with `hwnas table import`"
         )
     fields = {k: v for k, v in first.items() if k not in ("schema", "hash")}
     try:

@@ -139,7 +139,7 @@ def run_session(
     """
     if options.cache == "cold":
         if flush is None:
-            raise InputError("cold caches were asked for, but this device has no way to flush them")
+            raise InputError("cache is cold, but the caches of this device cannot be flushed; use hot")
         call_ms, unsteady = engine.time(WARMUP_CALLS).wall_ms.min(), False
     else:
         call_ms, unsteady = _warm_up(engine, options)

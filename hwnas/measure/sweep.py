@@ -202,7 +202,7 @@ class Sweep:
         size = size or self.options.group
         for at in range(0, len(todo), size):
             if self.late:
-                self._say("stopped", text=f"{task}: time is over, {at} of {len(todo)} measured")
+                self._say("stopped", text=f"{task}: time limit reached, {at} of {len(todo)} measured")
                 return
             yield todo[at : at + size], at
 
@@ -251,7 +251,10 @@ class Sweep:
         try:
             build().close()
         except BuildError as exc:
-            self._say("note", text=f"no sentinel, so drifts of this device are not divided out: {exc}")
+            self._say(
+                "note",
+                text=f"drift of the device's speed is not corrected: its reference network failed: {exc}",
+            )
             return None
         return build
 
@@ -297,8 +300,8 @@ class Sweep:
             what = ", ".join(f"{name} {n}" for name, n in names.most_common())
             self._say(
                 "gate",
-                text=f"{fired} of {len(measured)} rows were not measured in calm sessions only ({what}); "
-                "floors hold, but a quieter machine gives narrower intervals",
+                text=f"{fired} of {len(measured)} rows were measured on a disturbed machine ({what}); "
+                "floors are still usable, for narrower intervals stop other programs and profile again",
             )
         return dict(sorted(names.items()))
 

@@ -173,7 +173,7 @@ def parse(path: Path, data: bytes) -> LatencyTable:
         try:
             before = seals.unsealed_line(sealed, before, f"table {path}, line {number}")
         except DataFormatError as exc:
-            raise DataFormatError(f"{exc}. Fetch the file again or profile anew") from exc
+            raise DataFormatError(f"{exc}. Fetch the file again or profile again") from exc
         _take(table, row, path, number)
     table.table_id = before
     refuse_implausible(table, path)

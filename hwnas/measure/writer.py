@@ -31,9 +31,9 @@ class TableWriter:
             DataFormatError: the table is damaged.
         """
         self.path = path
-        refuse_foreign(path, SCHEMA, "latency table")
+        refuse_foreign(path, SCHEMA, "a latency table")
         self._lock = Lock(path)
-        refuse_foreign(path, SCHEMA, "latency table")
+        refuse_foreign(path, SCHEMA, "a latency table")
         if path.exists() and path.stat().st_size > 0:
             whole, torn = _whole_lines(path)
             self.table = parse(path, whole)
@@ -83,7 +83,8 @@ def _refuse_other(there: Header, header: Header, path: Path) -> None:
     changed = [f"{k} was {before[k]!r}, is {now[k]!r}" for k in now if before[k] != now[k]]
     if changed:
         raise InputError(
-            f"{path} holds a table of other conditions ({'; '.join(changed)}); choose another --out"
+            f"{path} holds a table measured under other conditions ({'; '.join(changed)}); choose another "
+            "--out"
         )
 
 

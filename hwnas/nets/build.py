@@ -172,7 +172,7 @@ def load_weights(module: nn.Module, mapping: Mapping[str, Float32s]) -> None:
     if mapping.keys() != own.keys():
         missing, extra = sorted(own.keys() - mapping.keys()), sorted(mapping.keys() - own.keys())
         raise DataFormatError(
-            f"these weights are of another network: missing {missing[:3]}, not expected {extra[:3]}"
+            f"these weights belong to another network: missing {missing[:3]}, unexpected {extra[:3]}"
         )
     for name, value in mapping.items():
         if value.shape != tuple(own[name].shape):

@@ -77,7 +77,7 @@ def chain(
         if block.c_skip and at:
             given = _second_input(blocks, at)
             if given != (block.c_skip, block.size_skip):
-                raise InputError(f"{block.key} cannot stand here: its second input would be {given}")
+                raise InputError(f"{block.key} does not fit here: its second input would be {given}")
     walk = ((str(i), b) for i, b in enumerate(blocks))
     return _model(walk, RandomWeights(seed), convention, batch, title=" + ".join(b.key for b in blocks))
 

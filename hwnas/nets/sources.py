@@ -45,7 +45,7 @@ class GivenWeights:
 
     def _get(self, name: str, shape: tuple[int, ...]) -> Float32s:
         if name not in self.weights:
-            raise DataFormatError(f"the weights lack {name!r}; they are of another network")
+            raise DataFormatError(f"the weights have no {name!r}; they belong to another network")
         value = self.weights[name]
         if value.shape != shape:
             raise DataFormatError(f"weight {name!r} has shape {value.shape}; the network needs {shape}")

@@ -43,7 +43,7 @@ class CudaPythonDriver:
         _, words = self._cuda.cuGetErrorString(status)
         text = words.decode() if isinstance(words, bytes) else str(words)
         if status == self._cuda.CUresult.CUDA_ERROR_OUT_OF_MEMORY:
-            raise GpuOutOfMemory(f"the GPU has no memory for {doing}: {text}")
+            raise GpuOutOfMemory(f"the GPU has not enough memory for {doing}: {text}")
         raise GpuError(f"{doing} failed: {status.name}: {text}")
 
     def _describe(self, device: Any) -> GpuProperties:
@@ -54,7 +54,7 @@ class CudaPythonDriver:
             return int(self._call("reading an attribute", cuda.cuDeviceGetAttribute(key, device)))
 
         name = self._call("reading its name", cuda.cuDeviceGetName(256, device))
-        bus = self._call("reading its place", cuda.cuDeviceGetPCIBusId(32, device))
+        bus = self._call("reading its PCI address", cuda.cuDeviceGetPCIBusId(32, device))
         version = self._call("reading the driver's version", cuda.cuDriverGetVersion())
         return GpuProperties(
             name=name.split(b"\0")[0].decode(),
@@ -100,7 +100,7 @@ class CudaPythonDriver:
 
     def stream(self) -> int:
         """A new stream."""
-        return int(self._call("making a stream", self._cuda.cuStreamCreate(0)))
+        return int(self._call("creating a stream", self._cuda.cuStreamCreate(0)))
 
     def free_stream(self, stream: int) -> None:
         """Destroy a stream."""
@@ -112,7 +112,7 @@ class CudaPythonDriver:
 
     def event(self) -> int:
         """A new event."""
-        return int(self._call("making an event", self._cuda.cuEventCreate(0)))
+        return int(self._call("creating an event", self._cuda.cuEventCreate(0)))
 
     def free_event(self, event: int) -> None:
         """Destroy an event."""

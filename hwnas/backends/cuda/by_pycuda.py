@@ -69,7 +69,7 @@ class PyCudaDriver:
         try:
             yield
         except self._cuda.MemoryError as exc:
-            raise GpuOutOfMemory(f"the GPU has no memory for {doing}: {exc}") from exc
+            raise GpuOutOfMemory(f"the GPU has not enough memory for {doing}: {exc}") from exc
         except self._cuda.Error as exc:
             raise GpuError(f"{doing} failed: {exc}") from exc
 
@@ -102,7 +102,7 @@ class PyCudaDriver:
 
     def stream(self) -> int:
         """A new stream."""
-        with self._errors("making a stream"):
+        with self._errors("creating a stream"):
             stream = self._cuda.Stream()
         self._streams[stream.handle] = stream
         return int(stream.handle)
@@ -118,7 +118,7 @@ class PyCudaDriver:
 
     def event(self) -> int:
         """A new event."""
-        with self._errors("making an event"):
+        with self._errors("creating an event"):
             event = self._cuda.Event()
         self._events[id(event)] = event
         return id(event)

@@ -71,11 +71,11 @@ class Support:
         major, minor = (int(part) for part in [*version.split("."), "0"][:2])
         first = (8, 6) if major < 9 else (10, 0)
         if (major, minor) < first:
-            return f"TensorRT {version} is older than 8.6 or a 9.x, which hwnas does not serve"
+            return f"TensorRT {version} is not supported; hwnas supports 8.6 and 10.0 or later"
         lowest = _lowest(major, minor)
         if self.capability < lowest:
             return (
-                f"TensorRT {version} starts at compute capability {_dotted(lowest)}; this GPU has "
+                f"TensorRT {version} needs compute capability {_dotted(lowest)} or later; this GPU has "
                 f"{_dotted(self.capability)} and needs {self.tensorrt or 'a version before 8.6'}"
             )
         if major == 8 and self.capability >= (10, 0):
@@ -85,12 +85,14 @@ class Support:
     @property
     def install(self) -> str:
         """The line that installs what serves this chip."""
-        return f"pip install 'hwnas[{self.extra}]'" if self.extra else "no TensorRT that hwnas uses serves it"
+        return (
+            f"pip install 'hwnas[{self.extra}]'" if self.extra else "no supported TensorRT runs on this GPU"
+        )
 
     def describe(self) -> str:
         """One line for people: "TensorRT 8.6, Python <= 3.11, fp16 not fast, int8 yes"."""
         if not self.tensorrt:
-            return f"compute capability {_dotted(self.capability)}: no TensorRT that hwnas uses serves it"
+            return f"compute capability {_dotted(self.capability)}: no supported TensorRT runs on it"
         asked: tuple[Precision, ...] = ("fp16", "int8")
         fast = ", ".join(f"{p} {'yes' if p in self.precisions else 'not fast'}" for p in asked)
         return f"{self.tensorrt}, {self.python}, {fast}"
@@ -213,7 +215,7 @@ def check_device(device: str, first: str, found: tuple[GpuInfo, ...]) -> None:
             f"{device!r} is in this machine ({here}), but CUDA's first GPU is {first}; choose it with "
             "CUDA_VISIBLE_DEVICES"
         )
-    raise DeviceUnavailable(f"the device {device!r} is not this machine's; its GPU is {here}")
+    raise DeviceUnavailable(f"the device {device!r} is not in this machine; its GPU is {here}")
 
 
 def _means(device: str, model: str) -> bool:
@@ -254,8 +256,8 @@ def check_precision(name: str, capability: Capability, precision: Precision) -> 
     if precision != "fp32" and precision not in support.precisions:
         fast = ", ".join(("fp32", *support.precisions))
         raise InputError(
-            f"--precision {precision}: {name} (compute capability {_dotted(capability)}) is not fast in it; "
-            f"fast here: {fast}"
+            f"--precision {precision}: {name} (compute capability {_dotted(capability)}) does not compute "
+            f"faster in it; use one of {fast}"
         )
 
 

@@ -87,7 +87,8 @@ def choose(capability: tuple[int, int], cuda_version: tuple[int, int]) -> Compil
     wheel = "nvidia-cuda-nvrtc-cu12" if capability < (7, 5) or cuda_version < (13, 0) else "nvidia-cuda-nvrtc"
     here = ", ".join(c.name for c in found) or "none"
     raise BackendUnavailable(
-        f"no CUDA compiler here serves compute capability {capability[0]}.{capability[1]} on a driver for "
+        f"no CUDA compiler found that supports compute capability {capability[0]}.{capability[1]} on a "
+        "driver for "
         f"CUDA {cuda_version[0]} (found: {here}): pip install {wheel}"
     )
 

@@ -54,7 +54,7 @@ class Trt:
     def unavailable(self) -> str | None:
         """What is missing here: GPU, TensorRT, driver package; and whether they fit each other."""
         found = gpus()
-        missing = [] if found else ["no NVIDIA GPU is to be seen (neither NVML nor nvidia-smi shows one)"]
+        missing = [] if found else ["no NVIDIA GPU found (neither NVML nor nvidia-smi lists one)"]
         if find_spec("tensorrt") is None:
             missing.append("TensorRT is not installed")
         if cuda.installed() is None:
@@ -65,12 +65,12 @@ class Trt:
         here = f"this GPU ({found[0].name}, compute capability {found[0].compute_capability})"
         if missing:
             cure = support.install if python_fits(support) else "another Python, then " + support.install
-            return f"{'; '.join(missing)}; {here} is served by {support.describe()}: {cure}"
+            return f"{'; '.join(missing)}; {here} is supported by {support.describe()}: {cure}"
         # Of several GPUs one is enough: `setting` looks at the one that CUDA shows first.
         refusals = [serves(gpu.capability).refuses(self.version) for gpu in found]
         if not all(refusals):
             return None
-        return f"{refusals[0]}: {here} is served by {support.describe()}: {support.install}"
+        return f"{refusals[0]}: {here} is supported by {support.describe()}: {support.install}"
 
     def setting(self, device: str, precision: Precision, batch: int, threads: int) -> Setting:
         """Conditions of a run on this GPU.
@@ -84,9 +84,9 @@ class Trt:
         properties = driver.properties
         check_device(device, properties.name, gpus())
         if refusal := serves(properties.capability).refuses(self.version):
-            raise BackendUnavailable(f"{refusal}; CUDA_VISIBLE_DEVICES chooses another GPU")
+            raise BackendUnavailable(f"{refusal}; to use another GPU set CUDA_VISIBLE_DEVICES")
         if threads != 1:
-            raise InputError(f"--threads {threads}: a GPU has none to choose; leave it at 1")
+            raise InputError(f"--threads {threads} does not apply to a GPU; leave it at 1")
         check_precision(properties.name, properties.capability, precision)
         version = str(compat.module().__version__)
         refusal = compat.refuses_precision(version, precision)

@@ -40,7 +40,9 @@ class TrtOptions:
 
     def __post_init__(self) -> None:
         if not (0 < self.workspace <= 1 and 0 <= self.level <= 5 and self.timings >= 1):
-            raise InputError(f"workspace is a share in (0, 1], level 0 to 5, timings at least 1: {self}")
+            raise InputError(
+                f"expected workspace above 0 up to 1, level 0 to 5 and timings at least 1, got {self}"
+            )
 
 
 def cache_path(setting: Setting) -> Path:
@@ -159,7 +161,7 @@ def _add_profile(builder: Any, network: Any, config: Any, batch: int, name: str)
     if -1 not in shape:
         return
     if -1 in shape[1:]:
-        raise BuildError(f"{name}: only the batch may be open, but the input is {shape}")
+        raise BuildError(f"{name}: only the batch size may be dynamic, but the input shape is {shape}")
     profile = builder.create_optimization_profile()
     full = (batch, *shape[1:])
     profile.set_shape(network.get_input(0).name, (1, *shape[1:]), full, full)

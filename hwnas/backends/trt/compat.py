@@ -199,7 +199,7 @@ def parse_layers(text: str) -> tuple[Layer, ...]:
     try:
         entries = json.loads(text)["Layers"]
     except (json.JSONDecodeError, KeyError, TypeError) as exc:
-        raise BuildError(f"the engine inspector's answer is not understood: {text[:80]!r}") from exc
+        raise BuildError(f"the engine inspector gave an unexpected answer: {text[:80]!r}") from exc
     return tuple(_layer(entry) for entry in entries)
 
 

@@ -92,7 +92,7 @@ class TrtEngine(Life):
         self._set_batch(self._context, self.setting.batch)
         answer = tuple(self._context.get_tensor_shape(self._output))
         if -1 in answer:
-            raise BuildError(f"the output shape {answer} stays open although the input is {full}")
+            raise BuildError(f"the output shape {answer} is still dynamic although the input is {full}")
         self._scores_shape = answer
         self._images = self._owned.alloc(4 * int(np.prod(full)))
         self._scores = self._owned.alloc(4 * int(np.prod(answer)))
@@ -189,7 +189,7 @@ class TrtEngine(Life):
         the host; a batch in which it did is thrown away and repeated behind a longer delay.
 
         Raises:
-            GpuError: a call failed, or the timed calls gave other scores than the first one.
+            GpuError: a call failed, or the timed calls gave different scores than the first call one.
         """
         self._check_calls(calls)
         cold, self._cold = self._cold, False
@@ -232,7 +232,7 @@ class TrtEngine(Life):
         off = self._kernels.max_abs_diff(self._scores, self._expected, count, self._stream)
         if not off <= DRIFT * max(scale, 1e-6):  # a NaN is no drift either
             raise GpuError(
-                f"the timed calls gave other scores than the first (off by {off:.3g}, scores reach "
+                f"the timed calls gave different scores than the first call (off by {off:.3g}, scores reach "
                 f"{scale:.3g}): the GPU does not compute reliably"
             )
 

@@ -83,10 +83,10 @@ class DenseSpace:
             what = f"space {self.name}: block {i} ({shape})"
             if i < last and not self.out_edges[i]:
                 raise InputError(
-                    f"{what} has no edge out; the block after it is too many stages or strides away"
+                    f"{what} has no outgoing edge; the next block is too many stages or strides away"
                 )
             if i > 0 and not self.in_edges[i]:
-                raise InputError(f"{what} has no edge in; no path reaches it")
+                raise InputError(f"{what} has no incoming edge; no path reaches it")
         end = self.stem[-1]
         if (end.c_out, end.size_out) != (self.routing[0].width, self.routing[0].size):
             raise InputError(f"space {self.name}: the stem ends in {end.key}, not in the shape of block 0")

@@ -46,7 +46,7 @@ def chain_of(space: SearchSpace) -> ChainSpace:
     """
     if not isinstance(space, ChainSpace) or len({len(path) for path in paths(space)}) != 1:
         raise InputError(
-            f"space {space.name} has no places that can be filled or left out one by one; take --space "
+            f"space {space.name} has no blocks that can be chosen or left out one by one; use --space "
             "mbv2-cifar, resnet-cifar, resnet-cifar-wide or resnet-imagenet, or another strategy"
         )
     return space

@@ -41,7 +41,7 @@ def test_extras_and_fast_precisions(
     ("capability", "version", "word"),
     [
         ((6, 1), "8.6.1", None),
-        ((6, 1), "10.13.3.9", "starts at compute capability 7.5"),
+        ((6, 1), "10.13.3.9", "needs compute capability 7.5"),
         ((7, 0), "10.0.1", None),
         ((7, 0), "10.5.0", "7.5"),
         ((7, 5), "11.4.0.106", None),

@@ -64,7 +64,7 @@ def test_a_gpu_without_packages_is_told_its_own_line(machine: Callable[..., str 
 
 
 def test_a_tensorrt_that_does_not_serve_the_gpu_is_refused(machine: Callable[..., str | None]) -> None:
-    assert "TensorRT 10.13.3 starts at compute capability 7.5" in str(machine(PASCAL, "10.13.3", "pycuda"))
+    assert "TensorRT 10.13.3 needs compute capability 7.5" in str(machine(PASCAL, "10.13.3", "pycuda"))
     assert machine(PASCAL, "8.6.1", "pycuda") is None
     assert machine(AMPERE, "11.4.0", "cuda-python") is None
     assert machine(AMPERE, "", None) is not None
@@ -80,7 +80,7 @@ def test_of_several_gpus_one_that_is_served_is_enough(
     # CUDA shows the other one first: refused before TensorRT is imported.
     shown = SimpleNamespace(name=PASCAL.name, capability=(6, 1), bus_id="0")
     monkeypatch.setattr(cuda, "open_driver", lambda: SimpleNamespace(properties=shown))
-    with pytest.raises(BackendUnavailable, match=r"11\.4\.0 starts at compute capability 7\.5.*VISIBLE"):
+    with pytest.raises(BackendUnavailable, match=r"11\.4\.0 needs compute capability 7\.5.*VISIBLE"):
         trt.Trt().setting("gpu", "fp32", 1, 1)
 
 
@@ -95,7 +95,7 @@ def test_commands_for_a_device_that_is_not_here_end_at_once(tmp_path: Path) -> N
         "titanxp",
     ]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
-    if "not this machine's" not in done.stderr:
+    if "not in this machine" not in done.stderr:
         pytest.skip("this machine has a TITAN Xp")
     assert done.returncode == 4
     assert "--estimate" in done.stderr
@@ -126,7 +126,7 @@ def test_every_form_of_the_inspectors_answer(text: str, layers: tuple[Layer, ...
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", "not json"])
 def test_an_answer_that_is_not_understood(text: str) -> None:
-    with pytest.raises(BuildError, match="not understood"):
+    with pytest.raises(BuildError, match="unexpected answer"):
         parse_layers(text)
 
 

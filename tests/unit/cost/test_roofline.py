@@ -58,7 +58,7 @@ def test_eager_runtimes_pay_for_batch_norm_and_activations() -> None:
 
 def test_a_precision_that_the_device_lacks_is_refused() -> None:
     block = BlockSpec(kind="conv", c_in=3, c_out=8, size_in=8)
-    with pytest.raises(InputError, match=r"TITAN Xp does not run it at .* \(offered: fp32, int8\)"):
+    with pytest.raises(InputError, match=r"TITAN Xp does not support it at .*; use one of fp32, int8"):
         roofline.block_ms(block, roofline.describe("titanxp"), precision="fp16")
 
 

@@ -54,5 +54,5 @@ def test_nothing_but_what_torch_writes_of_the_network_is_loaded(tmp_path: Path) 
             pt2.Pt2().load(path, setting)
         assert not mark.exists()
     path.write_bytes(b"no archive")
-    with pytest.raises(DataFormatError, match="no ExportedProgram"):
+    with pytest.raises(DataFormatError, match="not an ExportedProgram"):
         pt2.Pt2().load(path, setting)

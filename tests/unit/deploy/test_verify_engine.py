@@ -174,8 +174,8 @@ def test_limits_on_counts(tmp_path: Path) -> None:
     ("verdict", "misses", "passed", "words"),
     [
         ("kept", 0, True, "5 of 5 sessions within 0.6 ms at p50"),
-        ("broken", 5, False, "the budget is not kept"),
-        ("ambiguous", 3, False, "ambiguous"),
+        ("broken", 5, False, "the budget is exceeded"),
+        ("ambiguous", 3, False, "undecided"),
     ],
 )
 def test_verdicts_in_words(verdict: Any, misses: int, passed: bool, words: str) -> None:
@@ -186,7 +186,7 @@ def test_verdicts_in_words(verdict: Any, misses: int, passed: bool, words: str) 
         session_ms=(0.58,) * 5,
         misses=misses,
         confidence=0.96875,
-        note="2 disturbed sessions were set aside",
+        note="2 disturbed sessions were repeated",
     )
     check = budget_check(promise)
     assert check.passed is passed

@@ -100,7 +100,7 @@ def test_wrong_requests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     with pytest.raises(InputError, match="did you mean 'resnet20'"):
         fake("resnet-20")
     (tmp_path / "net.bin").write_bytes(b"x")
-    with pytest.raises(InputError, match="no backend has engine files of this kind"):
+    with pytest.raises(InputError, match="no backend reads files with this suffix"):
         fake(str(tmp_path / "net.bin"))
     (tmp_path / "net.onnx").write_bytes(b"rubbish")
     with pytest.raises(DataFormatError, match="not a readable ONNX model"):

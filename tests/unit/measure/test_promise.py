@@ -128,7 +128,7 @@ def result(budget: float, percentile: Any = "p50", **faults: Any) -> Promise:
 def test_neighbour_does_not_break_a_promise_on_the_median() -> None:
     kept = result(1.01, neighbour=0.6)
     assert kept.verdict == "kept"
-    assert "other processes had the core" in kept.note
+    assert "other processes used the core" in kept.note
     assert result(0.99, neighbour=0.6).verdict != "kept"
 
 
@@ -184,7 +184,7 @@ def test_neighbour_that_leaves_is_waited_for() -> None:
 def test_neighbour_that_stays_makes_the_tail_ambiguous_and_not_broken() -> None:
     promise = result(1.05, "p95", neighbour=0.6)
     assert promise.verdict == "ambiguous"
-    assert "disturbed machine" in promise.note
+    assert "disturbed it" in promise.note
     assert "contention" in promise.note
 
 

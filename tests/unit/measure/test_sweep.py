@@ -58,7 +58,7 @@ def test_a_block_that_fails_is_recorded_and_the_sweep_goes_on(tmp_path: Path) ->
     assert len(table.rows) == 6
     (failed,) = table.failures.values()
     assert failed.blocks[0].kind == "classifier"
-    assert "refuses the operator GlobalAveragePool" in failed.error
+    assert "does not support the operator GlobalAveragePool" in failed.error
     assert any(k == "failure" and "refuses" in f["text"] for k, f in events)
 
 
@@ -78,7 +78,7 @@ def test_time_over_stops_cleanly_and_says_so(tmp_path: Path) -> None:
     options = SweepOptions(timing=QUICK, deadline_s=0.0)
     table = sweep(SPACE, Fake(), header(), tmp_path / "t.hwlat.jsonl", options, emit)
     assert not table.complete
-    assert events == [("stopped", {"text": "blocks: time is over, 0 of 7 measured"})]
+    assert events == [("stopped", {"text": "blocks: time limit reached, 0 of 7 measured"})]
 
 
 def test_networks_of_all_roles_share_campaigns(tmp_path: Path) -> None:

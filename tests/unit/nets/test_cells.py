@@ -71,7 +71,7 @@ def test_wrong_second_inputs_are_refused() -> None:
     spec = SPACE.express((2, 1, 1))
     body = spec.model_dump()
     body["stages"][0][1]["c_skip"] = 64
-    with pytest.raises(ValidationError, match="two blocks before it there is 32x32x32"):
+    with pytest.raises(ValidationError, match="the block two places before gives 32x32x32"):
         NetworkSpec.model_validate(body)
     cell = {"kind": "nasnet_normal", "c_in": 8, "c_out": 48, "size_in": 8}
     for wrong, words in (

@@ -69,10 +69,10 @@ def with_routing(change: dict[int, RoutingBlock | None]) -> DenseSpace:
 
 def test_a_block_left_without_edges_out_is_named() -> None:
     # without stage 3 the last block of stage 2 stands beside stage 4: two stages ahead
-    with pytest.raises(InputError, match=r"block 4 \(48 channels at 28x28, stage 2\) has no edge out"):
+    with pytest.raises(InputError, match=r"block 4 \(48 channels at 28x28, stage 2\) has no outgoing edge"):
         with_routing({5: None, 6: None, 7: None})
 
 
 def test_sizes_that_no_stride_joins_are_refused() -> None:
-    with pytest.raises(InputError, match=r"block 0 .* has no edge out"):
+    with pytest.raises(InputError, match=r"block 0 .* has no outgoing edge"):
         with_routing({1: RoutingBlock(24, 28, 1, 3)})

@@ -72,7 +72,7 @@ def test_damaged_weights(tmp_path: Path) -> None:
 def test_weights_of_another_network() -> None:
     mapping = weights(build(SPEC, seed=0))
     larger = spaces.make("mbv2-cifar", input_shape=(3, 8, 8)).grow(SPEC)[0].spec
-    with pytest.raises(DataFormatError, match="of another network: missing"):
+    with pytest.raises(DataFormatError, match="to another network: missing"):
         load_weights(build(larger, seed=0), mapping)
     with pytest.raises(DataFormatError, match="lack 'stages"):
         network(larger, mapping)
