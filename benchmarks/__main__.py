@@ -13,7 +13,7 @@ import sys
 
 # `grow`, `killed`, `strategies` and `lengths` need images, so they run only when they are named.
 ALONE = ("timing", "predictors", "quick", "probing", "tables", "promise", "train_speed")
-NAMES = (*ALONE, "planning", "grow", "densenas", "killed", "strategies", "lengths")
+NAMES = (*ALONE, "scale", "planning", "grow", "densenas", "killed", "strategies", "lengths")
 
 
 def main(words: list[str]) -> int:

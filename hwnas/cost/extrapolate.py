@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from hwnas.arrays import Float64s
+from hwnas.arrays import Float64s, Int64s
 from hwnas.errors import MissingMeasurement
 from hwnas.nets.count import BYTES, count_block
 from hwnas.spec import BlockSpec, NetworkSpec
@@ -24,38 +24,62 @@ _OFFSET_SD = 5.0
 _SHAPE_SD, _KIND_SD, _OWN_SD = 0.3, 0.4, 0.04
 
 
-def guess(
-    known: Sequence[BlockSpec], times_ms: Float64s, wanted: Sequence[BlockSpec]
-) -> tuple[Float64s, Float64s]:
-    """Time and relative standard deviation of blocks without a row.
+# Measured blocks that guesses rest on: with more of them, solving takes long and adds little.
+MOST_KNOWN = 1_500
+_CHUNK = 2_000
 
-    Args:
-        known: measured blocks, at least one.
-        times_ms: (known,) their times.
-        wanted: blocks to guess.
 
-    Returns:
-        (wanted,) times in ms and relative standard deviations.
+class Guesser:
+    """Guesses blocks without a row from those with one; made once for a table.
 
     Raises:
         MissingMeasurement: nothing was measured at all.
     """
-    if not known:
-        raise MissingMeasurement("the table has no block to extrapolate from; run hwnas profile")
-    line_known, line_wanted = _line(known), _line(wanted)
-    centre = line_known.mean(axis=0)
-    line_known, line_wanted = line_known - centre, line_wanted - centre
-    log_times = np.log(times_ms)
-    offset = float(log_times.mean())
-    # Expected slope: half of the way from all overhead to all work, shared between work and traffic.
-    slope = np.array([0.4, 0.4])
-    cov = _cov(known, known, line_known, line_known) + _OWN_SD**2 * np.eye(len(known))
-    cross = _cov(wanted, known, line_wanted, line_known)
-    own = np.diag(_cov(wanted, wanted, line_wanted, line_wanted)) + _OWN_SD**2
-    solved = np.linalg.solve(cov, np.column_stack([log_times - offset - line_known @ slope, cross.T]))
-    mean = offset + line_wanted @ slope + cross @ solved[:, 0]
-    variance = own - np.einsum("wk,kw->w", cross, solved[:, 1:])
-    return np.exp(mean), np.sqrt(np.maximum(variance, _OWN_SD**2))
+
+    def __init__(self, known: Sequence[BlockSpec], times_ms: Float64s) -> None:
+        if not len(known):
+            raise MissingMeasurement("the table has no block to extrapolate from; run hwnas profile")
+        at = _thinned(known, MOST_KNOWN)
+        self._known = [known[i] for i in at]
+        line, log_times = _line(self._known), np.log(times_ms[at])
+        self._centre = line.mean(axis=0)
+        self._line = line - self._centre
+        self._offset = float(log_times.mean())
+        # Expected slope: half of the way from all overhead to all work, shared between work and traffic.
+        self._slope = np.array([0.4, 0.4])
+        cov = _cov(self._known, self._known, self._line, self._line)
+        self._lower = np.linalg.cholesky(cov + _OWN_SD**2 * np.eye(len(at)))
+        self._residual = np.linalg.solve(self._lower, log_times - self._offset - self._line @ self._slope)
+
+    def guess(self, wanted: Sequence[BlockSpec]) -> tuple[Float64s, Float64s]:
+        """(wanted,) times in ms and relative standard deviations."""
+        parts = [self._guess(wanted[at : at + _CHUNK]) for at in range(0, len(wanted), _CHUNK)]
+        return np.concatenate([times for times, _ in parts]), np.concatenate([sd for _, sd in parts])
+
+    def _guess(self, wanted: Sequence[BlockSpec]) -> tuple[Float64s, Float64s]:
+        line = _line(wanted) - self._centre
+        seen = np.linalg.solve(self._lower, _cov(self._known, wanted, self._line, line))
+        mean = self._offset + line @ self._slope + self._residual @ seen
+        own = _OFFSET_SD**2 + _SLOPE_SD**2 * (line**2).sum(axis=1) + _KIND_SD**2 + _SHAPE_SD**2 + _OWN_SD**2
+        return np.exp(mean), np.sqrt(np.maximum(own - (seen**2).sum(axis=0), _OWN_SD**2))
+
+
+def _thinned(blocks: Sequence[BlockSpec], most: int) -> Int64s:
+    """Places of about `most` blocks at most, evenly over the sizes of each kind."""
+    if len(blocks) <= most:
+        return np.arange(len(blocks))
+    by_kind: dict[str, list[int]] = {}
+    for at in sorted(
+        range(len(blocks)), key=lambda i: (blocks[i].size_in, blocks[i].c_in, blocks[i].c_out, i)
+    ):
+        by_kind.setdefault(blocks[at].kind, []).append(at)
+    share = [max(most * len(places) // len(blocks), min(len(places), 32)) for places in by_kind.values()]
+    kept = [
+        places[i * len(places) // n]
+        for places, n in zip(by_kind.values(), share, strict=True)
+        for i in range(n)
+    ]
+    return np.array(sorted(kept), dtype=np.int64)
 
 
 def _line(blocks: Sequence[BlockSpec]) -> Float64s:

@@ -11,9 +11,10 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy import sparse
 
 from hwnas.arrays import Float64s
-from hwnas.cost.posterior import Group
+from hwnas.cost.posterior import Group, Matrix
 from hwnas.spec import BlockSpec
 
 # Default relative standard deviations: a block's cost in a network against alone. Isolated sums are
@@ -54,10 +55,10 @@ def groups(blocks: Sequence[BlockSpec], mean_ms: Float64s, unit: Unit) -> tuple[
     return (
         Group("scale", relative, SCALE),
         Group("block", np.full((len(blocks), 1), unit.time_ms), PER_BLOCK),
-        Group("kind", _one_hot([(b.kind, b.stride, b.se > 0) for b in blocks]) * relative, PER_KIND),
-        Group("size", _one_hot([b.size_in for b in blocks]) * relative, PER_SIZE),
+        Group("kind", _by_label([(b.kind, b.stride, b.se > 0) for b in blocks], mean_ms), PER_KIND),
+        Group("size", _by_label([b.size_in for b in blocks], mean_ms), PER_SIZE),
         Group("traffic", traffic, TRAFFIC),
-        Group("width", _one_hot([b.c_out for b in blocks]) * relative, PER_WIDTH),
+        Group("width", _by_label([b.c_out for b in blocks], mean_ms), PER_WIDTH),
     )
 
 
@@ -65,8 +66,8 @@ def _elements(blocks: Sequence[BlockSpec]) -> Float64s:
     return np.array([b.c_in * b.size_in**2 + b.c_out * b.size_out**2 for b in blocks], dtype=float)
 
 
-def _one_hot(labels: Sequence[Hashable]) -> Float64s:
-    order = list(dict.fromkeys(labels))
-    out = np.zeros((len(labels), len(order)))
-    out[np.arange(len(labels)), [order.index(label) for label in labels]] = 1.0
-    return out
+def _by_label(labels: Sequence[Hashable], values: Float64s) -> Matrix:
+    """(labels, different labels), sparse: each value in the column of its label."""
+    column = {label: at for at, label in enumerate(dict.fromkeys(labels))}
+    at = (np.arange(len(labels)), [column[label] for label in labels])
+    return sparse.csr_array((values, at), shape=(len(labels), len(column)))

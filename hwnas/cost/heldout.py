@@ -40,8 +40,8 @@ def summary(table: LatencyTable) -> dict[str, Any]:
     specs = [net.spec for net in nets]
     predicted, _ = model.predict(specs)
     low, high = model.bounds(specs)
-    whole = np.array([table.covers(net.spec) for net in nets])
-    alone = [sum(table.rows[b].value_ms for b in net.spec.blocks) for net in nets if table.covers(net.spec)]
+    whole = np.array([all(b in table for b in net.spec.blocks) for net in nets])
+    alone = [sum(table.rows[b].value_ms for b in net.spec.blocks) for net, has in zip(nets, whole) if has]
     return {
         "holdout": {
             **figures(predicted, truth),

@@ -11,10 +11,12 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 import numpy as np
+from scipy import sparse
 
 from hwnas.arrays import Bools, Float64s
 from hwnas.cost import conformal, extrapolate, features
-from hwnas.cost.posterior import Evidence, Group, Posterior, Prior, fit, most_uncertain
+from hwnas.cost.head import priced
+from hwnas.cost.posterior import Evidence, Group, Matrix, Posterior, Prior, fit, most_uncertain
 from hwnas.errors import DataFormatError, InputError
 from hwnas.measure.table import LatencyTable
 from hwnas.nets.count import count
@@ -22,6 +24,7 @@ from hwnas.records import Estimate, Measurement, Setting
 from hwnas.spec import BlockSpec, NetworkSpec
 
 _FOLDS = 8
+LEAST_MS = 1e-6  # a sum of Gaussians may in principle fall below zero; latency does not
 _FEW = 5  # calm networks needed to say how far their medians lie above their floors
 # Relative standard deviation that all blocks of a table share, where no network was measured whole.
 _SHARED_SD = {"measured": features.SCALE, "imported": 0.05, "estimated": 0.4}
@@ -71,7 +74,11 @@ class TableModel:
         self.keys: list[BlockSpec] = []
         self._place: dict[BlockSpec, int] = {}
         self._scales: dict[str, float] | None = None
-        self._extend({*table.rows, *(b for spec in self._specs for b in spec.blocks)})
+        self._guesser: extrapolate.Guesser | None = None
+        self._alone: dict[BlockSpec, tuple[float, float]] = {}
+        # Keys are the blocks of networks alone: what no network holds neither learns nor teaches anything.
+        self._extend(b for spec in self._specs for b in spec.blocks)
+        self._refit()
         self._scales = self.posterior.scales
         self.errors, scores = self._cross_validate(calibration)
         self.width = conformal.quantile(scores, coverage)
@@ -80,7 +87,17 @@ class TableModel:
     def estimate(self, spec: NetworkSpec) -> Estimate:
         """Predicted median latency of a network with interval, cost by stage, and counts."""
         self._extend(spec.blocks)
-        floor, sd = self._predict(spec)
+        times = Counter(self._place[block] for block in spec.blocks)
+        mean, variance = self.posterior.predict_one(np.array([*times]), np.array([*times.values()], float))
+        mean = max(mean + sum(map(self._slot_ms, spec.stages)), LEAST_MS)
+        return self._estimate(spec, mean, float(np.hypot(np.sqrt(variance), self.posterior.noise * mean)))
+
+    def estimates(self, specs: Sequence[NetworkSpec]) -> list[Estimate]:
+        """The same for many networks, faster than one by one."""
+        floors, sds = self.predict(specs)
+        return [self._estimate(*one) for one in zip(specs, floors.tolist(), sds.tolist())]
+
+    def _estimate(self, spec: NetworkSpec, floor: float, sd: float) -> Estimate:
         counts = count(spec)
         mean, spread = self.median_over_floor * floor, float(np.exp(self.width * sd / floor))
         return Estimate(
@@ -92,8 +109,8 @@ class TableModel:
             params=counts.params,
             activation_bytes=counts.activation_bytes * self.setting.batch,
             weight_bytes=counts.weight_bytes,
-            by_stage_ms=self._by_stage(spec),
-            extrapolated=tuple(sorted({b.key for b in spec.blocks if b not in self._table})),
+            by_stage_ms=self._by_stage(spec, mean),
+            extrapolated=tuple(sorted({b.key for b in spec.blocks if not self._table.prices(b)})),
             provenance=self.setting.provenance,
         )
 
@@ -108,9 +125,10 @@ class TableModel:
 
     def predict(self, specs: Sequence[NetworkSpec]) -> tuple[Float64s, Float64s]:
         """Floor in ms and its predictive standard deviation for many networks, (networks,) each."""
-        self._extend({block for spec in specs for block in spec.blocks})
+        self._extend(block for spec in specs for block in spec.blocks)
         mean, variance = self.posterior.predict(self.counts(specs))
         mean = mean + np.array([sum(self._slot_ms(stage) for stage in spec.stages) for spec in specs])
+        mean = np.maximum(mean, LEAST_MS)
         return mean, np.sqrt(variance + (self.posterior.noise * mean) ** 2)
 
     def bounds(self, specs: Sequence[NetworkSpec]) -> tuple[Float64s, Float64s]:
@@ -121,41 +139,39 @@ class TableModel:
 
     def most_uncertain(self, specs: Sequence[NetworkSpec], n: int) -> list[NetworkSpec]:
         """The `n` networks whose measurement would teach most (`posterior.most_uncertain`)."""
-        self._extend({block for spec in specs for block in spec.blocks})
+        self._extend(block for spec in specs for block in spec.blocks)
         return [specs[i] for i in most_uncertain(self.posterior, self.counts(specs), n)]
 
-    def counts(self, specs: Sequence[NetworkSpec]) -> Float64s:
-        """(networks, keys) how often each key occurs; every block must be a key."""
-        out = np.zeros((len(specs), len(self.keys)))
-        for row, spec in zip(out, specs):
-            for block in spec.blocks:
-                row[self._place[block]] += 1.0
-        return out
+    def counts(self, specs: Sequence[NetworkSpec]) -> Matrix:
+        """(networks, keys), sparse: how often each key occurs; every block must be a key."""
+        column = np.array([self._place[block] for spec in specs for block in spec.blocks], dtype=np.int64)
+        row = np.repeat(np.arange(len(specs)), [len(spec.blocks) for spec in specs])
+        shape = (len(specs), len(self.keys))
+        return sparse.csr_array((np.ones(len(column)), (row, column)), shape=shape)
 
     def block_ms(self, block: BlockSpec) -> float:
         """Posterior cost of one block inside a network, in ms."""
-        self._extend([block])
-        return float(self.posterior.mean_ms[self._place[block]])
+        return float(self.blocks_ms([block])[0])
 
-    def _predict(self, spec: NetworkSpec) -> tuple[float, float]:
-        # Only the keys that occur: a covariance of a few hundred keys need not be multiplied whole.
-        times = Counter(self._place[block] for block in spec.blocks)
-        at = np.array([*times, len(self.keys)])
-        weight = np.array([*times.values(), 1.0])
-        mean = float(weight @ self.posterior.mean_ms[at]) + sum(map(self._slot_ms, spec.stages))
-        # A sum of Gaussians may in principle fall below zero; latency does not.
-        mean = max(mean, 1e-6)
-        variance = float(weight @ self.posterior.cov[np.ix_(at, at)] @ weight)
-        return mean, float(np.sqrt(max(variance, 0.0) + (self.posterior.noise * mean) ** 2))
+    def blocks_ms(self, blocks: Sequence[BlockSpec]) -> Float64s:
+        """(blocks,) posterior costs of blocks inside a network, in ms."""
+        self._extend(blocks)
+        found: Float64s = self.posterior.mean_ms[[self._place[block] for block in blocks]]
+        return found
 
-    def _by_stage(self, spec: NetworkSpec) -> dict[str, float]:
-        """Split of the prediction; what belongs to no block (a constant) is counted with the stem."""
+    def _by_stage(self, spec: NetworkSpec, total_ms: float) -> dict[str, float]:
+        """Split of a prediction; what belongs to no block (a constant) is counted with the stem.
+
+        The constant may be below zero and make the stem so; no part is, and the parts add up to the whole.
+        """
         cost = self.posterior.mean_ms
         parts = {"stem": float(cost[self._place[spec.stem]] + cost[-1])}
         for i, stage in enumerate(spec.stages):
             parts[f"stages.{i}"] = float(sum(cost[self._place[b]] for b in stage)) + self._slot_ms(stage)
         parts["head"] = float(cost[self._place[spec.head]])
-        return {place: self.median_over_floor * ms for place, ms in parts.items()}
+        parts = {place: max(ms, 0.0) for place, ms in parts.items()}
+        whole = sum(parts.values())
+        return {place: total_ms * ms / whole for place, ms in parts.items()} if whole else parts
 
     def _slot_ms(self, stage: tuple[BlockSpec, ...]) -> float:
         """Cost of the layers that a stage leaves out, in tables that price them."""
@@ -163,29 +179,35 @@ class TableModel:
         return max(slot.slots - (len(stage) - 1), 0) * slot.value_ms if slot else 0.0
 
     def _extend(self, blocks: Iterable[BlockSpec]) -> None:
-        """Make sure that every block is a key; blocks without a row are extrapolated."""
-        new = sorted(block for block in set(blocks) if block not in self._place)
+        """Make sure that every block is a key."""
+        new = sorted({block for block in blocks if block not in self._place})
         if not new:
             return
-        measured = [b for b in new if b in self._table]
-        missing = [b for b in new if b not in self._table]
-        self.keys += measured + missing
-        self._place = {block: i for i, block in enumerate(self.keys)}
-        self._refit()
+        self._alone |= self._priced(new)
+        self._place |= {block: at for at, block in enumerate(new, start=len(self.keys))}
+        self.keys += new
+        if self._scales is not None:
+            self._refit()
+
+    def _priced(self, blocks: Sequence[BlockSpec]) -> dict[BlockSpec, tuple[float, float]]:
+        """Time alone and its standard deviation, in ms: measured, by a head's classes, or extrapolated."""
+        rows = self._table.rows
+        found = {b: (rows[b].value_ms, rows[b].se_ms) for b in blocks if b in rows}
+        found |= {b: by_rule for b in blocks if b not in found and (by_rule := priced(self._table, b))}
+        missing = [b for b in blocks if b not in found]
+        if missing:
+            if self._guesser is None:
+                times_ms = np.array([row.value_ms for row in rows.values()])
+                self._guesser = extrapolate.Guesser(list(rows), times_ms)
+            guess, spread = self._guesser.guess(missing)
+            found |= dict(zip(missing, zip(guess.tolist(), (guess * spread).tolist())))
+        return found
 
     def _refit(self) -> None:
         self.posterior: Posterior = fit(self._prior(), self._evidence(), self._scales)
 
     def _prior(self) -> Prior:
-        rows = self._table.rows
-        mean = np.array([rows[b].value_ms if b in rows else np.nan for b in self.keys])
-        sd = np.array([rows[b].se_ms if b in rows else np.nan for b in self.keys])
-        missing = np.flatnonzero(np.isnan(mean))
-        if missing.size:
-            known = list(rows)
-            times = np.array([rows[b].value_ms for b in known])
-            guess, spread = extrapolate.guess(known, times, [self.keys[i] for i in missing])
-            mean[missing], sd[missing] = guess, guess * spread
+        mean, sd = np.array([self._alone[b] for b in self.keys]).reshape(-1, 2).T
         groups = features.groups(self.keys, mean, self._unit)
         provenance = self.setting.provenance
         if provenance != "measured":

@@ -24,12 +24,16 @@ relative: residuals are weighed by the latency.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from scipy import sparse
 
 from hwnas.arrays import Bools, Float64s, Int64s
+
+Matrix = Any  # Float64s, or scipy's csr_array, which has no types
 
 # Relative standard deviations of a measurement around the model that are expected before any
 # evidence: of each network, and of a campaign as a whole.
@@ -49,12 +53,12 @@ class Group:
 
     Attributes:
         name: what it stands for.
-        columns: (keys, corrections) Z_g, in ms; the constant beta has its own group (`prior_of`).
+        columns: (keys, corrections) Z_g, in ms, an array or sparse; the constant beta has its own group.
         scale: default lambda_g.
     """
 
     name: str
-    columns: Float64s
+    columns: Matrix
     scale: float
 
 
@@ -83,13 +87,13 @@ class Evidence:
     """Whole networks that were measured.
 
     Attributes:
-        counts: (networks, keys) how often each block occurs.
+        counts: (networks, keys) how often each block occurs, an array or sparse.
         latency_ms: (networks,) measured floor.
         se_ms: (networks,) its standard error, 0 where unknown.
         campaign: (networks,) number of the campaign that it was measured in.
     """
 
-    counts: Float64s
+    counts: Matrix
     latency_ms: Float64s
     se_ms: Float64s
     campaign: Int64s
@@ -110,29 +114,84 @@ class Evidence:
         return shared
 
 
-@dataclass
 class Posterior:
     """Block costs given the evidence; the constant beta is the last entry.
 
+    Only the networks' covariance is ever inverted and no matrix of keys by keys exists, so that costs
+    grow with the keys of a table, not with their square: the prior covariance is a few sparse columns
+    and a diagonal.
+
     Attributes:
         mean_ms: (keys + 1,).
-        cov: (keys + 1, keys + 1), ms^2.
         scales: the standard deviations that were chosen, by name.
     """
 
-    mean_ms: Float64s
-    cov: Float64s
-    scales: dict[str, float] = field(default_factory=dict)
+    def __init__(self, prior: Prior, evidence: Evidence, scales: dict[str, float]) -> None:
+        self.scales = scales
+        columns = [scales[group.name] * sparse.csr_array(group.columns) for group in prior.groups]
+        self._shared = sparse.csr_array(sparse.hstack(columns))  # (keys, corrections)
+        self._own = (scales["own"] * prior.mean_ms) ** 2 + prior.sd_ms**2
+        self._constant = scales["constant"] ** 2
+        self._counts = sparse.csr_array(evidence.counts)
+        self._learned = (self._counts @ self._shared).toarray()  # (networks, corrections)
+        y = evidence.latency_ms
+        noise = np.diag((scales["noise"] * y) ** 2 + evidence.se_ms**2)
+        noise += scales["campaign"] ** 2 * evidence.together * np.outer(y, y)
+        spread = (self._counts * self._own) @ self._counts.T
+        total = self._learned @ self._learned.T + spread.toarray() + self._constant + noise
+        self._whiten = np.linalg.inv(np.linalg.cholesky(total))
+        self._by_key = sparse.csr_array(self._counts.T)
+        pull = np.linalg.solve(total, y - self._counts @ prior.mean_ms) if len(y) else np.zeros(0)
+        moved = self._shared @ (self._learned.T @ pull) + self._own * (self._counts.T @ pull)
+        self.mean_ms: Float64s = np.append(prior.mean_ms + moved, self._constant * pull.sum())
 
     @property
     def noise(self) -> float:
         """Relative standard deviation of a fresh measurement: of its campaign, and its own."""
         return float(np.hypot(self.scales["noise"], self.scales["campaign"]))
 
-    def predict(self, counts: Float64s) -> tuple[Float64s, Float64s]:
+    def predict(self, counts: Matrix) -> tuple[Float64s, Float64s]:
         """Mean (networks,) in ms and variance (networks,) of the cost itself, without noise."""
-        rows = np.column_stack([counts, np.ones(len(counts))])
-        return rows @ self.mean_ms, np.einsum("nk,kl,nl->n", rows, self.cov, rows, optimize=True)
+        rows = sparse.csr_array(counts)
+        shared, seen = self._parts(rows)
+        variance = (shared**2).sum(axis=1) + (rows * rows) @ self._own + self._constant
+        mean: Float64s = rows @ self.mean_ms[:-1] + self.mean_ms[-1]
+        return mean, np.maximum(variance - (seen**2).sum(axis=0), 0.0)
+
+    def predict_one(self, keys: Int64s, times: Float64s) -> tuple[float, float]:
+        """Mean and variance as by `predict`, of one network that holds different keys so many times."""
+        shared = _row(self._shared, keys, times)
+        own = times * self._own[keys]
+        seen = self._whiten @ (self._learned @ shared + _row(self._by_key, keys, own) + self._constant)
+        variance = shared @ shared + own @ times + self._constant - seen @ seen
+        mean = times @ self.mean_ms[keys] + self.mean_ms[-1]
+        return float(mean), max(float(variance), 0.0)
+
+    def covariance(self, counts: Matrix) -> Callable[[int], Float64s]:
+        """Covariance of the costs of all networks with that of one, ms^2, as a function of its place."""
+        rows = sparse.csr_array(counts)
+        shared, seen = self._parts(rows)
+
+        def with_one(at: int) -> Float64s:
+            own = rows @ (rows[[at]].toarray()[0] * self._own)
+            found: Float64s = shared @ shared[at] + own + self._constant - seen.T @ seen[:, at]
+            return found
+
+        return with_one
+
+    def _parts(self, rows: Any) -> tuple[Float64s, Float64s]:
+        """(networks, corrections) of shared corrections, and (evidence, networks) of what is learned."""
+        shared = (rows @ self._shared).toarray()
+        with_evidence = shared @ self._learned.T + ((rows * self._own) @ self._counts.T).toarray()
+        return shared, self._whiten @ (with_evidence + self._constant).T
+
+
+def _row(matrix: Any, at: Int64s, weights: Float64s) -> Float64s:
+    """Weighted sum of some rows of a sparse matrix, dense; much faster than scipy for so few."""
+    begin, end = matrix.indptr[at], matrix.indptr[at + 1]
+    places = np.concatenate([np.arange(a, b) for a, b in zip(begin, end)])
+    values = matrix.data[places] * np.repeat(weights, end - begin)
+    return np.bincount(matrix.indices[places], weights=values, minlength=matrix.shape[1])
 
 
 def fit(prior: Prior, evidence: Evidence, scales: dict[str, float] | None = None) -> Posterior:
@@ -144,46 +203,25 @@ def fit(prior: Prior, evidence: Evidence, scales: dict[str, float] | None = None
         scales: standard deviations to use (from an earlier `Posterior.scales`); chosen by the
             evidence if None.
     """
-    n = len(evidence.latency_ms)
     default = {group.name: group.scale for group in prior.groups}
     default |= {"own": prior.own_scale, "constant": prior.constant_ms, "campaign": CAMPAIGN, "noise": NOISE}
     if scales is None:
-        scales = _choose(prior, evidence, default) if n >= 2 else default
-    cov = _prior_cov(prior, scales)
-    mean = np.append(prior.mean_ms, 0.0)
-    if n == 0:
-        return Posterior(mean, cov, scales)
-    rows = np.column_stack([evidence.counts, np.ones(n)])
-    y = evidence.latency_ms
-    noise = np.diag((scales["noise"] * y) ** 2 + evidence.se_ms**2)
-    noise += scales["campaign"] ** 2 * evidence.together * np.outer(y, y)
-    half = rows @ cov
-    gain = np.linalg.solve(half @ rows.T + noise, half).T
-    return Posterior(mean + gain @ (y - rows @ mean), cov - gain @ half, scales)
-
-
-def _prior_cov(prior: Prior, scales: dict[str, float]) -> Float64s:
-    keys = len(prior.mean_ms)
-    cov = np.zeros((keys + 1, keys + 1))
-    for group in prior.groups:
-        cov[:keys, :keys] += scales[group.name] ** 2 * (group.columns @ group.columns.T)
-    cov[np.arange(keys), np.arange(keys)] += (scales["own"] * prior.mean_ms) ** 2 + prior.sd_ms**2
-    cov[keys, keys] = scales["constant"] ** 2
-    return cov
+        scales = _choose(prior, evidence, default) if len(evidence.latency_ms) >= 2 else default
+    return Posterior(prior, evidence, scales)
 
 
 def _choose(prior: Prior, evidence: Evidence, default: dict[str, float]) -> dict[str, float]:
     """The standard deviations that make the evidence most probable: coordinate ascent."""
     y = evidence.latency_ms
-    relative = evidence.counts / y[:, None]
+    relative = sparse.csr_array(sparse.csr_array(evidence.counts) / y[:, None])
     # One Gram matrix a standard deviation, over relative latencies; their sum is the covariance.
-    designs = [relative @ group.columns for group in prior.groups]
-    designs += [relative * prior.mean_ms, 1.0 / y[:, None]]
+    designs = [relative @ sparse.csr_array(group.columns) for group in prior.groups]
+    designs += [relative * prior.mean_ms, sparse.csr_array(1.0 / y[:, None])]
     start = np.array(list(default.values()))
-    grams = [scale**2 * (x @ x.T) for x, scale in zip(designs, start)]
+    grams = [scale**2 * (x @ x.T).toarray() for x, scale in zip(designs, start)]
     grams += [start[-2] ** 2 * evidence.together, start[-1] ** 2 * np.eye(len(y))]
     spread = relative * prior.sd_ms
-    known = np.diag((evidence.se_ms / y) ** 2) + spread @ spread.T
+    known = np.diag((evidence.se_ms / y) ** 2) + (spread @ spread.T).toarray()
     residual = 1.0 - relative @ prior.mean_ms
 
     def score(factors: Float64s) -> float:
@@ -209,7 +247,7 @@ def _choose(prior: Prior, evidence: Evidence, default: dict[str, float]) -> dict
     return dict(zip(default, (start * factors).tolist()))
 
 
-def most_uncertain(posterior: Posterior, counts: Float64s, n: int, taken: Sequence[int] = ()) -> list[int]:
+def most_uncertain(posterior: Posterior, counts: Matrix, n: int, taken: Sequence[int] = ()) -> list[int]:
     """Which networks to measure next: greedily the largest relative predictive variance.
 
     Each choice conditions the covariance as if it had been measured (its value does not matter for
@@ -217,23 +255,22 @@ def most_uncertain(posterior: Posterior, counts: Float64s, n: int, taken: Sequen
 
     Args:
         posterior: present knowledge; not changed.
-        counts: (candidates, keys).
+        counts: (candidates, keys), an array or sparse.
         n: how many to choose.
         taken: candidates that must not be chosen.
     """
-    rows = np.column_stack([counts, np.ones(len(counts))])
-    mean = np.maximum(rows @ posterior.mean_ms, 1e-9)
-    project = rows @ posterior.cov  # (candidates, keys + 1), conditioned as choices are made
-    variance = np.einsum("nk,nk->n", project, rows)
-    open_ = np.ones(len(counts), dtype=bool)
+    mean, variance = posterior.predict(counts)
+    mean, covariance = np.maximum(mean, 1e-9), posterior.covariance(counts)
+    open_ = np.ones(len(mean), dtype=bool)
     open_[list(taken)] = False
     chosen: list[int] = []
+    learned = np.zeros((0, len(mean)))  # what each choice takes from the covariance
     while len(chosen) < n and open_.any():
         best = int(np.argmax(np.where(open_, variance / mean**2, -1.0)))
         chosen.append(best)
         open_[best] = False
         spread = variance[best] + (posterior.noise * mean[best]) ** 2
-        towards = project @ rows[best]
-        project = project - np.outer(towards, project[best]) / spread
-        variance = np.maximum(variance - towards**2 / spread, 0.0)
+        towards = (covariance(best) - learned.T @ learned[:, best]) / np.sqrt(spread)
+        learned = np.vstack([learned, towards])
+        variance = np.maximum(variance - towards**2, 0.0)
     return chosen

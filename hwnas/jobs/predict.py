@@ -61,8 +61,7 @@ def predict(options: PredictOptions) -> dict[str, Any]:
     )
     model = cost_model(table)
     rows = []
-    for name, spec in zip(options.networks, specs):
-        estimate = model.estimate(spec)
+    for name, spec, estimate in zip(options.networks, specs, model.estimates(specs)):
         rows.append({"path": name, "name": spec.name, "key": spec.key, **to_json(estimate)})
     return {
         "networks": rows,

@@ -162,7 +162,7 @@ def _present(out: LatencyTable, row: Row) -> bool:
         case BlockRow():
             return row.block in out
         case ChainRow():
-            return any(chain.blocks == row.blocks for chain in out.chains)
+            return out.has_chain(row.blocks)
         case SlotRow():
             return any((slot.width, slot.size) == (row.width, row.size) for slot in out.slots)
         case RepeatRow():

@@ -15,7 +15,7 @@ from typing import Protocol
 from hwnas.errors import DataFormatError
 from hwnas.measure.rows import BlockRow, ChainRow, Header, NetworkRow
 from hwnas.records import Setting
-from hwnas.spec import BlockSpec, NetworkSpec
+from hwnas.spec import BlockSpec
 
 # Two-sided allowance for what a whole network may cost against the sum of its blocks: the worst
 # published ratio is 1.82 (one TensorRT engine per layer).
@@ -53,9 +53,6 @@ class Measured(Protocol):
     def repeats(self) -> Mapping[str, float]:
         """Second measurements of held-out networks, by the network's key."""
 
-    def covers(self, spec: NetworkSpec) -> bool:
-        """Whether every block of a network has a row."""
-
 
 def refuse_implausible(table: Measured, path: Path) -> None:
     """DataFormatError where a table's numbers cannot be milliseconds."""
@@ -63,7 +60,7 @@ def refuse_implausible(table: Measured, path: Path) -> None:
     ratios = [
         math.log(sum(table.rows[b].value_ms for b in net.spec.blocks) / net.measurement.floor_ms)
         for net in table.networks
-        if table.covers(net.spec)
+        if all(block in table.rows for block in net.spec.blocks)
     ]
     ratio = math.exp(sum(ratios) / len(ratios)) if ratios else 1.0
     if not 1 / _SUM_RATIO < ratio < _SUM_RATIO:

@@ -8,6 +8,7 @@ The hash of the last row is the table's id, which goes into every engine's manif
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -63,7 +64,9 @@ class LatencyTable:
         self.header = header
         self.path = path
         self.rows: dict[BlockSpec, BlockRow] = {}
+        self._heads: dict[BlockSpec, list[BlockRow]] = {}  # classifiers by their shape but for the classes
         self.chains: list[ChainRow] = []
+        self._chained: set[tuple[BlockSpec, ...]] = set()
         self.networks: list[NetworkRow] = []
         self.repeats: dict[str, float] = {}
         self.failures: dict[tuple[BlockSpec, ...], FailureRow] = {}
@@ -99,9 +102,28 @@ class LatencyTable:
     def __contains__(self, block: object) -> bool:
         return block in self.rows
 
+    def has_chain(self, blocks: tuple[BlockSpec, ...]) -> bool:
+        """Whether a chain of blocks has a row."""
+        return blocks in self._chained
+
+    def head_like(self, head: BlockSpec) -> BlockRow | None:
+        """The measured classifier of that shape, of the nearest number of classes; see `cost.head`."""
+        if head.kind != "classifier":
+            return None
+        alike = self._heads.get(head.model_copy(update={"c_out": 1}), [])
+        return min(alike, key=lambda row: abs(math.log(row.block.c_out / head.c_out)), default=None)
+
+    def prices(self, block: BlockSpec) -> bool:
+        """Whether a block was measured, or is a classifier that differs from one in its classes alone."""
+        return block in self.rows or self.head_like(block) is not None
+
     def covers(self, spec: NetworkSpec) -> bool:
-        """Whether every block of a network has a row."""
-        return all(block in self.rows for block in spec.blocks)
+        """Whether every block of a network has its price, whatever its number of classes."""
+        return all(map(self.prices, spec.blocks))
+
+    def lacking(self, spec: NetworkSpec) -> int:
+        """How many of a network's different blocks have no price."""
+        return sum(not self.prices(block) for block in set(spec.blocks))
 
     def add(self, row: Row) -> None:
         """Take in a row; DataFormatError for a second row of the same block."""
@@ -110,9 +132,12 @@ class LatencyTable:
             if row.block in self.rows:
                 raise DataFormatError(f"duplicate key {row.block.key}: the block has a row already")
             self.rows[row.block] = row
+            if row.block.kind == "classifier":
+                self._heads.setdefault(row.block.model_copy(update={"c_out": 1}), []).append(row)
         elif isinstance(row, ChainRow):
-            if any(other.blocks == row.blocks for other in self.chains):
+            if self.has_chain(row.blocks):
                 raise DataFormatError(f"duplicate key: the chain {names(row.blocks)} has a row already")
+            self._chained.add(row.blocks)
             self.chains.append(row)
         elif isinstance(row, NetworkRow):
             self.networks.append(row)

@@ -55,8 +55,8 @@ def _quality(table: LatencyTable, model: TableModel) -> Section:
             # Tables hold floors, estimates are of medians.
             measured_ms = (once_ms + table.repeats.get(row.spec.key, once_ms)) / 2 * model.median_over_floor
             pairs.append((name, e.latency_ms, e.low_ms, e.high_ms, measured_ms))
-    context = [(b, row.value_ms, model.block_ms(b)) for b, row in table.rows.items()]
-    context = [(b, alone, inside) for b, alone, inside in context if inside > 0]
+    costs = model.blocks_ms(list(table.rows)).tolist()
+    context = [(b, row.value_ms, ms) for (b, row), ms in zip(table.rows.items(), costs) if ms > 0]
     drawn = picture(
         "table-holdout",
         timing_plots.predicted_measured(pairs),
@@ -103,7 +103,7 @@ def _flat(figures: Mapping[str, Any], before: str = "") -> list[tuple[str, str]]
 
 def _costs(table: LatencyTable, model: TableModel) -> Section:
     """Heat map of block costs."""
-    costs = {block: max(model.block_ms(block), 0.0) for block in table.rows}
+    costs = {b: max(ms, 0.0) for b, ms in zip(table.rows, model.blocks_ms(list(table.rows)).tolist())}
     dearest = max(costs, key=lambda b: costs[b])
     drawn: list[Picture] = picture(
         "table-costs", table_plots.heat_map(costs), "cost of every block by kind and shape"

@@ -22,6 +22,7 @@ from hwnas.search.winner import accuracy
 from hwnas.spec import NetworkSpec
 
 MOST_LEVELS = 64  # growth steps of one kind in one stage
+MOST_TOLD = 128  # trials that the estimator is told; building it takes a time in proportion
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,7 @@ class Tpe:
         if missing is not None:
             raise InputError(f"strategy tpe {missing}")
         self._optuna: Any = import_module("optuna")
+        self._grown: dict[tuple[str, str], NetworkSpec | None] = {}  # growth does not depend on the history
 
     @staticmethod
     def unavailable() -> str | None:
@@ -102,7 +104,7 @@ class Tpe:
                 study.tell(trial, state=self._optuna.trial.TrialState.FAIL)
                 continue
             seen.add(spec.key)
-            reason = f"TPE sample after {len(study.trials)} draws"
+            reason = f"TPE sample after {trial.number + 1} draws"
             proposals.append(Proposal(spec=spec, images=share or None, reason=reason, notes=dict(code)))
         return proposals
 
@@ -112,15 +114,15 @@ class Tpe:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=self._options.startup)
         study = optuna.create_study(direction="maximize", sampler=sampler)
-        for trial in history:
-            if trial.evaluation is None:
-                continue
+        bounds = {name: optuna.distributions.IntDistribution(0, most) for name, most in levels.items()}
+        finished = []
+        for trial in _told(history):
             # A measurement may have moved the bounds since: a level that no longer fits is clipped.
             params = {name: min(int(trial.notes.get(name, 0)), most) for name, most in levels.items()}
-            bounds = {name: optuna.distributions.IntDistribution(0, most) for name, most in levels.items()}
-            study.add_trial(
+            finished.append(
                 optuna.trial.create_trial(params=params, distributions=bounds, value=accuracy(trial))
             )
+        study.add_trials(finished)
         return study
 
     def _levels(self) -> dict[str, int]:
@@ -139,8 +141,11 @@ class Tpe:
 
     def _step(self, spec: NetworkSpec, name: str) -> NetworkSpec | None:
         """The network after one growth of the kind; None where there is none."""
-        moves = self._context.space.grow(spec)
-        return next((move.spec for move in moves if f"{move.stage}.{move.kind}" == name), None)
+        if (spec.key, name) not in self._grown:
+            moves = self._context.space.grow(spec)
+            found = {f"{move.stage}.{move.kind}": move.spec for move in reversed(moves)}
+            self._grown |= {(spec.key, other): found.get(other) for other in {*found, name}}
+        return self._grown[spec.key, name]
 
     def _decode(self, code: dict[str, int]) -> NetworkSpec:
         spec = self._context.space.smallest()
@@ -148,3 +153,13 @@ class Tpe:
             for _ in range(level):
                 spec = self._step(spec, name) or spec
         return spec
+
+
+def _told(history: Sequence[Trial]) -> list[Trial]:
+    """The trained trials; of more than `MOST_TOLD` the best half of these and the newest other half."""
+    trained = [trial for trial in history if trial.evaluation is not None]
+    best = sorted(trained, key=lambda trial: (-accuracy(trial), trial.index))[: MOST_TOLD // 2]
+    chosen = {trial.index for trial in best}
+    rest = [trial for trial in trained if trial.index not in chosen]
+    kept = {trial.index for trial in [*best, *rest[len(rest) - (MOST_TOLD - len(best)) :]]}
+    return [trial for trial in trained if len(trained) <= MOST_TOLD or trial.index in kept]

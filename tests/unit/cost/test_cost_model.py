@@ -161,3 +161,16 @@ def test_it_is_a_cost_model_and_refuses_nonsense() -> None:
         cost_model(LatencyTable(samples.header()))
     with pytest.raises(InputError, match="coverage"):
         cost_model(samples.table(), coverage=1.0)
+
+
+def test_only_blocks_that_are_asked_for_are_keys() -> None:
+    """A table of very many blocks costs no more than the networks that are looked at."""
+    table = samples.table()
+    for width in range(1, 2_001):
+        block = NEXT.model_copy(update={"c_in": 32 + width, "c_out": 32 + width})
+        table.add(samples.block_row(block, 0.05))
+    model = cost_model(table)
+    assert model.keys == []
+    plain = cost_model(samples.table()).estimate(network(2, 2))
+    assert model.estimate(network(2, 2)).latency_ms == pytest.approx(plain.latency_ms)
+    assert len(model.keys) == len(set(network(2, 2).blocks))

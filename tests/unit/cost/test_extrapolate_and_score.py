@@ -20,7 +20,7 @@ def basic(c_in: int, c_out: int, size: int = 16, stride: Literal[1, 2] = 1) -> B
 def test_guesses_between_measured_blocks_are_near() -> None:
     known = [basic(c, c) for c in (8, 16, 24, 40, 48, 64)]
     times = np.array([count_block(b).macs / 1e8 + 0.002 for b in known])
-    guess, sd = extrapolate.guess(known, times, [basic(32, 32)])
+    guess, sd = extrapolate.Guesser(known, times).guess([basic(32, 32)])
     assert guess[0] == pytest.approx(count_block(basic(32, 32)).macs / 1e8 + 0.002, rel=0.1)
     assert 0.03 < sd[0] < 0.3
 
@@ -29,14 +29,14 @@ def test_a_kind_that_was_never_seen_is_guessed_with_a_wide_interval() -> None:
     known = [basic(c, c) for c in (8, 16, 32)]
     times = np.array([count_block(b).macs / 1e8 for b in known])
     new = BlockSpec(kind="mbconv", c_in=16, c_out=16, expand=6, size_in=16)
-    guess, sd = extrapolate.guess(known, times, [new, basic(24, 24)])
+    guess, sd = extrapolate.Guesser(known, times).guess([new, basic(24, 24)])
     assert guess[0] > 0
     assert sd[0] > 0.3 > sd[1]
 
 
 def test_nothing_to_guess_from() -> None:
     with pytest.raises(MissingMeasurement, match="hwnas profile"):
-        extrapolate.guess([], np.empty(0), [basic(8, 8)])
+        extrapolate.Guesser([], np.empty(0))
 
 
 def test_blocks_that_matter_are_chosen_first() -> None:
@@ -54,7 +54,7 @@ def test_blocks_that_matter_are_chosen_first() -> None:
 
     def error(known: list[BlockSpec]) -> float:
         rest = [b for b in blocks if b not in known]
-        guess, _ = extrapolate.guess(known, np.array([times[b] for b in known]), rest)
+        guess, _ = extrapolate.Guesser(known, np.array([times[b] for b in known])).guess(rest)
         found = {**{b: times[b] for b in known}, **dict(zip(rest, guess))}
         sums = [[sum(t[b] for b in net.blocks) for net in networks] for t in (found, times)]
         return float(np.abs(np.array(sums[0]) / np.array(sums[1]) - 1).mean())

@@ -1,0 +1,247 @@
+"""How the time of large jobs grows: proposals of TPE, rows of chains, many networks, a large table.
+
+    python -m benchmarks.scale                    # about three minutes
+    python -m benchmarks.scale --tree PATH        # the same figures of another checkout, for comparison
+    python -m benchmarks.scale --join             # both into benchmarks/results/scale.json
+
+Seconds of one process on one thread. Each part is given three sizes, each twice the one before; where
+a part is linear, its time doubles with them. A part that takes longer than `--most` seconds or runs out of
+memory is ended and said to have been.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent.parent
+MEMORY_BYTES = 8 << 30
+SIZES = {
+    "tpe": (40, 80, 160),
+    "chains": (1_000, 2_000, 4_000),
+    "networks": (250, 500, 1_000),
+    "rows": (25_000, 50_000, 100_000),
+}
+WHAT = {
+    "tpe": "one proposal of strategy tpe after so many trials",
+    "chains": "so many chain rows taken into a table",
+    "networks": "hwnas predict of so many networks, most blocks of which were never measured",
+    "rows": "hwnas predict of one network from a table of so many blocks",
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--tree", type=Path, default=HERE, help="checkout to run")
+    parser.add_argument("--most", type=float, default=120.0, help="seconds for one part and size")
+    parser.add_argument("--join", action="store_true", help="run --tree as `before` and this one as `after`")
+    parser.add_argument("--one", nargs=2, metavar=("PART", "SIZE"), help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.one:
+        part, size = options.one
+        print(json.dumps(PARTS[part](int(size))))
+        return
+    found = {"after": figures(HERE, options.most)}
+    if options.tree.resolve() != HERE.resolve():
+        found = {"before": figures(options.tree, options.most), **found}
+    show(found)
+    if options.join:
+        from benchmarks.common import save
+
+        print(save("scale", {"unit": "s", "sizes": SIZES, "what": WHAT, **found}))
+
+
+def figures(tree: Path, most_s: float) -> dict[str, dict[str, float | str]]:
+    """Seconds by part and size, or why there are none; after one that failed, larger ones are not tried."""
+    out: dict[str, dict[str, float | str]] = {}
+    for part, sizes in SIZES.items():
+        out[part] = {}
+        for size in sizes:
+            out[part][str(size)] = found = alone(tree, part, size, most_s)
+            print(f"{tree.name} {part} {size}: {found}", file=sys.stderr, flush=True)
+            if isinstance(found, str):
+                break
+    return out
+
+
+def alone(tree: Path, part: str, size: int, most_s: float) -> float | str:
+    """Seconds of a part in a process of its own, that imports from `tree`."""
+    with tempfile.TemporaryDirectory() as home:
+        environment = {**os.environ, "PYTHONPATH": str(tree), "HWNAS_HOME": home, "OMP_NUM_THREADS": "1"}
+        command = [sys.executable, str(Path(__file__).resolve()), "--one", part, str(size)]
+        try:
+            done = subprocess.run(
+                command,
+                cwd=home,
+                env=environment,
+                capture_output=True,
+                text=True,
+                timeout=most_s + 60,
+                preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES)),
+            )
+        except subprocess.TimeoutExpired:
+            return f"more than {most_s + 60:.0f} s"
+    if done.returncode:
+        last = done.stderr.strip().splitlines()[-1:] or ["ended by the system"]
+        return last[0][:120]
+    seconds: float = json.loads(done.stdout.splitlines()[-1])
+    return seconds
+
+
+def timed(job: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    job()
+    return round(time.perf_counter() - start, 4)
+
+
+def tpe(trials: int) -> float:
+    """One proposal with so many finished trials behind it; mean of three."""
+    import numpy as np
+
+    from hwnas import plugins
+    from hwnas.nets import spaces
+    from hwnas.protocols import SearchContext
+    from hwnas.records import Budget, Estimate, Evaluation, Trial
+
+    space = spaces.make("mbv2-cifar")
+
+    def estimate(spec: Any) -> Estimate:
+        ms = 0.01 * len(spec.blocks)
+        counts = {"macs": 1, "params": 1, "activation_bytes": 1, "weight_bytes": 1}
+        return Estimate(latency_ms=ms, low_ms=ms, high_ms=ms, coverage=0.9, **counts)
+
+    context = SearchContext(space, estimate, Budget(latency_ms=0.15), {"samples": 10_000, "startup": 4})
+    strategy = plugins.load("strategies", "tpe")(context)
+    history: list[Trial] = []
+    rng = np.random.default_rng(0)
+    first = strategy.propose([], 1, rng)[0]
+    names = list(first.notes)
+    for index in range(trials):
+        spec = space.sample(rng)
+        notes = {name: int(rng.integers(0, 2)) for name in names}
+        evaluation = Evaluation(accuracy=float(rng.random()), loss=1.0)
+        history.append(
+            Trial(
+                index=index,
+                spec=spec,
+                estimate=estimate(spec),
+                state="done",
+                evaluation=evaluation,
+                notes=notes,
+            )
+        )
+    strategy.propose(history[:1], 1, rng)
+    return round(timed(lambda: [strategy.propose(history, 1, rng) for _ in range(3)]) / 3, 4)
+
+
+def chains(number: int) -> float:
+    """So many chain rows added."""
+    from hwnas.measure.rows import ChainRow
+    from hwnas.measure.table import LatencyTable
+    from hwnas.records import Measurement
+
+    ms = 0.1
+    measured = Measurement(floor_ms=ms, median_ms=ms, p10_ms=ms, p90_ms=ms, p95_ms=ms, p99_ms=ms, samples=10)
+    blocks = _blocks(number + 1)
+    rows = [ChainRow(blocks=(a, b), measurement=measured) for a, b in itertools.pairwise(blocks)]
+    table = LatencyTable(_header())
+    return timed(lambda: [table.add(row) for row in rows])
+
+
+def many_networks(number: int) -> float:
+    """Predict so many random networks of a space of which a tenth of the blocks was measured."""
+    import numpy as np
+
+    from hwnas.nets import spaces
+
+    space = spaces.make("mbv2-imagenet", input_shape=(3, 224, 224), classes=1000)
+    known = set(space.blocks()[::10]) | set(space.smallest().blocks)
+    path = _table(sorted(known))
+    rng = np.random.default_rng(0)
+    names = []
+    for at in range(number):
+        file = Path(f"network-{at}.json")
+        file.write_text(space.sample(rng).to_json())
+        names.append(str(file))
+    return _predict(path, names)
+
+
+def large_table(rows: int) -> float:
+    """Predict one network from a table of so many rows."""
+    from hwnas.nets import spaces
+
+    smallest = spaces.make("resnet-cifar").smallest()
+    path = _table([*smallest.blocks, *_blocks(rows)][:rows])
+    Path("network.json").write_text(smallest.to_json())
+    return _predict(path, ["network.json"])
+
+
+PARTS: dict[str, Callable[[int], float]] = {
+    "tpe": tpe,
+    "chains": chains,
+    "networks": many_networks,
+    "rows": large_table,
+}
+
+
+def _predict(table: Path, names: list[str]) -> float:
+    from hwnas.jobs.predict import PredictOptions, predict
+
+    return timed(lambda: predict(PredictOptions(tuple(names), table=table)))
+
+
+def _blocks(number: int) -> list[Any]:
+    """Different convolutions."""
+    from hwnas.spec import BlockSpec
+
+    return [
+        BlockSpec(kind="conv", c_in=8 + at % 1_000, c_out=8 + at // 1_000, kernel=3, act="relu", size_in=16)
+        for at in range(number)
+    ]
+
+
+def _header() -> Any:
+    from hwnas.measure.rows import Header
+    from hwnas.records import Setting
+
+    setting = Setting(
+        device="somewhere", device_arch="x", backend="ort", backend_version="1", provenance="imported"
+    )
+    return Header(setting=setting)
+
+
+def _table(blocks: list[Any]) -> Path:
+    """A table of these blocks, with times by their work."""
+    from hwnas.measure.rows import BlockRow
+    from hwnas.measure.table import LatencyTable
+    from hwnas.measure.writer import write
+
+    table = LatencyTable(_header())
+    for block in blocks:
+        ms = 1e-3 + 1e-7 * block.c_in * block.c_out * block.kernel**2
+        table.add(BlockRow(block=block, value_ms=ms, se_ms=0.01 * ms))
+    path = Path("table.hwlat.jsonl")
+    write(path, table)
+    return path.resolve()
+
+
+def show(found: dict[str, dict[str, dict[str, float | str]]]) -> None:
+    for part, sizes in SIZES.items():
+        print(WHAT[part])
+        for when, parts in found.items():
+            line = [f"{size}: {parts[part].get(str(size), 'not tried')}" for size in sizes]
+            print(f"  {when:7} " + ", ".join(line))
+
+
+if __name__ == "__main__":
+    main()
