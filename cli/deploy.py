@@ -22,11 +22,17 @@ images = click.option(
 )
 
 
+def _any_batch() -> list[str]:
+    from hwnas.backends import formats  # not needed unless the help is shown
+
+    return [f.name for f in formats.every() if f.any_batch]
+
+
 @click.command()
 @click.argument("run", required=False)
 @click.option(
     "--format",
-    type=click.Choice(["onnx", "ort", "openvino", "trt", "pt2"]),
+    type=options.Registered("formats"),
     default="onnx",
     show_default=True,
     help="What to write.",
@@ -34,7 +40,13 @@ images = click.option(
 @options.options(options.precision, options.device, options.backend, options.batch, options.threads)
 @click.option("--weights", type=click.Path(path_type=Path), help="Weights, where RUN is a network file.")
 @options.options(options.data, budget, images)
-@click.option("--dynamic-batch", is_flag=True, help="Take any number of images at once (onnx, pt2).")
+@click.option(
+    "--dynamic-batch",
+    cls=options.Late,
+    late=_any_batch,
+    is_flag=True,
+    help="Take any number of images at once ({}).",
+)
 @click.option("--verify/--no-verify", default=True, help="Compare outputs and measure the latency.")
 @options.options(options.max_time, options.out)
 @common

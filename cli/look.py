@@ -146,7 +146,7 @@ def show_device(ui: Output, name: str) -> None:
 
 
 @spaces.command("show")
-@click.argument("name", type=options.Registered("spaces"))
+@click.argument("name", type=options.Registered("spaces"), metavar="NAME")
 @options.input_shape
 @common
 def show_space(ui: Output, name: str, input_shape: tuple[int, int, int] | None) -> None:
@@ -157,7 +157,7 @@ def show_space(ui: Output, name: str, input_shape: tuple[int, int, int] | None) 
 
 
 @strategies.command("show")
-@click.argument("name", type=options.Registered("strategies"))
+@click.argument("name", type=options.Registered("strategies"), metavar="NAME")
 @common
 def show_strategy(ui: Output, name: str) -> None:
     """One strategy."""
@@ -167,7 +167,7 @@ def show_strategy(ui: Output, name: str) -> None:
 
 
 @backends.command("show")
-@click.argument("name", type=options.Registered("backends"))
+@click.argument("name", type=options.Registered("backends"), metavar="NAME")
 @common
 def show_backend(ui: Output, name: str) -> None:
     """One runtime."""

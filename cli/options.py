@@ -61,18 +61,39 @@ class Registered(ParamType):
         self.group, self.also = group, also
         self.what = SINGULAR[group]
 
+    @property
+    def known(self) -> list[str]:
+        """Every name, those of installed packages too."""
+        return [*self.also, *names(self.group)]
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context | None = None) -> str:
+        """The names, as click shows a choice; read when the help is shown."""
+        return f"[{'|'.join(self.known)}]"
+
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Refuse a name that is not registered, with the nearest one."""
-        known = [*self.also, *names(self.group)]
-        if str(value) not in known:
-            self.fail(unknown(self.what, str(value), known), param, ctx)
+        if str(value) not in self.known:
+            self.fail(unknown(self.what, str(value), self.known), param, ctx)
         return str(value)
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[Any]:
         """Names that begin as typed."""
         from click.shell_completion import CompletionItem
 
-        return [CompletionItem(n) for n in [*self.also, *names(self.group)] if n.startswith(incomplete)]
+        return [CompletionItem(n) for n in self.known if n.startswith(incomplete)]
+
+
+class Late(click.Option):
+    """An option whose help has a place, ``{}``, for what is registered; it is read when the help is shown."""
+
+    def __init__(self, *args: Any, late: Callable[[], Sequence[str]], **settings: Any) -> None:
+        super().__init__(*args, **settings)
+        self.late = late
+
+    def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
+        """The option and its help, filled in."""
+        record = super().get_help_record(ctx)
+        return record and (record[0], record[1].format(", ".join(self.late())))
 
 
 class Assignment(ParamType):
@@ -194,8 +215,10 @@ table = _option(
 )
 data = _option(
     "--data",
+    cls=Late,
+    late=lambda: names("datasets"),
     metavar="SOURCE",
-    help="digits, folder:PATH, parquet:PATH, npz:PATH, cifar10:PATH or module:function.",
+    help="NAME:PATH with a NAME of {} (digits has no PATH), or module:function.",
 )
 splits: Sequence[Option] = tuple(
     _option(f"--{name}", name, metavar="SOURCE", help=f"Images of their own {text}, named as for --data.")

@@ -83,6 +83,14 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "npz": "hwnas.train.sources:npz",
         "cifar10": "hwnas.train.sources:cifar10",
     },
+    # What ``hwnas export`` writes (`hwnas.backends.formats`).
+    "formats": {
+        "onnx": "hwnas.backends.onnx_format:ONNX",
+        "ort": "hwnas.backends.ort:FORMAT",
+        "openvino": "hwnas.backends.openvino:FORMAT",
+        "trt": "hwnas.backends.trt.backend:FORMAT",
+        "pt2": "hwnas.backends.pt2_format:PT2",
+    },
     # Readers of the text of a published latency table.
     "importers": {
         "densenas": "hwnas.cost.importers:densenas",
@@ -101,6 +109,7 @@ SINGULAR = {
     "preparations": "preparation",
     "importances": "importance",
     "datasets": "data source",
+    "formats": "export format",
     "importers": "table format",
     "replays": "strategy with search logs",
 }

@@ -22,6 +22,7 @@ from typing import Any
 from hwnas.arrays import Float32s
 from hwnas.backends import package_version
 from hwnas.backends.base import Life, check_cpu, cpu_model, host_system, random_input, time_calls
+from hwnas.backends.formats import Format
 from hwnas.backends.onnx_file import read_model
 from hwnas.errors import BackendUnavailable, BuildError, DataFormatError, InputError
 from hwnas.protocols import CallTimes
@@ -114,6 +115,9 @@ class OpenVino:
                 f"engine {path} cannot be loaded by OpenVINO {self.version}; it may be damaged or of another "
                 f"version: {exc}"
             ) from exc
+
+
+FORMAT = Format(OpenVino.name, "OpenVINO's own model", OpenVino.suffix, backend=OpenVino.name)
 
 
 class OpenVinoEngine(Life):

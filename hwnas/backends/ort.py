@@ -18,6 +18,7 @@ from typing import Any
 from hwnas.arrays import Float32s
 from hwnas.backends import package_version
 from hwnas.backends.base import Life, check_cpu, cpu_model, host_system, random_input, time_calls
+from hwnas.backends.formats import Format
 from hwnas.backends.onnx_file import read_model
 from hwnas.errors import BackendUnavailable, BuildError, DataFormatError, InputError
 from hwnas.protocols import CallTimes
@@ -77,6 +78,9 @@ class Ort:
             return OrtEngine(model, setting)
         except BuildError as exc:
             raise DataFormatError(f"engine {path} cannot be loaded by ONNX Runtime: {exc}") from exc
+
+
+FORMAT = Format(Ort.name, "ONNX Runtime's optimised graph", Ort.suffix, backend=Ort.name)
 
 
 class OrtEngine(Life):

@@ -21,6 +21,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from hwnas.arrays import Float32s
 from hwnas.errors import BuildError, InputError
+from hwnas.records import Precision
 
 # Computed in half precision like any other value; shapes and types follow from the inputs.
 HALF_SAFE = frozenset(
@@ -33,6 +34,36 @@ HALF_SAFE = frozenset(
 WEIGHTED = ("Conv", "Gemm", "MatMul")  # where int8 arithmetic pays
 LEVELS = 127  # symmetric int8 leaves -128 out, as TensorRT does
 QUANTILE = 0.9999  # of absolute activations; a few outliers are cut rather than coarsen every step
+
+
+def in_precision(model: bytes, precision: Precision, calibration: Float32s | None, batch: int) -> bytes:
+    """A float32 model written in another precision; itself at fp32.
+
+    Args:
+        model: from `hwnas.nets.onnx`.
+        precision: fp16 (weights and arithmetic) or int8 (Q/DQ pairs, static).
+        calibration: (n, C, H, W) normalised training images, for int8.
+        batch: of the model; calibration uses a multiple of it.
+
+    Raises:
+        InputError: int8 without images, or a precision that is not written as ONNX.
+        BuildError: an operator or weight that cannot be written so.
+    """
+    if precision == "fp32":
+        return model
+    if precision == "fp16":
+        return to_half(model)
+    if precision != "int8":
+        raise InputError(
+            f"--precision {precision}: ONNX is written in fp32, fp16 or int8; bf16 is for a runtime that "
+            "offers it (--format openvino)"
+        )
+    if calibration is None or len(calibration) < batch:
+        raise InputError(
+            "--precision int8 needs real images to find the ranges of activations; give --data DATA"
+        )
+    whole = len(calibration) // batch * batch
+    return to_int8(model, ranges(model, calibration[:whole]))
 
 
 def plain(model: bytes) -> bytes:

@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hwnas import backends
 from hwnas.arrays import Float32s
-from hwnas.backends.onnx_file import read_model
+from hwnas.backends import formats
+from hwnas.backends.formats import Format, Network
 from hwnas.deploy.manifest import (
-    FORMATS,
     EngineManifest,
-    Format,
     LayerTime,
     Weights,
     check_file,
@@ -29,12 +29,11 @@ from hwnas.deploy.manifest import (
     read_manifest,
     write_manifest,
 )
-from hwnas.deploy.typed_onnx import TypedOnnx, typed
 from hwnas.errors import BackendUnavailable, HwnasError, InputError
 from hwnas.protocols import Backend, Engine
 from hwnas.records import Setting
 from hwnas.spec import NetworkSpec
-from hwnas.store import atomic_path, refuse_foreign, write_bytes
+from hwnas.store import refuse_foreign
 
 
 def export(
@@ -58,13 +57,13 @@ def export(
     Args:
         spec: the network.
         weights: its state by name, as `nets.build.weights` gives it.
-        backend: builds the engine; for ``onnx`` it only has to be able to.
+        backend: builds the engine; for plain ONNX it only has to be able to.
         setting: device, precision, batch, threads.
         folder: takes ``engine.<suffix>`` and ``engine.<suffix>.manifest.json``.
         table_id: of the latency table that the search used.
-        file_format: key of `FORMATS`; default the backend's own format.
+        file_format: name of an export format; default the backend's own format.
         calibration: normalised training images (n, C, H, W) for int8.
-        dynamic_batch: the file takes any number of images at once; for plain ONNX.
+        dynamic_batch: the file takes any number of images at once, where its format can.
         about: further fields of `EngineManifest` (classes, mean, std, budget, predicted, run, accuracy).
 
     Raises:
@@ -73,42 +72,38 @@ def export(
         BackendUnavailable: the precision or the runtime is not to be had here.
         BuildError: the runtime refused the network; with its own words.
     """
-    from hwnas.nets import onnx as onnx_writer
-
     chosen = _format(file_format or backend.name, backend)
     if dynamic_batch and not chosen.any_batch:
-        raise InputError(f"format {chosen.name!r} is built for one batch; use --format onnx or pt2")
-    model = onnx_writer.network(spec, weights, batch=None if dynamic_batch else setting.batch)
-    if chosen.backend is None or setting.precision == "int8":
-        model = typed(model, setting.precision, calibration, setting.batch)
-    model = onnx_writer.with_metadata(model, metadata(spec, **about))
-    suffix = ".onnx" if chosen.backend is None else backend.suffix
-    _refuse_foreign(folder / engine_name(suffix, setting.precision))
-    engine = backend.build(model, setting)
-    try:
-        path = folder / engine_name(suffix, setting.precision)
-        if chosen.backend is None:
-            write_bytes(path, model)
-        else:
-            with atomic_path(path) as temporary:
-                engine.save(temporary)
-        built, layers = engine.setting, layer_times(engine)
-    finally:
-        engine.close()
+        raise InputError(one_batch(chosen.name))
+    network = Network(
+        spec, weights, setting.precision, setting.batch, dynamic_batch, calibration, metadata(spec, **about)
+    )
+    path = folder / engine_name(chosen.suffix, setting.precision)
+    _refuse_foreign(path)
+    written = chosen.write(network, backend, setting, path)
+    built, layers = _taken_down(written.engine) if written.engine is not None else (setting, ())
     manifest = describe(
         path,
         chosen.name,
         spec,
         weights,
         built,
-        onnx=model,
+        onnx=written.onnx,
         table_id=table_id,
         layers=layers,
-        dynamic_batch=dynamic_batch,
+        dynamic_batch=written.dynamic_batch,
         **about,
     )
     write_manifest(folder, manifest)
     return manifest
+
+
+def _taken_down(engine: Engine) -> tuple[Setting, tuple[LayerTime, ...]]:
+    """Conditions and layers of an engine, which is closed."""
+    try:
+        return engine.setting, layer_times(engine)
+    finally:
+        engine.close()
 
 
 def metadata(spec: NetworkSpec, **about: Any) -> dict[str, str]:
@@ -158,10 +153,14 @@ def layer_times(engine: Any) -> tuple[LayerTime, ...]:
     return tuple(LayerTime(name=name, ms=ms, **about.get(name, {})) for name, ms in engine.layer_ms().items())
 
 
+def one_batch(name: str) -> str:
+    """What to say where a file of a format cannot take any number of images at once."""
+    able = ", ".join(f.name for f in formats.every() if f.any_batch)
+    return f"--dynamic-batch: {name} files are built for one batch; formats that take any: {able}"
+
+
 def _format(name: str, backend: Backend) -> Format:
-    if name not in FORMATS:
-        raise InputError(f"unknown engine format {name!r} (known: {', '.join(FORMATS)})")
-    chosen = FORMATS[name]
+    chosen = formats.get(name)
     if chosen.backend not in (None, backend.name):
         raise InputError(f"format {name!r} needs the backend {chosen.backend}, not {backend.name}")
     return chosen
@@ -196,7 +195,7 @@ def load(path: Path, backend: Backend | None = None, *, threads: int | None = No
     backend = backend or runtime(manifest)
     built = manifest.setting
     present = backend.setting(built.device, built.precision, built.batch, threads or built.threads)
-    wrong = mismatches(built, present, FORMATS[manifest.format].bound_to)
+    wrong = mismatches(built, present, formats.get(manifest.format).bound_to)
     if wrong:
         raise BackendUnavailable(
             f"{path} cannot be used here: {'; '.join(wrong)}; run "
@@ -207,22 +206,18 @@ def load(path: Path, backend: Backend | None = None, *, threads: int | None = No
 
 def runtime(manifest: EngineManifest) -> Backend:
     """The backend that an engine was exported for; BackendUnavailable where it is not here."""
-    if manifest.format == "pt2":
-        from hwnas.deploy.pt2 import Pt2
+    stand_in = formats.get(manifest.format).stand_in(manifest.network, manifest.setting.precision)
+    return stand_in or backends.get(manifest.setting.backend)
 
-        return Pt2()
-    if manifest.setting.backend == TypedOnnx.name:
-        return TypedOnnx()
-    from hwnas import backends
 
-    return backends.get(manifest.setting.backend)
+def is_timed(manifest: EngineManifest) -> bool:
+    """Whether the file's time here is that of its target: not where another runtime stands in for it."""
+    return formats.get(manifest.format).stand_in(manifest.network, manifest.setting.precision) is None
 
 
 def open_checked(path: Path, manifest: EngineManifest, backend: Backend, setting: Setting) -> Engine:
     """Hand a checked file to its runtime."""
-    if FORMATS[manifest.format].backend is None:
-        return backend.build(read_model(path), setting)
-    return backend.load(path, setting)
+    return formats.get(manifest.format).load(path, backend, setting)
 
 
 def run_all(

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,6 +15,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 import hwnas
+from hwnas import plugins
 from hwnas.arrays import Float32s
 from hwnas.documents import read_json
 from hwnas.errors import DataFormatError, InputError
@@ -36,45 +36,6 @@ from hwnas.store import parse, write_json
 ENGINE_SCHEMA = "hwnas.engine/1"
 Weights = Mapping[str, Float32s]
 Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
-
-
-@dataclass(frozen=True)
-class Format:
-    """One kind of file that `export` writes.
-
-    Attributes:
-        name: as given to ``--format``.
-        backend: the runtime whose own file it is; None where any runtime may run it.
-        bound_to: fields of `Setting` that must be the same where the file is used. A plan of
-            TensorRT and an optimised graph of ONNX Runtime hold for one version on one processor;
-            plain ONNX is bound to nothing.
-        any_batch: whether such a file can take any number of images at once.
-    """
-
-    name: str
-    backend: str | None
-    bound_to: tuple[str, ...]
-    text: str
-    any_batch: bool = False
-
-
-FORMATS = {
-    f.name: f
-    for f in (
-        Format("onnx", None, (), "plain ONNX, for any runtime", any_batch=True),
-        Format("ort", "ort", ("backend_version", "device_arch"), "ONNX Runtime's optimised graph"),
-        Format("openvino", "openvino", ("backend_version", "device_arch"), "OpenVINO's own model"),
-        Format("trt", "trt", ("backend_version", "device_arch"), "a TensorRT plan"),
-        Format("pt2", "pt2", ("backend_version",), "torch.export's ExportedProgram", any_batch=True),
-    )
-}
-
-
-def usual_format(backend: str) -> str:
-    """Format in which a network that was searched through `backend` is exported: plain ONNX, unless the
-    runtime that was timed takes only files of its own.
-    """
-    return "trt" if backend == "trt" else "onnx"
 
 
 class Parity(Record):
@@ -129,7 +90,7 @@ class EngineManifest(Record):
 
     Attributes:
         engine: the file's name, in the manifest's own folder.
-        format: key of `FORMATS`.
+        format: name of an export format.
         setting: what it was built for and measured under.
         engine_sha256, onnx_sha256, weights_sha256: of the engine file, of the ONNX model that it
             was built from, of the weights (`weights_digest`).
@@ -173,8 +134,8 @@ class EngineManifest(Record):
 
     @model_validator(mode="after")
     def _check(self) -> EngineManifest:
-        if self.format not in FORMATS:
-            raise ValueError(f"unknown engine format {self.format!r} (known: {', '.join(FORMATS)})")
+        if self.format not in (known := plugins.names("formats")):
+            raise ValueError(plugins.unknown("export format", self.format, known))
         if self.network.key != self.network_key:
             raise ValueError(
                 f"network_key is {self.network_key}, but the network in the manifest has the key "

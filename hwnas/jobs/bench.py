@@ -131,7 +131,7 @@ def _onnx(path: Path, options: BenchOptions) -> _Entry:
     """
     from hwnas.backends.onnx_file import read_model
     from hwnas.deploy import manifest
-    from hwnas.jobs.export import is_timed
+    from hwnas.deploy.engine import is_timed
 
     batch = options.batch
     if manifest.manifest_path(path).is_file():

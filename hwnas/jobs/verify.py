@@ -8,7 +8,7 @@ from typing import Any
 
 from hwnas.budgets import parse_latency
 from hwnas.errors import InputError
-from hwnas.jobs.export.run import is_timed, summary
+from hwnas.jobs.export.run import summary
 from hwnas.jobs.export.samples import samples
 from hwnas.jobs.resolve.origin import Origin, origin
 from hwnas.protocols import Emit
@@ -49,7 +49,7 @@ def verify(options: VerifyOptions, emit: Emit | None = None) -> dict[str, Any]:
         VerificationFailed: a check did not pass; `result` is what a pass would have returned.
     """
     from hwnas.deploy import verify as checks
-    from hwnas.deploy.engine import runtime
+    from hwnas.deploy.engine import is_timed, runtime
     from hwnas.deploy.manifest import check_file, find_engine, read_manifest
 
     path = find_engine(Path(options.engine))

@@ -5,7 +5,8 @@ from __future__ import annotations
 import shlex
 from dataclasses import replace
 
-from hwnas.deploy.manifest import EngineManifest, usual_format
+from hwnas.backends.formats import usual
+from hwnas.deploy.manifest import EngineManifest
 from hwnas.measure.table import LatencyTable
 from hwnas.records import Budget, Trial
 from hwnas.report import phrases, plots, sections
@@ -243,7 +244,7 @@ def next_commands(run: RunData) -> list[str]:
         return [f"hwnas verify {run.path / run.engines[0].engine}   # the same checks again, on any machine"]
     if run.result is not None or run.network is not None:
         setting = run.setting()
-        target = usual_format(setting.backend if setting else "")
+        target = usual(setting.backend if setting else "")
         return [
             f"hwnas export {where} --format {target}   # an engine file, proven right and fast enough",
             f"hwnas train {where} --epochs 100   # train the chosen network for longer",

@@ -17,8 +17,9 @@ from pathlib import Path
 from hwnas.backends.cuda import opening as cuda
 from hwnas.backends.cuda.gpus import check_device, check_precision, gpus, python_fits, serves
 from hwnas.backends.cuda.state import watcher
+from hwnas.backends.formats import Format, Network
 from hwnas.backends.trt import compat
-from hwnas.backends.trt.build import TrtOptions, build_plan
+from hwnas.backends.trt.build import TrtOptions, build_plan, trtexec
 from hwnas.backends.trt.engine import TrtEngine
 from hwnas.errors import (
     BackendUnavailable,
@@ -148,3 +149,23 @@ class Trt:
             return TrtEngine(path.read_bytes(), setting, cuda.open_driver())
         except BuildError as exc:
             raise DataFormatError(f"engine {path} cannot be loaded: {exc}") from exc
+
+
+class TrtFormat(Format):
+    """A plan of TensorRT; `Trt` takes no other file."""
+
+    def portable(self, network: Network) -> tuple[bytes, Precision]:
+        """In operators that every TensorRT imports. bf16 is asked for by a flag when TensorRT 10 builds;
+        its graph is the fp32 one.
+        """
+        from hwnas.backends.typed import plain
+
+        written: Precision = "fp32" if network.precision == "bf16" else network.precision
+        return network.onnx(written, plain), written
+
+    def elsewhere(self, model: Path, precision: Precision) -> str:
+        """The command of NVIDIA's own tool."""
+        return trtexec(model.name, model.with_suffix(self.suffix).name, precision)
+
+
+FORMAT = TrtFormat(Trt.name, "a TensorRT plan", Trt.suffix, backend=Trt.name, usual=True)

@@ -7,21 +7,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hwnas.backends import formats
 from hwnas.budgets import parse_latency
-from hwnas.deploy.manifest import FORMATS, EngineManifest, engine_name, manifest_path, write_manifest
+from hwnas.deploy.engine import is_timed, metadata, one_batch
+from hwnas.deploy.manifest import EngineManifest, engine_name, manifest_path, write_manifest
 from hwnas.errors import BackendUnavailable, InputError
 from hwnas.jobs.export.samples import Samples, samples
 from hwnas.jobs.resolve.origin import Origin, origin
-from hwnas.plugins import unknown
 from hwnas.protocols import Backend, Emit
 from hwnas.records import Budget, Precision, Setting, to_json
 
 if TYPE_CHECKING:
     from hwnas.deploy.verify import Verified
-
-
-# Backends of files that are made for another runtime than the one that compares their scores.
-UNTIMED = ("torch", "onnx")
 
 
 @dataclass(frozen=True)
@@ -30,7 +27,7 @@ class ExportOptions:
 
     Attributes:
         run: run, target of a run, or network file; None takes the newest search or training.
-        format: key of `deploy.manifest.FORMATS`.
+        format: name of an export format.
         precision: numbers of the engine; None takes the run's.
         device, backend, batch, threads: conditions; None takes the run's.
         weights: file of weights, for a network file.
@@ -44,7 +41,7 @@ class ExportOptions:
     """
 
     run: str | None = None
-    format: str = "onnx"
+    format: str = formats.PORTABLE
     precision: Precision | None = None
     device: str | None = None
     backend: str | None = None
@@ -60,11 +57,8 @@ class ExportOptions:
     max_time_s: float | None = None
 
     def __post_init__(self) -> None:
-        if self.format not in FORMATS:
-            raise InputError(unknown("format", self.format, FORMATS))
-        if self.dynamic_batch and not FORMATS[self.format].any_batch:
-            able = ", ".join(name for name, f in FORMATS.items() if f.any_batch)
-            raise InputError(f"--dynamic-batch: {self.format} files are built for one batch; formats: {able}")
+        if not formats.get(self.format).any_batch and self.dynamic_batch:
+            raise InputError(one_batch(self.format))
         if self.images < 1:
             raise InputError(f"images {self.images} must be at least 1")
 
@@ -87,7 +81,7 @@ def export(options: ExportOptions, emit: Emit | None = None) -> dict[str, Any]:
     try:
         backend, setting = conditions(options, source)
     except BackendUnavailable as exc:
-        if FORMATS[options.format].backend is None:
+        if formats.get(options.format).backend is None:
             raise
         raise _elsewhere(options, source, folder, exc) from exc
     drawn = None
@@ -114,17 +108,11 @@ def conditions(options: ExportOptions, source: Origin) -> tuple[Backend, Setting
     precision = options.precision or (known.precision if known else "fp32")
     batch = options.batch or (known.batch if known else 1)
     threads = options.threads or (known.threads if known else 1)
-    if options.format == "pt2":
-        from hwnas.deploy.pt2 import Pt2
-
-        own = Pt2()
-        return own, own.setting("cpu", precision, batch, threads)
-    bound = FORMATS[options.format].backend
-    if bound is None and precision != "fp32":
-        from hwnas.deploy.typed_onnx import TypedOnnx
-
-        plain = TypedOnnx()
-        return plain, plain.setting("cpu", precision, batch, threads)
+    wanted = formats.get(options.format)
+    stand_in = wanted.stand_in(source.spec, precision)
+    if stand_in is not None:
+        return stand_in, stand_in.setting("cpu", precision, batch, threads)
+    bound = wanted.backend
     if options.backend is not None and bound not in (None, options.backend):
         raise InputError(
             f"--format {options.format} is written by {bound}, not by --backend {options.backend}"
@@ -165,10 +153,6 @@ def _write(
         "run": source.folder.resolve().name,
         **(drawn.about if drawn else source.about),
     }
-    if options.format == "pt2":
-        from hwnas.deploy import pt2
-
-        return pt2.export(source.spec, source.read_weights(), setting, folder, **about)
     return engines.export(
         source.spec,
         source.read_weights(),
@@ -187,11 +171,6 @@ def _budget(options: ExportOptions, source: Origin) -> Budget | None:
         return source.budget
     latency_ms, percentile = parse_latency(options.latency_budget)
     return (source.budget or Budget()).model_copy(update={"latency_ms": latency_ms, "percentile": percentile})
-
-
-def is_timed(manifest: EngineManifest) -> bool:
-    """Whether this file's time here is that of its target: not for pt2, nor for typed ONNX."""
-    return manifest.setting.backend not in UNTIMED
 
 
 def check(
@@ -253,31 +232,28 @@ def _elsewhere(
     options: ExportOptions, source: Origin, folder: Path, why: BackendUnavailable
 ) -> BackendUnavailable:
     """Leave the ONNX model for the target, and the words that finish there."""
-    from hwnas.deploy.engine import metadata
-    from hwnas.deploy.typed_onnx import typed
-    from hwnas.nets import onnx
     from hwnas.store import write_bytes
 
     precision: Precision = options.precision or (source.setting.precision if source.setting else "fp32")
     batch = options.batch or (source.setting.batch if source.setting else 1)
     drawn = samples(options.data, source, 1) if precision == "int8" else None
-    model = onnx.network(source.spec, source.read_weights(), batch=batch)
-    if options.format == "trt":
-        from hwnas.backends.typed import plain
-
-        model = plain(model)
+    network = formats.Network(
+        source.spec,
+        source.read_weights(),
+        precision,
+        batch,
+        calibration=drawn.calibration if drawn else None,
+        metadata=metadata(source.spec, **(drawn or source).about),
+    )
+    wanted = formats.get(options.format)
+    model, written = wanted.portable(network)
     # A name of its own: engine.onnx may be there with a manifest, and these bytes may differ.
-    path = folder / engine_name(f"-{options.format}.onnx", precision)
-    # bf16 is asked for by a flag when TensorRT 10 builds; its graph is the fp32 one.
-    written: Precision = "fp32" if (options.format, precision) == ("trt", "bf16") else precision
-    model = typed(model, written, drawn.calibration if drawn else None, batch)
-    write_bytes(path, onnx.with_metadata(model, metadata(source.spec, **(drawn or source).about)))
+    path = folder / engine_name(f"-{wanted.name}.onnx", precision)
+    write_bytes(path, model)
     again = _again(options, source, precision)
     ways = f"To finish, copy {source.folder}/ to the target and run there: {again}"
-    if options.format == "trt":
-        from hwnas.backends.trt.build import trtexec
-
-        ways += f"\nWithout hwnas there: {trtexec(path.name, path.with_suffix('.engine').name, precision)}"
+    if without := wanted.elsewhere(path, precision):
+        ways += f"\nWithout hwnas there: {without}"
     return BackendUnavailable(f"{why}\nThe network is written as ONNX ({written}): {path}\n{ways}")
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hwnas.arrays import Float32s, Int64s, Uint8s
-from hwnas.deploy.typed_onnx import CALIBRATION_IMAGES
+from hwnas.backends.formats import CALIBRATION_IMAGES
 from hwnas.errors import DataFormatError, InputError
 from hwnas.jobs.resolve.origin import Origin
 from hwnas.records import Check

@@ -96,13 +96,13 @@ def origin(name: str | None, weights: Path | None = None) -> Origin:
 
 def export_command(run: str) -> str:
     """The command that exports a run for the runtime that it was searched through."""
-    from hwnas.deploy.manifest import usual_format
+    from hwnas.backends.formats import usual
 
     try:
         setting = origin(run).setting
     except HwnasError:  # a search for several budgets: its networks lie one folder deeper
         setting = None
-    return f"hwnas export {run} --format {usual_format(setting.backend if setting else '')}"
+    return f"hwnas export {run} --format {usual(setting.backend if setting else '')}"
 
 
 def newest(root: Path = runs.RUNS) -> Path:

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from deploy_network import images, small, weights
 
+from hwnas.backends.pt2_format import Pt2
 from hwnas.deploy import engine as engines
-from hwnas.deploy import pt2
 from hwnas.deploy.verify import CheckOptions, verify
 from hwnas.errors import BackendUnavailable, DataFormatError
 
@@ -15,8 +15,11 @@ from hwnas.errors import BackendUnavailable, DataFormatError
 def test_exported_program_is_verified_and_any_batch(tmp_path: Path) -> None:
     spec = small()
     found = weights(spec)
-    setting = pt2.Pt2().setting("cpu", "fp32", 1, 1)
-    manifest = pt2.export(spec, found, setting, tmp_path)
+    torch = Pt2(spec)
+    setting = torch.setting("cpu", "fp32", 1, 1)
+    manifest = engines.export(spec, found, torch, setting, tmp_path, file_format="pt2")
+    assert manifest.dynamic_batch
+    assert manifest.onnx_sha256 is None
     path = tmp_path / "engine.pt2"
     assert manifest.engine == "engine.pt2"
     checked = verify(path, weights=found, images=images(spec, 9), options=CheckOptions(timed=False))
@@ -29,14 +32,15 @@ def test_exported_program_is_verified_and_any_batch(tmp_path: Path) -> None:
 
 def test_what_it_cannot_do_is_said(tmp_path: Path) -> None:
     with pytest.raises(BackendUnavailable, match="writes fp32, not fp16"):
-        pt2.Pt2().setting("cpu", "fp16", 1, 1)
+        Pt2(small()).setting("cpu", "fp16", 1, 1)
 
 
 def test_nothing_but_what_torch_writes_of_the_network_is_loaded(tmp_path: Path) -> None:
     """A pickle in place of the sample inputs runs in `torch.export.load`; here it is never unpickled."""
     spec = small()
-    setting = pt2.Pt2().setting("cpu", "fp32", 1, 1)
-    pt2.export(spec, weights(spec), setting, tmp_path)
+    torch = Pt2(spec)
+    setting = torch.setting("cpu", "fp32", 1, 1)
+    engines.export(spec, weights(spec), torch, setting, tmp_path, file_format="pt2")
     path, mark = tmp_path / "engine.pt2", tmp_path / "ran"
     assert str(Path.cwd()).encode() not in path.read_bytes()  # no file names of this machine
     payload = b"cposix\nsystem\n(S'touch " + str(mark).encode() + b"'\ntR."
@@ -51,8 +55,8 @@ def test_nothing_but_what_torch_writes_of_the_network_is_loaded(tmp_path: Path) 
             for member, content in {**parts, name: data}.items():
                 archive.writestr(member, content)
         with pytest.raises(DataFormatError, match=r"export it again|not those of the network"):
-            pt2.Pt2().load(path, setting)
+            torch.load(path, setting)
         assert not mark.exists()
     path.write_bytes(b"no archive")
     with pytest.raises(DataFormatError, match="not an ExportedProgram"):
-        pt2.Pt2().load(path, setting)
+        torch.load(path, setting)

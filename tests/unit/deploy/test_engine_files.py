@@ -89,7 +89,7 @@ def edited(path: Path, **changes: Any) -> None:
         ({"schema": "hwnas.engine/2"}, "expected 'hwnas.engine/1'"),
         ({"surprise": 1}, "surprise"),
         ({"network_key": "0" * 12}, "the manifest was edited"),
-        ({"format": "exe"}, "unknown engine format 'exe'"),
+        ({"format": "exe"}, "unknown export format 'exe'"),
         ({"engine": "other.onnx"}, "belongs to 'other.onnx'"),
         ({"mean": [0.5]}, "mean has 1 values for 3 channels"),
         ({"classes": ["cat"]}, "1 class names for 10 classes"),
@@ -139,7 +139,7 @@ def test_plain_onnx_is_bound_to_no_version(tmp_path: Path) -> None:
 def test_a_backend_writes_its_own_format_only(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="written by trt, not by fake"):
         exported(tmp_path, file_format="trt")
-    with pytest.raises(InputError, match="unknown engine format"):
+    with pytest.raises(InputError, match="unknown export format"):
         exported(tmp_path, file_format="exe")
     assert not list(tmp_path.iterdir())
 

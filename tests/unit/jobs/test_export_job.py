@@ -203,7 +203,7 @@ def test_no_run_no_weights_unknown_format(tmp_path: Path, monkeypatch: pytest.Mo
         export(ExportOptions())
     with pytest.raises(InputError, match="has no weights"):
         origin("resnet20")
-    with pytest.raises(InputError, match="unknown format 'tensorrt'"):
+    with pytest.raises(InputError, match="unknown export format 'tensorrt'"):
         ExportOptions(format="tensorrt")
 
 

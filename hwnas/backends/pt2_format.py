@@ -14,6 +14,7 @@ from __future__ import annotations
 import io
 import time
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,16 +23,9 @@ import numpy as np
 from hwnas.arrays import Float32s
 from hwnas.backends import package_version
 from hwnas.backends.base import Life, cpu_model, random_input
-from hwnas.deploy.manifest import (
-    EngineManifest,
-    Weights,
-    describe,
-    engine_name,
-    read_manifest,
-    write_manifest,
-)
+from hwnas.backends.formats import Format, Network, Written
 from hwnas.errors import BackendUnavailable, BuildError, DataFormatError
-from hwnas.protocols import CallTimes
+from hwnas.protocols import Backend, CallTimes
 from hwnas.records import Precision, Setting
 from hwnas.spec import NetworkSpec
 from hwnas.store import atomic_path, write_bytes
@@ -45,11 +39,14 @@ UNREAD = "/.data/serialization_id"  # a hash over the rest
 
 
 class Pt2:
-    """Loads an ExportedProgram and runs it by torch on the CPU, to compare its scores."""
+    """Loads an ExportedProgram of a network and runs it by torch on the CPU, to compare its scores."""
 
     name = "torch"
     suffix = SUFFIX
     devices: tuple[str, ...] = ("cpu",)
+
+    def __init__(self, spec: NetworkSpec) -> None:
+        self.spec = spec
 
     def unavailable(self) -> str | None:
         """None: torch is always here."""
@@ -71,21 +68,20 @@ class Pt2:
         )
 
     def build(self, model: bytes, setting: Setting) -> Pt2Engine:
-        """Not to be had: an ExportedProgram is made from the network, see `export`."""
+        """Not to be had: an ExportedProgram is made from the network, see `Pt2Format`."""
         raise BuildError("an ExportedProgram is made from the network and its weights, not from ONNX")
 
     def load(self, path: Path, setting: Setting) -> Pt2Engine:
-        """Load a file that `export` wrote; DataFormatError where it is not what `export` writes."""
-        return Pt2Engine(path, setting)
+        """Load a file of this very network; DataFormatError where it is not what `Pt2Format` writes."""
+        return Pt2Engine(path, self.spec, setting)
 
 
 class Pt2Engine(Life):
     """A loaded ExportedProgram; any batch size."""
 
-    def __init__(self, path: Path, setting: Setting) -> None:
+    def __init__(self, path: Path, spec: NetworkSpec, setting: Setting) -> None:
         self.setting = setting
         self._path = path
-        spec = read_manifest(path).network
         program = _program(spec, None)
         state = _checked_state(path, program)
         module = program.module()
@@ -126,18 +122,25 @@ class Pt2Engine(Life):
         self._module = None
 
 
-def export(
-    spec: NetworkSpec, weights: Weights, setting: Setting, folder: Path, **about: object
-) -> EngineManifest:
-    """Write ``engine.pt2`` and its manifest: the network in eval mode, any batch size."""
-    path = folder / engine_name(SUFFIX, setting.precision)
-    write_bytes(path, _archive(_program(spec, weights)))
-    manifest = describe(path, "pt2", spec, weights, setting, onnx=None, dynamic_batch=True, **about)
-    write_manifest(folder, manifest)
-    return manifest
+class Pt2Format(Format):
+    """An ExportedProgram of the network in eval mode; it always takes any number of images."""
+
+    def stand_in(self, spec: NetworkSpec, precision: Precision) -> Backend | None:
+        """Torch itself."""
+        return Pt2(spec)
+
+    def write(self, network: Network, backend: Backend, setting: Setting, path: Path) -> Written:
+        """Export the module by torch; no ONNX model and no engine comes from it."""
+        write_bytes(path, _archive(_program(network.spec, network.weights)))
+        return Written(dynamic_batch=True)
 
 
-def _program(spec: NetworkSpec, weights: Weights | None) -> torch.export.ExportedProgram:
+PT2 = Pt2Format(
+    "pt2", "torch.export's ExportedProgram", SUFFIX, bound_to=("backend_version",), any_batch=True
+)
+
+
+def _program(spec: NetworkSpec, weights: Mapping[str, Float32s] | None) -> torch.export.ExportedProgram:
     """A network as torch exports it; None leaves its weights as they are born."""
     import torch
 

@@ -1,5 +1,6 @@
-"""Plain ONNX in fp16 or int8, for targets that compute in the types of the graph (TensorRT 11, NPUs).
+"""``--format onnx``: plain ONNX for any runtime, which runs it as it was asked for.
 
+In fp16 and int8 it is made for targets that compute in the types of the graph (TensorRT 11, NPUs).
 ONNX Runtime's CPU computes such graphs rightly, so that scores can be compared here, but its time
 says nothing about the target's: no budget is judged on these files.
 """
@@ -15,54 +16,25 @@ import numpy as np
 from hwnas.arrays import Float32s
 from hwnas.backends import package_version
 from hwnas.backends.base import Life, cpu_model
+from hwnas.backends.formats import PORTABLE, Format, Network, Written
+from hwnas.backends.onnx_file import read_model
 from hwnas.errors import BackendUnavailable, BuildError, DataFormatError, InputError
-from hwnas.protocols import CallTimes
+from hwnas.protocols import Backend, CallTimes, Engine
 from hwnas.records import Precision, Setting
+from hwnas.spec import NetworkSpec
 from hwnas.store import write_bytes
 
 if TYPE_CHECKING:
     import onnxruntime
 
-CALIBRATION_IMAGES = 256
-
-
-def typed(model: bytes, precision: Precision, calibration: Float32s | None, batch: int) -> bytes:
-    """A float32 model written in another precision; itself at fp32.
-
-    Args:
-        model: from `hwnas.nets.onnx`.
-        precision: fp16 (weights and arithmetic) or int8 (Q/DQ pairs, static).
-        calibration: (n, C, H, W) normalised training images, for int8.
-        batch: of the model; calibration uses a multiple of it.
-
-    Raises:
-        InputError: int8 without images, or a precision that is not written as ONNX.
-        BuildError: an operator or weight that cannot be written so.
-    """
-    from hwnas.backends import typed as graphs
-
-    if precision == "fp32":
-        return model
-    if precision == "fp16":
-        return graphs.to_half(model)
-    if precision != "int8":
-        raise InputError(
-            f"--precision {precision}: ONNX is written in fp32, fp16 or int8; bf16 is for a runtime that "
-            "offers it (--format openvino)"
-        )
-    if calibration is None or len(calibration) < batch:
-        raise InputError(
-            "--precision int8 needs real images to find the ranges of activations; give --data DATA"
-        )
-    whole = len(calibration) // batch * batch
-    return graphs.to_int8(model, graphs.ranges(model, calibration[:whole]))
+SUFFIX = ".onnx"
 
 
 class TypedOnnx:
     """Runs a typed ONNX file on the CPU to compare scores. It times nothing."""
 
-    name = "onnx"
-    suffix = ".onnx"
+    name = PORTABLE
+    suffix = SUFFIX
     devices: tuple[str, ...] = ("cpu",)
 
     def unavailable(self) -> str | None:
@@ -136,3 +108,29 @@ class TypedEngine(Life):
         """Drop the session."""
         self._open = False
         self._session = None
+
+
+class OnnxFormat(Format):
+    """Plain ONNX; a runtime builds it once, to know that it can, and the file is what it was given."""
+
+    def stand_in(self, spec: NetworkSpec, precision: Precision) -> Backend | None:
+        """In fp32 the runtime that was asked for; else whatever computes in the graph's types."""
+        return None if precision == "fp32" else TypedOnnx()
+
+    def write(self, network: Network, backend: Backend, setting: Setting, path: Path) -> Written:
+        """Build from the model, then write the model itself."""
+        model = network.onnx(network.precision)
+        engine = backend.build(model, setting)
+        try:
+            write_bytes(path, model)
+        except BaseException:
+            engine.close()
+            raise
+        return Written(engine, model, network.dynamic_batch)
+
+    def load(self, path: Path, backend: Backend, setting: Setting) -> Engine:
+        """Build from the file; weights may lie beside it."""
+        return backend.build(read_model(path), setting)
+
+
+ONNX = OnnxFormat(PORTABLE, "plain ONNX, for any runtime", SUFFIX, bound_to=(), any_batch=True)
