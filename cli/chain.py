@@ -17,7 +17,7 @@ from typing import Any
 
 import click
 
-from hwnas import runs
+from hwnas import runs, schemas
 from hwnas.errors import DataFormatError, InputError
 from hwnas.plugins import unknown
 from hwnas.store import write_text
@@ -146,7 +146,7 @@ def init(ui: Output, file: Path, force: bool) -> None:
     if file.exists() and not force:
         raise click.UsageError(f"{file} is there already; add --force to overwrite it")
     write_text(file, TEMPLATE.format(name=file.name, run=runs.RUNS / file.stem))
-    ui.result("hwnas.init/1", {"path": str(file)}, lambda: click.echo(str(file)))
+    ui.result(schemas.INIT, {"path": str(file)}, lambda: click.echo(str(file)))
     ui.next(f"hwnas run {file}")
 
 
@@ -161,10 +161,10 @@ def run(ui: Output, file: Path, dry_run: bool) -> None:
     if dry_run:
         listed = [f"hwnas {shlex.join(argv)}" for argv in steps]
         ui.result(
-            "hwnas.run/1", {"run": str(folder), "commands": listed}, lambda: click.echo("\n".join(listed))
+            schemas.RUN, {"run": str(folder), "commands": listed}, lambda: click.echo("\n".join(listed))
         )
         return
-    chain(ui, "hwnas.run/1", folder, steps)
+    chain(ui, schemas.RUN, folder, steps)
 
 
 def plan(body: Mapping[str, Any], file: Path) -> tuple[Path, list[list[str]]]:
@@ -212,9 +212,9 @@ def quickstart(ui: Output, device: str, out: Path | None, dry_run: bool) -> None
     if dry_run:
         listed = [f"hwnas {shlex.join(argv)}" for argv in steps]
         body = {"run": str(folder), "commands": listed}
-        ui.result("hwnas.quickstart/1", body, lambda: click.echo("\n".join(listed)))
+        ui.result(schemas.QUICKSTART, body, lambda: click.echo("\n".join(listed)))
         return
-    chain(ui, "hwnas.quickstart/1", folder, steps)
+    chain(ui, schemas.QUICKSTART, folder, steps)
 
 
 def quickstart_steps(device: str, run: Path) -> list[list[str]]:

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from hwnas import schemas
 from hwnas.errors import VerificationFailed
 from hwnas.units import format_ms
 
@@ -60,7 +61,7 @@ def export(ui: Output, max_time: float | None, **chosen: Any) -> None:
     from hwnas.jobs.export import export as job
 
     wanted = ExportOptions(**options.given(max_time_s=max_time, **chosen))
-    body = _proved(ui, "hwnas.export/1", lambda: job(wanted, ui.emit))
+    body = _proved(ui, schemas.EXPORT, lambda: job(wanted, ui.emit))
     run = chosen["run"]
     if body["verified"] and (run is None or Path(run).is_dir()):  # a report is about a run
         ui.next(f"hwnas report {run or ''}".rstrip())
@@ -82,7 +83,7 @@ def verify(ui: Output, max_time: float | None, **chosen: Any) -> None:
     from hwnas.jobs.verify import verify as job
 
     wanted = VerifyOptions(**options.given(max_time_s=max_time, **chosen))
-    _proved(ui, "hwnas.verify/1", lambda: job(wanted, ui.emit))
+    _proved(ui, schemas.VERIFY, lambda: job(wanted, ui.emit))
     ui.next("hwnas report")
 
 
@@ -142,4 +143,4 @@ def report(ui: Output, **chosen: Any) -> None:
     from hwnas.jobs.report import report as job
 
     body = job(ReportOptions(**options.given(**chosen)), ui.emit)
-    ui.result("hwnas.report/1", body, lambda: click.echo("\n".join([body["path"], *body["pictures"]])))
+    ui.result(schemas.REPORT, body, lambda: click.echo("\n".join([body["path"], *body["pictures"]])))

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 import click
 
+from hwnas import schemas
 from hwnas.errors import DataFormatError, HwnasError, InputError
 
 INTERRUPTED = 130
@@ -84,7 +85,7 @@ class Ending:
             _say(text if status == INTERRUPTED else f"Error: {text}")
         if self.as_json and not self.printed and status != PIPE_CLOSED:
             body: dict[str, object] = {
-                "schema": "hwnas.error/1",
+                "schema": schemas.ERROR,
                 "error": type(exc).__name__,
                 "message": text,
                 "exit_status": status,

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from hwnas import schemas
 from hwnas.units import format_count, format_ms
 
 from . import console, options
@@ -28,7 +29,7 @@ def list_(ui: Output) -> None:
     from hwnas.jobs.runs import history
 
     body = history()
-    ui.result("hwnas.runs/1", body, lambda: _table(body["runs"], body["root"]))
+    ui.result(schemas.RUNS, body, lambda: _table(body["runs"], body["root"]))
 
 
 @runs.command()

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from hwnas import schemas
 from hwnas.units import format_count
 
 from . import console, options
@@ -25,7 +26,7 @@ def count(ui: Output, networks: tuple[str, ...]) -> None:
 
     body = job(networks)
     columns = ["network", "MACs", "params", "depth", "activations", "blocks a stage", "input"]
-    ui.result("hwnas.count/1", body, lambda: console.table(columns, map(_counted, body["networks"])))
+    ui.result(schemas.COUNT, body, lambda: console.table(columns, map(_counted, body["networks"])))
 
 
 def _counted(row: dict[str, Any]) -> list[str]:
@@ -48,7 +49,7 @@ def doctor(ui: Output, noise: bool) -> None:
     from hwnas.jobs.doctor import doctor as job
 
     body = job(ui.emit, noise=noise)
-    ui.result("hwnas.doctor/1", body, lambda: _doctor(body))
+    ui.result(schemas.DOCTOR, body, lambda: _doctor(body))
     ui.next(f"hwnas profile --device {body['device']} --space resnet-cifar --preset quick")
 
 

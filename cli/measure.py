@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from hwnas import schemas
 from hwnas.units import format_count, format_ms, format_seconds
 
 from . import console, options
@@ -30,7 +31,7 @@ def profile(ui: Output, max_time: float | None, **chosen: Any) -> None:
     from hwnas.jobs.profile import profile as job
 
     body = job(ProfileOptions(**options.given(max_time_s=max_time, **chosen)), ui.emit)
-    ui.result("hwnas.profile/1", body, lambda: _profiled(body))
+    ui.result(schemas.PROFILE, body, lambda: _profiled(body))
     if not chosen["dry_run"]:
         ui.next(_after_profile(body, chosen["input_shape"]))
 
@@ -112,7 +113,7 @@ def predict(ui: Output, networks: tuple[str, ...], **chosen: Any) -> None:
     body = job(PredictOptions(networks, **options.given(**chosen)))
     for warning in body["warnings"]:
         ui.log(f"Warning: {warning}")
-    ui.result("hwnas.predict/1", body, lambda: _predicted(body))
+    ui.result(schemas.PREDICT, body, lambda: _predicted(body))
 
 
 def _predicted(body: dict[str, Any]) -> None:
@@ -157,7 +158,7 @@ def bench(ui: Output, networks: tuple[str, ...], max_time: float | None, **chose
     from hwnas.jobs.bench import bench as job
 
     body = job(BenchOptions(networks, **options.given(max_time_s=max_time, **chosen)), ui.emit)
-    ui.result("hwnas.bench/1", body, lambda: _benched(body))
+    ui.result(schemas.BENCH, body, lambda: _benched(body))
 
 
 def _benched(body: dict[str, Any]) -> None:

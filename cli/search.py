@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from hwnas import units
+from hwnas import schemas, units
 from hwnas.units import format_count, format_ms, format_seconds
 
 from . import console, options
@@ -83,7 +83,7 @@ def search(ui: Output, max_time: float | None, **chosen: Any) -> None:
     chosen |= {"data": chosen["data"] or "digits", "recipe": dict(chosen["recipe"])}
     settings = dict(chosen.pop("set"))
     body = job(SearchOptions(**options.given(max_time_s=max_time, settings=settings, **chosen)), ui.emit)
-    ui.result("hwnas.search/1", body, lambda: _found(body))
+    ui.result(schemas.SEARCH, body, lambda: _found(body))
     if not chosen["dry_run"]:
         ui.next(export_command(body["run"]))
 
@@ -113,7 +113,7 @@ def plan(ui: Output, **chosen: Any) -> None:
     if chosen["latency_budget"] is None:
         raise click.UsageError("name a budget: --latency-budget 18ms")
     body = job(PlanOptions(**options.given(**chosen)), ui.emit)
-    ui.result("hwnas.plan/1", body, lambda: _scored(body))
+    ui.result(schemas.PLAN, body, lambda: _scored(body))
     if body["run"]:
         ui.next(f"hwnas train {body['run']}/network.json --data DATA")
 
@@ -135,7 +135,7 @@ def replay(ui: Output, log: Path, strategy: str | None) -> None:
     if strategy is None:
         raise click.UsageError("name the log's strategy: --strategy macromicro")
     body = job(ReplayOptions(log, strategy), ui.emit)
-    ui.result("hwnas.replay/1", body, lambda: click.echo(json.dumps(body, indent=2)))
+    ui.result(schemas.REPLAY, body, lambda: click.echo(json.dumps(body, indent=2)))
 
 
 def _found(body: dict[str, Any]) -> None:
@@ -265,7 +265,7 @@ def train(ui: Output, scratch: bool, **chosen: Any) -> None:
     chosen["recipe"] = dict(chosen["recipe"])
     start = "scratch" if scratch else "weights"
     body = job(TrainOptions(**options.given(data=data, start=start, **chosen)), ui.emit)
-    ui.result("hwnas.train/1", body, lambda: _trained(body))
+    ui.result(schemas.TRAIN, body, lambda: _trained(body))
     if not chosen["dry_run"]:
         ui.next(export_command(body["run"]))
 

@@ -22,10 +22,10 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
+from hwnas import schemas
 from hwnas.errors import InputError
 from hwnas.records import now_utc
 
-SCHEMA = "hwnas.lock/1"
 SUFFIX = ".hwnas-lock"
 _POLL_S = 0.1
 
@@ -83,7 +83,7 @@ def _acquire(path: Path, guarded: Path) -> None:
             logging.getLogger("hwnas").warning("waiting for %s: in use by %s", guarded, holder)
             told = True
         time.sleep(_POLL_S)
-    body = {"schema": SCHEMA, "pid": os.getpid(), "command": shlex.join(sys.argv), "since": now_utc()}
+    body = {"schema": schemas.LOCK, "pid": os.getpid(), "command": shlex.join(sys.argv), "since": now_utc()}
     os.ftruncate(handle, 0)
     os.pwrite(handle, json.dumps(body).encode(), 0)
     _held[key] = (handle, 1)

@@ -22,13 +22,12 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 import hwnas
-from hwnas import locks, seals, store
+from hwnas import locks, schemas, seals, store
 from hwnas.documents import json_object, read_bytes, read_json
 from hwnas.errors import DataFormatError, HwnasError, InputError
 from hwnas.records import now_utc
 from hwnas.store import parse, write_json
 
-MANIFEST_SCHEMA = "hwnas.run/1"
 RUNS = Path("runs")
 
 
@@ -45,7 +44,7 @@ class Manifest(BaseModel):
 def read_manifest(folder: Path) -> dict[str, Any]:
     """The manifest of a run folder; DataFormatError where it is damaged or not of hwnas."""
     path = folder / "manifest.json"
-    body = read_json(path, "run manifest", MANIFEST_SCHEMA)
+    body = read_json(path, "run manifest", schemas.RUN)
     parse(Manifest, body, f"run manifest {path}")
     return body
 
@@ -83,7 +82,7 @@ class RunFolder:
         if new:
             write_json(
                 path / "manifest.json",
-                {"schema": MANIFEST_SCHEMA, "verb": verb, "config": config, **_environment()},
+                {"schema": schemas.RUN, "verb": verb, "config": config, **_environment()},
             )
         self._events = path / "events.jsonl"
         self._drop_torn_line()

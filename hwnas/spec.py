@@ -23,10 +23,8 @@ from pydantic import (
     model_validator,
 )
 
-from hwnas import plugins
+from hwnas import plugins, schemas
 from hwnas.errors import InputError
-
-NETWORK_SCHEMA = "hwnas.network/1"
 
 
 def _known(kind: str) -> str:
@@ -266,7 +264,7 @@ class NetworkSpec(BaseModel):
         stages = ",\n".join(
             "    [\n" + ",\n".join(f"      {line(b)}" for b in stage) + "\n    ]" for stage in body["stages"]
         )
-        fields = [f'  "schema": "{NETWORK_SCHEMA}"']
+        fields = [f'  "schema": "{schemas.NETWORK}"']
         fields += [f'  "{k}": {json.dumps(body[k])}' for k in ("name", "space", "convention")]
         fields += [
             f'  "stem": {line(body["stem"])}',

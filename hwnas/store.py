@@ -16,10 +16,10 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from hwnas import seals
+from hwnas import schemas, seals
 from hwnas.documents import read_json
 from hwnas.errors import DataFormatError, InputError
-from hwnas.spec import NETWORK_SCHEMA, NetworkSpec
+from hwnas.spec import NetworkSpec
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -285,7 +285,7 @@ def parse(model: type[Model], body: Mapping[str, Any], where: object) -> Model:
 
 def read_network(path: Path) -> NetworkSpec:
     """Read a ``network.json``; DataFormatError if it is damaged or its shapes do not join."""
-    body = read_json(path, "network", NETWORK_SCHEMA)
+    body = read_json(path, "network", schemas.NETWORK)
     del body["schema"]
     spec = parse(NetworkSpec, body, f"network {path}")
     return spec if spec.name else spec.model_copy(update={"name": path.stem})
@@ -293,5 +293,5 @@ def read_network(path: Path) -> NetworkSpec:
 
 def write_network(path: Path, spec: NetworkSpec) -> None:
     """Write a network as JSON; only a network is replaced."""
-    refuse_foreign(path, f'"{NETWORK_SCHEMA.partition("/")[0]}/', "a network of hwnas")
+    refuse_foreign(path, f'"{schemas.NETWORK.partition("/")[0]}/', "a network of hwnas")
     write_text(path, spec.to_json())

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from hwnas import schemas
 from hwnas.arrays import Bools, Float32s, Float64s
 from hwnas.backends.base import Life
 from hwnas.backends.fake_price import BYTES, FakeDevice, price_ms
@@ -23,7 +24,6 @@ from hwnas.protocols import CallTimes
 from hwnas.records import Precision, Setting
 from hwnas.store import write_bytes
 
-SCHEMA = "hwnas.fake-engine/1"
 VERSION = "1"
 
 
@@ -128,7 +128,7 @@ class Fake:
         head, _, model = path.read_bytes().partition(b"\n")
         try:
             body = json.loads(head)
-            known = body["schema"] == SCHEMA
+            known = body["schema"] == schemas.FAKE_ENGINE
             prices = float(body["price_ms"]), float(body["cold_ms"])
             whole = body["sha256"] == hashlib.sha256(model).hexdigest()
         except (ValueError, KeyError, TypeError) as exc:
@@ -238,7 +238,12 @@ class FakeEngine(Life):
         self._check_open()
         digest = hashlib.sha256(self.model).hexdigest()
         head = json.dumps(
-            {"schema": SCHEMA, "price_ms": self.price_ms, "cold_ms": self.cold_ms, "sha256": digest}
+            {
+                "schema": schemas.FAKE_ENGINE,
+                "price_ms": self.price_ms,
+                "cold_ms": self.cold_ms,
+                "sha256": digest,
+            }
         )
         write_bytes(path, head.encode() + b"\n" + self.model)
 

@@ -33,7 +33,6 @@ from hwnas.records import (
 from hwnas.spec import NetworkSpec
 from hwnas.store import parse, write_json
 
-ENGINE_SCHEMA = "hwnas.engine/1"
 Weights = Mapping[str, Float32s]
 Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
@@ -185,7 +184,7 @@ def manifest_path(engine: Path) -> Path:
 def write_manifest(folder: Path, manifest: EngineManifest) -> Path:
     """Write a manifest beside its engine, atomically; gives its path."""
     path = manifest_path(folder / manifest.engine)
-    write_json(path, {"schema": ENGINE_SCHEMA, **to_json(manifest)})
+    write_json(path, {"schema": schemas.ENGINE, **to_json(manifest)})
     return path
 
 
@@ -202,7 +201,7 @@ def read_manifest(engine: Path) -> EngineManifest:
             f"{engine} has no manifest ({path.name} beside it), so nothing says what it computes or what it "
             f"was built for; export it again with `hwnas export`"
         )
-    body = read_json(path, "engine manifest", ENGINE_SCHEMA)
+    body = read_json(path, "engine manifest", schemas.ENGINE)
     del body["schema"]
     manifest = parse(EngineManifest, body, f"engine manifest {path}")
     if path != manifest_path(path.parent / manifest.engine):

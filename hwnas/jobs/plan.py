@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from hwnas import budgets as grammar
+from hwnas import schemas
 from hwnas.cost.model import cost_model
 from hwnas.errors import BudgetInfeasible, InputError
 from hwnas.jobs import predict
@@ -34,7 +35,6 @@ from hwnas.spec import NetworkSpec
 from hwnas.store import read_network, write_json, write_network
 
 Planner = Callable[[SearchSpace, Budget, Callable[[NetworkSpec], Estimate]], NetworkSpec]
-PLAN_SCHEMA = "hwnas.plan/1"
 NOTE = "planned by an untrained score: nothing was trained and nothing was measured"
 
 
@@ -224,4 +224,4 @@ def _keep(folder: Path, body: dict[str, Any]) -> None:
     if folder.exists() and any(folder.iterdir()) and not (folder / "plan.json").is_file():
         raise InputError(f"{folder} is not empty and holds no plan; choose another --out")
     write_network(folder / "network.json", NetworkSpec.model_validate(body["best"]["spec"]))
-    write_json(folder / "plan.json", {"schema": PLAN_SCHEMA, **body})
+    write_json(folder / "plan.json", {"schema": schemas.PLAN, **body})

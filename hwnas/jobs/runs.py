@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from hwnas import locks, runs
+from hwnas import locks, runs, schemas
 from hwnas.documents import read_json
 from hwnas.errors import HwnasError, InputError
 from hwnas.records import SearchResult
@@ -125,7 +125,7 @@ _EMPTY: dict[str, Any] = {
 def _figures(path: Path) -> dict[str, Any]:
     """Accuracy (validation), latency and size out of a search's or a training's result."""
     body = read_json(path, "run result")
-    if body.get("schema") == "hwnas.search/1":
+    if body.get("schema") == schemas.SEARCH:
         known = {name: value for name, value in body.items() if name in SearchResult.model_fields}
         result = parse(SearchResult, known, f"run result {path}")
         best = result.trials[result.best]

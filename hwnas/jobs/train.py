@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from hwnas import options as option_values
-from hwnas import runs
+from hwnas import runs, schemas
 from hwnas.documents import read_json
 from hwnas.errors import DataFormatError, InputError
 from hwnas.jobs.resolve.networks import find
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from hwnas.train.data import Dataset
     from hwnas.train.loop import Teacher
     from hwnas.train.options import Recipe
-
-RESULT_SCHEMA = "hwnas.train/1"
 
 
 @dataclass(frozen=True)
@@ -108,7 +106,7 @@ def train(options: TrainOptions, emit: Emit | None = None) -> dict[str, Any]:
     }
     run = runs.RunFolder(options.out or runs.reserve("train"), "train", config)
     if (run.path / "result.json").is_file():
-        return read_json(run.path / "result.json", "result", RESULT_SCHEMA, sealed=True)
+        return read_json(run.path / "result.json", "result", schemas.TRAIN, sealed=True)
     if emit is not None:
         emit("run", {"run": str(run.path), "text": f"run folder {run.path}"})
     if spec != given:
@@ -152,7 +150,7 @@ def _train(
     test = loop.score(module, dataset.test())
     counts = count(spec)
     body = {
-        "schema": RESULT_SCHEMA,
+        "schema": schemas.TRAIN,
         "run": str(run.path),
         "network": spec.name or spec.key,
         "data": options.data,
@@ -342,7 +340,7 @@ def _plan(
     from hwnas.train.plan import steps_of
 
     return {
-        "schema": RESULT_SCHEMA,
+        "schema": schemas.TRAIN,
         "dry_run": True,
         "run": str(options.out or runs.next_path("train")),
         "data": dataset.describe(),

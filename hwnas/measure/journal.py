@@ -15,12 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from hwnas import seals, store
+from hwnas import schemas, seals, store
 from hwnas.documents import json_object, read_bytes
 from hwnas.errors import DataFormatError
 from hwnas.measure.session import TimingSession
 
-SCHEMA = "hwnas.sessions/1"
 SUFFIX = ".sessions"
 
 
@@ -40,9 +39,9 @@ class Journal:
     def __init__(self, path: Path, conditions: Mapping[str, Any]) -> None:
         self.path = path
         # The form in which it is compared.
-        self._head: dict[str, Any] = {"schema": SCHEMA, **json.loads(json.dumps(conditions))}
+        self._head: dict[str, Any] = {"schema": schemas.SESSIONS, **json.loads(json.dumps(conditions))}
         self._found: dict[str, list[TimingSession]] = {}
-        store.refuse_foreign(path, f'{{"schema":"{SCHEMA}"', "a journal of hwnas")
+        store.refuse_foreign(path, f'{{"schema":"{schemas.SESSIONS}"', "a journal of hwnas")
         lines, self._seal = _lines(path)
         if lines and lines[0] == self._head:
             for number, line in enumerate(lines[1:], start=2):

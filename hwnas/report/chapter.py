@@ -201,7 +201,7 @@ def cards(run: RunData, budget: Budget | None, best: Trial | None) -> list[Card]
         found.append(
             Card(
                 "Network",
-                phrases.depths(best.spec),
+                best.spec.depths_text,
                 f"blocks per stage; {format_count(e.macs, 'MAC')}, {format_count(e.params, 'param')}",
             )
         )

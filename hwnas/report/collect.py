@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from hwnas import seals
+from hwnas import schemas, seals
 from hwnas.budgets import parse_latency
 from hwnas.deploy.manifest import EngineManifest, read_manifest
 from hwnas.documents import json_object, read_json
@@ -20,7 +20,6 @@ from hwnas.runs import salvage_events
 from hwnas.spec import NetworkSpec
 from hwnas.store import parse, read_network
 
-SEARCH_SCHEMA = "hwnas.search/1"
 T = TypeVar("T")
 
 
@@ -233,7 +232,7 @@ def _events(run: RunData) -> list[dict[str, Any]]:
 
 def _result(run: RunData, body: dict[str, Any]) -> None:
     """Take result.json apart: a search's result, and whatever a command added to it."""
-    if body.get("schema") == SEARCH_SCHEMA:
+    if body.get("schema") == schemas.SEARCH:
         known = {k: v for k, v in body.items() if k in SearchResult.model_fields}
         run.result = _try(run, "result.json", lambda p: parse(SearchResult, known, p), None)
         run.trials = run.result.trials if run.result else ()

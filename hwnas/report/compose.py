@@ -37,7 +37,7 @@ def _compared(runs: Sequence[RunData]) -> Section:
                 run.name,
                 run.result.strategy if run.result else run.verb,
                 headline_of(run, budget, best)[0],
-                phrases.depths(best.spec) if best else "",
+                best.spec.depths_text if best else "",
                 format_ms(run.result.measured.median_ms) if run.result else "",
                 f"{phrases.percent(accuracy)} ({split})" if accuracy is not None else "",
                 f"{images:,}" if images else "",

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from hwnas.records import Trial
-from hwnas.report import phrases
 from hwnas.report.plots import path_to, trained
 from hwnas.report.style import Figure, axis, colour, figure, marker, safe
 
@@ -56,7 +55,7 @@ def importance(found: Sequence[Weighed], trials: Sequence[Trial]) -> Figure | No
         return None
     networks = sorted({w.network for w in found})
     places = sorted({(w.stage, w.kind) for w in found})
-    by_index = {t.index: phrases.depths(t.spec) for t in trials}
+    by_index = {t.index: t.spec.depths_text for t in trials}
     data = [_series(found, place, at, len(places), networks) for at, place in enumerate(places)]
     layout = {
         "xaxis": axis(

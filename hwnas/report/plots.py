@@ -28,7 +28,7 @@ def hover(trial: Trial) -> str:
     """What a point says when it is pointed at."""
     estimate = trial.estimate
     lines = [
-        f"<b>{phrases.depths(trial.spec)}</b> (network {trial.index})",
+        f"<b>{trial.spec.depths_text}</b> (network {trial.index})",
         f"predicted {format_ms(estimate.latency_ms)}, {estimate.coverage:.0%} within "
         f"{format_ms(estimate.low_ms)} to {format_ms(estimate.high_ms)}",
     ]
@@ -119,10 +119,10 @@ def accuracy_latency(
         data.append(points(probes, budget, name="short trial growth", marker=symbol))
     if best is not None and best.evaluation is not None:
         star = {"color": ORANGE, "size": 18, "symbol": "star", "line": {"color": INK, "width": 1}}
-        data.append(points([best], budget, name=f"chosen: {phrases.depths(best.spec)}", marker=star))
+        data.append(points([best], budget, name=f"chosen: {best.spec.depths_text}", marker=star))
     for other, winner in others:
         star = {"color": SKY, "size": 15, "symbol": "star", "line": {"color": INK, "width": 1}}
-        name = f"chosen for {format_ms(other.latency_ms or 0.0)}: {phrases.depths(winner.spec)}"
+        name = f"chosen for {format_ms(other.latency_ms or 0.0)}: {winner.spec.depths_text}"
         data.append(points([winner], other, name=name, marker=star))
     layout: Figure = {
         "xaxis": axis("latency, ms (measured where it was, else predicted)"),

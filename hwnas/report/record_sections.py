@@ -17,7 +17,7 @@ def engine(engine: EngineManifest) -> Section:
     rows = [
         ("file", f"{engine.engine}, {format_count(engine.engine_bytes, 'B')}"),
         ("built for", engine.setting.describe()),
-        ("network", f"{phrases.depths(engine.network)}, key {engine.network_key}"),
+        ("network", f"{engine.network.depths_text}, key {engine.network_key}"),
         ("SHA-256", engine.engine_sha256),
     ]
     if engine.parity is not None:
@@ -62,7 +62,7 @@ def every_network(run: RunData, budget: Budget | None) -> Section | None:
         rows.append(
             (
                 str(t.index),
-                phrases.depths(t.spec),
+                t.spec.depths_text,
                 {"done": "trained", "over_budget": "over budget", "failed": "failed"}[t.state],
                 format_ms(t.estimate.latency_ms),
                 format_ms(measured) if measured else "",

@@ -54,7 +54,7 @@ def _target(run: RunData, target: Target) -> tuple[str, ...]:
     done = winner.evaluation if winner else None
     return (
         target.budget.describe(),
-        phrases.depths(winner.spec) if winner else "",
+        winner.spec.depths_text if winner else "",
         format_ms(target.measured.at(target.budget.percentile)),
         format_ms(target.measured.p95_ms),
         phrases.percent(done.accuracy) if done else "",
@@ -97,7 +97,7 @@ def _steps(run: RunData, best: Trial | None) -> list[tuple[str, ...]]:
         rows.append(
             (
                 str(number),
-                phrases.depths(trial.spec),
+                trial.spec.depths_text,
                 phrases.change(before.spec, trial.spec) if before else "start",
                 format_ms(phrases.shown_ms(trial)),
                 phrases.percent(done.accuracy) if done else "",
@@ -112,8 +112,8 @@ def stages(run: RunData, budget: Budget | None, best: Trial | None) -> Section |
     if best is None:
         return None
     path = plots.path_to(run.trials, best)
-    rows = [("start " + phrases.depths(path[0].spec), path[0].estimate.by_stage_ms)] if len(path) > 1 else []
-    rows.append(("chosen " + phrases.depths(best.spec), best.estimate.by_stage_ms))
+    rows = [("start " + path[0].spec.depths_text, path[0].estimate.by_stage_ms)] if len(path) > 1 else []
+    rows.append(("chosen " + best.spec.depths_text, best.estimate.by_stage_ms))
     drawn = timing_plots.stages(rows, budget.latency_ms if budget else None)
     if drawn is None:
         return None
@@ -142,7 +142,7 @@ def prediction_pairs(trials: Iterable[Trial]) -> list[tuple[str, float, float, f
             first.setdefault(trial.spec.key, trial)
     return [
         (
-            f"{phrases.depths(t.spec)} (network {t.index})",
+            f"{t.spec.depths_text} (network {t.index})",
             t.predicted.latency_ms,
             t.predicted.low_ms,
             t.predicted.high_ms,
@@ -201,7 +201,7 @@ def promise(run: RunData) -> Section | None:
 
 def _trial_label(run: RunData, index: int) -> str:
     trial = next((t for t in run.trials if t.index == index), None)
-    return f"{phrases.depths(trial.spec)} (network {index})" if trial else f"network {index}"
+    return f"{trial.spec.depths_text} (network {index})" if trial else f"network {index}"
 
 
 def importance(run: RunData, best: Trial | None) -> Section | None:

@@ -50,7 +50,7 @@ def _quality(table: LatencyTable, model: TableModel) -> Section:
     for row in table.networks:
         if row.role == "holdout":
             e = model.estimate(row.spec)
-            name = phrases.depths(row.spec)
+            name = row.spec.depths_text
             once_ms = row.measurement.floor_ms
             # Tables hold floors, estimates are of medians.
             measured_ms = (once_ms + table.repeats.get(row.spec.key, once_ms)) / 2 * model.median_over_floor

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from hwnas import schemas
 from hwnas.documents import read_json
 from hwnas.errors import DataFormatError
 from hwnas.protocols import Emit
@@ -15,7 +16,6 @@ from hwnas.spec import NetworkSpec
 from hwnas.store import parse, write_json
 from hwnas.units import format_ms
 
-RESULT_SCHEMA = "hwnas.search/1"
 Field = TypeVar("Field")
 
 
@@ -160,7 +160,7 @@ class SearchLog:
         """Write ``result.json`` and the closing event."""
         write_json(
             self.run.path / "result.json",
-            {"schema": RESULT_SCHEMA, "complete": complete, **to_json(result)},
+            {"schema": schemas.SEARCH, "complete": complete, **to_json(result)},
             sealed=True,
         )
         text = f"search ended: {result.stopped}; best is trial {result.best}"
@@ -171,7 +171,7 @@ class SearchLog:
         path = self.run.path / "result.json"
         if not path.exists():
             return None
-        body = read_json(path, "search result", RESULT_SCHEMA, sealed=True)
+        body = read_json(path, "search result", schemas.SEARCH, sealed=True)
         if not body.get("complete", True):
             return None
         # A command may have added fields of its own, such as the test accuracy.
@@ -194,7 +194,7 @@ def depths(spec: NetworkSpec) -> str:
 def describe(trial: Trial) -> str:
     """One line about a trial, in words."""
     cost = trial.estimate
-    head = f"trial {trial.index} {depths(trial.spec)}"
+    head = f"trial {trial.index} {trial.spec.depths_text}"
     bounds = f"{format_ms(cost.latency_ms)} ({cost.low_ms:.3g} to {cost.high_ms:.3g})"
     if trial.evaluation is None:
         return f"{head}: {trial.error or trial.reason}"

@@ -9,7 +9,7 @@ from pathlib import Path
 from hwnas.errors import BudgetInfeasible
 from hwnas.protocols import SearchContext, SearchStrategy
 from hwnas.records import Budget, Estimate, Measurement, Promise, Trial
-from hwnas.search.log import SearchLog, depths
+from hwnas.search.log import SearchLog
 from hwnas.spec import NetworkSpec
 from hwnas.units import format_ms
 
@@ -79,7 +79,7 @@ def refuse_infeasible(context: SearchContext, budgets: Sequence[Budget]) -> None
         raise BudgetInfeasible(
             f"no network of the space {context.space.name!r} meets the budget {budget.describe()}: the "
             "smallest, "
-            f"{depths(spec)}, is predicted at {format_ms(estimate.latency_ms)} (at most "
+            f"{spec.depths_text}, is predicted at {format_ms(estimate.latency_ms)} (at most "
             f"{format_ms(estimate.high_ms)}), {estimate.macs / 1e6:.3g} MMAC, {estimate.params / 1e3:.4g} "
             f"kparam{below}. Give a budget of {format_ms(estimate.high_ms)} or more, or another space",
             smallest_ms=estimate.high_ms,
@@ -147,7 +147,7 @@ def _none_kept(budget: Budget, broken: Sequence[tuple[Trial, Measurement]]) -> B
     least_ms = measured.at(budget.percentile)
     return BudgetInfeasible(
         f"{len(broken)} networks were predicted within {budget.describe()}, but none met it when measured; "
-        f"the nearest, trial {trial.index} {depths(trial.spec)}, took {format_ms(least_ms)}. "
+        f"the nearest, trial {trial.index} {trial.spec.depths_text}, took {format_ms(least_ms)}. "
         "If the machine is busy (see `hwnas doctor`), repeat the command when it is idle; otherwise profile "
         "again",
         smallest_ms=least_ms,

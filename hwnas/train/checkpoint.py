@@ -5,48 +5,64 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, TypeVar
 
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 from hwnas.errors import DataFormatError, InputError
 from hwnas.store import atomic_path
 
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+Progress = TypeVar("Progress", bound="DataclassInstance")
+
 
 def write_tensors(
-    path: Path, tensors: Mapping[str, Tensor], schema: str, identity: str, body: Mapping[str, Any]
+    path: Path, tensors: Mapping[str, Tensor], schema: str, identity: str, progress: DataclassInstance
 ) -> None:
-    """Write tensors with `body` in the header; `identity` is what the job is of, hashed."""
-    from safetensors.torch import save_file
+    """Write a checkpoint.
 
-    header = {"schema": schema, "identity": _hash(identity), "body": dict(body)}
+    Args:
+        path: the file.
+        tensors: by name.
+        schema: of the training's kind, see `hwnas.schemas`.
+        identity: everything that decides the training's result, as text; `read_tensors` compares it.
+        progress: the numbers that go with the tensors.
+    """
+    header = {"schema": schema, "identity": _hash(identity), "progress": asdict(progress)}
     plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     with atomic_path(path) as temporary:
         save_file(plain, temporary, metadata={"hwnas": json.dumps(header)})
 
 
-def read_tensors(path: Path, schema: str, identity: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read what `write_tensors` wrote.
+def read_tensors(
+    path: Path, schema: str, identity: str, kind: type[Progress]
+) -> tuple[dict[str, Tensor], Progress]:
+    """Read what `write_tensors` wrote; `kind` is the class of its numbers.
 
     Raises:
         DataFormatError: damaged.
-        InputError: of another job.
+        InputError: of another training.
     """
-    from safetensors import SafetensorError, safe_open
-
     try:
         with safe_open(path, framework="pt") as file:
             header = json.loads((file.metadata() or {})["hwnas"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
-        body = dict(header["body"])
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as exc:
+        same = header.get("schema") == schema and header["identity"] == _hash(identity)
+        progress = kind(**header["progress"]) if same else None
+    except (SafetensorError, OSError, AttributeError, KeyError, TypeError, ValueError) as exc:
         raise DataFormatError(f"checkpoint {path} is damaged: {exc}; remove it to start again") from exc
-    if header.get("schema") != schema or header.get("identity") != _hash(identity):
+    if progress is None:
         raise InputError(
-            f"checkpoint {path} is of another job (space, data, budget or options differ); remove it"
+            f"checkpoint {path} is of another training (network or space, data, budget, options or first "
+            "weights differ) or of another version of hwnas; remove it, or write elsewhere"
         )
-    return tensors, body
+    return tensors, progress
 
 
 def _hash(text: str) -> str:

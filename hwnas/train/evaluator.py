@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from hwnas import schemas
 from hwnas.documents import read_json
 from hwnas.errors import DataFormatError, InputError
 from hwnas.nets.build import build, inherit, load_weights, read_weights, save
@@ -29,7 +30,6 @@ from hwnas.train.loop import Teacher, train
 from hwnas.train.options import Recipe, TrainResult
 from hwnas.train.precision import choose
 
-_SCHEMA = "hwnas.evaluation/1"
 OWN = "train."  # in the notes of a proposal: a field of the recipe follows
 
 
@@ -98,7 +98,7 @@ class Evaluator:
         )
         network = proposal.spec.model_dump(mode="json")
         body = {
-            "schema": _SCHEMA,
+            "schema": schemas.EVALUATION,
             "key": key,
             "network": network,
             "evaluation": to_json(evaluation),
@@ -161,7 +161,7 @@ class Evaluator:
             raise DataFormatError(
                 f"{path} or {record.name} is missing: the weights of trial {index} are to be inherited"
             )
-        body = read_json(record, "evaluation", _SCHEMA, sealed=True)
+        body = read_json(record, "evaluation", schemas.EVALUATION, sealed=True)
         if body.get("weights_sha256", "") != _digest(path):
             raise DataFormatError(
                 f"{path} is not what was written: its content has another hash than {record.name} says. "
@@ -177,7 +177,7 @@ class Evaluator:
         record = path.with_suffix(".json")
         if not record.is_file() or not path.is_file():
             return None
-        body = read_json(record, "evaluation", _SCHEMA, sealed=True)
+        body = read_json(record, "evaluation", schemas.EVALUATION, sealed=True)
         if body.get("key") != key:
             return None
         return parse(Evaluation, body.get("evaluation", {}), f"evaluation {record}")
@@ -191,7 +191,7 @@ class Evaluator:
         for name, other in (("parent", proposal.parent), ("teacher", proposal.notes.get("teacher"))):
             record = self._weights(int(other)).with_suffix(".json") if other is not None else None
             if record is not None and record.is_file():
-                ancestors[name] = read_json(record, "evaluation", _SCHEMA, sealed=True).get("key")
+                ancestors[name] = read_json(record, "evaluation", schemas.EVALUATION, sealed=True).get("key")
         options = self._options
         body: dict[str, Any] = {
             "spec": proposal.spec.key,

@@ -21,12 +21,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hwnas import units
+from hwnas import schemas, units
 from hwnas.errors import HwnasError, InputError
 from hwnas.nets.count import count
 from hwnas.protocols import Emit
 from hwnas.spec import NetworkSpec
 from hwnas.train import augment, plan, state
+from hwnas.train.checkpoint import read_tensors, write_tensors
 from hwnas.train.data import Dataset, normalise
 from hwnas.train.options import Recipe, Score, TrainResult
 from hwnas.train.precision import Compute, choose
@@ -134,7 +135,9 @@ class _TrainingJob:
         self.labels = self.dataset.train.labels.to(device)
         self.state = state.begin(self.module, options, scales=self.compute.scales)
         if self.checkpoint is not None and self.checkpoint.exists():
-            tensors, self.state.counters = state.read(self.checkpoint, self.identity)
+            tensors, self.state.counters = read_tensors(
+                self.checkpoint, schemas.CHECKPOINT, self.identity, state.Counters
+            )
             self.state.restore(tensors)
 
     def _identify(self) -> str:
@@ -230,7 +233,7 @@ class _TrainingJob:
         done = counters.step == self.steps
         if self.checkpoint is not None and (done or now - self.written >= self.options.checkpoint_s):
             # The first look writes too: from then on, there is always something to go back to.
-            state.write(self.checkpoint, self.state, self.identity)
+            write_tensors(self.checkpoint, self.state.tensors(), schemas.CHECKPOINT, self.identity, counters)
             self.written = now
         if done or now - self.told >= PROGRESS_S:
             self._tell()

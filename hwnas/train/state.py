@@ -9,18 +9,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from hwnas.errors import DataFormatError, InputError
-from hwnas.store import atomic_path
 from hwnas.train.options import Recipe
-
-_SCHEMA = "hwnas.checkpoint/1"
 
 
 @dataclass
@@ -116,46 +111,6 @@ def begin(module: nn.Module, options: Recipe, *, scales: bool) -> State:
         floats = {n: v for n, v in module.state_dict().items() if v.is_floating_point()}
         average = {name: value.detach().clone() for name, value in floats.items()}
     return State(module, optimizer, torch.amp.GradScaler(device, enabled=scales), average)
-
-
-def write(path: Path, state: State, identity: str) -> None:
-    """Write a checkpoint: one safetensors file, with the counters in its header, atomically.
-
-    Args:
-        path: the file.
-        state: what to write.
-        identity: what the training is of; `read` compares it.
-    """
-    from safetensors.torch import save_file
-
-    body = {"schema": _SCHEMA, "identity": identity, "counters": asdict(state.counters)}
-    tensors = {name: value.detach().cpu().contiguous() for name, value in state.tensors().items()}
-    with atomic_path(path) as temporary:
-        save_file(tensors, temporary, metadata={"hwnas": json.dumps(body)})
-
-
-def read(path: Path, identity: str) -> tuple[dict[str, Tensor], Counters]:
-    """Read a checkpoint.
-
-    Raises:
-        DataFormatError: damaged.
-        InputError: of another training; names the file.
-    """
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, framework="pt") as file:
-            body = json.loads((file.metadata() or {})["hwnas"])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
-        counters = Counters(**body["counters"])
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as exc:
-        raise DataFormatError(f"checkpoint {path} is damaged: {exc}; remove it to start again") from exc
-    if body.get("schema") != _SCHEMA or body.get("identity") != identity:
-        raise InputError(
-            f"checkpoint {path} is of another training (network, data, options or first weights differ); "
-            "remove it, or write elsewhere"
-        )
-    return tensors, counters
 
 
 def identify(body: Mapping[str, Any], modules: Iterable[nn.Module]) -> str:

@@ -16,6 +16,7 @@ from functools import cached_property
 import numpy as np
 import torch
 
+from hwnas import schemas
 from hwnas.documents import read_json
 from hwnas.errors import InputError
 from hwnas.jobs.preparations.prepare import Facts, Prepared, without
@@ -36,7 +37,6 @@ from hwnas.train.loop import train
 from hwnas.train.precision import choose
 
 PLAN = "hournas.json"
-SCHEMA = "hwnas.hournas/1"
 # Draws that may be over the budget before the last one is taken as it is: nothing is deployed from it.
 DRAWS = 40
 # The learning rate as a part of the recipe's: every step trains another network.
@@ -130,7 +130,7 @@ class _HourNasPreparation:
         """Training images of each stage, settled by the first session of the run."""
         path = self.facts.run.path / PLAN
         if path.exists():
-            body = read_json(path, "plan of the preparation", SCHEMA, sealed=True)
+            body = read_json(path, "plan of the preparation", schemas.HOURNAS, sealed=True)
             return {"vital": int(body["vital"]), "others": int(body["others"])}
         networks, judged = self.judging
         total = self.facts.images * self.settings.share - 2 * networks * judged / 3
@@ -139,7 +139,7 @@ class _HourNasPreparation:
             total = min(total, IN_TIME * self.facts.seconds * rate)
         first = 0.0 if self.settings.joint or self._nothing_vital() else self.settings.vital_images
         plan = {"vital": max(int(total * first), 0), "others": max(int(total * (1 - first)), 0)}
-        write_json(path, {"schema": SCHEMA, **plan}, sealed=True)
+        write_json(path, {"schema": schemas.HOURNAS, **plan}, sealed=True)
         return plan
 
     def _nothing_vital(self) -> bool:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from hwnas import plugins
+from hwnas import plugins, schemas
 from hwnas.documents import read_json
 from hwnas.errors import DataFormatError
 from hwnas.measure.table import LatencyTable
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from hwnas.train.options import Recipe
 
 FILE = "preparation.json"
-SCHEMA = "hwnas.preparation/1"
 
 
 @dataclass(frozen=True)
@@ -109,7 +108,9 @@ def prepare(strategy: str, facts: Facts) -> Prepared | None:
     if prepared is None:
         return None
     if not path.exists():
-        write_json(path, {"schema": SCHEMA, "strategy": strategy, **asdict(prepared)}, sealed=True)
+        write_json(
+            path, {"schema": schemas.PREPARATION, "strategy": strategy, **asdict(prepared)}, sealed=True
+        )
     text = (
         f"{strategy} prepared on {prepared.images:,} of {facts.images:,} images "
         f"in {format_seconds(prepared.seconds)}"
@@ -126,7 +127,7 @@ def _make(strategy: str, facts: Facts) -> Prepared | None:
 
 def _read(facts: Facts) -> Prepared:
     path = facts.run.path / FILE
-    body = read_json(path, "preparation", SCHEMA, sealed=True)
+    body = read_json(path, "preparation", schemas.PREPARATION, sealed=True)
     try:
         return Prepared(
             scores=dict(body["scores"]),

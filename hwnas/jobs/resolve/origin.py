@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hwnas import runs
+from hwnas import runs, schemas
 from hwnas.arrays import Float32s
 from hwnas.documents import read_json
 from hwnas.errors import DataFormatError, HwnasError, InputError
@@ -15,7 +15,6 @@ from hwnas.records import Budget, Estimate, SearchResult, Setting
 from hwnas.spec import NetworkSpec
 from hwnas.store import parse, read_network
 
-SEARCH_SCHEMA = "hwnas.search/1"
 MADE_BY = ("search", "train")
 
 
@@ -149,7 +148,7 @@ def _known(
     if not (run / "result.json").is_file():
         return known
     body = read_json(run / "result.json", "result")
-    if body.get("schema") == SEARCH_SCHEMA:
+    if body.get("schema") == schemas.SEARCH:
         known |= _searched(body, spec, run)
     elif isinstance(config.get("network"), str) and depth == 0:
         known = {**_source(config["network"], spec), **known}

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from hwnas import schemas
 from hwnas.documents import read_json
 from hwnas.jobs.resolve.origin import digests
 from hwnas.measure import promise, timing
@@ -17,7 +18,7 @@ from hwnas.measure.sentinel import sentinel
 from hwnas.protocols import Backend, Emit, Engine, Importance
 from hwnas.records import Budget, Measurement, Promise, SearchResult, Setting, StageImportance, Trial, to_json
 from hwnas.runs import RunFolder
-from hwnas.search.log import RESULT_SCHEMA, images_of
+from hwnas.search.log import images_of
 from hwnas.spec import NetworkSpec
 from hwnas.store import write_json
 from hwnas.units import format_ms
@@ -143,7 +144,7 @@ def test_once(run: RunFolder, result: SearchResult, dataset: Dataset, data: str)
     from hwnas.train.score import score
 
     path = run.path / "result.json"
-    body = read_json(path, "search result", RESULT_SCHEMA, sealed=True)
+    body = read_json(path, "search result", schemas.SEARCH, sealed=True)
     kept = ("accuracy", "accuracy_se", "weights_sha256", "classes", "mean", "std", "data")
     if all(name in body for name in kept):
         return {name: body[name] for name in kept}

@@ -34,7 +34,7 @@ from hwnas.search.auto.exact_choice import ExactChoice
 from hwnas.search.auto.operators import View
 from hwnas.search.auto.options import AutoOptions
 from hwnas.search.hournas.strategy import HourNas
-from hwnas.search.log import Decision, depths
+from hwnas.search.log import Decision
 from hwnas.search.solve.greedy import filled
 from hwnas.search.stagewise.by_size import needed
 from hwnas.search.stagewise.options import StagewiseOptions
@@ -167,7 +167,7 @@ class Auto:
                 return made
         if self._phase(history) == UNTRAINED:
             now = history[-1].spec
-            text = f"{depths(now)}: filled by the untrained score"
+            text = f"{now.depths_text}: filled by the untrained score"
             made.append(Decision("stop", text, {"depths": list(now.depths)}))
         return made
 

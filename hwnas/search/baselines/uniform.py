@@ -11,7 +11,6 @@ from hwnas.options import Checked, option
 from hwnas.protocols import SearchContext
 from hwnas.records import Proposal, Trial
 from hwnas.search import options
-from hwnas.search.log import depths
 from hwnas.spec import NetworkSpec
 
 
@@ -69,5 +68,5 @@ class Uniform:
 
     def _proposal(self, spec: NetworkSpec, members: Sequence[NetworkSpec], sharing: int) -> Proposal:
         images = int(self._options.images * self._options.search_share) // max(sharing, 1)
-        reason = f"uniform member {members.index(spec) + 1} of {len(members)}, depths {depths(spec)}"
+        reason = f"uniform member {members.index(spec) + 1} of {len(members)}, depths {spec.depths_text}"
         return Proposal(spec=spec, images=images or None, reason=reason)

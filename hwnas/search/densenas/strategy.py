@@ -25,7 +25,7 @@ from hwnas.search import options
 from hwnas.search.densenas.choice import Chooser, ChosenNetwork
 from hwnas.search.densenas.derive import Scores, Trust
 from hwnas.search.densenas.options import DenseNasOptions
-from hwnas.search.log import Decision, depths
+from hwnas.search.log import Decision
 from hwnas.search.winner import accuracy, candidates
 from hwnas.units import format_ms
 
@@ -213,11 +213,11 @@ class DenseNas:
             fate = f"less than {self._options.least:.0%}, so it is not trained"
         else:
             fate = "trained beside the best within the budget"
-        text = f"most probable network {depths(likely.spec)}, {self._bound(likely, budget)}: {fate}"
+        text = f"most probable network {likely.spec.depths_text}, {self._bound(likely, budget)}: {fate}"
         return Decision("derived", text, self._figures(likely, "most probable", budget))
 
     def _about_optimum(self, found: ChosenNetwork, budget: Budget, chooser: Chooser) -> Decision:
-        text = f"best network within the budget {depths(found.spec)}, {self._bound(found, budget)}"
+        text = f"best network within the budget {found.spec.depths_text}, {self._bound(found, budget)}"
         if self._learned is None:
             text += "; nothing was learned, the proxy score alone decides"
         elif chooser.believed is None:

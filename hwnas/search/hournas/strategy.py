@@ -28,7 +28,7 @@ from hwnas.protocols import SearchContext
 from hwnas.records import Budget, Proposal, Trial
 from hwnas.search import options
 from hwnas.search.hournas.choice import SlotChooser, SlotScores, proxy_scores, proxy_vital
-from hwnas.search.log import Decision, depths
+from hwnas.search.log import Decision
 from hwnas.search.winner import accuracy, candidates
 from hwnas.spec import NetworkSpec
 from hwnas.units import format_ms
@@ -181,7 +181,7 @@ class HourNas:
         return Proposal(
             spec=spec,
             images=images or None,
-            reason=f"{kind} of the {of} scores for {format_ms(budget.latency_ms)}: {depths(spec)}",
+            reason=f"{kind} of the {of} scores for {format_ms(budget.latency_ms)}: {spec.depths_text}",
             notes={"kind": kind, "budget_ms": budget.latency_ms},
         )
 

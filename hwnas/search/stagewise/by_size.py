@@ -19,7 +19,7 @@ from hwnas.protocols import SearchContext, SearchSpace
 from hwnas.records import Budget, Notes, Proposal, Trial
 from hwnas.search import options
 from hwnas.search.importance import packing as joint
-from hwnas.search.log import Decision, depths
+from hwnas.search.log import Decision
 from hwnas.search.solve.greedy import filled
 from hwnas.spec import NetworkSpec
 
@@ -85,9 +85,7 @@ class Unjudged:
         tried = {trial.spec.key for trial in history}
         for n, budget in enumerate(self._budgets):
             begin = largest_uniform(self._context, part(budget, self._share))
-            reason = (
-                f"{depths(begin)}, the largest uniform network within {self._share:.0%} of the budget, grown"
-            )
+            reason = f"{begin.depths_text}, the largest uniform network within {self._share:.0%} of the budget, grown"
             spares = [trial for trial in history if trial.notes.get("spare") == n]
             if _wanted(spares):
                 spec = self._filled(begin, part(budget, SPARE))
@@ -115,7 +113,7 @@ class Unjudged:
         now = history[-1].spec
         return [
             Decision(
-                "stop", f"{depths(now)}: no further growth fits the budget", {"depths": list(now.depths)}
+                "stop", f"{now.depths_text}: no further growth fits the budget", {"depths": list(now.depths)}
             )
         ]
 

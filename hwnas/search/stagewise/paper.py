@@ -18,7 +18,7 @@ from collections.abc import Sequence
 
 from hwnas.protocols import SearchContext
 from hwnas.records import Proposal, Trial
-from hwnas.search.log import Decision, depths
+from hwnas.search.log import Decision
 from hwnas.search.moves import further
 from hwnas.spec import NetworkSpec
 
@@ -49,7 +49,9 @@ class Published:
         share = images // self.models or None
         if not history:
             spec = self._first()
-            return [Proposal(spec=spec, images=share, reason=f"start of the published walk: {depths(spec)}")]
+            return [
+                Proposal(spec=spec, images=share, reason=f"start of the published walk: {spec.depths_text}")
+            ]
         iteration = (len(history) + 1) // 2
         now = history[-1] if len(history) % 2 else history[-2]
         if len(history) % 2:

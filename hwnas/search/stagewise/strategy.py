@@ -17,7 +17,7 @@ import numpy as np
 from hwnas.protocols import Move, SearchContext
 from hwnas.records import Budget, Notes, Proposal, StageImportance, Trial
 from hwnas.search import options
-from hwnas.search.log import Decision, depths
+from hwnas.search.log import Decision
 from hwnas.search.moves import further
 from hwnas.search.stagewise import growth
 from hwnas.search.stagewise.by_size import Unjudged, has_kinds, largest_uniform, needed, part
@@ -122,7 +122,7 @@ class Stagewise:
     def _start(self) -> Proposal:
         images = int(self._options.growing * self._options.start_share)
         spec = self._first()
-        return Proposal(spec=spec, images=images or None, reason=f"start shallow: {depths(spec)}")
+        return Proposal(spec=spec, images=images or None, reason=f"start shallow: {spec.depths_text}")
 
     def _first(self) -> NetworkSpec:
         """Where growth begins; see `StagewiseOptions.begin`."""
@@ -147,7 +147,7 @@ class Stagewise:
             spec=spec,
             parent=now.index,
             images=self._round_images(history, now),
-            reason=f"temporary network, deeper in every stage than {depths(now.spec)}",
+            reason=f"temporary network, deeper in every stage than {now.spec.depths_text}",
             role="probe",
             notes=self._training(),
         )
@@ -249,7 +249,7 @@ class Stagewise:
                 spec=now.spec,
                 parent=now.index,
                 images=self._round_images(history, now),
-                reason=f"no gain is significant: train {depths(now.spec)} further and judge again",
+                reason=f"no gain is significant: train {now.spec.depths_text} further and judge again",
                 notes={"attempt": attempt, **self._training()},
             )
         ]
@@ -261,4 +261,4 @@ class Stagewise:
         if budget.latency_ms is not None:
             left_ms = budget.latency_ms - self._context.estimate(now.spec).high_ms
             why += f"; {format_ms(max(left_ms, 0.0))} of {format_ms(budget.latency_ms)} left"
-        return Decision("stop", f"{depths(now.spec)}: {why}", {"depths": list(now.spec.depths)})
+        return Decision("stop", f"{now.spec.depths_text}: {why}", {"depths": list(now.spec.depths)})

@@ -28,6 +28,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from hwnas import schemas
 from hwnas.cost.dense import Costs, price_choices
 from hwnas.errors import InputError
 from hwnas.nets.count import count_block
@@ -42,8 +43,6 @@ from hwnas.train.densenas.supernet import Kept, Supernet
 from hwnas.train.options import Recipe
 
 __all__ = ["DenseOptions", "Relaxed", "collapse", "train_dense"]
-
-SCHEMA = "hwnas.dense/2"
 
 
 def train_dense(
@@ -130,7 +129,7 @@ class _Search:
 
     def run(self) -> Relaxed:
         if self.checkpoint is not None and self.checkpoint.exists():
-            self._restore(*read_tensors(self.checkpoint, SCHEMA, self.identity))
+            self._restore(*read_tensors(self.checkpoint, schemas.DENSE, self.identity, Progress))
         # Twice as fast on CPUs; bfloat16 is slower here, since depthwise convolutions lack kernels for it.
         self.model.to(memory_format=torch.channels_last)
         self.model.train()
@@ -144,7 +143,7 @@ class _Search:
             self.progress.passes += 1
             self.progress.seconds = before_s + time.monotonic() - started
             if self.checkpoint is not None:
-                write_tensors(self.checkpoint, self._tensors(), SCHEMA, self.identity, asdict(self.progress))
+                write_tensors(self.checkpoint, self._tensors(), schemas.DENSE, self.identity, self.progress)
             if kind == "weights" and self.stop is not None and self.stop():
                 break
         return self._relaxed()
@@ -273,8 +272,8 @@ class _Search:
                 found[f"adam.{n}.{name}"] = value
         return {**found, **self.evidence.tensors()}
 
-    def _restore(self, tensors: Mapping[str, Tensor], progress: Mapping[str, Any]) -> None:
-        self.progress = Progress(**progress)
+    def _restore(self, tensors: Mapping[str, Tensor], progress: Progress) -> None:
+        self.progress = progress
         model = {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}
         self.model.load_state_dict(model)
         self.evidence.restore(tensors)

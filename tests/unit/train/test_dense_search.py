@@ -105,7 +105,7 @@ def test_a_resumed_search_equals_an_unbroken_one(digits: Dataset, costs: Costs, 
 def test_another_searchs_checkpoint_is_refused(digits: Dataset, costs: Costs, tmp_path: Path) -> None:
     short = dataclasses.replace(OPTIONS, epochs=2)
     run(digits, costs, short, checkpoint=tmp_path / "c.safetensors")
-    with pytest.raises(InputError, match="another job"):
+    with pytest.raises(InputError, match="another training"):
         run(digits, costs, checkpoint=tmp_path / "c.safetensors")
 
 
