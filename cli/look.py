@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from hwnas import schemas
-from hwnas.units import format_count
+from hwnas.units import format_count, format_depths
 
 from . import console, options
 from .console import Output, common
@@ -36,7 +36,7 @@ def _counted(row: dict[str, Any]) -> list[str]:
         format_count(row["params"], "param"),
         str(row["depth"]),
         f"{row['activation_bytes'] / 1024:.4g} KiB",
-        "-".join(map(str, row["depths"])),
+        format_depths(row["depths"]),
         "x".join(map(str, row["input"])),
     ]
 

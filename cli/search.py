@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from hwnas import schemas, units
-from hwnas.units import format_count, format_ms, format_seconds
+from hwnas.units import format_count, format_depths, format_ms, format_seconds
 
 from . import console, options
 from .console import Output, common
@@ -150,7 +150,7 @@ def _found(body: dict[str, Any]) -> None:
         rows.append(
             [
                 target["budget"],
-                "-".join(map(str, best["depths"])),
+                format_depths(best["depths"]),
                 f"{best['accuracy']:.2%}",
                 f"{format_ms(best['predicted_ms'])} ({interval})",
                 format_ms(best["measured"]["median_ms"]),
@@ -195,7 +195,7 @@ def _scored(body: dict[str, Any]) -> None:
     shown = [
         [
             name,
-            "-".join(map(str, row["depths"])),
+            format_depths(row["depths"]),
             format_ms(row["predicted_ms"]),
             f"{format_ms(row['low_ms'])} to {format_ms(row['high_ms'])}",
             f"{row['score']:.0f}",

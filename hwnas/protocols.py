@@ -6,6 +6,7 @@ Nothing here imports torch or a runtime; arrays are numpy's.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
@@ -29,6 +30,9 @@ from hwnas.spec import BlockSpec, NetworkSpec
 if TYPE_CHECKING:
     import torch
 
+
+# Opens the context of a forward pass in training, for half precision.
+Autocast = Callable[[], AbstractContextManager[object]]
 
 # What happened, for the log, the live table and the report: a kind and its fields.
 Emit = Callable[[str, Mapping[str, Any]], None]

@@ -25,6 +25,7 @@ from pydantic import (
 
 from hwnas import plugins, schemas
 from hwnas.errors import InputError
+from hwnas.units import format_depths
 
 
 def _known(kind: str) -> str:
@@ -204,6 +205,11 @@ class NetworkSpec(BaseModel):
     def depths(self) -> tuple[int, ...]:
         """Blocks per stage."""
         return tuple(len(stage) for stage in self.stages)
+
+    @property
+    def depths_text(self) -> str:
+        """Blocks per stage as people read them: ``2-2-4``."""
+        return format_depths(self.depths)
 
     @property
     def classes(self) -> int:

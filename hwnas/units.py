@@ -5,7 +5,7 @@ was in seconds. A multiply-accumulate (MAC) is two floating-point operations (FL
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from hwnas.errors import InputError
 
@@ -78,6 +78,11 @@ def format_ms(value_ms: float) -> str:
     if value_ms < 0.1:
         return f"{value_ms * 1e3:.3g} us"
     return f"{value_ms:.3g} ms" if value_ms < 1e3 else f"{value_ms / 1e3:.3g} s"
+
+
+def format_depths(depths: Iterable[int]) -> str:
+    """The numbers of blocks of a network's stages: ``2-2-4``."""
+    return "-".join(map(str, depths))
 
 
 def format_count(value: float, unit: str) -> str:

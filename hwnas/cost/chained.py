@@ -190,14 +190,14 @@ class Law:
         return float(self.probability @ self.values_ms)
 
 
-MixedLayer = tuple[Sequence[float], Sequence[float]]  # operator weights, operator costs in ms
+WeightedCosts = tuple[Sequence[float], Sequence[float]]  # operator weights, operator costs in ms
 
 
 def law(
     graph: RoutingGraph,
     p: Sequence[float] | Float64s,
-    heads: Sequence[MixedLayer],
-    blocks: Sequence[Sequence[MixedLayer]],
+    heads: Sequence[WeightedCosts],
+    blocks: Sequence[Sequence[WeightedCosts]],
     *,
     limit: int = 100_000,
 ) -> Law:
@@ -231,7 +231,7 @@ def law(
     return onwards[0]
 
 
-def _layer(layer: MixedLayer, limit: int) -> Law:
+def _layer(layer: WeightedCosts, limit: int) -> Law:
     weights, costs = layer
     return Law.of(np.asarray(costs, dtype=float), np.asarray(weights, dtype=float), limit=limit)
 

@@ -48,7 +48,7 @@ class BenchOptions:
 
 
 @dataclass(frozen=True)
-class _Entry:
+class _Benched:
     path: str
     kind: BenchKind
     build: Builder
@@ -100,9 +100,9 @@ def _timing(options: BenchOptions) -> TimingOptions:
     )
 
 
-def _entries(options: BenchOptions) -> dict[str, _Entry]:
+def _entries(options: BenchOptions) -> dict[str, _Benched]:
     """Everything that is to be timed by a unique name, in the order given."""
-    entries: dict[str, _Entry] = {}
+    entries: dict[str, _Benched] = {}
     for given in options.networks:
         name, copy = given, 2
         while name in entries:  # the same file twice is an honest A/A test
@@ -111,7 +111,7 @@ def _entries(options: BenchOptions) -> dict[str, _Entry]:
     return entries
 
 
-def _entry(given: str, options: BenchOptions) -> _Entry:
+def _entry(given: str, options: BenchOptions) -> _Benched:
     path = Path(given)
     if path.suffix == ".onnx" and path.is_file():
         return _onnx(path, options)
@@ -122,10 +122,10 @@ def _entry(given: str, options: BenchOptions) -> _Entry:
     spec = networks.network(given, runs.RUNS)
     backend, setting = _conditions(options)
     graph = onnx.network(spec, batch=setting.batch, seed=options.seed)
-    return _Entry(given, "network", lambda: backend.build(graph, setting), setting)
+    return _Benched(given, "network", lambda: backend.build(graph, setting), setting)
 
 
-def _onnx(path: Path, options: BenchOptions) -> _Entry:
+def _onnx(path: Path, options: BenchOptions) -> _Benched:
     """An ONNX file. One that was exported here is checked first, and runs as it was built for unless another
     runtime is asked for, or its own does not tell the time of its target.
     """
@@ -142,20 +142,20 @@ def _onnx(path: Path, options: BenchOptions) -> _Entry:
         batch = told.setting.batch
     model = read_model(path)
     backend, setting = _conditions(replace(options, batch=batch))
-    return _Entry(str(path), "onnx", lambda: backend.build(model, setting), setting)
+    return _Benched(str(path), "onnx", lambda: backend.build(model, setting), setting)
 
 
-def _engine(path: Path, options: BenchOptions) -> _Entry:
+def _engine(path: Path, options: BenchOptions) -> _Benched:
     """An engine: checked against its manifest where it has one, else as the options say."""
     from hwnas import backends
     from hwnas.deploy import engine, manifest
 
     if manifest.manifest_path(path).is_file():
         setting = manifest.read_manifest(path).setting
-        return _Entry(str(path), "engine", lambda: engine.load(path), setting)
+        return _Benched(str(path), "engine", lambda: engine.load(path), setting)
     runtime = backends.for_file(path)
     setting = _conditions(options, runtime.name)[1]
-    return _Entry(str(path), "engine", lambda: runtime.load(path, setting), setting)
+    return _Benched(str(path), "engine", lambda: runtime.load(path, setting), setting)
 
 
 def _conditions(options: BenchOptions, backend: str | None = None) -> tuple[Backend, Setting]:

@@ -49,11 +49,6 @@ def percent(fraction: float, digits: int = 1) -> str:
     return f"{100 * fraction:.{digits}f} %"
 
 
-def depths(spec: NetworkSpec) -> str:
-    """Blocks per stage: ``1-3-6``."""
-    return "-".join(str(depth) for depth in spec.depths)
-
-
 def promise(found: Promise) -> str:
     """``kept in 5 of 5 sessions``, or what else came of it."""
     total = len(found.session_ms)

@@ -186,11 +186,6 @@ def images_of(trial: Trial) -> int:
     return trial.evaluation.images + sum(one.images for one in trial.evaluation.importance)
 
 
-def depths(spec: NetworkSpec) -> str:
-    """The depths of a network as people write them: ``(2,1,3)``."""
-    return "(" + ",".join(str(depth) for depth in spec.depths) + ")"
-
-
 def describe(trial: Trial) -> str:
     """One line about a trial, in words."""
     cost = trial.estimate

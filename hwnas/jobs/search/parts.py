@@ -73,7 +73,7 @@ class NetworkBuilder:
         """The measured promise of a candidate winner."""
         assert budget.latency_ms is not None
         engine = self.engine(spec, weights)
-        emit("note", {"text": f"measuring {spec.depths} whole against {format_ms(budget.latency_ms)}"})
+        emit("note", {"text": f"measuring {spec.depths_text} whole against {format_ms(budget.latency_ms)}"})
         return promise.keep(engine, budget.latency_ms, budget.percentile, tries=TRIES, emit=emit)
 
 

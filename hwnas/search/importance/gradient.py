@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,13 +16,11 @@ from hwnas.arrays import Float64s
 from hwnas.errors import InputError
 from hwnas.nets.build import inherit
 from hwnas.nets.conv import ChannelScale
-from hwnas.protocols import Move
+from hwnas.protocols import Autocast, Move
 from hwnas.records import StageImportance
 from hwnas.search.importance import packing as joint
 from hwnas.search.moves import Moves, first_order, returns
 from hwnas.spec import NetworkSpec
-
-Autocast = Callable[[], AbstractContextManager[Any]]
 
 
 @dataclass(frozen=True)

@@ -15,14 +15,11 @@ and kind); `Vip` for stages as they are.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 
 from hwnas import plugins
-from hwnas.protocols import Importance
+from hwnas.protocols import Autocast, Importance
 from hwnas.search.moves import Moves
-
-Autocast = Callable[[], AbstractContextManager[object]]
 
 
 def make(name: str, moves: Moves, *, images: int, autocast: Autocast = nullcontext) -> Importance:

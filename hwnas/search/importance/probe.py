@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from hwnas.arrays import Float64s
 from hwnas.errors import InputError
 from hwnas.nets.build import inherit
+from hwnas.protocols import Autocast
 from hwnas.records import StageImportance
-from hwnas.search.importance.gradient import Autocast, batches, said
+from hwnas.search.importance.gradient import batches, said
 from hwnas.search.importance.vip import CHUNK
 from hwnas.search.moves import Moves
 from hwnas.spec import NetworkSpec

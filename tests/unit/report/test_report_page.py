@@ -86,13 +86,13 @@ def test_figures_are_those_of_the_run(tmp_path: Path) -> None:
 
 def test_growth_path_leaves_out_what_was_not_taken(tmp_path: Path) -> None:
     path = plots.path_to(trials(), trials()[6])
-    assert [phrases.depths(t.spec) for t in path] == ["1-1-1", "1-1-2", "1-2-2", "1-2-3", "1-2-5", "1-3-6"]
+    assert [t.spec.depths_text for t in path] == ["1-1-1", "1-1-2", "1-2-2", "1-2-3", "1-2-5", "1-3-6"]
     # A final training from new weights belongs to the network that won.
     final = trials()[6].model_copy(
         update={"index": 99, "parent": None, "role": "final", "notes": {"winner": 6}}
     )
-    assert [phrases.depths(t.spec) for t in plots.path_to([*trials(), final], final)] == [
-        phrases.depths(t.spec) for t in path
+    assert [t.spec.depths_text for t in plots.path_to([*trials(), final], final)] == [
+        t.spec.depths_text for t in path
     ]
     text = Reader(page_of(write_run(tmp_path / "search-0001"))).text
     assert "stage 2: 2 to 3 blocks; stage 3: 5 to 6 blocks" in text
@@ -353,6 +353,6 @@ def test_further_training_is_no_step_of_growth() -> None:
         update={"index": 8, "parent": 6, "reason": "final training", "role": "final"}
     )
     path = plots.path_to([*found, further], further)
-    assert [phrases.depths(t.spec) for t in path][-2:] == ["1-2-5", "1-3-6"]
+    assert [t.spec.depths_text for t in path][-2:] == ["1-2-5", "1-3-6"]
     assert path[-1].index == 8
     assert path[-1].reason.startswith("stage 3 and 2")
