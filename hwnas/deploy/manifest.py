@@ -15,7 +15,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 import hwnas
-from hwnas import plugins
+from hwnas import plugins, schemas
 from hwnas.arrays import Float32s
 from hwnas.documents import read_json
 from hwnas.errors import DataFormatError, InputError

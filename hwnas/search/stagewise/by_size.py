@@ -85,7 +85,8 @@ class Unjudged:
         tried = {trial.spec.key for trial in history}
         for n, budget in enumerate(self._budgets):
             begin = largest_uniform(self._context, part(budget, self._share))
-            reason = f"{begin.depths_text}, the largest uniform network within {self._share:.0%} of the budget, grown"
+            share = f"{self._share:.0%} of the budget"
+            reason = f"{begin.depths_text}, the largest uniform network within {share}, grown"
             spares = [trial for trial in history if trial.notes.get("spare") == n]
             if _wanted(spares):
                 spec = self._filled(begin, part(budget, SPARE))

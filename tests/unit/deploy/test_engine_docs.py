@@ -3,8 +3,7 @@
 import re
 from pathlib import Path
 
-from hwnas import plugins
-from hwnas.deploy.manifest import ENGINE_SCHEMA
+from hwnas import plugins, schemas
 from hwnas.deploy.parity import TOLERANCES
 
 TEXT = (Path(__file__).parents[3] / "docs" / "engines.md").read_text()
@@ -19,6 +18,6 @@ def test_tolerances_are_those_of_the_code() -> None:
 
 
 def test_every_format_and_the_schema_are_named() -> None:
-    assert ENGINE_SCHEMA in TEXT
+    assert schemas.ENGINE in TEXT
     for name in plugins.names("formats"):
         assert f"| `{name}` |" in TEXT
