@@ -178,7 +178,7 @@ def test_tail_waits_for_enough_calls() -> None:
 def test_neighbour_that_leaves_is_waited_for() -> None:
     promise = result(1.05, "p95", neighbour=0.6, neighbour_window=(0.0, 0.3))
     assert promise.verdict == "kept"
-    assert "set aside" in promise.note
+    assert "sessions were repeated" in promise.note
 
 
 def test_neighbour_that_stays_makes_the_tail_ambiguous_and_not_broken() -> None:
@@ -212,7 +212,7 @@ def test_time_over_is_ambiguous() -> None:
     device = Fake()
     promise, _ = keep(builder(device), PRICE, deadline_s=0.0, clock=device.clock)
     assert promise.verdict == "ambiguous"
-    assert "time was over" in promise.note
+    assert "time limit ended" in promise.note
     assert len(promise.session_ms) == 1
 
 

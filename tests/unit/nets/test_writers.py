@@ -74,7 +74,7 @@ def test_weights_of_another_network() -> None:
     larger = spaces.make("mbv2-cifar", input_shape=(3, 8, 8)).grow(SPEC)[0].spec
     with pytest.raises(DataFormatError, match="to another network: missing"):
         load_weights(build(larger, seed=0), mapping)
-    with pytest.raises(DataFormatError, match="lack 'stages"):
+    with pytest.raises(DataFormatError, match="no 'stages"):
         network(larger, mapping)
     wrong = mapping | {"stem.conv.weight": np.zeros((16, 3, 5, 5), np.float32)}
     for use in (lambda: load_weights(build(SPEC, seed=0), wrong), lambda: network(SPEC, wrong)):

@@ -56,12 +56,12 @@ def test_waiting_for_the_holder(tmp_path: Path) -> None:
 def test_a_file_of_the_users_is_no_lock(tmp_path: Path) -> None:
     mine = tmp_path / f".t{locks.SUFFIX}"
     mine.write_text("mine")
-    with pytest.raises(InputError, match="no lock of hwnas"):
+    with pytest.raises(InputError, match="not a lock file of hwnas"):
         locks.Lock(tmp_path / "t")
     assert mine.read_text() == "mine"
     mine.unlink()
     mine.symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(InputError, match="no lock of hwnas"):
+    with pytest.raises(InputError, match="not a lock file of hwnas"):
         locks.Lock(tmp_path / "t")
     assert not (tmp_path / "elsewhere").exists()
 
@@ -84,9 +84,9 @@ def test_temporary_files_of_dead_makers_are_swept(tmp_path: Path) -> None:
 def test_links_and_foreign_files_are_left_alone(tmp_path: Path) -> None:
     (tmp_path / "target").write_text("mine")
     (tmp_path / "link").symlink_to(tmp_path / "target")
-    with pytest.raises(InputError, match="is a link"):
+    with pytest.raises(InputError, match="is a symbolic link"):
         store.write_text(tmp_path / "link", "new")
-    with pytest.raises(InputError, match="no file of the schema"):
+    with pytest.raises(InputError, match="not a file of the schema"):
         store.write_json(tmp_path / "target", {"schema": "hwnas.plan/1"})
     with pytest.raises(InputError, match="exists already"):
         store.write_text(tmp_path / "target", "new", new=True)
@@ -114,7 +114,7 @@ def test_a_foreign_manifest_makes_no_run(tmp_path: Path) -> None:
         remove([str(app)])
     run = runs.RunFolder(tmp_path / "search-0001", "search", {})
     (tmp_path / "mine").symlink_to(run.path)
-    with pytest.raises(InputError, match="is a link"):
+    with pytest.raises(InputError, match="is a symbolic link"):
         remove(["mine"], root=tmp_path)
     assert app.exists()
     assert run.path.exists()
