@@ -137,14 +137,14 @@ def _summary(run: Path, body: Mapping[str, Any], status: int) -> None:
 
 @click.command()
 @click.argument("file", type=click.Path(path_type=Path), default="hwnas.yaml")
-@click.option("--force", is_flag=True, help="Overwrite a file that is there.")
+@click.option("--force", is_flag=True, help="Overwrite an existing file.")
 @common
 def init(ui: Output, file: Path, force: bool) -> None:
     """Write a commented pipeline file to start from.  [default: hwnas.yaml]"""
     if file.suffix not in (".yaml", ".yml"):
         raise click.BadParameter(f"{file} must end in .yaml")
     if file.exists() and not force:
-        raise click.UsageError(f"{file} is there already; add --force to overwrite it")
+        raise click.UsageError(f"{file} exists already; add --force to overwrite it")
     write_text(file, TEMPLATE.format(name=file.name, run=runs.RUNS / file.stem))
     ui.result(schemas.INIT, {"path": str(file)}, lambda: click.echo(str(file)))
     ui.next(f"hwnas run {file}")

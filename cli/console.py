@@ -172,7 +172,7 @@ def common(function: Callable[..., None]) -> Callable[..., Any]:
 
     @config.option
     @click.option("--json", "as_json", is_flag=True, help="Print exactly one JSON object on stdout.")
-    @click.option("-v", "--verbose", count=True, help="More detail on stderr; errors show where they arose.")
+    @click.option("-v", "--verbose", count=True, help="More detail on stderr; errors with traceback.")
     @click.option("-q", "--quiet", is_flag=True, help="Only the result and errors.")
     @wraps(function)
     def wrapped(*args: Any, as_json: bool, verbose: int, quiet: bool, **values: Any) -> None:
@@ -182,7 +182,7 @@ def common(function: Callable[..., None]) -> Callable[..., Any]:
             except KeyboardInterrupt:
                 where = f" with --out {ui.run}" if ui.run else ""
                 raise Interrupted(
-                    f"Interrupted. Nothing is lost: repeat the command{where} to go on."
+                    f"Interrupted. Nothing is lost: repeat the command{where} to continue."
                 ) from None
 
     return wrapped

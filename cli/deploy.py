@@ -16,10 +16,10 @@ from . import console, options
 from .console import Output, common
 
 budget = options.latency_budget(
-    many=False, text="Judge this budget, for example 18ms@p95.  [default: the search's]"
+    many=False, text="Check this budget, for example 18ms@p95.  [default: the search's]"
 )
 images = click.option(
-    "--images", type=options.COUNT, metavar="N", help="How many images are compared.  [default: 512]"
+    "--images", type=options.COUNT, metavar="N", help="Number of images to compare.  [default: 512]"
 )
 
 
@@ -36,7 +36,7 @@ def _any_batch() -> list[str]:
     type=options.Registered("formats"),
     default="onnx",
     show_default=True,
-    help="What to write.",
+    help="Engine format.",
 )
 @options.options(options.precision, options.device, options.backend, options.batch, options.threads)
 @click.option("--weights", type=click.Path(path_type=Path), help="Weights, where RUN is a network file.")
@@ -71,7 +71,9 @@ def export(ui: Output, max_time: float | None, **chosen: Any) -> None:
 
 @click.command()
 @click.argument("engine")
-@click.option("--against", metavar="RUN", help="Network and weights.  [default: the run it lies in]")
+@click.option(
+    "--against", metavar="RUN", help="Network and weights.  [default: the run that contains the engine]"
+)
 @options.options(options.data, budget, images, options.max_time)
 @common
 def verify(ui: Output, max_time: float | None, **chosen: Any) -> None:
@@ -119,8 +121,8 @@ def _checks(body: dict[str, Any]) -> None:
                 "preparation",
                 body["preprocessing"]
                 and f"{format_ms(body['preprocessing']['median_ms'])} for one picture of "
-                f"{body['preprocessing']['width']}x{body['preprocessing']['height']} on this host, on top of "
-                "the network's time",
+                f"{body['preprocessing']['width']}x{body['preprocessing']['height']} on this host, in "
+                "addition to the network's time",
             ),
             (
                 "budget",
@@ -134,7 +136,7 @@ def _checks(body: dict[str, Any]) -> None:
 
 @click.command()
 @click.argument("runs", nargs=-1, metavar="RUN...")
-@click.option("--pictures", type=click.Choice(["svg", "png"]), help="Write every picture as a file too.")
+@click.option("--pictures", type=click.Choice(["svg", "png"]), help="Also write every picture as a file.")
 @options.out
 @common
 def report(ui: Output, **chosen: Any) -> None:

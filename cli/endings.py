@@ -36,11 +36,11 @@ _HINTS = {
     errno.ENOTEMPTY: "the folder is not empty; name another place",
     errno.EEXIST: "it exists already; name another place",
     errno.ENAMETOOLONG: "the name is too long; give a shorter one",
-    errno.ELOOP: "its links lead round in a circle; name the file itself",
+    errno.ELOOP: "its symbolic links form a loop; name the file itself",
     errno.ENOENT: "it does not exist and could not be made; check the path",
     errno.EMFILE: "too many files are open; raise the limit (ulimit -n)",
     errno.ENFILE: "too many files are open on this machine; close other programs",
-    errno.ENOMEM: "the machine has not enough memory; close other programs, or use less at a time",
+    errno.ENOMEM: "the machine has not enough memory; close other programs, or use less memory",
     errno.EIO: "the disk reports an error; use another disk",
     errno.ESTALE: "the network drive lost the file; mount it again",
     errno.EBUSY: "it is in use; close the program that uses it",
@@ -108,7 +108,7 @@ def explain(exc: BaseException) -> tuple[str, int]:
     if isinstance(exc, click.ClickException):
         return exc.format_message(), exc.exit_code
     if isinstance(exc, BrokenPipeError):
-        return "the reader of the output went away", PIPE_CLOSED
+        return "the program that reads the output has ended", PIPE_CLOSED
     if isinstance(exc, OSError):
         return _of_system(exc)
     if isinstance(exc, MemoryError) or _is_torch_memory(exc):
@@ -119,7 +119,7 @@ def explain(exc: BaseException) -> tuple[str, int]:
         return f"a file is not text in {exc.encoding}: {exc}; -v shows which", DataFormatError.exit_status
     if isinstance(exc, UnicodeEncodeError):
         bad = exc.object[exc.start : exc.end]
-        return f"a name holds {bad!r}, which {exc.encoding} cannot spell; rename it", InputError.exit_status
+        return f"a name holds {bad!r}, which {exc.encoding} cannot encode; rename it", InputError.exit_status
     if isinstance(exc, json.JSONDecodeError) or type(exc).__module__.partition(".")[0] == "yaml":
         return f"a file is damaged: {_one_line(str(exc))}; -v shows which", DataFormatError.exit_status
     return f"internal error: {type(exc).__name__}: {_one_line(str(exc))}", 1

@@ -63,7 +63,7 @@ def compare(ui: Output, names: tuple[str, ...]) -> None:
 @runs.command()
 @click.argument("names", nargs=-1, required=True, metavar="RUN...")
 @options.options(options.dry_run, options.wait)
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 @common
 def rm(ui: Output, names: tuple[str, ...], dry_run: bool, yes: bool) -> None:
     """Delete run folders."""

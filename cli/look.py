@@ -42,7 +42,7 @@ def _counted(row: dict[str, Any]) -> list[str]:
 
 
 @click.command()
-@click.option("--noise/--no-noise", default=True, help="Whether to time for 5 s how noisy this machine is.")
+@click.option("--noise/--no-noise", default=True, help="Measure the timing noise of this machine (5 s).")
 @common
 def doctor(ui: Output, noise: bool) -> None:
     """What works here: processor, GPUs, runtimes, and how noisy timing is (5 s)."""
@@ -61,7 +61,7 @@ def _doctor(body: dict[str, Any]) -> None:
             ("flags", " ".join(cpu["flags"])),
             ("memory", f"{cpu['memory_bytes'] / 2**30:.1f} GiB"),
             *(("GPU", f"{gpu['name']}, {gpu['advice']}") for gpu in body["gpus"]),
-            *([] if body["gpus"] else [("GPU", "none that the driver shows")]),
+            *([] if body["gpus"] else [("GPU", "none found")]),
             *([("noise", f"grade {noise['grade']}: {noise['text']}")] if noise else []),
         ]
     )
@@ -87,14 +87,14 @@ def _listing(name: str, text: str) -> click.Group:
         if ctx.invoked_subcommand is None:
             _rows(Output(as_json=as_json), name)
         elif as_json:
-            raise click.UsageError(f"put --json behind {ctx.invoked_subcommand}")
+            raise click.UsageError(f"write --json after {ctx.invoked_subcommand}")
 
     @group.command("list")
     @common
     def list_(ui: Output) -> None:
         _rows(ui, name)
 
-    list_.help = f"Every one of the {name}."
+    list_.help = f"List all {name}."
     return group
 
 
@@ -130,7 +130,7 @@ def _flat(body: dict[str, Any], indent: str = "") -> list[tuple[str, object]]:
     return lines
 
 
-devices = _listing("devices", "Known devices, and whether they are here.")
+devices = _listing("devices", "Known devices, and which are in this machine.")
 spaces = _listing("spaces", "Search spaces; sample networks from one.")
 strategies = _listing("strategies", "Search strategies.")
 backends = _listing("backends", "Runtimes, and why one is not available.")
@@ -179,7 +179,7 @@ def show_backend(ui: Output, name: str) -> None:
 
 @spaces.command()
 @options.options(options.space, options.input_shape)
-@click.option("-n", "count_", type=options.COUNT, default=1, metavar="N", help="How many.")
+@click.option("-n", "count_", type=options.COUNT, default=1, metavar="N", help="Number of networks.")
 @options.options(options.seed, options.out)
 @common
 def sample(

@@ -17,30 +17,42 @@ from .endings import PIPE_CLOSED, Ending, flush, silence, spell_anything
 # `hwnas --help` imports none of the modules.
 SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
     "Start": {
-        "quickstart": ("hwnas_cli.chain:quickstart", "The five-minute path on embedded data, step by step."),
+        "quickstart": (
+            "hwnas_cli.chain:quickstart",
+            "The whole chain on built-in data, in about five minutes.",
+        ),
         "doctor": ("hwnas_cli.look:doctor", "What works here: CPU, GPU, runtimes, and how noisy timing is."),
         "init": ("hwnas_cli.chain:init", "Write a commented pipeline file to start from."),
         "run": ("hwnas_cli.chain:run", "Profile, search, export and verify from one pipeline file."),
     },
     "Measure": {
-        "profile": ("hwnas_cli.measure:profile", "Measure a device: a latency table with its own error."),
-        "predict": ("hwnas_cli.measure:predict", "Predict the latency of networks, with interval, by stage."),
+        "profile": (
+            "hwnas_cli.measure:profile",
+            "Measure a device: a latency table with its prediction error.",
+        ),
+        "predict": (
+            "hwnas_cli.measure:predict",
+            "Predict the latency of networks, with interval and by stage.",
+        ),
         "bench": ("hwnas_cli.measure:bench", "Measure whole networks or engines, interleaved."),
         "count": ("hwnas_cli.look:count", "MACs, parameters, activation memory and depth of networks."),
         "table": ("hwnas_cli.table:table", "Show, check, compare and share latency tables."),
     },
     "Search and deploy": {
         "search": ("hwnas_cli.search:search", "Find the best network within a latency budget."),
-        "plan": ("hwnas_cli.search:plan", "Plan by an untrained score: no data, no training, no device."),
-        "replay": ("hwnas_cli.search:replay", "Replay a published search log through our controller."),
+        "plan": (
+            "hwnas_cli.search:plan",
+            "Choose a network by an untrained score: no data, no training, no device.",
+        ),
+        "replay": ("hwnas_cli.search:replay", "Replay a published search log through the controller."),
         "train": ("hwnas_cli.search:train", "Train a found or given network further."),
-        "export": ("hwnas_cli.deploy:export", "Write an engine; prove its outputs and its latency."),
+        "export": ("hwnas_cli.deploy:export", "Write an engine; check its outputs and its latency."),
         "verify": ("hwnas_cli.deploy:verify", "Check an engine again; exit 5 when it fails."),
         "report": ("hwnas_cli.deploy:report", "One self-contained HTML page about runs."),
     },
     "Look": {
         "runs": ("hwnas_cli.history:runs", "List, show, compare and remove runs."),
-        "devices": ("hwnas_cli.look:devices", "Known devices, and whether they are here."),
+        "devices": ("hwnas_cli.look:devices", "Known devices, and which are in this machine."),
         "spaces": ("hwnas_cli.look:spaces", "Search spaces; sample networks from one."),
         "strategies": ("hwnas_cli.look:strategies", "Search strategies."),
         "backends": ("hwnas_cli.look:backends", "Runtimes, and why one is not available."),

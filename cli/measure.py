@@ -16,10 +16,10 @@ from .console import Output, common
 
 @click.command()
 @options.options(options.setting, options.space, options.input_shape)
-@click.option("--classes", type=click.IntRange(2, 1_000_000), metavar="N", help="Classes of the networks.")
+@click.option("--classes", type=click.IntRange(2, 1_000_000), metavar="N", help="Number of classes.")
 @options.preset
-@click.option("--only-missing", is_flag=True, help="Add to an existing table what it lacks.")
-@click.option("--estimate", is_flag=True, help="Plan from the device's description; marked 'estimated'.")
+@click.option("--only-missing", is_flag=True, help="Measure only what an existing table lacks.")
+@click.option("--estimate", is_flag=True, help="Estimate from the device's description, without measuring.")
 @options.options(options.seed, options.out, options.max_time, options.dry_run, options.wait)
 @common
 def profile(ui: Output, max_time: float | None, **chosen: Any) -> None:
@@ -60,14 +60,16 @@ def _profiled(body: dict[str, Any]) -> None:
         f"({held['repeat_mape_percent']:.2f} % between two measurements of the same one), "
         f"{held['within_5_percent']:.0f} % within 5 %"
     )
-    inside = held and f"holds {held['coverage_percent']:.0f} % of them; Kendall tau {held['kendall_tau']:.3f}"
+    inside = (
+        held and f"contains {held['coverage_percent']:.0f} % of them; Kendall tau {held['kendall_tau']:.3f}"
+    )
     console.facts(
         [
             ("table", body["table"]),
-            ("state", None if body["complete"] else "unfinished; repeat the command to go on"),
+            ("state", None if body["complete"] else "unfinished; repeat the command to continue"),
             ("device", _conditions(body["setting"])),
             ("space", body["space"]),
-            ("measured", f"{body['rows']} blocks, {body['probes']} whole networks to learn from"),
+            ("measured", f"{body['rows']} blocks, {body['probes']} whole networks for fitting"),
             ("failures", "; ".join(f["error"] for f in body["failures"])),
             ("took", f"{body['measurements']} measurements in {format_seconds(body['seconds'])}"),
             ("error", error),

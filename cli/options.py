@@ -191,7 +191,7 @@ device = _option(
 backend = _option(
     "--backend", type=Registered("backends"), metavar="NAME", help="Runtime.  [default: the device's]"
 )
-precision = _option("--precision", type=PRECISIONS, help="Numbers in the engine.  [default: fp32]")
+precision = _option("--precision", type=PRECISIONS, help="Precision of the engine.  [default: fp32]")
 batch = _option(
     "--batch", type=click.IntRange(1, MOST_BATCH), metavar="N", help="Images per call.  [default: 1]"
 )
@@ -221,10 +221,10 @@ data = _option(
     help="NAME:PATH with a NAME of {} (digits has no PATH), or module:function.",
 )
 splits: Sequence[Option] = tuple(
-    _option(f"--{name}", name, metavar="SOURCE", help=f"Images of their own {text}, named as for --data.")
+    _option(f"--{name}", name, metavar="SOURCE", help=f"Separate images {text}, named as for --data.")
     for name, text in (("train", "to train on"), ("val", "for validation"), ("test", "for the test"))
 )
-strict = _option("--strict", is_flag=True, help="Refuse data with an image that cannot be used.")
+strict = _option("--strict", is_flag=True, help="Stop if an image cannot be used, instead of leaving it out.")
 recipe = _option(
     "--recipe",
     type=Assignment(),
@@ -235,14 +235,19 @@ recipe = _option(
 )
 seed = _option("--seed", type=click.IntRange(0, MOST_SEED), metavar="K", help="Seed of every random choice.")
 out = _option(
-    "--out", type=click.Path(path_type=Path), help="Where to write; repeating with the same --out resumes."
+    "--out",
+    type=click.Path(path_type=Path),
+    help="Output path; repeating the command with the same --out resumes.",
 )
-preset = _option("--preset", type=PRESETS, help="How much time to spend.  [default: default]")
+preset = _option("--preset", type=PRESETS, help="Amount of measuring and training.  [default: default]")
 max_time = _option(
-    "--max-time", type=DURATION, metavar="TIME", help="Stop cleanly after, for example 10min; keeps the best."
+    "--max-time",
+    type=DURATION,
+    metavar="TIME",
+    help="Stop after this time, for example 10min, with the best result so far.",
 )
 dry_run = _option(
-    "--dry-run", is_flag=True, help="Say what would be done and how long it takes; touch nothing."
+    "--dry-run", is_flag=True, help="Show what would be done and how long it would take; change nothing."
 )
 
 
@@ -260,7 +265,7 @@ wait = _option(
     flag_value="10000h",
     expose_value=False,
     callback=_set_patience,
-    help="Wait where another process writes to the same place; without TIME for as long as it takes.",
+    help="Wait while another process writes to the same place; without TIME until it ends.",
 )
 
 # What decides the conditions a latency is true for.

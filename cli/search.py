@@ -51,15 +51,15 @@ def _assignments(name: str, text: str) -> options.Option:
     LIMITS,
     options.preset,
 )
-@click.option("--images", type=options.COUNT, metavar="N", help="Training images in all.")
-@click.option("--max-trials", type=options.COUNT, metavar="N", help="Networks looked at at most.")
-@click.option("--importance", type=IMPORTANCES, help="How the stage-wise search judges a growth.")
+@click.option("--images", type=options.COUNT, metavar="N", help="Training images of the whole search.")
+@click.option("--max-trials", type=options.COUNT, metavar="N", help="Largest number of networks to try.")
+@click.option("--importance", type=IMPORTANCES, help="How stage-wise growth is judged.")
 @click.option("--fidelity", type=click.Choice(["paper"]), help="The published form of the strategy.")
 @click.option("--measure/--no-measure", default=True, help="Measure each candidate whole before training.")
-@click.option("--limit", type=options.COUNT, metavar="N", help="Use at most so many images.")
+@click.option("--limit", type=options.COUNT, metavar="N", help="Largest number of images to use.")
 @_assignments("set", "A further option of the strategy; may be repeated.")
 @options.options(options.recipe, options.splits, options.strict)
-@click.option("--profile/--no-profile", default=True, help="Profile quickly where no table fits?")
+@click.option("--profile/--no-profile", default=True, help="Measure a quick latency table if none fits.")
 @options.options(options.seed, options.max_time, options.out, options.dry_run, options.wait)
 @common
 def search(ui: Output, max_time: float | None, **chosen: Any) -> None:
@@ -79,7 +79,7 @@ def search(ui: Output, max_time: float | None, **chosen: Any) -> None:
         chosen["device"] = "auto"
     chosen["data"] = options.sources(chosen)
     if chosen["data"] is None:
-        ui.log("no --data given: searching on the embedded digits")
+        ui.log("no --data given: searching on the built-in digits data set")
     chosen |= {"data": chosen["data"] or "digits", "recipe": dict(chosen["recipe"])}
     settings = dict(chosen.pop("set"))
     body = job(SearchOptions(**options.given(max_time_s=max_time, settings=settings, **chosen)), ui.emit)
@@ -171,7 +171,7 @@ def _found(body: dict[str, Any]) -> None:
             ),
             ("on", body["conditions"]),
             (
-                "looked at",
+                "tried",
                 f"{body['trials']} networks, trained {body['trained']} on {body['images']:,} images",
             ),
             (
@@ -189,7 +189,7 @@ def _scored(body: dict[str, Any]) -> None:
     """A plan by an untrained score, the published networks beside it."""
     several = body.get("targets") or [body]
     rows = [(f"best within {one['budget']}", one["best"]) for one in several]
-    rows += [(f"surely within {one['budget']}", one["sure"]) for one in several if one["sure"]]
+    rows += [(f"upper bound within {one['budget']}", one["sure"]) for one in several if one["sure"]]
     rows += [(row["network"], row) for row in body["published"]]
     columns = ["network", "blocks", "predicted", "interval", "score", "MACs", "params"]
     shown = [
@@ -244,10 +244,10 @@ def _planned(body: dict[str, Any]) -> None:
 @click.argument("network", metavar="RUN|NETWORK")
 @options.data
 @click.option("--epochs", type=options.Number(0, 1e9, min_open=True), metavar="N", help="[default: 20]")
-@click.option("--distill", metavar="RUN", help="Learn from this trained run as well.")
+@click.option("--distill", metavar="RUN", help="Distil from this trained run.")
 @click.option("--ema", is_flag=True, help="Keep a moving average of the weights.")
-@click.option("--scratch", is_flag=True, help="Do not start from the run's weights.")
-@click.option("--limit", type=options.COUNT, metavar="N", help="Use at most so many images.")
+@click.option("--scratch", is_flag=True, help="Start from new weights.")
+@click.option("--limit", type=options.COUNT, metavar="N", help="Largest number of images to use.")
 @options.options(options.recipe, options.splits, options.strict)
 @options.options(options.seed, options.out, options.dry_run, options.wait)
 @common

@@ -67,7 +67,7 @@ def _show(body: dict[str, Any]) -> None:
         [
             ("table", body["path"]),
             ("id", body["table_id"]),
-            ("state", None if body["complete"] else "incomplete: there is no end row"),
+            ("state", None if body["complete"] else "incomplete: the end row is missing"),
             ("conditions", body["conditions"]),
             ("space", body["space"]),
             ("created", body["created"]),
@@ -175,7 +175,7 @@ def import_(ui: Output, file: Path, **chosen: Any) -> None:
     left_out = body["not_imported"]
     for name in left_out:
         ui.log(f"not imported: {name}", level=1)
-    count = f"{len(left_out)} entries that have no block here (-v names them)" if left_out else None
+    count = f"{len(left_out)} entries without a matching block (-v lists them)" if left_out else None
     pairs = [
         ("table", body["table"]),
         ("rows", body["rows"]),

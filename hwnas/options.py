@@ -58,7 +58,7 @@ def option(
 
 @dataclass(frozen=True)
 class Described:
-    """An option for people: `expected` is for example ``a whole number, at least 1``."""
+    """An option for people: `expected` is for example ``an integer, at least 1``."""
 
     name: str
     default: object
@@ -162,7 +162,7 @@ def _fits(kind: type[DataclassInstance], each: Any, value: object) -> bool:
     return not known or not isinstance(value, str) or value in known
 
 
-_NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "a word", type(None): "null"}
+_NAMES = {int: "an integer", float: "a number", bool: "true or false", str: "a word", type(None): "null"}
 
 
 def _expected(kind: type[DataclassInstance], each: Any) -> str:

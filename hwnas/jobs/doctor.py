@@ -53,7 +53,7 @@ def _advice(capability: str) -> str:
 
     major, _, minor = capability.partition(".")
     if not (major.isdigit() and minor.isdigit()):
-        return "its driver does not tell the compute capability"
+        return "its driver does not report the compute capability"
     support = serves((int(major), int(minor)))
     return f"{support.describe()}; {support.install}"
 

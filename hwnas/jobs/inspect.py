@@ -46,7 +46,9 @@ def devices() -> list[dict[str, Any]]:
         {
             "name": device.name,
             "available": device.here,
-            "reason": None if device.here else "not this machine's; `--estimate` plans without it",
+            "reason": None
+            if device.here
+            else "not in this machine; `hwnas profile --estimate` estimates without it",
             "kind": device.kind,
             "label": device.label,
             "backend": device.backend,

@@ -89,7 +89,7 @@ class PlanOptions:
     def __post_init__(self) -> None:
         if self.strategy not in PLANNERS:
             raise InputError(
-                f"strategy {self.strategy!r} has no choice by an untrained score; plan with one of "
+                f"strategy {self.strategy!r} cannot choose by an untrained score; use one of "
                 f"{', '.join(PLANNERS)}, or train: hwnas search --strategy {self.strategy}"
             )
         grammar.parse(self.latency_budget)

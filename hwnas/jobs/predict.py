@@ -132,6 +132,6 @@ def _warnings(rows: Sequence[dict[str, Any]], specs: Sequence[NetworkSpec]) -> l
         if row["extrapolated"]:
             out.append(
                 f"{row['path']}: {len(row['extrapolated'])} of {len(set(spec.blocks))} distinct blocks were "
-                "never measured; their cost is a guess and the interval is wide"
+                "not measured; their cost is estimated and the interval is wide"
             )
     return out

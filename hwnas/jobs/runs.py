@@ -39,7 +39,7 @@ def show(name: str | None = None, root: Path = RUNS) -> dict[str, Any]:
 def compare(names: Sequence[str], root: Path = RUNS) -> dict[str, Any]:
     """Several runs side by side: summaries, and the configuration values in which they differ."""
     if len(names) < 2:
-        raise InputError("runs compare needs at least two runs; `hwnas runs list` shows what there is")
+        raise InputError("runs compare needs at least two runs; `hwnas runs list` lists the runs")
     folders = [runs.resolve(name, root=root) for name in names]
     configs = [read_manifest(f)["config"] for f in folders]
     keys = sorted({key for config in configs for key in config})
@@ -66,7 +66,7 @@ def remove(names: Sequence[str], root: Path = RUNS, *, dry_run: bool = False) ->
     folders = list(dict.fromkeys(runs.resolve(name, root=root) for name in names))
     for folder in folders:
         if any(folder.resolve() in (place, *place.parents) for place in (Path.cwd(), Path.home())):
-            raise InputError(f"{folder} holds the folder that you work in; it is not deleted")
+            raise InputError(f"{folder} contains the current working directory; it was not deleted")
     if not dry_run:
         held = [locks.Lock(folder, folder=True) for folder in folders]
         for folder in folders:

@@ -199,7 +199,7 @@ def _recipe(options: TrainOptions, dataset: Dataset | None) -> Recipe:
 def _notes(dataset: Dataset, recipe: Recipe) -> list[str]:
     """What a user should know of the data, and what is done to it unasked."""
     if recipe.flip is None and dataset.mirrors:
-        text = "training images are mirrored at random; where left and right matter: --recipe flip=off"
+        text = "training images are mirrored at random; if left and right matter: --recipe flip=off"
         return [*dataset.notes, text]
     return list(dataset.notes)
 
@@ -307,7 +307,7 @@ def _teacher(options: TrainOptions, dataset: Dataset) -> Teacher | None:
     place = find(options.distill)
     weights = _weights_of(place)
     if weights is None:
-        raise InputError(f"{options.distill} has no weights to learn from; give a run that was trained")
+        raise InputError(f"{options.distill} has no weights; give a trained run")
     spec = read_network(place)
     if spec.input_shape != dataset.input_shape:
         shapes = ["x".join(map(str, shape)) for shape in (spec.input_shape, dataset.input_shape)]
@@ -318,7 +318,7 @@ def _teacher(options: TrainOptions, dataset: Dataset) -> Teacher | None:
     if spec.classes != len(dataset.classes) or (known is not None and known != dataset.classes):
         told = ", ".join(map(str, known[:5])) if known else str(spec.classes)
         raise InputError(
-            f"teacher {options.distill} tells other classes apart ({told}) than the data has "
+            f"teacher {options.distill} was trained on other classes ({told}) than the data has "
             f"({', '.join(dataset.classes[:5])}); give a teacher that was trained on the same classes"
         )
     trained = Inherited.of(place)

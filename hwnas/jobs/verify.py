@@ -90,6 +90,6 @@ def _source(options: VerifyOptions, path: Path) -> Origin:
         if options.against is not None:
             raise
         raise InputError(
-            f"{path} lies beside no network and weights to compare with; name the run that it was exported "
+            f"{path} has no network and weights beside it to compare with; name the run that it was exported "
             f"from: hwnas verify {path} --against RUN"
         ) from exc

@@ -134,7 +134,7 @@ def story(run: RunData, budget: Budget | None) -> str:
     if budget is not None and budget.latency_ms is not None:
         stat = phrases.statistic(budget.percentile)
         parts.append(
-            f"hwnas was asked for the most accurate network whose {stat} latency is at most "
+            f"The task was to find the most accurate network whose {stat} latency is at most "
             f"{format_ms(budget.latency_ms)}{f' on {setting.describe()}' if setting else ''}."
         )
     if run.verb == "profile" and run.table is not None:
@@ -144,9 +144,10 @@ def story(run: RunData, budget: Budget | None) -> str:
         refused = sum(t.state == "over_budget" for t in run.trials)
         space = run.trials[0].spec.space or "its space"
         parts.append(
-            f"It looked at {len(run.trials)} networks of {space} and trained {trained}"
+            f"The search considered {len(run.trials)} networks of {space} and trained {trained}"
             + (
-                f"; {refused} {'was' if refused == 1 else 'were'} refused untrained, over the budget."
+                f"; {refused} {'was' if refused == 1 else 'were'} rejected before training as over the "
+                "budget."
                 if refused
                 else "."
             )
@@ -155,12 +156,16 @@ def story(run: RunData, budget: Budget | None) -> str:
         parts.append(_proof(run))
         split, accuracy = run.accuracy()
         if accuracy is not None:
-            once = ", which nothing was chosen by and which were read once" if split == "test" else ""
-            parts.append(f"The accuracy is that on the {split} images{once}.")
+            once = (
+                ", which were not used for any choice and were read once, at the end"
+                if split == "test"
+                else ""
+            )
+            parts.append(f"The accuracy was measured on the {split} images{once}.")
         if run.source:
             parts.append(f"The network was found by {run.source} and trained further here.")
         if result.stopped:
-            parts.append(f"The search ended because of this: {result.stopped}.")
+            parts.append(f"Why the search ended: {result.stopped}.")
     return " ".join(parts)
 
 
@@ -170,8 +175,8 @@ def _proof(run: RunData) -> str:
     verdict = run.proof[1]
     what = "The exported file" if any(engine.promise for engine in run.engines) else "The winner"
     return (
-        f"{what} was loaded and timed anew in {len(verdict.session_ms)} independent sessions; a network "
-        f"that is really over the budget would pass this test with a probability of at most "
+        f"{what} was loaded and timed again in {len(verdict.session_ms)} independent sessions; a network "
+        "that is really over the budget would pass this test with a probability of at most "
         f"{100 * (1 - verdict.confidence):.2g} %."
     )
 
@@ -239,14 +244,15 @@ def next_commands(run: RunData) -> list[str]:
         argv = run.manifest.get("argv")
         again = shlex.join(map(str, argv)) if isinstance(argv, list) and argv else "search ..."
         out = "" if "--out" in again else f" --out {where}"
-        return [f"hwnas {again}{out}   # goes on where it stopped"]
+        return [f"hwnas {again}{out}   # continues where it stopped"]
     if run.engines:
         return [f"hwnas verify {run.path / run.engines[0].engine}   # the same checks again, on any machine"]
     if run.result is not None or run.network is not None:
         setting = run.setting()
         target = usual(setting.backend if setting else "")
         return [
-            f"hwnas export {where} --format {target}   # an engine file, proven right and fast enough",
+            f"hwnas export {where} --format {target}   # an engine file, with its outputs and its latency "
+            "checked",
             f"hwnas train {where} --epochs 100   # train the chosen network for longer",
         ]
     table = f" --table {where}" if run.verb == "profile" else ""

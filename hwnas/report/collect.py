@@ -144,7 +144,7 @@ def collect(path: Path) -> RunData:
     if path.name.endswith(SUFFIX):
         return RunData(path, verb="profile", table=tables.load(path))
     if not path.is_dir():
-        raise InputError(f"no run folder at {path}; `hwnas runs list` shows what there is")
+        raise InputError(f"no run folder at {path}; `hwnas runs list` lists the runs")
     run = RunData(path)
     run.manifest = _try(run, "manifest.json", lambda p: read_json(p, "run manifest"), {})
     run.verb = str(run.manifest.get("verb", "run"))
@@ -163,7 +163,7 @@ def collect(path: Path) -> RunData:
         _inherit(run)
     run.table = _table(run)
     if not (run.manifest or run.events or run.trials or run.engines or run.extra):
-        raise InputError(f"{path} holds nothing that a report could show: it is not a run folder of hwnas")
+        raise InputError(f"{path} is not a run folder of hwnas")
     return run
 
 
@@ -221,7 +221,7 @@ def _events(run: RunData) -> list[dict[str, Any]]:
     """The events that can be read: a report of a damaged log beats no report."""
     file = run.path / "events.jsonl"
     if not file.exists():
-        run.missing.append("events.jsonl is missing: nothing is known about how the run went")
+        run.missing.append("events.jsonl is missing: the course of the run is unknown")
         return []
     nothing: tuple[list[dict[str, Any]], int] = [], 0
     events, damaged = _try(run, file.name, salvage_events, nothing)
@@ -241,7 +241,7 @@ def _result(run: RunData, body: dict[str, Any]) -> None:
     if run.verb == "search" and run.result is None:
         run.missing.append(
             "the search has no result yet: it was interrupted or still runs; repeat the command with the "
-            "same --out to go on"
+            "same --out to continue"
         )
 
 

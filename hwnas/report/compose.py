@@ -47,5 +47,5 @@ def _compared(runs: Sequence[RunData]) -> Section:
     head = ("run", "strategy", "in short", "network", "median", "top-1", "training images", "time")
     drawn = comparison(runs)
     pictures = [Picture("compared", drawn, "fronts and winners of all runs")] if drawn else []
-    lead = "Each line joins the networks of one run that no other of that run beats; the star is its winner."
+    lead = "Each line is the Pareto front of one run; the star is its winner."
     return Section("The runs compared", lead, pictures, [Table(head, rows)])

@@ -17,15 +17,15 @@ PERCENTILES = {
 
 # What the gates of `hwnas.measure` mean, for those who have not read its documentation.
 GATES = {
-    "contention": "other processes took the core away",
-    "autocorrelation": "times drifted in waves",
-    "spread": "times scattered",
+    "contention": "other processes used the core",
+    "autocorrelation": "times varied slowly and periodically",
+    "spread": "times varied widely",
     "spikes": "single calls took over three times as long",
-    "sentinel": "the machine was slower than before, by a network that is watched",
-    "sessions": "sessions differed from each other",
-    "precision": "the interval did not become as narrow as asked",
+    "sentinel": "the reference network ran slower: the machine slowed down",
+    "sessions": "sessions gave different times",
+    "precision": "the interval is wider than requested",
     "load": "other processes used the machine",
-    "deadline": "the time was over",
+    "deadline": "the time limit was reached",
 }
 
 
@@ -116,4 +116,4 @@ def gates(found: Sequence[str]) -> str:
     """A sentence about the gates that fired while something was measured; empty where none did."""
     if not found:
         return ""
-    return f" Worth knowing of that measurement: {'; '.join(GATES.get(g, g) for g in found)}."
+    return f" Disturbances during this measurement: {'; '.join(GATES.get(g, g) for g in found)}."

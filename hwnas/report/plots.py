@@ -108,7 +108,7 @@ def accuracy_latency(
         points(
             on_front,
             budget,
-            name="front: nothing is better and faster",
+            name="Pareto front: best accuracy at each latency",
             mode="lines",
             line={"color": BLUE, "width": 2, "shape": "hv"},
             hoverinfo="skip",
@@ -145,7 +145,7 @@ def _refused(refused: Sequence[Trial], done: Sequence[Trial]) -> dict[str, objec
     return {
         "type": "scatter",
         "mode": "markers",
-        "name": f"refused untrained: over the budget ({len(refused)})",
+        "name": f"rejected before training: over the budget ({len(refused)})",
         "x": [phrases.shown_ms(t) for t in refused],
         "y": [foot] * len(refused),
         "text": [hover(t) for t in refused],

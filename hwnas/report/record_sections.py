@@ -23,8 +23,10 @@ def engine(engine: EngineManifest) -> Section:
     if engine.parity is not None:
         p = engine.parity
         rows.append(("images compared", f"{p.images} ({p.data})"))
-        rows.append(("largest difference of a score", f"{p.max_abs_err:.2g} (scores up to {p.scale:.3g})"))
-        rows.append(("same class named", phrases.percent(p.top1_agreement)))
+        rows.append(
+            ("largest difference between scores", f"{p.max_abs_err:.2g} (scores up to {p.scale:.3g})")
+        )
+        rows.append(("same class predicted", phrases.percent(p.top1_agreement)))
     if engine.measured is not None:
         m = engine.measured
         rows.append(("measured", f"median {format_ms(m.median_ms)}, p95 {format_ms(m.p95_ms)}"))
@@ -46,7 +48,7 @@ def engine(engine: EngineManifest) -> Section:
         tables.append(Table(head, layers, title).without_empty())
     return Section(
         f"Engine {engine.engine}",
-        f"{verdict} The figures are of this very file, named by its hash.",
+        f"{verdict} The figures belong to this file, identified by its hash.",
         tables=tables,
         half=True,
     )
@@ -73,8 +75,8 @@ def every_network(run: RunData, budget: Budget | None) -> Section | None:
         )
     head = ("#", "network", "state", "predicted", "measured", "validation", "MACs", "why")
     return Section(
-        "Every network that was looked at",
-        "In the order in which the search looked at them.",
+        "All networks of the search",
+        "In the order of the search.",
         tables=[Table(head, rows, f"Show all {len(rows)}").without_empty()],
     )
 
@@ -102,7 +104,7 @@ def settings(run: RunData) -> Section:
     if run.config:
         config = [(str(k), str(v)) for k, v in sorted(run.config.items()) if v not in (None, "", [], {})]
         tables.append(Table(("option", "value"), config, "Effective configuration"))
-    return Section("Settings and versions", "What these figures are true for.", tables=tables)
+    return Section("Settings and versions", "The conditions of all figures.", tables=tables)
 
 
 def _conditions(setting: Setting) -> list[tuple[str, ...]]:

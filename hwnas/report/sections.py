@@ -34,8 +34,8 @@ def accuracy(run: RunData, budget: Budget | None, best: Trial | None) -> Section
     return Section(
         "Accuracy against latency",
         "Every point is a network that was trained during the search; up is more accurate, left is faster. "
-        "The line joins the networks that no other beats in both. Marks along the foot were refused by "
-        "prediction alone and cost no training.",
+        "The line is the Pareto front. Marks at the bottom were rejected by their "
+        "predicted latency, without any training.",
         pictures,
         [Table(head, rows)] if rows else [],
     )
@@ -72,13 +72,13 @@ def growth(run: RunData, budget: Budget | None, best: Trial | None) -> Section |
     tables = [Table(("step", "network", "what grew", "latency", "validation", "why"), rows)] if rows else []
     if refusals:
         lines = [(text,) for text in refusals]
-        tables.append(Table(("",), lines, f"{len(refusals)} growths that were refused"))
+        tables.append(Table(("",), lines, f"{len(refusals)} rejected growths"))
     return Section(
         "How the network grew",
         "The network starts small and grows to the right until the budget is used. Above: validation "
         "accuracy after each step. Below: how many blocks each stage has by then."
         if drawn is not None
-        else "No growth was taken in this run; why each one was refused is below.",
+        else "No growth was made in this run; the reasons are listed below.",
         picture("growth", drawn, "accuracy and blocks per stage over latency, step by step"),
         tables,
     )
@@ -190,9 +190,9 @@ def promise(run: RunData) -> Section | None:
         shown = timing_plots.distribution(run.proof[0])
         tables.append(Table(("single calls of the winner", "time"), list(shown), "Times of single calls"))
     return Section(
-        "The promise, by measurement",
-        "A prediction is no proof. The engine is loaded afresh in independent sessions, and each session's "
-        f"latency must be within the budget.{phrases.gates(run.proof[0].gates) if run.proof else ''}",
+        "Budget test",
+        "The engine is loaded again in each of several independent sessions, and the latency of each session "
+        f"must be within the budget.{phrases.gates(run.proof[0].gates) if run.proof else ''}",
         picture("promise", drawn, "latency of each session against the budget"),
         tables,
         half=True,
@@ -210,11 +210,11 @@ def importance(run: RunData, best: Trial | None) -> Section | None:
     drawn = importance_plot(found or of_trials(run.trials, best), run.trials)
     if drawn is None:
         return None
-    filled = " The filled mark is the growth that was taken, hollow ones were refused." if found else ""
+    filled = " The filled mark is the growth that was made, hollow marks were rejected." if found else ""
     return Section(
         "How much each growth matters",
-        "What the search expected from growing each stage, with its standard error. Depth is added only "
-        f"where the gain is larger than the error and pays for its milliseconds.{filled}",
+        "What the search expected from growing each stage, with its standard error. A stage grows only "
+        f"if its gain is significant and the best per millisecond.{filled}",
         picture("importance", drawn, "importance of each stage with error bars"),
         half=True,
     )
@@ -229,13 +229,13 @@ def dense(run: RunData) -> Section | None:
     state = ""
     if end is not None:
         state = (
-            f" At the end {end[0]:.0%} of the stack layers would be skipped, and {end[1]:.0%} of all layers "
-            "be at their smallest operator."
+            f" At the end {end[0]:.0%} of the stack layers are skipped, and {end[1]:.0%} of all layers "
+            "use their smallest operator."
         )
     told = [(str(e["text"]),) for e in run.of("derived") if e.get("text")]
     return Section(
         "What the super-network learned",
-        "Blocks in a row, named by their channels; an arc is as thick as a path is likely to go along it, "
+        "Blocks in order, named by their channels; the thickness of an arc is its probability, "
         f"epoch by epoch.{state}",
         picture("dense-graph", drawn, "the dense graph with path probabilities after several epochs"),
         [Table(("derived networks",), told)] if told else [],
@@ -249,8 +249,8 @@ def dense_costs(run: RunData) -> Section | None:
         return None
     return Section(
         "Expected and derived latency",
-        "What the super-network expects over all its paths, and what the networks cost that its choices lead "
-        "to. Only the best network within the budget is bound by it.",
+        "The expected latency over all paths of the super-network, and the latency of the networks derived "
+        "from it. Only the best network within the budget has to meet it.",
         drawn,
     )
 

@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
 # Figures of a profile that people ask for, by their key in the summary.
 KNOWN = {
-    "mape_percent": "mean error on networks it never saw, %",
-    "within_5_percent": "of those within 5 %, %",
-    "kendall_tau": "agreement of their order (Kendall tau)",
-    "coverage_percent": "of those inside the predicted interval, %",
+    "mape_percent": "mean error on networks not used for fitting, %",
+    "within_5_percent": "share of them within 5 %, %",
+    "kendall_tau": "rank correlation (Kendall tau)",
+    "coverage_percent": "share of them inside the predicted interval, %",
     "repeat_mape_percent": "difference when the same networks are measured again, %",
     "seconds": "time that profiling took, s",
     "measurements": "graphs timed",
@@ -70,10 +70,10 @@ def _quality(table: LatencyTable, model: TableModel) -> Section:
     )
     if pairs:
         error = sum(abs(p / m - 1) for _, p, _, _, m in pairs) / len(pairs)
-        lead += f" On {len(pairs)} networks that it never saw the mean error is {100 * error:.1f} %"
+        lead += f" On {len(pairs)} networks not used for fitting the mean error is {100 * error:.1f} %"
         alone = table.summary.get("isolated_sum_mape_percent")
         if isinstance(alone, float):
-            lead += f"; adding up blocks that were timed alone would be {alone:.1f} % off"
+            lead += f"; the sum of blocks timed alone would be {alone:.1f} % off"
         lead += "."
     if context:
         ratio = sum(i for _, _, i in context) / sum(a for _, a, _ in context)
@@ -110,7 +110,8 @@ def _costs(table: LatencyTable, model: TableModel) -> Section:
     )
     return Section(
         "What a block costs",
-        "Milliseconds that each block adds to a network, by kind (rows) and shape (columns). The dearest is "
+        "Milliseconds that each block adds to a network, by kind (rows) and shape (columns). The most "
+        "expensive is "
         f"{phrases.block(dearest)}: {format_ms(costs[dearest])}.",
         drawn,
     )
@@ -126,11 +127,12 @@ def _noise(table: LatencyTable) -> list[Section]:
     gates = Counter(gate for m in taken for gate in m.gates)
     calm = sum(not m.gates for m in taken)
     lead = (
-        f"Half of the {len(taken)} measurements are known to {sorted(spreads)[len(spreads) // 2]:.2g} % or "
-        f"better. {calm} were taken in calm sessions only."
+        f"Half of the {len(taken)} measurements have a standard error of "
+        f"{sorted(spreads)[len(spreads) // 2]:.2g} % or "
+        f"less. {len(taken) - calm} of them were measured while the machine was disturbed."
     )
     rows = [(gate, phrases.GATES.get(gate, ""), str(n)) for gate, n in gates.most_common()]
-    head = ("gate that could not be cured", "what it means", "measurements")
+    head = ("disturbance", "what it means", "measurements")
     tables = [Table(head, rows)] if rows else []
     failed = [(_names(blocks), row.error) for blocks, row in table.failures.items()]
     tables += [Table(("block that failed", "why"), failed)] if failed else []

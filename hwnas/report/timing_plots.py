@@ -149,7 +149,7 @@ def sessions(tests: Sequence[tuple[str, Promise]]) -> Figure | None:
                 }
             )
     layout: Figure = {
-        "xaxis": axis(f"{phrases.statistic(tests[0][1].percentile)} latency of one fresh session, ms"),
+        "xaxis": axis(f"{phrases.statistic(tests[0][1].percentile)} latency of one session, ms"),
         "yaxis": axis("", type="category", categoryorder="array", autorange="reversed"),
     }
     layout["yaxis"]["categoryarray"] = [safe(label) for label, _ in tests]
@@ -186,7 +186,7 @@ def training(trials: Sequence[Trial]) -> Figure | None:
                 }
             )
     layout = {
-        "xaxis": axis("network, in the order in which they were looked at", dtick=_every(done)),
+        "xaxis": axis("network, in the order of the search", dtick=_every(done)),
         "yaxis": axis("training time, s"),
         "bargap": 0.25,
     }

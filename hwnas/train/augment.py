@@ -34,12 +34,10 @@ class AugmentOptions(Checked):
 
     WHAT = "augmentation"
 
-    shift: int = option(0, "Largest shift in pixels each way.", low=0, high=4_096)
+    shift: int = option(0, "Random shift: largest distance in pixels.", low=0, high=4_096)
     flip: bool = option(False, "Mirror half of the images left to right.")
-    cutout: int = option(0, "Side in pixels of a square that is set to the mean colour.", low=0, high=4_096)
-    mixup: float = option(
-        0.0, "Alpha of the Beta distribution that mixes pairs of images; 0 is without.", low=0
-    )
+    cutout: int = option(0, "Cutout: side in pixels of a square set to the mean colour.", low=0, high=4_096)
+    mixup: float = option(0.0, "Mixup: alpha of the Beta distribution; 0 turns it off.", low=0)
 
 
 def chosen(recipe: Recipe, dataset: Dataset) -> AugmentOptions:

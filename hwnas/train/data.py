@@ -164,7 +164,7 @@ def load(
     if raw.left_out:
         told = _left_out(raw)
         if strict:
-            raise DataFormatError(f"{raw.where}: {told}; mend or remove them, or leave out --strict")
+            raise DataFormatError(f"{raw.where}: {told}; repair or remove them, or leave out --strict")
         raw = replace(raw, notes=(told, *raw.notes))
     _check_labels(raw)
     name = Path(where).name if scheme != "module" else where
@@ -200,8 +200,8 @@ def _check_shape(shape: ImageShape) -> None:
     channels, height, width = shape
     if channels not in (1, 3) or height != width or height < 1:
         raise InputError(
-            f"images cannot be brought to {channels}x{height}x{width}: they have 1 (grey) or 3 (colour) "
-            "channels, and height and width of a network's input are equal"
+            f"images cannot be converted to {channels}x{height}x{width}; expected 1 (grey) or 3 (colour) "
+            "channels, and equal height and width"
         )
 
 
@@ -304,8 +304,7 @@ def _notes_of_shared(shared: dict[str, int], made: Sequence[Split]) -> list[str]
         ("val_test", "test", len(test), "validation"),
     )
     return [
-        f"{shared[key]} of {total} {held} images are {other} images, too: {held} accuracy says "
-        "more than is true"
+        f"{shared[key]} of {total} {held} images are {other} images as well, so {held} accuracy is too high"
         for key, held, total, other in rows
         if shared[key]
     ]
@@ -320,7 +319,7 @@ def _note_of_classes(labels: Int64s, classes: Sequence[str]) -> list[str]:
     return [
         f"classes are uneven: {counts[most]} training images of {classes[most]!r}, "
         f"{counts[least]} of {classes[least]!r}; "
-        f"answering {classes[most]!r} always is right in {counts[most] / counts.sum():.1%}, "
+        f"predicting {classes[most]!r} always is correct for {counts[most] / counts.sum():.1%}, "
         "so look at the balanced accuracy"
     ]
 

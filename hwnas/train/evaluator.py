@@ -159,12 +159,12 @@ class Evaluator:
         record = path.with_suffix(".json")
         if not path.is_file() or not record.is_file():
             raise DataFormatError(
-                f"{path} or {record.name} is missing: the weights of trial {index} are to be inherited"
+                f"{path} or {record.name} is missing, and the next network needs the weights of trial {index}"
             )
         body = read_json(record, "evaluation", schemas.EVALUATION, sealed=True)
         if body.get("weights_sha256", "") != _digest(path):
             raise DataFormatError(
-                f"{path} is not what was written: its content has another hash than {record.name} says. "
+                f"{path} was changed: its content does not match the hash in {record.name} says. "
                 f"Remove both files and the trials from {index} on in events.jsonl, or search into a new one"
             )
         spec = parse(NetworkSpec, body.get("network", {}), f"evaluation {record}")

@@ -57,7 +57,7 @@ class _Found:
             return self.notes
         listed = ", ".join(f"{count} {end or 'without suffix'}" for end, count in self.others.most_common(5))
         count = self.others.total()
-        return [*self.notes, f"{count} files are no images by their names and are not read ({listed})"]
+        return [*self.notes, f"{count} files have no suffix of an image format and are skipped ({listed})"]
 
 
 def folder(where: str, shape: ImageShape | None) -> Raw:
@@ -81,8 +81,8 @@ def read_folder(path: Path, shape: ImageShape | None) -> Raw:
     if homes and "train" not in homes.values():
         named = ", ".join(f"{f.name}/" for f in homes)
         raise DataFormatError(
-            f"{path} holds {named} with classes to test on, but no train/; rename one, or name a source for "
-            "each split: --train SOURCE --test SOURCE"
+            f"{path} holds {named} with classes to test on, but no train/; rename one folder, or give each "
+            "split by itself: --train SOURCE --test SOURCE"
         )
     if homes:
         beside = [f"{f.name}/" for f in top if f not in homes]
@@ -124,7 +124,7 @@ def _read_home(home: Path, classes: Sequence[str], part: str, found: _Found) -> 
     """Every class folder of one place."""
     loose = sum(1 for p in home.iterdir() if p.suffix.lower() in suffixes() and not p.is_dir())
     if loose:
-        found.notes.append(f"{loose} images in {home} lie in no class folder and are not read")
+        found.notes.append(f"{loose} images in {home} are in no class folder and are skipped")
     for folder in _folders(home):
         if folder.name not in classes:
             raise DataFormatError(f"{folder} is a class that the training images do not have")
@@ -163,7 +163,7 @@ def _unreadable(file: Path) -> str:
     """Why a file is not opened at all; empty where it can be. A pipe or a device would never end."""
     try:
         if not file.is_file():
-            return "it is a link to nothing" if not file.exists() else "it is a pipe, a socket or a device"
+            return "it is a broken link" if not file.exists() else "it is a pipe, a socket or a device"
         size = file.stat().st_size
     except OSError as exc:
         return f"it cannot be read ({exc.strerror})"
@@ -299,7 +299,7 @@ def _columns(schema: Any, file: Path) -> tuple[str, str]:
     if image is None or label is None:
         what = "column of encoded images (image or img: bytes, or a struct with a field bytes)"
         if image is not None:
-            what = "column of labels (label: whole numbers, texts or categories)"
+            what = "column of labels (label: integers, texts or categories)"
         found = ", ".join(f"{f.name}: {f.type}" for f in schema)
         raise DataFormatError(f"{file} has no {what} that can be told apart; it has {found}")
     return image, label

@@ -173,7 +173,7 @@ def _keep(path: Path, images: torch.Tensor, bad: dict[int, str]) -> None:
         with store.atomic_path(path) as temporary:
             save_file({"images": stored}, temporary, metadata={"hwnas": about})
     except OSError as exc:
-        logging.getLogger("hwnas").warning("decoded images are not kept for the next time: %s", exc)
+        logging.getLogger("hwnas").warning("decoded images could not be cached: %s", exc)
 
 
 def _decode_all(items: Sequence[Item], shape: ImageShape) -> Decoded:
@@ -246,7 +246,9 @@ def _plain(image: Image, mode: str, form: str) -> Image:
             )
         image = Pillow.fromarray(_bytes(values * 255.0))
     elif image.mode == "I":
-        raise ValueError("it has 32-bit whole numbers, whose white is not known; save it with 8 or 16 bits")
+        raise ValueError(
+            "it has 32-bit integers, whose largest value is not known; save it with 8 or 16 bits"
+        )
     if "transparency" in image.info:
         image = image.convert("RGBA")
     return image.convert(mode)

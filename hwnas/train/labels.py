@@ -29,13 +29,13 @@ def name_of(value: Any, names: Sequence[str], where: str) -> str | None:
         value = value.decode("utf-8", "replace")
     if isinstance(value, str):
         if names and value and value not in names:
-            raise DataFormatError(f"{where}: label {value!r} is none of the classes {_few(names)}")
+            raise DataFormatError(f"{where}: label {value!r} is not one of the classes {_few(names)}")
         return value or None
     if isinstance(value, (bool, np.bool_)):
         return name_of(int(value), names, where) if names else str(bool(value))
     if isinstance(value, float) and not value.is_integer():
         raise DataFormatError(
-            f"{where}: label {value:g} is no whole number; a label is the number or the name of a class"
+            f"{where}: label {value:g} is not an integer; expected the number or the name of a class"
         )
     if not isinstance(value, (int, float, np.integer)):
         raise DataFormatError(

@@ -244,16 +244,16 @@ class _TrainingJob:
         counters.restored += 1
         if counters.restored > MOST_RESTORES:
             raise HwnasError(
-                f"{self.task}: training went astray {counters.restored} times, although the learning rate "
-                f"was lowered to {self.peak * counters.rate:.2g}; start with a lower one"
+                f"{self.task}: training diverged {counters.restored} times, although the learning rate was "
+                f"lowered to {self.peak * counters.rate:.2g}; start with a lower one"
             )
         counters.rate *= 0.5
         self.state.restore(self.good)
         if self.emit is not None:
             what = f"the loss was {loss:.3g}" if astray else "weights were not finite"
             text = (
-                f"{self.task}: {what} at step {counters.step} of {self.steps}; went back to "
-                f"the last good weights and halved the learning rate (now {counters.rate:g} of the plan)"
+                f"{self.task}: {what} at step {counters.step} of {self.steps}; the last good weights were "
+                f"restored and the learning rate halved (now {counters.rate:g} of the plan)"
             )
             self.emit(
                 "restored", {"task": self.task, "step": counters.step, "rate": counters.rate, "text": text}

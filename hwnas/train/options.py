@@ -46,38 +46,50 @@ class Recipe(Checked):
 
     WHAT = "training option"
 
-    images: int = option(100_000, "Training images seen; an epoch counts every image once.", low=1)
+    images: int = option(100_000, "Training images in all; an epoch is all images once.", low=1)
     batch: int | None = option(
         None,
-        "Images a step; without it a power of two from 8 to 128, so that there are steps enough.",
+        "Batch size; by default a power of two from 8 to 128 that leaves enough steps.",
         low=2,
         high=65_536,
     )
     lr: float = option(0.5, "Peak learning rate at 128 images a step.", above=0)
-    inherited_lr: float = option(1.0, "Factor on lr for a network that starts from weights.", low=0, high=1)
-    schedule: Schedule = option("onecycle", "The course of the learning rate.")
-    warmup: float = option(0.2, "Share of the steps in which onecycle rises.", low=0, high=1)
-    final_lr: float = option(0.0, "The last learning rate, as a fraction of lr.", low=0, high=1)
-    momentum: float = option(0.9, "Nesterov momentum.", low=0, high=1)
-    weight_decay: float = option(
-        5e-4, "Decay of the weights; batch norm and biases do not decay.", low=0, high=1
+    inherited_lr: float = option(
+        1.0, "Factor on lr for a network that starts from trained weights.", low=0, high=1
     )
-    label_smoothing: float = option(0.1, "Share of the label that is spread over all classes.", low=0, high=1)
-    clip: float = option(5.0, "Largest norm of the gradient.", above=0)
-    ema: float = option(0.0, "Decay a step of the weights' moving average; 0 is without.", low=0, high=1)
-    distill: float = option(0.5, "Weight of the teacher's loss.", low=0, high=1)
-    temperature: float = option(4.0, "Softens teacher and student in that loss.", above=0)
-    flip: bool | None = option(None, "Mirror half of the images; null does so where the data set allows it.")
-    shift: int | None = option(None, "Largest shift in pixels; null is an eighth of the side.", low=0)
-    cutout: int = option(0, "Side in pixels of a square set to the mean colour; 0 is without.", low=0)
-    mixup: float = option(0.0, "Alpha of the mixing of pairs of images; 0 is without.", low=0, high=100)
-    device: TrainDevice = option("auto", "Where to train.")
-    precision: Mode = option("auto", "Numbers of the forward and backward pass.")
+    schedule: Schedule = option("onecycle", "Learning rate schedule.")
+    warmup: float = option(
+        0.2, "onecycle: fraction of the steps in which the learning rate rises.", low=0, high=1
+    )
+    final_lr: float = option(0.0, "Final learning rate, as a fraction of lr.", low=0, high=1)
+    momentum: float = option(0.9, "Nesterov momentum.", low=0, high=1)
+    weight_decay: float = option(5e-4, "Weight decay; not applied to batch norm and biases.", low=0, high=1)
+    label_smoothing: float = option(
+        0.1, "Label smoothing: part of the label that is spread over all classes.", low=0, high=1
+    )
+    clip: float = option(5.0, "Gradient clipping: largest norm of the gradient.", above=0)
+    ema: float = option(
+        0.0, "Moving average of the weights (EMA): decay per step; 0 turns it off.", low=0, high=1
+    )
+    distill: float = option(0.5, "Distillation: weight of the teacher's loss.", low=0, high=1)
+    temperature: float = option(4.0, "Distillation: temperature.", above=0)
+    flip: bool | None = option(
+        None, "Mirror half of the images left to right; null: if the data set allows it."
+    )
+    shift: int | None = option(
+        None, "Random shift: largest distance in pixels; null is an eighth of the side.", low=0
+    )
+    cutout: int = option(
+        0, "Cutout: side in pixels of a square set to the mean colour; 0 turns it off.", low=0
+    )
+    mixup: float = option(0.0, "Mixup: alpha; 0 turns it off.", low=0, high=100)
+    device: TrainDevice = option("auto", "Device to train on.")
+    precision: Mode = option("auto", "Precision of the forward and backward pass.")
     # One: with two, torch 2.15 was seen to corrupt the heap (docs/evidence/training.md), and beside other
     # work two threads that wait for each other are ten times slower.
     threads: int | None = option(1, "Threads of torch; null takes torch's own number.", low=1, high=1_024)
-    seed: int = option(0, "Decides the order of the images and their augmentation.", low=0, high=2**63 - 1)
-    checkpoint_s: float = option(20.0, "Least time between two checkpoints, in seconds.", low=0)
+    seed: int = option(0, "Seed of the order of images and of augmentation.", low=0, high=2**63 - 1)
+    checkpoint_s: float = option(20.0, "Smallest time between two checkpoints, in seconds.", low=0)
 
 
 @dataclass(frozen=True)

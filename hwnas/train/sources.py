@@ -43,7 +43,7 @@ def existing(scheme: str, where: str) -> Path:
     try:
         regular, there = path.is_file() or path.is_dir(), path.exists()
     except (OSError, ValueError) as exc:
-        raise InputError(f"data {scheme}:{where} cannot be looked at: {exc}") from exc
+        raise InputError(f"data {scheme}:{where} cannot be read: {exc}") from exc
     if not there:
         raise InputError(f"data {scheme}:{where}: {path.absolute()} does not exist")
     if not regular:
@@ -122,7 +122,7 @@ def _claimed(packed: zipfile.ZipFile, member: zipfile.ZipInfo) -> int:
         held = member.file_size - file.tell()
     if size != held and not dtype.hasobject:
         raise ValueError(
-            f"{member.filename} says that it has {size:,} bytes ({dtype} of {shape}), but it has {held:,}"
+            f"{member.filename} declares {size:,} bytes ({dtype} of {shape}), but it has {held:,}"
         )
     return size
 
@@ -229,7 +229,7 @@ def _pair(
     if labels.ndim != 1 or labels.dtype.kind not in "iubUSO" or len(labels) != count or not count:
         raise DataFormatError(
             f"{where}: labels are {labels.dtype} {labels.shape} for {count} images; "
-            "expected one whole number or name an image"
+            "expected one integer or class name for each image"
         )
     if images.ndim == 3:
         images = images[:, None]
@@ -294,7 +294,7 @@ def read_cifar10(path: Path, shape: ImageShape | None) -> Raw:
         pickled = [*path.glob("data_batch_1"), *path.glob("*/data_batch_1")]
         raise DataFormatError(
             f"{pickled[0].parent} holds the Python version of CIFAR-10, which is pickle, and reading pickle "
-            "runs what is in it; take the binary version (cifar-10-binary.tar.gz), or parquet:"
+            "can run code; use the binary version (cifar-10-binary.tar.gz), or parquet:"
             if pickled
             else f"{path} holds no data_batch_*.bin and test_batch.bin; give the folder where the binary "
             "version of CIFAR-10 (cifar-10-binary.tar.gz) is unpacked"
@@ -317,8 +317,8 @@ def _cifar_batch(path: Path) -> tuple[Uint8s, Int64s]:
         raise DataFormatError(f"{path} cannot be read: {exc.strerror}") from exc
     if not len(data) or len(data) % _CIFAR_RECORD:
         raise DataFormatError(
-            f"{path} has {len(data)} bytes, which is not a whole number of {_CIFAR_RECORD}-byte records; "
-            "is it cut short?"
+            f"{path} has {len(data)} bytes, which is not a multiple of {_CIFAR_RECORD} bytes; "
+            "the file is truncated"
         )
     records = data.reshape(-1, _CIFAR_RECORD)
     return records[:, 1:].reshape(-1, 3, 32, 32), records[:, 0].astype(np.int64)

@@ -20,7 +20,7 @@ SPLITS = ("train", "val", "test")
 def compose(train: str | None, val: str | None, test: str | None) -> str:
     """One text for sources of their own; InputError without one to train on."""
     if train is None:
-        raise InputError("--val and --test go with --train (or --data): name the images to train on as well")
+        raise InputError("--val and --test need --train or --data: name the training images as well")
     if val is None and test is None:
         return train
     given = {"train": train, "val": val, "test": test}
@@ -42,7 +42,7 @@ def parts(uri: str) -> dict[str, str]:
             raise InputError(f"data {uri!r} names {name} twice; name each split once")
         found[name] = source
     if "train" not in found:
-        raise InputError(f"data {uri!r} names no images to train on; add train=SOURCE")
+        raise InputError(f"data {uri!r} names no training images; add train=SOURCE")
     return found
 
 
@@ -51,7 +51,7 @@ def parse(uri: str) -> tuple[str, str]:
     scheme, colon, where = uri.partition(":")
     known = names("datasets")
     if scheme == "digits" and where:
-        raise InputError("the data set 'digits' is embedded and takes no path; write digits")
+        raise InputError("the data set 'digits' is built in and has no path; write digits")
     if scheme in _NEED_A_PATH and not where:
         raise InputError(f"data {uri!r} names no path; write {scheme}:PATH")
     if scheme in known:

@@ -83,7 +83,7 @@ def samples(data: str | None, source: Origin, limit: int) -> Samples:
     about = {"classes": dataset.classes, "mean": dataset.mean, "std": dataset.std, **source.about}
     if len(about["classes"]) != spec.classes:
         raise DataFormatError(
-            f"data {uri} has {len(dataset.classes)} classes, the network tells {spec.classes} apart; "
+            f"data {uri} has {len(dataset.classes)} classes, the network has {spec.classes}; "
             "give the data that it was trained on"
         )
     chosen = dataset.val

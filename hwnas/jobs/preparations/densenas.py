@@ -49,8 +49,8 @@ def prepare(facts: Facts) -> Prepared | None:
         torch.set_num_threads(before)
     edges, operators = found.trust
     text = (
-        f"what two halves of the architecture steps say agrees to {edges:.2f} (edges) and {operators:.2f} "
-        "(operators), 1 being fully"
+        f"agreement between two halves of the architecture steps: {edges:.2f} for edges, {operators:.2f} for "
+        "operators (1 is full agreement)"
     )
     facts.note("note", {"text": text}, key="text")
     scores = {
@@ -130,7 +130,7 @@ def objective(facts: Facts, asked: DenseNasOptions, chooser: Chooser) -> tuple[C
     if asked.cost == "macs":
         limit = facts.budgets[-1].macs
         if limit is None:
-            raise InputError("cost=macs needs a number to hold them to; write for example --max-macs 60MMAC")
+            raise InputError("cost=macs needs a limit on MACs; write for example --max-macs 60MMAC")
         return costs(chooser.space, lambda spec: count(spec).macs / 1e6), limit / 1e6, limit / 1e6
     largest, smallest = facts.budgets[-1].latency_ms, facts.budgets[0].latency_ms
     assert largest is not None

@@ -62,7 +62,7 @@ def prepare(facts: Facts) -> Prepared | None:
     space = chain_of(facts.space)
     if settings.joint and len(paths(space)) > 1:
         raise InputError(
-            f"joint=true searches all places along one path, and {space.name} has {len(paths(space))}; take "
+            f"joint=true searches all places along one path, and {space.name} has {len(paths(space))}; use "
             "--space mbv2-cifar or resnet-cifar"
         )
     return _HourNasPreparation(facts, settings, space).run()
@@ -198,8 +198,9 @@ class _HourNasPreparation:
         before = share_within(costs, fixed, 0.0, high)
         after = [share_within(costs, fixed, 0.0, high, p) for p in found.probability]
         text = (
-            f"space proposals: {before:.1%} of all networks keep the budget, {min(after):.1%} to "
-            f"{max(after):.1%} of those sampled do ({found.uniform_hit_rate:.1%} before and "
+            f"space proposals: {before:.1%} of all networks are within the budget, of sampled ones "
+            f"{min(after):.1%} to "
+            f"{max(after):.1%} ({found.uniform_hit_rate:.1%} before and "
             f"{min(found.hit_rate):.1%} after are in the upper {1 - self.settings.least:.0%} of it)"
         )
         fields = {"within": before, "proposed": after, "hit_rate": list(found.hit_rate), "text": text}

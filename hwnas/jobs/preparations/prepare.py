@@ -143,6 +143,6 @@ def without(share: float, images: int) -> str:
     """Why there is no super-network, in words."""
     return (
         f"no super-network: its share would be {round(share * images):,} of {images:,} images, and below "
-        f"{LEARNABLE:,} it learns too little to be worth them (docs/densenas.md, docs/strategies.md); the "
-        "untrained score decides. --set score=learned trains one all the same"
+        f"{LEARNABLE:,} it learns too little (docs/densenas.md, docs/strategies.md); the "
+        "untrained score decides. --set score=learned trains one anyway"
     )

@@ -110,7 +110,7 @@ def _path(options: ProfileOptions, header: Header) -> Path:
             return path
     if options.only_missing:
         raise MissingMeasurement(
-            f"no table of {header.setting.describe()} and space {header.space} to add to; leave out "
+            f"no table of {header.setting.describe()} and space {header.space} to extend; leave out "
             "--only-missing to make one"
         )
     return tables.new_path(header)

@@ -39,7 +39,7 @@ def find(name: str, root: Path = runs.RUNS) -> Path:
         return known[name]
     if path.suffix or len(path.parts) > 1:
         raise InputError(f"network {name} does not exist; give a network.json, a run or an example's name")
-    raise InputError(unknown("network", name, known) + "; a file or a run folder is taken as well")
+    raise InputError(unknown("network", name, known) + "; a file or a run folder is accepted as well")
 
 
 def network(name: str, root: Path = runs.RUNS) -> NetworkSpec:

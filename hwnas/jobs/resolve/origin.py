@@ -57,7 +57,7 @@ class Origin:
         found = read_weights(self.weights)
         if self.weights_sha256 is not None and (digest := weights_digest(found)) != self.weights_sha256:
             raise DataFormatError(
-                f"weights {self.weights} are not those that the training wrote: their SHA-256 is "
+                f"weights {self.weights} differ from those that the training wrote: their SHA-256 is "
                 f"{digest[:12]}..., {self.weights_sha256[:12]}... is recorded in result.json; the file was "
                 "damaged or replaced, so train again, or take it from a copy"
             )

@@ -29,13 +29,13 @@ class NotYet(Exception):
         return {
             "dry_run": True,
             "run": None if options.out is None else str(options.out),
-            "table": f"none yet: a quick profile of about {seconds} comes first",
+            "table": f"none yet: a quick profile is measured first, about {seconds}",
             "profile": self.planned,
             "data": options.data,
             "budgets": [options.latency_budget],
             "strategy": options.strategy,
             "seconds": self.planned["seconds"],
-            "notes": ["whether the budget can be kept is known after the profile"],
+            "notes": ["whether the budget can be met is known after the profile"],
         }
 
 

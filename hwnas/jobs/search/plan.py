@@ -170,5 +170,6 @@ def check_coverage(table: LatencyTable, space: SearchSpace) -> list[str]:
     if not missing:
         return []
     return [
-        f"{len(missing)} of {len(blocks)} blocks of {space.name} are not in the table; they are estimated"
+        f"{len(missing)} of {len(blocks)} blocks of {space.name} were not measured; their latency is "
+        "estimated"
     ]

@@ -52,7 +52,8 @@ def validate(path: Path | None = None, emit: Emit | None = None, *, seed: int = 
             "verdict": "valid",
             "checks": checks,
             "warnings": [
-                f"the table is {table.setting.provenance}; there is nothing here to measure it against"
+                f"the table is {table.setting.provenance}; it cannot be compared with this machine by "
+                "measuring"
             ],
         }
     backend, live = devices.conditions(
@@ -83,7 +84,8 @@ def validate(path: Path | None = None, emit: Emit | None = None, *, seed: int = 
     detail = ", ".join(moves)
     if verdict == "different":
         raise StaleTable(
-            f"table {table.table_id}: its sentinels moved apart ({detail}); the device is not what it was. "
+            f"table {table.table_id}: its reference networks changed by different factors ({detail}): the "
+            "device or its state has changed. "
             f"Profile again: hwnas profile --device {live.device} --space {table.header.space}"
         )
     checks.append({"name": "sentinels", "passed": verdict == "same", "detail": detail})

@@ -33,23 +33,23 @@ class DenseOptions(Checked):
         seed: of everything random.
     """
 
-    epochs: int = option(30, "All epochs.", low=1, high=100_000)
-    arch_from: int = option(10, "Epochs that train weights only.", low=0)
-    images: int | None = option(None, "Most training images of a pass; null takes all of its share.", low=1)
-    batch: int = option(128, "Images a step.", low=1, high=65_536)
+    epochs: int = option(30, "Number of epochs.", low=1, high=100_000)
+    arch_from: int = option(10, "Epochs at the start that train weights only.", low=0)
+    images: int | None = option(None, "Maximum of training images per pass; null is no maximum.", low=1)
+    batch: int = option(128, "Batch size.", low=1, high=65_536)
     lr: float = option(0.1, "Learning rate of the weights.", above=0)
     momentum: float = option(0.9, "Momentum of SGD.", low=0, high=1)
-    weight_decay: float = option(4e-5, "Decay of the weights.", low=0, high=1)
-    arch_lr: float = option(0.1, "Learning rate of the architecture.", above=0)
-    arch_weight_decay: float = option(1e-3, "Decay of the architecture.", low=0, high=1)
-    arch_share: float = option(0.2, "Share of the images for architecture steps.", above=0, below=1)
-    objective: Objective = option("target", "The loss.")
+    weight_decay: float = option(4e-5, "Weight decay.", low=0, high=1)
+    arch_lr: float = option(0.1, "Learning rate of the architecture parameters.", above=0)
+    arch_weight_decay: float = option(1e-3, "Weight decay of the architecture parameters.", low=0, high=1)
+    arch_share: float = option(0.2, "Fraction of the images used for architecture steps.", above=0, below=1)
+    objective: Objective = option("target", "Loss function.")
     floor: float = option(0.9, "Lower bound of the expected cost, as a share of the budget.", low=0, below=1)
     rho: float = option(5.0, "Weight of the quadratic term.", low=0)
     sharpen: float = option(0.1, "Weight of the entropy of choices at the end.", low=0)
     lam: float = option(0.15, "Weight of the cost in the published loss.", low=0)
     tau: float = option(15.0, "Base of the logarithm in the published loss.", above=1)
-    seed: int = option(0, "Of everything random.", low=0, high=2**63 - 1)
+    seed: int = option(0, "Seed of every random choice.", low=0, high=2**63 - 1)
 
     def __post_init__(self) -> None:
         super().__post_init__()

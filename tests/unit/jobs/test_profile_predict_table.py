@@ -153,7 +153,7 @@ def test_predict(made: tuple[Path, dict[str, Any]]) -> None:
 def test_predict_warns_of_guesses(made: tuple[Path, dict[str, Any]]) -> None:
     body = predict(PredictOptions(("densenas-a",), table=made[0]))
     assert body["networks"][0]["extrapolated"]
-    assert "were never measured" in body["warnings"][0]
+    assert "were not measured" in body["warnings"][0]
 
 
 def test_predict_without_any_table(home: Path) -> None:

@@ -86,7 +86,7 @@ def test_what_is_no_table_is_left_as_it_is(tmp_path: Path) -> None:
         assert file.read_text() == text
     target = tmp_path / "target"
     (tmp_path / "link").symlink_to(target)
-    with pytest.raises(InputError, match="is a link"):
+    with pytest.raises(InputError, match="is a symbolic link"):
         TableWriter(tmp_path / "link", header())
     assert not target.exists()
 

@@ -97,7 +97,7 @@ def test_growth_path_leaves_out_what_was_not_taken(tmp_path: Path) -> None:
     text = Reader(page_of(write_run(tmp_path / "search-0001"))).text
     assert "stage 2: 2 to 3 blocks; stage 3: 5 to 6 blocks" in text
     # 7 trained networks, two refusals after each
-    assert "14 growths that were refused" in text
+    assert "14 rejected growths" in text
     assert "stage 1: +0.40 % +- 0.30 % for 0.05 ms: not significant" in text
 
 
@@ -172,7 +172,7 @@ def test_damaged_lines_and_results_are_left_out_and_said(tmp_path: Path) -> None
 
 def test_empty_run_and_no_run(tmp_path: Path) -> None:
     (tmp_path / "nothing").mkdir()
-    with pytest.raises(InputError, match="nothing that a report could show"):
+    with pytest.raises(InputError, match="not a run folder of hwnas"):
         compose([tmp_path / "nothing"])
     with pytest.raises(InputError, match="no run folder"):
         compose([tmp_path / "absent"])
@@ -296,7 +296,7 @@ def test_proof_of_the_exported_file_goes_first(tmp_path: Path) -> None:
     engine_beside(run)
     text = Reader(page_of(run)).text
     assert "0.57 ms of 0.60 ms, 95.0 % top-1, kept in 5 of 5 sessions" in text
-    assert "The exported file was loaded and timed anew in 5 independent sessions" in text
+    assert "The exported file was loaded and timed again in 5 independent sessions" in text
     assert "Engine engine.onnx All checks passed." in text
     assert f"hwnas verify {run / 'engine.onnx'}" in text
 
@@ -332,7 +332,7 @@ def test_kaleido_without_a_browser_says_so(tmp_path: Path, monkeypatch: pytest.M
 def test_gates_of_the_proof_are_told(tmp_path: Path) -> None:
     found = result(measured=measurement(0.581, gates=("load",)))
     text = Reader(page_of(write_run(tmp_path / "search-0001", found))).text
-    assert "Worth knowing of that measurement: other processes used the machine." in text
+    assert "Disturbances during this measurement: other processes used the machine." in text
 
 
 def test_predictions_are_those_from_before_the_measurement(tmp_path: Path) -> None:

@@ -53,8 +53,8 @@ def test_table_of_a_run_is_found_by_its_id(tmp_path: Path) -> None:
     assert "How good the predictions are" in titles
     assert "What a block costs" in titles
     text = text_of(html.render(page))
-    assert "On 6 networks that it never saw the mean error is" in text  # 18 networks, every third
-    assert "mean error on networks it never saw, % 1.234" in text
+    assert "On 6 networks not used for fitting the mean error is" in text  # 18 networks, every third
+    assert "mean error on networks not used for fitting, % 1.234" in text
     assert "load other processes used the machine 1" in text  # one measurement with the gate "load"
     assert "mbconv-8x8-k3s1e1-relu@8 &lt;b&gt;the runtime" in text
 

@@ -179,7 +179,7 @@ def test_cifar10_binary(tmp_path: Path) -> None:
 def test_cifar10_errors(tmp_path: Path) -> None:
     folder = cifar(tmp_path / "bin")
     (folder / "data_batch_1.bin").write_bytes(b"\0" * 3072)
-    with pytest.raises(DataFormatError, match="3072 bytes, which is not a whole number of 3073-byte records"):
+    with pytest.raises(DataFormatError, match="3072 bytes, which is not a multiple of 3073 bytes"):
         load(f"cifar10:{folder}")
     python = tmp_path / "cifar-10-batches-py"
     python.mkdir()
@@ -222,7 +222,7 @@ def test_module_function(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         ("parqet:a/b", "unknown data source 'parqet'; did you mean 'parquet'"),
         ("parquet", "names no path; write parquet:PATH"),
         ("npz:", "names no path; write npz:PATH"),
-        ("digits:8x8", "takes no path; write digits"),
+        ("digits:8x8", "has no path; write digits"),
         ("npz:/nowhere/a.npz", "/nowhere/a.npz does not exist"),
         ("folder:/nowhere", "/nowhere does not exist"),
         ("parquet:/nowhere", "/nowhere does not exist"),
@@ -241,7 +241,7 @@ def test_a_bare_path_gets_a_hint(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("shape", [(2, 8, 8), (3, 8, 9), (3, 0, 0)])
 def test_wrong_shape(shape: tuple[int, int, int]) -> None:
-    with pytest.raises(InputError, match="images cannot be brought to"):
+    with pytest.raises(InputError, match="images cannot be converted to"):
         load("digits", input_shape=shape)
 
 

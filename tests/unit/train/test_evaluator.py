@@ -114,7 +114,7 @@ def test_child_starts_from_its_parent(
 
 
 def test_missing_parent(tiny: NetworkSpec, digits: Dataset, tmp_path: Path) -> None:
-    with pytest.raises(DataFormatError, match="weights of trial 4 are to be inherited"):
+    with pytest.raises(DataFormatError, match="needs the weights of trial 4"):
         Evaluator(digits, FAST, tmp_path)(Proposal(spec=tiny, parent=4), 5)
 
 

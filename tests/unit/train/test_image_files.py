@@ -272,7 +272,7 @@ def test_one_bad_image_is_left_out_and_named(tmp_path: Path) -> None:
         assert found.notes[0].startswith("4 images are left out (")
         assert "x.jpg: it cannot be read as an image" in found.notes[0]
         assert "pipe.png: it is a pipe, a socket or a device" in found.notes[0]
-        assert "gone.png: it is a link to nothing" in found.notes[0]
+        assert "gone.png: it is a broken link" in found.notes[0]
     with pytest.raises(DataFormatError, match="4 images are left out"):
         load(uri, strict=True)
 
@@ -346,7 +346,7 @@ def test_floats_are_scaled_or_refused_and_wide_numbers_refused() -> None:
     assert (images._decode(encoded(half, "TIFF"), (1, 4, 4)) == 102).all()  # 0.4 * 255
     with pytest.raises(DataFormatError, match="values run from 40 to 40"):
         images._decode(encoded(Image.fromarray(np.full((4, 4), 40, np.float32)), "TIFF"), (1, 4, 4))
-    with pytest.raises(DataFormatError, match="32-bit whole numbers"):
+    with pytest.raises(DataFormatError, match="32-bit integers"):
         images._decode(encoded(Image.fromarray(np.full((4, 4), 40, np.int32)), "TIFF"), (1, 4, 4))
 
 

@@ -276,7 +276,7 @@ def test_guard_goes_back_and_lowers_the_rate(tiny: NetworkSpec, digits: Dataset)
     assert result.accuracy > 0.5
     (event,) = told
     assert (event["step"], event["rate"]) == (20, 0.5)
-    assert "loss was nan at step 20 of 94; went back" in event["text"]
+    assert "loss was nan at step 20 of 94; the last good weights were restored" in event["text"]
 
 
 def test_guard_restores_the_very_weights(tiny: NetworkSpec, digits: Dataset) -> None:
@@ -318,7 +318,7 @@ def test_guard_sees_weights_spoilt_after_a_good_loss(tiny: NetworkSpec, digits: 
 
 def test_guard_gives_up(tiny: NetworkSpec, digits: Dataset) -> None:
     module = Fragile(build(tiny, seed=0), *range(1, 1000))
-    with pytest.raises(HwnasError, match=r"astray 6 times.*start with a lower one"):
+    with pytest.raises(HwnasError, match=r"diverged 6 times.*start with a lower one"):
         train(module, tiny, digits, replace(FAST, images=6000))
 
 
@@ -408,7 +408,7 @@ def test_score_by_hand(digits: Dataset) -> None:
     ("field", "value", "message"),
     [
         ("lr", 0.0, "lr is 0.0; expected a number, more than 0"),
-        ("images", 0, "images is 0; expected a whole number, at least 1"),
+        ("images", 0, "images is 0; expected an integer, at least 1"),
         ("ema", 1.5, "ema is 1.5; expected a number, 0 to 1"),
         ("lr", float("nan"), "lr is nan"),
         ("schedule", "onecylce", "unknown training option schedule 'onecylce'; did you mean 'onecycle'"),
