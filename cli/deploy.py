@@ -46,7 +46,7 @@ def _any_batch() -> list[str]:
     cls=options.Late,
     late=_any_batch,
     is_flag=True,
-    help="Take any number of images at once ({}).",
+    help="Allow any batch size ({}).",
 )
 @click.option("--verify/--no-verify", default=True, help="Compare outputs and measure the latency.")
 @options.options(options.max_time, options.out)
