@@ -1,30 +1,27 @@
 """What a command prints: the result on stdout, progress and log on stderr.
 
-On a terminal progress is a live bar; elsewhere, or when CI is set, it is plain lines.
+Lines fit the terminal, or COLUMNS; elsewhere they are as long as they are, for `grep` and for files.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import sys
-import time
+import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import wraps
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import Any, TextIO
 
 import click
 
-from . import config
+from . import config, terminal
 from .endings import Ending, Interrupted
+from .progress import Bar
 
-if TYPE_CHECKING:
-    from rich.progress import Progress, TaskID
-
-# Without a terminal a line of progress at most every so often.
-PLAIN_EVERY_S = 5.0
+# Between two columns of a table.
+GAP = "  "
 
 
 class Output:
@@ -43,10 +40,7 @@ class Output:
         self.as_json = as_json
         self.level = level
         self._stream = stream if stream is not None else sys.stderr
-        self._live = level >= 0 and self._stream.isatty() and not os.environ.get("CI")
-        self._progress: Progress | None = None
-        self._tasks: dict[str, TaskID] = {}
-        self._said: dict[str, float] = {}
+        self._bar = Bar(self._stream)
         self.run: Path | None = None
 
     def __enter__(self) -> Output:
@@ -55,36 +49,43 @@ class Output:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
     ) -> None:
-        self._stop()
+        self._bar.end()
 
     def emit(self, kind: str, fields: Mapping[str, Any]) -> None:
         """Show what a job reports."""
         if "run" in fields:
             self.run = Path(str(fields["run"]))
         if kind == "progress":
-            self._show_progress(
-                str(fields.get("task", "")),
-                int(fields.get("done", 0)),
-                fields.get("total"),
-                str(fields.get("note", "")),
-            )
+            if self.level >= 0:
+                self._bar.show(
+                    str(fields.get("task", "")),
+                    int(fields.get("done", 0)),
+                    fields.get("total"),
+                    str(fields.get("note", "")),
+                )
         elif kind == "debug":
             self.log(str(fields.get("text", "")), level=1)
         elif fields.get("text"):
             self.log(str(fields["text"]))
 
     def log(self, text: str, *, level: int = 0) -> None:
-        """One line on stderr, from verbosity `level` on."""
-        if level > self.level:
-            return
-        if self._progress is not None:
-            self._progress.console.print(text, markup=False, highlight=False, soft_wrap=True)
-        else:
+        """A sentence on stderr, from verbosity `level` on."""
+        if level <= self.level:
+            self._write(terminal.folded(text, terminal.columns(self._stream), "  "))
+
+    def warn(self, text: str) -> None:
+        """A warning on stderr, whatever the verbosity."""
+        head = terminal.coloured("Warning:", "yellow", self._stream)
+        shown = terminal.folded(f"Warning: {text}", terminal.columns(self._stream), "  ")
+        self._write(head + shown.removeprefix("Warning:"))
+
+    def _write(self, text: str) -> None:
+        if not self._bar.above(text):
             click.echo(text, file=self._stream)
 
     def result(self, schema: str, body: Mapping[str, Any], show: Callable[[], None]) -> None:
         """Print the result: one JSON object with its schema under ``--json``, else `show()`."""
-        self._stop()
+        self._bar.end()
         if self.as_json:
             text = json.dumps({"schema": schema, **body}, indent=2, allow_nan=False)
             context = click.get_current_context(silent=True)
@@ -96,65 +97,86 @@ class Output:
 
     def next(self, command: str) -> None:
         """Say which command a user would type next; a script does not read it."""
-        if not self.as_json:
-            self.log(f"Next: {command}")
-
-    def _show_progress(self, task: str, done: int, total: int | None, note: str) -> None:
-        if self.level < 0:
-            return
-        if self._live:
-            self._bar(task, done, total, note)
-            return
-        now = time.monotonic()
-        finished = total is not None and done >= total
-        if finished or now - self._said.get(task, -PLAIN_EVERY_S) >= PLAIN_EVERY_S:
-            self._said[task] = now
-            count = f"{done}/{total}" if total is not None else str(done)
-            click.echo(f"{task}: {count}{'  ' + note if note else ''}", file=self._stream)
-
-    def _bar(self, task: str, done: int, total: int | None, note: str) -> None:
-        from rich.console import Console
-        from rich.markup import escape
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-        if self._progress is None:
-            self._progress = Progress(
-                TextColumn("{task.description}"),
-                BarColumn(bar_width=30),
-                MofNCompleteColumn(),
-                TimeRemainingColumn(compact=True),
-                TextColumn("{task.fields[note]}", style="dim"),
-                console=Console(file=self._stream),
-                transient=True,
-            )
-            self._progress.start()
-        if task not in self._tasks:
-            self._tasks[task] = self._progress.add_task(escape(task), total=total, note="")
-        self._progress.update(self._tasks[task], completed=done, total=total, note=escape(note))
-
-    def _stop(self) -> None:
-        if self._progress is not None:
-            self._progress.stop()
-            self._progress = None
-            self._tasks.clear()
+        if not self.as_json and self.level >= 0:
+            self._write(terminal.command(command, terminal.columns(self._stream), "Next: "))
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Print a table on stdout, aligned and never wrapped or cut; columns of numbers to the right."""
+    """Print a table on stdout, aligned; columns of numbers to the right, empty columns left out.
+
+    What is too wide for the terminal is folded inside its columns, at spaces; a table whose longest words
+    do not fit side by side is printed row by row, a name and a value on each line.
+    """
     body = [[_cell(value) for value in row] for row in rows]
-    widths = [max(map(len, column)) for column in zip(columns, *body)]
-    right = [bool(body) and all(_is_number(row[at]) for row in body) for at in range(len(columns))]
-    for line in (list(columns), ["-" * width for width in widths], *body):
-        cells = [f"{cell:>{w}}" if r else f"{cell:<{w}}" for cell, w, r in zip(line, widths, right)]
-        click.echo("  ".join(cells).rstrip())
+    kept = [at for at in range(len(columns)) if not body or any(row[at] for row in body)]
+    names, body = [columns[at] for at in kept], [[row[at] for at in kept] for row in body]
+    widths = _widths(names, body, terminal.columns())
+    if widths is None:
+        _row_by_row(names, body)
+        return
+    right = [bool(body) and all(_is_number(row[at]) for row in body) for at in range(len(names))]
+    for row in (names, ["-" * width for width in widths], *body):
+        folds = [_lines(cell, width) for cell, width in zip(row, widths)]
+        for at in range(max(map(len, folds), default=0)):
+            parts = [fold[at] if at < len(fold) else "" for fold in folds]
+            cells = [f"{p:>{w}}" if r else f"{p:<{w}}" for p, w, r in zip(parts, widths, right)]
+            click.echo(GAP.join(cells).rstrip())
+
+
+def _widths(names: Sequence[str], body: Sequence[Sequence[str]], whole: int | None) -> list[int] | None:
+    """Width of every column; None where their longest words do not fit side by side."""
+    texts = list(zip(names, *body))
+    widths = [max(map(len, column)) for column in texts]
+    if whole is None:
+        return widths
+    least = [max(len(word) for text in column for word in (*text.split(), "")) for column in texts]
+    room = whole - len(GAP) * (len(widths) - 1)
+    if sum(least) > room:
+        return None
+    while sum(widths) > room:  # the widest gives way, as long as its words allow
+        loose = [at for at in range(len(widths)) if widths[at] > least[at]]
+        widths[max(loose, key=lambda at: widths[at])] -= 1
+    return widths
+
+
+def _row_by_row(names: Sequence[str], body: Sequence[Sequence[str]]) -> None:
+    for number, row in enumerate(body):
+        if number:
+            click.echo()
+        facts(zip(names, row))
+
+
+def _lines(text: str, width: int) -> list[str]:
+    """A cell in lines of its column's width."""
+    if len(text) <= width:
+        return [text]
+    return textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False) or [""]
 
 
 def facts(pairs: Iterable[tuple[str, object]]) -> None:
     """Print names and values on stdout, one pair a line, values aligned."""
     listed = [(name, _cell(value)) for name, value in pairs if value is not None and value != ""]
-    width = max((len(name) for name, _ in listed), default=0)
+    margin = " " * (max((len(name) for name, _ in listed), default=0) + len(GAP))
     for name, value in listed:
-        click.echo(f"{name:<{width}}  {value}")
+        click.echo(terminal.folded(f"{name:<{len(margin)}}{value}".rstrip(), terminal.columns(), margin))
+
+
+def say(text: str, indent: str = "  ") -> None:
+    """Print sentences on stdout; later lines of a folded one are indented."""
+    click.echo(terminal.folded(text, terminal.columns(), indent))
+
+
+def verdicts(checks: Iterable[Mapping[str, Any]]) -> None:
+    """Print checks on stdout, each ``PASSED`` or ``FAILED`` with its name and what was found."""
+    for check in checks:
+        word, colour = ("PASSED", "green") if check["passed"] else ("FAILED", "red")
+        text = terminal.folded(f"  {word}  {check['name']}: {check['detail']}", terminal.columns(), " " * 8)
+        click.echo(text.replace(word, terminal.coloured(word, colour), 1))
+
+
+def percent(value: float | None) -> str:
+    """``97.80 %``; empty where there is none."""
+    return "" if value is None else f"{100 * value:.2f} %"
 
 
 def _cell(value: object) -> str:

@@ -9,11 +9,13 @@ from typing import Any
 import click
 
 from hwnas import schemas
+from hwnas.by_class import ByClass
 from hwnas.errors import VerificationFailed
 from hwnas.units import format_ms
 
-from . import console, options
+from . import classes, console, options
 from .console import Output, common
+from .endings import error
 
 budget = options.latency_budget(
     many=False, text="Check this budget, for example 18ms@p95.  [default: the search's]"
@@ -100,13 +102,14 @@ def _proved(ui: Output, schema: str, job: Callable[[], dict[str, Any]]) -> dict[
         failed, body = exc, dict(exc.result)
     ui.result(schema, body, lambda: _checks(body))
     if failed is not None:
-        ui.log(f"Error: {failed}", level=-1)
+        error(str(failed))
         click.get_current_context().exit(failed.exit_status)
     return body
 
 
 def _checks(body: dict[str, Any]) -> None:
     measured, promise = body["measured"], body["promise"]
+    figures = body["by_class"] and ByClass.model_validate(body["by_class"])
     console.facts(
         [
             ("engine", f"{body['engine']} ({body['bytes'] / 1024:.0f} KiB)"),
@@ -128,10 +131,12 @@ def _checks(body: dict[str, Any]) -> None:
                 "budget",
                 body["budget"] and f"{body['budget']}: {promise['verdict'] if promise else 'not judged'}",
             ),
+            *(classes.facts(figures) if figures else []),
         ]
     )
-    for check in body["checks"]:
-        click.echo(f"  {'PASSED' if check['passed'] else 'FAILED'}  {check['name']}: {check['detail']}")
+    console.verdicts(body["checks"])
+    if figures:
+        classes.table(figures, "Images compared, by class, as the engine names them")
 
 
 @click.command()

@@ -19,6 +19,8 @@ import click
 from hwnas import schemas
 from hwnas.errors import DataFormatError, HwnasError, InputError
 
+from . import terminal
+
 INTERRUPTED = 130
 # The reader of standard output went away (`| head`): what a shell shows for SIGPIPE.
 PIPE_CLOSED = 141
@@ -74,7 +76,8 @@ class Ending:
         """Say what went wrong; returns the exit status."""
         text, status = explain(exc)
         if isinstance(exc, click.UsageError) and exc.ctx is not None:
-            exc.show()
+            _say(f"{exc.ctx.get_usage()}\nTry '{exc.ctx.command_path} --help' for help.\n")
+            error(text)
         elif status == PIPE_CLOSED:
             pass
         elif status == 1 and not isinstance(exc, HwnasError):
@@ -82,7 +85,10 @@ class Ending:
         else:
             if self.trace and status != INTERRUPTED:
                 _say("".join(traceback.format_exception(exc)).rstrip("\n"))
-            _say(text if status == INTERRUPTED else f"Error: {text}")
+            if status == INTERRUPTED:
+                _say(text)  # it may hold a path to copy
+            else:
+                error(text)
         if self.as_json and not self.printed and status != PIPE_CLOSED:
             body: dict[str, object] = {
                 "schema": schemas.ERROR,
@@ -144,6 +150,12 @@ def _is_torch_memory(exc: BaseException) -> bool:
 def _one_line(text: str) -> str:
     """The words of a library, which wraps them as it likes."""
     return " ".join(text.split())
+
+
+def error(text: str) -> None:
+    """Say on stderr what went wrong."""
+    shown = terminal.folded(f"Error: {text}", terminal.columns(sys.stderr), "  ")
+    _say(terminal.coloured("Error:", "red", sys.stderr) + shown.removeprefix("Error:"))
 
 
 def _say(text: str) -> None:

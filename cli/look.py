@@ -74,7 +74,7 @@ def _doctor(body: dict[str, Any]) -> None:
         ],
     )
     for problem in body["problems"]:
-        click.echo(f"Problem: {problem}")
+        console.say(f"Problem: {problem}")
 
 
 def _listing(name: str, text: str) -> click.Group:

@@ -114,13 +114,14 @@ def predict(ui: Output, networks: tuple[str, ...], **chosen: Any) -> None:
         chosen["device"] = "auto"
     body = job(PredictOptions(networks, **options.given(**chosen)))
     for warning in body["warnings"]:
-        ui.log(f"Warning: {warning}")
+        ui.warn(warning)
     ui.result(schemas.PREDICT, body, lambda: _predicted(body))
 
 
 def _predicted(body: dict[str, Any]) -> None:
     rows = body["networks"]
-    click.echo(f"{body['conditions']} (table {body['table_id']})\n")
+    console.say(f"{body['conditions']} (table {body['table_id']})")
+    click.echo()
     console.table(
         ["network", "latency", "interval", "MACs", "params", "never measured"],
         [
@@ -138,11 +139,14 @@ def _predicted(body: dict[str, Any]) -> None:
     parts = list(dict.fromkeys(part for row in rows for part in row["by_stage_ms"]))
     if parts:
         click.echo("\nms by stage")
-        stages = [
-            [row["path"], *(f"{row['by_stage_ms'][p]:.4f}" if p in row["by_stage_ms"] else "" for p in parts)]
-            for row in rows
+        names = [row["path"] for row in rows]
+        cells = [
+            [f"{row['by_stage_ms'][p]:.4f}" if p in row["by_stage_ms"] else "" for p in parts] for row in rows
         ]
-        console.table(["network", *parts], stages)
+        if len(rows) < len(parts):  # few networks stand side by side
+            console.table(["part", *names], [[p, *column] for p, *column in zip(parts, *cells)])
+        else:
+            console.table(["network", *parts], [[name, *row] for name, row in zip(names, cells)])
 
 
 @click.command()
@@ -176,4 +180,4 @@ def _benched(body: dict[str, Any]) -> None:
         rows.append([row["path"], *times, row["samples"], apart, ", ".join(row["gates"])])
     console.table(columns, rows)
     for setting in dict.fromkeys(_conditions(row["setting"]) for row in body["networks"]):
-        click.echo(f"conditions: {setting}")
+        console.say(f"conditions: {setting}")

@@ -12,7 +12,7 @@ import click
 from hwnas import schemas, units
 from hwnas.units import format_count, format_depths, format_ms, format_seconds
 
-from . import console, options
+from . import classes, console, options
 from .console import Output, common
 
 IMPORTANCES = options.Registered("importances")
@@ -162,13 +162,14 @@ def _found(body: dict[str, Any]) -> None:
         )
     columns = ["budget", "blocks", "val accuracy", "predicted", "p50", "p95", "promise", "MACs", "params"]
     console.table(columns, rows)
-    took = body["seconds"]
+    took, figures = body["seconds"], classes.of(body, "test")
     console.facts(
         [
             (
                 "test accuracy",
                 f"{body['accuracy']['test']:.2%} +- {body['accuracy_se']['test']:.2%} (read once)",
             ),
+            *(classes.facts(figures) if figures else []),
             ("on", body["conditions"]),
             (
                 "tried",
@@ -286,12 +287,15 @@ def _trained(body: dict[str, Any]) -> None:
             ]
         )
         return
-    se = body["accuracy_se"]
+    se, figures = body["accuracy_se"], classes.of(body, "test")
     console.facts(
         [
             ("run", body["run"]),
             ("validation", f"{body['accuracy']['val']:.2%} +- {se['val']:.2%}"),
             ("test", f"{body['accuracy']['test']:.2%} +- {se['test']:.2%} (read once)"),
+            *(classes.facts(figures) if figures else []),
             ("took", f"{format_seconds(body['seconds'])}, {body['images_per_s']:.0f} images/s"),
         ]
     )
+    if figures:
+        classes.table(figures, "Test images by class")

@@ -38,7 +38,7 @@ def list_(ui: Output) -> None:
         ]
         console.table(["table", "conditions", "space", "state"], rows)
         for bad in body["damaged"]:
-            click.echo(f"skipped: {bad['note']}")
+            console.say(f"skipped: {bad['note']}")
 
     ui.result("hwnas.table.list/1", body, show)
 
@@ -57,7 +57,7 @@ def show(ui: Output, file: Path | None) -> None:
 
 def _warn(ui: Output, body: dict[str, Any]) -> None:
     for warning in body["warnings"]:
-        ui.log(f"Warning: {warning}", level=-1)
+        ui.warn(warning)
 
 
 def _show(body: dict[str, Any]) -> None:
@@ -101,11 +101,10 @@ def validate(ui: Output, file: Path | None, seed: int | None) -> None:
 
     def show() -> None:
         click.echo(f"{body['verdict']}: {body['path']}")
-        for check in body["checks"]:
-            click.echo(f"  {'ok' if check['passed'] else 'no'}  {check['name']}: {check['detail']}")
+        console.verdicts(body["checks"])
 
     for warning in body["warnings"]:
-        ui.log(f"Warning: {warning}")
+        ui.warn(warning)
     ui.result("hwnas.table.validate/1", body, show)
 
 

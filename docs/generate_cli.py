@@ -23,8 +23,11 @@ Rules that every command keeps:
   budgets (`0.4ms,0.6ms,0.9ms`), or a ratio to a network (`1.15x:resnet20`).
 - Standard output holds the result only; progress and log go to standard error. `--json` prints exactly
   one JSON object with a `schema`; every other end is an object too (`hwnas.error/1`: error,
-  message, exit_status). Progress is plain lines when standard error is no terminal or `CI` is set;
-  `NO_COLOR` is honoured.
+  message, exit_status). Progress is one live line on a terminal, and a plain line now and then
+  elsewhere or when `CI` is set; one line about it stays. Colours are for terminals; `NO_COLOR` turns
+  them off.
+- Lines fit the terminal, or the number in `COLUMNS`; only paths and names may be longer. Elsewhere (a
+  file, `| grep`) lines are not folded.
 - `--config FILE` reads options from YAML or TOML: one command's options, or a section a command with
   `common` for all. Flags win.
 - Repeating a command with the same `--out` resumes; another configuration in the same folder is

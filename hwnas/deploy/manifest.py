@@ -17,6 +17,7 @@ from pydantic import Field, model_validator
 import hwnas
 from hwnas import plugins, schemas
 from hwnas.arrays import Float32s
+from hwnas.by_class import ByClass
 from hwnas.documents import read_json
 from hwnas.errors import DataFormatError, InputError
 from hwnas.records import (
@@ -99,6 +100,7 @@ class EngineManifest(Record):
         dynamic_batch: whether the file takes any number of images at once.
         table_id: the latency table that the search used.
         preprocessing: what preparing a picture costs beside `measured`.
+        by_class: how right the engine is on the labelled images that it was compared on, class by class.
         layers: times of the runtime's layers, in order, where it tells them.
         accuracy: fraction of images right, by split, of the network that was exported.
         run: name of the run that it came from.
@@ -125,6 +127,7 @@ class EngineManifest(Record):
     preprocessing: Preprocessing | None = None
     promise: Promise | None = None
     parity: Parity | None = None
+    by_class: ByClass | None = None
     layers: tuple[LayerTime, ...] = ()
     accuracy: dict[str, float] = Field(default_factory=dict)
     checks: tuple[Check, ...] = ()

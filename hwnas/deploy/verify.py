@@ -38,6 +38,7 @@ from numpy.typing import NDArray
 
 from hwnas.arrays import Float32s, Int64s
 from hwnas.backends.images import prepare as prepare_images
+from hwnas.by_class import ByClass, by_class
 from hwnas.deploy import engine as engines
 from hwnas.deploy import preprocess
 from hwnas.deploy.manifest import (
@@ -104,6 +105,7 @@ class Verified:
     report: Report
     parity: Parity
     preprocessing: Preprocessing | None
+    by_class: ByClass | None = None
 
     def complete(self, manifest: EngineManifest) -> EngineManifest:
         """The manifest with the proof in it."""
@@ -112,6 +114,7 @@ class Verified:
             update={
                 "parity": self.parity,
                 "preprocessing": self.preprocessing,
+                "by_class": self.by_class,
                 "measured": found.measured,
                 "promise": found.promise,
                 "budget": found.budget,
@@ -209,7 +212,9 @@ def verify(
         promise=promise,
         checks=(*checks, *timing),
     )
-    return Verified(report, found, cost)
+    classes = manifest.classes or tuple(map(str, range(spec.classes)))
+    figures = None if labels is None else by_class(labels, given.argmax(axis=1), classes)
+    return Verified(report, found, cost, figures)
 
 
 def reference_scores(spec: NetworkSpec, weights: Weights, images: Float32s) -> Float32s:

@@ -16,7 +16,7 @@ from hwnas.jobs.resolve.networks import find
 from hwnas.jobs.resolve.origin import digests, run_of
 from hwnas.plugins import unknown
 from hwnas.protocols import Emit
-from hwnas.records import now_utc
+from hwnas.records import now_utc, to_json
 from hwnas.spec import NetworkSpec
 from hwnas.store import parse, read_network, write_json, write_network
 
@@ -127,6 +127,7 @@ def _train(
     from hwnas.nets.build import build, load_weights, read_weights, save
     from hwnas.nets.count import count
     from hwnas.train import loop
+    from hwnas.train.score import judge
 
     write_network(run.path / "network.json", spec)
     for text in (dataset.describe(), *_notes(dataset, recipe)):
@@ -144,10 +145,12 @@ def _train(
         checkpoint=checkpoint,
         teacher=teacher,
         rate=1.0 if weights is None else recipe.inherited_lr,
+        watch=True,
         emit=_logged(run, emit),
     )
     save(run.path / "weights.safetensors", module)
-    test = loop.score(module, dataset.test())
+    _, on_val = judge(module, dataset.val, dataset.classes)
+    test, on_test = judge(module, dataset.test(), dataset.classes)
     counts = count(spec)
     body = {
         "schema": schemas.TRAIN,
@@ -156,10 +159,13 @@ def _train(
         "data": options.data,
         "accuracy": {"val": result.accuracy, "test": test.accuracy},
         "accuracy_se": {"val": result.se, "test": test.se},
+        "balanced_accuracy": {"val": on_val.balanced_accuracy, "test": on_test.balanced_accuracy},
         "loss": {"val": result.loss, "test": test.loss},
+        "by_class": {"val": to_json(on_val), "test": to_json(on_test)},
         "epochs": options.epochs,
         "seconds": result.wall_s,
         **{k: v for k, v in asdict(result).items() if k not in ("accuracy", "se", "loss", "wall_s")},
+        "curve": list(result.curve),
         "macs": counts.macs,
         "params": counts.params,
         "weights_sha256": digests(run.path),

@@ -103,6 +103,7 @@ class Evaluator:
             "network": network,
             "evaluation": to_json(evaluation),
             "weights_sha256": _digest(weights),
+            "curve": list(result.curve),
         }
         write_json(weights.with_suffix(".json"), body, sealed=True)
         for checkpoint in weights.parent.glob(f"{weights.stem}-*.checkpoint"):

@@ -41,6 +41,8 @@ STRIDE = 10
 MOST_RESTORES = 5
 # Least time between two progress events, in seconds.
 PROGRESS_S = 0.5
+# Rows of a learning curve, and in how many of them validation is looked at where it is watched.
+CURVE_POINTS, WATCHED = 40, 10
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,7 @@ def train(
     checkpoint: Path | None = None,
     teacher: Teacher | None = None,
     rate: float = 1.0,
+    watch: bool = False,
     emit: Emit | None = None,
     task: str = "train",
 ) -> TrainResult:
@@ -68,12 +71,13 @@ def train(
     Args:
         module: the network, from `nets.build`; its weights are where training starts.
         spec: what it is, for its cost and the identity of the checkpoint.
-        dataset: images are taken from `train`; `val` is looked at once, at the end.
+        dataset: images are taken from `train`; `val` is looked at at the end.
         options: how.
         checkpoint: where the state is kept; training goes on from it where it exists. It stays when
             training is done, so that repeating the call only evaluates again.
         teacher: with it, the loss is partly the distance to its predictions (`options.distill`).
         rate: factor on the learning rate of this training.
+        watch: look at `val` on the way too, for the learning curve alone: nothing is chosen by it.
         emit: receives "progress" (images seen, speed, loss) and "restored" (the guard went back).
         task: name in these events.
 
@@ -84,10 +88,16 @@ def train(
     _check_fit(spec, dataset)
     compute = choose(options)
     with _threads(compute.threads):
-        job = _TrainingJob(module, spec, dataset, options, compute, teacher, rate, emit, task, checkpoint)
+        job = _TrainingJob(
+            module, spec, dataset, options, compute, teacher, rate, watch, emit, task, checkpoint
+        )
         job.run()
         held = score(module, dataset.val)
     counters = job.state.counters
+    curve = [dict(row) for row in counters.curve]
+    if watch and curve:
+        # Of the weights that are kept: the average, where there is one.
+        curve[-1]["accuracy"] = held.accuracy
     macs = 3 * count(spec).macs + (teacher.macs if teacher else 0)
     return TrainResult(
         accuracy=held.accuracy,
@@ -104,6 +114,7 @@ def train(
         device=str(compute.device),
         threads=compute.threads,
         restored=counters.restored,
+        curve=tuple(curve),
     )
 
 
@@ -118,6 +129,7 @@ class _TrainingJob:
     compute: Compute
     teacher: Teacher | None
     rate: float
+    watch: bool
     emit: Emit | None
     task: str
     checkpoint: Path | None
@@ -228,6 +240,7 @@ class _TrainingJob:
             counters.first_loss = counters.first_loss if counters.first_loss is not None else loss
             counters.loss = loss if counters.loss is None else 0.8 * counters.loss + 0.2 * loss
             self.good = self.state.snapshot()
+            self._draw()
         now = time.perf_counter()
         counters.wall_s = self.since_s + now - self.started
         done = counters.step == self.steps
@@ -238,6 +251,21 @@ class _TrainingJob:
         if done or now - self.told >= PROGRESS_S:
             self._tell()
             self.told = now
+
+    def _draw(self) -> None:
+        """A row of the learning curve, where the next one is due."""
+        counters, curve = self.state.counters, self.state.counters.curve
+        if len(curve) >= counters.step * CURVE_POINTS // self.steps:
+            return
+        row: dict[str, float] = {
+            "images": self.options.images * counters.step // self.steps,
+            "loss": float(counters.loss or 0.0),
+            "lr": self.peak * counters.rate * plan.course(self.options, counters.step - 1, self.steps),
+        }
+        watched = sum("accuracy" in row for row in curve)
+        if self.watch and counters.step < self.steps and watched < counters.step * WATCHED // self.steps:
+            row["accuracy"] = accuracy(self.module, self.dataset.val)
+        curve.append(row)
 
     def _go_back(self, loss: float, astray: bool) -> None:
         counters = self.state.counters

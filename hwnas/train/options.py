@@ -121,6 +121,8 @@ class TrainResult:
         batch, lr: images a step, and the peak learning rate at that.
         precision, device, threads: how it was computed.
         restored: how often the NaN guard went back to the last good state.
+        curve: the course of the training, at most `loop.CURVE_POINTS` rows: ``images`` seen, running mean
+            of the ``loss``, ``lr``, and validation ``accuracy`` in some of them where it was watched.
     """
 
     accuracy: float
@@ -137,3 +139,4 @@ class TrainResult:
     device: str
     threads: int
     restored: int
+    curve: tuple[dict[str, float], ...] = ()

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import nn
 
+from hwnas.by_class import ByClass, by_class
 from hwnas.train.data import Split
 from hwnas.train.options import Score
 
@@ -18,22 +21,33 @@ def accuracy(module: nn.Module, split: Split) -> float:
     return score(module, split).accuracy
 
 
-@torch.no_grad()
 def score(module: nn.Module, split: Split) -> Score:
     """Accuracy and loss in float32, in eval mode; the module is left in the mode it was in."""
+    return _scored(module, split)[0]
+
+
+def judge(module: nn.Module, split: Split, classes: Sequence[str]) -> tuple[Score, ByClass]:
+    """As `score`, and the figures of every class."""
+    found, named = _scored(module, split)
+    return found, by_class(split.labels.numpy(), named.numpy(), classes)
+
+
+@torch.no_grad()
+def _scored(module: nn.Module, split: Split) -> tuple[Score, torch.Tensor]:
+    """The score, and the class that the network names for each image."""
     device = next(module.parameters()).device
     training = module.training
     module.eval()
-    correct, loss = 0, 0.0
+    named, loss = [], 0.0
     try:
         for begin in range(0, len(split), _BATCH):
             part = slice(begin, begin + _BATCH)
-            labels = split.labels[part].to(device)
             logits = module(split.normalised(part).to(device)).float()
-            correct += int((logits.argmax(1) == labels).sum())
-            loss += float(F.cross_entropy(logits, labels, reduction="sum"))
+            loss += float(F.cross_entropy(logits, split.labels[part].to(device), reduction="sum"))
+            named.append(logits.argmax(1).cpu())
     finally:
         module.train(training)
-    count = len(split)
+    told = torch.cat(named)
+    correct, count = int((told == split.labels).sum()), len(split)
     guess = (correct + 0.5) / (count + 1)
-    return Score(correct / count, (guess * (1 - guess) / count) ** 0.5, loss / count, count)
+    return Score(correct / count, (guess * (1 - guess) / count) ** 0.5, loss / count, count), told

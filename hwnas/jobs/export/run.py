@@ -218,6 +218,7 @@ def summary(path: Path, manifest: EngineManifest) -> dict[str, Any]:
         if m is None
         else {"median_ms": m.median_ms, "p95_ms": m.p95_ms, "samples": m.samples},
         "preprocessing": None if manifest.preprocessing is None else to_json(manifest.preprocessing),
+        "by_class": None if manifest.by_class is None else to_json(manifest.by_class),
         "dynamic_batch": manifest.dynamic_batch,
         "budget": manifest.budget.describe() if manifest.budget else None,
         "promise": None if manifest.promise is None else to_json(manifest.promise),

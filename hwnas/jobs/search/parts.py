@@ -141,21 +141,34 @@ def test_once(run: RunFolder, result: SearchResult, dataset: Dataset, data: str)
     The test split is read when the file does not have them yet, and only then; ``text`` says so.
     """
     from hwnas.nets.build import build, load_weights, read_weights
-    from hwnas.train.score import score
+    from hwnas.train.score import judge
 
     path = run.path / "result.json"
     body = read_json(path, "search result", schemas.SEARCH, sealed=True)
-    kept = ("accuracy", "accuracy_se", "weights_sha256", "classes", "mean", "std", "data")
+    kept = (
+        "accuracy",
+        "accuracy_se",
+        "balanced_accuracy",
+        "by_class",
+        "weights_sha256",
+        "classes",
+        "mean",
+        "std",
+        "data",
+    )
     if all(name in body for name in kept):
         return {name: body[name] for name in kept}
     best = result.trials[result.best]
     module = build(best.spec, seed=0)
     load_weights(module, read_weights(run.path / "weights.safetensors"))
-    test = score(module, dataset.test())
+    _, on_val = judge(module, dataset.val, dataset.classes)
+    test, on_test = judge(module, dataset.test(), dataset.classes)
     assert best.evaluation is not None
     extra: dict[str, Any] = {
         "accuracy": {"val": best.evaluation.accuracy, "test": test.accuracy},
         "accuracy_se": {"val": best.evaluation.accuracy_se, "test": test.se},
+        "balanced_accuracy": {"val": on_val.balanced_accuracy, "test": on_test.balanced_accuracy},
+        "by_class": {"val": to_json(on_val), "test": to_json(on_test)},
         "weights_sha256": digests(run.path),
         "classes": list(dataset.classes),
         "mean": list(dataset.mean),

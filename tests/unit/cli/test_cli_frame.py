@@ -121,7 +121,7 @@ def test_json_is_the_only_thing_on_stdout(monkeypatch: pytest.MonkeyPatch) -> No
         "schema": "hwnas.test/1",
         "values": {"max_time": 600.0, "input_shape": [3, 32, 32]},
     }
-    assert result.stderr.splitlines() == ["measuring: 1/1", "a word"]
+    assert result.stderr.splitlines() == ["a word", "measuring: 1 of 1, in 0.0 s"]
 
 
 def test_quiet_and_verbose(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -184,3 +184,20 @@ def test_a_teacher_of_other_classes_is_refused(place: Path) -> None:
     train(options(data=noise(place / "noise.npz"), epochs=1, out=Path("a")))
     with pytest.raises(InputError, match="tells other classes apart"):
         train(options(distill="a", epochs=1))
+
+
+def test_figures_by_class_and_the_learning_curve_are_in_the_result(place: Path) -> None:
+    body = train(options(epochs=2))
+    for split, images in (("val", 144), ("test", 359)):  # digits: 1797 - 359 = 1438, a tenth of which is 144
+        found = body["by_class"][split]
+        assert found["images"] == images == sum(map(sum, found["confusion_matrix"]))
+        assert found["accuracy"] == body["accuracy"][split]
+        recalls = [row["right"] / row["images"] for row in found["classes"]]
+        assert body["balanced_accuracy"][split] == pytest.approx(sum(recalls) / 10)
+        assert found["chance"] == 0.1
+    curve = body["curve"]
+    assert [row["images"] for row in curve] == sorted(row["images"] for row in curve)
+    assert curve[-1]["images"] == 2 * 1294
+    assert curve[-1]["accuracy"] == body["accuracy"]["val"]
+    assert 1 < sum("accuracy" in row for row in curve) <= loop.WATCHED
+    assert curve[-1]["loss"] < curve[0]["loss"]
