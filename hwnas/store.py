@@ -269,7 +269,7 @@ def write_json(path: Path, body: Mapping[str, Any], *, sealed: bool = False) -> 
     body = seals.sealed(body) if sealed else body
     if "schema" in body:
         kind = str(body["schema"]).partition("/")[0]
-        refuse_foreign(path, f'f"{kind}/', f"a file of the schema {kind}")
+        refuse_foreign(path, f'"{kind}/', f"a file of the schema {kind}")
     write_text(path, json.dumps(body, indent=2, allow_nan=False) + "\n")
 
 

@@ -1,4 +1,4 @@
-"""A latency table for a search that has none: a quick profile of its space, said aloud."""
+"""A latency table for a search that has none: a quick profile of its space, announced to the user."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from hwnas.errors import HwnasError
+from hwnas.errors import MissingMeasurement
 from hwnas.jobs import predict
 from hwnas.jobs.profile import ProfileOptions
 from hwnas.jobs.profile import profile as job
@@ -17,7 +17,7 @@ from hwnas.units import format_seconds
 
 
 class NotYet(Exception):
-    """A dry run has no table to go by; `planned` is what the profile before the search would do."""
+    """A dry run without a table; `planned` is what the profile before the search would do."""
 
     def __init__(self, planned: dict[str, Any]) -> None:
         super().__init__("no table yet")
@@ -39,12 +39,19 @@ class NotYet(Exception):
         }
 
 
-def measure(options: SearchOptions, space: SearchSpace, emit: Emit) -> LatencyTable:
+def measure(options: SearchOptions, space: SearchSpace, emit: Emit, left_s: float | None) -> LatencyTable:
     """Profile quickly for the search's conditions, images and classes, and load the table.
+
+    Args:
+        options: of the search.
+        space: with the images and classes of the search.
+        emit: progress.
+        left_s: seconds of ``--max-time`` that are left; None without a limit.
 
     Raises:
         NotYet: in a dry run.
-        BackendUnavailable: device or runtime is not here.
+        BackendUnavailable: device or runtime is not available.
+        MissingMeasurement: the time limit ended the profile.
     """
     smallest = space.smallest()
     given = {name: getattr(options, name) for name in ("backend", "precision", "batch", "threads")}
@@ -55,17 +62,21 @@ def measure(options: SearchOptions, space: SearchSpace, emit: Emit) -> LatencyTa
         classes=smallest.classes,
         preset="quick",
         seed=options.seed,
+        max_time_s=left_s,
         **{name: value for name, value in given.items() if value is not None},
     )
     planned = job(replace(chosen, dry_run=True))
     if options.dry_run:
         raise NotYet(planned)
     text = (
-        f"no latency table fits: a quick profile of {space.name} first, about "
+        f"no latency table fits: measuring a quick one of {space.name} first, about "
         f"{format_seconds(planned['seconds'])}; `hwnas profile` measures more and predicts better"
     )
     emit("note", {"text": text})
     body = job(chosen, emit)
     if not body["complete"]:
-        raise HwnasError(f"the profile is unfinished: repeat the command to go on with {body['table']}")
+        raise MissingMeasurement(
+            f"the quick profile was not finished within --max-time ({body['table']} is incomplete); repeat "
+            "the command to continue it, or allow more time"
+        )
     return predict.find(Path(body["table"]))

@@ -70,7 +70,7 @@ class _SearchJob:
     def __init__(self, options: SearchOptions, emit: Emit) -> None:
         from hwnas.train.data import load
 
-        self.options, self.emit = options, emit
+        self.options, self.emit, self.begun = options, emit, time.monotonic()
         # What the user wrote is checked first: neither a table nor images are read for a slip.
         self.recipe = self._recipe()
         self._check_settings()
@@ -110,7 +110,12 @@ class _SearchJob:
         named = self.options.table is not None or self._manifest() is not None
         if found is not None and (named or not self.options.profile or found.covers(smallest)):
             return found
-        return first_table.measure(self.options, self.space, self.emit)
+        return first_table.measure(self.options, self.space, self.emit, self._left_s())
+
+    def _left_s(self) -> float | None:
+        """Seconds of ``--max-time`` that are left; None without a limit. A first profile counts as well."""
+        limit_s = self.options.max_time_s
+        return None if limit_s is None else max(limit_s - (time.monotonic() - self.begun), 0.0)
 
     def _table(self, *specs: NetworkSpec) -> LatencyTable | None:
         """The user's table; on resuming, the run's; else the newest of the conditions that covers `specs`.
@@ -166,11 +171,10 @@ class _SearchJob:
         self._say(run, self.dataset.describe())
         for note in self.notes:
             self._say(run, note)
-        started = time.monotonic()
         prepared = prepare(self.options.strategy, self._facts(run))
         if prepared is not None:
             self._use(prepared)
-        result = self._drive(run, runtime, setting, time.monotonic() - started)
+        result = self._drive(run, runtime, setting)
         extra = test_once(run, result, self.dataset, self.options.data)
         if "text" in extra:
             self._say(run, extra.pop("text"))
@@ -178,7 +182,7 @@ class _SearchJob:
         return {**figures(result, prepared), **extra, "run": str(run.path), "table": str(self.table.path)}
 
     def _facts(self, run: RunFolder) -> Facts:
-        share = Limits.search_share
+        left_s = self._left_s()
         return Facts(
             space=self.space,
             dataset=self.dataset,
@@ -191,7 +195,7 @@ class _SearchJob:
             seed=self.options.seed,
             run=run,
             emit=self.emit,
-            seconds=None if self.options.max_time_s is None else share * self.options.max_time_s,
+            seconds=None if left_s is None else Limits.search_share * left_s,
         )
 
     def _use(self, prepared: Prepared) -> None:
@@ -203,10 +207,8 @@ class _SearchJob:
         self.context = replace(self.context, options={**self.strategy_options, **fresh})
         self.strategy = plugins.load("strategies", self.options.strategy)(self.context)
 
-    def _drive(self, run: RunFolder, runtime: Any, setting: Any, spent_s: float) -> SearchResult:
+    def _drive(self, run: RunFolder, runtime: Any, setting: Any) -> SearchResult:
         builder = NetworkBuilder(runtime, setting, self.options.seed, self.table.sentinel_ms)
-        seconds = self.options.max_time_s
-        left_s = None if seconds is None else max(seconds - spent_s, 0.0)
         return driver.search(
             self.strategy,
             self.context,
@@ -218,7 +220,7 @@ class _SearchJob:
             setting=setting,
             table_id=self.table.table_id,
             seed=self.options.seed,
-            limits=Limits(self.options.max_trials, self.images, left_s),
+            limits=Limits(self.options.max_trials, self.images, self._left_s()),
             emit=self.emit,
             targets=self.budgets,
             distill=self.options.distill,

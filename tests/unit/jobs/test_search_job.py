@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -238,6 +239,36 @@ def test_a_dry_run_without_a_table_plans_a_quick_profile(options: SearchOptions,
     assert body["seconds"] == body["profile"]["seconds"]
     assert "quick profile" in body["table"]
     assert sorted(home.rglob("*")) == before
+
+
+def test_without_a_table_a_quick_profile_is_measured_and_searched_with(
+    options: SearchOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HWNAS_HOME", str(tmp_path / "fresh"))
+    told: list[tuple[str, Any]] = []
+    body = search(replace(options, images=400), lambda kind, fields: told.append((kind, dict(fields))))
+    table = load(Path(body["table"]))
+    assert table.complete
+    assert (table.setting.device, table.header.space, table.header.input_shape) == (
+        "fake",
+        "resnet-cifar",
+        (1, 8, 8),
+    )
+    assert body["within_budget"] is True
+    words = next(f["text"] for kind, f in told if kind == "note" and "quick" in str(f.get("text")))
+    assert re.search(r"no latency table fits.*quick.*about \d.*`hwnas profile`", words)
+
+
+def test_max_time_ends_the_first_profile_too_and_a_repeat_continues_it(
+    options: SearchOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HWNAS_HOME", str(tmp_path / "fresh"))
+    short = replace(options, images=400, max_time_s=1e-3)
+    with pytest.raises(MissingMeasurement, match=r"not finished within --max-time.*repeat the command"):
+        search(short)
+    assert not (tmp_path / "run" / "events.jsonl").exists()
+    unfinished = next((tmp_path / "fresh").rglob("*.hwlat.jsonl"))
+    assert search(replace(short, max_time_s=None))["table"] == str(unfinished)
 
 
 # -- planning ------------------------------------------------------------------------------------
