@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -150,6 +151,12 @@ class Budget(Record):
         """Whether every limit holds."""
         return self.excess(estimate) <= 0.0
 
+    def scaled(self, share: float) -> Budget:
+        """The budget with a part of its latency; without a limit on latency the same."""
+        if self.latency_ms is None or share == 1.0:
+            return self
+        return self.model_copy(update={"latency_ms": self.latency_ms * share})
+
     def describe(self) -> str:
         """The limits as a user would write them."""
         parts = []
@@ -241,6 +248,17 @@ class Trial(Record):
     error: str = ""
     role: TrialRole = "candidate"
     notes: Notes = Field(default_factory=dict)
+
+    @property
+    def outcome(self) -> Evaluation:
+        """What its training gave; only a trained trial has one."""
+        assert self.evaluation is not None, f"trial {self.index} was not trained"
+        return self.evaluation
+
+
+def trained(trials: Iterable[Trial]) -> list[Trial]:
+    """The trials that were trained, instruments included."""
+    return [trial for trial in trials if trial.evaluation is not None]
 
 
 class Check(Record):

@@ -8,13 +8,14 @@ from dataclasses import replace
 from hwnas.backends.formats import usual
 from hwnas.deploy.manifest import EngineManifest
 from hwnas.measure.table import LatencyTable
-from hwnas.records import Budget, Trial
-from hwnas.report import phrases, plots, sections
+from hwnas.records import Budget, Trial, trained
+from hwnas.report import phrases, sections
 from hwnas.report import record_sections as records
 from hwnas.report.collect import RunData
 from hwnas.report.page import Card, Chapter, Section
 from hwnas.report.table_section import table_sections
 from hwnas.search.log import images_of
+from hwnas.search.winner import accuracy, candidates
 from hwnas.units import format_count, format_ms, format_seconds
 
 
@@ -81,8 +82,8 @@ def known_budget(run: RunData) -> Budget | None:
 
 def provisional(run: RunData, budget: Budget | None) -> Trial | None:
     """The best trained network so far that fits, for a run without a result."""
-    fitting = [t for t in plots.trained(run.trials) if budget is None or budget.fits(t.estimate)]
-    return max(fitting, key=lambda t: t.evaluation.accuracy if t.evaluation else 0.0, default=None)
+    fitting = [t for t in candidates(run.trials) if budget is None or budget.fits(t.estimate)]
+    return max(fitting, key=accuracy, default=None)
 
 
 def headline_of(run: RunData, budget: Budget | None, best: Trial | None) -> tuple[str, bool | None]:
@@ -140,11 +141,11 @@ def story(run: RunData, budget: Budget | None) -> str:
     if run.verb == "profile" and run.table is not None:
         parts.append(f"What blocks and networks cost on {run.table.setting.describe()}, measured by hwnas.")
     if run.trials:
-        trained = sum(t.evaluation is not None for t in run.trials)
+        done = len(trained(run.trials))
         refused = sum(t.state == "over_budget" for t in run.trials)
         space = run.trials[0].spec.space or "its space"
         parts.append(
-            f"The search considered {len(run.trials)} networks of {space} and trained {trained}"
+            f"The search considered {len(run.trials)} networks of {space} and trained {done}"
             + (
                 f"; {refused} {'was' if refused == 1 else 'were'} rejected before training as over the "
                 "budget."

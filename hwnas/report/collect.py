@@ -15,7 +15,7 @@ from hwnas.errors import DataFormatError, HwnasError, InputError
 from hwnas.measure import table as tables
 from hwnas.measure.rows import SUFFIX
 from hwnas.measure.table import LatencyTable
-from hwnas.records import Budget, Measurement, Promise, SearchResult, Setting, Trial
+from hwnas.records import Budget, Measurement, Promise, SearchResult, Setting, Trial, trained
 from hwnas.runs import salvage_events
 from hwnas.spec import NetworkSpec
 from hwnas.store import parse, read_network
@@ -119,7 +119,7 @@ class RunData:
         """Wall time of the run; of its trainings alone while it has no result."""
         if self.result is not None:
             return self.result.seconds.get("total")
-        return sum(t.evaluation.wall_s for t in self.trials if t.evaluation) or None
+        return sum(t.outcome.wall_s for t in trained(self.trials)) or None
 
     @property
     def proof(self) -> tuple[Measurement, Promise] | None:

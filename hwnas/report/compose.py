@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from hwnas.records import now_utc
+from hwnas.records import now_utc, trained
 from hwnas.report import phrases
 from hwnas.report.chapter import chapter, headline_of, known_budget, provisional
 from hwnas.report.collect import RunData, collect
@@ -31,7 +31,7 @@ def _compared(runs: Sequence[RunData]) -> Section:
         best = run.best or provisional(run, budget)
         seconds = run.seconds()
         split, accuracy = run.accuracy()
-        images = sum(t.evaluation.images for t in run.trials if t.evaluation)
+        images = sum(t.outcome.images for t in trained(run.trials))
         rows.append(
             (
                 run.name,

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from hwnas.records import Trial
-from hwnas.report.plots import path_to, trained
+from hwnas.report.plots import path_to
 from hwnas.report.style import Figure, axis, colour, figure, marker, safe
+from hwnas.search.winner import candidates
 
 NUMBERS = (int, float)
 
@@ -41,7 +42,7 @@ def weighed(events: Sequence[Mapping[str, Any]]) -> list[Weighed]:
 
 def of_trials(trials: Sequence[Trial], best: Trial | None) -> list[Weighed]:
     """The importance that trials carry, for a run whose events hold no decisions."""
-    steps = path_to(trials, best) if best is not None else trained(trials)
+    steps = path_to(trials, best) if best is not None else candidates(trials)
     return [
         Weighed(step.index, one.stage, one.kind, one.value, one.se, False, "")
         for step in steps

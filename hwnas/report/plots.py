@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from hwnas.records import Budget, Trial
+from hwnas.records import Budget, Trial, trained
 from hwnas.report import phrases
 from hwnas.report.style import (
     BLUE,
@@ -21,6 +21,7 @@ from hwnas.report.style import (
     marker,
     safe,
 )
+from hwnas.search.winner import accuracy, candidates
 from hwnas.units import format_count, format_ms
 
 
@@ -49,29 +50,20 @@ def points(trials: Sequence[Trial], budget: Budget | None, **more: object) -> di
         "type": "scatter",
         "mode": "markers",
         "x": [phrases.shown_ms(t, at) for t in trials],
-        "y": [100 * t.evaluation.accuracy for t in trials if t.evaluation],
+        "y": [100 * accuracy(t) for t in trials],
         "text": [hover(t) for t in trials],
         "hovertemplate": "%{text}<extra></extra>",
         **more,
     }
 
 
-def trained(trials: Sequence[Trial]) -> list[Trial]:
-    """The trials that were trained and may win."""
-    return [t for t in trials if t.evaluation is not None and t.role != "probe"]
-
-
 def front(trials: Sequence[Trial], budget: Budget | None) -> list[Trial]:
     """The trained networks that no other beats in both accuracy and latency, fastest first."""
     at = budget.percentile if budget else "p50"
     best: list[Trial] = []
-    for trial in sorted(
-        trained(trials),
-        key=lambda t: (phrases.shown_ms(t, at), -(t.evaluation.accuracy if t.evaluation else 0.0)),
-    ):
-        assert trial.evaluation is not None
+    for trial in sorted(candidates(trials), key=lambda t: (phrases.shown_ms(t, at), -t.outcome.accuracy)):
         last = best[-1].evaluation if best else None
-        if last is None or trial.evaluation.accuracy > last.accuracy:
+        if last is None or accuracy(trial) > last.accuracy:
             best.append(trial)
     return best
 
@@ -86,11 +78,11 @@ def accuracy_latency(
 
     `others` are the smaller budgets of a search for several, with their winners.
     """
-    done = trained(trials)
+    done = candidates(trials)
     if not done:
         return None
     on_front = front(trials, budget)
-    probes = [t for t in trials if t.evaluation is not None and t.role == "probe"]
+    probes = [t for t in trained(trials) if t.role == "probe"]
     data = [
         points(
             done,
@@ -99,7 +91,7 @@ def accuracy_latency(
             marker={"color": BLUE, "size": 8, "opacity": 0.75},
             error_y={
                 "type": "data",
-                "array": [100 * t.evaluation.accuracy_se for t in done if t.evaluation],
+                "array": [100 * t.outcome.accuracy_se for t in done],
                 "thickness": 1,
                 "width": 0,
                 "color": "rgba(58,134,200,0.45)",
@@ -140,7 +132,7 @@ def accuracy_latency(
 
 def _refused(refused: Sequence[Trial], done: Sequence[Trial]) -> dict[str, object]:
     """Networks that were never trained, as marks along the foot of the picture."""
-    accuracies = [100 * t.evaluation.accuracy for t in done if t.evaluation]
+    accuracies = [100 * accuracy(t) for t in done]
     foot = min(accuracies) - 0.06 * max(max(accuracies) - min(accuracies), 1.0)
     return {
         "type": "scatter",
@@ -193,7 +185,7 @@ def growth(trials: Sequence[Trial], budget: Budget | None, best: Trial | None) -
     at = budget.percentile if budget else "p50"
     x = [phrases.shown_ms(t, at) for t in path]
     on_path = {t.index for t in path} | {t.spec.key for t in path}
-    aside = [t for t in trained(trials) if not {t.index, t.spec.key} & on_path]
+    aside = [t for t in candidates(trials) if not {t.index, t.spec.key} & on_path]
     data = [
         points(
             path,

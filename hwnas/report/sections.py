@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from hwnas.records import Budget, Target, Trial
+from hwnas.records import Budget, Target, Trial, trained
 from hwnas.report import dense_plot, phrases, plots, timing_plots
 from hwnas.report.collect import RunData, promises
 from hwnas.report.importance_plot import importance as importance_plot
@@ -260,13 +260,13 @@ def training(run: RunData) -> Section | None:
     drawn = timing_plots.training(run.trials)
     if drawn is None:
         return None
-    done = [t.evaluation for t in run.trials if t.evaluation]
+    done = [t.outcome for t in trained(run.trials)]
     seconds = sum(e.wall_s for e in done)
     images = sum(e.images for e in done)
     lead = f"{len(done)} trainings, {images:,} images, {format_seconds(seconds)}."
     spent = run.result.seconds if run.result else {}
     rows = [(name, format_seconds(value)) for name, value in spent.items()]
-    final = sum(t.evaluation.wall_s for t in run.trials if t.evaluation and t.role == "final")
+    final = sum(t.outcome.wall_s for t in trained(run.trials) if t.role == "final")
     if final and seconds:
         lead += f" {final / seconds:.0%} of the training time went into the network that was kept."
     tables = [Table(("part of the search", "time"), rows)] if rows else []

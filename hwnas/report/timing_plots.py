@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from hwnas.records import Budget, Measurement, Promise, Trial
+from hwnas.records import Budget, Measurement, Promise, Trial, trained
 from hwnas.report import phrases
 from hwnas.report.plots import add_budget, hover
 from hwnas.report.style import (
@@ -161,7 +161,7 @@ def sessions(tests: Sequence[tuple[str, Promise]]) -> Figure | None:
 
 def training(trials: Sequence[Trial]) -> Figure | None:
     """Where training time went: seconds by network, in the order of training."""
-    done = [t for t in trials if t.evaluation is not None]
+    done = trained(trials)
     if not done:
         return None
     groups = (
@@ -178,7 +178,7 @@ def training(trials: Sequence[Trial]) -> Figure | None:
                     "type": "bar",
                     "name": name,
                     "x": [t.index for t in rows],
-                    "y": [t.evaluation.wall_s for t in rows if t.evaluation],
+                    "y": [t.outcome.wall_s for t in rows],
                     "marker": {"color": shade},
                     "text": [hover(t) for t in rows],
                     "textposition": "none",

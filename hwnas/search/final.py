@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from hwnas.records import Measurement, Proposal, Trial
+from hwnas.records import Measurement, Proposal, Trial, trained
 from hwnas.search.log import images_of
 from hwnas.search.state import SearchState, searched, train, untrained, updated
 
@@ -64,10 +64,9 @@ def _images_left(job: SearchState, finals: Sequence[Trial]) -> int:
 
 def _images_in_time(job: SearchState, winner: Trial) -> int:
     """Images that the winner can be trained with before the time limit, at the rate seen so far."""
-    done = [t.evaluation for t in job.trials if t.evaluation is not None]
-    assert winner.evaluation is not None
+    done = [t.outcome for t in trained(job.trials)]
     macs_per_s = sum(e.train_macs for e in done) / max(sum(e.wall_s for e in done), 1e-9)
-    macs_per_image = winner.evaluation.train_macs / max(winner.evaluation.images, 1)
+    macs_per_image = winner.outcome.train_macs / max(winner.outcome.images, 1)
     if job.limits.seconds is None or not macs_per_image:
         return sys.maxsize
     # A tenth is kept for the validation and the files that follow.

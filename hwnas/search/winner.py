@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from hwnas.errors import BudgetInfeasible
 from hwnas.protocols import SearchContext, SearchStrategy
-from hwnas.records import Budget, Estimate, Measurement, Promise, Trial
+from hwnas.records import Budget, Estimate, Measurement, Promise, Trial, trained
 from hwnas.search.log import SearchLog
 from hwnas.spec import NetworkSpec
 from hwnas.units import format_ms
@@ -20,13 +21,22 @@ Observe = Callable[[NetworkSpec, Measurement], None]
 
 def candidates(trials: Sequence[Trial]) -> list[Trial]:
     """The trials that may win: trained, and no mere instruments."""
-    return [trial for trial in trials if trial.evaluation is not None and trial.role != "probe"]
+    return [trial for trial in trained(trials) if trial.role != "probe"]
 
 
 def accuracy(trial: Trial) -> float:
     """Validation accuracy of a trained trial."""
-    assert trial.evaluation is not None
-    return trial.evaluation.accuracy
+    return trial.outcome.accuracy
+
+
+def difference(one: Trial, other: Trial) -> tuple[float, float]:
+    """Accuracy of one trained trial over another, with the standard error of the difference."""
+    return accuracy(one) - accuracy(other), math.hypot(one.outcome.accuracy_se, other.outcome.accuracy_se)
+
+
+def newest(trials: Sequence[Trial]) -> Trial | None:
+    """The last candidate that was trained."""
+    return next((t for t in reversed(trials) if t.evaluation is not None and t.role == "candidate"), None)
 
 
 def by_accuracy(trials: Sequence[Trial]) -> list[Trial]:
@@ -127,8 +137,7 @@ def _confirmed(
     for promise, measured in log.verdicts(trial.index):
         if (promise.budget_ms, promise.percentile) == (budget.latency_ms, budget.percentile):
             return promise, measured
-    assert trial.evaluation is not None
-    weights = trial.evaluation.weights
+    weights = trial.outcome.weights
     start = time.monotonic()
     promise, measured = confirm(trial.spec, log.run.path / weights if weights else None, budget)
     log.confirm(trial.index, promise, measured, time.monotonic() - start)

@@ -16,7 +16,17 @@ from hwnas.jobs.resolve.origin import digests
 from hwnas.measure import promise, timing
 from hwnas.measure.sentinel import sentinel
 from hwnas.protocols import Backend, Emit, Engine, Importance
-from hwnas.records import Budget, Measurement, Promise, SearchResult, Setting, StageImportance, Trial, to_json
+from hwnas.records import (
+    Budget,
+    Measurement,
+    Promise,
+    SearchResult,
+    Setting,
+    StageImportance,
+    Trial,
+    to_json,
+    trained,
+)
 from hwnas.runs import RunFolder
 from hwnas.search.log import images_of
 from hwnas.spec import NetworkSpec
@@ -79,7 +89,7 @@ class NetworkBuilder:
 
 def figures(result: SearchResult, prepared: Prepared | None = None) -> dict[str, Any]:
     """The keys of docs/cli.md out of a result; what a preparation cost is part of the costs."""
-    trained = [trial for trial in result.trials if trial.evaluation is not None]
+    done = trained(result.trials)
     body: dict[str, Any] = {
         "best": _network(result.trials[result.best], result.measured),
         "within_budget": result.promise.verdict == "kept",
@@ -87,9 +97,9 @@ def figures(result: SearchResult, prepared: Prepared | None = None) -> dict[str,
         "promise": to_json(result.promise),
         "conditions": result.setting.describe(),
         "trials": len(result.trials),
-        "trained": len(trained),
-        "images": sum(map(images_of, trained)) + (prepared.images if prepared else 0),
-        "train_macs": sum(map(_train_macs, trained)) + (prepared.train_macs if prepared else 0.0),
+        "trained": len(done),
+        "images": sum(map(images_of, done)) + (prepared.images if prepared else 0),
+        "train_macs": sum(map(_train_macs, done)) + (prepared.train_macs if prepared else 0.0),
         "seconds": result.seconds,
         "strategy": result.strategy,
         "stopped": result.stopped,
@@ -115,17 +125,15 @@ def figures(result: SearchResult, prepared: Prepared | None = None) -> dict[str,
 
 def _train_macs(trial: Trial) -> float:
     """Multiply-accumulates of a trial's training, its importance included (three passes an image)."""
-    assert trial.evaluation is not None
-    extra = sum(one.images for one in trial.evaluation.importance)
-    return trial.evaluation.train_macs + 3.0 * trial.estimate.macs * extra
+    extra = sum(one.images for one in trial.outcome.importance)
+    return trial.outcome.train_macs + 3.0 * trial.estimate.macs * extra
 
 
 def _network(trial: Trial, measured: Measurement) -> dict[str, Any]:
-    assert trial.evaluation is not None
     return {
         "network": trial.spec.name or trial.spec.key,
         "depths": list(trial.spec.depths),
-        "accuracy": trial.evaluation.accuracy,
+        "accuracy": trial.outcome.accuracy,
         "predicted_ms": trial.estimate.latency_ms,
         "low_ms": trial.estimate.low_ms,
         "high_ms": trial.estimate.high_ms,
@@ -163,10 +171,9 @@ def test_once(run: RunFolder, result: SearchResult, dataset: Dataset, data: str)
     load_weights(module, read_weights(run.path / "weights.safetensors"))
     _, on_val = judge(module, dataset.val, dataset.classes)
     test, on_test = judge(module, dataset.test(), dataset.classes)
-    assert best.evaluation is not None
     extra: dict[str, Any] = {
-        "accuracy": {"val": best.evaluation.accuracy, "test": test.accuracy},
-        "accuracy_se": {"val": best.evaluation.accuracy_se, "test": test.se},
+        "accuracy": {"val": best.outcome.accuracy, "test": test.accuracy},
+        "accuracy_se": {"val": best.outcome.accuracy_se, "test": test.se},
         "balanced_accuracy": {"val": on_val.balanced_accuracy, "test": on_test.balanced_accuracy},
         "by_class": {"val": to_json(on_val), "test": to_json(on_test)},
         "weights_sha256": digests(run.path),
@@ -176,7 +183,7 @@ def test_once(run: RunFolder, result: SearchResult, dataset: Dataset, data: str)
         "data": data,
     }
     write_json(path, {**body, **extra}, sealed=True)
-    text = f"test accuracy {test.accuracy:.2%} (validation {best.evaluation.accuracy:.2%})"
+    text = f"test accuracy {test.accuracy:.2%} (validation {best.outcome.accuracy:.2%})"
     return {**extra, "text": text}
 
 

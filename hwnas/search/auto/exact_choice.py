@@ -15,6 +15,7 @@ from hwnas.search.auto.options import AutoOptions
 from hwnas.search.log import Decision
 from hwnas.search.moves import Moves
 from hwnas.search.solve.path import Edge, best_path
+from hwnas.search.winner import newest
 from hwnas.spec import NetworkSpec
 from hwnas.units import format_ms
 
@@ -67,7 +68,7 @@ class ExactChoice:
     def _found(
         self, history: Sequence[Trial]
     ) -> tuple[Trial, NetworkSpec, list[StageImportance], float] | None:
-        now = next((t for t in reversed(history) if t.state == "done" and t.role == "candidate"), None)
+        now = newest(history)
         made = sum(int(t.notes.get("phase", 0)) == self._phase and "choice" in t.notes for t in history)
         if now is None or now.evaluation is None or made >= CHOICES:
             return None

@@ -39,6 +39,7 @@ from hwnas.search.solve.greedy import filled
 from hwnas.search.stagewise.by_size import needed
 from hwnas.search.stagewise.options import StagewiseOptions
 from hwnas.search.stagewise.strategy import Stagewise
+from hwnas.search.winner import newest
 from hwnas.spec import NetworkSpec
 
 MACRO, VITAL, OTHERS, FILL, UNTRAINED = range(5)
@@ -99,7 +100,7 @@ class Auto:
 
     def _filled(self, history: Sequence[Trial]) -> list[Proposal]:
         """Once, what is left of the budget filled by the untrained score, where it is much."""
-        now = next((t for t in reversed(history) if t.state == "done" and t.role == "candidate"), None)
+        now = newest(history)
         limit_ms, estimate = self._context.budget.latency_ms, self._context.estimate
         if now is None or len(self._phases) == 1 or limit_ms is None:
             return []
@@ -126,7 +127,7 @@ class Auto:
 
     def _look(self, history: Sequence[Trial], phase: int) -> list[Proposal]:
         """Train on, and ask for the gains of a phase that begins without knowing any."""
-        now = next((t for t in reversed(history) if t.state == "done" and t.role == "candidate"), None)
+        now = newest(history)
         if now is None or now.evaluation is None or phase == self._phase(history):
             return []
         asked = {(move.stage, move.kind) for move in self._phases[phase].growths(now.spec)}
@@ -206,11 +207,7 @@ class Auto:
 
     def _within(self, share: float) -> SearchContext:
         """The context with a part of the latency budget."""
-        budget = self._context.budget
-        if budget.latency_ms is None or share == 1.0:
-            return self._context
-        smaller = budget.model_copy(update={"latency_ms": budget.latency_ms * share})
-        return replace(self._context, budget=smaller)
+        return replace(self._context, budget=self._context.budget.scaled(share))
 
     def _for_growth(self, part: float, rounds: int) -> dict[str, Any]:
         """Options of a grower that takes a part of the images for growing."""

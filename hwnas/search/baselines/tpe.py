@@ -16,7 +16,7 @@ import numpy as np
 from hwnas.errors import InputError
 from hwnas.options import Checked, option
 from hwnas.protocols import SearchContext
-from hwnas.records import Proposal, Trial
+from hwnas.records import Proposal, Trial, trained
 from hwnas.search import options
 from hwnas.search.winner import accuracy
 from hwnas.spec import NetworkSpec
@@ -157,9 +157,9 @@ class Tpe:
 
 def _told(history: Sequence[Trial]) -> list[Trial]:
     """The trained trials; of more than `MOST_TOLD` the best half of these and the newest other half."""
-    trained = [trial for trial in history if trial.evaluation is not None]
-    best = sorted(trained, key=lambda trial: (-accuracy(trial), trial.index))[: MOST_TOLD // 2]
+    done = trained(history)
+    best = sorted(done, key=lambda trial: (-accuracy(trial), trial.index))[: MOST_TOLD // 2]
     chosen = {trial.index for trial in best}
-    rest = [trial for trial in trained if trial.index not in chosen]
+    rest = [trial for trial in done if trial.index not in chosen]
     kept = {trial.index for trial in [*best, *rest[len(rest) - (MOST_TOLD - len(best)) :]]}
-    return [trial for trial in trained if len(trained) <= MOST_TOLD or trial.index in kept]
+    return [trial for trial in done if len(done) <= MOST_TOLD or trial.index in kept]

@@ -26,7 +26,7 @@ from hwnas.search.densenas.choice import Chooser, ChosenNetwork
 from hwnas.search.densenas.derive import Scores, Trust
 from hwnas.search.densenas.options import DenseNasOptions
 from hwnas.search.log import Decision
-from hwnas.search.winner import accuracy, candidates
+from hwnas.search.winner import candidates, difference
 from hwnas.units import format_ms
 
 # Derivations for one budget after measurements refused the ones before.
@@ -175,7 +175,7 @@ class DenseNas:
                 if not self._options.spares:
                     return None
                 assert budget.latency_ms is not None
-                return chooser.optimum(budget.model_copy(update={"latency_ms": SPARE * budget.latency_ms}))
+                return chooser.optimum(budget.scaled(SPARE))
         except BudgetInfeasible:  # after a measurement: what was predicted to fit does not
             return None
         likely = None if chooser.believed is None else chooser.most_probable()
@@ -252,7 +252,5 @@ def _tightened(budget: Budget, mine: Sequence[Trial]) -> Budget:
 
 
 def _better(one: Trial, other: Trial) -> bool:
-    assert one.evaluation is not None
-    assert other.evaluation is not None
-    se = (one.evaluation.accuracy_se**2 + other.evaluation.accuracy_se**2) ** 0.5
-    return bool(accuracy(one) - accuracy(other) > SURE * se)
+    gain, se = difference(one, other)
+    return gain > SURE * se

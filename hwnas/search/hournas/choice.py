@@ -269,7 +269,7 @@ def choose_vital(
     assert budget.latency_ms is not None
     choosers = [SlotChooser(space, _bare(space, path, score(path)), estimate) for path in paths(space)]
     for part in (share, 1.0):
-        aim = budget.model_copy(update={"latency_ms": budget.latency_ms * part})
+        aim = budget.scaled(part)
         ways = [(one, fills) for one in choosers if (fills := one.best(aim)) is not None]
         if ways:
             chooser, fills = max(ways, key=lambda way: way[0].score(way[1]))

@@ -172,7 +172,7 @@ class HourNas:
         ]
         if any(t.evaluation is not None for t in mine) or len(mine) > TRIES:
             return None
-        aim = budget.model_copy(update={"latency_ms": budget.latency_ms * part * NEARER ** len(mine)})
+        aim = budget.scaled(part * NEARER ** len(mine))
         spec = self._derived(aim, budget)
         if spec is None or spec.key in {t.spec.key for t in history}:
             return None

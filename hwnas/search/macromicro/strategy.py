@@ -18,7 +18,6 @@ micro, and closes the gaps of the original:
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from statistics import NormalDist
 
@@ -32,7 +31,7 @@ from hwnas.search import options
 from hwnas.search.log import Decision
 from hwnas.search.macromicro.options import MacroMicroOptions, length
 from hwnas.search.macromicro.paper import PaperWalk
-from hwnas.search.winner import accuracy, by_accuracy, candidates
+from hwnas.search.winner import accuracy, by_accuracy, candidates, difference
 from hwnas.spec import NetworkSpec
 
 # Choices of the micro phase, in the published order.
@@ -99,7 +98,7 @@ class GlobalWalk:
         base = self._incumbent(before)
         if base is None:
             return []
-        gain, se = _difference(now, base)
+        gain, se = difference(now, base)
         kept = gain > self._z * se
         what = f"{now.notes['choice']} in stage {int(now.notes['stage']) + 1}"
         verdict = "kept" if kept else "not significant"
@@ -143,10 +142,7 @@ class GlobalWalk:
         return self._space.express(Chain(low, chain.layers))
 
     def _fits(self, spec: NetworkSpec, share: float = 1.0) -> bool:
-        found, budget = self._estimate(spec), self._context.budget
-        if share < 1.0 and budget.latency_ms is not None:
-            budget = budget.model_copy(update={"latency_ms": budget.latency_ms * share})
-        return budget.fits(found)
+        return self._context.budget.scaled(share).fits(self._estimate(spec))
 
     def _estimate(self, spec: NetworkSpec) -> Estimate:
         return self._context.estimate(spec)
@@ -191,7 +187,7 @@ class GlobalWalk:
             if best is None or accuracy(trial) > accuracy(best):
                 best, losses = trial, 0
                 continue
-            gain, se = _difference(trial, best)
+            gain, se = difference(trial, best)
             losses += gain < -self._z * se
         return losses > self._options.patience
 
@@ -261,7 +257,7 @@ class GlobalWalk:
             if now is None:
                 now = trial
                 continue
-            gain, se = _difference(trial, now)
+            gain, se = difference(trial, now)
             now = trial if gain > self._z * se else now
         return now or _best(history, "macro")
 
@@ -289,11 +285,3 @@ class GlobalWalk:
 def _best(history: Sequence[Trial], phase: str) -> Trial | None:
     """The most accurate network of a phase."""
     return next((t for t in by_accuracy(history) if t.notes.get("phase") == phase), None)
-
-
-def _difference(one: Trial, other: Trial) -> tuple[float, float]:
-    """Accuracy of one over another, with the standard error of the difference."""
-    assert one.evaluation is not None
-    assert other.evaluation is not None
-    se = math.hypot(one.evaluation.accuracy_se, other.evaluation.accuracy_se)
-    return one.evaluation.accuracy - other.evaluation.accuracy, se

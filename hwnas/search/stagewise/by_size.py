@@ -49,12 +49,6 @@ def size(spec: NetworkSpec) -> float:
     return log(counts.params) + log(counts.macs)
 
 
-def part(budget: Budget, share: float) -> Budget:
-    """A budget with a part of its milliseconds."""
-    whole_ms = budget.latency_ms
-    return budget.model_copy(update={"latency_ms": whole_ms * share if whole_ms is not None else None})
-
-
 def largest_uniform(context: SearchContext, budget: Budget) -> NetworkSpec:
     """The largest uniformly scaled member within a budget, or the smallest network."""
     estimate = context.estimate
@@ -84,12 +78,12 @@ class Unjudged:
         """The next network that was not looked at; each is trained for a tenth of the growing."""
         tried = {trial.spec.key for trial in history}
         for n, budget in enumerate(self._budgets):
-            begin = largest_uniform(self._context, part(budget, self._share))
+            begin = largest_uniform(self._context, budget.scaled(self._share))
             share = f"{self._share:.0%} of the budget"
             reason = f"{begin.depths_text}, the largest uniform network within {share}, grown"
             spares = [trial for trial in history if trial.notes.get("spare") == n]
             if _wanted(spares):
-                spec = self._filled(begin, part(budget, SPARE))
+                spec = self._filled(begin, budget.scaled(SPARE))
                 if spec.key not in tried:
                     return [self._proposal(spec, f"{reason} to {SPARE:.0%}", None, {"spare": n})]
             spare = next((trial for trial in spares if trial.evaluation is not None), None)

@@ -67,9 +67,8 @@ def _unit(trial: Trial, one: StageImportance, space: SearchSpace) -> float:
 
 def _units(trial: Trial, space: SearchSpace) -> Gains:
     """A trial's importances in units of `moves.returns`."""
-    assert trial.evaluation is not None
     found = {}
-    for one in trial.evaluation.importance:
+    for one in trial.outcome.importance:
         unit = _unit(trial, one, space)
         found[one.stage, one.kind] = one.model_copy(update={"value": one.value / unit, "se": one.se / unit})
     return found

@@ -83,8 +83,7 @@ class Published:
         """Each stage with its score in the network and in its temporary one."""
         sides = []
         for trial in history[-2:]:
-            assert trial.evaluation is not None
-            sides.append({one.stage: one.value for one in trial.evaluation.importance})
+            sides.append({one.stage: one.value for one in trial.outcome.importance})
         return [(stage, sides[0][stage], sides[1][stage]) for stage in sides[0] if stage in sides[1]]
 
     def _grown(self, history: Sequence[Trial]) -> list[int]:

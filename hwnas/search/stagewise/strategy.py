@@ -20,11 +20,11 @@ from hwnas.search import options
 from hwnas.search.log import Decision
 from hwnas.search.moves import further
 from hwnas.search.stagewise import growth
-from hwnas.search.stagewise.by_size import Unjudged, has_kinds, largest_uniform, needed, part
+from hwnas.search.stagewise.by_size import Unjudged, has_kinds, largest_uniform, needed
 from hwnas.search.stagewise.gains import Gains, pooled
 from hwnas.search.stagewise.options import StagewiseOptions
 from hwnas.search.stagewise.paper import Published
-from hwnas.search.winner import accuracy, by_accuracy, candidates
+from hwnas.search.winner import accuracy, by_accuracy, candidates, newest
 from hwnas.spec import NetworkSpec
 from hwnas.units import format_ms
 
@@ -117,7 +117,7 @@ class Stagewise:
 
     def _now(self, history: Sequence[Trial]) -> Trial | None:
         """The newest network of the path that was trained."""
-        return next((t for t in reversed(history) if t.state == "done" and t.role == "candidate"), None)
+        return newest(history)
 
     def _start(self) -> Proposal:
         images = int(self._options.growing * self._options.start_share)
@@ -129,7 +129,7 @@ class Stagewise:
         if self._begin != "uniform":
             return self._context.space.smallest()
         whole = options.budgets(self._context, self._options.targets_ms)[0]
-        return largest_uniform(self._context, part(whole, self._options.begin_share))
+        return largest_uniform(self._context, whole.scaled(self._options.begin_share))
 
     def _temporary(self, history: Sequence[Trial], now: Trial) -> Trial | None:
         """The trained temporary network of the present one."""
@@ -153,10 +153,9 @@ class Stagewise:
         )
 
     def _gains(self, history: Sequence[Trial], now: Trial) -> Gains:
-        assert now.evaluation is not None
         if self._options.importance != "vip":
             return pooled(history, now, self._context.space)
-        mine = {(one.stage, one.kind): one for one in now.evaluation.importance}
+        mine = {(one.stage, one.kind): one for one in now.outcome.importance}
         other = self._temporary(history, now)
         if other is None or other.evaluation is None:
             return {}
