@@ -14,8 +14,12 @@ A percentile above the median needs its calls too: of all n calls, so few may ex
 a true share of more than 1 - q is refuted (binomial bound: at 95 %, p95 needs 59 calls without an
 excess, p99 needs 299).
 
-Sessions on which a gate fired are set aside, hit or miss, and repeated up to a limit. Beyond it
-they count: as hits, since disturbances only slow down; as misses they can break the promise only
+The budget is about calls of the machine in its calm state. Before a session, the test waits while
+the sentinel is slower than its best known level (`levels`, kept beyond this process), up to the
+patience that it is given; slow spells last longer than a few sessions, so repeating alone would
+repeat the spell. Sessions on which a gate fired are set aside, hit or miss, and repeated up to a
+limit, and further while there is patience, with pauses. Beyond it they count: as hits, since
+disturbances only slow down; as misses they can break the promise only
 where even the floor of the session, less the slowdown of the sentinel, is over the budget. For p50
 the value is the median of undisturbed calls (so that contention alone sets no session aside unless
 it disturbed most of it); for tails disturbances belong to the value.
@@ -32,13 +36,16 @@ import numpy as np
 from hwnas.budgets import Percentile
 from hwnas.errors import InputError
 from hwnas.measure.aggregate import FLOOR_HOLDS, TOLERATED, Ledger, TimingOptions
+from hwnas.measure.levels import Levels
 from hwnas.measure.order_statistics import Verdict, decide, stages, tail
+from hwnas.measure.patience import Patience
 from hwnas.measure.session import Gates, SessionOptions, TimingSession, run_session
 from hwnas.protocols import Emit, Engine
 from hwnas.records import Measurement, Promise
 from hwnas.units import format_ms
 
 SHARE: dict[Percentile, float] = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99}
+PAUSE_S = 1.0  # between disturbed sessions, once the repeats are used up
 CALLS: dict[Percentile, int] = {"p50": 50, "p90": 60, "p95": 100, "p99": 200}
 
 
@@ -76,6 +83,8 @@ def keep(
     sentinel: Callable[[], Engine] | None = None,
     tries: int = 1,
     options: PromiseOptions | None = None,
+    patience: Patience | None = None,
+    levels: Levels | None = None,
     emit: Emit | None = None,
     deadline_s: float | None = None,
     clock: Callable[[], float] = time.perf_counter,
@@ -89,6 +98,9 @@ def keep(
         sentinel: engine that is looked at between sessions; the engine itself if None.
         tries: how many networks are tried in all until one keeps its budget; they share alpha.
         options: how the promise is tested.
+        patience: seconds that may be waited for a quiet machine; None does not wait.
+        levels: what the sentinel took here before, and where its looks are noted; not for an engine
+            that stands in for it.
         emit: progress.
         deadline_s: seconds from now after which no session begins; then the verdict is ambiguous.
         clock: gives seconds, for the deadline.
@@ -101,10 +113,19 @@ def keep(
         raise InputError(
             f"a budget of {budget_ms} ms over {tries} tries cannot be tested; both must be positive"
         )
-    test = _Test(build, budget_ms, percentile, options, stages(options.alpha / tries, options.misses))
+    test = _Test(
+        build,
+        budget_ms,
+        percentile,
+        options,
+        stages(options.alpha / tries, options.misses),
+        patience or Patience(0.0),
+        levels if sentinel is not None else None,
+    )
     guard = (sentinel or build)()
     try:
         ends_s = float("inf") if deadline_s is None else clock() + deadline_s
+        test.ends_s = ends_s
         verdict, why = test.run(guard, lambda: clock() >= ends_s, emit)
     finally:
         guard.close()
@@ -121,6 +142,8 @@ class _Test:
         percentile: Percentile,
         options: PromiseOptions,
         plan: tuple[tuple[int, float], ...],
+        patience: Patience,
+        levels: Levels | None,
     ) -> None:
         self.build, self.budget_ms, self.percentile = build, budget_ms, percentile
         self.options, self.plan = options, plan
@@ -130,6 +153,9 @@ class _Test:
         self.aside: list[TimingSession] = []
         self.looks: list[float] = []
         self.slowdowns: list[float] = []  # of the sentinel, one for each counted session
+        self.patience, self.levels, self.ends_s = patience, levels, float("inf")
+        self.known_ms = levels.best_ms() if levels is not None else None
+        self.waited_s = 0.0
 
     def run(self, guard: Engine, late: Callable[[], bool], emit: Emit | None) -> tuple[Verdict, str]:
         """Sessions until there is a verdict; with it the reason in words where it is not plain."""
@@ -143,12 +169,16 @@ class _Test:
                 return self._final(verdict)
             if late() and self.counted:
                 return "ambiguous", "the time limit ended the test before it was decided"
+            self._wait(guard)
             session, slowdown = self._one(guard)
-            if self._trusted(session) or len(self.aside) >= self.options.repeats:
+            tired = len(self.aside) >= self.options.repeats and (self.patience.spent or late())
+            if self._trusted(session) or tired:
                 self.counted.append(session)
                 self.slowdowns.append(slowdown)
             else:
                 self.aside.append(session)
+                if len(self.aside) >= self.options.repeats:
+                    self._pause()
             if emit is not None:
                 note = f"{format_ms(self.value(session))} ({', '.join(session.gates) or 'undisturbed'})"
                 total = max(self.plan[0][0], len(self.counted))
@@ -156,6 +186,30 @@ class _Test:
                     "progress",
                     {"task": "testing the budget", "done": len(self.counted), "total": total, "note": note},
                 )
+
+    def _wait(self, guard: Engine) -> None:
+        """Wait for the sentinel to be at its best level, while there is patience."""
+        before_s = self.patience.waited_s
+        gate = self.options.gates.sentinel
+        if not self.patience.spent and self._slowdown(self.looks[-1]) > 1.0 + gate:
+
+            def look() -> float:
+                self._look(guard)
+                return self._slowdown(self.looks[-1])
+
+            self.patience.until_calm(look, gate, ends_s=self.ends_s)
+        self.waited_s += self.patience.waited_s - before_s
+
+    def _pause(self) -> None:
+        """Let a second go by: what disturbed so many sessions lasts, but not for ever."""
+        before_s = self.patience.waited_s
+        self.patience.pause(PAUSE_S)
+        self.waited_s += self.patience.waited_s - before_s
+
+    def _slowdown(self, look_ms: float) -> float:
+        """A look over the best level that is known of the sentinel, here or from before."""
+        best_ms = float(np.percentile(self.looks, 10))
+        return look_ms / min(best_ms, self.known_ms or best_ms)
 
     def _one(self, guard: Engine) -> tuple[TimingSession, float]:
         """A session of a fresh engine, and how much slower than its best the sentinel was beside it."""
@@ -166,13 +220,15 @@ class _Test:
             engine.close()
         before_ms = self.looks[-1]
         self._look(guard)
-        slowdown = max(before_ms, self.looks[-1]) / float(np.percentile(self.looks, 10))
+        slowdown = self._slowdown(max(before_ms, self.looks[-1]))
         slow = slowdown > 1.0 + self.options.gates.sentinel
         return (session.flagged("sentinel") if slow else session), slowdown
 
     def _look(self, guard: Engine) -> None:
         short = SessionOptions(self.options.sentinel_ms, calls=3)
         self.looks.append(run_session(guard, short, self.options.gates).floor_ms)
+        if self.levels is not None:
+            self.levels.add(self.looks[-1])
 
     def _trusted(self, session: TimingSession) -> bool:
         """Whether no gate fired that touches the value of the session."""
@@ -231,6 +287,8 @@ class _Test:
         notes = [why] if why else []
         if self.aside:
             notes.append(f"{len(self.aside)} disturbed sessions were repeated")
+        if self.waited_s >= 1.0:
+            notes.append(f"waited {self.waited_s:.0f} s for a quiet machine")
         share = float(np.mean([s.disturbed for s in self.counted])) if self.counted else 0.0
         if self.percentile == "p50" and share > 0.01:
             notes.append(

@@ -1,0 +1,186 @@
+"""Waiting for a quiet machine: spells planted on the fake device's clock, and the memory of levels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hwnas.backends.fake import Fake, FakeEngine, faulty
+from hwnas.measure.levels import BEST_SHARE, FEW, MOST_BYTES, Levels
+from hwnas.measure.patience import Patience
+from hwnas.measure.promise import keep
+from hwnas.nets import onnx
+from hwnas.records import Measurement, Promise
+from hwnas.spec import BlockSpec
+
+MODEL = onnx.chain([BlockSpec(kind="basic", c_in=32, c_out=32, size_in=32)] * 2)
+GUARD = onnx.chain([BlockSpec(kind="basic", c_in=32, c_out=32, size_in=16)])
+
+
+def builder(device: Fake, model: bytes) -> Callable[[], FakeEngine]:
+    setting = device.setting("fake", "fp32", 1, 1)
+    return lambda: device.build(model, setting)
+
+
+PRICE, GUARD_PRICE = (builder(Fake(), model)().price_ms for model in (MODEL, GUARD))
+BUDGET = 1.05 * PRICE
+
+
+def memory(folder: Path, clock: Callable[[], float], ms: float = GUARD_PRICE) -> Levels:
+    """A device that was calm for `FEW` looks, a minute ago."""
+    setting = Fake().setting("fake", "fp32", 1, 1)
+    before = Levels("guard", setting, folder=folder, now=lambda: 1e9 - 60.0)
+    for _ in range(FEW):
+        before.add(ms)
+    return Levels("guard", setting, folder=folder, now=lambda: 1e9 + clock())
+
+
+def tried(device: Fake, levels: Levels | None, seconds: float, **options: Any) -> tuple[Promise, Measurement]:
+    clock = device.clock
+
+    def sleep(seconds: float) -> None:
+        clock.now_s += seconds
+
+    return keep(
+        builder(device, MODEL),
+        BUDGET,
+        sentinel=builder(device, GUARD),
+        patience=Patience(seconds, clock=clock, sleep=sleep),
+        levels=levels,
+        clock=clock,
+        **options,
+    )
+
+
+def test_a_spell_at_the_start_is_waited_for(tmp_path: Path) -> None:
+    device = faulty(throttle=1.2, throttle_window=(0.0, 20.0))
+    promise, measured = tried(device, memory(tmp_path, device.clock), 60.0)
+    assert promise.verdict == "kept"
+    assert promise.misses == 0
+    assert 20.0 <= device.clock.now_s < 25.0  # pauses of two seconds, sessions of 60 ms
+    assert measured.floor_ms == pytest.approx(PRICE)
+    assert "for a quiet machine" in promise.note
+
+
+def test_without_the_memory_the_same_spell_looks_like_a_slow_network() -> None:
+    """All looks agree within the spell: this is what the memory is for."""
+    device = faulty(throttle=1.2, throttle_window=(0.0, 20.0))
+    assert tried(device, None, 60.0)[0].verdict == "broken"
+
+
+def test_without_patience_it_is_undecided_not_broken(tmp_path: Path) -> None:
+    device = faulty(throttle=1.2, throttle_window=(0.0, 20.0))
+    assert tried(device, memory(tmp_path, device.clock), 0.0)[0].verdict == "ambiguous"
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_a_spell_during_the_promise(tmp_path: Path, known: bool) -> None:
+    """It begins after the first sessions, so that even the looks of this process tell of it."""
+    device = faulty(throttle=1.25, throttle_window=(0.2, 15.0))
+    promise, _ = tried(device, memory(tmp_path, device.clock) if known else None, 60.0)
+    assert promise.verdict == "kept"
+    assert promise.misses == 0
+    assert 15.0 <= device.clock.now_s < 20.0
+
+
+def test_a_machine_that_is_never_calm_ends_within_its_patience(tmp_path: Path) -> None:
+    device = faulty(throttle=1.2)
+    said: list[str] = []
+    promise, _ = tried(
+        device,
+        memory(tmp_path, device.clock),
+        30.0,
+        emit=lambda kind, fields: said.append(str(fields.get("note", ""))),
+    )
+    assert promise.verdict == "ambiguous"
+    assert device.clock.now_s < 35.0
+    assert "waited 30 s for a quiet machine" in promise.note
+
+
+def test_a_network_that_is_too_slow_is_told_at_once(tmp_path: Path) -> None:
+    device = faulty(throttle=1.0)
+    levels = memory(tmp_path, device.clock)
+    promise, _ = keep(
+        builder(device, MODEL),
+        0.9 * PRICE,
+        sentinel=builder(device, GUARD),
+        levels=levels,
+        clock=device.clock,
+    )
+    assert promise.verdict == "broken"
+    assert device.clock.now_s < 2.0
+
+
+def test_the_time_limit_ends_the_waiting(tmp_path: Path) -> None:
+    device = faulty(throttle=1.2)
+    promise, _ = tried(device, memory(tmp_path, device.clock), 60.0, deadline_s=5.0)
+    assert promise.verdict == "ambiguous"
+    assert device.clock.now_s < 8.0
+
+
+def test_patience_is_shared() -> None:
+    now = [0.0]
+
+    def sleep(seconds: float) -> None:
+        now[0] += seconds
+
+    patience = Patience(10.0, clock=lambda: now[0], sleep=sleep)
+    assert not patience.until_calm(lambda: 1.5, 0.02)
+    assert now[0] == pytest.approx(10.0)
+    assert patience.spent
+    assert not patience.until_calm(lambda: 1.5, 0.02)
+    assert now[0] == pytest.approx(10.0)
+    assert patience.until_calm(lambda: 1.01, 0.02)
+
+
+def test_levels(tmp_path: Path) -> None:
+    setting = Fake().setting("fake", "fp32", 1, 1)
+    now = [1e9]
+    levels = Levels("guard", setting, folder=tmp_path, now=lambda: now[0])
+    assert levels.best_ms() is None
+    assert levels.slow_share(3600.0, 0.02) is None
+    for i in range(40):  # one a second: 30 at 1.00 ms, then 10 at 1.10
+        now[0] += 1.0
+        levels.add(1.0 if i < 30 else 1.1)
+    assert levels.best_ms() == pytest.approx(1.0)
+    now[0] += 1.0
+    share, seen_s = levels.slow_share(3600.0, 0.02) or (0.0, 0.0)
+    assert (share, seen_s) == (pytest.approx(0.25), pytest.approx(40.0))
+    now[0] += 3 * 86400.0
+    assert levels.best_ms() is None  # too long ago
+    other = Levels("another", setting, folder=tmp_path, now=lambda: now[0])
+    assert other.path != levels.path
+
+
+def test_one_lucky_look_is_not_the_best_level(tmp_path: Path) -> None:
+    levels = Levels("guard", Fake().setting("fake", "fp32", 1, 1), folder=tmp_path)
+    levels.add(0.5)
+    for _ in range(99):
+        levels.add(1.0)
+    assert BEST_SHARE > 0.01
+    assert levels.best_ms() == pytest.approx(1.0)
+
+
+def test_damaged_lines_are_passed_over_and_the_file_stays_small(tmp_path: Path) -> None:
+    levels = Levels("guard", Fake().setting("fake", "fp32", 1, 1), folder=tmp_path)
+    levels.add(1.0)
+    with levels.path.open("ab") as file:
+        file.write(b'{"at_s": 1e400, "ms": 1}\nnull\n{"ms": -1, "at_s": 5}\n\xff\xfe\n{"at_s"')
+        file.write(b"\n" + b"x" * MOST_BYTES + b"\n")
+    assert [level.ms for level in levels.recent()] == [1.0]
+    levels.add(2.0)
+    assert levels.path.stat().st_size < MOST_BYTES
+
+
+def test_a_link_in_its_place_is_not_followed(tmp_path: Path) -> None:
+    levels = Levels("guard", Fake().setting("fake", "fp32", 1, 1), folder=tmp_path / "levels")
+    victim = tmp_path / "victim"
+    victim.write_text("mine")
+    levels.path.parent.mkdir()
+    levels.path.symlink_to(victim)
+    levels.add(1.0)
+    assert victim.read_text() == "mine"
+    assert levels.recent() == []
