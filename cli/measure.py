@@ -20,7 +20,7 @@ from .console import Output, common
 @options.preset
 @click.option("--only-missing", is_flag=True, help="Measure only what an existing table lacks.")
 @click.option("--estimate", is_flag=True, help="Estimate from the device's description, without measuring.")
-@options.options(options.seed, options.out, options.max_time, options.dry_run, options.wait)
+@options.options(options.seed, options.out, options.max_time, options.patience, options.dry_run, options.wait)
 @common
 def profile(ui: Output, max_time: float | None, **chosen: Any) -> None:
     """Measure a device into a latency table, and say how well it predicts.
@@ -153,7 +153,7 @@ def _predicted(body: dict[str, Any]) -> None:
 @click.argument("networks", nargs=-1, required=True, metavar="NETWORK|ONNX|ENGINE...")
 @options.options(options.setting, options.preset)
 @click.option("--cache", type=click.Choice(["hot", "cold"]), help="Empty the caches before each call?")
-@options.options(options.seed, options.max_time, options.dry_run)
+@options.options(options.seed, options.max_time, options.patience, options.dry_run)
 @common
 def bench(ui: Output, networks: tuple[str, ...], max_time: float | None, **chosen: Any) -> None:
     """Measure networks, ONNX files or engines against each other, interleaved.
@@ -181,3 +181,14 @@ def _benched(body: dict[str, Any]) -> None:
     console.table(columns, rows)
     for setting in dict.fromkeys(_conditions(row["setting"]) for row in body["networks"]):
         console.say(f"conditions: {setting}")
+    console.say(f"machine: {_machine(body['machine'])}")
+
+
+def _machine(state: dict[str, Any]) -> str:
+    """What state the machine was in while it measured."""
+    waited = f"; waited {state['waited_s']:.0f} s for it" if state["waited_s"] >= 1.0 else ""
+    if state["state"] == "unknown":
+        return "its state is not known yet; commands that measure make it known" + waited
+    if state["state"] == "quiet":
+        return "quiet" + waited
+    return f"slower than its best in {state['slow_share']:.0%} of the time{waited}"

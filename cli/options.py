@@ -246,6 +246,14 @@ max_time = _option(
     metavar="TIME",
     help="Stop after this time, for example 10min, with the best result so far.",
 )
+patience = _option(
+    "--patience",
+    "patience_s",
+    type=DURATION,
+    metavar="TIME",
+    help="Wait up to so long in all while the machine is slower than it was seen to be; 0s does not wait.  "
+    "[default: 60s]",
+)
 dry_run = _option(
     "--dry-run", is_flag=True, help="Show what would be done and how long it would take; change nothing."
 )

@@ -52,10 +52,12 @@ from hwnas.deploy.manifest import (
 )
 from hwnas.deploy.parity import TOLERANCES, compare, judge
 from hwnas.errors import InputError, VerificationFailed
+from hwnas.measure.patience import PATIENCE_S, Patience
 from hwnas.measure.promise import PromiseOptions, keep
+from hwnas.measure.sentinel import watched
 from hwnas.measure.timing import TimingOptions, measure
 from hwnas.protocols import Backend, Emit, Engine
-from hwnas.records import Budget, Check, Measurement, Promise, Report
+from hwnas.records import Budget, Check, Measurement, Promise, Report, Setting
 from hwnas.spec import NetworkSpec
 from hwnas.units import format_count, format_ms
 
@@ -71,6 +73,7 @@ class CheckOptions:
         promise: how the budget is tested.
         timing: how latency is measured where there is no budget.
         deadline_s: seconds for the timing; a test that is not decided by then is ambiguous.
+        patience_s: seconds that may be waited for a quiet machine.
         seed: order of measuring.
     """
 
@@ -78,6 +81,7 @@ class CheckOptions:
     promise: PromiseOptions | None = None
     timing: TimingOptions | None = None
     deadline_s: float | None = None
+    patience_s: float = PATIENCE_S
     seed: int = 0
 
 
@@ -197,7 +201,9 @@ def verify(
     checks = [_same_network(manifest, spec, weights), *judge(found, setting.precision), *prepared]
     checks += [*checked, *_as_trained(manifest, found, training or Training())]
     checks += _counts(spec, budget, setting.batch)
-    measured, promise, timing = _time(load, budget, options, emit)
+    measured, promise, timing = _time(
+        load, budget, options, emit, backend or engines.runtime(manifest), setting
+    )
     report = Report(
         network=spec.key,
         setting=setting,
@@ -330,21 +336,40 @@ def _counts(spec: NetworkSpec, budget: Budget | None, batch: int) -> list[Check]
 
 
 def _time(
-    load: Callable[[], Engine], budget: Budget | None, options: CheckOptions, emit: Emit | None
+    load: Callable[[], Engine],
+    budget: Budget | None,
+    options: CheckOptions,
+    emit: Emit | None,
+    backend: Backend,
+    setting: Setting,
 ) -> tuple[Measurement | None, Promise | None, list[Check]]:
     """Measure the engine; with a latency budget, by its promise test."""
     if not options.timed:
         return None, None, []
+    guard, levels = watched(backend, setting)
+    patience = Patience(options.patience_s, emit=emit)
     if budget is None or budget.latency_ms is None:
         rng = np.random.default_rng(options.seed)
         timing = options.timing or TimingOptions.preset("quick")
-        found = measure({"engine": load}, timing, rng=rng, emit=emit, deadline_s=options.deadline_s)
+        found = measure(
+            {"engine": load},
+            timing,
+            rng=rng,
+            emit=emit,
+            deadline_s=options.deadline_s,
+            sentinel=guard,
+            patience=patience,
+            levels=levels,
+        )
         return found["engine"], None, []
     promise, measured = keep(
         load,
         budget.latency_ms,
         budget.percentile,
+        sentinel=guard,
         options=options.promise,
+        patience=patience,
+        levels=levels,
         emit=emit,
         deadline_s=options.deadline_s,
     )

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
-from hwnas import runs
+from hwnas import backends, runs
 from hwnas.errors import InputError
 from hwnas.jobs.resolve import networks
 from hwnas.measure import device
+from hwnas.measure.levels import Levels
+from hwnas.measure.patience import PATIENCE_S, Patience
+from hwnas.measure.sentinel import watched
 from hwnas.measure.timing import Builder, SessionOptions, TimingOptions, measure
 from hwnas.protocols import Backend, Emit
 from hwnas.records import Measurement, Precision, Setting, to_json
 
+# A machine that is slower than its best in less than this share of the time is quiet.
+QUIET = 0.05
 BenchKind = Literal["network", "onnx", "engine"]
 
 
@@ -30,6 +36,7 @@ class BenchOptions:
         preset: "quick", "default" or "thorough".
         cache: "hot" (calls back to back) or "cold" (caches emptied before each call).
         max_time_s: begin no further session after this long.
+        patience_s: seconds that may be waited in all while the machine is slower than it was seen to be.
         seed: of the random weights of networks, and of the order of measuring.
         dry_run: say what would be measured, touch nothing.
     """
@@ -43,6 +50,7 @@ class BenchOptions:
     preset: str = "default"
     cache: Literal["hot", "cold"] = "hot"
     max_time_s: float | None = None
+    patience_s: float = PATIENCE_S
     seed: int = 0
     dry_run: bool = False
 
@@ -62,7 +70,9 @@ def bench(options: BenchOptions, emit: Emit) -> dict[str, Any]:
         ``networks``: for each, in the order given, ``path, kind, floor_ms, se_ms, median_ms, p10_ms,
         p90_ms, p95_ms, p99_ms, samples, sessions, wall_cpu_ratio, gates, setting`` and ``relative``
         (floor over that of the first), with ``differs`` (whether the two floors are further apart
-        than their standard errors explain, at 95 %).
+        than their standard errors explain, at 95 %). ``machine``: ``state`` ("quiet", "slow" or
+        "unknown"), ``slow_share`` of the time in which its sentinel was slower than its best, and
+        ``waited_s`` for it to be quiet.
 
     Raises:
         InputError: nothing given, or not a network, a model or an engine.
@@ -78,16 +88,38 @@ def bench(options: BenchOptions, emit: Emit) -> dict[str, Any]:
     if options.dry_run:
         sessions = len(entries) * timing.sessions
         return {"networks": listed, "measurements": sessions, "dry_run": True}
+    begun = time.perf_counter()
+    runtime = next(iter(entries.values())).setting
+    guard, past = watched(backends.get(runtime.backend), runtime)
+    patience = Patience(options.patience_s, emit=emit)
     found = measure(
         {name: entry.build for name, entry in entries.items()},
         timing,
         rng=np.random.default_rng(options.seed),
         emit=emit,
         deadline_s=options.max_time_s,
+        sentinel=guard,
+        patience=patience,
+        levels=past,
     )
     first = next(iter(found.values()))
     rows = [{**row, **_figures(m, first)} for row, m in zip(listed, found.values())]
-    return {"networks": rows, "cache": options.cache, "preset": options.preset}
+    state = _state(past, time.perf_counter() - begun, timing.gates.sentinel)
+    return {
+        "networks": rows,
+        "cache": options.cache,
+        "preset": options.preset,
+        "machine": {**state, "waited_s": round(patience.waited_s, 1)},
+    }
+
+
+def _state(past: Levels | None, seconds: float, gate: float) -> dict[str, Any]:
+    """What the sentinel said of the machine meanwhile; "unknown" where it was not seen often enough."""
+    seen = past.slow_share(seconds, gate) if past is not None else None
+    if seen is None:
+        return {"state": "unknown", "slow_share": None}
+    share = round(seen[0], 3)
+    return {"state": "quiet" if share < QUIET else "slow", "slow_share": share}
 
 
 def _timing(options: BenchOptions) -> TimingOptions:
@@ -147,7 +179,6 @@ def _onnx(path: Path, options: BenchOptions) -> _Benched:
 
 def _engine(path: Path, options: BenchOptions) -> _Benched:
     """An engine: checked against its manifest where it has one, else as the options say."""
-    from hwnas import backends
     from hwnas.deploy import engine, manifest
 
     if manifest.manifest_path(path).is_file():

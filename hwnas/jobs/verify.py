@@ -11,6 +11,7 @@ from hwnas.errors import InputError
 from hwnas.jobs.export.run import summary
 from hwnas.jobs.export.samples import samples
 from hwnas.jobs.resolve.origin import Origin, origin
+from hwnas.measure.patience import PATIENCE_S
 from hwnas.protocols import Emit
 from hwnas.records import Budget
 
@@ -26,6 +27,7 @@ class VerifyOptions:
         latency_budget: None takes the manifest's.
         images: how many validation images are compared.
         max_time_s: for the test of the budget.
+        patience_s: seconds that may be waited in all while the machine is slower than it was seen to be.
     """
 
     engine: str
@@ -34,6 +36,7 @@ class VerifyOptions:
     latency_budget: str | None = None
     images: int = 512
     max_time_s: float | None = None
+    patience_s: float = PATIENCE_S
 
 
 def verify(options: VerifyOptions, emit: Emit | None = None) -> dict[str, Any]:
@@ -74,7 +77,9 @@ def verify(options: VerifyOptions, emit: Emit | None = None) -> dict[str, Any]:
         budget=budget,
         data=drawn.text,
         backend=backend,
-        options=checks.CheckOptions(timed=is_timed(manifest), deadline_s=options.max_time_s),
+        options=checks.CheckOptions(
+            timed=is_timed(manifest), deadline_s=options.max_time_s, patience_s=options.patience_s
+        ),
         emit=emit,
     )
     result = summary(path, found.complete(manifest))

@@ -13,6 +13,8 @@ import hashlib
 from collections.abc import Callable
 from typing import Any
 
+from hwnas.errors import BuildError
+from hwnas.measure.levels import Levels
 from hwnas.nets import onnx
 from hwnas.protocols import Backend, Engine
 from hwnas.records import Setting
@@ -34,6 +36,23 @@ def identity(setting: Setting) -> dict[str, Any]:
         "blocks": [BLOCK.key] * DEPTH,
         "onnx_sha256": hashlib.sha256(_graph(setting)).hexdigest(),
     }
+
+
+def levels(setting: Setting) -> Levels | None:
+    """What the sentinel took on this device before; None for the fake device, whose clock is its own."""
+    if setting.device == "fake":
+        return None
+    return Levels(identity(setting)["onnx_sha256"], setting)
+
+
+def watched(backend: Backend, setting: Setting) -> tuple[Callable[[], Engine] | None, Levels | None]:
+    """The sentinel and its levels; None and None where the runtime cannot build it."""
+    build = sentinel(backend, setting)
+    try:
+        build().close()
+    except BuildError:
+        return None, None
+    return build, levels(setting)
 
 
 def _graph(setting: Setting) -> bytes:

@@ -29,8 +29,10 @@ from hwnas.measure.device import detect
 from hwnas.measure.graphs import TimedGraph
 from hwnas.measure.journal import SUFFIX as JOURNAL_SUFFIX
 from hwnas.measure.journal import Journal, TaskJournal
+from hwnas.measure.levels import Levels
+from hwnas.measure.patience import Patience
 from hwnas.measure.rows import BlockRow, ChainRow, FailureRow, Header, NetworkRow, RowRole
-from hwnas.measure.sentinel import identity, sentinel
+from hwnas.measure.sentinel import identity, levels, sentinel
 from hwnas.measure.table import LatencyTable
 from hwnas.measure.timing import TimingOptions, measure
 from hwnas.measure.writer import TableWriter
@@ -126,10 +128,16 @@ class Sweep:
     """
 
     def __init__(
-        self, writer: TableWriter, backend: Backend, options: SweepOptions, emit: Emit | None = None
+        self,
+        writer: TableWriter,
+        backend: Backend,
+        options: SweepOptions,
+        emit: Emit | None = None,
+        *,
+        patience: Patience | None = None,
     ) -> None:
         self.writer, self.backend, self.options, self.emit = writer, backend, options, emit
-        self.measured = 0
+        self.measured, self.patience = 0, patience
         self.journal = Journal(
             writer.path.with_name(writer.path.name + JOURNAL_SUFFIX),
             conditions(writer.table.header, options),
@@ -220,7 +228,7 @@ class Sweep:
                 self._say("failure", text=f"{name} could not be built: {exc}")
 
         table = self.writer.table
-        guard = self._sentinel()
+        guard, past = self._sentinel()
         with scratch() as folder:
             builders = {
                 name: TimedGraph(model, self.backend, table.setting, folder / str(i))
@@ -237,16 +245,18 @@ class Sweep:
                 emit=self._progress(task, done, len(models), total),
                 deadline_s=self._left_s(),
                 on_failure=failed,
+                patience=self.patience,
+                levels=past,
             )
         if self.late:  # what the time did not suffice for is in the journal
             results = {name: found for name, found in results.items() if "deadline" not in found.gates}
         self.measured += len(results)
         return results
 
-    def _sentinel(self) -> Callable[[], Engine] | None:
-        """The sentinel, where floors are to be referred to it and the runtime can build it."""
+    def _sentinel(self) -> tuple[Callable[[], Engine] | None, Levels | None]:
+        """The sentinel and its levels, where floors are referred to it and the runtime can build it."""
         if not self.options.refer:
-            return None
+            return None, None
         build = sentinel(self.backend, self.writer.table.setting)
         try:
             build().close()
@@ -255,8 +265,8 @@ class Sweep:
                 "note",
                 text=f"drift of the device's speed is not corrected: its reference network failed: {exc}",
             )
-            return None
-        return build
+            return None, None
+        return build, levels(self.writer.table.setting)
 
     def _left_s(self) -> float | None:
         limit = self.options.deadline_s

@@ -33,6 +33,8 @@ from hwnas.errors import BuildError
 from hwnas.measure.aggregate import Ledger, TimingOptions
 from hwnas.measure.host import cpu_flush, others_load
 from hwnas.measure.journal import Journal, TaskJournal
+from hwnas.measure.levels import Levels
+from hwnas.measure.patience import Patience
 from hwnas.measure.session import Gates, SessionOptions, TimingSession, run_session
 from hwnas.protocols import Emit, Engine
 from hwnas.records import Measurement
@@ -59,6 +61,8 @@ def measure(
     base_ms: float | None = None,
     journal: Journal | TaskJournal | None = None,
     on_failure: Callable[[str, BuildError], None] | None = None,
+    patience: Patience | None = None,
+    levels: Levels | None = None,
     clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, Measurement]:
     """Time several engines against each other.
@@ -75,6 +79,9 @@ def measure(
         base_ms: floor of the sentinel in the state to refer to; None takes its median here.
         journal: keeps sessions; those that it holds already are not measured again.
         on_failure: told of a BuildError, and the engine is left out; raised if None.
+        patience: seconds that may be waited while the sentinel is slower than its best known level;
+            None does not wait.
+        levels: what the sentinel took here before, and where its looks are noted.
         clock: gives seconds, for the deadline.
 
     Returns:
@@ -91,6 +98,8 @@ def measure(
         journal=journal,
         emit=emit,
         on_failure=on_failure,
+        patience=patience,
+        levels=levels if sentinel is not None else None,
         clock=clock,
     )
     return campaign.run(sentinel, ends_s) if builders else {}
@@ -110,11 +119,15 @@ class Campaign:
         journal: Journal | TaskJournal | None = None,
         emit: Emit | None = None,
         on_failure: Callable[[str, BuildError], None] | None = None,
+        patience: Patience | None = None,
+        levels: Levels | None = None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self.builders, self.options, self.rng, self.clock = dict(builders), options, rng, clock
         self.refer, self.base_ms, self.journal = refer, base_ms, journal
         self.emit, self.on_failure = emit, on_failure
+        self.patience, self.levels = patience or Patience(0.0), levels
+        self.known_ms = levels.best_ms() if levels is not None else None
         self.ledgers = {name: Ledger(journal.sessions(name) if journal else ()) for name in builders}
         self.looks: list[float] = []  # floors of the sentinel in ms, in time order
         self.windows: list[list[tuple[str, int]]] = []  # sessions between look i and look i + 1
@@ -184,6 +197,7 @@ class Campaign:
             # What has not begun would have no result; a journal lets it begin another time.
             if self.clock() >= ends_s and (self.ledgers[name].sessions or self.journal is not None):
                 continue
+            self._wait(ends_s)
             engine = self._build(name)
             if engine is None:
                 continue
@@ -200,6 +214,26 @@ class Campaign:
                 self._look()
         self._look()
 
+    def _wait(self, ends_s: float) -> None:
+        """Wait for the sentinel to be at its best known level, while there is patience."""
+        gate = self.options.gates.sentinel
+        if self.patience.spent or self._slowdown() <= 1.0 + gate:
+            return
+
+        def look() -> float:
+            self._look()
+            return self._slowdown()
+
+        self.patience.until_calm(look, gate, ends_s=ends_s)
+
+    def _slowdown(self) -> float:
+        """The last look over the sentinel's best level, here or from before."""
+        return self.looks[-1] / self._best_ms()
+
+    def _best_ms(self) -> float:
+        best_ms = float(np.percentile(self.looks, 10))
+        return min(best_ms, self.known_ms or best_ms)
+
     def _session(self, engine: Engine, session: SessionOptions) -> TimingSession:
         flush = None
         if session.cache == "cold":
@@ -213,12 +247,14 @@ class Campaign:
         assert self.guard is not None
         short = SessionOptions(self.options.sentinel_ms, calls=3, batch_ms=self.options.session.batch_ms)
         self.looks.append(self._session(self.guard, short).floor_ms)
+        if self.levels is not None:
+            self.levels.add(self.looks[-1])
         self.windows.append([])
         self.since_ms = 0.0
         if self.refer:
             self._refer()
             return
-        limit_ms = (1.0 + self.options.gates.sentinel) * float(np.percentile(self.looks, 10))
+        limit_ms = (1.0 + self.options.gates.sentinel) * self._best_ms()
         for window, before_ms, after_ms in zip(self.windows, self.looks, self.looks[1:]):
             if max(before_ms, after_ms) > limit_ms:
                 self._flag(window)
@@ -238,7 +274,7 @@ class Campaign:
             return
         before_ms, after_ms = self.looks[-2:]
         window, gate = self.windows[-2], self.options.gates.sentinel
-        best_ms = float(np.percentile(self.looks, 10))
+        best_ms = self._best_ms()
         for name, at in window:
             sessions = self.ledgers[name].sessions
             sessions[at] = replace(sessions[at], level_ms=(before_ms + after_ms) / 2.0)

@@ -14,6 +14,7 @@ from hwnas.deploy.manifest import EngineManifest, engine_name, manifest_path, wr
 from hwnas.errors import BackendUnavailable, InputError
 from hwnas.jobs.export.samples import Samples, samples
 from hwnas.jobs.resolve.origin import Origin, origin
+from hwnas.measure.patience import PATIENCE_S
 from hwnas.protocols import Backend, Emit
 from hwnas.records import Budget, Precision, Setting, to_json
 
@@ -38,6 +39,7 @@ class ExportOptions:
         images: how many validation images are compared.
         verify: whether outputs and latency are checked at all.
         max_time_s: for the test of the budget, which is ambiguous when undecided by then.
+        patience_s: seconds that may be waited in all while the machine is slower than it was seen to be.
     """
 
     run: str | None = None
@@ -55,6 +57,7 @@ class ExportOptions:
     images: int = 512
     verify: bool = True
     max_time_s: float | None = None
+    patience_s: float = PATIENCE_S
 
     def __post_init__(self) -> None:
         if not formats.get(self.format).any_batch and self.dynamic_batch:
@@ -197,7 +200,9 @@ def check(
         budget=manifest.budget,
         data=drawn.text,
         backend=backend,
-        options=CheckOptions(timed=is_timed(manifest), deadline_s=options.max_time_s),
+        options=CheckOptions(
+            timed=is_timed(manifest), deadline_s=options.max_time_s, patience_s=options.patience_s
+        ),
         emit=emit,
     )
 

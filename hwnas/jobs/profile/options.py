@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from hwnas.measure.patience import PATIENCE_S
 from hwnas.records import Precision
 
 
@@ -22,6 +23,7 @@ class ProfileOptions:
         holdout: networks that are measured twice and never fitted; None takes the preset's number.
         estimate: plan from the device's description instead of measuring.
         max_time_s: stop cleanly after this long; the table is then unfinished and can be resumed.
+        patience_s: seconds that may be waited in all while the machine is slower than it was seen to be.
         seed: draws networks and the order of measuring.
         dry_run: say what would be measured, touch nothing.
     """
@@ -40,5 +42,6 @@ class ProfileOptions:
     holdout: int | None = None
     estimate: bool = False
     max_time_s: float | None = None
+    patience_s: float = PATIENCE_S
     seed: int = 0
     dry_run: bool = False

@@ -17,6 +17,7 @@ from hwnas.jobs.profile.options import ProfileOptions
 from hwnas.jobs.profile.plan import PLANS, Plan, anchors, blocks_of, draw, schedule
 from hwnas.measure import device as devices
 from hwnas.measure import table as tables
+from hwnas.measure.patience import Patience
 from hwnas.measure.rows import Header, RepeatRow
 from hwnas.measure.sweep import Sweep, SweepOptions, header_for
 from hwnas.measure.table import LatencyTable
@@ -67,7 +68,8 @@ def profile(options: ProfileOptions, emit: Emit | None = None) -> dict[str, Any]
     begun = time.perf_counter()
     writer = TableWriter(path, header)
     sweep_options = SweepOptions(timing=timing, seed=options.seed, deadline_s=options.max_time_s)
-    task = _Profile(Sweep(writer, backend, sweep_options, emit), space, plan, options)
+    patience = Patience(options.patience_s, emit=emit)
+    task = _Profile(Sweep(writer, backend, sweep_options, emit, patience=patience), space, plan, options)
     finished = writer.table.complete and writer.table.header.protocol == header.protocol
     if options.only_missing or not finished:  # a finished table stays what it is, and so does its id
         task.run()

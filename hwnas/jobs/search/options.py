@@ -10,6 +10,7 @@ from typing import Any
 from hwnas import budgets, plugins
 from hwnas.errors import InputError
 from hwnas.jobs.search import plan
+from hwnas.measure.patience import PATIENCE_S
 from hwnas.records import Precision
 
 
@@ -36,6 +37,7 @@ class SearchOptions:
         measure: measure each candidate whole before it is trained, besides the winner.
         max_trials: networks looked at, refused ones included.
         max_time_s: stop cleanly with the best so far.
+        patience_s: seconds that may be waited in all while the machine is slower than it was seen to be.
         limit: use at most so many images for training and validation.
         strict: refuse data of which an image cannot be used, instead of leaving it out.
         seed: of everything random.
@@ -68,6 +70,7 @@ class SearchOptions:
     measure: bool = True
     max_trials: int = 200
     max_time_s: float | None = None
+    patience_s: float = PATIENCE_S
     limit: int | None = None
     strict: bool = False
     seed: int = 0

@@ -14,7 +14,8 @@ from hwnas import schemas
 from hwnas.documents import read_json
 from hwnas.jobs.resolve.origin import digests
 from hwnas.measure import promise, timing
-from hwnas.measure.sentinel import sentinel
+from hwnas.measure.patience import Patience
+from hwnas.measure.sentinel import watched
 from hwnas.protocols import Backend, Emit, Engine, Importance
 from hwnas.records import (
     Budget,
@@ -51,6 +52,7 @@ class NetworkBuilder:
     runtime: Backend
     setting: Setting
     seed: int
+    patience: Patience
     sentinel_ms: float | None = None  # of the table: the state of the machine that its floors are true in
 
     def engine(self, spec: NetworkSpec, weights: Path | None = None) -> Callable[[], Engine]:
@@ -66,7 +68,7 @@ class NetworkBuilder:
         """A quick whole measurement, for the cost model."""
         rng = np.random.default_rng(self.seed)
         options = timing.TimingOptions.preset("quick")
-        guard = sentinel(self.runtime, self.setting) if self.sentinel_ms is not None else None
+        guard, past = watched(self.runtime, self.setting) if self.sentinel_ms is not None else (None, None)
         found = timing.measure(
             {"network": self.engine(spec)},
             options,
@@ -74,6 +76,8 @@ class NetworkBuilder:
             sentinel=guard,
             refer=guard is not None,
             base_ms=self.sentinel_ms,
+            patience=self.patience,
+            levels=past,
         )
         return found["network"]
 
@@ -84,7 +88,17 @@ class NetworkBuilder:
         assert budget.latency_ms is not None
         engine = self.engine(spec, weights)
         emit("note", {"text": f"measuring {spec.depths_text} whole against {format_ms(budget.latency_ms)}"})
-        return promise.keep(engine, budget.latency_ms, budget.percentile, tries=TRIES, emit=emit)
+        guard, past = watched(self.runtime, self.setting)
+        return promise.keep(
+            engine,
+            budget.latency_ms,
+            budget.percentile,
+            sentinel=guard,
+            tries=TRIES,
+            patience=self.patience,
+            levels=past,
+            emit=emit,
+        )
 
 
 def figures(result: SearchResult, prepared: Prepared | None = None) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from hwnas.jobs.search import first_table, plan
 from hwnas.jobs.search.options import SearchOptions
 from hwnas.jobs.search.parts import NetworkBuilder, OnThreads, figures, test_once, training_rate
 from hwnas.measure import device as devices
+from hwnas.measure.patience import Patience
 from hwnas.measure.table import LatencyTable
 from hwnas.nets import spaces
 from hwnas.protocols import Emit, SearchContext, SearchSpace
@@ -208,7 +209,8 @@ class _SearchJob:
         self.strategy = plugins.load("strategies", self.options.strategy)(self.context)
 
     def _drive(self, run: RunFolder, runtime: Any, setting: Any) -> SearchResult:
-        builder = NetworkBuilder(runtime, setting, self.options.seed, self.table.sentinel_ms)
+        patience = Patience(self.options.patience_s, emit=self.emit)
+        builder = NetworkBuilder(runtime, setting, self.options.seed, patience, self.table.sentinel_ms)
         return driver.search(
             self.strategy,
             self.context,
@@ -247,6 +249,7 @@ class _SearchJob:
             "strict",
             "dry_run",
             "max_time_s",
+            "patience_s",
             "profile",
             "device",
             "backend",

@@ -6,9 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from hwnas.backends.fake import Fake, FakeEngine, faulty
+from hwnas.measure.grade import noise_grade
 from hwnas.measure.levels import BEST_SHARE, FEW, MOST_BYTES, Levels
 from hwnas.measure.patience import Patience
 from hwnas.measure.promise import keep
@@ -153,6 +155,24 @@ def test_levels(tmp_path: Path) -> None:
     assert levels.best_ms() is None  # too long ago
     other = Levels("another", setting, folder=tmp_path, now=lambda: now[0])
     assert other.path != levels.path
+
+
+@pytest.mark.parametrize(("slow", "grade"), [(0, "quiet"), (4, "usable"), (20, "noisy")])
+def test_the_grade_counts_the_last_hour_and_not_five_lucky_seconds(
+    tmp_path: Path, slow: int, grade: str
+) -> None:
+    """40 looks of one second each, before five seconds without any noise: 0, 10 and 50 % of them slow."""
+    device = Fake()
+    now = [1e9]
+    levels = Levels("guard", device.setting("fake", "fp32", 1, 1), folder=tmp_path, now=lambda: now[0])
+    for i in range(40):
+        now[0] += 1.0
+        levels.add(1.1 if i < slow else 1.0)
+    now[0] += 1.0
+    found = noise_grade({"a": builder(device, MODEL)}, rng=np.random.default_rng(0), levels=levels)
+    assert found["grade"] == grade
+    assert found["lately"]["slow_share"] == pytest.approx(slow / 40)
+    assert f"slow in {slow / 40:.0%} of the 40 s" in found["text"]
 
 
 def test_one_lucky_look_is_not_the_best_level(tmp_path: Path) -> None:
