@@ -154,5 +154,5 @@ def _ways_on(device: Device) -> str:
         f"the device {device.name!r} ({device.label}) is not in this machine, which has: {present}. "
         f"Three ways on: run `hwnas profile --device {device.name}` on a machine that has it, copy the table "
         "here and read it with `hwnas table import FILE`; profile another device (--device cpu); or estimate "
-        "without measuring: `hwnas profile --device {device.name} --estimate`"
+        f"without measuring: `hwnas profile --device {device.name} --estimate`"
     )

@@ -132,6 +132,8 @@ class _Profile:
     def run(self) -> None:
         """Everything that is still missing; unfinished where the time ran out."""
         self.sweep.blocks(_blocks(self.space, self.plan, self.options))
+        if self.sweep.late:
+            return
         if self.options.only_missing and self.table.summary:
             self.sweep.finish(self.table.summary)
             return
