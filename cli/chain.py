@@ -19,7 +19,7 @@ import click
 
 from hwnas import runs, schemas
 from hwnas.errors import DataFormatError, InputError
-from hwnas.plugins import unknown
+from hwnas.plugins import names, unknown
 from hwnas.store import write_text
 from hwnas.units import format_seconds
 
@@ -58,7 +58,7 @@ search:
 #   epochs: 60
 
 export:
-  format: onnx           # onnx, ort, openvino, trt or pt2
+  format: onnx           # {formats}
 
 verify:
 
@@ -145,7 +145,8 @@ def init(ui: Output, file: Path, force: bool) -> None:
         raise click.BadParameter(f"{file} must end in .yaml")
     if file.exists() and not force:
         raise click.UsageError(f"{file} exists already; add --force to overwrite it")
-    write_text(file, TEMPLATE.format(name=file.name, run=runs.RUNS / file.stem))
+    known = ", ".join(names("formats"))
+    write_text(file, TEMPLATE.format(name=file.name, run=runs.RUNS / file.stem, formats=known))
     ui.result(schemas.INIT, {"path": str(file)}, lambda: click.echo(str(file)))
     ui.next(f"hwnas run {file}")
 

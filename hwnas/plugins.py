@@ -8,14 +8,17 @@ completes, checks or explains a name reads this registry, and nothing is importe
 from __future__ import annotations
 
 import difflib
+import re
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Any
 
-from hwnas.errors import InputError
+from hwnas.errors import HwnasError, InputError
 
 BUILT_IN: dict[str, dict[str, str]] = {
     "backends": {
@@ -100,6 +103,10 @@ BUILT_IN: dict[str, dict[str, str]] = {
     "replays": {"macromicro": "hwnas.search.macromicro.log:replay"},
 }
 
+# Names become parts of file names and are typed in shells.
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+SPELLING = "up to 64 letters, digits, '-', '_' and '.'"
+
 # What one of a group is called in messages.
 SINGULAR = {
     "backends": "backend",
@@ -130,7 +137,13 @@ def _table(group: str) -> dict[str, _Entry]:
     for entry in entry_points(group=f"hwnas.{group}"):
         package = entry.dist.name if entry.dist is not None else entry.value.partition(":")[0]
         there = table.get(entry.name)
-        if there is None:
+        if not NAME.fullmatch(entry.name):
+            warnings.warn(
+                f"package {package} registers the {SINGULAR[group]} {entry.name!r}, which is left out: names "
+                f"are {SPELLING}",
+                stacklevel=2,
+            )
+        elif there is None:
             table[entry.name] = _Entry(entry.value, (package,))
         elif not there.packages:
             what = f"{SINGULAR[group]} {entry.name!r}"
@@ -165,13 +178,31 @@ def load(group: str, name: str) -> Any:
             f"the {what} {name!r} is registered by {' and by '.join(entry.packages)}; uninstall one of them"
         )
     module, _, attribute = entry.target.partition(":")
-    if not entry.packages:
+    with blamed(group, name, "cannot be loaded"):
         return getattr(import_module(module), attribute)
+
+
+@contextmanager
+def blamed(group: str, name: str, failed: str) -> Iterator[None]:
+    """Turn whatever another package raises into an error that names it; built-in code raises as it does.
+
+    Args:
+        group, name: whose code runs in the block.
+        failed: what has failed then, for the message ("cannot be loaded").
+
+    Raises:
+        InputError: the code is another package's, and did not raise an error of hwnas.
+    """
+    entry = _table(group)[name]
     try:
-        return getattr(import_module(module), attribute)
-    except Exception as exc:  # whatever another package does while it is imported
+        yield
+    except HwnasError:
+        raise
+    except Exception as exc:
+        if not entry.packages:
+            raise
         raise InputError(
-            f"the {what} {name!r} of package {entry.packages[0]} ({entry.target}) cannot be loaded: "
+            f"the {SINGULAR[group]} {name!r} of package {entry.packages[0]} ({entry.target}) {failed}: "
             f"{type(exc).__name__}: {exc}; mend or uninstall the package"
         ) from exc
 

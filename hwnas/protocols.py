@@ -77,8 +77,8 @@ class Engine(Protocol):
 class Backend(Protocol):
     """A runtime that builds engines from ONNX.
 
-    `suffix` is the ending of its engine files; `devices` the kinds of device it serves
-    ("cpu", "gpu", "fake").
+    `name` is what it is registered as, `suffix` the ending of its engine files, `devices` the kinds
+    of device it serves: "cpu", "gpu", or the name of a device of its own (``--device NAME``).
     """
 
     name: str

@@ -6,6 +6,7 @@ No name of a runtime appears outside this room: callers ask `get` for a backend,
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,11 @@ from typing import Any
 from hwnas import plugins
 from hwnas.errors import BackendUnavailable, InputError
 from hwnas.protocols import Backend
+
+# What serves a kind of device where the user names no backend.
+_USUAL = {"cpu": "ort", "gpu": "trt"}
+PACKAGES = ("onnx", "onnxruntime")  # whose versions a description of the machine names
+_DOOR = ("name", "suffix", "devices", "unavailable", "setting", "build", "load")  # of `protocols.Backend`
 
 
 def get(name: str) -> Backend:
@@ -35,9 +41,10 @@ def describe() -> list[dict[str, Any]]:
     for name in plugins.names("backends"):
         try:
             backend = _make(name)
-            reason = backend.unavailable()
+            with plugins.blamed("backends", name, "cannot say whether it works here"):
+                reason = backend.unavailable()
             row = {"devices": list(backend.devices), "suffix": backend.suffix}
-        except (ImportError, InputError) as exc:  # a plug-in of another package that does not import
+        except InputError as exc:  # of another package, and broken
             reason, row = str(exc), {"devices": [], "suffix": ""}
         known = getattr(backend, "version", "") if reason is None else ""
         rows.append({"name": name, "available": reason is None, "reason": reason, "version": known, **row})
@@ -55,13 +62,53 @@ def for_file(path: Path) -> Backend:
     for name in plugins.names("backends"):
         try:
             suffix = _make(name).suffix
-        except (ImportError, InputError):  # another package's, and broken; `describe` names it
+        except InputError:  # another package's, and broken; `describe` names it
             continue
         if path.name.endswith(suffix):
             return get(name)
         suffixes[name] = suffix
     known = ", ".join(f"{suffix} ({name})" for name, suffix in suffixes.items())
     raise InputError(f"{path}: no backend reads files with this suffix; known are {known}")
+
+
+def usual(kind: str) -> str:
+    """Name of the backend that serves a kind of device where the user names none."""
+    return _USUAL.get(kind) or own_devices()[kind]
+
+
+def own_devices() -> dict[str, str]:
+    """Devices that are no hardware of this machine but part of a backend: name of each, and its backend."""
+    found: dict[str, str] = {}
+    for name in plugins.names("backends"):
+        try:
+            kinds = _make(name).devices
+        except InputError:  # another package's, and broken; `describe` names it
+            continue
+        for kind in kinds:
+            if kind not in _USUAL:
+                found.setdefault(kind, name)
+    return found
+
+
+def about(name: str) -> str:
+    """What a backend says about itself, in one line."""
+    text: str = plugins.load("backends", name).__doc__ or ""
+    return text.strip().split("\n", 1)[0].rstrip(".")
+
+
+def conflicts(owners: Mapping[str, list[str]]) -> list[str]:
+    """Runtimes that overwrite each other's files, in words with the cure.
+
+    Args:
+        owners: import name to the distributions that install it.
+    """
+    rivals = sorted({d for d in owners.get("onnxruntime", []) if d.startswith("onnxruntime")})
+    if len(rivals) < 2:
+        return []
+    return [
+        f"{' and '.join(rivals)} are both installed and overwrite each other's files: pip uninstall "
+        f"{' '.join(rivals)}, then install the one you want"
+    ]
 
 
 def package_version(*names: str) -> str:
@@ -75,5 +122,19 @@ def package_version(*names: str) -> str:
 
 
 def _make(name: str) -> Backend:
-    backend: Backend = plugins.load("backends", name)()
+    """A backend that has what `protocols.Backend` asks for, whoever wrote it; InputError if it has not."""
+    make = plugins.load("backends", name)
+    with plugins.blamed("backends", name, "cannot be made"):
+        backend: Backend = make()
+    if missing := [part for part in _DOOR if not hasattr(backend, part)]:
+        raise InputError(
+            f"the backend {name!r} lacks {', '.join(missing)}; a backend needs {', '.join(_DOOR)} "
+            "(hwnas.protocols.Backend)"
+        )
+    if not all(isinstance(kind, str) and plugins.NAME.fullmatch(kind) for kind in backend.devices):
+        raise InputError(
+            f"the backend {name!r} has the devices {backend.devices!r}; names are {plugins.SPELLING}"
+        )
+    if backend.name != name:
+        raise InputError(f"the backend {name!r} calls itself {backend.name!r}; both must be the same")
     return backend

@@ -74,7 +74,10 @@ class FakeClock:
 
 
 class Fake:
-    """The fake device. Each instance has its own clock and its own count of builds."""
+    """Deterministic roofline device.
+
+    Each instance has its own clock and its own count of builds.
+    """
 
     name = "fake"
     suffix = ".fake"

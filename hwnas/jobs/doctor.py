@@ -61,8 +61,10 @@ def _advice(capability: str) -> str:
 def _packages() -> dict[str, str]:
     from importlib.metadata import PackageNotFoundError
 
+    from hwnas import backends
+
     found = {}
-    for name in ("hwnas", "torch", "onnx", "onnxruntime", "numpy"):
+    for name in ("hwnas", "torch", *backends.PACKAGES, "numpy"):
         try:
             found[name] = version(name)
         except PackageNotFoundError:
@@ -77,6 +79,8 @@ def problems(owners: Mapping[str, list[str]]) -> list[str]:
         owners: import name to the distributions that install it
             (`importlib.metadata.packages_distributions`).
     """
+    from hwnas.backends import conflicts
+
     found = []
     foreign = sorted(set(owners.get("hwnas", [])) - {"hwnas"})
     if foreign:
@@ -84,10 +88,4 @@ def problems(owners: Mapping[str, list[str]]) -> list[str]:
             f"the package {', '.join(foreign)} installs a folder called hwnas too, and its files mix with "
             f"ours: pip uninstall {' '.join(foreign)}, then pip install --force-reinstall --no-deps hwnas"
         )
-    runtimes = sorted({d for d in owners.get("onnxruntime", []) if d.startswith("onnxruntime")})
-    if len(runtimes) > 1:
-        found.append(
-            f"{' and '.join(runtimes)} are both installed and overwrite each other's files: pip uninstall "
-            f"{' '.join(runtimes)}, then install the one you want"
-        )
-    return found
+    return [*found, *conflicts(owners)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from hwnas import backends, plugins, store
 from hwnas.backends.base import cpu_model
@@ -14,10 +14,7 @@ from hwnas.measure.host import DeviceInfo, detect
 from hwnas.protocols import Backend
 from hwnas.records import Precision, Setting
 
-__all__ = ["Device", "DeviceInfo", "conditions", "default_backend", "detect", "known", "resolve"]
-
-DeviceKind = Literal["cpu", "gpu", "fake"]
-DEFAULT_BACKEND: dict[DeviceKind, str] = {"cpu": "ort", "fake": "fake", "gpu": "trt"}
+__all__ = ["Device", "DeviceInfo", "conditions", "detect", "known", "resolve"]
 
 
 @dataclass(frozen=True)
@@ -25,8 +22,8 @@ class Device:
     """A device by its canonical name.
 
     Attributes:
-        name: as it is written in a `Setting` ("cpu", "fake", "titanxp").
-        kind: which backends serve it.
+        name: as it is written in a `Setting` ("cpu", "titanxp").
+        kind: "cpu", "gpu", or the name of a device that is part of a backend; says which backends serve it.
         backend: the one that is used where the user names none.
         label: for people.
         here: whether it is this machine's.
@@ -34,7 +31,7 @@ class Device:
     """
 
     name: str
-    kind: DeviceKind
+    kind: str
     backend: str
     label: str
     here: bool
@@ -42,24 +39,27 @@ class Device:
 
 
 def known() -> dict[str, Device]:
-    """Every device by name: ``cpu``, ``fake``, and those described under ``profiles/devices``."""
+    """Every device by name: ``cpu``, those that backends bring, and those under ``profiles/devices``."""
     found = gpus()
     table = {
-        "cpu": Device("cpu", "cpu", DEFAULT_BACKEND["cpu"], cpu_model(), here=True),
-        "fake": Device("fake", "fake", DEFAULT_BACKEND["fake"], "deterministic roofline device", here=True),
+        "cpu": Device("cpu", "cpu", backends.usual("cpu"), cpu_model(), here=True),
+        **{
+            name: Device(name, name, backend, backends.about(backend), here=True)
+            for name, backend in backends.own_devices().items()
+        },
     }
     for body in _descriptions():
-        kind: DeviceKind = "gpu" if body["kind"] == "gpu" else "cpu"
+        kind = "gpu" if body["kind"] == "gpu" else "cpu"
         models = [gpu.name for gpu in found] if kind == "gpu" else [cpu_model()]
         here = any(same_model(alias, model) for alias in _names(body) for model in models)
         table[body["name"]] = Device(
-            body["name"], kind, DEFAULT_BACKEND[kind], body.get("label", body["name"]), here, body
+            body["name"], kind, backends.usual(kind), body.get("label", body["name"]), here, body
         )
     for gpu in found:
         described = (d.description for d in table.values() if d.kind == "gpu" and d.description)
         if not any(same_model(alias, gpu.name) for body in described for alias in _names(body)):
             name = plain_name(gpu.name)
-            table[name] = Device(name, "gpu", DEFAULT_BACKEND["gpu"], gpu.name, here=True)
+            table[name] = Device(name, "gpu", backends.usual("gpu"), gpu.name, here=True)
     return table
 
 
@@ -90,11 +90,6 @@ def resolve(name: str = "auto", *, here: bool = True) -> Device:
     if here and not device.here:
         raise DeviceUnavailable(_ways_on(device))
     return device
-
-
-def default_backend(device: str) -> str:
-    """Name of the backend that serves a device where the user names none; InputError if unknown."""
-    return resolve(device, here=False).backend
 
 
 def conditions(
