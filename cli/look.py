@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from hwnas import schemas
-from hwnas.units import format_count, format_depths
+from hwnas.units import format_count, format_depths, format_ms
 
 from . import console, options
 from .console import Output, common
@@ -43,14 +43,36 @@ def _counted(row: dict[str, Any]) -> list[str]:
 
 @click.command()
 @click.option("--noise/--no-noise", default=True, help="Measure the timing noise of this machine (5 s).")
+@click.option(
+    "--record",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Instead record every call of small engines into an .npz file, to study the noise.",
+)
+@click.option(
+    "--seconds", type=options.DURATION, metavar="TIME", help="Length of the record.  [default: 100s]"
+)
 @common
-def doctor(ui: Output, noise: bool) -> None:
+def doctor(ui: Output, noise: bool, record: Path | None, seconds: float | None) -> None:
     """What works here: processor, GPUs, runtimes, and how noisy timing is (5 s)."""
     from hwnas.jobs.doctor import doctor as job
+    from hwnas.jobs.doctor import record_noise
 
+    if record is not None:
+        found = record_noise(record, seconds or 100.0, ui.emit)
+        ui.result(schemas.DOCTOR, found, lambda: _recorded(found))
+        return
+    if seconds is not None:
+        raise click.UsageError("--seconds is the length of a record; name its file by --record FILE")
     body = job(ui.emit, noise=noise)
     ui.result(schemas.DOCTOR, body, lambda: _doctor(body))
     ui.next(f"hwnas profile --device {body['device']} --space resnet-cifar --preset quick")
+
+
+def _recorded(body: dict[str, Any]) -> None:
+    console.say(f"{body['calls']} calls in {body['seconds']:.0f} s: {body['path']}")
+    for name, times in body["engines"].items():
+        above = times["median_ms"] / times["low_ms"] - 1.0
+        console.say(f"  {name}: {format_ms(times['low_ms'])} at its best, median {above:+.1%}")
 
 
 def _doctor(body: dict[str, Any]) -> None:

@@ -191,7 +191,8 @@ def _row(matrix: Any, at: Int64s, weights: Float64s) -> Float64s:
     begin, end = matrix.indptr[at], matrix.indptr[at + 1]
     places = np.concatenate([np.arange(a, b) for a, b in zip(begin, end)])
     values = matrix.data[places] * np.repeat(weights, end - begin)
-    return np.bincount(matrix.indices[places], weights=values, minlength=matrix.shape[1])
+    sums = np.bincount(matrix.indices[places], weights=values, minlength=matrix.shape[1])
+    return np.asarray(sums, dtype=np.float64)
 
 
 def fit(prior: Prior, evidence: Evidence, scales: dict[str, float] | None = None) -> Posterior:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from importlib.metadata import packages_distributions, version
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from hwnas.protocols import Emit
-from hwnas.records import to_json
+from hwnas.records import now_utc, to_json
 
 
 def doctor(emit: Emit | None = None, *, noise: bool = True) -> dict[str, Any]:
@@ -44,6 +46,46 @@ def doctor(emit: Emit | None = None, *, noise: bool = True) -> dict[str, Any]:
         "device": resolve("auto").name,
         "packages": _packages(),
         "problems": problems(packages_distributions()),
+    }
+
+
+def record_noise(path: Path, seconds: float, emit: Emit | None = None) -> dict[str, Any]:
+    """Record every call of four small engines in turn, for `python -m benchmarks.noise`.
+
+    Args:
+        path: the ``.npz`` file.
+        seconds: how long.
+        emit: told of progress.
+
+    Returns:
+        ``path``, ``seconds``, ``calls``, ``conditions``, and for each engine its 2 % quantile and
+        median in ms.
+    """
+    from hwnas.measure.device import detect
+    from hwnas.measure.grade import probes
+    from hwnas.measure.trace import record
+
+    builders, guard, _ = probes()
+    if guard is not None:
+        builders["sentinel"] = guard
+    info = detect()
+    conditions = f"{info.cpu}, {info.cores} cores, load {info.load:.1f}, {now_utc()}"
+
+    def told(done_s: float) -> None:
+        if emit is not None:
+            emit(
+                "progress", {"task": "recording", "done": round(done_s), "total": round(seconds), "note": ""}
+            )
+
+    trace = record(builders, seconds, conditions, clock=time.perf_counter, told=told)
+    trace.save(path)
+    quantiles = {name: np.quantile(trace.of(name)[1], [0.02, 0.5]) for name in trace.names}
+    return {
+        "path": str(path),
+        "seconds": trace.seconds,
+        "calls": len(trace.wall_ms),
+        "conditions": conditions,
+        "engines": {n: {"low_ms": float(q[0]), "median_ms": float(q[1])} for n, q in quantiles.items()},
     }
 
 

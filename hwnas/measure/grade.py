@@ -38,7 +38,7 @@ def noise_grade(
     """
     guard: Builder | None = None
     if builders is None:
-        builders, guard, levels = _probes()
+        builders, guard, levels = probes()
     twins = {f"{name} {half}": build for name, build in builders.items() for half in ("A", "B")}
     options = TimingOptions(sessions=6, sessions_max=6, repeats=0, target=1.0)
 
@@ -89,7 +89,7 @@ def slow_lately(levels: Levels | None, seconds: float = HOUR_S) -> dict[str, Any
     return {"slow_share": share, "seen_s": seen_s, "best_ms": levels.best_ms(), "text": text}
 
 
-def _probes() -> tuple[dict[str, Builder], Builder | None, Levels | None]:
+def probes() -> tuple[dict[str, Builder], Builder | None, Levels | None]:
     """Chains of residual blocks of 0.1 to 3 ms on a present-day core; the sentinel and its levels."""
     from hwnas.measure.device import conditions
     from hwnas.measure.sentinel import watched

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from e2e_house import BUDGET, SMALL, TINY, House
 
+from hwnas.measure.trace import Trace
 from hwnas.runs import read_events
 from hwnas.spec import NetworkSpec
 from hwnas.store import read_network
@@ -255,3 +256,11 @@ def test_a_network_file_of_ones_own(fake: House) -> None:
     Path("mine.json").write_text(spec.to_json())
     (row,) = fake.json("count", "mine.json")["networks"]
     assert row["key"] == spec.key
+
+
+def test_doctor_records_a_trace_that_can_be_replayed(fake: House, tmp_path: Path) -> None:
+    body = fake.json("doctor", "--record", str(tmp_path / "t.npz"), "--seconds", "0.3s")
+    trace = Trace.load(Path(body["path"]))
+    assert len(trace.wall_ms) == body["calls"] > 0
+    assert trace.seconds == pytest.approx(body["seconds"], abs=1e-3)
+    assert "sentinel" in trace.names

@@ -1,0 +1,201 @@
+"""Which statistic of timed sessions repeats on a machine as people have it?
+
+    python -m benchmarks.noise --traces a.npz b.npz calm.npz [--out FILE]
+    hwnas doctor --record a.npz                # a trace of your own machine
+
+Plays recorded traces back (`hwnas.measure.trace`) and takes each measurement twice: so many sessions
+spread over a span, and the same again in the span after it (or as far from it as the trace allows). A
+statistic's repeat error is the mean difference of the two over engines and places in the trace; its bias
+is the mean distance from the calm value, the 2 % quantile of all calls of the calmest trace.
+
+Statistics of one engine's sessions, with the sessions of the smallest engine beside them as sentinel:
+
+    floor       today's: 10 % quantile of a session, mean of the faster half
+    medians     median of session medians
+    least       shortest call of all
+    p0.5, p1, p2    low quantiles of all calls
+    by sentinel 2 % quantile of the sessions in which the sentinel was within 1 % of its best here
+    referred    each session's 10 % quantile over the sentinel's, mean of the faster half
+    slope       the same with a slope of its own for each engine
+    known       shortest call, over the sentinel's shortest beside its best known level
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.common import RESULTS, machine
+from hwnas.arrays import Float64s
+from hwnas.measure.trace import Trace
+from hwnas.records import now_utc
+from hwnas.store import write_json
+
+# Sessions of so many seconds each, in such a span.
+SESSION_S = 0.3
+PLANS = ((6, 2.0), (6, 10.0), (6, 30.0), (6, 60.0), (12, 60.0))
+Sessions = Sequence[Float64s]
+Statistic = Callable[[Sessions, Sessions, float], float]
+
+
+def _low(sessions: Sessions, q: float) -> Float64s:
+    return np.array([float(np.quantile(calls, q)) for calls in sessions])
+
+
+def _faster_half(values: Float64s) -> float:
+    return float(np.sort(values)[: (len(values) + 1) // 2].mean())
+
+
+def _pooled(q: float) -> Statistic:
+    return lambda own, guard, best_ms: float(np.quantile(np.concatenate(own), q))
+
+
+def _by_sentinel(own: Sessions, guard: Sessions, best_ms: float) -> float:
+    levels = _low(guard, 0.1)
+    calm = [calls for calls, level in zip(own, levels) if level <= 1.01 * levels.min()]
+    return float(np.quantile(np.concatenate(calm), 0.02))
+
+
+def _referred(own: Sessions, guard: Sessions, best_ms: float) -> float:
+    levels = _low(guard, 0.1)
+    return _faster_half(_low(own, 0.1) / levels * levels.min())
+
+
+def _slope(own: Sessions, guard: Sessions, best_ms: float) -> float:
+    """Ridge towards a slope of one: six sessions alone do not give a slope."""
+    levels, values = _low(guard, 0.1), _low(own, 0.1)
+    x = levels / levels.min() - 1.0
+    y = values / values[int(np.argmin(levels))] - 1.0
+    slope = float(np.clip((x @ y + 0.02**2) / (x @ x + 0.02**2), 0.0, 4.0))
+    return float(np.quantile(values / (1.0 + slope * x), 0.25))
+
+
+def _known(own: Sessions, guard: Sessions, best_ms: float) -> float:
+    level = min(float(calls.min()) for calls in guard) / best_ms
+    return min(float(calls.min()) for calls in own) / max(level, 1.0)
+
+
+STATISTICS: Mapping[str, Statistic] = {
+    "floor": lambda own, guard, best_ms: _faster_half(_low(own, 0.1)),
+    "medians": lambda own, guard, best_ms: float(np.median(_low(own, 0.5))),
+    "least": _pooled(0.0),
+    "p0.5": _pooled(0.005),
+    "p1": _pooled(0.01),
+    "p2": _pooled(0.02),
+    "by sentinel": _by_sentinel,
+    "referred": _referred,
+    "slope": _slope,
+    "known": _known,
+}
+
+
+class Windows:
+    """A trace by engine, for fast cutting."""
+
+    def __init__(self, trace: Trace) -> None:
+        self.seconds = trace.seconds
+        self.calls = {name: trace.of(name)[:2] for name in trace.names}
+        self.sentinel = min(self.calls, key=lambda name: float(np.median(self.calls[name][1])))
+
+    def sessions(self, begin_s: float, sessions: int, span_s: float) -> dict[str, list[Float64s]]:
+        """Calls of every engine in sessions spread evenly over a span; not those in which one stood still."""
+        starts = np.linspace(begin_s, begin_s + span_s - SESSION_S, sessions)
+        found: dict[str, list[Float64s]] = {name: [] for name in self.calls}
+        for start in starts:
+            cut = {}
+            for name, (at_s, wall_ms) in self.calls.items():
+                first, last = np.searchsorted(at_s, [start, start + SESSION_S])
+                cut[name] = wall_ms[first:last]
+            if all(len(calls) for calls in cut.values()):
+                for name, calls in cut.items():
+                    found[name].append(calls)
+        return found
+
+
+def compare(
+    trace: Windows, calm: Mapping[str, float], best_ms: float, plan: tuple[int, float], pairs: int, seed: int
+) -> dict[str, dict[str, Any]]:
+    """Repeat error and bias in percent of every statistic for one plan on one trace."""
+    sessions, span_s = plan
+    rng = np.random.default_rng(seed)
+    room_s = trace.seconds - 0.1 - span_s
+    apart_s = span_s if room_s >= span_s else room_s / 2.0
+    errors: dict[str, list[list[float]]] = {name: [] for name in STATISTICS}
+    biases: dict[str, list[float]] = {name: [] for name in STATISTICS}
+    for begin_s in rng.uniform(0.0, room_s - apart_s, pairs):
+        halves = [trace.sessions(at, sessions, span_s) for at in (begin_s, begin_s + apart_s)]
+        if not all(half[trace.sentinel] for half in halves):
+            continue
+        for name, statistic in STATISTICS.items():
+            row = []
+            for engine in trace.calls:
+                first, second = (statistic(half[engine], half[trace.sentinel], best_ms) for half in halves)
+                row.append(100.0 * abs(first / second - 1.0))
+                biases[name] += [100.0 * (value / calm[engine] - 1.0) for value in (first, second)]
+            errors[name].append(row)
+    return {
+        name: {
+            "repeat_percent": float(np.mean(errors[name])),
+            "bias_percent": float(np.mean(biases[name])),
+            "by_engine_percent": dict(zip(trace.calls, np.mean(errors[name], axis=0).round(3).tolist())),
+        }
+        for name in STATISTICS
+    }
+
+
+def calm_values(traces: Sequence[Windows]) -> dict[str, float]:
+    """What each engine takes in the calmest trace: the 2 % quantile of its calls."""
+    low = [{name: float(np.quantile(calls[1], 0.02)) for name, calls in t.calls.items()} for t in traces]
+    return min(low, key=lambda values: sum(np.log(value) for value in values.values()))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--traces", nargs="+", type=Path, required=True)
+    parser.add_argument("--pairs", type=int, default=60, help="measurements taken twice, a plan and a trace")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, default=RESULTS / "noise.json")
+    args = parser.parse_args()
+    recorded = {path.stem: Trace.load(path) for path in args.traces}
+    traces = {name: Windows(trace) for name, trace in recorded.items()}
+    calm = calm_values(list(traces.values()))
+    sentinel = next(iter(traces.values())).sentinel
+    best_ms = min(float(trace.calls[sentinel][1].min()) for trace in traces.values())
+    rows = []
+    for plan in PLANS:
+        print(f"{plan[0]} sessions of {SESSION_S} s over {plan[1]:g} s: repeat error (bias), percent")
+        found = {
+            name: compare(trace, calm, best_ms, plan, args.pairs, args.seed) for name, trace in traces.items()
+        }
+        for statistic in STATISTICS:
+            cells = [found[name][statistic] for name in traces]
+            text = "  ".join(f"{c['repeat_percent']:6.2f} ({c['bias_percent']:+5.1f})" for c in cells)
+            print(f"  {statistic:12s} {text}", flush=True)
+            for name, cell in zip(traces, cells):
+                rows.append(
+                    {"trace": name, "sessions": plan[0], "span_s": plan[1], "statistic": statistic, **cell}
+                )
+    body = {
+        "benchmark": "noise",
+        "command": f"python -m benchmarks.noise --traces {' '.join(path.name for path in args.traces)}",
+        "taken_at": now_utc(),
+        "machine": machine(),
+        "pairs": args.pairs,
+        "session_s": SESSION_S,
+        "conditions": {name: trace.conditions for name, trace in recorded.items()},
+        "calm_ms": calm,
+        "rows": rows,
+    }
+    write_json(args.out, json.loads(json.dumps(body)))
+    print(f"written: {args.out}")
+
+
+if __name__ == "__main__":
+    main()
