@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 
 from benchmarks.common import save
-from hwnas.cost import chained
 from hwnas.jobs import table as verbs
 from hwnas.jobs.profile import ProfileOptions, profile
 from hwnas.measure import table as tables
@@ -76,37 +75,20 @@ def killed(space: str, folder: Path, times: int, seed: int) -> dict[str, Any]:
     }
 
 
-def priced(networks: int = 1_000_000, slots: int = 56, keys: int = 400) -> dict[str, Any]:
-    """Fixed networks a second on one core: 56 blocks each, of 400 different ones."""
-    rng = np.random.default_rng(0)
-    costs = np.append(rng.uniform(0.01, 1.0, keys), 0.0)
-    index = rng.integers(0, keys + 1, (networks, slots))
-    seconds = []
-    for _ in range(5):
-        begun = time.perf_counter()
-        chained.price(index, costs)
-        seconds.append(time.perf_counter() - begun)
-    return {"networks": networks, "blocks_each": slots, "networks_per_s": networks / min(seconds)}
-
-
 def main() -> None:
-    """Run all three."""
+    """Run both."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--space", default="resnet-cifar-wide")
     parser.add_argument("--kills", type=int, default=10)
     parser.add_argument("--name", default="tables", help="of the result file")
     args = parser.parse_args()
-    speed = priced()
-    print(
-        f"priced {speed['networks_per_s']:.3g} networks of {speed['blocks_each']} blocks a second on one core"
-    )
     with tempfile.TemporaryDirectory() as name:
         resumed = killed(args.space, Path(name), args.kills, seed=0)
         print(f"killed {resumed['kills']} times: {resumed}")
         same = twice(args.space, Path(name))
     apart = f"{same['median_abs_percent']:.2f} % apart (median of {same['keys']} keys)"
     print(f"two profiles: {same['verdict']}, {apart}")
-    body = {"space": args.space, "pricing": speed, "killed": resumed, "two_profiles": same}
+    body = {"space": args.space, "killed": resumed, "two_profiles": same}
     print("written to", save(args.name, body))
 
 

@@ -201,6 +201,12 @@ def costs(events: Sequence[Event]) -> Figure | None:
     return figure(data, height=350, **layout)
 
 
+def chances(events: Sequence[Event]) -> tuple[float, float] | None:
+    """P(T <= budget) of a network drawn by the probabilities of the first epoch and of the last."""
+    found = [e["probability_within"] for e in passes(events) if e.get("probability_within") is not None]
+    return (float(found[0]), float(found[-1])) if found else None
+
+
 def collapsed(events: Sequence[Event]) -> tuple[float, float] | None:
     """Shares, at the end, of stack layers that would be skipped and of layers at their smallest operator."""
     found = [e["collapse"] for e in passes(events) if isinstance(e.get("collapse"), Mapping)]

@@ -247,10 +247,18 @@ def dense_costs(run: RunData) -> Section | None:
     drawn = picture("dense-costs", dense_plot.costs(run.events), "expected and derived latency by epoch")
     if not drawn:
         return None
+    drawn_within = dense_plot.chances(run.events)
+    chances = ""
+    if drawn_within is not None:
+        first, last = drawn_within
+        chances = (
+            " A network drawn by its probabilities is predicted within the budget with probability "
+            f"{first:.1%} after the first epoch and {last:.1%} at the end."
+        )
     return Section(
         "Expected and derived latency",
         "The expected latency over all paths of the super-network, and the latency of the networks derived "
-        "from it. Only the best network within the budget has to meet it.",
+        f"from it. Only the best network within the budget has to meet it.{chances}",
         drawn,
     )
 

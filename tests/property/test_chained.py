@@ -27,10 +27,20 @@ def random_costs(rng: np.random.Generator, graph: chained.RoutingGraph, ops: int
         w = rng.random(ops)
         return w / w.sum(), rng.uniform(0.01, 5.0, ops)
 
-    p = chained.softmax_over_edges(graph, rng.normal(size=len(graph.edges)))
+    p = np.zeros(len(graph.edges))
+    for edges in graph.leaving:  # probabilities over the edges out of each block
+        at = [e for e, _ in edges]
+        p[at] = rng.dirichlet(np.ones(len(at))) if at else 0.0
     heads = [layer() for _ in graph.edges]
     blocks = [[layer() for _ in range(int(rng.integers(0, 3)))] for _ in range(graph.blocks)]
     return p, heads, blocks
+
+
+def paths(graph: chained.RoutingGraph, i: int) -> list[tuple[int, ...]]:
+    """Every path from a block to the sink, as edge numbers."""
+    if i == graph.blocks - 1:
+        return [()]
+    return [(e, *rest) for e, j in graph.leaving[i] for rest in paths(graph, j)]
 
 
 def enumerate_all(
@@ -38,7 +48,7 @@ def enumerate_all(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Every path with every choice of operators: (values, probabilities)."""
     values, probs = [], []
-    for path in graph.paths():
+    for path in paths(graph, 0):
         visited = [0, *(graph.edges[e][1] for e in path)]
         layers = [heads[e] for e in path] + [layer for b in visited for layer in blocks[b]]
         q = np.prod([p[e] for e in path])
@@ -48,52 +58,59 @@ def enumerate_all(
     return np.array(values), np.array(probs)
 
 
-def local_moments(
-    graph: chained.RoutingGraph, heads: Any, blocks: Any
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    h = np.array([chained.mixture(*map(np.asarray, layer)) for layer in heads])
-    b = np.array([np.sum([chained.mixture(*x) for x in layers] or [(0.0, 0.0)], axis=0) for layers in blocks])
-    return h[:, 0], b[:, 0], h[:, 1], b[:, 1]
+def means(heads: Any, blocks: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Expected cost of each edge's head and of each block's layers."""
+    return np.array([w @ c for w, c in heads]), np.array([sum(w @ c for w, c in ls) for ls in blocks])
 
 
 @settings(max_examples=60, deadline=None)
 @given(SEEDS)
-def test_moments_and_law_equal_enumeration(seed: int) -> None:
+def test_expectation_and_probability_equal_enumeration(seed: int) -> None:
     rng = np.random.default_rng(seed)
     graph = random_graph(rng)
     p, heads, blocks = random_costs(rng, graph)
     if sum(map(len, blocks)) + graph.blocks > 13:  # 2^13 operator choices are enough to walk
         blocks = [layers[:1] for layers in blocks]
     values, probs = enumerate_all(graph, p, heads, blocks)
-    h, b, hv, bv = local_moments(graph, heads, blocks)
-    mean = probs @ values
-    var = probs @ (values - mean) ** 2
-
     assert probs.sum() == pytest.approx(1.0, rel=1e-12)
-    assert chained.expected(graph, p, h, b) == pytest.approx(mean, rel=1e-9)
-    got_mean, got_var = chained.moments(graph, p, h, b, hv, bv)
-    assert got_mean == pytest.approx(mean, rel=1e-9)
-    assert got_var == pytest.approx(var, rel=1e-9, abs=1e-12)
-    law = chained.law(graph, p, heads, blocks)
-    assert law.exact
-    # Between two neighbouring atoms, so that rounding in the sums cannot move one across.
-    ordered = np.unique(values.round(9))
-    for budget in (
-        rng.choice((ordered[1:] + ordered[:-1]) / 2, size=5) if ordered.size > 1 else [values[0] + 1]
-    ):
-        assert law.within(budget) == pytest.approx(probs[values <= budget].sum(), rel=1e-9, abs=1e-12)
+    assert chained.expected(graph, p, *means(heads, blocks)) == pytest.approx(probs @ values, rel=1e-9)
+
+    # Costs in whole steps of a twentieth of a millisecond: the grid of the probability holds them all.
+    def on_grid(layer: Any) -> tuple[Any, Any]:
+        return layer[0], np.ceil(layer[1] / 0.05) * 0.05
+
+    heads, blocks = [on_grid(x) for x in heads], [[on_grid(x) for x in layers] for layers in blocks]
+    values, probs = enumerate_all(graph, p, heads, blocks)
+    for steps in {max(1, round(v / 0.05)) for v in np.quantile(values, [0.1, 0.5, 0.9])}:
+        found = chained.probability_within(graph, p, heads, blocks, steps * 0.05, points=steps)
+        want = probs[values <= (steps + 0.5) * 0.05].sum()
+        assert found == pytest.approx(want, rel=1e-9, abs=1e-12)
 
 
 @settings(max_examples=30, deadline=None)
 @given(SEEDS)
-def test_rounded_law_never_promises_too_much(seed: int) -> None:
+def test_off_the_grid_only_networks_near_the_budget_are_misjudged(seed: int) -> None:
     rng = np.random.default_rng(seed)
     graph = random_graph(rng)
     p, heads, blocks = random_costs(rng, graph)
-    exact = chained.law(graph, p, heads, blocks)
-    rough = chained.law(graph, p, heads, blocks, limit=20)
-    for budget in np.quantile(exact.values_ms, [0.1, 0.5, 0.9]):
-        assert rough.within(budget) <= exact.within(budget) + 1e-12
+    blocks = [layers[:1] for layers in blocks]
+    values, probs = enumerate_all(graph, p, heads, blocks)
+    budget = float(np.quantile(values, 0.5))
+    # Each of at most 2 layers a block moves a network by less than a step of budget / 500.
+    room = 2 * graph.blocks * budget / 500
+    found = chained.probability_within(graph, p, heads, blocks, budget, points=500)
+    assert probs[values <= budget - room].sum() - 1e-9 <= found <= probs[values <= budget + room].sum() + 1e-9
+
+
+def test_probability_of_three_networks_by_hand() -> None:
+    """0-2 takes 2 ms with 0.75; 0-1-2 takes 1 + 4 ms or 1 + 0.5 ms, each with half of 0.25."""
+    graph = chained.RoutingGraph(3, ((0, 1), (0, 2), (1, 2)))
+    one = ((1.0,), (1.0,)), ((1.0,), (2.0,)), ((0.5, 0.5), (4.0, 0.5))
+    within = [
+        chained.probability_within(graph, (0.25, 0.75, 1.0), one, [[], [], []], budget)
+        for budget in (0.0, 1.0, 1.6, 2.1, 4.9, 5.1)
+    ]
+    assert within == pytest.approx([0.0, 0.0, 0.125, 0.875, 0.875, 1.0])
 
 
 def test_batched_costs_go_through_the_same_recursion() -> None:
@@ -116,54 +133,5 @@ def test_gradients_equal_finite_differences() -> None:
     rng = np.random.default_rng(5)
     graph = random_graph(rng)
     p, heads, blocks = random_costs(rng, graph)
-    inputs = [p, *local_moments(graph, heads, blocks)]
-    tensors = [torch.tensor(np.asarray(x), requires_grad=True) for x in inputs]
-    assert torch.autograd.gradcheck(lambda *a: chained.moments(graph, *a), tensors)
-    assert torch.autograd.gradcheck(lambda *a: chained.expected(graph, *a), tensors[:3])
-
-
-def test_smooth_probability_equals_the_law_on_the_grid_and_has_gradients() -> None:
-    torch = pytest.importorskip("torch")
-    from hwnas.cost.chained_torch import probability_within
-
-    rng = np.random.default_rng(11)
-    graph = chained.RoutingGraph(4, ((0, 1), (0, 2), (1, 2), (1, 3), (2, 3)))
-    p, heads, blocks = random_costs(rng, graph)
-
-    def on_grid(layer: Any) -> tuple[np.ndarray, np.ndarray]:
-        return layer[0], np.ceil(layer[1]) * 0.05
-
-    heads = [on_grid(x) for x in heads]
-    blocks = [[on_grid(x) for x in layers] for layers in blocks]
-    budget = float(np.median(enumerate_all(graph, p, heads, blocks)[0]).round(2))
-    budget = max(round(budget / 0.05), 1) * 0.05
-
-    def as_torch(layer: Any) -> tuple[Any, ...]:
-        return tuple(torch.tensor(x, requires_grad=True) for x in layer)
-
-    t_heads, t_blocks = [as_torch(x) for x in heads], [[as_torch(x) for x in ls] for ls in blocks]
-    t_p = torch.tensor(p, requires_grad=True)
-    got = probability_within(graph, t_p, t_heads, t_blocks, budget, points=round(budget / 0.05))
-    want = chained.law(graph, p, heads, blocks).within(budget + 1e-9)
-    assert float(got.detach()) == pytest.approx(want, rel=1e-9)
-
-    # Off the grid: costs moved by a third of a step, where the spread is differentiable.
-    moved = [(w.detach(), (c.detach() + 0.0171).requires_grad_()) for w, c in t_heads]
-    assert torch.autograd.gradcheck(
-        lambda p, *costs: probability_within(
-            graph, p, [(w, c) for (w, _), c in zip(moved, costs)], t_blocks, 1.0, points=20
-        ),
-        [t_p, *(c for _, c in moved)],
-    )
-
-
-def test_fixed_networks_are_the_special_case() -> None:
-    rng = np.random.default_rng(0)
-    costs = np.append(rng.uniform(0.1, 1.0, 30), 0.0)
-    index = rng.integers(0, 31, (20_000, 12))
-    want = [sum(costs[k] for k in row) for row in index[:50]]
-    assert chained.price(index, costs)[:50] == pytest.approx(want, rel=1e-12)
-    # The same network as a chain whose every edge is certain.
-    graph = chained.RoutingGraph(13, tuple((i, i + 1) for i in range(12)))
-    chain = chained.expected(graph, np.ones(12), costs[index[0]], np.zeros(13))
-    assert chain == pytest.approx(want[0], rel=1e-12)
+    tensors = [torch.tensor(x, requires_grad=True) for x in (p, *means(heads, blocks))]
+    assert torch.autograd.gradcheck(lambda *a: chained.expected(graph, *a), tensors)

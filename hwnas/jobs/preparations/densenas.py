@@ -146,7 +146,9 @@ def _derived(relaxed: Relaxed, facts: Facts, chooser: Chooser, paper: bool) -> M
     now = replace(chooser, learned=Scores(relaxed.edges, relaxed.layers), trust=trust)
     likely = now.most_probable()
     assert likely is not None
+    limit = facts.budgets[-1].latency_ms
     row: dict[str, Any] = {
+        "probability_within": None if limit is None else now.chance_within(limit),
         "most_probable_ms": likely.estimate.latency_ms,
         "most_probable_path": list(likely.derived.path),
         "edges": [list(edge) for edge in space.edges],

@@ -11,7 +11,7 @@ from hwnas.errors import BudgetInfeasible, InputError
 from hwnas.nets.densenas.graph import DenseSpace
 from hwnas.records import Budget, Estimate
 from hwnas.search.densenas import costs as dense_costs
-from hwnas.search.densenas.derive import Derived, Scores, Trust, most_probable, within
+from hwnas.search.densenas.derive import Derived, Scores, Trust, drawn_within, most_probable, within
 from hwnas.spec import NetworkSpec
 from hwnas.units import format_ms
 
@@ -131,10 +131,14 @@ class Chooser:
         assert best is not None
         return best
 
-    def predicted_within(self, latency_ms: float) -> ChosenNetwork:
-        """The best network whose *predicted* latency is at most `latency_ms`, intervals ignored."""
-        scores = self.worth if self.believed is None else self.believed
-        return self._choice(within(self.space, scores, self.costs, latency_ms), 1.0)
+    def chance_within(self, latency_ms: float) -> float | None:
+        """The part of the networks drawn by what was learned that are predicted to take at most `latency_ms`.
+
+        None where nothing was learned.
+        """
+        return (
+            None if self.learned is None else drawn_within(self.space, self.learned, self.costs, latency_ms)
+        )
 
     def _check(self, budget: Budget) -> None:
         if budget.latency_ms is None:

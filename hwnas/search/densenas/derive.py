@@ -11,7 +11,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from math import exp
 
+from hwnas.cost.chained import MixedCosts, RoutingGraph, probability_within
 from hwnas.cost.dense import Costs
 from hwnas.errors import InputError
 from hwnas.nets.densenas.graph import CandidateOp, DenseSpace
@@ -87,6 +89,28 @@ def within(space: DenseSpace, scores: Scores, costs: Costs, budget: float) -> De
     slack = 1e-12 * max(budget, 1.0)
     found = best_path(graph.edges, 0, graph.sink, budget - costs.fixed - slack)
     return graph.derived(found.edges)
+
+
+def drawn_within(space: DenseSpace, scores: Scores, costs: Costs, budget: float) -> float:
+    """P(cost <= budget) of a network drawn by its scores, which are log-probabilities of its choices."""
+    blocks: list[list[MixedCosts]] = [[] for _ in space.routing]
+    heads: dict[tuple[int, int], MixedCosts] = {
+        (i, space.sink): ((1.0,), (cost,))
+        for i, cost in zip(space.in_edges[space.sink], costs.sink, strict=True)
+    }
+    for place, score, cost in zip(layer_places(space), scores.layers, costs.layers, strict=True):
+        layer = ([exp(s) for s in score], cost)
+        if place.edge is not None:
+            heads[place.edge] = layer
+        else:
+            blocks[place.block].append(layer)
+    return probability_within(
+        RoutingGraph(len(space.routing), space.edges),
+        [exp(s) for s in scores.edges],
+        [heads[edge] for edge in space.edges],
+        blocks,
+        budget - costs.fixed,
+    )
 
 
 @dataclass(frozen=True)

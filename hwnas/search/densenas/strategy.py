@@ -114,6 +114,8 @@ class DenseNas:
             told.append(self._about_likely(likely, chooser))
         for budget in reversed(self._budgets):
             told.append(self._about_optimum(chooser.optimum(budget), budget, chooser))
+        if likely is not None:
+            told += [self._about_drawn(budget, chooser) for budget in reversed(self._budgets)]
         return told
 
     def rank(self, trials: Sequence[Trial]) -> list[Trial]:
@@ -215,6 +217,17 @@ class DenseNas:
             fate = "trained beside the best within the budget"
         text = f"most probable network {likely.spec.depths_text}, {self._bound(likely, budget)}: {fate}"
         return Decision("derived", text, self._figures(likely, "most probable", budget))
+
+    def _about_drawn(self, budget: Budget, chooser: Chooser) -> Decision:
+        """How many of the networks that the learned probabilities stand for would keep the budget."""
+        assert budget.latency_ms is not None
+        chance = chooser.chance_within(budget.latency_ms)
+        text = (
+            f"of the networks drawn by the learned probabilities {chance:.1%} are predicted within "
+            f"{format_ms(budget.latency_ms)}"
+        )
+        fields = {"kind": "drawn", "probability_within": chance, "budget_ms": budget.latency_ms}
+        return Decision("derived", text, fields)
 
     def _about_optimum(self, found: ChosenNetwork, budget: Budget, chooser: Chooser) -> Decision:
         text = f"best network within the budget {found.spec.depths_text}, {self._bound(found, budget)}"

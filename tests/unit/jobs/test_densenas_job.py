@@ -94,7 +94,11 @@ def test_a_search_and_one_killed_twice_end_alike(options: SearchOptions, tmp_pat
     assert {"path_probabilities", "expected_cost", "derived_ms", "most_probable_ms", "edges"} <= set(
         passes[0]
     )
-    assert len(events(run, "derived")) == 2
+    derived = events(run, "derived")
+    assert [event["kind"] for event in derived] == ["most probable", "optimum", "drawn"]
+    # The last pass and the derivation speak of the same probabilities and the same costs.
+    assert derived[2]["probability_within"] == passes[-1]["probability_within"]
+    assert 0 <= float(str(derived[2]["probability_within"])) <= 1
     assert read_network(run / "network.json") in make("densenas-cifar", input_shape=(1, 8, 8))
 
     given = {k: v for k, v in asdict(options).items() if k not in ("out", "dry_run")}

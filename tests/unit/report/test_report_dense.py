@@ -30,6 +30,7 @@ def event(epoch: int, p: float = 0.25) -> dict[str, Any]:
         "most_probable_ms": 0.15,
         "most_probable_path": [0, 2, 3],
         "derived_ms": 0.095,
+        "probability_within": p / 2,
         "derived_path": [0, 1, 3],
         "collapse": {"skip_share": 0.5, "smallest_share": 0.25},
         "text": "one epoch",
@@ -69,9 +70,12 @@ def test_a_run_with_a_super_network_has_the_section_and_others_do_not(tmp_path: 
     config = collect(run).config
     folder = RunFolder(run, "search", config)
     folder.append("supernet", {k: v for k, v in event(1).items() if k != "event"})
+    folder.append("supernet", {k: v for k, v in event(2, 0.9).items() if k != "event"})
     folder.append("derived", {"text": "best network within the budget", "after": 0})
     section = next(s for s in chapter(collect(run)).sections if s.title == title)
     assert "50%" in section.lead
+    cost = next(s for s in chapter(collect(run)).sections if s.title == "Expected and derived latency")
+    assert "with probability 12.5% after the first epoch and 45.0% at the end" in cost.lead
     pictures = [p.name for s in chapter(collect(run)).sections for p in s.pictures]
     assert {"dense-graph", "dense-costs"} <= set(pictures)
     assert section.tables[0].rows == [("best network within the budget",)]

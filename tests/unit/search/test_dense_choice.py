@@ -232,10 +232,13 @@ def test_both_derivations_are_told_and_each_budget_gets_its_network() -> None:
     space = dense("densenas-cifar")
     one = strategy(space, 0.4, targets_ms=(0.2,))
     texts = [decision.text for decision in one.explain([])]
-    assert len(texts) == 3
+    assert len(texts) == 5
     assert "most probable network" in texts[0]
     assert "0.4ms@p50" in texts[1]
     assert "0.2ms@p50" in texts[2]
+    chances = [decision.fields["probability_within"] for decision in one.explain([])[3:]]
+    assert 0 <= chances[1] < chances[0] <= 1  # fewer networks keep 0.2 ms than 0.4 ms
+    assert texts[3].endswith(f"{chances[0]:.1%} are predicted within 0.4 ms")
     history: list[Trial] = []
     while one.propose(history, 1, np.random.default_rng(0)):
         history.append(done(one, history, 0.5))

@@ -18,7 +18,7 @@ from hwnas.nets.densenas.graph import (
     densenas_mbv2,
 )
 from hwnas.nets.densenas.layers import layer_places
-from hwnas.search.densenas.derive import Derived, Scores, most_probable, within
+from hwnas.search.densenas.derive import Derived, Scores, drawn_within, most_probable, within
 from hwnas.spec import BlockSpec
 
 OPS = (CandidateOp("k3t3", "mbconv", 3, 3), CandidateOp("k5t6", "mbconv", 5, 6))
@@ -83,6 +83,31 @@ def test_the_budgeted_optimum_equals_exhaustive_search(seed: int) -> None:
         found = within(TINY, scores, costs, budget)
         assert found.cost <= budget
         assert found.score == pytest.approx(max(s for _, c, s in listed if c <= budget - 1e-12), abs=1e-9)
+
+
+def test_the_part_of_drawn_networks_within_a_budget_equals_listing_them() -> None:
+    scores, costs = randoms(TINY, 3)
+
+    def normed(row: tuple[float, ...]) -> tuple[float, ...]:
+        return tuple(np.array(row) - np.log(np.exp(row).sum()))
+
+    by_edge = dict(zip(TINY.edges, scores.edges))
+    outs = [[(i, j) for j in TINY.out_edges[i]] for i in range(TINY.sink)]
+    log_p = {e: v for out in outs for e, v in zip(out, normed(tuple(by_edge[e] for e in out)))}
+    learned = Scores(tuple(log_p[e] for e in TINY.edges), tuple(map(normed, scores.layers)))
+    # Costs of whole hundredths lie on the grid, whose step is a 2000th of a whole number.
+    rounded = Costs(
+        0.3,
+        tuple(tuple(round(float(c), 2) for c in row) for row in costs.layers),
+        tuple(round(float(c), 2) for c in costs.sink),
+    )
+    listed = every_choice(TINY, learned, rounded)
+    assert sum(np.exp(score) for _, _, score in listed) == pytest.approx(1.0)
+    for budget in (2.3, 4.3):  # less the fixed 0.3: a step of 0.001 or 0.002
+        want = sum(np.exp(score) for _, cost, score in listed if cost <= budget + 1e-9)
+        assert 0 < want < 1
+        assert drawn_within(TINY, learned, rounded, budget) == pytest.approx(want, rel=1e-9)
+    assert drawn_within(TINY, learned, rounded, 0.3) == 0.0
 
 
 def test_never_above_the_budget_on_a_thousand_random_ones() -> None:
