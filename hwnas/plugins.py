@@ -67,12 +67,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "nasnet_reduction": "hwnas.nets.blocks.nasnet:REDUCTION",
         "classifier": "hwnas.nets.blocks.plain:CLASSIFIER",
     },
-    # What some strategies train before they propose, by the name of the strategy.
-    "preparations": {
-        "densenas": "hwnas.jobs.preparations.densenas:prepare",
-        "hournas": "hwnas.jobs.preparations.hournas:prepare",
-    },
-    # How much a growth matters: made from (moves, images=, autocast=).
+    # How much a growth matters: made from (images=, autocast=).
     "importances": {
         "gradient": "hwnas.search.importance.gradient:Gradient",
         "probe": "hwnas.search.importance.probe:Probe",
@@ -113,7 +108,6 @@ SINGULAR = {
     "spaces": "space",
     "strategies": "strategy",
     "blocks": "block kind",
-    "preparations": "preparation",
     "importances": "importance",
     "datasets": "data source",
     "formats": "export format",

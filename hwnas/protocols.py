@@ -23,7 +23,6 @@ from hwnas.records import (
     Proposal,
     Setting,
     StageImportance,
-    Trial,
 )
 from hwnas.spec import BlockSpec, NetworkSpec
 
@@ -175,20 +174,6 @@ class SearchContext:
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
-class SearchStrategy(Protocol):
-    """Proposes networks. Rebuilt from finished trials, so that a resumed run equals an unbroken one.
-
-    A strategy holds no state of its own: what it proposes is a function of the context, the
-    history and `rng`, which the driver derives from (seed, number of trials).
-    """
-
-    name: str
-
-    def propose(self, history: Sequence[Trial], n: int, rng: np.random.Generator) -> list[Proposal]:
-        """Up to `n` proposals; an empty list ends the search."""
-        ...
-
-
 class Evaluate(Protocol):
     """Trains a proposal and says how good it is; built by the command from the training room."""
 
@@ -198,19 +183,21 @@ class Evaluate(Protocol):
 
 
 class Importance(Protocol):
-    """Says how much each stage of a trained network matters, with a standard error.
+    """Says how much each growth, or each stage, of a trained network matters, with a standard error.
 
-    `module` is in eval mode; `images` (n, C, H, W) float32 already normalised, `labels` (n,)
-    int64, both from the training split.
+    `module` is in eval mode and built from `spec`; `moves` are the growths to judge (a stage that is
+    judged by itself has none); `images` (n, C, H, W) float32 already normalised, `labels` (n,) int64,
+    both from the training split.
     """
 
     def __call__(
         self,
         module: torch.nn.Module,
         spec: NetworkSpec,
+        moves: Sequence[Move],
         images: torch.Tensor,
         labels: torch.Tensor,
         rng: np.random.Generator,
     ) -> tuple[StageImportance, ...]:
-        """One value a stage."""
+        """One value a growth or a stage."""
         ...

@@ -189,21 +189,44 @@ TrialRole = Literal["candidate", "probe", "final"]
 Notes = dict[str, int | float | str]
 
 
-class Proposal(Record):
-    """What a strategy asks to be evaluated next.
+class Asked(Record):
+    """What a proposal and its trial have in common: the network, and how it is trained.
 
-    `parent` is the index of the trial whose weights are inherited (None: from scratch);
-    `images` how many training images to spend (None: the run's default); `reason` says in words
-    why this network, for the log and the report; `notes` is the strategy's own memory, handed back
-    in the trial.
+    Attributes:
+        spec: the network.
+        parent: index of the trial whose weights are inherited; None trains from scratch.
+        inherited_lr: learning rate of a network that goes on from another, as a part of the recipe's;
+            None leaves it to the recipe.
+        teacher: index of a trial whose network teaches this one; None where the labels alone do.
+        reason: why this network, in words, for the log and the report.
+        role: what it is for.
+        winner: of a final training, the index of the trial that won; else None.
+        cut: whether a final training got fewer images than were left, as time was short; a repeated
+            search then goes on with it.
+        notes: the strategy's own memory, which nobody else reads.
     """
 
     spec: NetworkSpec
     parent: int | None = None
-    images: int | None = None
+    inherited_lr: float | None = Field(default=None, gt=0)
+    teacher: int | None = None
     reason: str = ""
     role: TrialRole = "candidate"
+    winner: int | None = None
+    cut: bool = False
     notes: Notes = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _final(self) -> Asked:
+        if (self.role == "final") != (self.winner is not None):
+            raise ValueError("a final training, and nothing else, names the trial that won")
+        return self
+
+
+class Proposal(Asked):
+    """What a strategy asks to be evaluated next: `images` to train with, None for the run's default."""
+
+    images: int | None = None
 
 
 class Evaluation(Record):
@@ -229,7 +252,7 @@ class Evaluation(Record):
         return value
 
 
-class Trial(Record):
+class Trial(Asked):
     """One network of a search, whatever became of it.
 
     `predicted` is the estimate from before this network was measured, where it was measured for
@@ -237,17 +260,12 @@ class Trial(Record):
     """
 
     index: int
-    spec: NetworkSpec
     estimate: Estimate
     state: Literal["done", "over_budget", "failed"]
-    parent: int | None = None
-    reason: str = ""
     evaluation: Evaluation | None = None
     measured: Measurement | None = None
     predicted: Estimate | None = None
     error: str = ""
-    role: TrialRole = "candidate"
-    notes: Notes = Field(default_factory=dict)
 
     @property
     def outcome(self) -> Evaluation:

@@ -13,6 +13,7 @@ from hwnas import plugins
 from hwnas.errors import InputError
 from hwnas.jobs.resolve.networks import find, network
 from hwnas.plugins import unknown
+from hwnas.search.strategy import find as find_strategy
 from hwnas.spec import NetworkSpec
 from hwnas.store import write_network
 
@@ -75,7 +76,7 @@ def backends() -> list[dict[str, Any]]:
 
 def strategies() -> list[dict[str, Any]]:
     """Every search strategy: name, available, reason where not, summary."""
-    return [_plugged("strategies", name) for name in plugins.names("strategies")]
+    return [_strategy(name) for name in plugins.names("strategies")]
 
 
 def spaces() -> list[dict[str, Any]]:
@@ -139,7 +140,18 @@ def _plugged(group: str, name: str) -> dict[str, Any]:
         thing = plugins.load(group, name)
     except (ImportError, InputError) as exc:
         return {"name": name, "available": False, "reason": str(exc), "summary": ""}
-    unavailable = getattr(thing, "unavailable", None)
-    reason = unavailable() if unavailable is not None else None
-    summary = (thing.__doc__ or "").strip().split("\n", 1)[0]
-    return {"name": name, "available": reason is None, "reason": reason, "summary": summary}
+    return {"name": name, "available": True, "reason": None, "summary": _summary(thing)}
+
+
+def _strategy(name: str) -> dict[str, Any]:
+    """The same of a strategy, which may need a package that is not installed."""
+    try:
+        found = find_strategy(name)
+    except (ImportError, InputError) as exc:
+        return {"name": name, "available": False, "reason": str(exc), "summary": ""}
+    reason = found.unavailable()
+    return {"name": name, "available": reason is None, "reason": reason, "summary": _summary(found)}
+
+
+def _summary(thing: object) -> str:
+    return (thing.__doc__ or "").strip().split("\n", 1)[0]

@@ -166,7 +166,7 @@ def path_to(trials: Sequence[Trial], best: Trial | None) -> list[Trial]:
     at = best
     while at is not None and all(at.index != seen.index for seen in path):
         path.append(at)
-        before = at.notes.get("winner") if at.parent is None else at.parent
+        before = at.winner if at.parent is None else at.parent
         at = by_index.get(int(before)) if before is not None else None
     steps: list[Trial] = []
     for trial in reversed(path):

@@ -11,23 +11,26 @@ import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 import hwnas
 from hwnas.errors import BuildError, InputError
-from hwnas.protocols import Emit, Evaluate, SearchContext, SearchStrategy
+from hwnas.protocols import Emit, Evaluate, SearchContext
 from hwnas.records import Budget, Proposal, SearchResult, Setting, Target, Trial
 from hwnas.runs import RunFolder
 from hwnas.search.final import train_out
 from hwnas.search.log import SearchLog, images_of
+from hwnas.search.ranking import by_accuracy
 from hwnas.search.state import Clock, Limits, Measure, SearchState, attempt, searched
-from hwnas.search.winner import Confirm, Observe, by_accuracy, crown, pareto, rank, refuse_infeasible
+from hwnas.search.strategy import Strategy
+from hwnas.search.winner import Confirm, Observe, crown, pareto, refuse_infeasible
 from hwnas.store import atomic_path, write_network
 
 
 def search(
-    strategy: SearchStrategy,
+    strategy: Strategy[Any],
     context: SearchContext,
     *,
     evaluate: Evaluate,
@@ -47,8 +50,7 @@ def search(
     """Search until the strategy has no more proposals or a limit is reached, and crown a winner.
 
     Args:
-        strategy: proposes; see `protocols.SearchStrategy`. It may also have ``rank(trials)`` (order
-            in which candidates are tried as winner) and ``explain(trials)`` (its `Decision`s).
+        strategy: proposes, tells what it decided, ranks what was trained.
         context: space, estimates and the (largest) budget.
         evaluate: trains a proposal.
         confirm: measures a candidate winner whole and tests the budget's promise.
@@ -113,8 +115,7 @@ def _loop(job: SearchState) -> tuple[str, bool]:
         history = searched(job.trials)
         rng = np.random.default_rng([job.seed, len(job.trials)])
         proposals = job.strategy.propose(history, 1, rng)
-        explain = getattr(job.strategy, "explain", None)
-        decisions = explain(history) if explain is not None else []
+        decisions = job.strategy.explain(history)
         job.log.decisions(decisions)
         reason = _end(job, proposals)
         if reason:
@@ -192,15 +193,15 @@ def _finish(job: SearchState, budgets: Sequence[Budget]) -> list[Target]:
 
 def _finish_one(job: SearchState, budget: Budget, teacher: int | None) -> Target:
     """Crown the winner for one budget and give it what is left of the training."""
-    ranked = rank(job.strategy, searched(job.trials))
+    ranked = job.strategy.rank(searched(job.trials))
     winner = crown(job.log, ranked, budget, context=job.context, confirm=job.confirm, observe=job.observe)
     promise, measured = next(
         pair
         for pair in job.log.verdicts(winner.index)
         if pair[0].budget_ms == budget.latency_ms and pair[0].verdict == "kept"
     )
-    finals = [t for t in job.trials if t.role == "final" and t.notes.get("winner") == winner.index]
-    if not finals or finals[-1].notes.get("cut"):
+    finals = [t for t in job.trials if t.winner == winner.index]
+    if not finals or finals[-1].cut:
         finals += train_out(job, winner, finals, measured, teacher)
     best = by_accuracy([winner, *finals])[0]
     return Target(budget=budget, best=best.index, measured=measured, promise=promise)

@@ -35,11 +35,9 @@ def train_out(
         images=images,
         reason=f"final training of trial {winner.index}" + ("" if warm else " from new weights"),
         role="final",
-        notes={
-            "winner": winner.index,
-            "cut": int(images < left),
-            **({} if teacher is None else {"teacher": teacher}),
-        },
+        winner=winner.index,
+        cut=images < left,
+        teacher=teacher,
     )
     trial = train(job, proposal, updated(untrained(job, proposal), measured=measured))
     return [trial] if trial.evaluation is not None else []

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from hwnas import schemas
@@ -12,26 +11,12 @@ from hwnas.errors import DataFormatError
 from hwnas.protocols import Emit
 from hwnas.records import Measurement, Promise, SearchResult, Trial, to_json
 from hwnas.runs import RunFolder
+from hwnas.search.strategy import Decision
 from hwnas.spec import NetworkSpec
 from hwnas.store import parse, write_json
 from hwnas.units import format_ms
 
 Field = TypeVar("Field")
-
-
-@dataclass(frozen=True)
-class Decision:
-    """Something that a strategy decided, in words and in figures.
-
-    Attributes:
-        kind: ``growth``, ``refusal`` or ``stop``; the kind of the event.
-        text: the words, for the log, the live table and the report.
-        fields: the figures behind the words, JSON-ready.
-    """
-
-    kind: str
-    text: str
-    fields: Mapping[str, Any] = field(default_factory=dict)
 
 
 def _field(event: Mapping[str, Any], name: str, kind: type[Field], where: str) -> Field:

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from math import log2
 
 from hwnas.protocols import Move, SearchSpace
 from hwnas.spec import NetworkSpec
 
 Moves = Callable[[NetworkSpec], Sequence[Move]]  # the growths of a network that are to be judged
+
+MEMO = 4096  # networks
+
+
+def remembered(grow: Callable[[NetworkSpec], list[Move]]) -> Callable[[NetworkSpec], list[Move]]:
+    """The same growths, worked out once for each network: they never change, and are often asked for."""
+    return lru_cache(MEMO)(grow)
 
 
 def further(

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from hwnas.errors import DataFormatError, HwnasError, InputError
-from hwnas.protocols import Evaluate, SearchContext, SearchStrategy
-from hwnas.records import Budget, Estimate, Measurement, Proposal, Trial
+from hwnas.protocols import Evaluate, SearchContext
+from hwnas.records import Asked, Budget, Estimate, Measurement, Proposal, Trial
 from hwnas.search.log import SearchLog
+from hwnas.search.strategy import Strategy
 from hwnas.search.winner import Confirm, Observe
 from hwnas.spec import NetworkSpec
 from hwnas.units import format_ms
@@ -42,7 +43,7 @@ class Limits:
 class SearchState:
     """What the steps of a search share; the history is the log's."""
 
-    strategy: SearchStrategy
+    strategy: Strategy[Any]
     context: SearchContext
     evaluate: Evaluate
     confirm: Confirm
@@ -99,13 +100,9 @@ def untrained(job: SearchState, proposal: Proposal) -> Trial:
     """The trial of a proposal before anything was done with it."""
     return Trial(
         index=len(job.trials),
-        spec=proposal.spec,
         estimate=job.context.estimate(proposal.spec),
         state="over_budget",
-        parent=proposal.parent,
-        reason=proposal.reason,
-        role=proposal.role,
-        notes=proposal.notes,
+        **{name: getattr(proposal, name) for name in Asked.model_fields},
     )
 
 

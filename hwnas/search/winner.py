@@ -2,57 +2,21 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from hwnas.errors import BudgetInfeasible
-from hwnas.protocols import SearchContext, SearchStrategy
-from hwnas.records import Budget, Estimate, Measurement, Promise, Trial, trained
+from hwnas.protocols import SearchContext
+from hwnas.records import Budget, Estimate, Measurement, Promise, Trial
 from hwnas.search.log import SearchLog
+from hwnas.search.ranking import accuracy, candidates
 from hwnas.spec import NetworkSpec
 from hwnas.units import format_ms
 
 # Measures a network whole, its weights beside it, against one budget.
 Confirm = Callable[[NetworkSpec, Path | None, Budget], tuple[Promise, Measurement]]
 Observe = Callable[[NetworkSpec, Measurement], None]
-
-
-def candidates(trials: Sequence[Trial]) -> list[Trial]:
-    """The trials that may win: trained, and no mere instruments."""
-    return [trial for trial in trained(trials) if trial.role != "probe"]
-
-
-def accuracy(trial: Trial) -> float:
-    """Validation accuracy of a trained trial."""
-    return trial.outcome.accuracy
-
-
-def difference(one: Trial, other: Trial) -> tuple[float, float]:
-    """Accuracy of one trained trial over another, with the standard error of the difference."""
-    return accuracy(one) - accuracy(other), math.hypot(one.outcome.accuracy_se, other.outcome.accuracy_se)
-
-
-def newest(trials: Sequence[Trial]) -> Trial | None:
-    """The last candidate that was trained."""
-    return next((t for t in reversed(trials) if t.evaluation is not None and t.role == "candidate"), None)
-
-
-def by_accuracy(trials: Sequence[Trial]) -> list[Trial]:
-    """Best validation accuracy first; the faster network where it is equal."""
-    return sorted(candidates(trials), key=lambda t: (-accuracy(t), t.estimate.latency_ms, t.index))
-
-
-def rank(strategy: SearchStrategy, trials: Sequence[Trial]) -> list[Trial]:
-    """Candidates in the strategy's own order of preference, else by accuracy.
-
-    A strategy that compares networks of unequal training (growth) knows better than the bare
-    accuracies which of them deserves the final training; it says so in a method `rank`.
-    """
-    own = getattr(strategy, "rank", by_accuracy)
-    ranked: list[Trial] = own(trials)
-    return ranked
 
 
 def pareto(trials: Sequence[Trial]) -> tuple[int, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -15,11 +15,10 @@ from torch import nn
 
 from hwnas import schemas
 from hwnas.documents import read_json
-from hwnas.errors import DataFormatError, InputError
+from hwnas.errors import DataFormatError
 from hwnas.nets.build import build, inherit, load_weights, read_weights, save
 from hwnas.nets.count import count
-from hwnas.plugins import unknown
-from hwnas.protocols import Emit, Importance
+from hwnas.protocols import Emit, Importance, Move
 from hwnas.records import Evaluation, Proposal, StageImportance, to_json
 from hwnas.spec import NetworkSpec
 from hwnas.store import parse, write_json
@@ -30,16 +29,13 @@ from hwnas.train.loop import Teacher, train
 from hwnas.train.options import Recipe, TrainResult
 from hwnas.train.precision import choose
 
-OWN = "train."  # in the notes of a proposal: a field of the recipe follows
-
 
 class Evaluator:
     """Trains proposals one after the other; implements `protocols.Evaluate`.
 
     A proposal with a parent starts from the parent's weights (`nets.build.inherit`) and with the
-    learning rate times `Recipe.inherited_lr`; any other starts from scratch. A proposal whose
-    notes name a ``teacher`` (the index of a trial) learns from that trial's network as well. Notes
-    such as ``train.lr`` or ``train.schedule`` replace fields of the recipe for this one training.
+    learning rate times `Recipe.inherited_lr`, or its own one; any other starts from scratch. One that
+    names a teacher learns from that trial's network as well.
 
     What it gives depends on (data, options, seed, index, proposal and its parents) alone. It keeps
     ``weights/trial-0007.safetensors`` and beside it, as JSON, the network and its evaluation: a
@@ -55,6 +51,7 @@ class Evaluator:
         seed: int = 0,
         emit: Emit | None = None,
         *,
+        growths: Callable[[Proposal], Sequence[Move]] = lambda proposal: (),
         importance_images: int = 2000,
     ) -> None:
         """Prepare; nothing is read or written yet.
@@ -66,10 +63,12 @@ class Evaluator:
             importance: asked after each training, except the last one of a winner.
             seed: of the whole search.
             emit: passed on to `loop.train`.
+            growths: those of a proposed network that the importance judges.
             importance_images: how many training images the importance is given.
         """
         self._dataset, self._options, self._folder = dataset, options, folder
         self._importance, self._seed, self._emit = importance, seed, emit
+        self._growths = growths
         self._importance_images = min(importance_images, len(dataset.train))
 
     def __call__(self, proposal: Proposal, index: int) -> Evaluation:
@@ -112,12 +111,8 @@ class Evaluator:
 
     def _train(self, proposal: Proposal, index: int, key: str) -> tuple[nn.Module, TrainResult]:
         seed = int(np.random.SeedSequence([self._seed, index]).generate_state(1)[0])
-        own: dict[str, Any] = {
-            name.removeprefix(OWN): v for name, v in proposal.notes.items() if name.startswith(OWN)
-        }
-        _check_own(own)
         images = proposal.images or self._options.images
-        options = replace(self._options, **{**own, "seed": seed, "images": images})
+        options = replace(self._options, seed=seed, images=images)
         if proposal.parent is None:
             module = build(proposal.spec, seed=seed)
         else:
@@ -132,11 +127,17 @@ class Evaluator:
             # The key is in the name: a checkpoint of another proposal is left aside, not refused.
             checkpoint=weights.with_name(f"{weights.stem}-{key}.checkpoint"),
             teacher=self._teacher(proposal),
-            rate=1.0 if proposal.parent is None else options.inherited_lr,
+            rate=self._rate(proposal),
             emit=self._emit,
             task=f"trial {index}",
         )
         return module, result
+
+    def _rate(self, proposal: Proposal) -> float:
+        """Factor on the learning rate."""
+        if proposal.parent is None:
+            return 1.0
+        return self._options.inherited_lr if proposal.inherited_lr is None else proposal.inherited_lr
 
     def _ask(self, module: nn.Module, proposal: Proposal, index: int) -> tuple[StageImportance, ...]:
         if self._importance is None or proposal.role == "final":
@@ -146,12 +147,13 @@ class Evaluator:
         at = torch.from_numpy(np.sort(rng.permutation(len(split))[: self._importance_images]))
         device = next(module.parameters()).device
         images, labels = split.normalised(at).to(device), split.labels[at].to(device)
-        return self._importance(module.eval(), proposal.spec, images, labels, rng)
+        moves = self._growths(proposal)
+        return self._importance(module.eval(), proposal.spec, moves, images, labels, rng)
 
     def _teacher(self, proposal: Proposal) -> Teacher | None:
-        if "teacher" not in proposal.notes:
+        if proposal.teacher is None:
             return None
-        module, spec = self._trained(int(proposal.notes["teacher"]))
+        module, spec = self._trained(proposal.teacher)
         return Teacher(module, count(spec).macs)
 
     def _trained(self, index: int) -> tuple[nn.Module, NetworkSpec]:
@@ -189,8 +191,8 @@ class Evaluator:
     def _key(self, proposal: Proposal, index: int) -> str:
         """Hash over all that decides an evaluation; through the parent's key, its history as well."""
         ancestors = {}
-        for name, other in (("parent", proposal.parent), ("teacher", proposal.notes.get("teacher"))):
-            record = self._weights(int(other)).with_suffix(".json") if other is not None else None
+        for name, other in (("parent", proposal.parent), ("teacher", proposal.teacher)):
+            record = self._weights(other).with_suffix(".json") if other is not None else None
             if record is not None and record.is_file():
                 ancestors[name] = read_json(record, "evaluation", schemas.EVALUATION, sealed=True).get("key")
         options = self._options
@@ -203,7 +205,7 @@ class Evaluator:
             "images": proposal.images,
             "role": proposal.role,
             "importance": type(self._importance).__name__,
-            "own": {name: v for name, v in proposal.notes.items() if name.startswith(OWN)},
+            "inherited_lr": proposal.inherited_lr,
             "seed": self._seed,
             "index": index,
             **ancestors,
@@ -217,10 +219,3 @@ def _digest(path: Path) -> str:
         while part := file.read(1 << 20):
             digest.update(part)
     return digest.hexdigest()
-
-
-def _check_own(own: Mapping[str, Any]) -> None:
-    """InputError for a note that names no field of the recipe."""
-    for name in own:
-        if name not in Recipe.__dataclass_fields__:
-            raise InputError(unknown("training option", name, Recipe.__dataclass_fields__))

@@ -60,10 +60,14 @@ class FakeCost:
     known: dict[str, float] = field(default_factory=dict)
     asked: int = 0
 
+    def price_ms(self, spec: NetworkSpec) -> float:
+        """What a network is predicted to take, before it is measured."""
+        return price_ms(spec)
+
     def estimate(self, spec: NetworkSpec) -> Estimate:
         self.asked += 1
         params = sum(counted(block, spec.convention).params for block in spec.blocks)
-        ms = self.known.get(spec.key, price_ms(spec))
+        ms = self.known.get(spec.key, self.price_ms(spec))
         spread = 0.0 if spec.key in self.known else 0.04
         return Estimate(
             latency_ms=ms,
@@ -78,7 +82,7 @@ class FakeCost:
         )
 
     def truth_ms(self, spec: NetworkSpec) -> float:
-        return price_ms(spec) * (1 + self.error)
+        return self.price_ms(spec) * (1 + self.error)
 
     def observe(self, spec: NetworkSpec, measured: Measurement) -> None:
         self.known[spec.key] = measured.floor_ms
@@ -115,7 +119,7 @@ class FakeTrainer:
     noise: float = 0.002
     se: float = 0.001
     files: bool = True
-    growths: Callable[[NetworkSpec], Sequence[Move]] | None = None
+    growths: Callable[[Proposal], Sequence[Move]] | None = None
     trained: list[Proposal] = field(default_factory=list)
 
     def loss(self, spec: NetworkSpec) -> float:
@@ -145,7 +149,7 @@ class FakeTrainer:
                 value=(self.loss(spec) - self.loss(move.spec)) + self.se * float(rng.standard_normal()),
                 se=self.se,
             )
-            for move in (self.growths or self.space.grow)(spec)
+            for move in (self.growths(proposal) if self.growths else self.space.grow(spec))
         ]
         best: dict[tuple[int, str], StageImportance] = {}
         for gain in gains:

@@ -21,6 +21,7 @@ from hwnas.errors import BudgetInfeasible
 from hwnas.records import Budget, SearchResult, Trial
 from hwnas.search.driver import search
 from hwnas.search.state import Limits
+from hwnas.search.strategy import find
 
 IMAGES = 100_000
 SPACES = {"resnet-cifar": 0.5, "resnet-cifar-wide": 0.4, "mbv2-cifar": 0.2}
@@ -49,8 +50,7 @@ def strategies() -> list[tuple[str, dict[str, Any]]]:
     """Every registered strategy that takes a context, with the options that change its course."""
     found = []
     for name in plugins.names("strategies"):
-        reason = getattr(plugins.load("strategies", name), "unavailable", lambda: None)()
-        if reason is None:
+        if find(name).unavailable() is None:
             found += [(name, options) for options in OPTIONS.get(name, [{}])]
     return found
 
@@ -84,9 +84,10 @@ def run(
     cost = cost or FakeCost(error=0.02)
     ctx = context(space, budget_ms or spaces(name)[space], cost, images=IMAGES, **options)
     trainer = trainer or FakeTrainer(path, ctx.space, seed)
-    strategy = plugins.load("strategies", name)(ctx)
-    if isinstance(trainer, FakeTrainer) and options.get("importance") != "vip":
-        trainer.growths = getattr(strategy, "growths", None)
+    strategy = find(name)(ctx)
+    asked = strategy.asks_importance()
+    if asked is not None and asked.importance != "vip":
+        trainer.growths = strategy.growths
     calls = 0
 
     def evaluate(proposal: Any, index: int) -> Any:
@@ -140,7 +141,7 @@ def test_the_same_history_gives_the_same_proposal(
     history = [trial for trial in result.trials if trial.role != "final"]
     cost = FakeCost()
     ctx = context(space, spaces(name)[space], cost, images=IMAGES, **options)
-    one, other = (plugins.load("strategies", name)(ctx) for _ in range(2))
+    one, other = (find(name)(ctx) for _ in range(2))
     for length in range(len(history) + 1):
         part = history[:length]
         first = one.propose(part, 1, np.random.default_rng([0, length]))

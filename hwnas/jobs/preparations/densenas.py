@@ -10,12 +10,11 @@ from hwnas.cost.dense import Costs
 from hwnas.errors import BudgetInfeasible, InputError
 from hwnas.jobs.preparations.prepare import Facts, Prepared, without
 from hwnas.nets.count import count
-from hwnas.search import options
 from hwnas.search.densenas.choice import Chooser
 from hwnas.search.densenas.costs import costs
 from hwnas.search.densenas.derive import Scores, Trust
 from hwnas.search.densenas.options import DenseNasOptions
-from hwnas.search.densenas.strategy import dense_space
+from hwnas.search.densenas.strategy import DenseNas, dense_space
 
 if TYPE_CHECKING:
     from hwnas.train.densenas.search import DenseOptions, Relaxed
@@ -30,7 +29,7 @@ REACH, MOST_ARCH_LR, LEAST_ARCH_LR = 15.0, 0.1, 3e-4
 def prepare(facts: Facts) -> Prepared | None:
     """Train the super-network within its share of the images; None where the search does without."""
     given = {name: value for name, value in facts.settings.items() if name != "scores"}
-    asked = options.read(DenseNasOptions, given, "densenas")
+    asked = DenseNas.read_options(given)
     if not asked.learns(facts.images):
         if asked.score == "auto":
             facts.note("note", {"text": without(asked.share, facts.images)}, key="text")

@@ -24,11 +24,10 @@ from hwnas.jobs.search.parts import training_rate
 from hwnas.nets.chainspace import ChainSpace
 from hwnas.nets.hournas.slots import Fill, block, chain_of, filled, network, paths, slots
 from hwnas.records import Budget
-from hwnas.search import options
 from hwnas.search.hournas.choice import SlotChooser, Vital, choose_vital, decided
 from hwnas.search.hournas.fit import Fitted, PathAndFills, fit
 from hwnas.search.hournas.proposals import ProposalOptions, Proposals, propose_spaces
-from hwnas.search.hournas.strategy import HourNasOptions
+from hwnas.search.hournas.strategy import HourNas, HourNasOptions
 from hwnas.search.solve.distribution import share_within
 from hwnas.spec import BlockSpec
 from hwnas.store import write_json
@@ -54,7 +53,7 @@ def prepare(facts: Facts) -> Prepared | None:
     Raises:
         InputError: the space has no places to fill, or ``joint`` is asked of one with several paths.
     """
-    settings = options.read(HourNasOptions, facts.settings, "hournas")
+    settings = HourNas.read_options(facts.settings)
     if not settings.learns(facts.images):
         if settings.score == "auto":
             facts.note("note", {"text": without(settings.share, facts.images)}, key="text")

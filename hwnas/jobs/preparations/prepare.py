@@ -2,17 +2,18 @@
 
 A strategy is a stateless function of context and history. Where it needs something trained (a
 super-network's scores, which blocks are vital), a *preparation* trains it once, before the first
-proposal, and its scores join the strategy's options. A preparation is one function and one line in
-`hwnas.plugins`; it keeps its own checkpoint in the run folder and resumes from it.
+proposal, and its scores join the strategy's options. A preparation is one function, named
+by `Strategy.preparation`; it keeps its own checkpoint in the run folder and resumes from it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any
 
-from hwnas import plugins, schemas
+from hwnas import schemas
 from hwnas.documents import read_json
 from hwnas.errors import DataFormatError
 from hwnas.measure.table import LatencyTable
@@ -20,6 +21,7 @@ from hwnas.protocols import Emit, SearchSpace
 from hwnas.records import Budget, Estimate
 from hwnas.runs import RunFolder
 from hwnas.search.options import LEARNABLE
+from hwnas.search.strategy import Strategy
 from hwnas.spec import NetworkSpec
 from hwnas.store import write_json
 from hwnas.units import format_seconds
@@ -92,7 +94,7 @@ class Prepared:
 Preparation = Callable[[Facts], "Prepared | None"]
 
 
-def prepare(strategy: str, facts: Facts) -> Prepared | None:
+def prepare(strategy: type[Strategy[Any]], facts: Facts) -> Prepared | None:
     """Prepare a strategy, or read back what an earlier session of the run prepared.
 
     Returns:
@@ -101,27 +103,25 @@ def prepare(strategy: str, facts: Facts) -> Prepared | None:
     Raises:
         DataFormatError: the kept result is damaged.
     """
-    if strategy not in plugins.names("preparations"):
+    if strategy.preparation is None:
         return None
-    path = facts.run.path / FILE
-    prepared = _read(facts) if path.exists() else _make(strategy, facts)
+    name, path = strategy.name, facts.run.path / FILE
+    prepared = _read(facts) if path.exists() else _make(strategy.preparation, facts)
     if prepared is None:
         return None
     if not path.exists():
-        write_json(
-            path, {"schema": schemas.PREPARATION, "strategy": strategy, **asdict(prepared)}, sealed=True
-        )
+        write_json(path, {"schema": schemas.PREPARATION, "strategy": name, **asdict(prepared)}, sealed=True)
     text = (
-        f"{strategy} prepared on {prepared.images:,} of {facts.images:,} images "
+        f"{name} prepared on {prepared.images:,} of {facts.images:,} images "
         f"in {format_seconds(prepared.seconds)}"
     )
     spent = {"images": prepared.images, "train_macs": prepared.train_macs, "training_s": prepared.seconds}
-    facts.note("preparation", {"strategy": strategy, **spent, "text": text}, key="strategy")
+    facts.note("preparation", {"strategy": name, **spent, "text": text}, key="strategy")
     return prepared
 
 
-def _make(strategy: str, facts: Facts) -> Prepared | None:
-    preparation: Preparation = plugins.load("preparations", strategy)
+def _make(target: str, facts: Facts) -> Prepared | None:
+    preparation: Preparation = resolve_name(target)
     return preparation(facts)
 
 

@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hwnas import budgets, plugins
+from hwnas import budgets
 from hwnas.errors import InputError
 from hwnas.jobs.search import plan
 from hwnas.measure.patience import PATIENCE_S
 from hwnas.records import Precision
+from hwnas.search.strategy import find
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ class SearchOptions:
     def __post_init__(self) -> None:
         budgets.parse(self.latency_budget)
         plan.preset(self.preset)
-        plugins.load("strategies", self.strategy)
+        find(self.strategy)
         if self.images is not None and self.images < 1:
             raise InputError(f"images is {self.images}; a search needs at least one")
         if self.max_trials < 1:

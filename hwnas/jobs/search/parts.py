@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +16,7 @@ from hwnas.jobs.resolve.origin import digests
 from hwnas.measure import promise, timing
 from hwnas.measure.patience import Patience
 from hwnas.measure.sentinel import watched
-from hwnas.protocols import Backend, Emit, Engine, Importance
+from hwnas.protocols import Backend, Emit, Engine, Importance, Move
 from hwnas.records import (
     Budget,
     Measurement,
@@ -234,6 +234,7 @@ class OnThreads:
         self,
         module: torch.nn.Module,
         spec: NetworkSpec,
+        moves: Sequence[Move],
         images: torch.Tensor,
         labels: torch.Tensor,
         rng: np.random.Generator,
@@ -244,6 +245,6 @@ class OnThreads:
         before = torch.get_num_threads()
         torch.set_num_threads(self.threads)
         try:
-            return self.importance(module, spec, images, labels, rng)
+            return self.importance(module, spec, moves, images, labels, rng)
         finally:
             torch.set_num_threads(before)

@@ -15,6 +15,7 @@ from hwnas.jobs.resolve import networks
 from hwnas.measure.table import LatencyTable
 from hwnas.protocols import CostModel, SearchSpace
 from hwnas.records import Budget, Estimate
+from hwnas.search.strategy import find
 from hwnas.spec import NetworkSpec
 from hwnas.units import parse_bytes, parse_macs, parse_params
 
@@ -144,8 +145,7 @@ def strategy_options(
         "rounds": chosen.rounds,
         "targets_ms": tuple(budget.latency_ms for budget in targets[:-1]),
     }
-    kind = getattr(plugins.load("strategies", strategy), "Options", None)
-    known = {field.name for field in fields(kind)} if kind is not None else set()
+    known = {field.name for field in fields(find(strategy).Options)}
     return {**{name: value for name, value in wanted.items() if name in known}, **given}
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hwnas import options as option_values
-from hwnas import plugins, runs
+from hwnas import runs
 from hwnas.cost.model import cost_model
 from hwnas.documents import read_json
 from hwnas.errors import DeviceUnavailable, HwnasError, MissingMeasurement
@@ -26,6 +26,7 @@ from hwnas.records import SearchResult, to_json
 from hwnas.runs import RunFolder
 from hwnas.search import driver
 from hwnas.search.state import Limits
+from hwnas.search.strategy import find
 from hwnas.spec import NetworkSpec
 
 if TYPE_CHECKING:
@@ -100,7 +101,7 @@ class _SearchJob:
         self.images = options.images or max(self.preset.images, least)
         self.strategy_options = self._strategy_options()
         self.context = SearchContext(self.space, self.tail.estimate, self.budgets[-1], self.strategy_options)
-        self.strategy = plugins.load("strategies", options.strategy)(self.context)
+        self.strategy = find(options.strategy)(self.context)
 
     def _covering(self, early: LatencyTable | None) -> LatencyTable:
         """`early` or an older table that covers the space; where none is, a new one."""
@@ -151,9 +152,7 @@ class _SearchJob:
         return {**self.options.settings, **{k: v for k, v in named.items() if v is not None}}
 
     def _check_settings(self) -> None:
-        kind = getattr(plugins.load("strategies", self.options.strategy), "Options", None)
-        if kind is not None:
-            option_values.read(kind, self._given(), f"option of strategy {self.options.strategy}:")
+        find(self.options.strategy).read_options(self._given())
 
     def _strategy_options(self) -> dict[str, Any]:
         o, given = self.options, self._given()
@@ -172,7 +171,7 @@ class _SearchJob:
         self._say(run, self.dataset.describe())
         for note in self.notes:
             self._say(run, note)
-        prepared = prepare(self.options.strategy, self._facts(run))
+        prepared = prepare(type(self.strategy), self._facts(run))
         if prepared is not None:
             self._use(prepared)
         result = self._drive(run, runtime, setting)
@@ -206,7 +205,7 @@ class _SearchJob:
         if "images" in self.strategy_options:
             fresh["images"] = self.images
         self.context = replace(self.context, options={**self.strategy_options, **fresh})
-        self.strategy = plugins.load("strategies", self.options.strategy)(self.context)
+        self.strategy = find(self.options.strategy)(self.context)
 
     def _drive(self, run: RunFolder, runtime: Any, setting: Any) -> SearchResult:
         patience = Patience(self.options.patience_s, emit=self.emit)
@@ -284,6 +283,7 @@ class _SearchJob:
             self._importance(),
             self.options.seed,
             self.emit,
+            growths=self.strategy.growths,
             importance_images=JUDGED,
         )
 
@@ -292,13 +292,12 @@ class _SearchJob:
         from hwnas.search.importance import judge as importance
         from hwnas.train.precision import choose
 
-        asked = getattr(self.strategy, "asks_importance", None)
+        asked = self.strategy.asks_importance()
         if asked is None:
             return None
-        name, images = asked()
         recipe = self._recipe()
         autocast = choose(recipe).autocast
-        found = importance.make(name, self.strategy.growths, images=images, autocast=autocast)
+        found = importance.make(asked.importance, images=asked.images, autocast=autocast)
         return found if recipe.threads is None else OnThreads(found, recipe.threads)
 
     def _say(self, run: RunFolder, text: str) -> None:

@@ -12,10 +12,10 @@ from hwnas.protocols import Move, SearchContext
 from hwnas.records import Proposal, StageImportance, Trial
 from hwnas.search import options
 from hwnas.search.auto.options import AutoOptions
-from hwnas.search.log import Decision
 from hwnas.search.moves import Moves
+from hwnas.search.ranking import newest
 from hwnas.search.solve.path import Edge, best_path
-from hwnas.search.winner import newest
+from hwnas.search.strategy import Decision
 from hwnas.spec import NetworkSpec
 from hwnas.units import format_ms
 
@@ -30,7 +30,7 @@ class ExactChoice:
         self._context, self._phase, self._moves, self._options = context, phase, moves, chosen
         self._z = NormalDist().inv_cdf(chosen.confidence)
 
-    def growths(self, spec: NetworkSpec) -> list[Move]:
+    def fitting(self, spec: NetworkSpec) -> list[Move]:
         """The growths that fit the budget one by one."""
         fits, estimate = self._context.budget.fits, self._context.estimate
         return [move for move in self._moves(spec) if fits(estimate(move.spec))]
@@ -72,7 +72,7 @@ class ExactChoice:
         made = sum(int(t.notes.get("phase", 0)) == self._phase and "choice" in t.notes for t in history)
         if now is None or now.evaluation is None or made >= CHOICES:
             return None
-        open_ = {(move.stage, move.kind) for move in self.growths(now.spec)}
+        open_ = {(move.stage, move.kind) for move in self.fitting(now.spec)}
         gains = [
             one
             for one in now.evaluation.importance

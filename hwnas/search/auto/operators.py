@@ -7,7 +7,7 @@ either in the stage's vital blocks (`hwnas.nets.hournas.vital`) or in the others
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -21,18 +21,21 @@ BlockSet = Literal["vital", "other"]
 SHAPES = ("deeper", "wider")
 
 
+@dataclass(frozen=True)
 class View:
     """A space of which only some moves are seen; its members are those of the space."""
 
-    def __init__(self, space: SearchSpace, moves: Callable[[NetworkSpec], list[Move]]) -> None:
-        self.name, self.space, self.moves = space.name, space, moves
-        self._seen: dict[str, list[Move]] = {}  # by network: what grows does not change
+    space: SearchSpace
+    moves: Callable[[NetworkSpec], list[Move]]
+
+    @property
+    def name(self) -> str:
+        """See `hwnas.protocols.SearchSpace`."""
+        return self.space.name
 
     def grow(self, spec: NetworkSpec) -> list[Move]:
         """The moves that are seen."""
-        if spec.key not in self._seen:
-            self._seen[spec.key] = self.moves(spec)
-        return self._seen[spec.key]
+        return self.moves(spec)
 
     def smallest(self) -> NetworkSpec:
         """See `hwnas.protocols.SearchSpace`."""

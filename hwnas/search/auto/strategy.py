@@ -28,36 +28,34 @@ import numpy as np
 from hwnas.nets.hournas.slots import placed
 from hwnas.protocols import Move, SearchContext
 from hwnas.records import Proposal, Trial
-from hwnas.search import options
 from hwnas.search.auto import operators
 from hwnas.search.auto.exact_choice import ExactChoice
 from hwnas.search.auto.operators import View
 from hwnas.search.auto.options import AutoOptions
 from hwnas.search.hournas.strategy import HourNas
-from hwnas.search.log import Decision
+from hwnas.search.moves import remembered
+from hwnas.search.ranking import newest
 from hwnas.search.solve.greedy import filled
 from hwnas.search.stagewise.by_size import needed
 from hwnas.search.stagewise.options import StagewiseOptions
 from hwnas.search.stagewise.strategy import Stagewise
-from hwnas.search.winner import newest
+from hwnas.search.strategy import Decision, Judging, Strategy
 from hwnas.spec import NetworkSpec
 
 MACRO, VITAL, OTHERS, FILL, UNTRAINED = range(5)
 NAMES = ("depth and width", "operators of vital blocks", "operators of the other blocks", "anything")
 
 
-class Auto:
+class Auto(Strategy[AutoOptions]):
     """Macro, vital, others, fill; see the module. Proposals are a function of the history."""
 
     name = "auto"
     Options = AutoOptions
 
     def __init__(self, context: SearchContext) -> None:
-        self._options = options.read(AutoOptions, context.options, self.name)
-        self._context = context
+        super().__init__(context)
         self._last = Stagewise(replace(context, options=self._for_growth(1.0, 0)))
         self._phases: list[Stagewise | ExactChoice] = [self._last]
-        self._asking = 0  # set by every proposal, read while it is evaluated
         if operators.has_operators(context.space):
             self._phases = self._composed()
         self._needed = needed(context.space, self._options.rounds + 3)
@@ -84,18 +82,18 @@ class Auto:
         for phase in range(self._phase(history), len(self._phases)):
             found = self._phases[phase].propose(history, n, rng) or self._look(history, phase)
             if found:
-                self._asking = phase
                 return [one.model_copy(update={"notes": {**one.notes, "phase": phase}}) for one in found]
         return self._filled(history)
 
-    def growths(self, spec: NetworkSpec) -> list[Move]:
-        """The growths that the phase of the newest proposal would judge next, or else the phase after it.
+    def growths(self, proposal: Proposal) -> list[Move]:
+        """The growths that the phase of a proposal would judge next, or else the phase after it.
 
         Judging costs images for each kind of growth, so that it is not asked for all phases at once.
         """
         if self._untrained is not None:
             return []
-        found = (self._phases[phase].growths(spec) for phase in range(self._asking, len(self._phases)))
+        asking = range(int(proposal.notes.get("phase", MACRO)), len(self._phases))
+        found = (self._phases[phase].fitting(proposal.spec) for phase in asking)
         return next((moves for moves in found if moves), [])
 
     def _filled(self, history: Sequence[Trial]) -> list[Proposal]:
@@ -110,7 +108,6 @@ class Auto:
         spec = filled(now.spec, self._context.space, estimate, self._context.budget)
         if spec.key == now.spec.key:
             return []
-        self._asking = UNTRAINED
         total = self._options.growing
         return [
             Proposal(
@@ -130,7 +127,7 @@ class Auto:
         now = newest(history)
         if now is None or now.evaluation is None or phase == self._phase(history):
             return []
-        asked = {(move.stage, move.kind) for move in self._phases[phase].growths(now.spec)}
+        asked = {(move.stage, move.kind) for move in self._phases[phase].fitting(now.spec)}
         if not asked or asked & {(one.stage, one.kind) for one in now.evaluation.importance}:
             return []
         total = self._options.growing
@@ -144,9 +141,9 @@ class Auto:
             )
         ]
 
-    def asks_importance(self) -> tuple[str, int]:
-        """Which importance trained networks are to be asked for, and images for judging one of them."""
-        return self._last.asks_importance()
+    def asks_importance(self) -> Judging | None:
+        """As the last phase does, which judges everything; None where the untrained score decides."""
+        return None if self._untrained is not None else self._last.asks_importance()
 
     def explain(self, history: Sequence[Trial]) -> list[Decision]:
         """What was decided after the newest trial; the end of a phase is no end of the search."""
@@ -183,19 +180,22 @@ class Auto:
         """The four phases over the same space, each with its moves, budget and part of the images."""
         o, space = self._options, self._context.space
 
+        @remembered
         def vital(spec: NetworkSpec) -> list[Move]:
             return operators.operators(space, spec, "vital")
 
+        @remembered
         def other(spec: NetworkSpec) -> list[Move]:
             return operators.operators(space, spec, "other")
 
         rounds = o.rounds
-        macro = View(space, lambda spec: operators.shapes(space, spec))
-        self._last = self._grower(View(space, space.grow), 1.0, 1.0, rounds + 3)
+        every = View(space, remembered(space.grow))
+        macro = View(space, lambda spec: operators.shapes(every, spec))
+        self._last = self._grower(every, 1.0, 1.0, rounds + 3)
         return [
             self._grower(macro, o.macro_share, 0.6, rounds),
-            ExactChoice(self._within(o.vital_share), VITAL, View(space, vital).grow, o),
-            ExactChoice(self._context, OTHERS, View(space, other).grow, o),
+            ExactChoice(self._within(o.vital_share), VITAL, vital, o),
+            ExactChoice(self._context, OTHERS, other, o),
             self._last,
         ]
 

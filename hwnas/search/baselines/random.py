@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from hwnas.options import Checked, option
-from hwnas.protocols import SearchContext
 from hwnas.records import Budget, Proposal, Trial
 from hwnas.search import options
+from hwnas.search.strategy import Strategy
 from hwnas.spec import NetworkSpec
 
 
@@ -41,18 +41,14 @@ class RandomOptions(Checked):
     targets_ms: tuple[float, ...] = option((), "Smaller budgets, in milliseconds.")
 
 
-class Random:
+class Random(Strategy[RandomOptions]):
     """Uniform draws from the space, rejected until they fit and are new; every draw is bounded."""
 
     name = "random"
     Options = RandomOptions
 
-    def __init__(self, context: SearchContext) -> None:
-        self._context = context
-        self._options = options.read(RandomOptions, context.options, self.name)
-
     def propose(self, history: Sequence[Trial], n: int, rng: np.random.Generator) -> list[Proposal]:
-        """Up to `n` new members within the budget; see `protocols.SearchStrategy`."""
+        """Up to `n` new members within the budget; see `Strategy.propose`."""
         asked = self._options
         missing = min(n, asked.samples - len(history))
         seen = {trial.spec.key for trial in history}

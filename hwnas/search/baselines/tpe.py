@@ -13,12 +13,13 @@ from typing import Any
 
 import numpy as np
 
-from hwnas.errors import InputError
 from hwnas.options import Checked, option
 from hwnas.protocols import SearchContext
 from hwnas.records import Proposal, Trial, trained
 from hwnas.search import options
-from hwnas.search.winner import accuracy
+from hwnas.search.moves import remembered
+from hwnas.search.ranking import accuracy
+from hwnas.search.strategy import Strategy
 from hwnas.spec import NetworkSpec
 
 MOST_LEVELS = 64  # growth steps of one kind in one stage
@@ -51,7 +52,7 @@ class TpeOptions(Checked):
     targets_ms: tuple[float, ...] = option((), "Smaller budgets, in milliseconds.")
 
 
-class Tpe:
+class Tpe(Strategy[TpeOptions]):
     """Optuna's TPE over growth levels, one for each stage and kind of growth.
 
     A member is coded by how many times each kind of growth was applied to each stage of the
@@ -63,21 +64,16 @@ class Tpe:
     Options = TpeOptions
 
     def __init__(self, context: SearchContext) -> None:
-        self._context = context
-        self._options = options.read(TpeOptions, context.options, self.name)
-        missing = self.unavailable()
-        if missing is not None:
-            raise InputError(f"strategy tpe {missing}")
-        self._optuna: Any = import_module("optuna")
-        self._grown: dict[tuple[str, str], NetworkSpec | None] = {}  # growth does not depend on the history
+        super().__init__(context)
+        self._grow = remembered(context.space.grow)
 
-    @staticmethod
-    def unavailable() -> str | None:
+    @classmethod
+    def unavailable(cls) -> str | None:
         """None when it works here; else the reason and the cure. Does not import Optuna."""
         return None if find_spec("optuna") else "needs Optuna: pip install 'hwnas[compare]'"
 
     def propose(self, history: Sequence[Trial], n: int, rng: np.random.Generator) -> list[Proposal]:
-        """Up to `n` new members within the budget; see `protocols.SearchStrategy`."""
+        """Up to `n` new members within the budget; see `Strategy.propose`."""
         asked = self._options
         missing = min(n, asked.samples - len(history))
         if missing <= 0:
@@ -101,7 +97,7 @@ class Tpe:
                 study.tell(trial, -excess)
                 continue
             if spec.key in seen:
-                study.tell(trial, state=self._optuna.trial.TrialState.FAIL)
+                study.tell(trial, state=import_module("optuna").trial.TrialState.FAIL)
                 continue
             seen.add(spec.key)
             reason = f"TPE sample after {trial.number + 1} draws"
@@ -110,7 +106,7 @@ class Tpe:
 
     def _study(self, history: Sequence[Trial], levels: dict[str, int], seed: int) -> Any:
         """A study that knows the finished trials."""
-        optuna = self._optuna
+        optuna: Any = import_module("optuna")
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=self._options.startup)
         study = optuna.create_study(direction="maximize", sampler=sampler)
@@ -141,11 +137,8 @@ class Tpe:
 
     def _step(self, spec: NetworkSpec, name: str) -> NetworkSpec | None:
         """The network after one growth of the kind; None where there is none."""
-        if (spec.key, name) not in self._grown:
-            moves = self._context.space.grow(spec)
-            found = {f"{move.stage}.{move.kind}": move.spec for move in reversed(moves)}
-            self._grown |= {(spec.key, other): found.get(other) for other in {*found, name}}
-        return self._grown[spec.key, name]
+        moves = self._grow(spec)
+        return next((move.spec for move in moves if f"{move.stage}.{move.kind}" == name), None)
 
     def _decode(self, code: dict[str, int]) -> NetworkSpec:
         spec = self._context.space.smallest()

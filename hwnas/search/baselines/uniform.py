@@ -8,9 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from hwnas.options import Checked, option
-from hwnas.protocols import SearchContext
 from hwnas.records import Proposal, Trial
-from hwnas.search import options
+from hwnas.search.strategy import Strategy
 from hwnas.spec import NetworkSpec
 
 
@@ -36,7 +35,7 @@ class UniformOptions(Checked):
     largest: bool = option(False, "Train only the largest member that fits.")
 
 
-class Uniform:
+class Uniform(Strategy[UniformOptions]):
     """Uniformly scaled members in ascending order, from scratch, until one is over the budget.
 
     The first member over the budget is proposed too, so that its refusal is on record.
@@ -45,12 +44,8 @@ class Uniform:
     name = "uniform"
     Options = UniformOptions
 
-    def __init__(self, context: SearchContext) -> None:
-        self._context = context
-        self._options = options.read(UniformOptions, context.options, self.name)
-
     def propose(self, history: Sequence[Trial], n: int, rng: np.random.Generator) -> list[Proposal]:
-        """The next `n` members in order; see `protocols.SearchStrategy`."""
+        """The next `n` members in order; see `Strategy.propose`."""
         members = self._context.space.uniform()
         seen = {trial.spec.key: trial for trial in history}
         if self._options.largest:

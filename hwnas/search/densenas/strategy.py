@@ -25,8 +25,8 @@ from hwnas.search import options
 from hwnas.search.densenas.choice import Chooser, ChosenNetwork
 from hwnas.search.densenas.derive import Scores, Trust
 from hwnas.search.densenas.options import DenseNasOptions
-from hwnas.search.log import Decision
-from hwnas.search.winner import candidates, difference
+from hwnas.search.ranking import candidates, difference
+from hwnas.search.strategy import Decision, Strategy
 from hwnas.units import format_ms
 
 # Derivations for one budget after measurements refused the ones before.
@@ -79,15 +79,15 @@ def read_trust(given: Mapping[str, Any]) -> Trust:
     return trust
 
 
-class DenseNas:
+class DenseNas(Strategy[DenseNasOptions]):
     """Derive, train, measure; see the module. Proposals are a function of the history."""
 
     name = "densenas"
     Options = DenseNasOptions
+    preparation = "hwnas.jobs.preparations.densenas:prepare"
 
     def __init__(self, context: SearchContext) -> None:
-        self._context = context
-        self._options = options.read(DenseNasOptions, context.options, self.name)
+        super().__init__(context)
         self._space = dense_space(context.space)
         given = self._options.scores
         self._learned = None if given is None else read_scores(self._space, given)

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -28,8 +27,8 @@ from hwnas.protocols import SearchContext
 from hwnas.records import Budget, Proposal, Trial
 from hwnas.search import options
 from hwnas.search.hournas.choice import SlotChooser, SlotScores, proxy_scores, proxy_vital
-from hwnas.search.log import Decision
-from hwnas.search.winner import accuracy, candidates
+from hwnas.search.ranking import accuracy, candidates
+from hwnas.search.strategy import Decision, Strategy
 from hwnas.spec import NetworkSpec
 from hwnas.units import format_ms
 
@@ -97,23 +96,24 @@ class HourNasOptions(Checked):
         return self.share * images >= options.LEARNABLE
 
 
-class HourNas:
+class HourNas(Strategy[HourNasOptions]):
     """Derive, train, measure; see the module. Proposals are a function of the history."""
 
     name = "hournas"
     Options = HourNasOptions
+    preparation = "hwnas.jobs.preparations.hournas:prepare"
 
     def __init__(self, context: SearchContext) -> None:
-        self._context = context
-        self._options = o = options.read(HourNasOptions, context.options, self.name)
+        super().__init__(context)
+        o = self._options
         self._space = chain_of(context.space)
-        if o.scores is not None:
-            self._scores = SlotScores.read(self._space, o.scores)
+        # Settled once, before anything is measured: a measurement must not change what is vital, or a
+        # resumed search, whose cost model knows it from the first, would end as another one.
+        self._scores = self._untrained() if o.scores is None else SlotScores.read(self._space, o.scores)
         self._budgets = options.budgets(context, o.targets_ms)
 
-    @cached_property
-    def _scores(self) -> SlotScores:
-        """The learned scores, else untrained ones."""
+    def _untrained(self) -> SlotScores:
+        """Scores by the entropy of the blocks, where none were learned."""
         o, context = self._options, self._context
         if o.joint:
             return proxy_scores(self._space, None)

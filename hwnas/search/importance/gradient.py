@@ -19,7 +19,7 @@ from hwnas.nets.conv import ChannelScale
 from hwnas.protocols import Autocast, Move
 from hwnas.records import StageImportance
 from hwnas.search.importance import packing as joint
-from hwnas.search.moves import Moves, first_order, returns
+from hwnas.search.moves import first_order, returns
 from hwnas.spec import NetworkSpec
 
 
@@ -48,7 +48,6 @@ class Gradient:
     `diminishing` counts it so (`moves.returns`; docs/evidence/search.md has the evidence).
 
     Attributes:
-        moves: growths to judge.
         images: training images for all of them.
         batch: images in a gradient; fewer where there would be less than eight.
         rate: length of the step (one of rate 100, or a thousand of 0.1, as far as first order goes). It is
@@ -57,7 +56,6 @@ class Gradient:
         autocast: context of the forward pass, for half precision.
     """
 
-    moves: Moves
     images: int = 2048
     batch: int = 64
     rate: float = 100.0
@@ -68,12 +66,12 @@ class Gradient:
         self,
         module: nn.Module,
         spec: NetworkSpec,
+        moves: Sequence[Move],
         images: Tensor,
         labels: Tensor,
         rng: np.random.Generator,
     ) -> tuple[StageImportance, ...]:
         """One value a growth; see `hwnas.protocols.Importance`."""
-        moves = self.moves(spec)
         groups, old = joint.groups(spec, moves), joint.shapes(spec)
         seed = int(rng.integers(2**31))
         found: dict[Move, StageImportance] = {}

@@ -8,7 +8,7 @@ Three answers behind one door (`hwnas.protocols.Importance`):
 - `probe.Probe`: drop of the loss on held-out images after a short training of each growth, against the
   same training without growth.
 
-A further one is a class or function (moves, images=, autocast=) and one line in `hwnas.plugins`.
+A further one is a class or function (images=, autocast=) and one line in `hwnas.plugins`.
 `Gradient` and `Probe` speak for growths (a fraction of the present loss, one value for each stage
 and kind); `Vip` for stages as they are.
 """
@@ -19,17 +19,15 @@ from contextlib import nullcontext
 
 from hwnas import plugins
 from hwnas.protocols import Autocast, Importance
-from hwnas.search.moves import Moves
 
 
-def make(name: str, moves: Moves, *, images: int, autocast: Autocast = nullcontext) -> Importance:
+def make(name: str, *, images: int, autocast: Autocast = nullcontext) -> Importance:
     """An importance by its registered name.
 
     Args:
         name: for example ``vip``, ``gradient`` or ``probe``.
-        moves: growths to judge, usually `SearchSpace.grow` without those over the budget.
         images: training images that it may take.
         autocast: context of the forward pass in training, for half precision.
     """
-    made: Importance = plugins.load("importances", name)(moves, images=images, autocast=autocast)
+    made: Importance = plugins.load("importances", name)(images=images, autocast=autocast)
     return made

@@ -14,11 +14,10 @@ from torch import Tensor, nn
 from hwnas.arrays import Float64s
 from hwnas.errors import InputError
 from hwnas.nets.build import inherit
-from hwnas.protocols import Autocast
+from hwnas.protocols import Autocast, Move
 from hwnas.records import StageImportance
 from hwnas.search.importance.gradient import batches, said
 from hwnas.search.importance.vip import CHUNK
-from hwnas.search.moves import Moves
 from hwnas.spec import NetworkSpec
 
 
@@ -34,7 +33,6 @@ class Probe:
     held out.
 
     Attributes:
-        moves: growths to judge.
         images: training images for all trainings together.
         batch: images in a step; fewer where there would be less than eight steps.
         rate: learning rate (SGD with Nesterov momentum 0.9), falling to zero along a cosine.
@@ -42,7 +40,6 @@ class Probe:
         autocast: context of the forward pass in training, for half precision.
     """
 
-    moves: Moves
     images: int = 8192
     batch: int = 64
     rate: float = 0.1
@@ -57,12 +54,12 @@ class Probe:
         self,
         module: nn.Module,
         spec: NetworkSpec,
+        moves: Sequence[Move],
         images: Tensor,
         labels: Tensor,
         rng: np.random.Generator,
     ) -> tuple[StageImportance, ...]:
         """One value a growth; see `hwnas.protocols.Importance`."""
-        moves = self.moves(spec)
         if not moves:
             return ()
         order = torch.from_numpy(rng.permutation(len(images)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hwnas.arrays import Float64s
+from hwnas.protocols import Move
 from hwnas.records import StageImportance
 from hwnas.spec import NetworkSpec
 
@@ -24,12 +25,7 @@ POOL = 8  # side and stride of the average pool in front of the score, in pixels
 CHUNK = 256  # images at once
 
 
-def judge(
-    moves: Callable[[NetworkSpec], object],
-    *,
-    images: int,
-    autocast: Callable[[], AbstractContextManager[object]],
-) -> Vip:
+def judge(*, images: int, autocast: Callable[[], AbstractContextManager[object]]) -> Vip:
     """The importance as a search makes one; it trains nothing and judges stages, not growths."""
     return Vip()
 
@@ -56,6 +52,7 @@ class Vip:
         self,
         module: nn.Module,
         spec: NetworkSpec,
+        moves: Sequence[Move],
         images: Tensor,
         labels: Tensor,
         rng: np.random.Generator,

@@ -13,7 +13,7 @@ from hwnas.nets.macromicro.space import MacroMicro
 from hwnas.protocols import SearchContext
 from hwnas.records import Proposal, Trial
 from hwnas.search.macromicro.controller import REFUSED, Candidate, WalkOptions, advance, found
-from hwnas.search.winner import accuracy, by_accuracy
+from hwnas.search.ranking import accuracy, by_accuracy
 from hwnas.spec import NetworkSpec
 
 # Epochs of a walk: the ten published ones took 400 to 1042, 715 on average.

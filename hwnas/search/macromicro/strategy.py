@@ -27,11 +27,10 @@ from hwnas.errors import InputError
 from hwnas.nets.macromicro.space import FULL, Chain, MacroMicro
 from hwnas.protocols import SearchContext
 from hwnas.records import Estimate, Proposal, Trial
-from hwnas.search import options
-from hwnas.search.log import Decision
 from hwnas.search.macromicro.options import MacroMicroOptions, length
 from hwnas.search.macromicro.paper import PaperWalk
-from hwnas.search.winner import accuracy, by_accuracy, candidates, difference
+from hwnas.search.ranking import accuracy, by_accuracy, candidates, difference
+from hwnas.search.strategy import Decision, Strategy
 from hwnas.spec import NetworkSpec
 
 # Choices of the micro phase, in the published order.
@@ -43,7 +42,7 @@ TRIES = 2
 COLLAPSE = 0.1
 
 
-class GlobalWalk:
+class GlobalWalk(Strategy[MacroMicroOptions]):
     """Macro, then micro, within the budget; see the module. Proposals are a function of the history."""
 
     name = "macromicro"
@@ -56,8 +55,8 @@ class GlobalWalk:
                 f"{context.space.name}; use --space macromicro"
             )
         self._space: MacroMicro = context.space
-        self._context = context
-        self._options = o = options.read(MacroMicroOptions, context.options, self.name)
+        super().__init__(context)
+        o = self._options
         paper = PaperWalk(
             context, o.max_width, o.max_depth, o.epoch_images, int(o.images * o.search_share), self._space
         )
@@ -89,7 +88,7 @@ class GlobalWalk:
         return sorted(by_accuracy(trials), key=place)
 
     def explain(self, history: Sequence[Trial]) -> list[Decision]:
-        """What the newest trial decided, in words; see `driver.search`."""
+        """What the newest trial decided, in words; see `Strategy.explain`."""
         if self._paper is not None or not history or history[-1].evaluation is None:
             return []
         now, before = history[-1], history[:-1]

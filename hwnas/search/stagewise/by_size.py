@@ -19,8 +19,8 @@ from hwnas.protocols import SearchContext, SearchSpace
 from hwnas.records import Budget, Notes, Proposal, Trial
 from hwnas.search import options
 from hwnas.search.importance import packing as joint
-from hwnas.search.log import Decision
 from hwnas.search.solve.greedy import filled
+from hwnas.search.strategy import Decision
 from hwnas.spec import NetworkSpec
 
 # Images for growing that each backward pass takes in each round; less than half of them judge. From there on

@@ -21,9 +21,9 @@ from typing import Literal
 
 from hwnas.protocols import Move, SearchContext
 from hwnas.records import Budget, Estimate, StageImportance
-from hwnas.search.log import Decision
 from hwnas.search.moves import further, returns
 from hwnas.search.stagewise.gains import Gains
+from hwnas.search.strategy import Decision
 from hwnas.spec import NetworkSpec
 from hwnas.units import format_ms
 

@@ -18,8 +18,8 @@ from collections.abc import Sequence
 
 from hwnas.protocols import SearchContext
 from hwnas.records import Proposal, Trial
-from hwnas.search.log import Decision
 from hwnas.search.moves import further
+from hwnas.search.strategy import Decision
 from hwnas.spec import NetworkSpec
 
 

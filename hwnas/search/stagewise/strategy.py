@@ -15,16 +15,16 @@ from collections.abc import Sequence
 import numpy as np
 
 from hwnas.protocols import Move, SearchContext
-from hwnas.records import Budget, Notes, Proposal, StageImportance, Trial
+from hwnas.records import Budget, Proposal, StageImportance, Trial
 from hwnas.search import options
-from hwnas.search.log import Decision
 from hwnas.search.moves import further
+from hwnas.search.ranking import accuracy, by_accuracy, candidates, newest
 from hwnas.search.stagewise import growth
 from hwnas.search.stagewise.by_size import Unjudged, has_kinds, largest_uniform, needed
 from hwnas.search.stagewise.gains import Gains, pooled
 from hwnas.search.stagewise.options import StagewiseOptions
 from hwnas.search.stagewise.paper import Published
-from hwnas.search.winner import accuracy, by_accuracy, candidates, newest
+from hwnas.search.strategy import Decision, Judging, Strategy
 from hwnas.spec import NetworkSpec
 from hwnas.units import format_ms
 
@@ -32,15 +32,14 @@ from hwnas.units import format_ms
 COLLAPSE = 0.1
 
 
-class Stagewise:
+class Stagewise(Strategy[StagewiseOptions]):
     """Grow by gain per millisecond; see the module. Proposals are a function of the history."""
 
     name = "stagewise"
     Options = StagewiseOptions
 
     def __init__(self, context: SearchContext) -> None:
-        self._context = context
-        self._options = options.read(StagewiseOptions, context.options, self.name)
+        super().__init__(context)
         o = self._options
         published = Published(context, o.growth_step, o.iterations, o.start)
         self._published = published if o.fidelity == "paper" else None
@@ -73,21 +72,28 @@ class Stagewise:
             return []
         return self._again(history, now)
 
-    def growths(self, spec: NetworkSpec) -> list[Move]:
-        """The growths of a network that are to be judged: those that fit the (largest) budget."""
-        if self._unjudged is not None:
-            return []
+    def growths(self, proposal: Proposal) -> list[Move]:
+        """The growths of a proposed network that are to be judged: those that fit the (largest) budget."""
+        return [] if self._unjudged is not None else self.fitting(proposal.spec)
+
+    def fitting(self, spec: NetworkSpec) -> list[Move]:
+        """The growths of a network that fit the (largest) budget."""
         fits, estimate = self._context.budget.fits, self._context.estimate
         return [move for move in self._moves(spec)[0] if fits(estimate(move.spec))]
 
-    def asks_importance(self) -> tuple[str, int]:
-        """Which importance trained networks are to be asked for, and images for judging one of them."""
+    def asks_importance(self) -> Judging | None:
+        """An even part of the images for judging in each round; the published controller asks for VIP."""
+        if self._unjudged is not None:
+            return None
+        return Judging("vip" if self._published is not None else self._options.importance, self._judging())
+
+    def _judging(self) -> int:
+        """Images for judging the growths of one network."""
         o = self._options
-        images = int(o.growing * (1 - o.start_share) * o.judge_share) // max(o.rounds, 1)
-        return ("vip" if self._published is not None else o.importance), images
+        return int(o.growing * (1 - o.start_share) * o.judge_share) // max(o.rounds, 1)
 
     def explain(self, history: Sequence[Trial]) -> list[Decision]:
-        """What was decided after the newest trial, and why; see `driver.search`."""
+        """What was decided after the newest trial, and why; see `Strategy.explain`."""
         if self._published is not None:
             return self._published.explain(history)
         if self._unjudged is not None:
@@ -149,7 +155,7 @@ class Stagewise:
             images=self._round_images(history, now),
             reason=f"temporary network, deeper in every stage than {now.spec.depths_text}",
             role="probe",
-            notes=self._training(),
+            inherited_lr=self._rate(),
         )
 
     def _gains(self, history: Sequence[Trial], now: Trial) -> Gains:
@@ -220,14 +226,14 @@ class Stagewise:
             return None
         grown = sum("stage" in t.notes for t in history if t.evaluation is not None)
         rounds = max(self._options.rounds - grown, 1)
-        judging = self.asks_importance()[1] if self._options.importance != "vip" else 0
+        judging = self._judging() if self._options.importance != "vip" else 0
         left = total - options.spent(history)
         return max(left // rounds - judging, total // (8 * self._options.rounds), 1)
 
-    def _training(self) -> Notes:
-        """How a network is trained that goes on from another, where not by the recipe."""
+    def _rate(self) -> float | None:
+        """Learning rate of a network that goes on from another; None leaves it to the recipe."""
         rate = self._options.growing_lr
-        return {} if rate == 1.0 else {"train.inherited_lr": rate}
+        return None if rate == 1.0 else rate
 
     def _grown(self, history: Sequence[Trial], now: Trial, chosen: growth.Growth) -> Proposal:
         return Proposal(
@@ -235,7 +241,8 @@ class Stagewise:
             parent=now.index,
             images=self._round_images(history, now),
             reason=f"grow {chosen.place} by {chosen.steps}: best gain per millisecond",
-            notes={"stage": chosen.stage, "kind": chosen.kind, "steps": chosen.steps, **self._training()},
+            inherited_lr=self._rate(),
+            notes={"stage": chosen.stage, "kind": chosen.kind, "steps": chosen.steps},
         )
 
     def _again(self, history: Sequence[Trial], now: Trial) -> list[Proposal]:
@@ -249,7 +256,8 @@ class Stagewise:
                 parent=now.index,
                 images=self._round_images(history, now),
                 reason=f"no gain is significant: train {now.spec.depths_text} further and judge again",
-                notes={"attempt": attempt, **self._training()},
+                inherited_lr=self._rate(),
+                notes={"attempt": attempt},
             )
         ]
 

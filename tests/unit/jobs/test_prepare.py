@@ -4,22 +4,32 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any, cast
 
 import pytest
 
-from hwnas import plugins
 from hwnas.errors import DataFormatError
 from hwnas.jobs.preparations.prepare import FILE, Facts, Prepared, prepare
 from hwnas.runs import RunFolder
+from hwnas.search.baselines.random import Random
+
+
+class Mine(Random):
+    name = "mine"
+    preparation = "mine_preparation:learn"
+
+
+class Nothing(Mine):
+    name = "nothing"
+    preparation = "mine_preparation:nothing"
 
 
 @pytest.fixture
-def made(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Facts]]:
-    """Registers a preparation for strategy "mine" that notes its calls; "none" prepares nothing."""
+def made(monkeypatch: pytest.MonkeyPatch) -> list[Facts]:
+    """Calls of the preparation of `Mine`; that of `Nothing` prepares nothing."""
     calls: list[Facts] = []
 
     def learn(facts: Facts) -> Prepared:
@@ -31,11 +41,7 @@ def made(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Facts]]:
     module.learn = learn  # type: ignore[attr-defined]
     module.nothing = lambda facts: None  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "mine_preparation", module)
-    table = {"mine": "mine_preparation:learn", "none": "mine_preparation:nothing"}
-    monkeypatch.setitem(plugins.BUILT_IN, "preparations", table)
-    plugins._table.cache_clear()
-    yield calls
-    plugins._table.cache_clear()
+    return calls
 
 
 def facts(path: Path, told: list[tuple[str, Mapping[str, Any]]] | None = None) -> Facts:
@@ -57,8 +63,8 @@ def facts(path: Path, told: list[tuple[str, Mapping[str, Any]]] | None = None) -
 
 
 def test_made_once_and_read_back(tmp_path: Path, made: list[Facts]) -> None:
-    first = prepare("mine", facts(tmp_path))
-    again = prepare("mine", facts(tmp_path))
+    first = prepare(Mine, facts(tmp_path))
+    again = prepare(Mine, facts(tmp_path))
     assert len(made) == 1
     assert first == again == Prepared({"edges": [0.5, 0.25]}, 300, 9e6, 1.5)
     events = RunFolder(tmp_path, "search", {}).events()
@@ -68,26 +74,26 @@ def test_made_once_and_read_back(tmp_path: Path, made: list[Facts]) -> None:
 
 
 def test_killed_before_its_event_writes_it_then(tmp_path: Path, made: list[Facts]) -> None:
-    prepare("mine", facts(tmp_path))
+    prepare(Mine, facts(tmp_path))
     lines = (tmp_path / "events.jsonl").read_text().splitlines()
     (tmp_path / "events.jsonl").write_text(lines[0] + "\n")
     told: list[tuple[str, Mapping[str, Any]]] = []
-    prepare("mine", facts(tmp_path, told))
+    prepare(Mine, facts(tmp_path, told))
     assert [kind for kind, _ in told] == ["preparation"]
     assert len((tmp_path / "events.jsonl").read_text().splitlines()) == 2
 
 
 def test_strategies_without_a_preparation(tmp_path: Path, made: list[Facts]) -> None:
-    assert prepare("random", facts(tmp_path)) is None
-    assert prepare("none", facts(tmp_path)) is None
+    assert prepare(Random, facts(tmp_path)) is None
+    assert prepare(Nothing, facts(tmp_path)) is None
     assert not (tmp_path / FILE).exists()
     assert RunFolder(tmp_path, "search", {}).events() == []
 
 
 def test_a_damaged_result_is_refused(tmp_path: Path, made: list[Facts]) -> None:
-    prepare("mine", facts(tmp_path))
+    prepare(Mine, facts(tmp_path))
     body = json.loads((tmp_path / FILE).read_text())
     del body["images"]
     (tmp_path / FILE).write_text(json.dumps(body))
     with pytest.raises(DataFormatError, match="remove it"):
-        prepare("mine", facts(tmp_path))
+        prepare(Mine, facts(tmp_path))

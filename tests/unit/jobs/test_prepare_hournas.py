@@ -19,7 +19,6 @@ from hwnas.nets.spaces import make
 from hwnas.protocols import SearchContext
 from hwnas.records import Budget, Estimate, Proposal
 from hwnas.runs import RunFolder
-from hwnas.search import options
 from hwnas.search.hournas.strategy import HourNas, HourNasOptions
 from hwnas.spec import NetworkSpec
 from hwnas.train.data import load
@@ -117,7 +116,7 @@ def test_killed_anywhere_it_ends_as_if_unbroken(tmp_path: Path, monkeypatch: pyt
 def test_the_first_stage_leaves_other_weights_alone(tmp_path: Path) -> None:
     given = facts(tmp_path)
     space = chain_of(given.space)
-    job = _HourNasPreparation(given, options.read(HourNasOptions, given.settings, "hournas"), space)
+    job = _HourNasPreparation(given, HourNas.read_options(given.settings), space)
     before = {key: value.detach().clone() for key, value in job.shared.values.items()}
     job._stage("vital", 160, job._draw_vital)
     vital = {slot.place.replace(".", "_") for slot in slots(space, space.reference) if slot.vital}
@@ -149,9 +148,7 @@ def test_nothing_is_trained_where_nothing_is_asked(tmp_path: Path) -> None:
     assert not HourNasOptions(share=0.25).learns(399_996)
     # one path and one operator: every vital block is what it is, and only depth is left to learn
     given = facts(tmp_path / "plain", space="resnet-cifar")
-    job = _HourNasPreparation(
-        given, options.read(HourNasOptions, given.settings, "hournas"), chain_of(make("resnet-cifar"))
-    )
+    job = _HourNasPreparation(given, HourNas.read_options(given.settings), chain_of(make("resnet-cifar")))
     assert job._plan()["vital"] == 0
     assert job._decide(None).fills == (0, 0, 0)
 
@@ -160,7 +157,7 @@ def test_judging_is_a_small_part_of_the_share_whatever_its_size(tmp_path: Path) 
     for images in (2_000, 20_000, 200_000):
         given = replace(facts(tmp_path / str(images), networks=64, judged=256), images=images)
         space = chain_of(given.space)
-        job = _HourNasPreparation(given, options.read(HourNasOptions, given.settings, "hournas"), space)
+        job = _HourNasPreparation(given, HourNas.read_options(given.settings), space)
         networks, judged = job.judging
         assert 16 <= networks <= 64
         assert judged <= min(256, len(given.dataset.val))

@@ -88,9 +88,7 @@ def test_growth_path_leaves_out_what_was_not_taken(tmp_path: Path) -> None:
     path = plots.path_to(trials(), trials()[6])
     assert [t.spec.depths_text for t in path] == ["1-1-1", "1-1-2", "1-2-2", "1-2-3", "1-2-5", "1-3-6"]
     # A final training from new weights belongs to the network that won.
-    final = trials()[6].model_copy(
-        update={"index": 99, "parent": None, "role": "final", "notes": {"winner": 6}}
-    )
+    final = trials()[6].model_copy(update={"index": 99, "parent": None, "role": "final", "winner": 6})
     assert [t.spec.depths_text for t in plots.path_to([*trials(), final], final)] == [
         t.spec.depths_text for t in path
     ]

@@ -66,9 +66,9 @@ def replay(path):
 PRICE = """
 from pathlib import Path
 from hwnas.search.importance.probe import Probe
-def price(moves, *, images, autocast):
+def price(*, images, autocast):
     Path("judged").write_text(str(images))
-    return Probe(moves, images=images, autocast=autocast)
+    return Probe(images=images, autocast=autocast)
 """
 
 

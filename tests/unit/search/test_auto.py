@@ -37,7 +37,7 @@ def run(
     cost = FakeCost(error=0.02)
     ctx = context(space, budget_ms, cost, images=images, **options)
     strategy = kind(ctx)
-    trainer = FakeTrainer(path, ctx.space, se=se, growths=getattr(strategy, "growths", None))
+    trainer = FakeTrainer(path, ctx.space, se=se, growths=strategy.growths)
     return search(
         strategy,
         ctx,

@@ -16,8 +16,10 @@ from hwnas.errors import BudgetInfeasible, BuildError, HwnasError, InputError
 from hwnas.protocols import SearchContext
 from hwnas.records import Budget, Evaluation, Proposal, SearchResult, Trial
 from hwnas.search.driver import search
+from hwnas.search.ranking import by_accuracy
 from hwnas.search.state import Limits
-from hwnas.search.winner import by_accuracy, pareto
+from hwnas.search.strategy import NoOptions, Strategy
+from hwnas.search.winner import pareto
 from hwnas.spec import NetworkSpec
 from hwnas.store import read_network
 
@@ -31,7 +33,7 @@ def deep(*depths: int) -> NetworkSpec:
     return spec
 
 
-class Script:
+class Script(Strategy[NoOptions]):
     """Proposes what it was given, one after the other."""
 
     name = "script"
@@ -228,8 +230,8 @@ def test_the_largest_network_teaches_the_smaller_ones(tmp_path: Path) -> None:
         result = case.run(deep(1, 1, 1), deep(1, 1, 2), targets=[small, large], distill=distill)
         first, second = [trial for trial in result.trials if trial.role == "final"]
         assert [t.spec.depths for t in (first, second)] == [(1, 1, 2), (1, 1, 1)]
-        assert second.notes.get("teacher") == (first.index if distill else None)
-        assert "teacher" not in first.notes
+        assert second.teacher == (first.index if distill else None)
+        assert first.teacher is None
         assert [target.best for target in result.targets] == [second.index, first.index]
 
 
@@ -265,14 +267,14 @@ def test_time_limit_ends_with_the_best_so_far_and_a_repeat_goes_on(tmp_path: Pat
 def test_a_cut_final_training_goes_on_where_it_was(tmp_path: Path) -> None:
     limits = Limits(images=10_000, seconds=10, search_share=0.1)
     first = Case(tmp_path, limits=limits, clock=Clock()).run(deep(1, 1, 1))
-    assert first.trials[-1].notes["cut"] == 1
+    assert first.trials[-1].cut
     spent = first.trials[-1].evaluation
     assert spent is not None
     case = Case(tmp_path, limits=Limits(images=10_000))
     again = case.run(deep(1, 1, 1))
     assert [p.images for p in case.evaluated] == [10_000 - 100 - spent.images]
     assert case.evaluated[0].parent == first.trials[-1].index
-    assert again.trials[-1].notes["cut"] == 0
+    assert not again.trials[-1].cut
 
 
 def test_a_finished_search_is_read_back(tmp_path: Path) -> None:

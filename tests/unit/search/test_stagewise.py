@@ -65,7 +65,7 @@ def test_the_path_grows_from_inherited_weights(tmp_path: Path) -> None:
         assert sum(after.spec.depths) == sum(before.spec.depths) + 1
     assert path[-1].spec.depths == (2, 4, 5)  # the formula's late stages gain more
     final = result.trials[result.best]
-    assert (final.notes["winner"], final.parent) == (path[-1].index, None)
+    assert (final.winner, final.parent) == (path[-1].index, None)
 
 
 def test_few_rounds_take_several_blocks_at_once(tmp_path: Path) -> None:
@@ -189,7 +189,7 @@ def test_a_search_by_size_has_a_spare_for_a_broken_promise(tmp_path: Path) -> No
         limits=Limits(images=IMAGES),
     )
     assert len([t for t in result.trials if t.role == "candidate"]) == 2
-    assert result.trials[result.best].notes["winner"] == 0
+    assert result.trials[result.best].winner == 0
     assert result.measured.median_ms <= 0.6
 
 

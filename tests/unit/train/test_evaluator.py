@@ -1,6 +1,6 @@
 """What a search is promised: weights kept and inherited, repeated calls free, kills harmless."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,10 +10,10 @@ import pytest
 import torch
 from torch import nn
 
-from hwnas.errors import DataFormatError, InputError
+from hwnas.errors import DataFormatError
 from hwnas.nets.build import build, load_weights, read_weights
 from hwnas.nets.count import count
-from hwnas.protocols import Evaluate
+from hwnas.protocols import Evaluate, Move
 from hwnas.records import Proposal, StageImportance
 from hwnas.spec import NetworkSpec
 from hwnas.train import evaluator, loop
@@ -38,13 +38,19 @@ class Watched:
         self,
         module: nn.Module,
         spec: NetworkSpec,
+        moves: Sequence[Move],
         images: torch.Tensor,
         labels: torch.Tensor,
         rng: np.random.Generator,
     ) -> tuple[StageImportance, ...]:
         value = rng.random()
         self.calls.append((module.training, images, labels, value))
-        return tuple(StageImportance(stage=s, value=value) for s in range(len(spec.stages)))
+        return tuple(StageImportance(stage=move.stage, value=value) for move in moves)
+
+
+def asked(proposal: Proposal) -> list[Move]:
+    """A growth of each stage."""
+    return [Move(stage, "deeper", proposal.spec) for stage in range(len(proposal.spec.stages))]
 
 
 @pytest.fixture
@@ -118,32 +124,29 @@ def test_missing_parent(tiny: NetworkSpec, digits: Dataset, tmp_path: Path) -> N
         Evaluator(digits, FAST, tmp_path)(Proposal(spec=tiny, parent=4), 5)
 
 
-def test_teacher_in_the_notes(
+def test_a_teacher_is_an_earlier_trial(
     tiny: NetworkSpec, digits: Dataset, tmp_path: Path, count_trainings: list[dict[str, Any]]
 ) -> None:
     evaluate = Evaluator(digits, FAST, tmp_path)
     evaluate(Proposal(spec=tiny), 0)
-    taught = evaluate(Proposal(spec=tiny, notes={"teacher": 0}), 1)
+    taught = evaluate(Proposal(spec=tiny, teacher=0), 1)
     assert count_trainings[1]["teacher"].macs == count(tiny).macs
     assert taught.train_macs == 4 * 2000 * count(tiny).macs
 
 
-def test_recipe_in_the_notes(
+def test_a_proposal_has_its_own_rate_for_inherited_weights(
     tiny: NetworkSpec, digits: Dataset, tmp_path: Path, count_trainings: list[dict[str, Any]]
 ) -> None:
-    evaluate = Evaluator(digits, FAST, tmp_path)
-    evaluate(Proposal(spec=tiny, images=128, notes={"train.schedule": "cosine", "train.final_lr": 1.0}), 0)
-    used = count_trainings[0]["options"]
-    assert (used.schedule, used.final_lr, used.lr, used.images) == ("cosine", 1.0, FAST.lr, 128)
-    evaluate(Proposal(spec=tiny, images=128), 0)  # another recipe is another training
-    assert len(count_trainings) == 2
-    with pytest.raises(InputError, match="did you mean 'schedule'"):
-        evaluate(Proposal(spec=tiny, notes={"train.shedule": "cosine"}), 1)
+    evaluate = Evaluator(digits, replace(FAST, inherited_lr=0.25), tmp_path)
+    evaluate(Proposal(spec=tiny, images=128, inherited_lr=0.5), 0)  # from scratch: nothing is inherited
+    evaluate(Proposal(spec=tiny, images=128, parent=0, inherited_lr=0.5), 1)
+    evaluate(Proposal(spec=tiny, images=128, parent=0), 1)  # another rate is another training
+    assert [seen["rate"] for seen in count_trainings] == [1.0, 0.5, 0.25]
 
 
 def test_importance_is_asked_on_training_images(tiny: NetworkSpec, digits: Dataset, tmp_path: Path) -> None:
     watched = Watched()
-    evaluate = Evaluator(digits, FAST, tmp_path, watched, importance_images=100)
+    evaluate = Evaluator(digits, FAST, tmp_path, watched, growths=asked, importance_images=100)
     found = evaluate(Proposal(spec=tiny), 0)
     ((training, images, labels, value),) = watched.calls
     assert not training
@@ -153,7 +156,7 @@ def test_importance_is_asked_on_training_images(tiny: NetworkSpec, digits: Datas
     assert [known[x.numpy().tobytes()] for x in images] == labels.tolist()
     assert [i.value for i in found.importance] == [value, value]
     # The last training of a winner has nothing to decide.
-    assert evaluate(Proposal(spec=tiny, role="final", parent=0), 1).importance == ()
+    assert evaluate(Proposal(spec=tiny, role="final", parent=0, winner=0), 1).importance == ()
     assert len(watched.calls) == 1
 
 

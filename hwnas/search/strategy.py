@@ -1,0 +1,160 @@
+"""The door of search strategies: all that one may be asked, and the decisions that it tells.
+
+A strategy is a subclass of `Strategy` and one line in `hwnas.plugins`. It must have `propose`; every other
+method and attribute has a default that does nothing, so that whoever asks (the driver, the command, the
+list of strategies) asks each strategy alike.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar, cast
+
+import numpy as np
+
+from hwnas import options as values
+from hwnas import plugins
+from hwnas.errors import InputError
+from hwnas.protocols import Move, SearchContext
+from hwnas.records import Proposal, Trial
+from hwnas.search.ranking import by_accuracy
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+# What a decision is; the kind of its event in the run folder.
+#   choice: a rule of the whole search, settled before the first trial
+#   derived: a network that was derived from learned or untrained scores
+#   growth: something grows, or was kept
+#   refusal: something does not grow, or was not kept
+#   stop: the search phase ends
+DecisionKind = Literal["choice", "derived", "growth", "refusal", "stop"]
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Something that a strategy decided, in words and in figures.
+
+    Attributes:
+        kind: see `DecisionKind`.
+        text: the words, for the log, the live table and the report.
+        fields: the figures behind the words, JSON-ready.
+    """
+
+    kind: DecisionKind
+    text: str
+    fields: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Judging:
+    """How trained networks are asked which of their growths matter.
+
+    Attributes:
+        importance: a registered name (`hwnas.plugins`, group ``importances``).
+        images: training images for judging one network.
+    """
+
+    importance: str
+    images: int
+
+
+@dataclass(frozen=True)
+class NoOptions:
+    """The options of a strategy that has none."""
+
+
+OptionsT = TypeVar("OptionsT", bound="DataclassInstance")
+
+
+class Strategy(ABC, Generic[OptionsT]):
+    """Proposes networks; ``class Mine(Strategy[MineOptions])`` with ``Options = MineOptions``.
+
+    A strategy holds no state: what it proposes and tells is a function of the context, the history and
+    `rng`, which the driver derives from (seed, number of trials). So a search that was killed and is
+    repeated, with a strategy made anew, ends as an unbroken one.
+
+    Attributes:
+        name: what it is registered by.
+        Options: the frozen dataclass of its options, each field made by `hwnas.options.option`. A search
+            fills those of the names ``images``, ``samples``, ``rounds`` and ``targets_ms``.
+        preparation: ``module:function`` of what is trained before the first proposal
+            (`hwnas.jobs.preparations`), imported on use; what it learned becomes the option ``scores``.
+            None where nothing is.
+    """
+
+    name: ClassVar[str]
+    Options: ClassVar[type[DataclassInstance]] = NoOptions
+    preparation: ClassVar[str | None] = None
+
+    def __init__(self, context: SearchContext) -> None:
+        """Read the options.
+
+        Raises:
+            InputError: an option is unknown or has a wrong value, or the strategy cannot be used here.
+        """
+        missing = self.unavailable()
+        if missing is not None:
+            raise InputError(f"strategy {self.name} {missing}")
+        self._context = context
+        self._options = self.read_options(context.options)
+
+    @classmethod
+    def read_options(cls, given: Mapping[str, Any]) -> OptionsT:
+        """`Options` filled from names and values; InputError for one that is wrong."""
+        return cast(OptionsT, values.read(cls.Options, given, f"option of strategy {cls.name}:"))
+
+    @abstractmethod
+    def propose(self, history: Sequence[Trial], n: int, rng: np.random.Generator) -> list[Proposal]:
+        """Up to `n` proposals; an empty list ends the search.
+
+        Args:
+            history: every trial so far, final trainings left out.
+            n: how many are wanted.
+            rng: for all that is random.
+        """
+
+    def explain(self, history: Sequence[Trial]) -> list[Decision]:
+        """What was decided after the newest trial, and why; asked after every `propose`.
+
+        A ``stop`` among them gives the reason with which the search phase ends.
+        """
+        return []
+
+    def rank(self, trials: Sequence[Trial]) -> list[Trial]:
+        """Every trial that may win (`ranking.candidates`), in the order in which they are tried as winner.
+
+        By accuracy. A strategy that compares networks of unequal training (growth) knows better than the
+        bare accuracies which of them deserves the final training.
+        """
+        return by_accuracy(trials)
+
+    def asks_importance(self) -> Judging | None:
+        """How trained networks are to be judged; None where accuracies alone are looked at."""
+        return None
+
+    def growths(self, proposal: Proposal) -> list[Move]:
+        """The growths of a proposed network that are to be judged once it is trained."""
+        return []
+
+    @classmethod
+    def unavailable(cls) -> str | None:
+        """None where it works here; else the reason and the cure. Imports no optional package."""
+        return None
+
+
+def find(name: str) -> type[Strategy[Any]]:
+    """The strategy registered under a name.
+
+    Raises:
+        InputError: there is none, or what is registered is no subclass of `Strategy`.
+    """
+    found = plugins.load("strategies", name)
+    if not (isinstance(found, type) and issubclass(found, Strategy)):
+        raise InputError(
+            f"what is registered as strategy {name!r} is no subclass of hwnas.search.strategy.Strategy; "
+            "mend or uninstall its package"
+        )
+    return found
