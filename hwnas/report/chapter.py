@@ -15,7 +15,7 @@ from hwnas.report.collect import RunData
 from hwnas.report.page import Card, Chapter, Section
 from hwnas.report.table_section import table_sections
 from hwnas.search.log import images_of
-from hwnas.search.winner import accuracy, candidates
+from hwnas.search.ranking import accuracy, candidates
 from hwnas.units import format_count, format_ms, format_seconds
 
 

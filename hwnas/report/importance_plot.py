@@ -9,7 +9,7 @@ from typing import Any
 from hwnas.records import Trial
 from hwnas.report.plots import path_to
 from hwnas.report.style import Figure, axis, colour, figure, marker, safe
-from hwnas.search.winner import candidates
+from hwnas.search.ranking import candidates
 
 NUMBERS = (int, float)
 

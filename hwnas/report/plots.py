@@ -21,7 +21,7 @@ from hwnas.report.style import (
     marker,
     safe,
 )
-from hwnas.search.winner import accuracy, candidates
+from hwnas.search.ranking import accuracy, candidates
 from hwnas.units import format_count, format_ms
 
 
