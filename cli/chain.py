@@ -1,4 +1,4 @@
-"""The whole chain: ``quickstart``, and ``run`` for a pipeline file that ``init`` writes.
+"""Several commands in a row: ``run`` for a pipeline file, and ``init``, which writes one.
 
 Each step is a command that a user could type; it is shown as such and run in this process.
 """
@@ -9,7 +9,7 @@ import io
 import json
 import shlex
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +24,7 @@ from hwnas.store import write_text
 from hwnas.units import format_seconds
 
 from . import config, options
-from .console import Output, common
+from .console import Output, brief, common
 
 # The order in which a pipeline's sections are done, whatever their order in the file.
 STEPS = ("profile", "search", "train", "export", "verify", "report")
@@ -76,8 +76,18 @@ class Done:
     result: dict[str, Any] | None
 
 
-def step(ui: Output, argv: Sequence[str]) -> Done:
-    """Show a command as typed and run it here; with ``--json`` its result is kept, not printed."""
+# Shows the main result of a step: its verb and what it gave.
+Tell = Callable[[str, "Done"], None]
+
+
+def step(ui: Output, argv: Sequence[str], tell: Tell | None = None) -> Done:
+    """Show a command as typed and run it here.
+
+    Args:
+        ui: of the command that runs the chain; with ``--json`` results are kept and not printed.
+        argv: the command without ``hwnas``.
+        tell: shows the result in place of the command's own output and log.
+    """
     from .main import cli
 
     command = f"hwnas {shlex.join(argv)}"
@@ -86,33 +96,55 @@ def step(ui: Output, argv: Sequence[str]) -> Done:
     else:
         ui.log(f"$ {command}")
     start, caught = time.monotonic(), io.StringIO()
-    if ui.as_json:
-        with redirect_stdout(caught):
-            status = cli(args=[*argv, "--json"], prog_name="hwnas", standalone_mode=False)
+    if ui.as_json or tell is not None:
+        words = ["-v"] if ui.level > 0 else ["-q"] if ui.level < 0 else []
+        with redirect_stdout(caught), brief(tell is not None and ui.level < 1):
+            status = cli(args=[*argv, "--json", *words], prog_name="hwnas", standalone_mode=False)
     else:
         status = cli(args=list(argv), prog_name="hwnas", standalone_mode=False)
     body = json.loads(caught.getvalue()) if caught.getvalue() else None
-    return Done(command, status if isinstance(status, int) else 0, time.monotonic() - start, body)
+    done = Done(command, status if isinstance(status, int) else 0, time.monotonic() - start, body)
+    if tell is not None and not ui.as_json:
+        tell(argv[0], done)
+    return done
 
 
-def chain(ui: Output, schema: str, run: Path, steps: Sequence[Sequence[str]]) -> None:
+def chain(
+    ui: Output,
+    schema: str,
+    run: Path,
+    steps: Sequence[Sequence[str]],
+    *,
+    tell: Tell | None = None,
+    summary: Callable[[Path, Sequence[Done]], None] | None = None,
+) -> None:
     """Run steps one after another into one run folder; the first that fails ends the chain.
 
-    An argument ``ENGINE`` stands for the engine that the export has written by then.
+    An argument ``ENGINE`` stands for the engine that the export has written by then. `tell` shows the result
+    of each step (see `step`), `summary` that of a chain without a failure; by default its files are listed.
     """
     start, done = time.monotonic(), []
     for argv in steps:
-        done.append(step(ui, [str(_engine(run)) if arg == "ENGINE" else arg for arg in argv]))
+        done.append(step(ui, [str(_engine(run)) if arg == "ENGINE" else arg for arg in argv], tell))
         if done[-1].status:
             break
-    status = done[-1].status
+    status, seconds = done[-1].status, time.monotonic() - start
     body = {
         "run": str(run),
         "passed": status == 0,
-        "seconds": time.monotonic() - start,
+        "seconds": seconds,
         "steps": [d.__dict__ for d in done],
     }
-    ui.result(schema, body, lambda: _summary(run, body, status))
+
+    def show() -> None:
+        if status:
+            click.echo(f"\nstopped: {done[-1].command} ended with exit status {status}")
+        elif summary is not None:
+            summary(run, done)
+        else:
+            _files(run, seconds)
+
+    ui.result(schema, body, show)
     if status:
         click.get_current_context().exit(status)
 
@@ -125,12 +157,9 @@ def _engine(run: Path) -> Path:
     return manifests[-1].with_name(manifests[-1].name.removesuffix(".manifest.json"))
 
 
-def _summary(run: Path, body: Mapping[str, Any], status: int) -> None:
-    click.echo()
-    if status:
-        click.echo(f"stopped: {body['steps'][-1]['command']} ended with exit status {status}")
-        return
-    click.echo(f"done in {format_seconds(body['seconds'])}; everything is in {run}/:")
+def _files(run: Path, seconds: float) -> None:
+    """The files that a chain has made."""
+    click.echo(f"\ndone in {format_seconds(seconds)}; everything is in {run}/:")
     for path in sorted(p for p in run.rglob("*") if p.is_file() and p.parent.name != "weights"):
         click.echo(f"  {path.relative_to(run)}")
 
@@ -197,35 +226,3 @@ def plan(body: Mapping[str, Any], file: Path) -> tuple[Path, list[list[str]]]:
         "report": [str(last)],
     }
     return last, [[verb, *words[verb], "--config", str(file)] for verb in chosen]
-
-
-@click.command()
-@click.option("--device", metavar="NAME", default="cpu", show_default=True, help="Device to run on.")
-@options.options(options.out, options.dry_run)
-@common
-def quickstart(ui: Output, device: str, out: Path | None, dry_run: bool) -> None:
-    """Profile, search, export, verify and report on embedded data, in under five minutes.
-
-    Every step is shown as the command that you would type yourself.
-    """
-    folder = out or runs.next_path("search")
-    steps = quickstart_steps(device, folder)
-    if dry_run:
-        listed = [f"hwnas {shlex.join(argv)}" for argv in steps]
-        body = {"run": str(folder), "commands": listed}
-        ui.result(schemas.QUICKSTART, body, lambda: click.echo("\n".join(listed)))
-        return
-    chain(ui, schemas.QUICKSTART, folder, steps)
-
-
-def quickstart_steps(device: str, run: Path) -> list[list[str]]:
-    """The commands of the quick start. The budget is a ratio, so that it fits any machine."""
-    where, space = ["--device", device], ["--space", "resnet-cifar"]
-    budget = ["--latency-budget", "0.9x:resnet20", "--data", "digits"]
-    return [
-        ["profile", *where, *space, "--preset", "quick"],
-        ["search", *budget, *where, *space, "--preset", "quick", "--max-time", "2min", "--out", str(run)],
-        ["export", str(run), "--format", "onnx"],
-        ["verify", "ENGINE"],
-        ["report", str(run)],
-    ]

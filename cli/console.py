@@ -8,7 +8,9 @@ from __future__ import annotations
 import json
 import sys
 import textwrap
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import wraps
 from pathlib import Path
 from types import TracebackType
@@ -22,6 +24,18 @@ from .progress import Bar
 
 # Between two columns of a table.
 GAP = "  "
+# Whether commands show their progress and warnings only: for a chain that tells their results itself.
+_BRIEF = ContextVar("_BRIEF", default=False)
+
+
+@contextmanager
+def brief(wanted: bool = True) -> Iterator[None]:
+    """Commands that run inside the block leave out the lines of their log."""
+    token = _BRIEF.set(wanted)
+    try:
+        yield
+    finally:
+        _BRIEF.reset(token)
 
 
 class Output:
@@ -63,14 +77,14 @@ class Output:
                     fields.get("total"),
                     str(fields.get("note", "")),
                 )
-        elif kind == "debug":
+        elif kind in ("debug", "gate"):  # gates are in the result, the journal and the report as well
             self.log(str(fields.get("text", "")), level=1)
         elif fields.get("text"):
             self.log(str(fields["text"]))
 
     def log(self, text: str, *, level: int = 0) -> None:
         """A sentence on stderr, from verbosity `level` on."""
-        if level <= self.level:
+        if level <= self.level and not _BRIEF.get():
             self._write(terminal.folded(text, terminal.columns(self._stream), "  "))
 
     def warn(self, text: str) -> None:

@@ -18,7 +18,7 @@ from .endings import PIPE_CLOSED, Ending, flush, silence, spell_anything
 SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
     "Start": {
         "quickstart": (
-            "hwnas_cli.chain:quickstart",
+            "hwnas_cli.quickstart:quickstart",
             "The whole chain on built-in data, in about five minutes.",
         ),
         "doctor": ("hwnas_cli.look:doctor", "What works here: CPU, GPU, runtimes, and how noisy timing is."),

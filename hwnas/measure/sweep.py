@@ -309,7 +309,7 @@ class Sweep:
             fired = sum(bool(m.gates) for m in measured)
             what = ", ".join(f"{name} {n}" for name, n in names.most_common())
             self._say(
-                "gate",
+                "note",
                 text=f"{fired} of {len(measured)} rows were measured on a disturbed machine ({what}); "
                 "floors are still usable, for narrower intervals stop other programs and profile again",
             )
