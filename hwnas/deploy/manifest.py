@@ -44,11 +44,12 @@ class Parity(Record):
     `max_abs_err` is in units of the scores (raw logits), `scale` the largest absolute score of the
     reference, `cosine_min` the smallest cosine between the two score vectors of one image,
     `top1_agreement` the share of images for which both name the same class. `data` says which
-    images, `distinct` how many of them differ from all others.
+    images, `distinct` how many of them differ from all others, `labelled` how many top-1 is judged by.
     """
 
     images: int = Field(gt=0)
     distinct: int | None = Field(default=None, gt=0)
+    labelled: int | None = Field(default=None, gt=0)
     data: str
     max_abs_err: float = Field(ge=0)
     scale: float = Field(ge=0)

@@ -21,8 +21,9 @@ class Tolerance:
         cosine: smallest cosine between the score vectors of one image.
         agreement: smallest share of images with the same top class.
         drop: largest loss of top-1 accuracy, as a fraction.
-        images: fewest different images that show it. Where every score must be nearly equal, a few do;
-            int8 is judged by a share of 1 %, which fewer than 100 images cannot show.
+        images: fewest different images that show all of it. Where every score must be nearly equal, a few
+            do; int8 is judged by a share of 1 %, which fewer than 100 images cannot show. From
+            `LEAST_IMAGES` on fewer pass, with the weaker claim said.
     """
 
     error: float
@@ -42,6 +43,11 @@ TOLERANCES: dict[Precision, Tolerance] = {
     "bf16": Tolerance(error=1e-1, cosine=0.995, agreement=0.97, drop=0.01, images=32),
     "int8": Tolerance(error=5e-1, cosine=0.97, agreement=0.95, drop=0.01, images=100),
 }
+
+# Fewer images than these say nothing about any precision.
+LEAST_IMAGES = 8
+# How sure a claim about images that were not compared is.
+CONFIDENCE = 0.95
 
 # Scores of trained networks are below 100. Errors are judged as a share of the largest score, so that a
 # damaged weight of 1e35 would allow any error: above this nothing is judged.
@@ -67,6 +73,7 @@ def compare(
     r, g = reference.astype(np.float64), np.nan_to_num(given.astype(np.float64), nan=0.0, posinf=0, neginf=0)
     norms = np.linalg.norm(r, axis=1) * np.linalg.norm(g, axis=1)
     cosines = (r * g).sum(axis=1) / np.maximum(norms, 1e-30)
+    judged = np.zeros(len(r), bool) if labels is None else labels >= 0
     top_r, top_g = r.argmax(axis=1), g.argmax(axis=1)
     return Parity(
         images=len(r),
@@ -76,8 +83,9 @@ def compare(
         scale=float(np.abs(r).max()),
         cosine_min=float(cosines.min()) if finite else -1.0,
         top1_agreement=float((top_r == top_g).mean()),
-        top1_reference=None if labels is None else float((top_r == labels).mean()),
-        top1_engine=None if labels is None else float((top_g == labels).mean()),
+        labelled=int(judged.sum()) or None,
+        top1_reference=float((top_r == labels)[judged].mean()) if judged.any() else None,
+        top1_engine=float((top_g == labels)[judged].mean()) if judged.any() else None,
     )
 
 
@@ -111,25 +119,44 @@ def judge(found: Parity, precision: Precision) -> list[Check]:
         ),
     ]
     if found.top1_reference is not None and found.top1_engine is not None:
-        checks.append(
-            Check(
-                name="accuracy",
-                passed=found.top1_engine >= found.top1_reference - limit.drop,
-                detail=f"top-1 of the network {100 * found.top1_reference:.2f} %, of the engine "
-                f"{100 * found.top1_engine:.2f} % ({100 * limit.drop:g} % of the images at most may become "
-                "wrong)",
-            )
-        )
+        checks.append(_accuracy(found.top1_reference, found.top1_engine, found.labelled, limit.drop))
     return checks
 
 
+def _accuracy(reference: float, engine: float, labelled: int | None, drop: float) -> Check:
+    """Whether the engine is as accurate; among few images one may be lost, since none is less than that."""
+    detail = f"top-1 of the network {100 * reference:.2f} %, of the engine {100 * engine:.2f} %"
+    few = labelled is not None and labelled * drop < 1
+    allowed = 1 / labelled if labelled is not None and few else drop
+    if few:
+        detail += (
+            f" ({labelled} labelled images: one may become wrong; too few to show that at most "
+            f"{100 * drop:g} % are lost)"
+        )
+    else:
+        detail += f" ({100 * drop:g} % of the images at most may become wrong)"
+    return Check(name="accuracy", passed=engine >= reference - allowed - 1e-9, detail=detail)
+
+
 def _enough(found: Parity, precision: Precision) -> Check:
-    """Whether there were images enough for what the other checks claim."""
+    """Whether there were images enough for what the other checks claim, and what fewer do show."""
     needed = TOLERANCES[precision].images
     different = found.images if found.distinct is None else found.distinct
+    least = min(needed, LEAST_IMAGES)
     detail = f"{different} different images compared ({needed} needed for {precision})"
-    if different < needed:
+    if different < least:
+        detail += f"; fewer than {least} show nothing: raise --images, or give --data with more"
+    elif different < needed:
+        share = at_least(round(found.top1_agreement * different), different)
         detail += (
-            f"; fewer are not enough to judge: raise --images, or give --data with at least {needed} images"
+            f"; so few show, with {100 * CONFIDENCE:g} % confidence, that engine and network agree on "
+            f"{100 * share:.0f} % of such images or more, and no better: more images in the data show more"
         )
-    return Check(name="images", passed=different >= needed, detail=detail)
+    return Check(name="images", passed=different >= least, detail=detail)
+
+
+def at_least(hits: int, tries: int, confidence: float = CONFIDENCE) -> float:
+    """The share that is surely exceeded where `hits` of `tries` were seen (Clopper and Pearson 1934)."""
+    from scipy.special import betaincinv
+
+    return float(betaincinv(hits, tries - hits + 1, 1 - confidence)) if hits else 0.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,13 @@ WIDTH, HEIGHT = 640, 480  # of the picture that preprocessing is timed on: a usu
 CALLS = 15
 
 
-def scores(engine: Engine, manifest: EngineManifest, images: NDArray[Any], *, bgr: bool = False) -> Float32s:
+def scores(
+    engine: Engine,
+    manifest: EngineManifest,
+    images: NDArray[Any] | Sequence[NDArray[Any]],
+    *,
+    bgr: bool = False,
+) -> Float32s:
     """Raw scores (logits), (n, classes) float32.
 
     Args:
@@ -27,12 +34,16 @@ def scores(engine: Engine, manifest: EngineManifest, images: NDArray[Any], *, bg
         manifest: says size, normalisation and channels.
         images: uint8 (n, H, W, C) or (H, W, C) of any size, as image libraries give them: cropped to the
             square in the middle, resized, scaled to [0, 1] and normalised, as in training; or float
-            (n, C, H, W), taken as normalised.
+            (n, C, H, W), taken as normalised; or a list of pictures (H, W, C), each of its own size.
         bgr: images in bytes have their channels in reverse order, as OpenCV gives them.
 
     Raises:
         InputError: another type or shape.
     """
+    if not isinstance(images, np.ndarray):
+        if not images:
+            raise InputError("images: none are given")
+        return np.concatenate([scores(engine, manifest, picture, bgr=bgr) for picture in images])
     array = _checked(np.asarray(images), manifest)
     if array.dtype != np.uint8:
         return engines.run_all(engine, np.ascontiguousarray(array, np.float32))

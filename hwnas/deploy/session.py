@@ -11,6 +11,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -66,27 +67,28 @@ class Session:
         self.classes = self.manifest.classes or tuple(str(i) for i in range(spec.classes))
         self._bgr = bgr
 
-    def scores(self, images: NDArray[Any]) -> Float32s:
+    def scores(self, images: NDArray[Any] | Sequence[NDArray[Any]]) -> Float32s:
         """Raw scores (logits), (n, classes) float32.
 
         Args:
             images: uint8 (n, H, W, C) or (H, W, C) of any size, as image libraries give them:
                 cropped to the square in the middle, resized, scaled to [0, 1] and normalised, as in
-                training; or float (n, C, H, W), taken as normalised.
+                training; or float (n, C, H, W), taken as normalised; or a list of pictures (H, W, C),
+                each of its own size.
 
         Raises:
             InputError: another type or shape.
         """
         return preprocess.scores(self._engine, self.manifest, images, bgr=self._bgr)
 
-    def __call__(self, images: NDArray[Any]) -> Float32s:
+    def __call__(self, images: NDArray[Any] | Sequence[NDArray[Any]]) -> Float32s:
         """Class probabilities (n, classes) of images as in `scores`; each row sums to 1."""
         scores = self.scores(images).astype(np.float64)
         powers = np.exp(scores - scores.max(axis=1, keepdims=True))
         shares: Float32s = (powers / powers.sum(axis=1, keepdims=True)).astype(np.float32)
         return shares
 
-    def top(self, images: NDArray[Any], k: int = 1) -> list[list[tuple[str, float]]]:
+    def top(self, images: NDArray[Any] | Sequence[NDArray[Any]], k: int = 1) -> list[list[tuple[str, float]]]:
         """The k likeliest classes of each image with their probabilities, likeliest first."""
         if not 1 <= k <= len(self.classes):
             raise InputError(f"k must be 1 to {len(self.classes)}, the number of classes; got {k}")

@@ -16,6 +16,9 @@ these checks on the very file that it leaves behind, and fails loudly:
 ``classes``, ``normalisation``, ``training``
     where a training recorded them: names and normalisation of the manifest are its own, and the network is
     as accurate on the same images as it was then;
+``pictures``
+    where the data hold pictures of another size than the network's input: cropped, resized and normalised as
+    when deployed, they are the training's images;
 ``preprocessing``
     where the engine prepares images itself (a GPU's kernel): as the host does;
 ``macs``, ``params``, ``memory``
@@ -36,7 +39,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hwnas.arrays import Float32s, Int64s
+from hwnas.arrays import Float32s, Int64s, Uint8s
 from hwnas.backends.images import prepare as prepare_images
 from hwnas.by_class import ByClass, by_class
 from hwnas.deploy import engine as engines
@@ -61,6 +64,7 @@ from hwnas.records import Budget, Check, Measurement, Promise, Report, Setting
 from hwnas.spec import NetworkSpec
 from hwnas.units import format_count, format_ms
 
+SAME_LEVELS = 0.01  # of 255: inputs that differ by rounding alone
 PREPARED = 1e-3  # of the largest score; equal inputs give equal scores, up to the order of sums
 
 
@@ -137,7 +141,7 @@ def verify(
     engine_path: Path,
     *,
     weights: Weights,
-    images: NDArray[Any],
+    images: NDArray[Any] | Sequence[Uint8s],
     reference_images: Float32s | None = None,
     spec: NetworkSpec | None = None,
     labels: Int64s | None = None,
@@ -154,12 +158,13 @@ def verify(
     Args:
         engine_path: the file that will be deployed; its manifest lies beside it.
         weights: of the network, as `nets.build.weights` gives them.
-        images: what the engine is given, as to `Session.scores`: uint8 (n, H, W, C), or float32
-            (n, C, H, W) taken as normalised; real ones.
+        images: what the engine is given, as to `Session.scores`: uint8 (n, H, W, C), pictures (H, W, C)
+            each of its own size, or float32 (n, C, H, W) taken as normalised; real ones.
         reference_images: the same images as the training prepared them, (n, C, H, W) float32; default as
             the engine's manifest says.
         spec: the network; default the manifest's.
-        labels: (n,) classes of the images, as places in the network's class names.
+        labels: (n,) classes of the images, as places in the network's class names; -1 for an image that
+            accuracy is not judged by.
         training: what was recorded of the network.
         checked: what the caller looked at already.
         budget: default the manifest's; None there means that latency is measured and not judged.
@@ -178,12 +183,12 @@ def verify(
     check_file(engine_path, manifest)
     spec = spec or manifest.network
     budget = budget or manifest.budget
+    inputs = _inputs(images, manifest)
     if reference_images is None:
-        reference_images = preprocess.ready(images, manifest) if images.dtype == np.uint8 else images
+        reference_images = inputs
     if reference_images.ndim != 4 or not len(images) or reference_images.shape[1:] != spec.input_shape:
-        raise InputError(
-            f"images are {images.shape}; the network takes (n, {', '.join(map(str, spec.input_shape))})"
-        )
+        wanted = ", ".join(map(str, spec.input_shape))
+        raise InputError(f"images are {reference_images.shape}; the network takes (n, {wanted})")
 
     def load() -> Engine:
         return engines.load(engine_path, backend)
@@ -196,9 +201,10 @@ def verify(
     finally:
         engine.close()
     reference = reference_scores(spec, weights, reference_images)
-    distinct = len({image.tobytes() for image in images})
+    distinct = len({image.tobytes() for image in inputs})
     found = compare(reference, given, labels, data, distinct)
-    checks = [_same_network(manifest, spec, weights), *judge(found, setting.precision), *prepared]
+    given_as = _sizes(images, inputs, reference_images, manifest)
+    checks = [_same_network(manifest, spec, weights), *judge(found, setting.precision), *given_as, *prepared]
     checks += [*checked, *_as_trained(manifest, found, training or Training())]
     checks += _counts(spec, budget, setting.batch)
     measured, promise, timing = _time(
@@ -219,7 +225,10 @@ def verify(
         checks=(*checks, *timing),
     )
     classes = manifest.classes or tuple(map(str, range(spec.classes)))
-    figures = None if labels is None else by_class(labels, given.argmax(axis=1), classes)
+    figures = None
+    if labels is not None and (labels >= 0).any():
+        at = labels >= 0
+        figures = by_class(labels[at], given[at].argmax(axis=1), classes)
     return Verified(report, found, cost, figures)
 
 
@@ -235,6 +244,35 @@ def reference_scores(spec: NetworkSpec, weights: Weights, images: Float32s) -> F
     with torch.inference_mode():
         parts = [module(torch.from_numpy(images[at : at + 256])).numpy() for at in range(0, len(images), 256)]
     return np.concatenate(parts).astype(np.float32)
+
+
+def _inputs(images: NDArray[Any] | Sequence[Uint8s], manifest: EngineManifest) -> Float32s:
+    """What the network gets of the images, by the manifest's preprocessing."""
+    if not isinstance(images, np.ndarray):
+        return np.concatenate([preprocess.ready(picture[None], manifest) for picture in images])
+    return preprocess.ready(images, manifest) if images.dtype == np.uint8 else images
+
+
+def _sizes(
+    images: NDArray[Any] | Sequence[Uint8s],
+    inputs: Float32s,
+    reference_images: Float32s,
+    manifest: EngineManifest,
+) -> list[Check]:
+    """Whether pictures of their own size become the very images of the training."""
+    side = manifest.network.input_shape[1:]
+    own = [] if isinstance(images, np.ndarray) else [at for at, p in enumerate(images) if p.shape[:2] != side]
+    if not own:
+        return []
+    levels = np.abs(inputs - reference_images)[own] * 255 * manifest.normalisation[1][:, None, None]
+    shapes = sorted({images[at].shape[1::-1] for at in own}, key=lambda size: (size[0] * size[1], size))
+    sizes = " to ".join(dict.fromkeys(f"{width}x{height}" for width, height in (shapes[0], shapes[-1])))
+    detail = (
+        f"{len(own)} pictures in their own size ({sizes}), cropped, resized and "
+        f"normalised as when deployed, are the training's images to {levels.max():.2g} of 255 levels "
+        f"({SAME_LEVELS:g} allowed)"
+    )
+    return [Check(name="pictures", passed=bool(levels.max() <= SAME_LEVELS), detail=detail)]
 
 
 def _same_network(manifest: EngineManifest, spec: NetworkSpec, weights: Weights) -> Check:
@@ -268,10 +306,11 @@ def _as_trained(manifest: EngineManifest, found: Parity, training: Training) -> 
             )
         checks.append(Check(name="normalisation", passed=same, detail=detail))
     if training.accuracy is not None and found.top1_reference is not None:
-        allowed = _allowed(training.accuracy, found.images, training.images)
+        judged = found.labelled or found.images
+        allowed = _allowed(training.accuracy, judged, training.images)
         off = abs(found.top1_reference - training.accuracy)
         detail = (
-            f"top-1 of the network {100 * found.top1_reference:.2f} % on {found.images} of the "
+            f"top-1 of the network {100 * found.top1_reference:.2f} % on {judged} of the "
             f"{training.images} validation images, {100 * training.accuracy:.2f} % recorded by the training "
             f"({100 * allowed:.2g} % difference allowed)"
         )

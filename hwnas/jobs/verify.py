@@ -54,13 +54,14 @@ def verify(options: VerifyOptions, emit: Emit | None = None) -> dict[str, Any]:
     from hwnas.deploy import verify as checks
     from hwnas.deploy.engine import is_timed, runtime
     from hwnas.deploy.manifest import check_file, find_engine, read_manifest
+    from hwnas.deploy.parity import TOLERANCES
 
     path = find_engine(Path(options.engine))
     manifest = read_manifest(path)
     check_file(path, manifest)
     backend = runtime(manifest)
     source = _source(options, path)
-    drawn = samples(options.data, source, options.images)
+    drawn = samples(options.data, source, options.images, TOLERANCES[manifest.setting.precision].images)
     budget = manifest.budget
     if options.latency_budget is not None:
         latency_ms, percentile = parse_latency(options.latency_budget)

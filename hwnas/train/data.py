@@ -17,7 +17,7 @@ import torch
 
 from hwnas.arrays import ImageShape, Int64s
 from hwnas.errors import DataFormatError, InputError
-from hwnas.train.raw import LabelledImages, Raw
+from hwnas.train.raw import LabelledImages, Originals, Raw
 from hwnas.train.sources import read
 from hwnas.train.uri import parse, parts
 
@@ -40,12 +40,15 @@ class Split:
         images: uint8 (n, channels, height, width), stored channels last.
         labels: int64 (n,), from 0.
         mean, std: of the training split, by channel, on the scale where 255 is 1.
+        originals: the pictures as large as the source has them, by place; None where it has no others, or
+            they were not asked for.
     """
 
     images: torch.Tensor
     labels: torch.Tensor
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    originals: Originals | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -126,6 +129,7 @@ def load(
     seed: int = 0,
     limit: int | None = None,
     strict: bool = False,
+    originals: bool = False,
 ) -> Dataset:
     """Load a data set and split it.
 
@@ -147,6 +151,7 @@ def load(
         limit: keep at most so many images for train and validation together. The test split stays
             whole, so that its figures compare.
         strict: refuse a source of which an image cannot be used, instead of leaving that out.
+        originals: keep a way to the pictures in their own size, too; arrays then stay in memory whole.
 
     Raises:
         InputError: unknown source, missing path, impossible shape or limit.
@@ -168,7 +173,14 @@ def load(
         raw = replace(raw, notes=(told, *raw.notes))
     _check_labels(raw)
     name = Path(where).name if scheme != "module" else where
+    if not originals:
+        raw = _without_originals(raw)
     return _split(raw, name or scheme, uri, seed=seed, limit=limit)
+
+
+def _without_originals(raw: Raw) -> Raw:
+    kept = {name: getattr(raw, name) for name in ("train", "val", "test")}
+    return replace(raw, **{name: part and replace(part, originals=None) for name, part in kept.items()})
 
 
 def _joined(raw: Raw, name: str, other: Raw) -> Raw:
@@ -183,7 +195,7 @@ def _joined(raw: Raw, name: str, other: Raw) -> Raw:
     notes = (*raw.notes, *(note for note in other.notes if note not in raw.notes))
     if (raw.val if name == "val" else raw.test) is not None:
         notes = (*notes, f"the {name} images of {raw.where} are not used, those of {other.where} are")
-    part = LabelledImages(found.images, labels)
+    part = replace(found, labels=labels)
     raw = replace(raw, left_out=(*raw.left_out, *other.left_out), notes=notes)
     return replace(raw, val=part) if name == "val" else replace(raw, test=part)
 
@@ -259,7 +271,7 @@ def _split(raw: Raw, name: str, uri: str, *, seed: int, limit: int | None) -> Da
 
     def split(part: LabelledImages) -> Split:
         stored = part.images.contiguous(memory_format=torch.channels_last)
-        return Split(stored, torch.from_numpy(part.labels), mean, std)
+        return Split(stored, torch.from_numpy(part.labels), mean, std, part.originals)
 
     made = (split(train), split(own_val), split(test))
     shared = _shared(*made)
@@ -277,7 +289,9 @@ def _split(raw: Raw, name: str, uri: str, *, seed: int, limit: int | None) -> Da
 
 
 def _at(part: LabelledImages, places: Int64s) -> LabelledImages:
-    return LabelledImages(part.images[torch.from_numpy(places)], part.labels[places])
+    whole = part.originals
+    originals = None if whole is None else lambda place: whole(int(places[place]))
+    return LabelledImages(part.images[torch.from_numpy(places)], part.labels[places], originals)
 
 
 def _shared(train: Split, val: Split, test: Split) -> dict[str, int]:

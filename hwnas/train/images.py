@@ -109,7 +109,8 @@ def assemble(
         if not at:
             return None
         chosen = images[torch.tensor(at)]
-        return LabelledImages(chosen, places([items[i].label for i in at], classes, where))
+        labels = places([items[i].label for i in at], classes, where)
+        return LabelledImages(chosen, labels, lambda place: _original(items[at[place]], shape[0]))
 
     train = part("train", "")
     if train is None:
@@ -200,14 +201,19 @@ def _decode_all(items: Sequence[Item], shape: ImageShape) -> Decoded:
 def _decode(item: Item, shape: ImageShape) -> Uint8s:
     """One image (H, W, C): upright, centre crop to a square, resized as a deployed engine does it."""
     channels, side, _ = shape
-    with _reading(item) as opened:
-        image = _plain(_upright(opened), "RGB" if channels == 3 else "L", opened.format or "")
-        pixels: Uint8s = np.asarray(image).reshape(1, image.height, image.width, channels)
-    square = prepared.centred(pixels)
+    square = prepared.centred(_original(item, channels)[None])
     if square.shape[1] != side:
         square = prepared.resize(square, (side, side)).astype(np.uint8)
     image_only: Uint8s = square[0]
     return image_only
+
+
+def _original(item: Item, channels: int) -> Uint8s:
+    """One image (H, W, C): upright, of its own size."""
+    with _reading(item) as opened:
+        image = _plain(_upright(opened), "RGB" if channels == 3 else "L", opened.format or "")
+        pixels: Uint8s = np.asarray(image).reshape(image.height, image.width, channels)
+    return pixels
 
 
 def _upright(image: Image) -> Image:

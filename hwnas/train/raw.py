@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 
-from hwnas.arrays import Int64s
+from hwnas.arrays import Int64s, Uint8s
+
+# The picture at a place, (H, W, C), upright, as large as the source has it.
+Originals = Callable[[int], Uint8s]
 
 
 @dataclass(frozen=True, eq=False)
 class LabelledImages:
-    """Images uint8 (n, C, H, W) and their labels int64 (n,)."""
+    """Images uint8 (n, C, H, W) and their labels int64 (n,).
+
+    `originals` gives the pictures that the images were cropped and resized from; None where the source has
+    them in this size only.
+    """
 
     images: torch.Tensor
     labels: Int64s
+    originals: Originals | None = None
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from hwnas.arrays import ImageShape, Int64s, Uint8s
 from hwnas.backends import images as prepared
 from hwnas.errors import DataFormatError, InputError
 from hwnas.train import memory
-from hwnas.train.raw import LabelledImages, LeftOut, Raw
+from hwnas.train.raw import LabelledImages, LeftOut, Originals, Raw
 
 if TYPE_CHECKING:
     import zipfile
@@ -67,10 +67,10 @@ def read_digits(where: str = "", shape: ImageShape | None = None) -> Raw:
 
     digits = load_digits()
     grey = np.rint(digits.images * (255.0 / 16.0)).astype(np.uint8)
-    images = fit(torch.from_numpy(grey[:, None]), shape or (3, 32, 32))
+    images = _fitted(torch.from_numpy(grey[:, None]), digits.target.astype(np.int64), shape or (3, 32, 32))
     names = tuple(str(name) for name in digits.target_names)
     # A mirrored 2 is not a 2.
-    return Raw("digits", names, LabelledImages(images, digits.target.astype(np.int64)), mirrors=False)
+    return Raw("digits", names, images, mirrors=False)
 
 
 def read_npz(path: Path, shape: ImageShape | None) -> Raw:
@@ -188,20 +188,23 @@ def arrays(found: Mapping[str, Any], where: str, shape: ImageShape | None) -> Ra
             )
     listed = tuple(str(c) for c in np.asarray(named["classes"]).ravel()) if "classes" in named else ()
     left_out: list[LeftOut] = []
-    parts: dict[str, tuple[torch.Tensor, list[str]]] = {}
+    parts: dict[str, tuple[torch.Tensor, list[str], Originals | None]] = {}
     for part, prefix in (("train", ""), ("val", "val_"), ("test", "test_")):
         if f"{prefix}images" in named:
             images, labels = named[f"{prefix}images"], named[f"{prefix}labels"]
-            tensor, names = _pair(images, labels, listed, f"{where}: {prefix}images", shape, left_out)
+            tensor, names, originals = _pair(
+                images, labels, listed, f"{where}: {prefix}images", shape, left_out
+            )
             _, channels, height, width = tensor.shape
             shape = (channels, height, width)  # what follows takes the shape of the first
             if names:
-                parts[part] = tensor, names
+                parts[part] = tensor, names, originals
     if "train" not in parts:
         raise DataFormatError(f"{where} has no labelled image to train on")
     classes = listed or order([*parts["train"][1], *(parts["val"][1] if "val" in parts else ())])
     made = {
-        part: LabelledImages(images, places(names, classes, where)) for part, (images, names) in parts.items()
+        part: LabelledImages(images, places(names, classes, where), originals)
+        for part, (images, names, originals) in parts.items()
     }
     return Raw(where, classes, made["train"], made.get("val"), made.get("test"), left_out=tuple(left_out))
 
@@ -213,8 +216,11 @@ def _pair(
     where: str,
     shape: ImageShape | None,
     left_out: list[LeftOut],
-) -> tuple[torch.Tensor, list[str]]:
-    """Check one pair of arrays; images (n, C, H, W) of the wanted shape, class names; labelled ones."""
+) -> tuple[torch.Tensor, list[str], Originals | None]:
+    """Check one pair of arrays; images (n, C, H, W) of the wanted shape, class names; labelled ones.
+
+    Last, the pictures as they were given.
+    """
     from hwnas.train.labels import name_of
 
     images, labels = np.asarray(images), np.asarray(labels)
@@ -251,7 +257,7 @@ def _pair(
     memory.check(
         len(known) * math.prod(shape), f"{where} at {'x'.join(map(str, shape))}", "choose a smaller input"
     )
-    return fit(tensor, shape), [name for name in known if name is not None]
+    return fit(tensor, shape), [name for name in known if name is not None], uncropped(tensor, shape)
 
 
 def fit(images: torch.Tensor, shape: ImageShape) -> torch.Tensor:
@@ -260,18 +266,39 @@ def fit(images: torch.Tensor, shape: ImageShape) -> torch.Tensor:
     Grey is repeated into colour; colour becomes grey by the luma of ITU-R BT.601.
     """
     channels, side, _ = shape
-    _, have, height, width = images.shape
+    _, _, height, width = images.shape
     square = min(height, width)
     top, left = (height - square) // 2, (width - square) // 2
-    images = images[:, :, top : top + square, left : left + square]
-    if have == 3 and channels == 1:
-        weights = torch.tensor([0.299, 0.587, 0.114])[:, None, None]
-        images = torch.cat(
-            [(p * weights).sum(1, keepdim=True).round().byte() for p in torch.split(images, 1024)]
-        )
+    images = _channels(images[:, :, top : top + square, left : left + square], channels)
     if square != side:
         images = torch.cat([_resize(part, side) for part in torch.split(images, 1024)])
-    return images.expand(-1, channels, -1, -1) if images.shape[1] == 1 else images
+    return images.expand(-1, channels, -1, -1)
+
+
+def _fitted(images: torch.Tensor, labels: Int64s, shape: ImageShape) -> LabelledImages:
+    return LabelledImages(fit(images, shape), labels, uncropped(images, shape))
+
+
+def uncropped(images: torch.Tensor, shape: ImageShape) -> Originals | None:
+    """The pictures that `fit` brings to a shape; None where they have its size already."""
+    channels, side, _ = shape
+    if images.shape[2:] == (side, side):
+        return None
+
+    def original(place: int) -> Uint8s:
+        one = _channels(images[place : place + 1], channels).expand(-1, channels, -1, -1)
+        return np.ascontiguousarray(one[0].permute(1, 2, 0).numpy())
+
+    return original
+
+
+def _channels(images: torch.Tensor, channels: int) -> torch.Tensor:
+    """Colour as grey where grey is wanted."""
+    if images.shape[1] == 1 or channels == 3:
+        return images
+    weights = torch.tensor([0.299, 0.587, 0.114])[:, None, None]
+    grey = [(p * weights).sum(1, keepdim=True).round().byte() for p in torch.split(images, 1024)]
+    return torch.cat(grey)
 
 
 def _resize(images: torch.Tensor, side: int) -> torch.Tensor:
@@ -302,8 +329,7 @@ def read_cifar10(path: Path, shape: ImageShape | None) -> Raw:
     pairs = [_cifar_batch(batch) for batch in (*batches, test)]
     pool, labels = (np.concatenate(parts) for parts in zip(*pairs[:-1]))
     shape = shape or (3, 32, 32)
-    images, test_images = (fit(torch.from_numpy(a), shape) for a in (pool, pairs[-1][0]))
-    train, held = LabelledImages(images, labels), LabelledImages(test_images, pairs[-1][1])
+    train, held = (_fitted(torch.from_numpy(a), b, shape) for a, b in ((pool, labels), pairs[-1]))
     return Raw(str(path), _CIFAR_NAMES, train, test=held)
 
 

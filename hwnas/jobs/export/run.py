@@ -11,6 +11,7 @@ from hwnas.backends import formats
 from hwnas.budgets import parse_latency
 from hwnas.deploy.engine import is_timed, metadata, one_batch
 from hwnas.deploy.manifest import EngineManifest, engine_name, manifest_path, write_manifest
+from hwnas.deploy.parity import TOLERANCES
 from hwnas.errors import BackendUnavailable, InputError
 from hwnas.jobs.export.samples import Samples, samples
 from hwnas.jobs.resolve.origin import Origin, origin
@@ -89,7 +90,7 @@ def export(options: ExportOptions, emit: Emit | None = None) -> dict[str, Any]:
         raise _elsewhere(options, source, folder, exc) from exc
     drawn = None
     if options.verify or setting.precision == "int8":
-        drawn = samples(options.data, source, options.images)
+        drawn = samples(options.data, source, options.images, TOLERANCES[setting.precision].images)
     manifest = _write(options, source, folder, backend, setting, drawn)
     path = folder / manifest.engine
     _say(emit, f"wrote {path} ({manifest.engine_bytes / 1024:.0f} KiB): {setting.describe()}")

@@ -16,19 +16,22 @@ from hwnas.records import Check
 
 if TYPE_CHECKING:
     from hwnas.deploy.verify import Training
+    from hwnas.train.data import Split
 
 RANDOM_IMAGES = 128
+# So much is decoded in its own size, a few seconds' worth; further images are taken as the training saw them.
+PIXELS = 250_000_000
 
 
 @dataclass(frozen=True)
 class Samples:
-    """Pictures (n, H, W, C) uint8 as a deployed `Session` is given them, and which they are in words.
+    """Pictures (H, W, C) uint8 as a deployed `Session` is given them, and which they are in words.
 
     Attributes:
         pictures, text: see above.
         prepared: the same images as the training prepared them, (n, C, H, W); None where it recorded
             nothing, so that the engine's manifest says how.
-        labels: (n,) classes by the network's names, where known.
+        labels: (n,) classes by the network's names; -1 for training images, which accuracy is not judged by.
         calibration: training images, normalised, for int8.
         about: class names and normalisation of the network, for a manifest.
         accuracy, images: recorded accuracy of the network on the whole validation split and the size of
@@ -36,7 +39,7 @@ class Samples:
         checks: whether the data are those of the training.
     """
 
-    pictures: Uint8s
+    pictures: Uint8s | Sequence[Uint8s]
     text: str
     prepared: Float32s | None = None
     labels: Int64s | None = None
@@ -53,16 +56,19 @@ class Samples:
         return Training(**source.about, accuracy=self.accuracy, images=self.images)
 
 
-def samples(data: str | None, source: Origin, limit: int) -> Samples:
+def samples(data: str | None, source: Origin, limit: int, wanted: int = 0) -> Samples:
     """Validation images of a data set; without one, seeded random images, and said to be so.
 
-    The validation split, since the test split is read once only, by the training. Normalised by what the
-    training recorded, never by the statistics of these images: that is how the network will be used.
+    The validation split, since the test split is read once only, by the training; where it has fewer than
+    are wanted, training images too, which compare scores as well but say nothing about accuracy. In their
+    own size where the source has one, and normalised by what the training recorded, never by the statistics
+    of these images: that is how the network will be used.
 
     Args:
         data: what the user names; None takes what the run was trained on.
         source: the network.
         limit: largest number of images.
+        wanted: number that training images are added up to.
 
     Raises:
         InputError, DataFormatError: the data set cannot be loaded, has other classes than the network, or
@@ -77,31 +83,53 @@ def samples(data: str | None, source: Origin, limit: int) -> Samples:
         pictures = rng.integers(0, 256, shape, dtype=np.uint8)
         text = "random images, no data set was given (--data)"
         return Samples(pictures, text, about=dict(source.about))
+    import torch
+
     from hwnas.train.data import load, normalise
 
-    dataset = load(uri, input_shape=spec.input_shape, seed=source.seed, limit=source.limit)
+    dataset = load(uri, input_shape=spec.input_shape, seed=source.seed, limit=source.limit, originals=True)
     about = {"classes": dataset.classes, "mean": dataset.mean, "std": dataset.std, **source.about}
     if len(about["classes"]) != spec.classes:
         raise DataFormatError(
             f"data {uri} has {len(dataset.classes)} classes, the network has {spec.classes}; "
             "give the data that it was trained on"
         )
-    chosen = dataset.val
-    images = chosen.images[:limit]
-    labels = by_name(chosen.labels[:limit].numpy(), dataset.classes, about["classes"], uri)
-    some = dataset.train.images[:CALIBRATION_IMAGES]
+    val, train = dataset.val, dataset.train
+    judged = min(limit, len(val))
+    more = min(max(min(wanted, limit) - judged, 0), len(train))
+    labels = by_name(val.labels[:judged].numpy(), dataset.classes, about["classes"], uri)
+    pictures, own = _pictures([(val, at) for at in range(judged)] + [(train, at) for at in range(more)])
+    images = torch.cat([val.images[:judged], train.images[:more]])
+    text = f"{judged} validation images of {dataset.name}"
+    text += f" and {more} training images, since those are few" if more else ""
+    text += f"; {own} in their own size" if own else ""
+    some = train.images[:CALIBRATION_IMAGES]
     same = source.fingerprint in (None, dataset.fingerprint)
     return Samples(
-        np.ascontiguousarray(images.permute(0, 2, 3, 1).numpy()),
-        f"validation images of {dataset.name}",
+        pictures,
+        text,
         prepared=normalise(images, about["mean"], about["std"]).contiguous().numpy(),
-        labels=labels,
+        labels=np.concatenate([labels, np.full(more, -1, np.int64)]),
         calibration=normalise(some, about["mean"], about["std"]).contiguous().numpy(),
         about=about,
         accuracy=source.accuracy.get("val") if same and source.fingerprint else None,
-        images=len(chosen),
+        images=len(val),
         checks=() if source.fingerprint is None else (_same_data(uri, same, named=data is not None),),
     )
+
+
+def _pictures(chosen: Sequence[tuple[Split, int]]) -> tuple[Uint8s | list[Uint8s], int]:
+    """Pictures of these places, and how many of them are in their own size: up to `PIXELS` in all."""
+    found: list[Uint8s] = []
+    pixels, own = 0, 0
+    for split, at in chosen:
+        if split.originals is not None and pixels < PIXELS:
+            found.append(split.originals(at))
+            own += 1
+            pixels += found[-1].shape[0] * found[-1].shape[1]
+        else:
+            found.append(np.ascontiguousarray(split.images[at].permute(1, 2, 0).numpy()))
+    return (found, own) if own else (np.stack(found), 0)
 
 
 def recorded_data(source: Origin) -> str | None:

@@ -1,0 +1,144 @@
+"""A folder of photographs of mixed size: what is verified is what `Session` does with the files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from hwnas.backends import images as prepared
+from hwnas.deploy import preprocess
+from hwnas.deploy.manifest import read_manifest
+from hwnas.deploy.parity import at_least
+from hwnas.deploy.session import Session
+from hwnas.errors import VerificationFailed
+from hwnas.jobs.export import ExportOptions, export
+from hwnas.jobs.train import TrainOptions, train
+from hwnas.jobs.verify import VerifyOptions, verify
+from hwnas.spec import BlockSpec, NetworkSpec
+from hwnas.store import write_network
+
+SPEC = NetworkSpec(
+    stem=BlockSpec(kind="conv", c_in=3, c_out=8, size_in=16),
+    stages=((BlockSpec(kind="basic", c_in=8, c_out=8, size_in=16),),),
+    head=BlockSpec(kind="classifier", c_in=8, c_out=2, kernel=1, act="none", size_in=16),
+    space="test",
+)
+
+
+def photographs(folder: Path, each: int) -> None:
+    """Dark and bright pictures of 30x20 to 80x60; a frame outside the middle square has the other light."""
+    rng = np.random.default_rng(0)
+    for name, level in (("dark", 60), ("light", 190)):
+        (folder / name).mkdir(parents=True)
+        for number in range(each):
+            height, width = int(rng.integers(20, 61)), int(rng.integers(62, 81))
+            pixels = np.full((height, width, 3), 250 - level, dtype=np.float64)
+            side, left = height, (width - height) // 2
+            pixels[:, left : left + side] = level
+            pixels += rng.normal(0, 12, pixels.shape)
+            Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(folder / name / f"{number:03}.png")
+
+
+def run_on(home: Path, each: int) -> None:
+    photographs(home / "photos", each)
+    write_network(home / "net.json", SPEC)
+    recipe = {"threads": 1, "batch": 8}
+    train(TrainOptions("net.json", "folder:photos", epochs=8, out=Path("r"), recipe=recipe))
+
+
+@pytest.fixture(scope="module")
+def thirty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A run on 30 photographs: 6 test images, 2 of validation (one a class), 22 of training."""
+    home = tmp_path_factory.mktemp("thirty")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(home)
+        run_on(home, 15)
+        yield home
+
+
+def by_name(body: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    return {check["name"]: check for check in body["checks"]}
+
+
+def test_thirty_photographs_give_an_engine(thirty: Path) -> None:
+    body = export(ExportOptions(run="r", device="fake", backend="fake", latency_budget=None))
+    checks = by_name(body)
+    assert body["passed"]
+    assert checks["images"]["detail"] == "8 different images compared (8 needed for fp32)"
+    assert checks["pictures"]["detail"].startswith("8 pictures in their own size (")
+    assert "2 validation images of photos and 6 training images" in checks["parity"]["detail"]
+    assert "(2 labelled images: one may become wrong; too few" in checks["accuracy"]["detail"]
+    assert body["by_class"]["images"] == 2  # training images say nothing about accuracy
+
+
+def test_a_weaker_claim_is_said_and_no_claim_fails(thirty: Path) -> None:
+    body = export(ExportOptions(run="r", backend="ort", device="cpu", precision="bf16", format="onnx"))
+    detail = by_name(body)["images"]["detail"]
+    # 24 = 2 + 22 of 32. If all agree: 0.05 ** (1 / 24) = 0.883.
+    assert detail.startswith("24 different images compared (32 needed for bf16); so few show")
+    assert "agree on 88 % of such images or more" in detail
+    assert body["passed"]
+    with pytest.raises(VerificationFailed, match=r"1 different images compared .* show nothing"):
+        verify(VerifyOptions("r/engine-bf16.onnx", images=1))
+
+
+def test_the_engine_gives_for_the_files_what_was_compared(thirty: Path) -> None:
+    export(ExportOptions(run="r", device="fake", backend="fake"))
+    files = sorted((thirty / "photos").rglob("*.png"))
+    pictures = [np.asarray(Image.open(file)) for file in files]
+    with Session("r/engine.onnx") as session:
+        assert session.manifest.classes == ("dark", "light")
+        together = session.scores(pictures)
+        one_by_one = np.concatenate([session.scores(picture) for picture in pictures])
+        named = [session.top(picture)[0][0][0] for picture in pictures]
+    np.testing.assert_array_equal(together, one_by_one)
+    truth = [file.parent.name for file in files]
+    assert np.mean([a == b for a, b in zip(named, truth)]) > 0.9
+
+
+@pytest.mark.parametrize("fault", ["no crop", "other filter"])
+def test_another_crop_or_filter_than_the_trainings_is_caught(
+    thirty: Path, monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    export(ExportOptions(run="r", device="fake", backend="fake"))
+
+    def corner(pictures: Any) -> Any:
+        side = min(pictures.shape[1:3])
+        return pictures[:, :side, :side]
+
+    def nearest(pictures: Any, size: tuple[int, int]) -> Any:
+        rows = np.arange(size[0]) * pictures.shape[1] // size[0]
+        columns = np.arange(size[1]) * pictures.shape[2] // size[1]
+        return pictures[:, rows][:, :, columns].astype(np.float32)
+
+    def deployed(pictures: Any, manifest: Any, *, bgr: bool = False) -> Any:
+        mean, std = manifest.normalisation
+        if fault == "no crop":
+            return prepared.prepare(corner(pictures), (16, 16), mean, std)
+        levels = nearest(prepared.centred(pictures), (16, 16)) / np.float32(255)
+        return np.ascontiguousarray(((levels - mean) / std).transpose(0, 3, 1, 2))
+
+    monkeypatch.setattr(preprocess, "ready", deployed)
+    with pytest.raises(VerificationFailed) as caught:
+        verify(VerifyOptions("r/engine.onnx"))
+    assert caught.value.result is not None
+    assert not by_name(dict(caught.value.result))["pictures"]["passed"]
+
+
+def test_the_manifest_has_the_figures_by_class(thirty: Path) -> None:
+    body = export(ExportOptions(run="r", device="fake", backend="fake"))
+    assert read_manifest(Path("r/engine.onnx")).by_class is not None
+    written = json.loads(Path("r/engine.onnx.manifest.json").read_text())
+    assert written["by_class"] == body["by_class"]
+
+
+def test_bounds_of_a_share() -> None:
+    assert at_least(10, 10) == pytest.approx(0.05 ** (1 / 10))
+    assert at_least(0, 10) == 0.0
+    assert at_least(9, 10) == pytest.approx(0.6058, abs=1e-4)  # the published one-sided table
