@@ -80,9 +80,9 @@ def samples(data: str | None, source: Origin, limit: int, wanted: int = 0) -> Sa
         rng = np.random.default_rng(0)
         channels, height, width = spec.input_shape
         shape = (min(limit, RANDOM_IMAGES), height, width, channels)
-        pictures = rng.integers(0, 256, shape, dtype=np.uint8)
+        noise = rng.integers(0, 256, shape, dtype=np.uint8)
         text = "random images, no data set was given (--data)"
-        return Samples(pictures, text, about=dict(source.about))
+        return Samples(noise, text, about=dict(source.about))
     import torch
 
     from hwnas.train.data import load, normalise
@@ -100,9 +100,10 @@ def samples(data: str | None, source: Origin, limit: int, wanted: int = 0) -> Sa
     labels = by_name(val.labels[:judged].numpy(), dataset.classes, about["classes"], uri)
     pictures, own = _pictures([(val, at) for at in range(judged)] + [(train, at) for at in range(more)])
     images = torch.cat([val.images[:judged], train.images[:more]])
-    text = f"{judged} validation images of {dataset.name}"
-    text += f" and {more} training images, since those are few" if more else ""
-    text += f"; {own} in their own size" if own else ""
+    text = f"{judged} validation and {more} training" if more else "validation"
+    text += f" images of {dataset.name}"
+    if own:
+        text += f", {'all' if own == len(pictures) else f'{own} of them'} in their own size"
     some = train.images[:CALIBRATION_IMAGES]
     same = source.fingerprint in (None, dataset.fingerprint)
     return Samples(

@@ -12,7 +12,7 @@ from hwnas.backends.images import prepare
 from hwnas.backends.ort import OrtEngine
 from hwnas.deploy import engine as engines
 from hwnas.deploy.manifest import Parity, read_manifest, write_manifest
-from hwnas.deploy.parity import TOLERANCES, compare, judge
+from hwnas.deploy.parity import LEAST_IMAGES, TOLERANCES, compare, judge
 from hwnas.deploy.verify import CheckOptions, budget_check, reference_scores, verify
 from hwnas.errors import DataFormatError, InputError, VerificationFailed
 from hwnas.records import Budget, Promise
@@ -126,8 +126,8 @@ def test_tolerances_are_limits(precision: Any) -> None:
     )
     assert [c.passed for c in judge(good, precision)] == [True, True, True, True]
     for change, at in (
-        ({"images": limit.images - 1}, 0),
-        ({"distinct": limit.images - 1}, 0),
+        ({"images": LEAST_IMAGES - 1}, 0),
+        ({"distinct": LEAST_IMAGES - 1}, 0),
         ({"max_abs_err": 10 * limit.error * 1.01}, 1),
         ({"cosine_min": limit.cosine - 1e-3}, 1),
         ({"scale": 1.01e4}, 1),

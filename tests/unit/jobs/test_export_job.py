@@ -183,7 +183,7 @@ def test_real_images_give_accuracy_names_and_normalisation(run: Path, weights: d
     digits = made(Path("runs/search-0003"), weights, factor=2.0, data="digits")
     out = export(ExportOptions(run=str(digits), images=64))
     assert out["parity"]["images"] == 64
-    assert out["parity"]["data"] == "validation images of digits"
+    assert out["parity"]["data"] == "validation images of digits, all in their own size"
     assert out["parity"]["top1_reference"] == out["parity"]["top1_engine"]
     manifest = read_manifest(digits / "engine.onnx")
     assert manifest.classes == tuple("0123456789")
