@@ -107,6 +107,20 @@ def _proved(ui: Output, schema: str, job: Callable[[], dict[str, Any]]) -> dict[
     return body
 
 
+def _speed(speed: dict[str, Any], precision: str) -> str:
+    """How an engine compares with fp32; that it is slower is said plainly."""
+    mine, other = speed["floor_ms"], speed["fp32_floor_ms"]
+    times = f"{format_ms(mine)} against {format_ms(other)}, timed in turn"
+    if not speed["differs"]:
+        return f"as fast as fp32 within the error ({times})"
+    if mine < other:
+        return f"{other / mine:.2f} times as fast as fp32 ({times})"
+    return (
+        f"SLOWER than fp32, by {mine / other:.2f} times ({times}): {precision} gains nothing in this runtime "
+        "on this processor; export --precision fp32, or see `hwnas benchmark`"
+    )
+
+
 def _checks(body: dict[str, Any]) -> None:
     measured, promise = body["measured"], body["promise"]
     figures = body["by_class"] and ByClass.model_validate(body["by_class"])
@@ -120,6 +134,7 @@ def _checks(body: dict[str, Any]) -> None:
                 and f"p50 {format_ms(measured['median_ms'])}, "
                 f"p95 {format_ms(measured['p95_ms'])}, {measured['samples']} calls",
             ),
+            ("beside fp32", body["speed"] and _speed(body["speed"], body["setting"]["precision"])),
             (
                 "preparation",
                 body["preprocessing"]

@@ -29,6 +29,8 @@ from hwnas.spec import BlockSpec, NetworkSpec
 if TYPE_CHECKING:
     import torch
 
+    from hwnas.backends.forms import Form
+
 
 # Opens the context of a forward pass in training, for half precision.
 Autocast = Callable[[], AbstractContextManager[object]]
@@ -92,8 +94,15 @@ class Backend(Protocol):
         """The full conditions under which this backend would run here."""
         ...
 
+    def form(self) -> Form | None:
+        """The int8 graph that its kernels are fast in; None where it computes no int8."""
+        ...
+
     def build(self, model: bytes, setting: Setting) -> Engine:
-        """Build from a serialised ONNX model; BuildError carries the runtime's own words."""
+        """Build from a serialised ONNX model; BuildError carries the runtime's own words.
+
+        At int8 a float model is quantized with ranges of random values, for measuring time.
+        """
         ...
 
     def load(self, path: Path, setting: Setting) -> Engine:

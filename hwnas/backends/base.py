@@ -38,6 +38,17 @@ def cpu_model() -> str:
     return re.sub(r"\s+", " ", name)
 
 
+@cache
+def cpu_flags() -> frozenset[str]:
+    """Instruction sets of the processor, as Linux names them; empty elsewhere."""
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return frozenset()
+    found = re.search(r"^(?:flags|Features)\s*:(.*)$", text, re.MULTILINE)
+    return frozenset(found.group(1).split()) if found else frozenset()
+
+
 def cores() -> tuple[int, ...]:
     """Cores that this process may use, by the scheduler's numbers."""
     if hasattr(os, "sched_getaffinity"):

@@ -113,6 +113,10 @@ class Fake:
             threads=threads,
         )
 
+    def form(self) -> None:
+        """None: it has no int8."""
+        return
+
     def build(self, model: bytes, setting: Setting) -> FakeEngine:
         """Price a model; BuildError where it cannot be read or holds a refused operator."""
         price, cold = self._prices(model, setting)

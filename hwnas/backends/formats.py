@@ -13,6 +13,7 @@ from pathlib import Path
 
 from hwnas import plugins
 from hwnas.arrays import Float32s
+from hwnas.backends.forms import Form
 from hwnas.errors import InputError
 from hwnas.protocols import Backend, Engine
 from hwnas.records import Precision, Setting
@@ -20,7 +21,7 @@ from hwnas.spec import NetworkSpec
 from hwnas.store import atomic_path
 
 PORTABLE = "onnx"  # the format that every runtime reads
-CALIBRATION_IMAGES = 256
+CALIBRATION_IMAGES = 512
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,7 @@ class Network:
         dynamic_batch: the file is to take any number of images at once.
         calibration: normalised training images (n, C, H, W); there for int8.
         metadata: what a program without hwnas must know to feed an ONNX file.
+        form: the int8 graph that the runtime wants; None where it takes none.
     """
 
     spec: NetworkSpec
@@ -42,6 +44,7 @@ class Network:
     dynamic_batch: bool = False
     calibration: Float32s | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)
+    form: Form | None = None
 
     def onnx(self, precision: Precision = "fp32", rewrite: Callable[[bytes], bytes] = bytes) -> bytes:
         """The network as an ONNX model.
@@ -58,7 +61,7 @@ class Network:
         from hwnas.nets import onnx
 
         model = onnx.network(self.spec, self.weights, batch=None if self.dynamic_batch else self.batch)
-        model = in_precision(rewrite(model), precision, self.calibration, self.batch)
+        model = in_precision(rewrite(model), precision, self.form, self.calibration)
         return onnx.with_metadata(model, self.metadata)
 
 
@@ -91,6 +94,7 @@ class Format:
         any_batch: whether such a file can take any number of images at once.
         usual: whether networks that were searched through `backend` are exported so, because it takes
             no other file; else plain ONNX is recommended.
+        runtimes: precisions in which a registered backend may run the file as its own, and be timed.
     """
 
     name: str
@@ -100,6 +104,7 @@ class Format:
     bound_to: tuple[str, ...] = ("backend_version", "device_arch")
     any_batch: bool = False
     usual: bool = False
+    runtimes: tuple[Precision, ...] = ()
 
     def stand_in(self, spec: NetworkSpec, precision: Precision) -> Backend | None:
         """What runs the file here to compare its scores, where it is made for another runtime: its time

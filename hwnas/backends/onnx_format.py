@@ -17,6 +17,7 @@ from hwnas.arrays import Float32s
 from hwnas.backends import package_version
 from hwnas.backends.base import Life, cpu_model
 from hwnas.backends.formats import PORTABLE, Format, Network, Written
+from hwnas.backends.forms import TENSORRT, Form
 from hwnas.backends.onnx_file import read_model
 from hwnas.errors import BackendUnavailable, BuildError, DataFormatError, InputError
 from hwnas.protocols import Backend, CallTimes, Engine
@@ -54,6 +55,10 @@ class TypedOnnx:
             batch=batch,
             threads=threads,
         )
+
+    def form(self) -> Form:
+        """Symmetric, as accelerators take it; a CPU's runtime names its own."""
+        return TENSORRT
 
     def build(self, model: bytes, setting: Setting) -> TypedEngine:
         """Open a model; BuildError with the runtime's words if it refuses."""
@@ -114,12 +119,15 @@ class OnnxFormat(Format):
     """Plain ONNX; a runtime builds it once, to know that it can, and the file is what it was given."""
 
     def stand_in(self, spec: NetworkSpec, precision: Precision) -> Backend | None:
-        """In fp32 the runtime that was asked for; else whatever computes in the graph's types."""
-        return None if precision == "fp32" else TypedOnnx()
+        """In fp32 and bf16 the runtime that was asked for; else, where that one does not compute in the
+        precision (`runtimes`), whatever computes in the graph's types.
+        """
+        return None if precision in ("fp32", "bf16") else TypedOnnx()
 
     def write(self, network: Network, backend: Backend, setting: Setting, path: Path) -> Written:
         """Build from the model, then write the model itself."""
-        model = network.onnx(network.precision)
+        # bf16 is computed from the float32 graph by the runtimes that offer it.
+        model = network.onnx("fp32" if network.precision == "bf16" else network.precision)
         engine = backend.build(model, setting)
         try:
             write_bytes(path, model)
@@ -133,4 +141,6 @@ class OnnxFormat(Format):
         return backend.build(read_model(path), setting)
 
 
-ONNX = OnnxFormat(PORTABLE, "plain ONNX, for any runtime", SUFFIX, bound_to=(), any_batch=True)
+ONNX = OnnxFormat(
+    PORTABLE, "plain ONNX, for any runtime", SUFFIX, bound_to=(), any_batch=True, runtimes=("int8",)
+)

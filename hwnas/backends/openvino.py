@@ -21,16 +21,33 @@ from typing import Any
 
 from hwnas.arrays import Float32s
 from hwnas.backends import package_version
-from hwnas.backends.base import Life, check_cpu, cpu_model, host_system, random_input, time_calls
+from hwnas.backends.base import (
+    Life,
+    check_cpu,
+    cpu_flags,
+    cpu_model,
+    host_system,
+    random_input,
+    time_calls,
+)
 from hwnas.backends.formats import Format
+from hwnas.backends.forms import Form
+from hwnas.backends.forms import openvino as openvino_form
 from hwnas.backends.onnx_file import read_model
+from hwnas.backends.quantized import Quantized
 from hwnas.errors import BackendUnavailable, BuildError, DataFormatError, InputError
 from hwnas.protocols import CallTimes
 from hwnas.records import Precision, Setting
 from hwnas.store import write_bytes
 
 # What the user asks for, as OpenVINO's INFERENCE_PRECISION_HINT and the name it answers with.
-HINTS: dict[Precision, tuple[str, str]] = {"fp32": ("f32", "float32"), "bf16": ("bf16", "bfloat16")}
+# What is not quantized in an int8 graph is computed in float32.
+HINTS: dict[Precision, tuple[str, str]] = {
+    "fp32": ("f32", "float32"),
+    "bf16": ("bf16", "bfloat16"),
+    "int8": ("f32", "float32"),
+}
+BF16_UNITS = {"avx512_bf16", "amx_bf16", "avx_ne_convert", "bf16"}  # x86, x86, x86, ARM
 
 KEPT_BYTES = 256 << 20
 
@@ -46,6 +63,7 @@ class OpenVino:
         # Compiled models by source and conditions: a fresh session of a model that was compiled
         # before takes 20 ms instead of 100, and is no faster or slower to run (docs/measuring.md).
         self._compiled: OrderedDict[tuple[bytes, Setting], bytes] = OrderedDict()
+        self._quantized = Quantized()
 
     @property
     def version(self) -> str:
@@ -63,8 +81,13 @@ class OpenVino:
         check_cpu(self.name, device, threads)
         if precision not in HINTS:
             raise InputError(
-                f"--precision {precision}: on a CPU the openvino backend runs {' and '.join(HINTS)} (fp16 is "
-                "computed as bf16, int8 needs a quantised model); use one of these"
+                f"--precision {precision}: on a CPU the openvino backend runs {', '.join(HINTS)} (fp16 is "
+                "computed as bf16); use one of these"
+            )
+        if precision == "bf16" and (flags := cpu_flags()) and not BF16_UNITS & flags:
+            raise BackendUnavailable(
+                f"--precision bf16: this processor ({cpu_model()}) has no bfloat16 units, so OpenVINO would "
+                "compute in fp32; use --precision fp32 or int8"
             )
         return Setting(
             device=device,
@@ -77,8 +100,14 @@ class OpenVino:
             threads=threads,
         )
 
+    def form(self) -> Form:
+        """Weighted operators in uint8; OpenVINO takes sums and pools along where it pays."""
+        return openvino_form()
+
     def build(self, model: bytes, setting: Setting) -> OpenVinoEngine:
         """Compile an ONNX model; BuildError with the runtime's words if it refuses."""
+        if setting.precision == "int8":
+            model = self._quantized(model, self.form())
         key = (hashlib.sha256(model).digest(), setting)
         if key in self._compiled:
             return self._import(self._compiled[key], setting)

@@ -1,4 +1,4 @@
-"""ONNX Runtime on the CPU: every graph optimisation, float32, one session an engine.
+"""ONNX Runtime on the CPU: every graph optimisation, float32 or int8, one session an engine.
 
 Engine files are ONNX Runtime's own format (``.ort``): the graph after optimisation for this very
 processor. `load` also takes a portable ``.onnx``, which it optimises first.
@@ -19,13 +19,16 @@ from hwnas.arrays import Float32s
 from hwnas.backends import package_version
 from hwnas.backends.base import Life, check_cpu, cpu_model, host_system, random_input, time_calls
 from hwnas.backends.formats import Format
+from hwnas.backends.forms import Form, onnx_runtime
 from hwnas.backends.onnx_file import read_model
+from hwnas.backends.quantized import Quantized
 from hwnas.errors import BackendUnavailable, BuildError, DataFormatError, InputError
 from hwnas.protocols import CallTimes
 from hwnas.records import Precision, Setting
 from hwnas.store import atomic_path, scratch, write_bytes
 
 PROVIDER = "CPUExecutionProvider"
+PRECISIONS: tuple[Precision, ...] = ("fp32", "int8")
 DISTRIBUTIONS = ("onnxruntime", "onnxruntime-gpu")
 
 
@@ -35,6 +38,9 @@ class Ort:
     name = "ort"
     suffix = ".ort"
     devices: tuple[str, ...] = ("cpu",)
+
+    def __init__(self) -> None:
+        self._quantized = Quantized()
 
     @property
     def version(self) -> str:
@@ -48,10 +54,10 @@ class Ort:
     def setting(self, device: str, precision: Precision, batch: int, threads: int) -> Setting:
         """Conditions of a run here; InputError for a precision that it would not really run in."""
         check_cpu(self.name, device, threads)
-        if precision != "fp32":
+        if precision not in PRECISIONS:
             raise InputError(
-                f"--precision {precision}: the ort backend runs fp32 on a CPU (fp16 and bf16 would be "
-                "computed in fp32 behind casts); use --precision fp32, or another backend"
+                f"--precision {precision}: on a CPU the ort backend runs {' and '.join(PRECISIONS)} (fp16 "
+                "and bf16 would be computed in fp32 behind casts); use one of these, or another backend"
             )
         return Setting(
             device=device,
@@ -65,17 +71,24 @@ class Ort:
             spin=threads > 1,
         )
 
+    def form(self) -> Form:
+        """uint8 between two convolutions, sums and pools included."""
+        return onnx_runtime()
+
     def build(self, model: bytes, setting: Setting) -> OrtEngine:
         """Optimise an ONNX model; BuildError with the runtime's words if it refuses."""
-        return OrtEngine(model, setting)
+        return OrtEngine(
+            self._quantized(model, self.form()) if setting.precision == "int8" else model, setting
+        )
 
     def load(self, path: Path, setting: Setting) -> OrtEngine:
         """Load an ``.ort`` or ``.onnx`` file; DataFormatError if it is missing or damaged."""
         if not path.is_file():
             raise InputError(f"engine {path} does not exist")
         try:
-            model = read_model(path) if path.suffix == ".onnx" else path.read_bytes()
-            return OrtEngine(model, setting)
+            if path.suffix == ".onnx":
+                return self.build(read_model(path), setting)
+            return OrtEngine(path.read_bytes(), setting)
         except BuildError as exc:
             raise DataFormatError(f"engine {path} cannot be loaded by ONNX Runtime: {exc}") from exc
 
@@ -87,8 +100,8 @@ class OrtEngine(Life):
     """One session with its input resident in memory."""
 
     def __init__(self, model: bytes, setting: Setting) -> None:
-        if setting.precision != "fp32":
-            raise InputError(f"the ort backend runs fp32, not {setting.precision}")
+        if setting.precision not in PRECISIONS:
+            raise InputError(f"the ort backend runs {' and '.join(PRECISIONS)}, not {setting.precision}")
         if setting.affinity is not None and len(setting.affinity) != setting.threads:
             raise InputError(
                 f"affinity {setting.affinity} must name one core for each of {setting.threads} threads"

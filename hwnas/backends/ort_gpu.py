@@ -24,6 +24,7 @@ from hwnas.backends import package_version
 from hwnas.backends.base import Life, random_input
 from hwnas.backends.cuda import opening as cuda
 from hwnas.backends.cuda.gpus import GpuInfo, check_device, check_precision, gpus
+from hwnas.backends.forms import TENSORRT, Form
 from hwnas.backends.ort import check_provider
 from hwnas.errors import BackendUnavailable, BuildError, DataFormatError, InputError
 from hwnas.protocols import CallTimes
@@ -97,6 +98,10 @@ class OrtCuda:
         from hwnas.backends import typed
 
         return typed.to_half(model) if setting.precision == "fp16" else model
+
+    def form(self) -> Form | None:
+        """TensorRT's where this provider offers int8."""
+        return TENSORRT if "int8" in self.precisions else None
 
     def build(self, model: bytes, setting: Setting) -> OrtGpuEngine:
         """Open a session; BuildError with the runtime's words, BackendUnavailable if it fell back."""

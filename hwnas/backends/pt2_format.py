@@ -67,6 +67,10 @@ class Pt2:
             threads=threads,
         )
 
+    def form(self) -> None:
+        """None: an ExportedProgram is fp32."""
+        return
+
     def build(self, model: bytes, setting: Setting) -> Pt2Engine:
         """Not to be had: an ExportedProgram is made from the network, see `Pt2Format`."""
         raise BuildError("an ExportedProgram is made from the network and its weights, not from ONNX")

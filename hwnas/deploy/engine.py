@@ -76,7 +76,14 @@ def export(
     if dynamic_batch and not chosen.any_batch:
         raise InputError(one_batch(chosen.name))
     network = Network(
-        spec, weights, setting.precision, setting.batch, dynamic_batch, calibration, metadata(spec, **about)
+        spec,
+        weights,
+        setting.precision,
+        setting.batch,
+        dynamic_batch,
+        calibration,
+        metadata(spec, **about),
+        backend.form(),
     )
     path = folder / engine_name(chosen.suffix, setting.precision)
     _refuse_foreign(path)

@@ -71,6 +71,22 @@ class Preprocessing(Record):
     samples: int = Field(gt=0)
 
 
+class Speed(Record):
+    """An engine beside the fp32 engine of the same network in the same runtime, timed in turn.
+
+    `differs` is whether the two floors are further apart than their standard errors explain, at 95 %.
+    """
+
+    floor_ms: float = Field(gt=0)
+    fp32_floor_ms: float = Field(gt=0)
+    differs: bool
+
+    @property
+    def slower(self) -> bool:
+        """Whether the engine is shown to be slower than fp32."""
+        return self.differs and self.floor_ms > self.fp32_floor_ms
+
+
 class LayerTime(Record):
     """Mean time of one layer that the runtime made of the network, in milliseconds.
 
@@ -100,6 +116,7 @@ class EngineManifest(Record):
             channel, where the training data gave them.
         dynamic_batch: whether the file takes any number of images at once.
         table_id: the latency table that the search used.
+        speed: beside fp32, for an engine of another precision that is timed here.
         preprocessing: what preparing a picture costs beside `measured`.
         by_class: how right the engine is on the labelled images that it was compared on, class by class.
         layers: times of the runtime's layers, in order, where it tells them.
@@ -125,6 +142,7 @@ class EngineManifest(Record):
     budget: Budget | None = None
     predicted: Estimate | None = None
     measured: Measurement | None = None
+    speed: Speed | None = None
     preprocessing: Preprocessing | None = None
     promise: Promise | None = None
     parity: Parity | None = None

@@ -48,12 +48,14 @@ from hwnas.deploy.manifest import (
     EngineManifest,
     Parity,
     Preprocessing,
+    Speed,
     Weights,
     check_file,
     read_manifest,
     weights_digest,
 )
 from hwnas.deploy.parity import TOLERANCES, compare, judge
+from hwnas.deploy.speed import beside_fp32
 from hwnas.errors import InputError, VerificationFailed
 from hwnas.measure.patience import PATIENCE_S, Patience
 from hwnas.measure.promise import PromiseOptions, keep
@@ -114,6 +116,7 @@ class Verified:
     parity: Parity
     preprocessing: Preprocessing | None
     by_class: ByClass | None = None
+    speed: Speed | None = None
 
     def complete(self, manifest: EngineManifest) -> EngineManifest:
         """The manifest with the proof in it."""
@@ -123,6 +126,7 @@ class Verified:
                 "parity": self.parity,
                 "preprocessing": self.preprocessing,
                 "by_class": self.by_class,
+                "speed": self.speed,
                 "measured": found.measured,
                 "promise": found.promise,
                 "budget": found.budget,
@@ -207,9 +211,11 @@ def verify(
     checks = [_same_network(manifest, spec, weights), *judge(found, setting.precision), *given_as, *prepared]
     checks += [*checked, *_as_trained(manifest, found, training or Training())]
     checks += _counts(spec, budget, setting.batch)
-    measured, promise, timing = _time(
-        load, budget, options, emit, backend or engines.runtime(manifest), setting
-    )
+    runtime = backend or engines.runtime(manifest)
+    measured, promise, timing = _time(load, budget, options, emit, runtime, setting)
+    speed = None
+    if options.timed and setting.precision != "fp32":
+        speed = beside_fp32(load, spec, weights, runtime, setting, deadline_s=options.deadline_s, emit=emit)
     report = Report(
         network=spec.key,
         setting=setting,
@@ -229,7 +235,7 @@ def verify(
     if labels is not None and (labels >= 0).any():
         at = labels >= 0
         figures = by_class(labels[at], given[at].argmax(axis=1), classes)
-    return Verified(report, found, cost, figures)
+    return Verified(report, found, cost, figures, speed)
 
 
 def reference_scores(spec: NetworkSpec, weights: Weights, images: Float32s) -> Float32s:

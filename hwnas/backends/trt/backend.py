@@ -18,6 +18,7 @@ from hwnas.backends.cuda import opening as cuda
 from hwnas.backends.cuda.gpus import check_device, check_precision, gpus, python_fits, serves
 from hwnas.backends.cuda.state import watcher
 from hwnas.backends.formats import Format, Network
+from hwnas.backends.forms import TENSORRT, Form
 from hwnas.backends.trt import compat
 from hwnas.backends.trt.build import TrtOptions, build_plan, trtexec
 from hwnas.backends.trt.engine import TrtEngine
@@ -105,6 +106,10 @@ class Trt:
             batch=batch,
             power_limit_w=eyes.state().power_limit_w if eyes else None,
         )
+
+    def form(self) -> Form:
+        """Symmetric int8 around weighted operators."""
+        return TENSORRT
 
     def build(self, model: bytes, setting: Setting) -> TrtEngine:
         """Build an engine, or open the plan that was built before from the same model.

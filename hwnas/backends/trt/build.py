@@ -8,15 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from hwnas.backends.base import INPUT_SEED
+from hwnas.backends.forms import TENSORRT
 from hwnas.backends.trt import compat
 from hwnas.errors import BuildError, InputError
 from hwnas.records import Precision, Setting
 from hwnas.store import home, write_bytes
-
-CALIBRATION_IMAGES = 16
 
 
 @dataclass(frozen=True)
@@ -74,14 +70,12 @@ def typed_model(model: bytes, precision: Precision, *, half_in_graph: bool) -> b
         precision: to compute in.
         half_in_graph: write float16 into the graph, instead of asking for it by a builder flag.
     """
-    from hwnas.backends import typed  # imports onnx, which asking for a backend must not
+    from hwnas.backends import calibrate, typed  # import onnx, which asking for a backend must not
 
     model = typed.plain(model)
     if precision == "fp16" and half_in_graph:
         return typed.to_half(model)
-    if precision == "int8" and not typed.is_quantized(model):
-        return typed.to_int8(model, typed.ranges(model, _random_images(model)))
-    return model
+    return calibrate.for_timing(model, TENSORRT) if precision == "int8" else model
 
 
 def trtexec(onnx: str, engine: str, precision: Precision) -> str:
@@ -90,17 +84,6 @@ def trtexec(onnx: str, engine: str, precision: Precision) -> str:
     if precision == "fp32":
         return f"{command} --noTF32"
     return f"{command} (and --{precision} with a TensorRT before 11)"
-
-
-def _random_images(model: bytes) -> Any:
-    import onnx
-
-    dims = onnx.load_model_from_string(model).graph.input[0].type.tensor_type.shape.dim
-    batch, *shape = [d.dim_value for d in dims]
-    if 0 in shape:
-        raise BuildError(f"the model's input has unknown sizes besides the batch: {[batch, *shape]}")
-    count = batch * -(-CALIBRATION_IMAGES // batch) if batch else CALIBRATION_IMAGES
-    return np.random.default_rng(INPUT_SEED).standard_normal((count, *shape), dtype=np.float32)
 
 
 def build_plan(model: bytes, setting: Setting, options: TrtOptions, memory_bytes: int) -> bytes:

@@ -113,17 +113,22 @@ def conditions(options: ExportOptions, source: Origin) -> tuple[Backend, Setting
     batch = options.batch or (known.batch if known else 1)
     threads = options.threads or (known.threads if known else 1)
     wanted = formats.get(options.format)
-    stand_in = wanted.stand_in(source.spec, precision)
-    if stand_in is not None:
-        return stand_in, stand_in.setting("cpu", precision, batch, threads)
     bound = wanted.backend
     if options.backend is not None and bound not in (None, options.backend):
         raise InputError(
             f"--format {options.format} is written by {bound}, not by --backend {options.backend}"
         )
+    stand_in = wanted.stand_in(source.spec, precision)
     backend = bound or options.backend or (known.backend if known and options.device is None else None)
     device = options.device or _device_for(bound, known)
-    return devices.conditions(device, backend, precision=precision, batch=batch, threads=threads)
+    if stand_in is None or precision in wanted.runtimes:
+        try:
+            return devices.conditions(device, backend, precision=precision, batch=batch, threads=threads)
+        except (InputError, BackendUnavailable):
+            if stand_in is None or options.backend is not None:
+                raise
+    # A file for another machine: its scores are compared here, its time is not.
+    return stand_in, stand_in.setting("cpu", precision, batch, threads)
 
 
 def _device_for(bound: str | None, known: Setting | None) -> str:
@@ -223,6 +228,7 @@ def summary(path: Path, manifest: EngineManifest) -> dict[str, Any]:
         "measured": None
         if m is None
         else {"median_ms": m.median_ms, "p95_ms": m.p95_ms, "samples": m.samples},
+        "speed": None if manifest.speed is None else to_json(manifest.speed),
         "preprocessing": None if manifest.preprocessing is None else to_json(manifest.preprocessing),
         "by_class": None if manifest.by_class is None else to_json(manifest.by_class),
         "dynamic_batch": manifest.dynamic_batch,
@@ -239,11 +245,13 @@ def _elsewhere(
     options: ExportOptions, source: Origin, folder: Path, why: BackendUnavailable
 ) -> BackendUnavailable:
     """Leave the ONNX model for the target, and the words that finish there."""
+    from hwnas import plugins
     from hwnas.store import write_bytes
 
     precision: Precision = options.precision or (source.setting.precision if source.setting else "fp32")
     batch = options.batch or (source.setting.batch if source.setting else 1)
     drawn = samples(options.data, source, 1) if precision == "int8" else None
+    wanted = formats.get(options.format)
     network = formats.Network(
         source.spec,
         source.read_weights(),
@@ -251,8 +259,8 @@ def _elsewhere(
         batch,
         calibration=drawn.calibration if drawn else None,
         metadata=metadata(source.spec, **(drawn or source).about),
+        form=plugins.load("backends", wanted.backend)().form() if wanted.backend else None,
     )
-    wanted = formats.get(options.format)
     model, written = wanted.portable(network)
     # A name of its own: engine.onnx may be there with a manifest, and these bytes may differ.
     path = folder / engine_name(f"-{wanted.name}.onnx", precision)

@@ -104,7 +104,8 @@ def samples(data: str | None, source: Origin, limit: int, wanted: int = 0) -> Sa
     text += f" images of {dataset.name}"
     if own:
         text += f", {'all' if own == len(pictures) else f'{own} of them'} in their own size"
-    some = train.images[:CALIBRATION_IMAGES]
+    # From all over the training split, which may lie in the order of its classes.
+    some = train.images[:: max(1, len(train) // CALIBRATION_IMAGES)][:CALIBRATION_IMAGES]
     same = source.fingerprint in (None, dataset.fingerprint)
     return Samples(
         pictures,

@@ -37,9 +37,16 @@ def test_bf16_is_bf16_or_an_error() -> None:
 
 
 def test_precisions_that_it_would_replace() -> None:
-    for precision in ("fp16", "int8"):
-        with pytest.raises(InputError, match=precision):
-            OpenVino().setting("cpu", precision, 1, 1)
+    with pytest.raises(InputError, match="fp16"):
+        OpenVino().setting("cpu", "fp16", 1, 1)
+
+
+def test_bf16_needs_units_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hwnas.backends.openvino.cpu_flags", lambda: frozenset({"avx2"}))
+    with pytest.raises(BackendUnavailable, match=r"no bfloat16 units.*--precision fp32 or int8"):
+        OpenVino().setting("cpu", "bf16", 1, 1)
+    monkeypatch.setattr("hwnas.backends.openvino.cpu_flags", lambda: frozenset({"avx512_bf16"}))
+    assert OpenVino().setting("cpu", "bf16", 1, 1).precision == "bf16"
 
 
 def test_running_keeps_the_timed_input() -> None:

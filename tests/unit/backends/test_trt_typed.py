@@ -5,8 +5,9 @@ import onnx
 import pytest
 from onnx import TensorProto, numpy_helper
 
-from hwnas.backends import typed
-from hwnas.errors import BuildError, InputError
+from hwnas.backends import calibrate, quantize, typed
+from hwnas.backends.forms import TENSORRT
+from hwnas.errors import BuildError
 from hwnas.nets import onnx as writer
 from hwnas.spec import BlockSpec
 
@@ -75,56 +76,35 @@ def test_half_refuses_what_it_cannot_say(model: bytes) -> None:
         typed.to_half(proto.SerializeToString())
 
 
+def in_int8(model: bytes, images: np.ndarray) -> bytes:
+    return quantize.to_int8(model, calibrate.calibrate(model, images, TENSORRT).ranges, TENSORRT)
+
+
 def test_int8_graph_is_symmetric_by_channel_and_close(model: bytes, images: np.ndarray) -> None:
-    largest = typed.ranges(model, images)
-    small = typed.to_int8(model, largest)
+    small = in_int8(model, images)
     proto = onnx.load_model_from_string(small)
     onnx.checker.check_model(proto, full_check=True)
-    assert typed.is_quantized(small)
-    assert not typed.is_quantized(model)
+    assert quantize.is_quantized(small)
+    assert not quantize.is_quantized(model)
     zeros = [numpy_helper.to_array(t) for t in proto.graph.initializer if t.name.endswith(".zero")]
     assert zeros
     assert all(z.dtype == np.int8 and not z.any() for z in zeros)
-    weighted = [n for n in ops(model) if n in typed.WEIGHTED]
-    activations = len(largest)
+    weighted = [n for n in ops(model) if n in quantize.WEIGHTED]
+    activations = len(quantize.points(model, TENSORRT))
     assert ops(small).count("QuantizeLinear") == len(weighted) + activations
     assert cosine(scores(small, images), scores(model, images)) > 0.99
 
 
 def test_residual_sums_read_the_quantized_values(model: bytes, images: np.ndarray) -> None:
-    small = typed.to_int8(model, typed.ranges(model, images))
-    proto = onnx.load_model_from_string(small)
+    proto = onnx.load_model_from_string(in_int8(model, images))
     first_sum = next(n for n in proto.graph.node if n.op_type == "Add")
     assert any(name.endswith(".dequantized") for name in first_sum.input)
 
 
-def test_weight_scales_by_hand() -> None:
-    # One 1x1 convolution with weights 127, -63.5 and a channel of zeros; an input that reaches 1.27.
-    weight = np.array([127.0, -63.5, 0.0], np.float32).reshape(3, 1, 1, 1)
-    node = onnx.helper.make_node("Conv", ["input", "w"], ["scores"])
-    graph = onnx.helper.make_graph(
-        [node],
-        "one",
-        [onnx.helper.make_tensor_value_info("input", TensorProto.FLOAT, [1, 1, 1, 1])],
-        [onnx.helper.make_tensor_value_info("scores", TensorProto.FLOAT, [1, 3, 1, 1])],
-        [numpy_helper.from_array(weight, "w")],
-    )
-    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8)
-    data = model.SerializeToString()
-    largest = typed.ranges(data, np.full((1, 1, 1, 1), -1.27, np.float32))
-    assert largest == {"input": pytest.approx(1.27)}
-    proto = onnx.load_model_from_string(typed.to_int8(data, largest))
-    values = {t.name: numpy_helper.to_array(t) for t in proto.graph.initializer}
-    assert values["input.scale"] == pytest.approx(0.01)
-    assert values["w.scale"].tolist() == pytest.approx([1.0, 0.5, 1.0])
-
-
-def test_calibration_refuses_what_does_not_fit(model: bytes, images: np.ndarray) -> None:
-    with pytest.raises(InputError, match="multiple of 2"):
-        typed.ranges(model, images[:3])
+def test_refuses_what_does_not_fit(model: bytes, images: np.ndarray) -> None:
     with pytest.raises(BuildError, match="no calibrated range"):
-        typed.to_int8(model, {})
+        quantize.to_int8(model, {}, TENSORRT)
     with pytest.raises(BuildError, match="already"):
-        typed.to_int8(typed.to_int8(model, typed.ranges(model, images)), {})
+        quantize.to_int8(in_int8(model, images), {}, TENSORRT)
     with pytest.raises(BuildError, match="not an ONNX model"):
         typed.to_half(b"nonsense")

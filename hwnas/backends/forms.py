@@ -1,0 +1,62 @@
+"""The int8 graph that each runtime's kernels want, as data; `quantize` writes it. Imports nothing heavy."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from hwnas.backends.base import cpu_flags
+
+# Sums of two products of 8-bit numbers fit 16 bits only where one of the factors has 7.
+FULL_LEVELS, SAFE_LEVELS = 127, 63
+WIDE_SUMS = {"avx512_vnni", "avx_vnni", "amx_int8"}
+
+Range = tuple[float, float]  # least and largest value of a tensor
+Ranges = Mapping[str, Range]  # by the tensor's name
+
+
+@dataclass(frozen=True)
+class Form:
+    """The int8 graph that a runtime's kernels are fast in.
+
+    Attributes:
+        unsigned: activations are uint8 with a zero point; else int8, symmetric.
+        weight_levels: largest integer of a weight: 127, or 63 where a kernel adds two products in
+            16 bits, which would saturate (`weight_levels`).
+        sums: residual sums, pools and gates are quantized too, not only weighted operators.
+        integers: weights are stored as integers and biases as int32; else both stay float32, weights
+            behind a pair of their own.
+    """
+
+    unsigned: bool = True
+    weight_levels: int = FULL_LEVELS
+    sums: bool = True
+    integers: bool = True
+
+
+def weight_levels() -> int:
+    """Levels of int8 weights at which this CPU's kernels do not saturate.
+
+    x86 before VNNI multiplies unsigned by signed bytes and adds two neighbours in 16 bits
+    (``vpmaddubsw``), which 255 * 127 * 2 exceeds. ONNX Runtime and OpenVINO both use it; with 7 bits
+    in the weights nothing saturates, and the time is the same.
+    """
+    if platform.machine().lower() not in ("x86_64", "amd64", "i686"):
+        return FULL_LEVELS
+    return FULL_LEVELS if WIDE_SUMS & cpu_flags() else SAFE_LEVELS
+
+
+def onnx_runtime() -> Form:
+    """ONNX Runtime's CPU kernels: everything between two convolutions in uint8, or nothing fuses."""
+    return Form(weight_levels=weight_levels())
+
+
+def openvino() -> Form:
+    """OpenVINO's: it decides itself which sums stay in int8, and is faster than where they are given."""
+    return Form(weight_levels=weight_levels(), sums=False)
+
+
+# Symmetric, zero point 0: the only form that TensorRT takes. It fuses a residual sum that reads the
+# same int8 values as the convolution beside it.
+TENSORRT = Form(unsigned=False, sums=False, integers=False)

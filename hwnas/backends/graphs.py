@@ -1,0 +1,37 @@
+"""Reading and rewriting ONNX graphs: what the typed and the quantized forms share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import onnx
+
+from hwnas.errors import BuildError
+
+
+def read(model: bytes) -> onnx.ModelProto:
+    """A model with one input; BuildError for anything else."""
+    try:
+        proto = onnx.load_model_from_string(model)
+    except Exception as exc:  # protobuf's DecodeError has moved between versions
+        raise BuildError(f"these {len(model)} bytes are not an ONNX model: {exc}") from exc
+    if len(proto.graph.input) != 1 or not proto.graph.output:
+        raise BuildError(
+            f"expected a model with one input and an output, found {len(proto.graph.input)} inputs"
+        )
+    return proto
+
+
+def rename(names: Any, table: Mapping[str, str]) -> None:
+    """Replace names in place."""
+    for i, name in enumerate(names):
+        names[i] = table.get(name, name)
+
+
+def with_nodes(proto: onnx.ModelProto, nodes: list[onnx.NodeProto]) -> bytes:
+    """The model with other nodes."""
+    copies = [onnx.NodeProto.FromString(n.SerializeToString()) for n in nodes]
+    del proto.graph.node[:]
+    proto.graph.node.extend(copies)
+    return bytes(proto.SerializeToString())

@@ -1,0 +1,225 @@
+"""int8 graphs by hand, and their scores against the float graph."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from hwnas import backends
+from hwnas.arrays import Float32s
+from hwnas.backends import calibrate, forms, quantize
+from hwnas.backends.forms import Form
+from hwnas.errors import BuildError, InputError
+from hwnas.nets import onnx as writer
+from hwnas.spec import BlockSpec
+
+BLOCKS = [
+    BlockSpec(kind="conv", c_in=3, c_out=16, size_in=16),
+    BlockSpec(kind="basic", c_in=16, c_out=16, size_in=16),
+    BlockSpec(kind="mbconv", c_in=16, c_out=24, stride=2, expand=3, se=0.25, act="relu6", size_in=16),
+    BlockSpec(kind="classifier", c_in=24, c_out=10, size_in=8),
+]
+
+
+@pytest.fixture(scope="module")
+def model() -> bytes:
+    return writer.chain(BLOCKS, batch=1)
+
+
+@pytest.fixture(scope="module")
+def images() -> Float32s:
+    return np.random.default_rng(0).standard_normal((12, 3, 16, 16), dtype=np.float32)
+
+
+def one_convolution(weight: Float32s, bias: Float32s | None = None, after: str = "") -> bytes:
+    """``input`` (1, C, 2, 2), a 1x1 convolution, perhaps an activation, ``scores``."""
+    tensors = [numpy_helper.from_array(weight, "w")]
+    operands = ["input", "w"]
+    if bias is not None:
+        tensors.append(numpy_helper.from_array(bias, "b"))
+        operands.append("b")
+    nodes = [helper.make_node("Conv", operands, ["c" if after else "scores"])]
+    if after:
+        nodes.append(helper.make_node(after, ["c"], ["scores"]))
+    graph = helper.make_graph(
+        nodes,
+        "one",
+        [helper.make_tensor_value_info("input", TensorProto.FLOAT, [1, weight.shape[1], 2, 2])],
+        [helper.make_tensor_value_info("scores", TensorProto.FLOAT, [1, weight.shape[0], 2, 2])],
+        tensors,
+    )
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    data: bytes = made.SerializeToString()
+    return data
+
+
+def constants(model: bytes) -> dict[str, NDArray[np.generic]]:
+    return {t.name: numpy_helper.to_array(t) for t in onnx.load_model_from_string(model).graph.initializer}
+
+
+def test_steps_by_hand() -> None:
+    # uint8: 255 steps from -1 to 4.1 are 0.02 each, and 0 is level 50.
+    assert quantize.step((-1.0, 4.1), unsigned=True) == (pytest.approx(0.02), 50)
+    assert quantize.step((0.5, 5.1), unsigned=True) == (pytest.approx(0.02), 0)  # 0 always is a level
+    assert quantize.step((-1.27, 0.3), unsigned=False) == (pytest.approx(0.01), 0)
+    assert quantize.step((0.0, 0.0), unsigned=True) == (1.0, 0)
+
+
+def test_weights_and_bias_by_hand() -> None:
+    # Largest weight by channel 63, 31.5 and none: steps of 1, 0.5 and any (1) at 63 levels. The input
+    # reaches 255, so its step is 1 and the bias counts in steps of 1, 0.5 and 1.
+    weight = np.array([63.0, -31.5, 0.0], np.float32).reshape(3, 1, 1, 1)
+    data = one_convolution(weight, np.array([7.0, 3.0, -2.0], np.float32))
+    form = Form(weight_levels=63)
+    small = quantize.to_int8(data, {"input": (0.0, 255.0)}, form)
+    made = constants(small)
+    assert made["w.scale"].tolist() == pytest.approx([1.0, 0.5, 1.0])
+    assert made["w.int8"].ravel().tolist() == [63, -63, 0]
+    assert made["scores.bias.int32"].tolist() == [7, 6, -2]
+    assert made["scores.bias.int32"].dtype == np.int32
+    assert not {"w", "b"} & set(made)  # the float ones are gone
+
+
+def test_bias_takes_up_what_rounding_moves() -> None:
+    # Weights (1, 0.4) of two channels at one level a side round to (1, 0): with inputs of mean 2 and 5
+    # the output falls by 0.4 * 5 = 2, which the bias gives back.
+    weight = np.array([[1.0, 0.4]], np.float32).reshape(1, 2, 1, 1)
+    data = one_convolution(weight)
+    form = Form(weight_levels=1)
+    means = {"input": np.array([2.0, 5.0], np.float32)}
+    made = constants(quantize.to_int8(data, {"input": (0.0, 255.0)}, form, means))
+    assert made["scores.bias.int32"] * made["scores.bias.scale"] == pytest.approx([2.0], abs=0.5)
+
+
+def test_activation_is_part_of_the_kernel() -> None:
+    """A ReLU is applied by the convolution before it: no pair between the two."""
+    data = one_convolution(np.ones((4, 3, 1, 1), np.float32), after="Relu")
+    assert quantize.points(data, Form()) == ["input"]  # "scores" leaves as float
+    chain = writer.chain(BLOCKS[:2], batch=1)
+    names = quantize.points(chain, Form())
+    producers = {n.output[0]: n.op_type for n in onnx.load_model_from_string(chain).graph.node}
+    # Of the stem and the first convolution of the block their ReLU; of the second what the sum reads;
+    # the sum's own ReLU is the output.
+    assert [producers.get(name, name) for name in names] == ["input", "Relu", "Relu", "Conv"]
+
+
+@pytest.mark.parametrize("form", [forms.onnx_runtime(), forms.openvino(), forms.TENSORRT])
+def test_scores_stay_close(model: bytes, images: Float32s, form: Form) -> None:
+    """Run by onnx's own reference implementation: numpy, no runtime of ours."""
+    from onnx.reference import ReferenceEvaluator
+
+    found = calibrate.calibrate(model, images, form)
+    small = quantize.to_int8(model, found.ranges, form, found.means)
+    onnx.checker.check_model(onnx.load_model_from_string(small), full_check=True)
+    graphs = [onnx.load_model_from_string(m) for m in (model, small)]
+    for graph in graphs:
+        graph.opset_import[0].version = 19  # the first for which it has the pairs; nothing else changed
+    a, b = (ReferenceEvaluator(g).run(None, {"input": images[:1]})[0].ravel() for g in graphs)
+    assert float(a @ b / np.linalg.norm(a) / np.linalg.norm(b)) > 0.99
+
+
+@pytest.mark.parametrize("name", ["ort", "openvino"])
+def test_runtimes_give_the_references_scores(model: bytes, images: Float32s, name: str) -> None:
+    """Seven bits in the weights where products saturate: eight would be off by far more than a step."""
+    if reason := {row["name"]: row["reason"] for row in backends.describe()}[name]:
+        pytest.skip(reason)
+    backend = backends.get(name)
+    form = backend.form()
+    assert form is not None
+    found = calibrate.calibrate(model, images, form)
+    small = quantize.to_int8(model, found.ranges, form, found.means)
+    engine = backend.build(small, backend.setting("cpu", "int8", 1, 1))
+    float_engine = backend.build(model, backend.setting("cpu", "fp32", 1, 1))
+    for image in images[:4]:
+        a, b = (e.run(image[None]).ravel() for e in (float_engine, engine))
+        assert float(a @ b / np.linalg.norm(a) / np.linalg.norm(b)) > 0.99
+
+
+def test_every_convolution_fuses_in_onnx_runtime(model: bytes) -> None:
+    """The graph after the runtime's own optimisation: integer kernels only, no pair left inside."""
+    kinds = _optimised_kinds(calibrate.for_timing(model, forms.onnx_runtime()))
+    assert not {"Conv", "Add", "Relu", "Clip", "Gemm", "FusedConv", "GlobalAveragePool"} & set(kinds)
+    assert kinds.count("QLinearConv") == 8  # stem 1, basic 2, mbconv 3 and its gate 2
+    assert kinds.count("QuantizeLinear") == 1  # of the input
+
+
+def _optimised_kinds(model: bytes) -> list[str]:
+    import tempfile
+    from pathlib import Path
+
+    import onnxruntime as ort
+
+    with tempfile.TemporaryDirectory() as folder:
+        options = ort.SessionOptions()
+        options.log_severity_level = 3
+        options.optimized_model_filepath = str(Path(folder) / "optimised.onnx")
+        ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        return [n.op_type for n in onnx.load_model(options.optimized_model_filepath).graph.node]
+
+
+@pytest.mark.parametrize("method", calibrate.METHODS)
+def test_ranges_do_not_depend_on_the_batch(images: Float32s, method: calibrate.Method) -> None:
+    by_batch = [
+        calibrate.calibrate(writer.chain(BLOCKS, batch=batch), images, Form(), method)
+        for batch in (1, 5, None)
+    ]
+    for other in by_batch[1:]:
+        for name, ends in by_batch[0].ranges.items():
+            assert other.ranges[name] == pytest.approx(ends, rel=1e-3, abs=1e-3)
+        for name, mean in by_batch[0].means.items():
+            assert other.means[name] == pytest.approx(mean, rel=1e-4, abs=1e-4)
+
+
+def test_rules_by_hand() -> None:
+    # 9,998 values of 0 and one at each end: 99.99 % leave half of one value out at each end.
+    counts = np.zeros(2048, np.int64)
+    counts[0] = counts[-1] = 1
+    counts[1024] = 9998
+    found = calibrate.Histogram(counts, -10.24, 10.24)
+    low, high = calibrate.percentile(found)
+    assert (low, high) == (pytest.approx(-10.235), pytest.approx(10.235))  # half into the outer bins
+    # Values spread evenly: cutting loses more than finer steps gain.
+    flat = calibrate.Histogram(np.full(2048, 5, np.int64), 0.0, 1.0)
+    assert calibrate.mse(flat) == (0.0, pytest.approx(1.0, abs=0.011))
+    # A far outlier among a million small values is cut.
+    counts = np.zeros(2048, np.int64)
+    counts[:200], counts[-1] = 5000, 1
+    assert calibrate.mse(calibrate.Histogram(counts, 0.0, 1.0))[1] < 0.5
+    assert calibrate.entropy(calibrate.Histogram(counts, 0.0, 1.0))[1] < 0.5
+
+
+def test_says_what_is_wrong(model: bytes, images: Float32s) -> None:
+    with pytest.raises(
+        InputError, match=r"calibration images are \(12, 3, 8, 8\); this model takes \(n, 3, 16"
+    ):
+        calibrate.calibrate(model, images[:, :, :8, :8], Form())
+    with pytest.raises(InputError, match="n of at least 1"):
+        calibrate.calibrate(model, images[:0], Form())
+    with pytest.raises(InputError, match="unknown calibration 'best'"):
+        calibrate.calibrate(model, images, Form(), "best")  # type: ignore[arg-type]
+    with pytest.raises(BuildError, match="not finite"):
+        calibrate.calibrate(model, np.full_like(images, np.nan), Form())
+    relu = helper.make_graph(
+        [helper.make_node("Relu", ["input"], ["scores"])],
+        "none",
+        [helper.make_tensor_value_info("input", TensorProto.FLOAT, [1, 3])],
+        [helper.make_tensor_value_info("scores", TensorProto.FLOAT, [1, 3])],
+    )
+    nothing = helper.make_model(relu, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    with pytest.raises(BuildError, match="no convolution or linear layer"):
+        quantize.to_int8(nothing.SerializeToString(), {}, Form())
+
+
+def test_levels_follow_the_processor(monkeypatch: pytest.MonkeyPatch) -> None:
+    def levels(machine: str, *flags: str) -> int:
+        monkeypatch.setattr(forms, "cpu_flags", lambda: frozenset(flags))
+        monkeypatch.setattr(forms.platform, "machine", lambda: machine)
+        return forms.weight_levels()
+
+    assert levels("x86_64", "avx2", "fma") == 63
+    assert levels("x86_64", "avx512f", "avx512_vnni") == 127
+    assert levels("AMD64") == 63  # Windows does not tell
+    assert levels("aarch64", "asimd") == 127
