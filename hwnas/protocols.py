@@ -29,8 +29,6 @@ from hwnas.spec import BlockSpec, NetworkSpec
 if TYPE_CHECKING:
     import torch
 
-    from hwnas.backends.forms import Form
-
 
 # Opens the context of a forward pass in training, for half precision.
 Autocast = Callable[[], AbstractContextManager[object]]
@@ -74,6 +72,25 @@ class Engine(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Int8Form:
+    """The int8 graph that a runtime's kernels are fast in.
+
+    Attributes:
+        unsigned: activations are uint8 with a zero point; else int8, symmetric.
+        weight_levels: largest integer of a weight: 127, or 63 where a kernel adds two products in
+            16 bits, which would saturate.
+        sums: residual sums, pools and gates are quantized too, not only weighted operators.
+        integers: weights are stored as integers and biases as int32; else both stay float32, weights
+            behind a pair of their own.
+    """
+
+    unsigned: bool = True
+    weight_levels: int = 127
+    sums: bool = True
+    integers: bool = True
+
+
 @runtime_checkable
 class Backend(Protocol):
     """A runtime that builds engines from ONNX.
@@ -94,7 +111,7 @@ class Backend(Protocol):
         """The full conditions under which this backend would run here."""
         ...
 
-    def form(self) -> Form | None:
+    def form(self) -> Int8Form | None:
         """The int8 graph that its kernels are fast in; None where it computes no int8."""
         ...
 

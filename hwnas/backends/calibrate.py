@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 
 from hwnas.arrays import Float32s
 from hwnas.backends import quantize
-from hwnas.backends.forms import Form, Range
+from hwnas.backends.forms import Range
 from hwnas.backends.graphs import read
 from hwnas.errors import BuildError, InputError
+from hwnas.protocols import Int8Form
 
 Method = Literal["minmax", "percentile", "entropy", "mse"]
 METHODS: tuple[Method, ...] = get_args(Method)
@@ -58,7 +59,7 @@ class Histogram:
         return self.low + width * (middles + 0.5)
 
 
-def calibrate(model: bytes, images: Float32s, form: Form, method: Method = DEFAULT) -> Calibration:
+def calibrate(model: bytes, images: Float32s, form: Int8Form, method: Method = DEFAULT) -> Calibration:
     """Ranges of every tensor that `quantize.to_int8` needs for a form, on images.
 
     Args:
@@ -96,7 +97,7 @@ def calibrate(model: bytes, images: Float32s, form: Form, method: Method = DEFAU
     return Calibration({name: rule(Histogram(counts[name], *ends[name])) for name in ends}, means)
 
 
-def for_timing(model: bytes, form: Form) -> bytes:
+def for_timing(model: bytes, form: Int8Form) -> bytes:
     """The graph in int8 with ranges from a few seeded random images: as fast as with real ones, and
     only a starting point for accuracy. A graph that is quantized already stays as it is.
     """
@@ -112,7 +113,7 @@ def for_timing(model: bytes, form: Form) -> bytes:
 class _Runner:
     """Runs a graph over images on the CPU and gives the values of the tensors that are watched."""
 
-    def __init__(self, model: bytes, images: Float32s, form: Form) -> None:
+    def __init__(self, model: bytes, images: Float32s, form: Int8Form) -> None:
         import onnxruntime as ort
 
         port = read(model).graph.input[0]

@@ -13,9 +13,8 @@ from pathlib import Path
 
 from hwnas import plugins
 from hwnas.arrays import Float32s
-from hwnas.backends.forms import Form
 from hwnas.errors import InputError
-from hwnas.protocols import Backend, Engine
+from hwnas.protocols import Backend, Engine, Int8Form
 from hwnas.records import Precision, Setting
 from hwnas.spec import NetworkSpec
 from hwnas.store import atomic_path
@@ -44,7 +43,7 @@ class Network:
     dynamic_batch: bool = False
     calibration: Float32s | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)
-    form: Form | None = None
+    form: Int8Form | None = None
 
     def onnx(self, precision: Precision = "fp32", rewrite: Callable[[bytes], bytes] = bytes) -> bytes:
         """The network as an ONNX model.

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from hwnas.backends.base import cpu_flags
+from hwnas.protocols import Int8Form
 
 # Sums of two products of 8-bit numbers fit 16 bits only where one of the factors has 7.
 FULL_LEVELS, SAFE_LEVELS = 127, 63
@@ -14,25 +14,6 @@ WIDE_SUMS = {"avx512_vnni", "avx_vnni", "amx_int8"}
 
 Range = tuple[float, float]  # least and largest value of a tensor
 Ranges = Mapping[str, Range]  # by the tensor's name
-
-
-@dataclass(frozen=True)
-class Form:
-    """The int8 graph that a runtime's kernels are fast in.
-
-    Attributes:
-        unsigned: activations are uint8 with a zero point; else int8, symmetric.
-        weight_levels: largest integer of a weight: 127, or 63 where a kernel adds two products in
-            16 bits, which would saturate (`weight_levels`).
-        sums: residual sums, pools and gates are quantized too, not only weighted operators.
-        integers: weights are stored as integers and biases as int32; else both stay float32, weights
-            behind a pair of their own.
-    """
-
-    unsigned: bool = True
-    weight_levels: int = FULL_LEVELS
-    sums: bool = True
-    integers: bool = True
 
 
 def weight_levels() -> int:
@@ -47,16 +28,16 @@ def weight_levels() -> int:
     return FULL_LEVELS if WIDE_SUMS & cpu_flags() else SAFE_LEVELS
 
 
-def onnx_runtime() -> Form:
+def onnx_runtime() -> Int8Form:
     """ONNX Runtime's CPU kernels: everything between two convolutions in uint8, or nothing fuses."""
-    return Form(weight_levels=weight_levels())
+    return Int8Form(weight_levels=weight_levels())
 
 
-def openvino() -> Form:
+def openvino() -> Int8Form:
     """OpenVINO's: it decides itself which sums stay in int8, and is faster than where they are given."""
-    return Form(weight_levels=weight_levels(), sums=False)
+    return Int8Form(weight_levels=weight_levels(), sums=False)
 
 
 # Symmetric, zero point 0: the only form that TensorRT takes. It fuses a residual sum that reads the
 # same int8 values as the convolution beside it.
-TENSORRT = Form(unsigned=False, sums=False, integers=False)
+TENSORRT = Int8Form(unsigned=False, sums=False, integers=False)

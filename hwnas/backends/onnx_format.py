@@ -17,10 +17,10 @@ from hwnas.arrays import Float32s
 from hwnas.backends import package_version
 from hwnas.backends.base import Life, cpu_model
 from hwnas.backends.formats import PORTABLE, Format, Network, Written
-from hwnas.backends.forms import TENSORRT, Form
+from hwnas.backends.forms import TENSORRT
 from hwnas.backends.onnx_file import read_model
 from hwnas.errors import BackendUnavailable, BuildError, DataFormatError, InputError
-from hwnas.protocols import Backend, CallTimes, Engine
+from hwnas.protocols import Backend, CallTimes, Engine, Int8Form
 from hwnas.records import Precision, Setting
 from hwnas.spec import NetworkSpec
 from hwnas.store import write_bytes
@@ -56,7 +56,7 @@ class TypedOnnx:
             threads=threads,
         )
 
-    def form(self) -> Form:
+    def form(self) -> Int8Form:
         """Symmetric, as accelerators take it; a CPU's runtime names its own."""
         return TENSORRT
 

@@ -31,12 +31,11 @@ from hwnas.backends.base import (
     time_calls,
 )
 from hwnas.backends.formats import Format
-from hwnas.backends.forms import Form
 from hwnas.backends.forms import openvino as openvino_form
 from hwnas.backends.onnx_file import read_model
 from hwnas.backends.quantized import Quantized
 from hwnas.errors import BackendUnavailable, BuildError, DataFormatError, InputError
-from hwnas.protocols import CallTimes
+from hwnas.protocols import CallTimes, Int8Form
 from hwnas.records import Precision, Setting
 from hwnas.store import write_bytes
 
@@ -100,7 +99,7 @@ class OpenVino:
             threads=threads,
         )
 
-    def form(self) -> Form:
+    def form(self) -> Int8Form:
         """Weighted operators in uint8; OpenVINO takes sums and pools along where it pays."""
         return openvino_form()
 

@@ -19,11 +19,11 @@ from hwnas.arrays import Float32s
 from hwnas.backends import package_version
 from hwnas.backends.base import Life, check_cpu, cpu_model, host_system, random_input, time_calls
 from hwnas.backends.formats import Format
-from hwnas.backends.forms import Form, onnx_runtime
+from hwnas.backends.forms import onnx_runtime
 from hwnas.backends.onnx_file import read_model
 from hwnas.backends.quantized import Quantized
 from hwnas.errors import BackendUnavailable, BuildError, DataFormatError, InputError
-from hwnas.protocols import CallTimes
+from hwnas.protocols import CallTimes, Int8Form
 from hwnas.records import Precision, Setting
 from hwnas.store import atomic_path, scratch, write_bytes
 
@@ -71,7 +71,7 @@ class Ort:
             spin=threads > 1,
         )
 
-    def form(self) -> Form:
+    def form(self) -> Int8Form:
         """uint8 between two convolutions, sums and pools included."""
         return onnx_runtime()
 

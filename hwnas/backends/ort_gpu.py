@@ -24,10 +24,10 @@ from hwnas.backends import package_version
 from hwnas.backends.base import Life, random_input
 from hwnas.backends.cuda import opening as cuda
 from hwnas.backends.cuda.gpus import GpuInfo, check_device, check_precision, gpus
-from hwnas.backends.forms import TENSORRT, Form
+from hwnas.backends.forms import TENSORRT
 from hwnas.backends.ort import check_provider
 from hwnas.errors import BackendUnavailable, BuildError, DataFormatError, InputError
-from hwnas.protocols import CallTimes
+from hwnas.protocols import CallTimes, Int8Form
 from hwnas.records import Precision, Setting
 from hwnas.store import home, write_bytes
 
@@ -99,7 +99,7 @@ class OrtCuda:
 
         return typed.to_half(model) if setting.precision == "fp16" else model
 
-    def form(self) -> Form | None:
+    def form(self) -> Int8Form | None:
         """TensorRT's where this provider offers int8."""
         return TENSORRT if "int8" in self.precisions else None
 

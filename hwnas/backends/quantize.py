@@ -2,7 +2,7 @@
 
 The same arithmetic can be written in several ways, and a runtime is fast in one of them: what it does
 not recognise it computes in float behind the pairs, slower than without them. A backend says its form
-(`Form`); this file writes it. Graphs keep float32 input and output, so that an engine is used alike
+(`Int8Form`); this file writes it. Graphs keep float32 input and output, so that an engine is used alike
 whatever it computes in.
 
 How a graph is quantized. Some tensors are *points*: what a quantized operator reads and what it
@@ -21,9 +21,10 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from hwnas.arrays import Float32s
-from hwnas.backends.forms import Form, Range
+from hwnas.backends.forms import Range
 from hwnas.backends.graphs import read, rename, with_nodes
 from hwnas.errors import BuildError
+from hwnas.protocols import Int8Form
 
 WEIGHTED = ("Conv", "Gemm", "MatMul")  # where int8 arithmetic pays
 SUMS = ("Add", "AveragePool", "GlobalAveragePool", "Concat", "Sigmoid")
@@ -47,7 +48,7 @@ class Plan:
         ends: by the output of a quantized node, the point that its kernel gives.
     """
 
-    def __init__(self, proto: onnx.ModelProto, form: Form) -> None:
+    def __init__(self, proto: onnx.ModelProto, form: Int8Form) -> None:
         graph = proto.graph
         self.constants = {t.name: t for t in graph.initializer}
         self.outputs = {v.name for v in graph.output}
@@ -116,20 +117,20 @@ class Plan:
         return least is not None and float(numpy_helper.to_array(least)) == 0.0
 
 
-def points(model: bytes, form: Form) -> list[str]:
+def points(model: bytes, form: Int8Form) -> list[str]:
     """Tensors whose ranges `to_int8` needs; BuildError where the graph cannot be quantized."""
     plan = Plan(_checked(model), form)
     return [name for name in plan.points if name not in plan.same_as]
 
 
-def weighted_inputs(model: bytes, form: Form) -> dict[str, str]:
+def weighted_inputs(model: bytes, form: Int8Form) -> dict[str, str]:
     """The tensor that each quantized weighted node reads, by the node's output."""
     plan = Plan(_checked(model), form)
     return {name: str(plan.producer[name].input[0]) for name in plan.weighted}
 
 
 def to_int8(
-    model: bytes, ranges: Mapping[str, Range], form: Form, means: Mapping[str, Float32s] | None = None
+    model: bytes, ranges: Mapping[str, Range], form: Int8Form, means: Mapping[str, Float32s] | None = None
 ) -> bytes:
     """A float32 graph with Q/DQ pairs in a runtime's form.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import OrderedDict
 
-from hwnas.backends.forms import Form
+from hwnas.protocols import Int8Form
 
 KEPT_BYTES = 64 << 20
 
@@ -14,9 +14,9 @@ class Quantized:
     """Float graphs in int8, kept by their source: every session of a measurement builds the same anew."""
 
     def __init__(self) -> None:
-        self._kept: OrderedDict[tuple[bytes, Form], bytes] = OrderedDict()
+        self._kept: OrderedDict[tuple[bytes, Int8Form], bytes] = OrderedDict()
 
-    def __call__(self, model: bytes, form: Form) -> bytes:
+    def __call__(self, model: bytes, form: Int8Form) -> bytes:
         """The graph in a form; one that is quantized already as it is."""
         from hwnas.backends.calibrate import for_timing  # imports onnx, which asking for a backend must not
 

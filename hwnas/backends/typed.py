@@ -14,9 +14,9 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from hwnas.arrays import Float32s
-from hwnas.backends.forms import Form
 from hwnas.backends.graphs import read, rename, with_nodes
 from hwnas.errors import BuildError, InputError
+from hwnas.protocols import Int8Form
 from hwnas.records import Precision
 
 # Computed in half precision like any other value; shapes and types follow from the inputs.
@@ -30,7 +30,7 @@ HALF_SAFE = frozenset(
 
 
 def in_precision(
-    model: bytes, precision: Precision, form: Form | None, calibration: Float32s | None
+    model: bytes, precision: Precision, form: Int8Form | None, calibration: Float32s | None
 ) -> bytes:
     """A float32 model written in another precision; itself at fp32.
 

@@ -18,7 +18,7 @@ from hwnas.backends.cuda import opening as cuda
 from hwnas.backends.cuda.gpus import check_device, check_precision, gpus, python_fits, serves
 from hwnas.backends.cuda.state import watcher
 from hwnas.backends.formats import Format, Network
-from hwnas.backends.forms import TENSORRT, Form
+from hwnas.backends.forms import TENSORRT
 from hwnas.backends.trt import compat
 from hwnas.backends.trt.build import TrtOptions, build_plan, trtexec
 from hwnas.backends.trt.engine import TrtEngine
@@ -28,6 +28,7 @@ from hwnas.errors import (
     DataFormatError,
     InputError,
 )
+from hwnas.protocols import Int8Form
 from hwnas.records import Precision, Setting
 
 INSTALL = (
@@ -107,7 +108,7 @@ class Trt:
             power_limit_w=eyes.state().power_limit_w if eyes else None,
         )
 
-    def form(self) -> Form:
+    def form(self) -> Int8Form:
         """Symmetric int8 around weighted operators."""
         return TENSORRT
 

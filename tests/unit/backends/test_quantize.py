@@ -11,9 +11,9 @@ from onnx import TensorProto, helper, numpy_helper
 from hwnas import backends
 from hwnas.arrays import Float32s
 from hwnas.backends import calibrate, forms, quantize
-from hwnas.backends.forms import Form
 from hwnas.errors import BuildError, InputError
 from hwnas.nets import onnx as writer
+from hwnas.protocols import Int8Form
 from hwnas.spec import BlockSpec
 
 BLOCKS = [
@@ -73,7 +73,7 @@ def test_weights_and_bias_by_hand() -> None:
     # reaches 255, so its step is 1 and the bias counts in steps of 1, 0.5 and 1.
     weight = np.array([63.0, -31.5, 0.0], np.float32).reshape(3, 1, 1, 1)
     data = one_convolution(weight, np.array([7.0, 3.0, -2.0], np.float32))
-    form = Form(weight_levels=63)
+    form = Int8Form(weight_levels=63)
     small = quantize.to_int8(data, {"input": (0.0, 255.0)}, form)
     made = constants(small)
     assert made["w.scale"].tolist() == pytest.approx([1.0, 0.5, 1.0])
@@ -88,7 +88,7 @@ def test_bias_takes_up_what_rounding_moves() -> None:
     # the output falls by 0.4 * 5 = 2, which the bias gives back.
     weight = np.array([[1.0, 0.4]], np.float32).reshape(1, 2, 1, 1)
     data = one_convolution(weight)
-    form = Form(weight_levels=1)
+    form = Int8Form(weight_levels=1)
     means = {"input": np.array([2.0, 5.0], np.float32)}
     made = constants(quantize.to_int8(data, {"input": (0.0, 255.0)}, form, means))
     assert made["scores.bias.int32"] * made["scores.bias.scale"] == pytest.approx([2.0], abs=0.5)
@@ -97,9 +97,9 @@ def test_bias_takes_up_what_rounding_moves() -> None:
 def test_activation_is_part_of_the_kernel() -> None:
     """A ReLU is applied by the convolution before it: no pair between the two."""
     data = one_convolution(np.ones((4, 3, 1, 1), np.float32), after="Relu")
-    assert quantize.points(data, Form()) == ["input"]  # "scores" leaves as float
+    assert quantize.points(data, Int8Form()) == ["input"]  # "scores" leaves as float
     chain = writer.chain(BLOCKS[:2], batch=1)
-    names = quantize.points(chain, Form())
+    names = quantize.points(chain, Int8Form())
     producers = {n.output[0]: n.op_type for n in onnx.load_model_from_string(chain).graph.node}
     # Of the stem and the first convolution of the block their ReLU; of the second what the sum reads;
     # the sum's own ReLU is the output.
@@ -107,7 +107,7 @@ def test_activation_is_part_of_the_kernel() -> None:
 
 
 @pytest.mark.parametrize("form", [forms.onnx_runtime(), forms.openvino(), forms.TENSORRT])
-def test_scores_stay_close(model: bytes, images: Float32s, form: Form) -> None:
+def test_scores_stay_close(model: bytes, images: Float32s, form: Int8Form) -> None:
     """Run by onnx's own reference implementation: numpy, no runtime of ours."""
     from onnx.reference import ReferenceEvaluator
 
@@ -163,7 +163,7 @@ def _optimised_kinds(model: bytes) -> list[str]:
 @pytest.mark.parametrize("method", calibrate.METHODS)
 def test_ranges_do_not_depend_on_the_batch(images: Float32s, method: calibrate.Method) -> None:
     by_batch = [
-        calibrate.calibrate(writer.chain(BLOCKS, batch=batch), images, Form(), method)
+        calibrate.calibrate(writer.chain(BLOCKS, batch=batch), images, Int8Form(), method)
         for batch in (1, 5, None)
     ]
     for other in by_batch[1:]:
@@ -195,13 +195,13 @@ def test_says_what_is_wrong(model: bytes, images: Float32s) -> None:
     with pytest.raises(
         InputError, match=r"calibration images are \(12, 3, 8, 8\); this model takes \(n, 3, 16"
     ):
-        calibrate.calibrate(model, images[:, :, :8, :8], Form())
+        calibrate.calibrate(model, images[:, :, :8, :8], Int8Form())
     with pytest.raises(InputError, match="n of at least 1"):
-        calibrate.calibrate(model, images[:0], Form())
+        calibrate.calibrate(model, images[:0], Int8Form())
     with pytest.raises(InputError, match="unknown calibration 'best'"):
-        calibrate.calibrate(model, images, Form(), "best")  # type: ignore[arg-type]
+        calibrate.calibrate(model, images, Int8Form(), "best")  # type: ignore[arg-type]
     with pytest.raises(BuildError, match="not finite"):
-        calibrate.calibrate(model, np.full_like(images, np.nan), Form())
+        calibrate.calibrate(model, np.full_like(images, np.nan), Int8Form())
     relu = helper.make_graph(
         [helper.make_node("Relu", ["input"], ["scores"])],
         "none",
@@ -210,7 +210,7 @@ def test_says_what_is_wrong(model: bytes, images: Float32s) -> None:
     )
     nothing = helper.make_model(relu, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     with pytest.raises(BuildError, match="no convolution or linear layer"):
-        quantize.to_int8(nothing.SerializeToString(), {}, Form())
+        quantize.to_int8(nothing.SerializeToString(), {}, Int8Form())
 
 
 def test_levels_follow_the_processor(monkeypatch: pytest.MonkeyPatch) -> None:
