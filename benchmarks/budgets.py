@@ -4,7 +4,7 @@
 
 Real searches of `digits` with little training, so that only latency counts: each strategy gets the same
 random budgets, spread evenly on a logarithmic scale between a little above the smallest network and
-the largest uniformly scaled one (at most ``--most``). What comes back is built anew and measured again in
+the largest uniformly scaled one (at most ``--most``). What comes back is built again and measured again in
 `SESSIONS` fresh sessions, after the search and apart from it; their median is the judge. The table's
 sentinel is timed beside them: where a winner is over, it tells a machine that has slowed since from a
 promise that was not enough. A search that

@@ -16,7 +16,7 @@ images are shared by the three winners and counted for each of them. Contestants
 * ``densenas-proxy``: ours without it in any case, all images for the derived networks: what the
   super-network has to beat.
 
-Of each winner the test split is read once, here. A run that was interrupted goes on where it was.
+Of each winner the test split is read once, here. A run that was interrupted continues where it was.
 """
 
 from __future__ import annotations

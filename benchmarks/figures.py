@@ -295,7 +295,7 @@ def budgets(body: dict[str, Any]) -> str:
         for r in body["summary"]
     ]
     text = (
-        f"Real searches with little training for random budgets; every winner was built anew and measured again in "
+        f"Real searches with little training for random budgets; every winner was built again and measured again in "
         f"{body['sessions']} fresh sessions after its search:\n\n"
     )
     head = ["strategy", "space", "searches", "answers", "over when measured again", "most used", "mean use"]

@@ -14,7 +14,7 @@ measured promise. Contestants:
 * ``stagewise``: ours; ``stagewise-gradient`` and ``stagewise-vip`` with the other importances;
 * ``--placements 1,3,6 2,2,6``: fixed networks trained with all images: what an oracle would know.
 
-A run that was interrupted goes on where it was: each contestant has its own run folder.
+A run that was interrupted continues where it was: each contestant has its own run folder.
 """
 
 from __future__ import annotations

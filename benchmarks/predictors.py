@@ -15,7 +15,7 @@ and once more at the end; the truth is the mean of the two, and what they differ
 * ``in-context chains`` (with ``--chains``): differences of chains, one scale fitted on ten networks;
 * ``hwnas``: the posterior of this project (it learns from the three anchors too).
 
-A run that was interrupted goes on where it was:
+A run that was interrupted continues where it was:
 `--work` keeps the tables. A repeated run scores them anew.
 """
 

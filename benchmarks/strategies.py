@@ -12,7 +12,7 @@ published ones with a space of their own search that: ``densenas`` densenas-cifa
 macromicro. Each space needs a latency table of this device (``hwnas profile --device cpu --space NAME``).
 
 ``hournas`` against ``hournas-joint`` is the ablation of vital blocks first. A contestant that finds
-nothing within a budget is a row that says so. An interrupted run goes on where it was: each contestant
+nothing within a budget is a row that says so. An interrupted run continues where it was: each contestant
 has its own run folder.
 """
 

@@ -15,11 +15,11 @@ SHOWN = 12
 
 
 def facts(figures: ByClass) -> list[tuple[str, str]]:
-    """Balanced accuracy and base line, as names and values."""
+    """Balanced accuracy and baseline, as names and values."""
     largest = f"{figures.largest_share:.2%} by always naming {figures.largest_class!r}"
     return [
         ("balanced", f"{figures.balanced_accuracy:.2%}, the mean over the classes"),
-        ("base line", f"{largest}, {figures.chance:.2%} by chance"),
+        ("baseline", f"{largest}, {figures.chance:.2%} by chance"),
     ]
 
 

@@ -255,7 +255,7 @@ def _planned(body: dict[str, Any]) -> None:
 def train(ui: Output, scratch: bool, **chosen: Any) -> None:
     """Train a found or given network; the test split is read once, at the end.
 
-    RUN|NETWORK is a run (training goes on from its weights, with its data and splits), a
+    RUN|NETWORK is a run (training continues from its weights, with its data and splits), a
     network.json or an example's name.
     """
     from hwnas.jobs.resolve.origin import export_command

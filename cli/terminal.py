@@ -10,7 +10,7 @@ from typing import TextIO
 
 import click
 
-# Narrower terminals are treated as one of this width: a column of single words helps nobody.
+# Narrower terminals are treated as one of this width: a column of single words is unreadable.
 LEAST = 40
 
 

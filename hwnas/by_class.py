@@ -1,6 +1,6 @@
 """How right a classifier is, class by class: what one accuracy hides where classes differ.
 
-Beside the accuracy stand its base lines: what always naming the largest class, or a name by chance, would
+Beside the accuracy stand its baselines: what always naming the largest class, or a name by chance, would
 give.
 """
 

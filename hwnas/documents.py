@@ -1,6 +1,6 @@
 """Reading JSON, JSON lines, YAML and TOML that others wrote: bounded, checked, one sentence when it is wrong.
 
-Every text document goes through here, so that each is held to the same: a regular file of a bearable
+Every text document goes through here, so that each is held to the same: a regular file of a limited
 size, UTF-8, nested no deeper than people nest, numbers that are finite and fit 64 bits, no key twice,
 text that can be printed again. What breaks one of these is a `DataFormatError` that names the file.
 """
@@ -209,7 +209,7 @@ def read_toml(path: Path, what: str, limit_bytes: int = CONFIG_BYTES) -> dict[st
 
 
 def check(value: object, where: object) -> None:
-    """Refuse what a JSON text of bearable depth and size could not hold; DataFormatError names it."""
+    """Refuse what a JSON text of limited depth and size could not hold; DataFormatError names it."""
     level: list[object] = [value]
     seen = 0
     for _ in range(DEPTH):

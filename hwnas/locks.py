@@ -102,7 +102,7 @@ def _try(path: Path, guarded: Path) -> int | None:
         raise
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        # The one before removes the file when it is done: a lock on a removed file holds off nobody.
+        # The one before removes the file when it is done: a lock on a removed file has no effect.
         if os.fstat(handle).st_ino == path.stat().st_ino:
             return handle
     except (BlockingIOError, FileNotFoundError):

@@ -58,7 +58,7 @@ def option(
 
 @dataclass(frozen=True)
 class Described:
-    """An option for people: `expected` is for example ``an integer, at least 1``."""
+    """An option for display: `expected` is for example ``an integer, at least 1``."""
 
     name: str
     default: object
@@ -114,7 +114,7 @@ def check(kind: type[DataclassInstance], values: Mapping[str, Any], what: str) -
 
 
 class Checked:
-    """A base of options dataclasses: whoever makes one, its values are checked.
+    """A base of options dataclasses: its values are checked when one is made.
 
     `WHAT` names the options in the message.
     """

@@ -126,7 +126,7 @@ class _Entry:
 
 @cache
 def _table(group: str) -> dict[str, _Entry]:
-    """Every name of a group. A built-in name keeps its meaning, and whoever wants it is named."""
+    """Every name of a group. A built-in name keeps its meaning, and a package that claims it is named."""
     table = {name: _Entry(target) for name, target in BUILT_IN[group].items()}
     for entry in entry_points(group=f"hwnas.{group}"):
         package = entry.dist.name if entry.dist is not None else entry.value.partition(":")[0]

@@ -51,7 +51,7 @@ class Setting(Record):
         return value
 
     def describe(self) -> str:
-        """One line for people: device, runtime and version, precision, batch, threads."""
+        """One line for display: device, runtime and version, precision, batch, threads."""
         version = f" {self.backend_version}" if self.backend_version else ""
         text = f"{self.device}, {self.backend}{version}, {self.precision}, batch {self.batch}"
         if self.device == "cpu":
@@ -195,7 +195,7 @@ class Asked(Record):
     Attributes:
         spec: the network.
         parent: index of the trial whose weights are inherited; None trains from scratch.
-        inherited_lr: learning rate of a network that goes on from another, as a part of the recipe's;
+        inherited_lr: learning rate of a network that continues from another, as a part of the recipe's;
             None leaves it to the recipe.
         teacher: index of a trial whose network teaches this one; None where the labels alone do.
         reason: why this network, in words, for the log and the report.
@@ -203,7 +203,7 @@ class Asked(Record):
         winner: of a final training, the index of the trial that won; else None.
         cut: whether a final training got fewer images than were left, as time was short; a repeated
             search then goes on with it.
-        notes: the strategy's own memory, which nobody else reads.
+        notes: the strategy's own memory, which nothing else reads.
     """
 
     spec: NetworkSpec

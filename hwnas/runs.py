@@ -2,7 +2,7 @@
 
 A run folder holds ``manifest.json`` (command, configuration, seed, versions), ``events.jsonl``
 (append-only, one sealed JSON object a line, flushed to disk before the job goes on), ``log.txt`` (the words
-of the events, for people) and whatever the job makes. Opening the folder again with the same
+of the events, for display) and whatever the job makes. Opening the folder again with the same
 configuration resumes; with another it is refused. One process at a time has a folder open.
 """
 

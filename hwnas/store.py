@@ -135,7 +135,7 @@ _SCRATCH = re.compile(r"hwnas-scratch-[a-z0-9_]{8}")
 
 @contextmanager
 def scratch() -> Iterator[Path]:
-    """A folder for files that nobody keeps, among the user's caches; removed at the end of the block.
+    """A folder for temporary files, among the user's caches; removed at the end of the block.
 
     What a killed process left is removed when the next one asks for such a folder, or opens a run.
     """
@@ -263,7 +263,7 @@ def write_bytes(path: Path, data: bytes, *, new: bool = False) -> None:
 def write_json(path: Path, body: Mapping[str, Any], *, sealed: bool = False) -> None:
     """Write a JSON object atomically; NaN and infinity are refused, since JSON has neither.
 
-    An object with a schema replaces only a file of the same kind (InputError). What hwnas itself goes on
+    An object with a schema replaces only a file of the same kind (InputError). What hwnas itself continues
     from later is `sealed`: `documents.read_json` finds a change.
     """
     body = seals.sealed(body) if sealed else body

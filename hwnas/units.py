@@ -74,7 +74,7 @@ def parse_bytes(text: str) -> float:
 
 
 def format_ms(value_ms: float) -> str:
-    """A latency for people: three significant digits and a unit, ``0.583 ms`` or ``85.2 us``."""
+    """A latency for display: three significant digits and a unit, ``0.583 ms`` or ``85.2 us``."""
     if value_ms < 0.1:
         return f"{value_ms * 1e3:.3g} us"
     return f"{value_ms:.3g} ms" if value_ms < 1e3 else f"{value_ms / 1e3:.3g} s"
@@ -86,7 +86,7 @@ def format_depths(depths: Iterable[int]) -> str:
 
 
 def format_count(value: float, unit: str) -> str:
-    """A large count for people: ``40.8 MMAC``, ``605.6 kparam``."""
+    """A large count for display: ``40.8 MMAC``, ``605.6 kparam``."""
     for factor, prefix in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
         if value >= factor:
             return f"{value / factor:.4g} {prefix}{unit}"
@@ -94,7 +94,7 @@ def format_count(value: float, unit: str) -> str:
 
 
 def format_seconds(value_s: float) -> str:
-    """A duration for people: ``42 s``, ``3 min 05 s``, ``1 h 02 min``."""
+    """A duration for display: ``42 s``, ``3 min 05 s``, ``1 h 02 min``."""
     if value_s < 60:
         return f"{value_s:.1f} s" if value_s < 10 else f"{value_s:.0f} s"
     minutes, seconds = divmod(round(value_s), 60)

@@ -122,7 +122,7 @@ def package_version(*names: str) -> str:
 
 
 def _make(name: str) -> Backend:
-    """A backend that has what `protocols.Backend` asks for, whoever wrote it; InputError if it has not."""
+    """A backend that has what `protocols.Backend` asks for, from any package; InputError if it has not."""
     make = plugins.load("backends", name)
     with plugins.blamed("backends", name, "cannot be made"):
         backend: Backend = make()

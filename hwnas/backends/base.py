@@ -1,4 +1,4 @@
-"""What the backends share: the host's processor, checks of input, a life that ends with `close`."""
+"""What the backends share: the host's processor, checks of input, a base class that handles `close`."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def random_input(shape: tuple[int, ...]) -> Float32s:
 
 
 class Life:
-    """Base of the engines: checks what goes in, and that nobody calls a closed engine."""
+    """Base of the engines: checks its input and refuses calls after `close`."""
 
     shape: tuple[int, ...]
     _open = True

@@ -2,7 +2,7 @@
 
 `run` gives true outputs (computed by ONNX Runtime on first use); `time` gives the prices of
 `hwnas.backends.fake_price`, disturbed by the faults that a test plants, and takes no real time.
-Its figures are nobody's: tables taken on it are for tests and for learning the commands.
+Its figures describe no real device: tables taken on it are for tests and for learning the commands.
 """
 
 from __future__ import annotations

@@ -39,7 +39,7 @@ MOVES = frozenset(
 
 @dataclass(frozen=True)
 class FakeDevice:
-    """Figures of the fake device. They are nobody's; near one core of a present-day server.
+    """Figures of the fake device. They describe no real device; they are near one core of a current server.
 
     Attributes:
         gmacs_per_s: peak of one thread in fp32, 10^9 multiply-accumulates a second.

@@ -101,7 +101,7 @@ class TypedEngine(Life):
         return scores
 
     def time(self, calls: int) -> CallTimes:
-        """Not to be had: it would be this CPU's time, not the target's."""
+        """Not available: it would be this CPU's time, not the target's."""
         raise InputError("a typed ONNX file is timed on its target, not here")
 
     def save(self, path: Path) -> None:

@@ -5,7 +5,7 @@ processor. `load` also takes a portable ``.onnx``, which it optimises first.
 
 What a `Setting` fixes here: `threads` are the intra-op threads (operators run one after another),
 `spin` is whether idle ones spin between operators (the runtime's own default, which is kept for
-more than one thread; a single thread has nobody to wait for), `affinity` the cores that the
+more than one thread; a single thread has no other thread to wait for), `affinity` the cores that the
 threads are bound to, first the calling thread's (None: the scheduler chooses).
 """
 

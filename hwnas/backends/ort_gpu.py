@@ -66,7 +66,7 @@ class OrtCuda:
 
         Raises:
             InputError: a precision that provider or chip do not offer; threads.
-            BackendUnavailable: `device` is not this GPU, or nobody can tell which GPU it is.
+            BackendUnavailable: `device` is not this GPU, or the GPU cannot be identified.
         """
         first = _first_gpu()
         check_device(device, first.name, gpus())

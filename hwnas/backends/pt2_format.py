@@ -5,7 +5,7 @@ on it: its manifest holds the parity and no latency.
 
 An archive of torch.export holds pickles, a graph whose names become Python code and expressions that are
 evaluated: `torch.export.load` runs what a stranger put there. So no such file is handed to torch here. The
-network of the manifest is exported anew, everything in the file but the weights must be the same to the
+network of the manifest is exported again, everything in the file but the weights must be the same to the
 byte, and the weights, which are plain numbers, are read into the fresh program.
 """
 
@@ -72,7 +72,7 @@ class Pt2:
         return
 
     def build(self, model: bytes, setting: Setting) -> Pt2Engine:
-        """Not to be had: an ExportedProgram is made from the network, see `Pt2Format`."""
+        """Not available: an ExportedProgram is made from the network, see `Pt2Format`."""
         raise BuildError("an ExportedProgram is made from the network and its weights, not from ONNX")
 
     def load(self, path: Path, setting: Setting) -> Pt2Engine:

@@ -4,7 +4,7 @@ TensorRT 11 computes in the types of the graph and nothing else. All graphs keep
 and output, so that an engine is used alike whatever it computes in.
 
 The graphs come from `hwnas.nets.onnx` (batch norm folded, weights as initialisers). Another
-operator than those below is refused, since nobody has thought about its types.
+operator than those below is refused, since its types are not defined here.
 """
 
 from __future__ import annotations

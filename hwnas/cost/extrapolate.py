@@ -1,4 +1,4 @@
-"""Times of blocks that nobody measured: a first guess with an honest, wide interval.
+"""Times of blocks that were not measured: a first guess with an honest, wide interval.
 
 A Gaussian process on log time: its mean is linear in log work (MACs) and log traffic (bytes moved),
 its covariance says that blocks alike in kind, shape and kernel lie alike above or below that line.

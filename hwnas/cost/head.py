@@ -1,4 +1,4 @@
-"""The classifier of another number of classes than a table was made for: priced, not measured anew.
+"""The classifier of another number of classes than a table was made for: priced, not measured again.
 
 Its cost is a few percent of a network's, and a table for every number of classes would be minutes of
 measuring for it. The rule: a head costs what the measured one of the nearest number of classes and

@@ -48,8 +48,8 @@ class TableModel:
         width: half-width of an interval in predictive standard deviations.
         posterior: of the block costs of `keys`.
         errors: relative errors of the calibration networks, each predicted without its fold.
-        median_over_floor: how far the median call of a calm session lies above the floor, which is
-            what the table holds; 1 where no network was measured calmly.
+        median_over_floor: how far the median call of an undisturbed session lies above the floor, which is
+            what the table holds; 1 where no network was measured without disturbance.
     """
 
     def __init__(self, table: LatencyTable, *, coverage: float = conformal.COVERAGE) -> None:
@@ -245,7 +245,7 @@ class TableModel:
 
 
 def _median_over_floor(table: LatencyTable) -> float:
-    """Median session over floor, of the networks that were measured while nobody else ran."""
+    """Median session over floor, of the networks that were measured while no other process ran."""
     calm = [
         float(np.median(m.session_ms)) / m.floor_ms
         for m in (net.measurement for net in table.networks)

@@ -46,7 +46,7 @@ class DeviceProfile:
     """What planning needs of a device; read from ``profiles/devices/*.json``.
 
     Attributes:
-        name, label: for the setting, for people.
+        name, label: for the setting, for display.
         kind: "gpu" or "cpu".
         peak_ops_per_s: by precision, operations a second (a MAC is two).
         bytes_per_s: memory bandwidth.

@@ -69,7 +69,7 @@ def export(
     Raises:
         InputError: unknown format, one that is not the backend's or is built for one batch, or int8
             without images.
-        BackendUnavailable: the precision or the runtime is not to be had here.
+        BackendUnavailable: the precision or the runtime is not available here.
         BuildError: the runtime refused the network; with its own words.
     """
     chosen = _format(file_format or backend.name, backend)

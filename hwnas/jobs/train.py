@@ -37,7 +37,7 @@ class TrainOptions:
             and the splits that they were trained on alone: else validation images would have been trained on.
         epochs: how often every training image is seen; may be a fraction.
         out: run folder; None takes the next free one. The same one again resumes.
-        start: ``weights`` goes on from the run's weights, where it has any; ``scratch`` does not.
+        start: ``weights`` continues from the run's weights, where it has any; ``scratch`` does not.
         distill: run with weights to learn from as well (its network and its weights).
         ema: keep a moving average of the weights, with a decay of 0.999 a step.
         seed: of first weights, order, augmentation and the validation split; None takes the run's, else 0.
@@ -271,7 +271,7 @@ class Inherited:
                     raise InputError(
                         f"{self.run} was trained with {name} {told}, and --{name} {asked} draws another "
                         f"validation split: images that its weights were trained on; leave --{name} out, or "
-                        "start anew with --scratch"
+                        "start again with --scratch"
                     )
             same = True  # other data is refused by its content (`check`)
         seed = options.seed if options.seed is not None else (self.seed if same else 0)
@@ -288,7 +288,7 @@ class Inherited:
             )
             raise DataFormatError(
                 f"{self.run} was trained on {what}: images that its weights were trained on would become "
-                "validation or test images; give its data as it was, or start anew with --scratch"
+                "validation or test images; give its data as it was, or start again with --scratch"
             )
 
 

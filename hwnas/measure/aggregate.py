@@ -23,7 +23,7 @@ class TimingOptions:
     """How much is measured. `TimingOptions.preset("quick")` takes about 0.1 s an engine.
 
     Attributes:
-        sessions: calm sessions of each engine at least.
+        sessions: undisturbed sessions of each engine at least.
         sessions_max: sessions at most while the interval is still too wide.
         repeats: further sessions in place of those that failed a gate.
         target: half-width of the floor's 95 % interval, as a share of the floor, that ends it.
@@ -109,7 +109,7 @@ class Ledger:
         return 1.96 * se <= options.target * value
 
     def measurement(self, options: TimingOptions, extra: Sequence[str] = ()) -> Measurement:
-        """The result: percentiles over the calm sessions, or over all with the gates that fired.
+        """The result: percentiles over the undisturbed sessions, or over all with the gates that fired.
 
         Args:
             options: how much was asked for.

@@ -25,7 +25,7 @@ class Device:
         name: as it is written in a `Setting` ("cpu", "titanxp").
         kind: "cpu", "gpu", or the name of a device that is part of a backend; says which backends serve it.
         backend: the one that is used where the user names none.
-        label: for people.
+        label: for display.
         here: whether it is this machine's.
         description: its file under ``profiles/devices``, if there is one.
     """

@@ -1,4 +1,4 @@
-"""Graphs that are timed: made when they are first asked for, built anew for every session."""
+"""Graphs that are timed: made when they are first asked for, built again for every session."""
 
 from __future__ import annotations
 

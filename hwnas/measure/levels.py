@@ -108,7 +108,7 @@ class Levels:
         return sorted(found, key=lambda level: level.at_s)
 
     def best_ms(self) -> float | None:
-        """The level of the calm machine, as far as it was seen; None before `FEW` looks.
+        """The level of the idle machine, as far as it was seen; None before `FEW` looks.
 
         A low quantile, not the minimum: one lucky look (a clock boosted after a pause) is not the
         state in which the machine can be met.

@@ -1,7 +1,7 @@
 """Waiting for the machine to be itself: patience is counted in seconds, not in repeats.
 
 A slow spell lasts 10 to 30 seconds, so repeating a session a few times within a second repeats the
-spell. `Patience` lets the seconds go by in which the sentinel says that the machine is slow, up to a
+spell. `Patience` waits for the seconds in which the sentinel says that the machine is slow, up to a
 limit that all measurements of one job share.
 """
 
@@ -24,7 +24,7 @@ class Patience:
         seconds: in all; 0 never waits.
         emit: told that and why it waits.
         clock: gives seconds.
-        sleep: lets them go by.
+        sleep: waits.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class Patience:
         return self.left_s <= 0.0
 
     def pause(self, seconds: float) -> None:
-        """Let some seconds go by, as far as there are any."""
+        """Wait some seconds, as far as there are any."""
         begun, step_s = self._clock(), max(0.0, min(seconds, self.left_s))
         self._sleep(step_s)
         self._took(max(self._clock() - begun, step_s))

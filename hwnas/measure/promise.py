@@ -1,6 +1,6 @@
 """The promise "this engine keeps its budget", decided by measurement and never forced.
 
-Each session loads the engine anew and gives one value: the percentile that the budget is about. A
+Each session loads a new engine and gives one value: the percentile that the budget is about. A
 value within the budget is a hit. If the engine's true session value were over the budget, a session
 would be a hit with probability 1/2 at most, so R hits of R refute that with confidence 1 - 2^-R
 (order statistic; Hahn & Meeker 1991, "Statistical Intervals", section 5.2): 5 of 5 gives 96.9 %.
@@ -14,7 +14,7 @@ A percentile above the median needs its calls too: of all n calls, so few may ex
 a true share of more than 1 - q is refuted (binomial bound: at 95 %, p95 needs 59 calls without an
 excess, p99 needs 299).
 
-The budget is about calls of the machine in its calm state. Before a session, the test waits while
+The budget is about calls of the machine in its undisturbed state. Before a session, the test waits while
 the sentinel is slower than its best known level (`levels`, kept beyond this process), up to the
 patience that it is given; slow spells last longer than a few sessions, so repeating alone would
 repeat the spell. Sessions on which a gate fired are set aside, hit or miss, and repeated up to a
@@ -92,7 +92,7 @@ def keep(
     """Test whether an engine keeps its budget.
 
     Args:
-        build: loads (or builds) the engine anew; best the very file that will be deployed.
+        build: loads (or builds) a new engine; best the very file that will be deployed.
         budget_ms: the budget of one call.
         percentile: which percentile of calls it is about.
         sentinel: engine that is looked at between sessions; the engine itself if None.
@@ -201,7 +201,7 @@ class _Test:
         self.waited_s += self.patience.waited_s - before_s
 
     def _pause(self) -> None:
-        """Let a second go by: what disturbed so many sessions lasts, but not for ever."""
+        """Wait a second: what disturbed so many sessions lasts, but not for ever."""
         before_s = self.patience.waited_s
         self.patience.pause(PAUSE_S)
         self.waited_s += self.patience.waited_s - before_s

@@ -165,7 +165,7 @@ def json_schema() -> dict[str, Any]:
 
 
 def names(blocks: tuple[BlockSpec, ...]) -> str:
-    """A chain for people."""
+    """A chain for display."""
     return " + ".join(block.key for block in blocks)
 
 

@@ -5,7 +5,7 @@ batch is about as long as the scheduler lets a process run (2 ms), so under load
 undisturbed, and wall time against CPU time tells which: undisturbed are batches whose wall time is
 within 3 % of their CPU time. The session's floor is a low quantile of single calls in undisturbed
 batches. Calls longer than the scheduler's slice never run undisturbed on a busy machine; then the
-CPU time of a call stands in for its wall time (one thread only, where the two are equal on an idle
+CPU time of a call replaces its wall time (one thread only, where the two are equal on an idle
 machine).
 """
 
@@ -40,9 +40,9 @@ class Gates:
             than `scatter`, so that a smooth wave of a tenth of a percent does not fire).
         scatter: distance of p90 from p10 over the median, for the gate above.
         spread: interquartile range of undisturbed calls over their median.
-        spikes: share of calls longer than three medians, where nobody else kept the core.
+        spikes: share of calls longer than three medians, while no other process used the core.
         sentinel: slowdown of the sentinel next to the session against its own best.
-        sessions: spread of the floors of one engine's calm sessions: builds that differ.
+        sessions: spread of the floors of one engine's undisturbed sessions: builds that differ.
         load: cores that other processes used beyond those that this one left free.
     """
 
@@ -135,7 +135,7 @@ def run_session(
         flush: empties the caches before each call; needed for cold ones.
 
     Raises:
-        InputError: cold caches are asked for and nobody can flush them.
+        InputError: cold caches are asked for and the device cannot flush them.
     """
     if options.cache == "cold":
         if flush is None:

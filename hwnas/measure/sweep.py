@@ -328,7 +328,7 @@ def sweep(
     options: SweepOptions | None = None,
     emit: Emit | None = None,
 ) -> LatencyTable:
-    """Measure every block of a space into a table file; goes on where an earlier sweep stopped.
+    """Measure every block of a space into a table file; continues where an earlier sweep stopped.
 
     Only blocks: `hwnas.jobs.profile` adds the whole networks that the cost model learns from.
     """

@@ -8,10 +8,10 @@ the fastest one, because its expected value does not move with the number of ses
 adaptive and differs between engines. `median_ms` to `p99_ms` are percentiles of single calls by
 the wall clock, disturbances included: what a user of this machine would have waited.
 
-Protocol. Rounds over all engines in random order; each session builds or loads its engine anew; a
+Protocol. Rounds over all engines in random order; each session builds or loads a new engine; a
 sentinel engine is looked at in between. A session that fails a gate is repeated in a later round.
 When the repeats are used up the gate is named in `Measurement.gates`; a result without gates comes
-from calm sessions only. Rounds go on until the 95 % interval of the floor is narrow enough.
+from undisturbed sessions only. Rounds go on until the 95 % interval of the floor is narrow enough.
 
 Reference. Clocks wander within minutes, for everything alike. With ``refer`` each session's floor is
 divided by that of the sentinel around it and multiplied by the sentinel's in the state to refer to
@@ -68,7 +68,7 @@ def measure(
     """Time several engines against each other.
 
     Args:
-        builders: name to a function that builds or loads the engine anew.
+        builders: name to a function that builds or loads a new engine.
         options: how much; the default preset if None.
         rng: for the order within each round.
         emit: told of progress, and of gates that could not be cured ("gate" events).

@@ -178,11 +178,11 @@ class Replay:
         return self.now_s
 
     def sleep(self, seconds: float) -> None:
-        """Let time go by."""
+        """Advance the clock."""
         self.now_s += seconds
 
     def engine(self, name: str) -> Callable[[], ReplayEngine]:
-        """A function that gives the engine anew."""
+        """A function that gives a new engine."""
         self.trace.of(name)
         return lambda: ReplayEngine(self, name)
 

@@ -18,7 +18,7 @@ from hwnas.store import append_line, refuse_foreign, write_bytes, write_text
 class TableWriter:
     """Appends rows to a table file, each flushed to disk before the call returns.
 
-    Opening an existing file goes on where it stopped; a last line that a kill left unfinished is cut,
+    Opening an existing file continues where it stopped; a last line that a kill left unfinished is cut,
     once the file is known to be this table. The file is locked for this process while the object lives.
     """
 

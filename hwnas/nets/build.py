@@ -133,7 +133,7 @@ def initialise(module: Block, block: BlockSpec) -> None:
 
 
 def inherit(module: nn.Module, spec_from: NetworkSpec, spec_to: NetworkSpec, *, seed: int) -> Network:
-    """A network for `spec_to` that goes on from the weights of a network of `spec_from`.
+    """A network for `spec_to` that continues from the weights of a network of `spec_from`.
 
     Where `growth.preserves(spec_from, spec_to)` it computes the same function in eval mode, up to
     rounding; elsewhere it keeps what can be kept. In training mode inserted blocks without a

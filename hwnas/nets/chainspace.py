@@ -24,7 +24,7 @@ class ChainSpace(Levels):
     """A `hwnas.protocols.SearchSpace`: what can be done with the networks that `Levels` describes."""
 
     def describe(self) -> dict[str, Any]:
-        """Input, classes, number of members and stages, for people."""
+        """Input, classes, number of members and stages, for display."""
         stages = [self._described(n) for n in sorted({level.stage for level in self.levels})]
         shape = list(self.input_shape)
         return {"input_shape": shape, "classes": self.classes, "members": self.members, "stages": stages}

@@ -157,7 +157,7 @@ def _can_be_identity(before: BlockSpec, block: BlockSpec, after: BlockSpec) -> b
 
 
 def _start_as_identity(state: StateDict, place: str, block: BlockSpec, spec: NetworkSpec) -> None:
-    growth_of(block.kind)  # without a rule nobody knows what an inserted block does
+    growth_of(block.kind)  # without a rule the effect of an inserted block is unknown
     if not block.joins_identity or kind_of(block.kind).two_inputs:
         return
     ops = recipe(block, spec.convention)
@@ -220,7 +220,7 @@ def _carry_over(
 
 
 def _overlap(fresh: Float32s, old: Float32s) -> Float32s:
-    """`old` in the corner of an array shaped like `fresh`; see the module's rules.
+    """`old` in the corner of an array shaped like `fresh`; see the rules in the module's docstring.
 
     Axes are (out), (out, in) or (out, in, height, width); old outputs read new inputs with weight
     zero, kernels keep their centre, new outputs are `fresh`.

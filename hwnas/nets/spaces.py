@@ -31,7 +31,7 @@ def make(
         name: registered name.
         input_shape: channels, height and width of an image; None for what the space was made for
             (3x32x32 or 3x224x224).
-        classes: number of classes; None likewise (10 or 1000).
+        classes: number of classes; None as well (10 or 1000).
 
     Raises:
         InputError: for an unknown name (the nearest one is named), or an image that is not square.
@@ -42,7 +42,7 @@ def make(
 
 
 def describe(space: SearchSpace) -> dict[str, Any]:
-    """What is in a space, for people: name, number of distinct blocks, and what the space says of itself.
+    """What is in a space, for display: name, number of distinct blocks, and what the space says of itself.
 
     The shipped spaces say input, classes, exact number of members, and per stage sizes, widths,
     depths and operators.

@@ -30,7 +30,7 @@ KNOWN = {
 
 
 def table_sections(run: RunData) -> list[Section]:
-    """Sections about the table that a run used; none where the table is not to be found."""
+    """Sections about the table that a run used; none where the table cannot be found."""
     from hwnas.cost.model import cost_model
 
     table = run.table

@@ -1,4 +1,4 @@
-"""The one loop of every search: propose, refuse or train, measure, remember; then crown a winner.
+"""The one loop of every search: propose, refuse or train, measure, remember; then choose a winner.
 
 Strategies differ in what they propose and in nothing else. Whatever happens is an event in the run
 folder before the loop goes on, and the loop's state is those events, so a killed search that is
@@ -47,7 +47,7 @@ def search(
     distill: bool = False,
     clock: Clock = time.monotonic,
 ) -> SearchResult:
-    """Search until the strategy has no more proposals or a limit is reached, and crown a winner.
+    """Search until the strategy has no more proposals or a limit is reached, and choose a winner.
 
     Args:
         strategy: proposes, tells what it decided, ranks what was trained.
@@ -183,7 +183,7 @@ def _result(
 
 
 def _finish(job: SearchState, budgets: Sequence[Budget]) -> list[Target]:
-    """Crown and train out the winner of each budget; the largest budget's first, as it may teach."""
+    """Choose and train the winner of each budget; the largest budget's first, as it may teach."""
     found: list[Target] = []
     for budget in reversed(budgets):
         teacher = found[0].best if found and job.distill else None
@@ -192,7 +192,7 @@ def _finish(job: SearchState, budgets: Sequence[Budget]) -> list[Target]:
 
 
 def _finish_one(job: SearchState, budget: Budget, teacher: int | None) -> Target:
-    """Crown the winner for one budget and give it what is left of the training."""
+    """Choose the winner for one budget and give it what is left of the training."""
     ranked = job.strategy.rank(searched(job.trials))
     winner = crown(job.log, ranked, budget, context=job.context, confirm=job.confirm, observe=job.observe)
     promise, measured = next(

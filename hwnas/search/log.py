@@ -76,7 +76,7 @@ class SearchLog:
         elif kind == "closed":
             self.closed = _field(event, "text", str, where)
         elif kind == "infeasible":
-            # A repeated command measures anew, and trusts none of the measurements that failed.
+            # A repeated command measures again, and trusts none of the measurements that failed.
             self._observed = [one for one in self._observed if not one[0]]
             self._verdicts.clear()
         elif kind == "preparation":

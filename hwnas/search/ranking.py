@@ -9,7 +9,7 @@ from hwnas.records import Trial, trained
 
 
 def candidates(trials: Sequence[Trial]) -> list[Trial]:
-    """The trials that may win: trained, and no mere instruments."""
+    """The trials that may win: trained, and not auxiliary networks."""
     return [trial for trial in trained(trials) if trial.role != "probe"]
 
 

@@ -29,7 +29,7 @@ class Limits:
         images: training images over the search and the final training. What the search leaves goes
             into the final training of the winner (of each winner when there are several budgets:
             then each gets as many as a single one would).
-        seconds: wall time of this session; a repeated command gets it anew.
+        seconds: wall time of this session; a repeated command gets it again.
         search_share: largest part of `seconds` that may go by before the final training starts.
     """
 

@@ -1,7 +1,7 @@
 """The door of search strategies: all that one may be asked, and the decisions that it tells.
 
 A strategy is a subclass of `Strategy` and one line in `hwnas.plugins`. It must have `propose`; every other
-method and attribute has a default that does nothing, so that whoever asks (the driver, the command, the
+method and attribute has a default that does nothing, so that callers (the driver, the command, the
 list of strategies) asks each strategy alike.
 """
 
@@ -74,7 +74,7 @@ class Strategy(ABC, Generic[OptionsT]):
 
     A strategy holds no state: what it proposes and tells is a function of the context, the history and
     `rng`, which the driver derives from (seed, number of trials). So a search that was killed and is
-    repeated, with a strategy made anew, ends as an unbroken one.
+    repeated, with a strategy made again, ends as an unbroken one.
 
     Attributes:
         name: what it is registered by.

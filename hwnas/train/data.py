@@ -70,7 +70,7 @@ class Dataset:
     """A data set in memory.
 
     Attributes:
-        name: for people ("digits", the folder's name).
+        name: for display ("digits", the folder's name).
         uri: what was loaded.
         classes: class names; a label is a place in this tuple.
         train, val: what training and choices may look at.
@@ -116,7 +116,7 @@ class Dataset:
         return self.train.std
 
     def describe(self) -> str:
-        """One line for people: name, classes, sizes of the splits, shape."""
+        """One line for display: name, classes, sizes of the splits, shape."""
         c, h, w = self.input_shape
         sizes = f"{len(self.train)} train, {len(self.val)} validation, {len(self._test)} test"
         return f"{self.name}: {len(self.classes)} classes, {sizes} images of {c}x{h}x{w}"

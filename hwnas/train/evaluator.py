@@ -39,7 +39,7 @@ class Evaluator:
 
     What it gives depends on (data, options, seed, index, proposal and its parents) alone. It keeps
     ``weights/trial-0007.safetensors`` and beside it, as JSON, the network and its evaluation: a
-    repeated call answers from there, and goes on from a checkpoint where training was cut off.
+    repeated call answers from there, and continues from a checkpoint where training was cut off.
     """
 
     def __init__(

@@ -1,8 +1,8 @@
 """The training loop: one network, one data set, a given number of images.
 
 The batch of a step, its augmentation and its learning rate are functions of (options, step); the
-only thing that a training carries along is its `state.State`. So a training that was killed goes
-on from its last checkpoint and ends, on the CPU and with as many threads, with the bits of one that
+only thing that a training carries along is its `state.State`. So a training that was killed continues
+from its last checkpoint and ends, on the CPU and with as many threads, with the bits of one that
 was not.
 """
 
@@ -73,7 +73,7 @@ def train(
         spec: what it is, for its cost and the identity of the checkpoint.
         dataset: images are taken from `train`; `val` is looked at at the end.
         options: how.
-        checkpoint: where the state is kept; training goes on from it where it exists. It stays when
+        checkpoint: where the state is kept; training continues from it where it exists. It stays when
             training is done, so that repeating the call only evaluates again.
         teacher: with it, the loss is partly the distance to its predictions (`options.distill`).
         rate: factor on the learning rate of this training.
@@ -83,7 +83,7 @@ def train(
 
     Raises:
         InputError: network and data do not fit together, or the checkpoint is of another training.
-        HwnasError: training goes astray again and again.
+        HwnasError: training diverges again and again.
     """
     _check_fit(spec, dataset)
     compute = choose(options)
@@ -230,7 +230,7 @@ class _TrainingJob:
         return F.kl_div(student, goal, reduction="batchmean", log_target=True) * warm * warm
 
     def _look(self, loss: float) -> None:
-        """Every `STRIDE` steps: go back if the loss went astray, else remember, report, write."""
+        """Every `STRIDE` steps: go back if the loss diverged, else remember, report, write."""
         counters = self.state.counters
         usual = max(counters.first_loss or 0.0, math.log(len(self.dataset.classes)))
         astray = not math.isfinite(loss) or (counters.first_loss is not None and loss > 10.0 * usual)

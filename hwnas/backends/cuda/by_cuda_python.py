@@ -31,7 +31,7 @@ class CudaPythonDriver:
             device = self._call("opening the GPU", cuda.cuDeviceGet(index))
             self._context = self._call("opening its context", cuda.cuDevicePrimaryCtxRetain(device))
             self.properties = self._describe(device)
-        # RuntimeError is what the package raises where libcuda.so.1 is not to be found.
+        # RuntimeError is what the package raises where libcuda.so.1 cannot be found.
         except (GpuError, RuntimeError) as exc:
             raise BackendUnavailable(f"CUDA cannot open GPU {index}: {exc}") from exc
 

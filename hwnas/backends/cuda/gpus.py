@@ -90,7 +90,7 @@ class Support:
         )
 
     def describe(self) -> str:
-        """One line for people: "TensorRT 8.6, Python <= 3.11, fp16 not fast, int8 yes"."""
+        """One line for display: "TensorRT 8.6, Python <= 3.11, fp16 not fast, int8 yes"."""
         if not self.tensorrt:
             return f"compute capability {_dotted(self.capability)}: no supported TensorRT runs on it"
         asked: tuple[Precision, ...] = ("fp16", "int8")

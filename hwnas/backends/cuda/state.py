@@ -95,7 +95,7 @@ def reasons(nvml: Any, mask: int) -> tuple[str, ...]:
 
 @cache
 def watcher(bus_id: str) -> Watcher | None:
-    """A watcher of one GPU; None where NVML is not to be had."""
+    """A watcher of one GPU; None where NVML is not available."""
     if find_spec("pynvml") is None:
         return None
     import pynvml as nvml
@@ -128,7 +128,7 @@ class Judge:
 
 @cache
 def gpu_judge(bus_id: str) -> Judge | None:
-    """The judge of one GPU, kept for the process; None where NVML is not to be had."""
+    """The judge of one GPU, kept for the process; None where NVML is not available."""
     found = watcher(bus_id)
     return None if found is None else Judge(found)
 
@@ -136,7 +136,7 @@ def gpu_judge(bus_id: str) -> Judge | None:
 def conditions(device_arch: str) -> dict[str, Any]:
     """Clocks, temperature and throttle reasons of the GPU that a setting names, for a table's header.
 
-    Empty where `device_arch` is no NVIDIA GPU of this machine, or NVML is not to be had.
+    Empty where `device_arch` is no NVIDIA GPU of this machine, or NVML is not available.
     """
     if find_spec("pynvml") is None:
         return {}

@@ -4,7 +4,7 @@ Engine files are TensorRT's own plans, bound to the version, the GPU and the dri
 built with; the manifest that `hwnas.deploy` writes beside them says which.
 
 None of this has run on a GPU yet. What holds it: the real bindings of all three majors on a simulated
-machine (``make test-sim``), and the tests marked ``gpu`` for whoever has a card (docs/gpu.md).
+machine (``make test-sim``), and the tests marked ``gpu`` for users who have a card (docs/gpu.md).
 """
 
 from __future__ import annotations

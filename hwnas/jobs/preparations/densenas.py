@@ -162,7 +162,7 @@ def _derived(relaxed: Relaxed, facts: Facts, chooser: Chooser, paper: bool) -> M
 
 
 def _tell(facts: Facts, kind: str, fields: Mapping[str, Any]) -> None:
-    """Progress goes to whoever looks, what a pass gave into the run as well."""
+    """Progress is displayed, what a pass gave into the run as well."""
     if kind != "supernet":
         facts.emit(kind, fields)
         return

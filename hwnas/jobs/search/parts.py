@@ -56,7 +56,7 @@ class NetworkBuilder:
     sentinel_ms: float | None = None  # of the table: the state of the machine that its floors are true in
 
     def engine(self, spec: NetworkSpec, weights: Path | None = None) -> Callable[[], Engine]:
-        """A function that builds the engine anew."""
+        """A function that builds a new engine."""
         from hwnas.nets import onnx
         from hwnas.nets.build import read_weights
 

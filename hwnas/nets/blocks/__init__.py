@@ -1,6 +1,6 @@
 """The kinds of blocks: one file and one line in `hwnas.plugins` each, or an entry point.
 
-A recipe is the one truth about a block. The torch builder, the ONNX writer and the counters all
+A recipe is the only definition of a block. The torch builder, the ONNX writer and the counters all
 interpret it.
 """
 

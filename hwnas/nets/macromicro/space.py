@@ -157,7 +157,7 @@ class MacroMicro:
         return widths * sum(chains)
 
     def describe(self) -> dict[str, Any]:
-        """Input, classes, number of members and stages, for people."""
+        """Input, classes, number of members and stages, for display."""
         low, high = self.width
         sizes = [self.express(Chain(low, LAYERS[:3])).stages[s][0].size_out for s in range(3)]
         stages = [

@@ -77,7 +77,7 @@ class CellSpace:
 
     @staticmethod
     def _cell(before: BlockSpec, filters: int, *, reduces: bool) -> BlockSpec:
-        """A cell after another block; its second input is put right afterwards."""
+        """A cell after another block; its second input is set afterwards."""
         size = before.size_out
         return BlockSpec(
             kind="nasnet_reduction" if reduces else "nasnet_normal",
@@ -118,7 +118,7 @@ class CellSpace:
         return int(self.most**self.stages)
 
     def describe(self) -> dict[str, Any]:
-        """Input, classes, number of members and stages, for people."""
+        """Input, classes, number of members and stages, for display."""
         stages = [
             {
                 "stage": s,

@@ -86,7 +86,7 @@ class ExactChoice:
     ) -> tuple[NetworkSpec, list[StageImportance], float] | None:
         """The combination of largest gain that fits, by `best_path` over the stages.
 
-        Costs of stages are added up; the whole network is checked, and the choice made anew for a
+        Costs of stages are added up; the whole network is checked, and the choice made again for a
         nearer budget where it is over.
         """
         budget_ms = self._context.budget.latency_ms

@@ -46,8 +46,8 @@ class ChosenNetwork:
 class Chooser:
     """Choices of a dense space under learned scores and a prior.
 
-    What was learned counts by how much more probable than by chance it makes a choice, as far as that
-    is believed (`costs.gains`): where that is nothing, the prior alone decides. The prior
+    What was learned counts by how much more probable than by chance it makes a choice, weighted
+    by how reliable it is (`costs.gains`): where that is nothing, the prior alone decides. The prior
     (`costs.entropies`) rewards every layer. It begins with weight `prior`, which is doubled until
     `least` of the budget is used: the learned scores decide as far as they use the budget, and no
     further.
@@ -58,7 +58,7 @@ class Chooser:
         estimate: of networks; its latency must be additive over layers.
         prior: the prior's weight to begin with, at least zero.
         least: part of the budget that a network is to use where the space allows.
-        trust: how far `learned` is believed; None takes the log-probabilities as they are, as published.
+        trust: how reliable `learned` is; None takes the log-probabilities as they are, as published.
     """
 
     space: DenseSpace

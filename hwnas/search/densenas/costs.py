@@ -116,7 +116,7 @@ def entropies(space: DenseSpace) -> Scores:
 
 
 def gains(space: DenseSpace, learned: Scores, trust: Trust) -> Scores:
-    """How much more probable than by chance each choice is, in nats, as far as that is believed.
+    """How much more probable than by chance each choice is, in nats, weighted by how reliable it is.
 
     Log-probabilities add up over layers to less and less, whatever was learned, so that they favour
     short paths. A gain, log p - log 1/n among n candidates, is zero where nothing was learned.

@@ -37,7 +37,7 @@ class Scores:
 
 @dataclass(frozen=True)
 class Trust:
-    """How far learned scores of edges and of operators can be believed: 0 not at all, 1 as they are."""
+    """How reliable learned scores of edges and of operators are: 0 not at all, 1 as they are."""
 
     edges: float = 1.0
     operators: float = 1.0

@@ -68,7 +68,7 @@ def read_scores(space: DenseSpace, given: Mapping[str, Any]) -> Scores:
 
 
 def read_trust(given: Mapping[str, Any]) -> Trust:
-    """How far learned scores are believed, out of their JSON form.
+    """How reliable learned scores are, out of their JSON form.
 
     Raises:
         InputError: a factor does not lie between 0 and 1.

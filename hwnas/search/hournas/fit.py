@@ -6,7 +6,7 @@ them is the networks. Their negative losses are fitted by
     alpha * entropy + sum over filled places of w(stage, operator) + v(place, operator)
 
 where w and v are linear in what an operator is: that it is there, kernel, expansion, gate. The slope of
-the untrained entropy (`entropy`) takes up what size brings at large; the rest is a ridge regression, its
+the untrained entropy (`entropy`) covers the effect of size; the rest is a ridge regression, its
 strength chosen by leaving one out. v is held back more than w: a place is like others of its stage
 until the data say otherwise.
 """

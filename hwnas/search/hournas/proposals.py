@@ -10,7 +10,7 @@ are drawn by Gumbel-softmax with a straight-through forward pass, and the logits
 so that samples fall between `low` and `high`, the proposals stay different from each other, and
 their entropy H keeps them spaces rather than single networks. A narrow window costs entropy: the
 layers are sampled independently, so the spread of their sum can only shrink if each is surer. What
-the descent leaves to be desired is put right exactly (`_polished`): the least sharpening and tilt of
+gradient descent does not reach is corrected exactly (`_polished`): the least sharpening and tilt of
 a proposal that brings its hit rate, known from the convolution of its layers, to what was asked.
 """
 

@@ -9,7 +9,7 @@ super-network learned (`hwnas.jobs.preparations.hournas`) comes in as the option
 2. the other places: a score for each operator, learned on networks drawn from space proposals.
 
 From these the best network within the budget is derived exactly (`SlotChooser`), checked whole, and
-made anew for a nearer budget where the check or a measurement refuses it. Without learned scores
+made again for a nearer budget where the check or a measurement refuses it. Without learned scores
 (``score=proxy``) the untrained entropy of the blocks takes their place; for tests and for planning.
 """
 

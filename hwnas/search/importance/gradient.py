@@ -44,7 +44,7 @@ class Gradient:
 
     The gradient does not see that a block repeats what its neighbours can do already: it promises
     the tenth block of a stage as much as the second. Errors fall as powers of depth, so that each
-    further block brings about 1 / depth of what the first one brought, and likewise of width;
+    further block brings about 1 / depth of what the first one brought, and the same for width;
     `diminishing` counts it so (`moves.returns`; docs/evidence/search.md has the evidence).
 
     Attributes:

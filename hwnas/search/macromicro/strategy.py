@@ -8,7 +8,7 @@ micro, and closes the gaps of the original:
   latency budget. So depths are compared at equal latency, and width is not a second walk that is
   confounded with longer training. The ladder ends at the third significant loss.
 - **Training length** follows the architecture (`length`): more for more MACs and for narrower chains.
-- **Micro.** The macro network trained on is the base line, as published; each choice (full
+- **Micro.** The macro network trained on is the baseline, as published; each choice (full
   convolutions, or kernels 5, in one stage) starts from the same weights with as many images, and is
   kept only if its gain is significant.
 - **The network found is the one trained**: what the choices leave of the budget goes into width, and
@@ -193,7 +193,7 @@ class GlobalWalk(Strategy[MacroMicroOptions]):
     # -- micro -------------------------------------------------------------------------------
 
     def _micro(self, history: Sequence[Trial]) -> Proposal | None:
-        """The base line, then each choice in each stage; None once all were tried."""
+        """The baseline, then each choice in each stage; None once all were tried."""
         macro = _best(history, "macro")
         if macro is None or any(t.notes.get("phase") == "fill" for t in history):
             return None
@@ -244,11 +244,11 @@ class GlobalWalk(Strategy[MacroMicroOptions]):
         if self._fits(same):
             return same
         widest = self._widest(same)
-        # The base line's weights are cropped by a narrower chain; below half of it nothing is left of them.
+        # The baseline's weights are cropped by a narrower chain; below half of it nothing is left of them.
         return widest if widest is not None and 2 * widest.stem.c_out >= spec.stem.c_out else None
 
     def _incumbent(self, history: Sequence[Trial]) -> Trial | None:
-        """The micro phase's network so far: the base line, or the last choice that was significant."""
+        """The micro phase's network so far: the baseline, or the last choice that was significant."""
         now: Trial | None = None
         for trial in candidates(history):
             if trial.notes.get("phase") != "micro":

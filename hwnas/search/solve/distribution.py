@@ -28,7 +28,7 @@ def share_within(
 ) -> float:
     """Probability that the cost lies in [low, high].
 
-    Networks are gathered in cells of about 1 / `cells` of the dearest one's cost, and each cell is
+    Networks are gathered in cells of about 1 / `cells` of the most expensive one's cost, and each cell is
     judged by its mean cost, which is exact; only a cell that the window's end cuts is judged as a whole.
 
     Args:

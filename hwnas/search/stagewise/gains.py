@@ -1,7 +1,7 @@
 """What all rounds so far say of the growths of a network, not the last one alone.
 
 One round judges growths with a few hundred images, and its gains have errors of a third to the half
-of themselves; a search that believes each round for itself follows the noise. The same growths are
+of themselves; a search that uses each round alone follows the noise. The same growths are
 judged again in every round, of a network that is one growth further: a moving target, followed as a
 Kalman filter would, by weighing each round by its own error and by what may have changed since.
 """

@@ -53,7 +53,7 @@ class FinalSet:
 
 @dataclass(frozen=True)
 class Growth:
-    """A possible growth and what became of it.
+    """A possible growth and the decision about it.
 
     Attributes:
         stage, kind: where, and how (`protocols.Move.kind`).

@@ -231,7 +231,7 @@ class Stagewise(Strategy[StagewiseOptions]):
         return max(left // rounds - judging, total // (8 * self._options.rounds), 1)
 
     def _rate(self) -> float | None:
-        """Learning rate of a network that goes on from another; None leaves it to the recipe."""
+        """Learning rate of a network that continues from another; None leaves it to the recipe."""
         rate = self._options.growing_lr
         return None if rate == 1.0 else rate
 
