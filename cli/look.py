@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -133,8 +134,11 @@ def _rows(ui: Output, name: str) -> None:
     ui.result(f"hwnas.{name}/1", {name: rows}, lambda: console.table(columns, map(line, rows)))
 
 
-def _show(ui: Output, name: str, body: dict[str, Any]) -> None:
-    ui.result(f"hwnas.{name}.show/1", body, lambda: console.facts(_flat(body)))
+def _show(
+    ui: Output, name: str, body: dict[str, Any], lines: Callable[[dict[str, Any]], None] | None = None
+) -> None:
+    show = lines or (lambda found: console.facts(_flat(found)))
+    ui.result(f"hwnas.{name}.show/1", body, lambda: show(body))
 
 
 def _flat(body: dict[str, Any], indent: str = "") -> list[tuple[str, object]]:
@@ -183,10 +187,29 @@ def show_space(ui: Output, name: str, input_shape: tuple[int, int, int] | None) 
 @click.argument("name", type=options.Registered("strategies"), metavar="NAME")
 @common
 def show_strategy(ui: Output, name: str) -> None:
-    """One strategy."""
+    """A strategy and its options, which `hwnas search --set NAME=VALUE` changes."""
     from hwnas.jobs import inspect as look
 
-    _show(ui, "strategies", look.one(look.strategies(), "strategy", name))
+    body = look.strategy(name)
+    _show(ui, "strategies", body, _strategy)
+
+
+def _strategy(body: dict[str, Any]) -> None:
+    console.facts(_flat({key: value for key, value in body.items() if key != "options"}))
+    if not body.get("options"):
+        return
+    click.echo()
+    console.table(
+        ["option", "default", "expected", "about"],
+        [[row["name"], _plain(row["default"]), row["expected"], row["help"]] for row in body["options"]],
+    )
+
+
+def _plain(value: object) -> str:
+    """A default as it is typed behind ``--set NAME=``; nothing for none."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return "" if value in (None, [], ()) else str(value)
 
 
 @backends.command("show")

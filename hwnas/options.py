@@ -58,20 +58,51 @@ def option(
 
 @dataclass(frozen=True)
 class Described:
-    """An option for display: `expected` is for example ``an integer, at least 1``."""
+    """An option for people and programs.
+
+    Attributes:
+        name, default: of the field.
+        expected: what it may be, in words: "an integer, at least 1".
+        help: what it does.
+        types: of its values: int, float, bool, str, NoneType, or a class's name.
+        low, high: the smallest and the largest value.
+        above, below: bounds that are not themselves allowed.
+        choices: the words that are allowed; empty where any is.
+    """
 
     name: str
     default: object
     expected: str
     help: str
+    types: tuple[str, ...]
+    low: float | None
+    high: float | None
+    above: float | None
+    below: float | None
+    choices: tuple[str, ...]
 
 
 def described(kind: type[DataclassInstance]) -> list[Described]:
     """Every option of a dataclass, in its order."""
-    return [
-        Described(each.name, _default(each), _expected(kind, each), str(each.metadata.get("help", "")))
-        for each in fields(kind)
-    ]
+    found = []
+    for each in fields(kind):
+        about = each.metadata
+        allowed, words = _types(kind, each.name)
+        found.append(
+            Described(
+                each.name,
+                _default(each),
+                _expected(kind, each),
+                str(about.get("help", "")),
+                tuple(t.__name__ for t in allowed),
+                about.get("low"),
+                about.get("high"),
+                about.get("above"),
+                about.get("below"),
+                tuple(map(str, words or about.get("choices", ()))),
+            )
+        )
+    return found
 
 
 def read(kind: type[Options], given: Mapping[str, Any], what: str) -> Options:
@@ -176,13 +207,17 @@ def _expected(kind: type[DataclassInstance], each: Any) -> str:
     bounds = []
     low, high, above, below = (about.get(k) for k in ("low", "high", "above", "below"))
     if low is not None and high is not None:
-        bounds = [f"{low:g} to {high:g}"]
+        bounds = [f"{_number(low)} to {_number(high)}"]
     else:
-        bounds += [f"at least {low:g}"] if low is not None else []
-        bounds += [f"more than {above:g}"] if above is not None else []
-        bounds += [f"at most {high:g}"] if high is not None else []
-        bounds += [f"less than {below:g}"] if below is not None else []
+        bounds += [f"at least {_number(low)}"] if low is not None else []
+        bounds += [f"more than {_number(above)}"] if above is not None else []
+        bounds += [f"at most {_number(high)}"] if high is not None else []
+        bounds += [f"less than {_number(below)}"] if below is not None else []
     return " or ".join(kinds) + ("".join(f", {' and '.join(bounds)}" for _ in bounds[:1]))
+
+
+def _number(value: float) -> str:
+    return f"{value:,}" if isinstance(value, int) else f"{value:g}"
 
 
 def _default(each: Any) -> object:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 from hwnas import plugins
 from hwnas.errors import InputError
 from hwnas.jobs.resolve.networks import find, network
+from hwnas.options import described
 from hwnas.plugins import unknown
 from hwnas.search.strategy import find as find_strategy
 from hwnas.spec import NetworkSpec
@@ -79,6 +81,20 @@ def strategies() -> list[dict[str, Any]]:
     return [_strategy(name) for name in plugins.names("strategies")]
 
 
+def strategy(name: str) -> dict[str, Any]:
+    """One strategy with its options: name, default, what is expected, help, types and bounds of each.
+
+    `prepared` says whether something is trained before its first proposal.
+    """
+    row = _strategy(name)
+    try:
+        found = find_strategy(name)
+    except InputError:  # of another package, and broken; the row has the reason
+        return row
+    listed = [{**asdict(option), "default": _json(option.default)} for option in described(found.Options)]
+    return {**row, "prepared": found.preparation is not None, "options": listed}
+
+
 def spaces() -> list[dict[str, Any]]:
     """Every search space: name, available, reason where not, summary."""
     return [_plugged("spaces", name) for name in plugins.names("spaces")]
@@ -138,7 +154,7 @@ def _plugged(group: str, name: str) -> dict[str, Any]:
     """Whether a plug-in can be used here, and the first line of what it says about itself."""
     try:
         thing = plugins.load(group, name)
-    except (ImportError, InputError) as exc:
+    except InputError as exc:
         return {"name": name, "available": False, "reason": str(exc), "summary": ""}
     return {"name": name, "available": True, "reason": None, "summary": _summary(thing)}
 
@@ -147,10 +163,18 @@ def _strategy(name: str) -> dict[str, Any]:
     """The same of a strategy, which may need a package that is not installed."""
     try:
         found = find_strategy(name)
-    except (ImportError, InputError) as exc:
+    except InputError as exc:
         return {"name": name, "available": False, "reason": str(exc), "summary": ""}
-    reason = found.unavailable()
+    with plugins.blamed("strategies", name, "cannot say whether it works here"):
+        reason = found.unavailable()
     return {"name": name, "available": reason is None, "reason": reason, "summary": _summary(found)}
+
+
+def _json(value: object) -> object:
+    """A default as JSON has it; in Python's own form where it has not."""
+    if value is None or isinstance(value, (str, int)) or (isinstance(value, float) and math.isfinite(value)):
+        return value
+    return [_json(v) for v in value] if isinstance(value, (list, tuple)) else repr(value)
 
 
 def _summary(thing: object) -> str:

@@ -13,6 +13,7 @@ import hashlib
 from collections.abc import Callable
 from typing import Any
 
+from hwnas import backends
 from hwnas.errors import BuildError
 from hwnas.measure.levels import Levels
 from hwnas.nets import onnx
@@ -39,8 +40,10 @@ def identity(setting: Setting) -> dict[str, Any]:
 
 
 def levels(setting: Setting) -> Levels | None:
-    """What the sentinel took on this device before; None for the fake device, whose clock is its own."""
-    if setting.device == "fake":
+    """What the sentinel took on this device before; None for a device that is part of a backend, whose clock
+    may be its own.
+    """
+    if setting.device in backends.own_devices():
         return None
     return Levels(identity(setting)["onnx_sha256"], setting)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, is_dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar, cast
 
 import numpy as np
@@ -156,5 +156,10 @@ def find(name: str) -> type[Strategy[Any]]:
         raise InputError(
             f"what is registered as strategy {name!r} is no subclass of hwnas.search.strategy.Strategy; "
             "mend or uninstall its package"
+        )
+    if getattr(found, "name", None) != name or not is_dataclass(found.Options):
+        raise InputError(
+            f"the strategy {name!r} needs name = {name!r} and Options, a frozen dataclass; mend or uninstall "
+            "its package"
         )
     return found
