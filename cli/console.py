@@ -168,7 +168,7 @@ def _lines(text: str, width: int) -> list[str]:
 
 
 def facts(pairs: Iterable[tuple[str, object]]) -> None:
-    """Print names and values on stdout, one pair a line, values aligned."""
+    """Print names and values on stdout, one pair per line, values aligned."""
     listed = [(name, _cell(value)) for name, value in pairs if value is not None and value != ""]
     margin = " " * (max((len(name) for name, _ in listed), default=0) + len(GAP))
     for name, value in listed:

@@ -65,7 +65,7 @@ def _assignments(name: str, text: str) -> options.Option:
 def search(ui: Output, max_time: float | None, **chosen: Any) -> None:
     """Find the most accurate network that keeps a latency budget.
 
-    Candidates over the budget are never trained, and the winner is measured whole before it is
+    Candidates over the budget are never trained, and the winner is measured as a whole before it is
     accepted. Where no latency table of the device fits, a quick one is measured first; `hwnas profile`
     makes a better one.
     """

@@ -54,7 +54,7 @@ class ByClass(Record):
         largest_class, largest_share: the class with most images and its share: as right is who names
             it always.
         chance: as right on average is who names a class by chance, each as often.
-        classes: one row a class, in their order.
+        classes: one row per class, in their order.
         mistakes: which class was taken for which, the most frequent first, at most `MISTAKES`.
         confusion_matrix: images by true class (rows) and class named (columns), in the order of
             `classes`; None above `WHOLE_MATRIX` classes.

@@ -41,7 +41,7 @@ Emit = Callable[[str, Mapping[str, Any]], None]
 class CallTimes:
     """Times of single calls on the backend's own clock, input already resident.
 
-    `wall_ms` holds one value a call; `cpu_ms` is the process CPU time over all of them (None
+    `wall_ms` holds one value per call; `cpu_ms` is the process CPU time over all of them (None
     where the work is not the CPU's), so that cpu_ms / sum(wall_ms) shows contention.
     """
 
@@ -225,5 +225,5 @@ class Importance(Protocol):
         labels: torch.Tensor,
         rng: np.random.Generator,
     ) -> tuple[StageImportance, ...]:
-        """One value a growth or a stage."""
+        """One value per growth or stage."""
         ...

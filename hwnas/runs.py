@@ -1,7 +1,7 @@
 """Run folders: where a long job writes as it goes, and what a repeated command resumes from.
 
 A run folder holds ``manifest.json`` (command, configuration, seed, versions), ``events.jsonl``
-(append-only, one sealed JSON object a line, flushed to disk before the job goes on), ``log.txt`` (the words
+(append-only, one sealed JSON object per line, flushed to disk before the job goes on), ``log.txt`` (the words
 of the events, for display) and whatever the job makes. Opening the folder again with the same
 configuration resumes; with another it is refused. One process at a time has a folder open.
 """

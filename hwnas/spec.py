@@ -261,7 +261,7 @@ class NetworkSpec(BaseModel):
         return self.replace_stage(stage, blocks)
 
     def to_json(self) -> str:
-        """JSON text with its schema name, one block a line so that differences read well."""
+        """JSON text with its schema name, one block per line so that differences read well."""
         body = self.model_dump(exclude_defaults=False)
 
         def line(block: object) -> str:

@@ -1,4 +1,4 @@
-"""Runtimes that build engines from ONNX: one file a runtime, found by name through `hwnas.plugins`.
+"""Runtimes that build engines from ONNX: one file per runtime, found by name through `hwnas.plugins`.
 
 No name of a runtime appears outside this room: callers ask `get` for a backend, the backend for a
 `Setting`, an engine, and the time of its calls.

@@ -65,10 +65,10 @@ def read(
 def densenas(text: str) -> LatencyTable:
     """A DenseNAS latency list of either published space (told apart by its number of blocks).
 
-    The list is ``[stem, blocks, last, fc]``; a block is ``[heads, stack]`` with one head list an
-    incoming edge (nearest predecessor first) and one list a stack layer, each with one time in ms
-    an operator (skip last in the stack). Times are of a batch of 32 at 224x224 on a TITAN Xp, eager
-    PyTorch, a mean of 4,900 runs. What is made of it:
+    The list is ``[stem, blocks, last, fc]``; a block is ``[heads, stack]`` with one
+    head list per incoming edge (nearest predecessor first) and one list per stack layer, each with one
+    time in ms per operator (skip last in the stack). Times are of a batch of 32 at 224x224 on a TITAN Xp,
+    eager PyTorch, a mean of 4,900 runs. What is made of it:
 
     * the operators of one layer were timed once a stack slot; a block's row is their mean, its
       standard error their spread;

@@ -26,7 +26,7 @@ from hwnas.spec import BlockSpec, NetworkSpec
 _FOLDS = 8
 LEAST_MS = 1e-6  # a sum of Gaussians may in principle fall below zero; latency does not
 _FEW = 5  # calm networks needed to say how far their medians lie above their floors
-# Relative standard deviation that all blocks of a table share, where no network was measured whole.
+# Relative standard deviation that all blocks of a table share, where no network was measured as a whole.
 _SHARED_SD = {"measured": features.SCALE, "imported": 0.05, "estimated": 0.4}
 
 

@@ -13,7 +13,7 @@ or less in its caches. So the prior of theta has structure::
 
     theta = m + sum_g Z_g u_g + e,      u_g ~ N(0, lambda_g^2 I),   e_k ~ N(0, (lambda_own m_k)^2)
 
-m is the time alone; a group g shares one correction over all blocks (a scale, a constant a block,
+m is the time alone; a group g shares one correction over all blocks (a scale, a constant per block,
 activation traffic) or over the blocks of a kind or a size. Everything is Gaussian and linear, hence
 in closed form: mean and covariance of theta given whole networks, the predictive variance of any
 network (which says what to measure next), and leave-one-out residuals. The standard deviations

@@ -3,8 +3,8 @@
 The roofline (Williams, Waterman & Patterson 2009): an operation takes as long as its arithmetic at
 the rate that its kind reaches, or its memory traffic, whichever is longer, plus the cost of starting
 it. Batch norm and activations are taken as fused into the convolution before them. What comes out is
-marked `estimated` wherever it is shown: its order of networks is worth something, its milliseconds
-are not (docs/latency.md has both against a published table).
+marked `estimated` wherever it is shown: its
+order of networks is useful, its milliseconds are not (docs/latency.md has both against a published table).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Whether an engine file computes what its network computes, and keeps its budget. Proof, not trust.
 
 Users of other exporters met engines whose accuracy fell without a word. Here every export runs
-these checks on the very file that it leaves behind, and fails loudly:
+these checks on the exported file itself, and fails loudly:
 
 ``images``
     enough different ones for what the precision is judged by;

@@ -1,7 +1,7 @@
 """Sessions written down as they end, so that a killed measurement goes on with all but the last of them.
 
 A row of a table is the sum of sessions that are minutes apart (`hwnas.measure.timing`), so rows alone
-would not keep what was measured. One sealed JSON object a line; a line that a kill left unfinished is
+would not keep what was measured. One sealed JSON object per line; a line that a kill left unfinished is
 dropped. The first line holds the conditions: sessions of fp32 never become rows of fp16. The file goes
 when its table is finished.
 """

@@ -92,7 +92,7 @@ def keep(
     """Test whether an engine keeps its budget.
 
     Args:
-        build: loads (or builds) a new engine; best the very file that will be deployed.
+        build: loads (or builds) a new engine; best the file that will be deployed.
         budget_ms: the budget of one call.
         percentile: which percentile of calls it is about.
         sentinel: engine that is looked at between sessions; the engine itself if None.

@@ -1,6 +1,6 @@
 """Latency tables on disk: ``*.hwlat.jsonl``, schema ``hwlat/1`` (docs/latency.md).
 
-Line 1 is the header (conditions, tool, protocol, units), then one JSON object a line. Rows are only
+Line 1 is the header (conditions, tool, protocol, units), then one JSON object per line. Rows are only
 ever appended, so a killed sweep loses at most the row it was writing. Each line carries a hash over
 its content and the hash before it: a changed, missing or swapped line is found, and named, on load.
 The hash of the last row is the table's id, which goes into every engine's manifest.

@@ -43,7 +43,7 @@ class Conv2d(nn.Conv2d):
 
 
 class ChannelScale(nn.Module):
-    """One trained factor a channel (layer scale, Touvron et al. 2021)."""
+    """One trained factor per channel (layer scale, Touvron et al. 2021)."""
 
     def __init__(self, channels: int, initial: float) -> None:
         super().__init__()

@@ -2,7 +2,7 @@
 
 A *level* is a place that a network may pass through: a width at a resolution, with a range of
 depths and the operators that its blocks may be. A network is a path over the edges, a depth for
-each level on it, and an operator for each block. The usual staged skeletons (one level a stage) and
+each level on it, and an operator for each block. The usual staged skeletons (one level per stage) and
 DenseNAS's densely connected blocks (several levels a stage, some left out) are both of this form.
 """
 

@@ -386,7 +386,7 @@ class Add(_NoWeights):
 
 @dataclass(frozen=True, kw_only=True)
 class Scale(_NoWeights):
-    """First input times the second, which has one value a channel."""
+    """First input times the second, which has one value per channel."""
 
     def run(self, inputs: Sequence[Tensor], layer: Apply) -> Tensor:
         """The product."""

@@ -108,7 +108,7 @@ def _stage_change(old: Sequence[BlockSpec], new: Sequence[BlockSpec]) -> str:
 
 
 def shown_ms(trial: Trial, percentile: Percentile = "p50") -> float:
-    """Latency to show for a trial: measured whole where it was, else predicted."""
+    """Latency to show for a trial: measured as a whole where it was, else predicted."""
     return trial.measured.at(percentile) if trial.measured else trial.estimate.latency_ms
 
 

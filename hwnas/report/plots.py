@@ -156,7 +156,7 @@ def add_budget(layout: Figure, budget: Budget | None, y: float = 0.02) -> None:
 
 
 def path_to(trials: Sequence[Trial], best: Trial | None) -> list[Trial]:
-    """The winner's ancestors from the first on, one a network: further training of one is no step.
+    """The winner's ancestors from the first on, one per network: further training of one is no step.
 
     A network that was trained further keeps the reason for which it was first tried. A final training
     from new weights descends from the network that won.

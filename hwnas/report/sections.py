@@ -131,7 +131,7 @@ def stages(run: RunData, budget: Budget | None, best: Trial | None) -> Section |
 
 
 def prediction_pairs(trials: Iterable[Trial]) -> list[tuple[str, float, float, float, float]]:
-    """Name, predicted, bounds and measured floor of every network that was measured whole, once each.
+    """Name, predicted, bounds and measured floor of every network that was measured as a whole, once each.
 
     The prediction is the one from before the measurement. The floor is what the cost model
     predicts; percentiles of single calls lie above it on a busy machine.

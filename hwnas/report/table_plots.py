@@ -13,7 +13,7 @@ MAX_LABELLED = 250  # cells; beyond that the figures are on hover only
 
 
 def heat_map(costs: Mapping[BlockSpec, float]) -> Figure | None:
-    """Block costs in ms: a row a kind of block, a column a shape, the deepest layers to the right."""
+    """Block costs in ms: one row per kind of block, one column per shape, the deepest layers to the right."""
     if not costs:
         return None
     heads = {_shape(b) for b in costs if b.kind == "classifier"}
@@ -107,7 +107,7 @@ def in_context(pairs: Sequence[tuple[BlockSpec, float, float]]) -> Figure | None
 
 
 def noise(spreads: Sequence[float]) -> Figure | None:
-    """How far apart sessions of the same thing were: one value a measurement, in percent."""
+    """How far apart sessions of the same thing were: one value per measurement, in percent."""
     if len(spreads) < 5:
         return None
     data = {

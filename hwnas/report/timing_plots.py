@@ -30,7 +30,7 @@ from hwnas.units import format_ms
 
 
 def stages(rows: Sequence[tuple[str, dict[str, float]]], budget_ms: float | None) -> Figure | None:
-    """Where the milliseconds go: one bar a network, split into stem, stages and head."""
+    """Where the milliseconds go: one bar per network, split into stem, stages and head."""
     rows = [(label, parts) for label, parts in rows if parts]
     if not rows:
         return None
@@ -129,7 +129,7 @@ def predicted_measured(pairs: Sequence[tuple[str, float, float, float, float]]) 
 
 
 def sessions(tests: Sequence[tuple[str, Promise]]) -> Figure | None:
-    """The promise tests: one dot a session, against the budget."""
+    """The promise tests: one dot per session, against the budget."""
     tests = [(label, p) for label, p in tests if p.session_ms]
     if not tests:
         return None

@@ -89,7 +89,7 @@ class SearchLog:
 
     @property
     def observed(self) -> list[tuple[NetworkSpec, Measurement]]:
-        """Networks measured whole, in the order in which the cost model learnt of them."""
+        """Networks measured as a whole, in the order in which the cost model learnt of them."""
         return [(spec, measured) for _, spec, measured in self._observed]
 
     def verdicts(self, index: int) -> list[tuple[Promise, Measurement]]:

@@ -133,7 +133,7 @@ def load(
 ) -> Dataset:
     """Load a data set and split it.
 
-    Sources: ``digits`` (embedded), ``folder:PATH`` (a folder a class), ``parquet:PATH`` (file or
+    Sources: ``digits`` (embedded), ``folder:PATH`` (one folder per class), ``parquet:PATH`` (file or
     folder, image-bytes and label columns), ``npz:PATH``, ``cifar10:PATH`` (binary version) and
     ``module:function`` (your own; `sources.arrays` says what it returns); or one for each split,
     ``train=SOURCE;val=SOURCE;test=SOURCE``.
@@ -229,7 +229,7 @@ def _check_labels(raw: Raw) -> None:
                 f"{raw.where}: {what} labels run from {part.labels.min()} to {part.labels.max()}, but "
                 f"the {count} classes are 0 to {count - 1}"
             )
-    # One image a class for each split that is drawn from these.
+    # One image per class for each split that is drawn from these.
     least = 1 + (raw.val is None or raw.test is None) + (raw.val is None and raw.test is None)
     for name, images in zip(raw.classes, np.bincount(raw.train.labels, minlength=count)):
         if images < least:

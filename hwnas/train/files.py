@@ -180,7 +180,7 @@ def _read_file(file: Path) -> bytes:
 def read_parquet(path: Path, shape: ImageShape | None) -> Raw:
     """Parquet with a column of encoded images and one of labels, as on the public hub.
 
-    Labels are whole numbers (with names in the file's metadata, or without), texts or categories. Of a
+    Labels are integers (with names in the file's metadata, or without), texts or categories. Of a
     folder every parquet file is read; its path says what it is for (see `role`). Several files may list
     their classes in different orders: they are joined by name.
     """
@@ -289,7 +289,7 @@ def _columns(schema: Any, file: Path) -> tuple[str, str]:
 
     image = pick([f.name for f in schema if encoded(f.type)], _IMAGES)
     usual = next((f.name for word in _LABELS for f in schema if f.name.lower() == word), None)
-    # A float column called label is a column of whole numbers in which some rows are empty (pandas).
+    # A float column called label is a column of integers in which some rows are empty (pandas).
     fits = [
         f.name
         for f in schema

@@ -21,9 +21,9 @@ class Recipe(Checked):
 
     Attributes:
         images: length, in training images seen (an epoch counts every image once).
-        batch: images a step; fewer where the data set is smaller. None takes the power of two from 8
+        batch: images per step; fewer where the data set is smaller. None takes the power of two from 8
             to 128 that gives at least 150 steps: a short training needs steps more than large ones.
-        lr: peak learning rate of SGD with Nesterov momentum at 128 images a step; elsewhere it goes
+        lr: peak learning rate of SGD with Nesterov momentum at 128 images per step; elsewhere it goes
             with the square root of the batch, as the noise of the gradient does.
         inherited_lr: factor on `lr` for a network that starts from its parent's weights.
         schedule: ``onecycle`` rises from a tenth of `lr` to `lr` and falls again; ``cosine`` falls only.
@@ -118,7 +118,7 @@ class TrainResult:
             since a backward pass costs two, and one of the teacher).
         images_per_s: speed of the training.
         train_loss: mean loss over the last steps, augmentation and smoothing included.
-        batch, lr: images a step, and the peak learning rate at that.
+        batch, lr: images per step, and the peak learning rate at that.
         precision, device, threads: how it was computed.
         restored: how often the NaN guard went back to the last good state.
         curve: the course of the training, at most `loop.CURVE_POINTS` rows: ``images`` seen, running mean

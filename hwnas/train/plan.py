@@ -18,7 +18,7 @@ ENOUGH_STEPS, USUAL_BATCH, SMALLEST_BATCH = 150, 128, 8
 
 
 def batch_of(options: Recipe, available: int) -> int:
-    """Images a step, of a data set that has `available`; see `Recipe.batch`."""
+    """Images per step, of a data set that has `available`; see `Recipe.batch`."""
     if options.batch is not None:
         return min(options.batch, available)
     fitting = 1 << (max(options.images // ENOUGH_STEPS, 1).bit_length() - 1)  # a power of two
@@ -50,7 +50,7 @@ def course(options: Recipe, step: int, steps: int) -> float:
 
 
 def batch_at(images: int, available: int, step: int, steps: int, seed: int) -> Tensor:
-    """Which images a step sees: its share of an endless row of shuffled passes over the data.
+    """Which images per step sees: its share of an endless row of shuffled passes over the data.
 
     Shares differ by at most one image, and together they are exactly `images`.
     """

@@ -1,4 +1,4 @@
-"""Where images come from: one reader a source, all of them giving `Raw`.
+"""Where images come from: one reader per source, all of them giving `Raw`.
 
 A registered reader (group ``datasets`` of `hwnas.plugins`) takes the place, as it stands behind
 ``NAME:``, and the wanted shape (None: the data's own); it returns `Raw`, or a mapping as `arrays` takes
@@ -168,7 +168,7 @@ _ARRAYS = ("images", "labels", "val_images", "val_labels", "test_images", "test_
 def arrays(found: Mapping[str, Any], where: str, shape: ImageShape | None) -> Raw:
     """Images given as arrays.
 
-    ``images`` uint8 (n, H, W), (n, H, W, C) or (n, C, H, W) and ``labels`` (n,), whole numbers or names,
+    ``images`` uint8 (n, H, W), (n, H, W, C) or (n, C, H, W) and ``labels`` (n,), integers or names,
     are needed; ``val_images`` with ``val_labels``, ``test_images`` with ``test_labels`` and ``classes``
     (names, by label) may be there. An image whose label is -1, NaN or empty is left out.
     """

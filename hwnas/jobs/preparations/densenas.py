@@ -88,7 +88,7 @@ def training(asked: DenseNasOptions, images: int, seed: int) -> DenseOptions:
 
 
 def _arch_lr(steps: int) -> float:
-    """Adam moves a logit by about its rate a step: in few steps as far as in the published many."""
+    """Adam moves a logit by about its rate per step: in few steps as far as in the published many."""
     return min(MOST_ARCH_LR, max(LEAST_ARCH_LR, REACH / steps))
 
 

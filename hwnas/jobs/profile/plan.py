@@ -19,7 +19,7 @@ class Plan:
 
     Of a space with more than `blocks` blocks, those are measured that matter most for its networks;
     the others are extrapolated until ``--only-missing`` adds them. Three `anchors` are always
-    measured whole. `calibration` networks are drawn at random and give the interval; up to `probes`
+    measured as a whole. `calibration` networks are drawn at random and give the interval; up to `probes`
     further ones are chosen where the model is least sure, until the cross-validated error of the
     calibration networks is below `target`; `holdout` fresh ones give the printed error.
     """

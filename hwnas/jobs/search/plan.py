@@ -94,7 +94,7 @@ def _latency_ms(target: grammar.WrittenBudget, model: CostModel) -> float:
 def tail_factor(table: LatencyTable, percentile: Percentile) -> float:
     """How far a percentile of single calls lies above the table's statistic, for budgets on tails.
 
-    The median over the networks that the table measured whole; 1 for the median itself, which the
+    The median over the networks that the table measured as a whole; 1 for the median itself, which the
     promise compares with undisturbed calls.
 
     Raises:

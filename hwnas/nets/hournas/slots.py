@@ -39,7 +39,7 @@ class Slot:
 
 
 def chain_of(space: SearchSpace) -> ChainSpace:
-    """The space as one of levels, all of whose paths have one level a stage.
+    """The space as one of levels, all of whose paths have one level per stage.
 
     Raises:
         InputError: it is another kind of space, or has too many paths to look at each.

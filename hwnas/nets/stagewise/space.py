@@ -133,7 +133,7 @@ class CellSpace:
         return {"input_shape": shape, "classes": self.classes, "members": self.members, "stages": stages}
 
     def smallest(self) -> NetworkSpec:
-        """One normal cell a stage."""
+        """One normal cell per stage."""
         return self.express((1,) * self.stages)
 
     def uniform(self) -> list[NetworkSpec]:
@@ -173,7 +173,7 @@ class CellSpace:
 
     @cached_property
     def _blocks(self) -> tuple[BlockSpec, ...]:
-        # A cell's two inputs come from one or two cells before: three cells a stage hold every case.
+        # A cell's two inputs come from one or two cells before: three cells per stage hold every case.
         cases = product(range(1, min(self.most, 3) + 1), repeat=self.stages)
         return tuple(dict.fromkeys(block for numbers in cases for block in self.express(numbers).blocks))
 
@@ -187,5 +187,5 @@ def _stepped(numbers: Numbers, stage: int, step: int) -> Numbers:
 
 
 def nasnet_cifar(*, input_shape: tuple[int, int, int] = (3, 32, 32), classes: int = 10) -> CellSpace:
-    """The registered space: 32, 64, 128 filters, 1 to 12 normal cells a stage."""
+    """The registered space: 32, 64, 128 filters, 1 to 12 normal cells per stage."""
     return CellSpace(input_shape, classes)

@@ -71,7 +71,7 @@ class Gradient:
         labels: Tensor,
         rng: np.random.Generator,
     ) -> tuple[StageImportance, ...]:
-        """One value a growth; see `hwnas.protocols.Importance`."""
+        """One value per growth; see `hwnas.protocols.Importance`."""
         groups, old = joint.groups(spec, moves), joint.shapes(spec)
         seed = int(rng.integers(2**31))
         found: dict[Move, StageImportance] = {}

@@ -5,7 +5,7 @@ were: new outputs are read with weight zero, a larger kernel has a rim of zeros,
 identity. So growths made together do not see each other once weights between what two of them add are
 zero (`isolate`), and the gradients that one has alone are a part of those of all. Gates are the exception:
 one starts at 1/2, which doubles the weights behind it; they share a pass among themselves. Growths that do
-not keep the function get a pass each.
+not keep the function get one pass each.
 """
 
 from __future__ import annotations

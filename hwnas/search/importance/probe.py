@@ -59,7 +59,7 @@ class Probe:
         labels: Tensor,
         rng: np.random.Generator,
     ) -> tuple[StageImportance, ...]:
-        """One value a growth; see `hwnas.protocols.Importance`."""
+        """One value per growth; see `hwnas.protocols.Importance`."""
         if not moves:
             return ()
         order = torch.from_numpy(rng.permutation(len(images)))

@@ -57,7 +57,7 @@ class Vip:
         labels: Tensor,
         rng: np.random.Generator,
     ) -> tuple[StageImportance, ...]:
-        """One value a stage; see `hwnas.protocols.Importance`."""
+        """One value per stage; see `hwnas.protocols.Importance`."""
         target = np.eye(spec.classes)[labels.cpu().numpy()]
         found = []
         for stage, x in enumerate(pooled_features(module, images)):

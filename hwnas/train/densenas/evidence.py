@@ -62,7 +62,7 @@ def reliability(sums: Sequence[Tensor], squares: Sequence[Tensor]) -> float:
     a layer sum to zero, so that each has one choice fewer to compare than it has operators.
 
     Args:
-        sums: of each layer (2, choices), one row a half.
+        sums: of each layer (2, choices), one row per half.
         squares: of each layer (choices,).
     """
     rows, free = [], 0

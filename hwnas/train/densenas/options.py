@@ -19,7 +19,7 @@ class DenseOptions(Checked):
         epochs, arch_from: all epochs; the first `arch_from` train weights only, operators uniform.
         images: training images a pass of weight steps sees at most, others in every epoch (None: all
             of its share); an architecture pass sees as many less as its share is smaller.
-        batch: images a step.
+        batch: images per step.
         lr, momentum, weight_decay: SGD on the weights, cosine over all weight steps.
         arch_lr, arch_weight_decay: Adam on alpha and beta (betas 0.5, 0.999, as published).
         arch_share: share of the training images kept for architecture steps.
