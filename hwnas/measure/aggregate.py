@@ -1,4 +1,4 @@
-"""The sessions of one engine, and the measurement that they amount to (statistics of `timing`)."""
+"""The sessions of one engine, and the measurement made of them (statistics of `timing`)."""
 
 from __future__ import annotations
 

@@ -73,7 +73,7 @@ def resolve(name: str = "auto", *, here: bool = True) -> Device:
 
     Raises:
         InputError: no such device; offers the nearest name.
-        DeviceUnavailable: it is not this machine's; names the three ways on.
+        DeviceUnavailable: it is not this machine's; names the three alternatives.
     """
     table = known()
     if name in ("auto", "gpu"):

@@ -129,7 +129,7 @@ def _table_headline(table: LatencyTable) -> str:
 
 
 def story(run: RunData, budget: Budget | None) -> str:
-    """What was asked and what was done, in two or three sentences."""
+    """The task and what was done, in two or three sentences."""
     result, parts = run.result, []
     setting = run.setting()
     if budget is not None and budget.latency_ms is not None:
@@ -171,7 +171,7 @@ def story(run: RunData, budget: Budget | None) -> str:
 
 
 def _proof(run: RunData) -> str:
-    """How the budget was proven, in a sentence."""
+    """How the budget was tested, in one sentence."""
     assert run.proof is not None
     verdict = run.proof[1]
     what = "The exported file" if any(engine.promise for engine in run.engines) else "The winner"

@@ -1,4 +1,4 @@
-"""What a report can be drawn from, read from a run folder; what is missing is said, never guessed."""
+"""What a report can be drawn from, read from a run folder; what is missing is reported, never guessed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The one loop of every search: propose, refuse or train, measure, remember; then choose a winner.
+"""The loop of every search: propose, refuse or train, measure, record; then choose a winner.
 
 Strategies differ in what they propose and in nothing else. Whatever happens is an event in the run
 folder before the loop goes on, and the loop's state is those events, so a killed search that is
@@ -128,14 +128,14 @@ def _loop(job: SearchState) -> tuple[str, bool]:
 
 
 def _raise_if_all_fail(trials: Sequence[Trial]) -> None:
-    """Three failures in a row are no accident of one network: say so instead of going on."""
+    """Stop after three failures in a row: they are not the fault of one network."""
     last = trials[-3:]
     if len(last) == 3 and all(trial.state == "failed" for trial in last):
         raise BuildError(f"three networks in a row could not be trained; the last: {last[-1].error}")
 
 
 def _limit(job: SearchState) -> str | None:
-    """The limit on this session that is reached, in words."""
+    """The limit of this session that was reached, as text; None if none was."""
     seconds = job.limits.seconds
     if seconds is None or not by_accuracy(job.trials):
         return None
@@ -145,7 +145,7 @@ def _limit(job: SearchState) -> str | None:
 
 
 def _end(job: SearchState, proposals: Sequence[Proposal]) -> str:
-    """Why there is nothing more to try; empty if there is."""
+    """Why the search ends; empty if it continues."""
     if not proposals:
         return "the strategy has no further network to propose"
     if len(job.trials) >= job.limits.trials:

@@ -21,7 +21,7 @@ WARM = 0.5
 def train_out(
     job: SearchState, winner: Trial, finals: Sequence[Trial], measured: Measurement, teacher: int | None
 ) -> list[Trial]:
-    """Train a winner with the images that are left; a part of them where time is short."""
+    """Train a winner with the remaining images, or with as many as the remaining time allows."""
     left = _images_left(job, finals)
     images = min(left, _images_in_time(job, winner))
     if images < WORTH * (job.limits.images or 0) or images < 1:

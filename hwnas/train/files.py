@@ -160,7 +160,7 @@ def _walk(folder: Path, found: _Found) -> Iterator[Path]:
 
 
 def _unreadable(file: Path) -> str:
-    """Why a file is not opened at all; empty where it can be. A pipe or a device would never end."""
+    """Why a file is not opened; empty if it can be. Reading a pipe or a device might never end."""
     try:
         if not file.is_file():
             return "it is a broken link" if not file.exists() else "it is a pipe, a socket or a device"

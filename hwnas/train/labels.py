@@ -1,4 +1,4 @@
-"""Labels as people have them: numbers, names, categories; always classes by name in the end."""
+"""Labels in any form (numbers, names, categories) as classes by name."""
 
 from __future__ import annotations
 

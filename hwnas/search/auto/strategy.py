@@ -47,7 +47,7 @@ NAMES = ("depth and width", "operators of vital blocks", "operators of the other
 
 
 class Auto(Strategy[AutoOptions]):
-    """Macro, vital, others, fill; see the module. Proposals are a function of the history."""
+    """Recommended. Depth and width first, then kernels and expansions, by gain per millisecond."""
 
     name = "auto"
     Options = AutoOptions
@@ -62,7 +62,7 @@ class Auto(Strategy[AutoOptions]):
         self._untrained = self._by_untrained_score()
 
     def _by_untrained_score(self) -> HourNas | None:
-        """What takes the place of gains where there are too few images for them."""
+        """The search by the untrained score, if images are too few to estimate gains."""
         o, space = self._options, self._context.space
         few = 0 < o.growing < self._needed
         if (
@@ -97,7 +97,7 @@ class Auto(Strategy[AutoOptions]):
         return next((moves for moves in found if moves), [])
 
     def _filled(self, history: Sequence[Trial]) -> list[Proposal]:
-        """Once, what is left of the budget filled by the untrained score, where it is much."""
+        """One proposal that fills a large rest of the budget by the untrained score."""
         now = newest(history)
         limit_ms, estimate = self._context.budget.latency_ms, self._context.estimate
         if now is None or len(self._phases) == 1 or limit_ms is None:
@@ -123,7 +123,7 @@ class Auto(Strategy[AutoOptions]):
         ]
 
     def _look(self, history: Sequence[Trial], phase: int) -> list[Proposal]:
-        """Train on, and ask for the gains of a phase that begins without knowing any."""
+        """Train further and estimate the gains of a phase that begins without any."""
         now = newest(history)
         if now is None or now.evaluation is None or phase == self._phase(history):
             return []

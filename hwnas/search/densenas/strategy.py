@@ -80,7 +80,7 @@ def read_trust(given: Mapping[str, Any]) -> Trust:
 
 
 class DenseNas(Strategy[DenseNasOptions]):
-    """Derive, train, measure; see the module. Proposals are a function of the history."""
+    """Derive the best network within the budget from the scores of a dense super-network."""
 
     name = "densenas"
     Options = DenseNasOptions
@@ -160,7 +160,7 @@ class DenseNas(Strategy[DenseNasOptions]):
         )
 
     def _settled(self, mine: Sequence[Trial], budget: Budget) -> bool:
-        """Whether measuring left nothing to win: the upper bound still uses the budget, or it was refused.
+        """Whether no larger network can fit: the upper bound still uses the budget, or it was refused.
 
         Where the measurement of a network moved its upper bound down, there is room for a larger one.
         """
@@ -197,7 +197,7 @@ class DenseNas(Strategy[DenseNasOptions]):
         return f"{what} under the {basis}, {self._bound(found, budget)}"
 
     def _bound(self, found: ChosenNetwork, budget: Budget) -> str:
-        """Prediction and upper bound beside the budget, in words."""
+        """Prediction, upper bound and budget as text."""
         cost = found.estimate
         return (
             f"{format_ms(cost.latency_ms)} (at most {format_ms(cost.high_ms)}, {found.used(budget):.0%} "

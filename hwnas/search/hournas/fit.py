@@ -37,7 +37,7 @@ PathAndFills = tuple[tuple[int, ...], tuple[Fill, ...]]  # path and fills
 
 @dataclass(frozen=True)
 class Fitted:
-    """A fit; see the module.
+    """A fitted model of the losses of sampled networks.
 
     Attributes:
         space: of levels.

@@ -97,7 +97,7 @@ class HourNasOptions(Checked):
 
 
 class HourNas(Strategy[HourNasOptions]):
-    """Derive, train, measure; see the module. Proposals are a function of the history."""
+    """Choose required (vital) blocks first, then the others, by scores of shared weights."""
 
     name = "hournas"
     Options = HourNasOptions
@@ -165,7 +165,7 @@ class HourNas(Strategy[HourNasOptions]):
         return sorted(candidates(trials), key=place)
 
     def _next(self, history: Sequence[Trial], budget: Budget, kind: str, part: float) -> Proposal | None:
-        """The derivation of a kind for a budget; None if it is done, given up, or another's network."""
+        """The derivation of a kind for a budget; None if done, failed too often, or tried before."""
         assert budget.latency_ms is not None
         mine = [
             t for t in history if (t.notes.get("kind"), t.notes.get("budget_ms")) == (kind, budget.latency_ms)

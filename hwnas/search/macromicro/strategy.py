@@ -43,7 +43,7 @@ COLLAPSE = 0.1
 
 
 class GlobalWalk(Strategy[MacroMicroOptions]):
-    """Macro, then micro, within the budget; see the module. Proposals are a function of the history."""
+    """Depth and width of a plain chain first (macro), then its operators (micro)."""
 
     name = "macromicro"
     Options = MacroMicroOptions

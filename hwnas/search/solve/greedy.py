@@ -1,4 +1,4 @@
-"""Milliseconds that no measured gain asks for, spent on what is largest without training.
+"""Fill the rest of a budget by a score that needs no training.
 
 Where training was too short to tell growths apart, the budget would be left unused. A score without
 training (the `entropy` unless another is given) then decides: growths are made one by one, each

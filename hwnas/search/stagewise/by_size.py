@@ -1,12 +1,12 @@
-"""Growing without judging, where images are too few to tell kinds of growth apart.
+"""Growing by size, if images are too few to compare kinds of growth by training.
 
 Deeper or wider, a larger kernel or more expansion: where a space offers several kinds of growth, judging
-them takes more images than where depth is all that grows, and with few the gains are noise. Believing
-noise is worse than believing a rule. The rule here is size: the largest uniformly scaled member within a
-part of the budget grows, step by step, by what adds most to log(parameters) + log(MACs) for its
-milliseconds. Both counts are hard to beat among scores that need no training (White et al. 2022, "A deeper
-look at zero-cost proxies for lightweight NAS"); that they come from a network of usual proportions, and
-are paid for in milliseconds, keeps them from running into one corner of the space.
+them takes more images than where depth is all that grows, and with few the gains are noise. Then a fixed rule
+is better than noise. The rule is size: the largest uniformly scaled member within a part of the budget grows,
+step by step, by what adds most to log(parameters) + log(MACs) for its milliseconds. Both counts are hard to
+beat among scores that need no training (White et al. 2022, "A deeper look at zero-cost proxies for
+lightweight NAS"); that they come from a network of usual proportions, and are paid for in milliseconds, keeps
+them from running into one corner of the space.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ class Unjudged:
         return []
 
     def explain(self, history: Sequence[Trial]) -> list[Decision]:
-        """The rule at the beginning, the end at the end."""
+        """The rule before the first trial, the end after the last."""
         if not history:
             text = (
                 f"growths are chosen by parameters and MACs: judging them by training needs {self._least:,} "

@@ -1,4 +1,4 @@
-"""What all rounds so far say of the growths of a network, not the last one alone.
+"""Gains of growths, pooled over all rounds so far.
 
 One round judges growths with a few hundred images, and its gains have errors of a third to the half
 of themselves; a search that uses each round alone follows the noise. The same growths are

@@ -1,9 +1,9 @@
-"""Which growth pays: gain for each millisecond, with the uncertainty of both, in figures and words.
+"""Which growth to make: gain per millisecond, with the uncertainty of both.
 
-A growth has to pass three questions. Does the network after it keep the budget at the upper bound
+A growth has to pass three tests. Does the network after it keep the budget at the upper bound
 of its predicted latency? Is its gain above zero by more than its standard error explains? And is
 its gain per millisecond, taken at the cautious ends of both, the best of all? Near the end the last
-question is another one, since milliseconds that are left over buy nothing: what still fits is chosen
+test is another one, since unused milliseconds have no value: the last growths that fit are chosen
 together (`endings`): gains of sets are rarely told apart by their errors, so of those within one
 standard error of the best (the rule by which Breiman et al. 1984, section 3.4.3, choose among trees)
 the one that leaves least of the budget is taken. The answers are kept with the figures that led to
@@ -88,7 +88,7 @@ class Growth:
 
     @property
     def place(self) -> str:
-        """Where, as people count: ``stage 3`` or ``stage 3 wider``."""
+        """Its stage, counted from 1: ``stage 3`` or ``stage 3 wider``."""
         return f"stage {self.stage + 1}" + ("" if self.kind == "deeper" else f" {self.kind}")
 
 

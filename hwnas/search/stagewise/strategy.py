@@ -33,7 +33,7 @@ COLLAPSE = 0.1
 
 
 class Stagewise(Strategy[StagewiseOptions]):
-    """Grow by gain per millisecond; see the module. Proposals are a function of the history."""
+    """Grow a shallow network stage by stage, by the best gain per millisecond."""
 
     name = "stagewise"
     Options = StagewiseOptions

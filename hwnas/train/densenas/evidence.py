@@ -1,7 +1,7 @@
-"""How far what a super-network learned of its choices can be believed: do two halves of it agree?
+"""How reliable the learned scores of a super-network are: do two halves of its steps agree?
 
 Log-probabilities of a short search look decided whether or not there was anything to learn: an
-optimiser that normalises gradients moves logits by chance as far as by reason. What a batch says of
+optimiser that normalises gradients moves logits as far by noise as by signal. What a batch says of
 a choice is the slope of its loss at that choice's logit. The slopes are summed apart for odd and
 even architecture steps, which see other images and other sampled operators; where the loss knows
 better choices from worse, the two sums agree, and where it does not, their correlation over all
