@@ -153,19 +153,21 @@ def read_json(path: Path, what: str, schema: str | None = None, *, sealed: bool 
 
 def read_yaml(path: Path, what: str, limit_bytes: int = CONFIG_BYTES) -> Any:
     """Read the value in a YAML file: what JSON could hold; a date stays the text that it is."""
+    return parse_yaml(read_text(path, what, limit_bytes), f"{what} {path}")
+
+
+def parse_yaml(text: str, where: object) -> Any:
+    """The value of a YAML text; DataFormatError names `where` and what is wrong."""
     import yaml
 
-    text = read_text(path, what, limit_bytes)
     try:
         value = yaml.load(text, _yaml_loader())
     except RecursionError:
-        raise DataFormatError(
-            f"{what} {path} is nested too deeply; at most {DEPTH} levels are read"
-        ) from None
+        raise DataFormatError(f"{where} {_DEEP}") from None
     except (yaml.YAMLError, ValueError, LookupError, TypeError, AttributeError, OverflowError) as exc:
         # PyYAML's constructors let the errors of int() and float() out.
-        raise DataFormatError(f"{what} {path} is not valid YAML: {' '.join(str(exc).split())}") from exc
-    check(value, f"{what} {path}")
+        raise DataFormatError(f"{where} is not valid YAML: {' '.join(str(exc).split())}") from exc
+    check(value, where)
     return value
 
 

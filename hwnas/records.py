@@ -240,6 +240,7 @@ class Evaluation(Record):
     wall_s: float = 0.0
     importance: tuple[StageImportance, ...] = ()
     weights: str | None = None  # file name inside the run folder
+    weights_sha256: str | None = None  # of that file
 
     @field_validator("weights")
     @classmethod

@@ -17,10 +17,11 @@ FAKE_ENGINE = "hwnas.fake-engine/1"
 LOCK = "hwnas.lock/1"
 SESSIONS = "hwnas.sessions/1"
 EVALUATION = "hwnas.evaluation/1"
-CHECKPOINT = "hwnas.checkpoint/2"
-DENSE = "hwnas.dense/3"
+CHECKPOINT = "hwnas.checkpoint/3"
+DENSE = "hwnas.dense/4"
 PREPARATION = "hwnas.preparation/1"
-HOURNAS = "hwnas.hournas/1"
+HOURNAS = "hwnas.hournas/2"
+IMAGES = "hwnas.images/1"  # decoded ones, in the cache
 
 # Documents that commands only print.
 BENCH = "hwnas.bench/1"

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from hwnas.errors import DataFormatError
@@ -43,6 +44,24 @@ def unsealed_line(body: dict[str, Any], before: str, where: object) -> str:
             "it are missing"
         )
     return found
+
+
+def file_sha256(path: Path) -> str:
+    """Hexadecimal SHA-256 of a file, read in pieces."""
+    found = hashlib.sha256()
+    with path.open("rb") as file:
+        while piece := file.read(1 << 20):
+            found.update(piece)
+    return found.hexdigest()
+
+
+def check_file(path: Path, sha256: str, cure: str) -> None:
+    """DataFormatError unless a file of ours is, byte for byte, what was written."""
+    found = file_sha256(path)
+    if found != sha256:
+        raise DataFormatError(
+            f"{path} is damaged: its SHA-256 is {found[:12]}..., {sha256[:12]}... was written; {cure}"
+        )
 
 
 def sealed(body: Mapping[str, Any]) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from hwnas import schemas
 from hwnas.arrays import Bools, Float32s, Float64s
 from hwnas.backends.base import Life
 from hwnas.backends.fake_price import BYTES, FakeDevice, price_ms
+from hwnas.documents import json_object, read_bytes
 from hwnas.errors import BackendUnavailable, BuildError, DataFormatError, InputError
 from hwnas.protocols import CallTimes
 from hwnas.records import Precision, Setting
@@ -132,13 +133,13 @@ class Fake:
         """Load a ``.fake`` file: the price that it had when it was built, and its model."""
         if not path.is_file():
             raise InputError(f"engine {path} does not exist")
-        head, _, model = path.read_bytes().partition(b"\n")
+        head, _, model = read_bytes(path, "engine").partition(b"\n")
         try:
-            body = json.loads(head)
+            body = json_object(head.decode(), f"engine {path}")
             known = body["schema"] == schemas.FAKE_ENGINE
             prices = float(body["price_ms"]), float(body["cold_ms"])
             whole = body["sha256"] == hashlib.sha256(model).hexdigest()
-        except (ValueError, KeyError, TypeError) as exc:
+        except (UnicodeDecodeError, DataFormatError, ValueError, KeyError, TypeError) as exc:
             raise DataFormatError(f"engine {path} is not an engine of the fake device") from exc
         if not known or not whole:
             raise DataFormatError(

@@ -3,7 +3,7 @@
 DenseNAS (Fang et al. 2020): a text file with one Python literal, nested lists without keys, where the
 position is the key; read by its authors with ``eval``, here with `ast.literal_eval`. Once-for-all
 (Cai et al. 2020): a YAML file of long string keys, read by its authors with an unsafe loader, here
-with ``yaml.safe_load``.
+with `hwnas.documents.parse_yaml`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from hwnas import plugins
-from hwnas.documents import read_text
+from hwnas.documents import parse_yaml, read_text
 from hwnas.errors import DataFormatError
 from hwnas.measure.rows import BlockRow, Header, SlotRow
 from hwnas.measure.table import LatencyTable
@@ -203,12 +203,7 @@ def ofa(text: str) -> LatencyTable:
     Raises:
         DataFormatError: not YAML, an entry without count and mean, or no entry that could be read.
     """
-    import yaml
-
-    try:
-        body = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, RecursionError) as exc:
-        raise DataFormatError(f"not plain YAML: {exc}") from exc
+    body = parse_yaml(text, "the table")
     if not isinstance(body, dict) or not body:
         raise DataFormatError("expected a mapping of layer keys to {count, mean}")
     rows, skipped = [], []

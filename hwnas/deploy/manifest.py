@@ -31,6 +31,7 @@ from hwnas.records import (
     now_utc,
     to_json,
 )
+from hwnas.seals import file_sha256
 from hwnas.spec import NetworkSpec
 from hwnas.store import parse, write_json
 
@@ -236,15 +237,6 @@ def read_manifest(engine: Path) -> EngineManifest:
 def sha256(data: bytes) -> str:
     """Hexadecimal SHA-256."""
     return hashlib.sha256(data).hexdigest()
-
-
-def file_sha256(path: Path) -> str:
-    """Hexadecimal SHA-256 of a file, read in pieces."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while piece := file.read(1 << 20):
-            digest.update(piece)
-    return digest.hexdigest()
 
 
 def weights_digest(weights: Weights) -> str:

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 import hwnas
+from hwnas import seals
 from hwnas.errors import BuildError, InputError
 from hwnas.protocols import Emit, Evaluate, SearchContext
 from hwnas.records import Budget, Proposal, SearchResult, Setting, Target, Trial
@@ -217,7 +218,10 @@ def save_winners(run: RunFolder, result: SearchResult) -> None:
 
 def _save_one(run: Path, folder: Path, trial: Trial) -> None:
     write_network(folder / "network.json", trial.spec)
-    weights = trial.evaluation.weights if trial.evaluation is not None else None
-    if weights is not None:
+    done = trial.evaluation
+    if done is not None and done.weights is not None:
+        if done.weights_sha256 is not None:
+            cure = f"remove the events from trial {trial.index} on, or search into a new folder"
+            seals.check_file(run / done.weights, done.weights_sha256, cure)
         with atomic_path(folder / "weights.safetensors") as temporary:
-            shutil.copyfile(run / weights, temporary)
+            shutil.copyfile(run / done.weights, temporary)

@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, TypeVar
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, uint8
 
+from hwnas import seals
+from hwnas.documents import json_object
 from hwnas.errors import DataFormatError, InputError
 from hwnas.store import atomic_path
 
@@ -34,10 +36,15 @@ def write_tensors(
         identity: everything that decides the training's result, as text; `read_tensors` compares it.
         progress: the numbers that go with the tensors.
     """
-    header = {"schema": schema, "identity": _hash(identity), "progress": asdict(progress)}
     plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    header = {
+        "schema": schema,
+        "identity": _hash(identity),
+        "progress": asdict(progress),
+        "tensors": _digest(plain),
+    }
     with atomic_path(path) as temporary:
-        save_file(plain, temporary, metadata={"hwnas": json.dumps(header)})
+        save_file(plain, temporary, metadata={"hwnas": json.dumps(seals.sealed(header))})
 
 
 def read_tensors(
@@ -51,11 +58,14 @@ def read_tensors(
     """
     try:
         with safe_open(path, framework="pt") as file:
-            header = json.loads((file.metadata() or {})["hwnas"])
+            header = json_object(str((file.metadata() or {}).get("hwnas")), f"checkpoint {path}, header")
+            seals.unseal(header, f"checkpoint {path}, header", required=True)
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+        if header["tensors"] != _digest(tensors):
+            raise ValueError("its tensors are not those that were written")
         same = header.get("schema") == schema and header["identity"] == _hash(identity)
         progress = kind(**header["progress"]) if same else None
-    except (SafetensorError, OSError, AttributeError, KeyError, TypeError, ValueError) as exc:
+    except (SafetensorError, DataFormatError, OSError, KeyError, TypeError, ValueError, RuntimeError) as exc:
         raise DataFormatError(f"checkpoint {path} is damaged: {exc}; remove it to start again") from exc
     if progress is None:
         raise InputError(
@@ -67,3 +77,13 @@ def read_tensors(
 
 def _hash(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _digest(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 over names, types, shapes and values."""
+    found = hashlib.sha256()
+    for name in sorted(tensors):
+        value = tensors[name].contiguous()
+        found.update(f"{name}:{value.dtype}:{tuple(value.shape)}:".encode())
+        found.update(value.reshape(-1).view(dtype=uint8).numpy().data if value.numel() else b"")
+    return found.hexdigest()

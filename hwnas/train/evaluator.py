@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from hwnas import schemas
+from hwnas import schemas, seals
 from hwnas.documents import read_json
 from hwnas.errors import DataFormatError
 from hwnas.nets.build import build, inherit, load_weights, read_weights, save
@@ -94,6 +94,7 @@ class Evaluator:
             wall_s=result.wall_s,
             importance=self._ask(module, proposal, index),
             weights=str(weights.relative_to(self._folder)),
+            weights_sha256=seals.file_sha256(weights),
         )
         network = proposal.spec.model_dump(mode="json")
         body = {
@@ -101,7 +102,6 @@ class Evaluator:
             "key": key,
             "network": network,
             "evaluation": to_json(evaluation),
-            "weights_sha256": _digest(weights),
             "curve": list(result.curve),
         }
         write_json(weights.with_suffix(".json"), body, sealed=True)
@@ -165,11 +165,7 @@ class Evaluator:
                 f"{path} or {record.name} is missing, and the next network needs the weights of trial {index}"
             )
         body = read_json(record, "evaluation", schemas.EVALUATION, sealed=True)
-        if body.get("weights_sha256", "") != _digest(path):
-            raise DataFormatError(
-                f"{path} was changed: its content does not match the hash in {record.name} says. "
-                f"Remove both files and the trials from {index} on in events.jsonl, or search into a new one"
-            )
+        self._evaluation(record, body)
         spec = parse(NetworkSpec, body.get("network", {}), f"evaluation {record}")
         module = build(spec, seed=0)
         load_weights(module, read_weights(path))
@@ -183,7 +179,15 @@ class Evaluator:
         body = read_json(record, "evaluation", schemas.EVALUATION, sealed=True)
         if body.get("key") != key:
             return None
-        return parse(Evaluation, body.get("evaluation", {}), f"evaluation {record}")
+        return self._evaluation(record, body)
+
+    def _evaluation(self, record: Path, body: Mapping[str, Any]) -> Evaluation:
+        """An evaluation that was kept; DataFormatError where its weights are not those that were written."""
+        found = parse(Evaluation, body.get("evaluation", {}), f"evaluation {record}")
+        path = record.with_suffix(".safetensors")
+        cure = f"remove it, {record.name} and the events from this trial on, or search into a new folder"
+        seals.check_file(path, found.weights_sha256 or "", cure)
+        return found
 
     def _weights(self, index: int) -> Path:
         return self._folder / "weights" / f"trial-{index:04d}.safetensors"
@@ -211,11 +215,3 @@ class Evaluator:
             **ancestors,
         }
         return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()[:12]
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        digest = hashlib.sha256()
-        while part := file.read(1 << 20):
-            digest.update(part)
-    return digest.hexdigest()

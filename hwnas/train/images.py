@@ -22,11 +22,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from hwnas import store
+from hwnas import schemas, store
 from hwnas.arrays import ImageShape, Uint8s
 from hwnas.backends import images as prepared
-from hwnas.errors import DataFormatError
+from hwnas.errors import DataFormatError, HwnasError
 from hwnas.train import memory
+from hwnas.train.checkpoint import read_tensors, write_tensors
 from hwnas.train.labels import places
 from hwnas.train.raw import LabelledImages, LeftOut, Raw
 
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 
 # Images larger than this are reduced to it where no input shape is asked for.
 LARGEST_NATIVE_SIDE = 224
-_CACHE_VERSION = 2  # raise it when decoding changes
+_CACHE_VERSION = 3  # raise it when decoding changes
 # Formats that Pillow hands to other programs, or that hold no picture which it could decode itself.
 _NOT_PICTURES = {"BUFR", "EPS", "FPX", "GRIB", "HDF5", "MIC", "MPEG", "PDF", "WMF"}
 _GREY = {"1", "L", "LA", "La", "I", "F"}
@@ -143,36 +144,32 @@ def _cache_path(items: Sequence[Item], shape: ImageShape) -> Path:
 Decoded = tuple[torch.Tensor, dict[int, str]]
 
 
+@dataclass(frozen=True)
+class _Unreadable:
+    """What was wrong with some of the images, by their number."""
+
+    reasons: dict[str, str]
+
+
 def _cached(path: Path, count: int, shape: ImageShape) -> Decoded | None:
     """What was decoded before, and why some could not be; None where it is missing or not as written."""
-    from safetensors import SafetensorError, safe_open
-
     channels, side, _ = shape
     if not path.is_file():
         return None
     try:
-        with safe_open(path, "pt") as file:
-            about = json.loads((file.metadata() or {})["hwnas"])
-            images = file.get_tensor("images")
-        bad = {int(at): str(reason) for at, reason in about["bad"].items()}
-        whole = about["sha256"] == _digest(images) and images.shape == (count, side, side, channels)
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError, AttributeError, RuntimeError):
+        tensors, about = read_tensors(path, schemas.IMAGES, path.name, _Unreadable)
+        images = tensors["images"]
+        bad = {int(at): str(reason) for at, reason in about.reasons.items()}
+    except (HwnasError, KeyError, TypeError, ValueError, AttributeError):
         return None  # damaged: it is made again
-    return (images.permute(0, 3, 1, 2), bad) if whole and images.dtype == torch.uint8 else None
-
-
-def _digest(images: torch.Tensor) -> str:
-    return hashlib.sha256(images.contiguous().numpy().data).hexdigest()
+    whole = images.shape == (count, side, side, channels) and images.dtype == torch.uint8
+    return (images.permute(0, 3, 1, 2), bad) if whole else None
 
 
 def _keep(path: Path, images: torch.Tensor, bad: dict[int, str]) -> None:
-    from safetensors.torch import save_file
-
-    stored = images.permute(0, 2, 3, 1).contiguous()
-    about = json.dumps({"sha256": _digest(stored), "bad": bad})
     try:
-        with store.atomic_path(path) as temporary:
-            save_file({"images": stored}, temporary, metadata={"hwnas": about})
+        about = _Unreadable({str(at): reason for at, reason in bad.items()})
+        write_tensors(path, {"images": images.permute(0, 2, 3, 1)}, schemas.IMAGES, path.name, about)
     except OSError as exc:
         logging.getLogger("hwnas").warning("decoded images could not be cached: %s", exc)
 

@@ -10,6 +10,7 @@ import pytest
 from hwnas.cost import importers
 from hwnas.cost.model import cost_model
 from hwnas.errors import DataFormatError, InputError
+from hwnas.jobs.table import import_
 from hwnas.nets.densenas.graph import SKIP, DenseSpace, densenas_mbv2, densenas_resnet
 from hwnas.store import data_dir, read_network
 
@@ -149,16 +150,69 @@ def test_once_for_all_tables() -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("!!python/object/apply:os.getcwd []", "not plain YAML"),
+        ("!!python/object/apply:os.getcwd []", "not valid YAML"),
         ("[1, 2]", "expected a mapping"),
         ("a: 3", "expected .count, mean., found 3"),
-        ("a: {count: 1, mean: .nan}", "nan is not a time in ms"),
+        ("a: {count: 1, mean: .nan}", "holds the number nan, which is not finite"),
         ("a: {count: 1, mean: 2.0}", "none of its 1 entries"),
     ],
 )
 def test_other_yaml_is_refused(text: str, said: str) -> None:
     with pytest.raises(DataFormatError, match=said):
         importers.ofa(text)
+
+
+@pytest.mark.parametrize(
+    ("entry", "said"),
+    [
+        ("{count: 4, mean: -2.0}", "-2.0 is not a time in ms greater than zero"),
+        ("{count: 4, mean: 0}", "0 is not a time in ms"),
+        ("{count: 4, mean: 1.0e+12}", "1000000000000.0 is not a time in ms"),
+        ("{count: 4, mean: true}", "True is not a time in ms"),
+        ("{count: 4, mean: '2.0'}", "'2.0' is not a time in ms"),
+        ("{count: -1, mean: 2.0}", "-1 is not a count of samples"),
+        ("{count: 1.0e+30, mean: 2.0}", "is not a count of samples"),
+        ("{count: 4, mean: 2.0, var: -0.1}", "-0.1 is not a variance"),
+        ("{count: 4, mean: 2.0, var: [1]}", r"\[1\] is not a variance"),
+    ],
+)
+def test_impossible_values_of_once_for_all_tables(entry: str, said: str) -> None:
+    with pytest.raises(DataFormatError, match=said):
+        importers.ofa(f"Conv-input:224x224x3-output:112x112x32: {entry}")
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "Conv-input:0x0x3-output:112x112x32",
+        "Conv-input:224x224x3-output:0x0x32",
+        "Conv-input:224x224x0-output:112x112x32",
+        "Conv-input:99999999x99999999x3-output:49999999x49999999x32",
+        "expanded_conv-input:56x56x24-output:56x56x24-expand:3-kernel:0-stride:1-idskip:1",
+        "expanded_conv-input:56x56x24-output:56x56x24-expand:3-kernel:4-stride:1-idskip:1",
+        "expanded_conv-input:56x56x24-output:56x56x24-expand:99999-kernel:3-stride:1-idskip:1",
+    ],
+)
+def test_impossible_layers_of_once_for_all_tables(key: str) -> None:
+    with pytest.raises(DataFormatError, match="this key names no layer that could be built"):
+        importers.ofa(f"{key}: {{count: 4, mean: 2.0}}")
+
+
+@pytest.mark.parametrize("value", ["1e308", "-1.0", "0", "0.0", "1e999", "True", "None", "'1.0'", "1j"])
+def test_impossible_times_of_densenas_lists(value: str) -> None:
+    with pytest.raises(DataFormatError, match=r"not a time in ms|Python literal"):
+        importers.densenas(repr(made_up(densenas_mbv2())).replace("0.25", value))
+
+
+def test_what_is_left_out_is_counted_by_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HWNAS_HOME", str(tmp_path))
+    (tmp_path / "ofa.yaml").write_text(OFA)
+    found = import_(tmp_path / "ofa.yaml", fmt="ofa", out=tmp_path / "o.hwlat.jsonl")
+    assert found["rows"] == 7
+    assert found["not_imported"] == [
+        "expanded_conv-input:56x56x24-output:28x28x40-expand:64-kernel:5-stride:2-idskip:0-se:1-hs:1",
+        "AvgPool2D-input:7x7x960-output:1x1x960",
+    ]
 
 
 def test_read_says_which_file(tmp_path: Path) -> None:

@@ -200,3 +200,20 @@ def test_checkpoint_of_another_proposal_is_left_aside(
     found = Evaluator(digits, FAST, tmp_path / "a")(other, 0)
     assert found.loss == Evaluator(digits, FAST, tmp_path / "b")(other, 0).loss
     assert not list((tmp_path / "a").rglob("*.checkpoint"))
+
+
+def test_weights_that_changed_are_not_gone_on_from(
+    tiny: NetworkSpec, digits: Dataset, tmp_path: Path
+) -> None:
+    """Neither by a repeated call, nor by a child."""
+    few = replace(FAST, images=64)
+    evaluate = Evaluator(digits, few, tmp_path, seed=3)
+    found = evaluate(Proposal(spec=tiny), 0)
+    assert found.weights is not None
+    path = tmp_path / found.weights
+    data = bytearray(path.read_bytes())
+    data[-5] ^= 1
+    path.write_bytes(data)
+    for proposal, index in ((Proposal(spec=tiny), 0), (Proposal(spec=tiny, parent=0), 1)):
+        with pytest.raises(DataFormatError, match=r"trial-0000\.safetensors is damaged"):
+            Evaluator(digits, few, tmp_path, seed=3)(proposal, index)
