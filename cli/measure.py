@@ -38,15 +38,17 @@ def profile(ui: Output, max_time: float | None, **chosen: Any) -> None:
 
 def _after_profile(body: dict[str, Any], shape: tuple[int, int, int] | None) -> str:
     """A command that uses the table: a search where its winner can be measured, else a prediction."""
+    from hwnas.nets import spaces
+
     setting, space = body["setting"], body["space"]
-    small = "cifar" in space
+    small = (shape or spaces.make(space).smallest().input_shape)[1] <= spaces.LARGEST_SMALL_SIDE
     if setting["provenance"] != "measured":
-        return f"hwnas predict {'resnet20' if small else 'densenas-a'} --table {body['table']}"
+        return f"hwnas predict {'resnet20' if small else 'densenas-a'} --table {shlex.quote(body['table'])}"
     where = f" --table {shlex.quote(body['table'])}"  # which holds device, runtime, precision, batch, threads
     if shape is not None:
         where += " --input " + "x".join(map(str, shape))
-    usual = small and shape in (None, (3, 32, 32))  # else the table lacks the blocks of resnet20
-    budget, data = "1x:resnet20" if usual else "18ms", "digits" if small else "folder:PATH"
+    usual = space.startswith("resnet-cifar") and shape in (None, (3, 32, 32))  # resnet20 is of these
+    budget, data = "1x:resnet20" if usual else "2x:smallest", "digits" if small else "folder:PATH"
     return f"hwnas search --latency-budget {budget} --data {data} --space {space}{where}"
 
 
@@ -100,7 +102,7 @@ def _conditions(setting: dict[str, Any]) -> str:
 
 @click.command()
 @click.argument("networks", nargs=-1, required=True, metavar="NETWORK...")
-@options.options(options.table, options.setting)
+@options.options(options.table, options.insist, options.setting)
 @common
 def predict(ui: Output, networks: tuple[str, ...], **chosen: Any) -> None:
     """Predict the latency of networks from a table, with interval and cost by stage.

@@ -213,6 +213,9 @@ table = _option(
     type=click.Path(path_type=Path),
     help="Latency table.  [default: the newest valid one of the device]",
 )
+insist = _option(
+    "--insist", is_flag=True, help="Take a table, too, whose predictions were more than 15 % off."
+)
 data = _option(
     "--data",
     cls=Late,

@@ -22,6 +22,7 @@ from hwnas.errors import BudgetInfeasible, InputError
 from hwnas.jobs import predict
 from hwnas.jobs.resolve import networks
 from hwnas.jobs.search import plan as search_plan
+from hwnas.measure import reliability
 from hwnas.measure.table import LatencyTable
 from hwnas.nets import spaces
 from hwnas.protocols import Emit, SearchContext, SearchSpace
@@ -68,6 +69,7 @@ class PlanOptions:
         max_macs, max_params, max_memory: further limits, with units.
         out: folder for the plan and its network; None writes nothing.
         dry_run: write nothing.
+        insist: take a table of which the error is above `reliability.REFUSED_PERCENT`, too.
     """
 
     latency_budget: str
@@ -85,6 +87,7 @@ class PlanOptions:
     max_memory: str | None = None
     out: Path | None = None
     dry_run: bool = False
+    insist: bool = False
 
     def __post_init__(self) -> None:
         if self.strategy not in PLANNERS:
@@ -112,11 +115,12 @@ def plan(options: PlanOptions, emit: Emit | None = None) -> dict[str, Any]:
     """
     started = time.monotonic()
     table = _table(options)
+    reliability.require(table, options.insist)
     space = _space(options, table)
     model = cost_model(table)
     notes = [NOTE, *table.warnings, *search_plan.check_coverage(table, space)]
     limits = (options.max_macs, options.max_params, options.max_memory)
-    budgets = search_plan.budgets(options.latency_budget, model, *limits)
+    budgets = search_plan.budgets(options.latency_budget, model, *limits, space=space)
     tail = search_plan.TailModel(model, search_plan.tail_factor(table, budgets[0].percentile))
     targets = [_target(PLANNERS[options.strategy], space, budget, tail.estimate) for budget in budgets]
     body: dict[str, Any] = {

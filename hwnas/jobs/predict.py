@@ -11,6 +11,7 @@ from hwnas.cost.model import cost_model
 from hwnas.errors import BackendUnavailable, InputError, StaleTable
 from hwnas.jobs.resolve import networks
 from hwnas.measure import device as devices
+from hwnas.measure import reliability
 from hwnas.measure import table as tables
 from hwnas.measure.table import LatencyTable
 from hwnas.records import Setting, to_json
@@ -23,8 +24,9 @@ class PredictOptions:
 
     Attributes:
         networks: files, runs or names of shipped examples.
-        table: table file; None takes the newest valid one (of `device`, if given) that covers them.
+        table: table file; None takes the newest valid one (of `device`, if given) that fits them.
         device, backend, precision, batch, threads: choose among tables where no file is named.
+        insist: take a table of which the error is above `reliability.REFUSED_PERCENT`, too.
     """
 
     networks: tuple[str, ...]
@@ -34,6 +36,7 @@ class PredictOptions:
     precision: str | None = None
     batch: int | None = None
     threads: int | None = None
+    insist: bool = False
 
 
 def predict(options: PredictOptions) -> dict[str, Any]:
@@ -45,7 +48,7 @@ def predict(options: PredictOptions) -> dict[str, Any]:
     Raises:
         InputError: no network was named, or one does not exist.
         MissingMeasurement: there is no table; names the command that makes one.
-        DataFormatError: the table or a network is damaged.
+        DataFormatError: the table or a network is damaged, or the table is too far off to go by.
     """
     if not options.networks:
         raise InputError("name at least one network: a network.json, a run, or an example such as resnet20")
@@ -59,6 +62,7 @@ def predict(options: PredictOptions) -> dict[str, Any]:
         batch=options.batch,
         threads=options.threads,
     )
+    reliability.require(table, options.insist)
     model = cost_model(table)
     rows = []
     for name, spec, estimate in zip(options.networks, specs, model.estimates(specs)):
@@ -69,7 +73,7 @@ def predict(options: PredictOptions) -> dict[str, Any]:
         "table_id": table.table_id,
         "setting": to_json(table.setting),
         "conditions": table.setting.describe(),
-        "warnings": [*table.warnings, *_warnings(rows, specs)],
+        "warnings": [*table.warnings, *priced_heads(table, specs), *_warnings(rows, specs)],
     }
 
 
@@ -124,6 +128,19 @@ def live_setting(setting: Setting) -> Setting | None:
     except (BackendUnavailable, InputError):
         return None
     return live
+
+
+def priced_heads(table: LatencyTable, specs: Sequence[NetworkSpec]) -> list[str]:
+    """A word where classifiers were measured for other numbers of classes (`cost.head`)."""
+    scaled = [spec for spec in specs if spec.head not in table and table.head_like(spec.head) is not None]
+    if not scaled:
+        return []
+    measured = sorted({row.block.c_out for spec in scaled if (row := table.head_like(spec.head)) is not None})
+    asked = sorted({spec.classes for spec in scaled})
+    return [
+        f"the table's classifier of {', '.join(map(str, measured))} classes stands for "
+        f"{', '.join(map(str, asked))}: its cost is scaled by its multiply-accumulates"
+    ]
 
 
 def _warnings(rows: Sequence[dict[str, Any]], specs: Sequence[NetworkSpec]) -> list[str]:

@@ -19,6 +19,7 @@ from typing import Any
 from hwnas import seals, store
 from hwnas.documents import read_bytes
 from hwnas.errors import DataFormatError, HwnasError, InputError, MissingMeasurement, StaleTable
+from hwnas.measure import advice, reliability
 from hwnas.measure.plausible import refuse_implausible
 from hwnas.measure.rows import (
     SUFFIX,
@@ -37,6 +38,7 @@ from hwnas.measure.rows import (
     parse_line,
     parse_row,
 )
+from hwnas.nets import spaces
 from hwnas.records import Setting
 from hwnas.spec import BlockSpec, NetworkSpec
 
@@ -92,12 +94,16 @@ class LatencyTable:
         try:
             return self.rows[block]
         except KeyError:
-            space = self.header.space or "SPACE"
             why = f" (it failed: {self.failures[(block,)].error})" if (block,) in self.failures else ""
             raise MissingMeasurement(
                 f"table {self.table_id} ({self.setting.describe()}) has no row for {block.key}{why}; measure "
-                f"it: hwnas profile --device {self.setting.device} --space {space} --only-missing"
+                f"it: {self.profile_command(only_missing=True)}"
             ) from None
+
+    def profile_command(self, **more: Any) -> str:
+        """The command that measures this table's space under its conditions."""
+        header = self.header
+        return advice.profile(advice.conditions(self.setting), header.space, header.input_shape, **more)
 
     def __contains__(self, block: object) -> bool:
         return block in self.rows
@@ -202,10 +208,12 @@ def parse(path: Path, data: bytes) -> LatencyTable:
         _take(table, row, path, number)
     table.table_id = before
     refuse_implausible(table, path)
+    if doubt := reliability.doubt_of(table):
+        table.warnings.append(doubt)
     if not table.complete:
         table.warnings.append(
             f"table {path} is incomplete: it has {len(table.rows)} block rows and no end row, so its sweep "
-            f"was stopped or the file was cut. Go on with it: hwnas profile ... --out {path}"
+            f"was stopped or the file was cut. Go on with it: {table.profile_command(out=path)}"
         )
     return table
 
@@ -308,12 +316,13 @@ def newest(
     covering: Iterable[NetworkSpec] = (),
     **setting: Any,
 ) -> LatencyTable:
-    """The newest finished table of a device.
+    """The newest finished table of a device that fits.
 
     Args:
         device: device name; None takes any.
         space: only tables of this space.
-        covering: prefer the newest table that has a row for every block of these networks.
+        covering: take the table that prices most blocks of these networks, the newest of equal ones;
+            one that lacks more than half of them is of another space or image size and does not fit.
         setting: further fields of `Setting` that must be equal (``batch=1``, ``precision="fp32"``);
             None leaves a field open.
 
@@ -321,7 +330,8 @@ def newest(
         MissingMeasurement: there is none; names the command that makes one.
     """
     networks = list(covering)
-    first = None
+    asked_for = len({block for spec in networks for block in spec.blocks})
+    best: tuple[tuple[bool, int], LatencyTable] | None = None
     found = survey()
     skipped = [f"skipped {why}" for _, why in found.bad]
     for path, header in found.good:
@@ -337,16 +347,21 @@ def newest(
             continue
         if not table.complete:
             continue
-        if all(table.covers(spec) for spec in networks):
-            return _warned(table, skipped)
-        first = first or table
-    if first is not None:
-        return _warned(first, skipped)
+        rank = (reliability.refused(table), sum(table.lacking(spec) for spec in networks))
+        if best is None or rank < best[0]:
+            best = rank, table
+        if rank == (False, 0):
+            break
+    if best is not None and 2 * best[0][1] <= asked_for:
+        return _warned(best[1], skipped)
     asked = ", ".join(f"{k} {v}" for k, v in {"space": space, **setting}.items() if v is not None)
+    shape = next((spec.input_shape for spec in networks), None)
+    of = f" that fits networks of {'x'.join(map(str, shape))} images" if shape else ""
+    wanted = {"device": device or "cpu", **{k: v for k, v in setting.items() if v != advice.USUAL.get(k)}}
+    home = space or next(map(spaces.home_of, networks), "")
     raise MissingMeasurement(
-        f"no latency table for device {device or 'any'}{f' with {asked}' if asked else ''}; make one: "
-        f"hwnas profile --device {device or 'cpu'} --space {space or 'resnet-cifar'}"
-        + "".join(f"\n({note})" for note in _few(skipped))
+        f"no latency table for device {device or 'any'}{f' with {asked}' if asked else ''}{of}; make one: "
+        f"{advice.profile(wanted, home, shape)}" + "".join(f"\n({note})" for note in _few(skipped))
     )
 
 
@@ -388,7 +403,7 @@ def check_context(table: LatencyTable, live: Setting) -> list[str]:
     if changed:
         raise StaleTable(
             f"table {table.table_id} was taken under other conditions ({'; '.join(changed)}); profile again: "
-            f"hwnas profile --device {live.device} --space {table.header.space or 'SPACE'}"
+            f"{advice.profile(advice.conditions(live), table.header.space, table.header.input_shape)}"
         )
     soft = ("driver", "clocks_mhz", "power_limit_w")
     return [

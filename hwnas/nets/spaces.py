@@ -11,6 +11,7 @@ from hwnas.arrays import ImageShape
 from hwnas.nets.chainspace import ChainSpace
 from hwnas.nets.levels import Level, Operator
 from hwnas.protocols import SearchSpace
+from hwnas.spec import NetworkSpec
 
 SMALL: ImageShape = (3, 32, 32)
 LARGE: ImageShape = (3, 224, 224)
@@ -39,6 +40,23 @@ def make(
     asked = {"input_shape": input_shape, "classes": classes}
     space: SearchSpace = plugins.load("spaces", name)(**{k: v for k, v in asked.items() if v is not None})
     return space
+
+
+# Images up to this side keep enough pixels in the spaces that halve them twice; others halve them five times.
+LARGEST_SMALL_SIDE = 96
+
+
+def advised(input_shape: ImageShape | None) -> str:
+    """The space for images of this size, where the user names none (docs/how-to/choose.md)."""
+    return "mbv2-cifar" if (input_shape or SMALL)[1] <= LARGEST_SMALL_SIDE else "mbv2-imagenet"
+
+
+def home_of(spec: NetworkSpec) -> str:
+    """The shipped space that a network is a member of; empty where none is."""
+    shape, classes = spec.input_shape, spec.classes
+    if spec.space in (known := plugins.names("spaces")):
+        return spec.space
+    return next((n for n in known if spec in make(n, input_shape=shape, classes=classes)), "")
 
 
 def describe(space: SearchSpace) -> dict[str, Any]:

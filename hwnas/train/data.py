@@ -17,7 +17,8 @@ import torch
 
 from hwnas.arrays import ImageShape, Int64s
 from hwnas.errors import DataFormatError, InputError
-from hwnas.train.raw import LabelledImages, Originals, Raw
+from hwnas.train.images import decoding
+from hwnas.train.raw import LabelledImages, Originals, Raw, chosen_of
 from hwnas.train.sources import read
 from hwnas.train.uri import parse, parts
 
@@ -117,9 +118,8 @@ class Dataset:
 
     def describe(self) -> str:
         """One line for display: name, classes, sizes of the splits, shape."""
-        c, h, w = self.input_shape
-        sizes = f"{len(self.train)} train, {len(self.val)} validation, {len(self._test)} test"
-        return f"{self.name}: {len(self.classes)} classes, {sizes} images of {c}x{h}x{w}"
+        sizes = [len(self.train), len(self.val), len(self._test)]
+        return _described(self.name, self.classes, sizes, self.input_shape)
 
 
 def load(
@@ -157,6 +157,65 @@ def load(
         InputError: unknown source, missing path, impossible shape or limit.
         DataFormatError: the files do not hold what they should.
     """
+    raw, name = _read(uri, input_shape, strict)
+    if not originals:
+        raw = _without_originals(raw)
+    return _split(raw, name, uri, seed=seed, limit=limit)
+
+
+@dataclass(frozen=True)
+class Outline:
+    """What `load` would give, as far as it is known without decoding an image.
+
+    Attributes:
+        name, uri, classes, notes, input_shape: as of `Dataset`.
+        train, val, test: numbers of images, unreadable ones included.
+    """
+
+    name: str
+    uri: str
+    classes: tuple[str, ...]
+    input_shape: ImageShape
+    train: int
+    val: int
+    test: int
+    notes: tuple[str, ...]
+
+    def describe(self) -> str:
+        """One line for display: name, classes, sizes of the splits, shape."""
+        return _described(self.name, self.classes, (self.train, self.val, self.test), self.input_shape)
+
+
+def outline(
+    uri: str,
+    *,
+    input_shape: ImageShape | None = None,
+    seed: int = 0,
+    limit: int | None = None,
+    strict: bool = False,
+) -> Outline:
+    """What `load` would give, quickly: images in files are counted, not decoded, and nothing is kept."""
+    before = decoding.set(False)
+    try:
+        raw, name = _read(uri, input_shape, strict)
+        parts_, notes = _drawn(raw, seed, limit)
+    finally:
+        decoding.reset(before)
+    _, channels, height, width = raw.train.images.shape
+    sizes = [len(part.labels) for part in parts_]
+    return Outline(name, uri, raw.classes, (channels, height, width), *sizes, notes=tuple(notes))
+
+
+def _described(name: str, classes: Sequence[str], sizes: Sequence[int], shape: ImageShape) -> str:
+    c, h, w = shape
+    train, val, test = sizes
+    return (
+        f"{name}: {len(classes)} classes, {train} train, {val} validation, {test} test images of {c}x{h}x{w}"
+    )
+
+
+def _read(uri: str, input_shape: ImageShape | None, strict: bool) -> tuple[Raw, str]:
+    """The images of every source that a text names, checked, and what to call them."""
     if input_shape is not None:
         _check_shape(input_shape)
     sources = {name: parse(source) for name, source in parts(uri).items()}
@@ -173,9 +232,7 @@ def load(
         raw = replace(raw, notes=(told, *raw.notes))
     _check_labels(raw)
     name = Path(where).name if scheme != "module" else where
-    if not originals:
-        raw = _without_originals(raw)
-    return _split(raw, name or scheme, uri, seed=seed, limit=limit)
+    return raw, name or scheme
 
 
 def _without_originals(raw: Raw) -> Raw:
@@ -239,7 +296,11 @@ def _check_labels(raw: Raw) -> None:
             )
 
 
-def _split(raw: Raw, name: str, uri: str, *, seed: int, limit: int | None) -> Dataset:
+Parts = tuple[LabelledImages, LabelledImages, LabelledImages]  # train, validation, test
+
+
+def _drawn(raw: Raw, seed: int, limit: int | None) -> tuple[Parts, list[str]]:
+    """The three splits, and what is to be said of them."""
     labels, notes = raw.train.labels, list(raw.notes)
     pool = np.arange(len(labels))
     own_val, test = raw.val, raw.test
@@ -266,7 +327,11 @@ def _split(raw: Raw, name: str, uri: str, *, seed: int, limit: int | None) -> Da
     if own_val is None:
         val_at, pool = draw(labels, pool, VAL_SHARE, rng)
         own_val = _at(raw.train, val_at)
-    train = _at(raw.train, pool)
+    return (_at(raw.train, pool), own_val, test), notes
+
+
+def _split(raw: Raw, name: str, uri: str, *, seed: int, limit: int | None) -> Dataset:
+    (train, own_val, test), notes = _drawn(raw, seed, limit)
     mean, std = _moments(train.images)
 
     def split(part: LabelledImages) -> Split:
@@ -291,7 +356,8 @@ def _split(raw: Raw, name: str, uri: str, *, seed: int, limit: int | None) -> Da
 def _at(part: LabelledImages, places: Int64s) -> LabelledImages:
     whole = part.originals
     originals = None if whole is None else lambda place: whole(int(places[place]))
-    return LabelledImages(part.images[torch.from_numpy(places)], part.labels[places], originals)
+    chosen = chosen_of(part.images, torch.from_numpy(places))
+    return LabelledImages(chosen, part.labels[places], originals)
 
 
 def _shared(train: Split, val: Split, test: Split) -> dict[str, int]:

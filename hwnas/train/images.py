@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -29,17 +30,25 @@ from hwnas.errors import DataFormatError, HwnasError
 from hwnas.train import memory
 from hwnas.train.checkpoint import read_tensors, write_tensors
 from hwnas.train.labels import places
-from hwnas.train.raw import LabelledImages, LeftOut, Raw
+from hwnas.train.raw import LabelledImages, LeftOut, Raw, chosen_of
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 # Images larger than this are reduced to it where no input shape is asked for.
 LARGEST_NATIVE_SIDE = 224
+# Fewer images than this are few; of these, larger ones than the second number are brought to the third.
+MANY, LARGEST_OF_FEW, SIDE_OF_FEW = 10_000, 96, 64
+# False where only the number of images, their shape and their classes are asked for (`data.outline`).
+decoding: ContextVar[bool] = ContextVar("decoding", default=True)
 _CACHE_VERSION = 3  # raise it when decoding changes
 # Formats that Pillow hands to other programs, or that hold no picture which it could decode itself.
 _NOT_PICTURES = {"BUFR", "EPS", "FPX", "GRIB", "HDF5", "MIC", "MPEG", "PDF", "WMF"}
 _GREY = {"1", "L", "LA", "La", "I", "F"}
+
+
+# Images, and why some could not be decoded, by their places.
+Decoded = tuple[torch.Tensor, dict[int, str]]
 
 
 @dataclass(frozen=True)
@@ -86,7 +95,12 @@ def assemble(
     if items and all(item.role in ("val", "test") for item in items):
         held = " and ".join(sorted({item.role for item in items}))
         raise DataFormatError(f"{where} holds only {held} images, none to train on")
-    shape = shape or _native(items, where)
+    if shape is None:
+        shape, told = _native(items, where)
+        notes = [*notes, *told]
+    if not decoding.get():
+        kept = torch.zeros((1, 1, 1, 1), dtype=torch.uint8).expand(len(items), *shape), {}
+        return _assembled(items, classes, where, kept, left_out, notes)
     memory.check(
         2 * len(items) * math.prod(shape),  # the source, and its splits
         f"{where}: {len(items)} images of {'x'.join(map(str, shape))}",
@@ -97,6 +111,17 @@ def assemble(
     if kept is None:
         kept = _decode_all(items, shape)
         _keep(path, *kept)
+    return _assembled(items, classes, where, kept, left_out, notes)
+
+
+def _assembled(
+    items: Sequence[Item],
+    classes: tuple[str, ...],
+    where: str,
+    kept: Decoded,
+    left_out: Sequence[LeftOut],
+    notes: Sequence[str],
+) -> Raw:
     images, bad = kept
     if 2 * len(bad) > len(items):
         at = min(bad)
@@ -109,7 +134,7 @@ def assemble(
         at = [i for i, item in enumerate(items) if item.role in roles and i not in bad]
         if not at:
             return None
-        chosen = images[torch.tensor(at)]
+        chosen = chosen_of(images, torch.tensor(at))
         labels = places([items[i].label for i in at], classes, where)
         return LabelledImages(chosen, labels, lambda place: _original(items[at[place]], shape[0]))
 
@@ -139,9 +164,6 @@ def _cache_path(items: Sequence[Item], shape: ImageShape) -> Path:
         except (OSError, DataFormatError):
             digest.update(b"unreadable")
     return store.home() / "cache" / f"images-{digest.hexdigest()[:24]}.safetensors"
-
-
-Decoded = tuple[torch.Tensor, dict[int, str]]
 
 
 @dataclass(frozen=True)
@@ -262,8 +284,12 @@ def _bytes(values: NDArray[Any]) -> Uint8s:
     return rounded
 
 
-def _native(items: Sequence[Item], where: str) -> ImageShape:
-    """Shape that suits the images: median of the shorter sides over 256 of them; colour if any has it."""
+def _native(items: Sequence[Item], where: str) -> tuple[ImageShape, list[str]]:
+    """Shape that suits the images, and a word where it is not their own.
+
+    The median of the shorter sides over 256 of them; colour if any has it. Few large images are made small:
+    what is learned from them at 224 pixels is less, and takes many times as long (docs/how-to/choose.md).
+    """
     sides, modes, wrong = [], Counter[str](), ""
     for item in items[:: max(1, len(items) // 256)]:
         try:
@@ -275,8 +301,15 @@ def _native(items: Sequence[Item], where: str) -> ImageShape:
     if not sides:
         raise DataFormatError(f"{where} holds no image that can be read" + (f"; {wrong}" if wrong else ""))
     colour = any(mode not in _GREY and not mode.startswith("I;16") for mode in modes)
-    side = max(1, min(round(statistics.median(sides)), LARGEST_NATIVE_SIDE))
-    return (3 if colour else 1, side, side)
+    channels, own = 3 if colour else 1, max(1, round(statistics.median(sides)))
+    side = min(own, LARGEST_NATIVE_SIDE)
+    if own <= LARGEST_OF_FEW or len(items) >= MANY:
+        return (channels, side, side), []
+    note = (
+        f"{len(items)} images of about {own} pixels are few and brought to {SIDE_OF_FEW}x{SIDE_OF_FEW}; "
+        f"--input {channels}x{side}x{side} takes them larger"
+    )
+    return (channels, SIDE_OF_FEW, SIDE_OF_FEW), [note]
 
 
 @contextmanager

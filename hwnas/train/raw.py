@@ -26,6 +26,11 @@ class LabelledImages:
     originals: Originals | None = None
 
 
+def chosen_of(images: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
+    """Images at some places. Images that were not decoded are one empty picture, and stay so."""
+    return images[: len(places)] if images.stride(0) == 0 else images[places]
+
+
 @dataclass(frozen=True)
 class LeftOut:
     """One image that is not used, and why."""

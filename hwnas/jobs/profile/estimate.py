@@ -18,7 +18,8 @@ def estimate(options: ProfileOptions) -> dict[str, Any]:
     """Write a table of estimated block times; every use of it is marked `estimated`."""
     begun = time.perf_counter()
     found = devices.resolve(options.device, here=False)
-    space = spaces.make(options.space, input_shape=options.input_shape, classes=options.classes)
+    name = options.space or spaces.advised(options.input_shape)
+    space = spaces.make(name, input_shape=options.input_shape, classes=options.classes)
     member = space.smallest()
     profile = roofline.describe(found.name)
     table = roofline.table(

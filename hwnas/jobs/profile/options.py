@@ -15,7 +15,8 @@ class ProfileOptions:
 
     Attributes:
         device, backend, precision, batch, threads: the conditions; backend None takes the device's.
-        space, input_shape, classes: what is swept; None takes what the space was made for.
+        space, input_shape, classes: what is swept; None takes the space that suits the size of the
+            images, and the size and classes that the space was made for.
         preset: "quick", "default" or "thorough".
         out: table file; None takes a new one in the user's data folder, or goes on with an
             unfinished one of the same conditions.
@@ -29,7 +30,7 @@ class ProfileOptions:
     """
 
     device: str = "auto"
-    space: str = "resnet-cifar"
+    space: str | None = None
     backend: str | None = None
     precision: Precision = "fp32"
     batch: int = 1

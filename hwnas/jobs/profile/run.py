@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +19,15 @@ from hwnas.measure import device as devices
 from hwnas.measure import table as tables
 from hwnas.measure.patience import Patience
 from hwnas.measure.rows import Header, RepeatRow
+from hwnas.measure.session import WARMUP_BATCHES, WARMUP_CALLS
 from hwnas.measure.sweep import Sweep, SweepOptions, header_for
 from hwnas.measure.table import LatencyTable
 from hwnas.measure.timing import TimingOptions
 from hwnas.measure.writer import TableWriter
-from hwnas.nets import spaces
-from hwnas.protocols import Emit, SearchSpace
-from hwnas.records import to_json
+from hwnas.nets import onnx, spaces
+from hwnas.nets.count import count, count_block
+from hwnas.protocols import Backend, Emit, SearchSpace
+from hwnas.records import Setting, to_json
 from hwnas.spec import BlockSpec, NetworkSpec
 
 # Candidates that active probing chooses from, and how many it takes at a time.
@@ -58,13 +60,14 @@ def profile(options: ProfileOptions, emit: Emit | None = None) -> dict[str, Any]
         batch=options.batch,
         threads=options.threads,
     )
-    space = spaces.make(options.space, input_shape=options.input_shape, classes=options.classes)
+    name = options.space or spaces.advised(options.input_shape)
+    space = spaces.make(name, input_shape=options.input_shape, classes=options.classes)
     member = space.smallest()
     timing = TimingOptions.preset(options.preset)
     header = header_for(setting, space.name, member.input_shape, member.classes, timing)
     path = _path(options, header)
     if options.dry_run:
-        return _dry(options, plan, space, path, timing)
+        return _dry(options, plan, space, path, timing, _Speed.of(backend, setting, space))
     begun = time.perf_counter()
     writer = TableWriter(path, header)
     sweep_options = SweepOptions(timing=timing, seed=options.seed, deadline_s=options.max_time_s)
@@ -190,24 +193,64 @@ class _Profile:
         return model.most_uncertain(candidates, n) if candidates else []
 
 
+@dataclass(frozen=True)
+class _Speed:
+    """How fast networks are built (by the block) and called (by the MAC) here, from one of them."""
+
+    build_s: float
+    call_s: float
+
+    @staticmethod
+    def of(backend: Backend, setting: Setting, space: SearchSpace) -> _Speed:
+        """From a member of middle size, built and called a few times."""
+        spec = anchors(space)[len(anchors(space)) // 2]
+        model = onnx.network(spec, batch=setting.batch, seed=0)
+        begun = time.perf_counter()
+        engine = backend.build(model, setting)
+        built_s = time.perf_counter() - begun
+        try:
+            engine.time(1)
+            call_s = float(engine.time(3).wall_ms.min()) / 1e3
+        finally:
+            engine.close()
+        return _Speed(built_s / len(spec.blocks), call_s / count(spec).macs)
+
+    def seconds(self, graphs: Iterable[Sequence[BlockSpec]], timing: TimingOptions) -> float:
+        """Of all sessions of some graphs: building, warming up, timed calls."""
+        session, total = timing.session, 0.0
+        for blocks in graphs:
+            call_s = self.call_s * sum(count_block(block).macs for block in blocks)
+            warm_s = WARMUP_CALLS * call_s + WARMUP_BATCHES * max(call_s, session.batch_ms / 1e3)
+            timed_s = min(max(session.session_ms / 1e3, session.calls * call_s), session.most_ms / 1e3)
+            total += timing.sessions * (self.build_s * len(blocks) + warm_s + max(timed_s, call_s))
+        return total
+
+
 def _dry(
-    options: ProfileOptions, plan: Plan, space: SearchSpace, path: Path, timing: TimingOptions
+    options: ProfileOptions,
+    plan: Plan,
+    space: SearchSpace,
+    path: Path,
+    timing: TimingOptions,
+    speed: _Speed,
 ) -> dict[str, Any]:
-    """What would be measured; the time is a guess from sessions of the preset's length."""
+    """What would be measured, and how long that takes, from the speed of one network."""
     blocks = _blocks(space, plan, options)
     missing = list(blocks)
     if path.exists():
         table = tables.load(path)
         missing = [b for b in blocks if b not in table]
-    graphs = len(missing) + len(anchors(space)) + plan.calibration + plan.probes + 2 * plan.holdout
-    # Building and warming up take about as long again as the timed calls.
-    seconds = graphs * timing.sessions * 2.0 * timing.session.session_ms / 1e3
+    whole = [spec.blocks for spec in draw(space, 16, options.seed, "random")]
+    networks = len(anchors(space)) + plan.calibration + plan.probes + 2 * plan.holdout
+    seconds = speed.seconds([[block] for block in missing], timing) + networks / len(whole) * speed.seconds(
+        whole, timing
+    )
     return {
         "dry_run": True,
         "table": str(path),
         "blocks": len(blocks),
         "missing": len(missing),
         "networks": {"calibration": plan.calibration, "probes": plan.probes, "holdout": plan.holdout},
-        "measurements": graphs,
+        "measurements": len(missing) + networks,
         "seconds": seconds,
     }

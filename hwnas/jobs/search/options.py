@@ -22,7 +22,7 @@ class SearchOptions:
     Attributes:
         latency_budget: ``0.6ms``, ``18ms@p95``, a list, or ``1.15x:resnet20`` (`hwnas.budgets`).
         data: see `hwnas.train.data.load`.
-        strategy, space: names of plug-ins.
+        strategy, space: names of plug-ins; None takes the space that suits the size of the images.
         device, backend, precision, batch, threads: the conditions that the table must have; None
             leaves them to the newest table.
         table: latency table; None takes the newest valid one of these conditions.
@@ -44,13 +44,14 @@ class SearchOptions:
         seed: of everything random.
         out: run folder; None takes the next free one. The same one again resumes.
         profile: where no table fits, measure one first; False refuses to.
+        insist: take a table of which the error is above `reliability.REFUSED_PERCENT`, too.
         dry_run: say what would be done, touch nothing.
     """
 
     latency_budget: str
     data: str
-    strategy: str = "stagewise"
-    space: str = "resnet-cifar"
+    strategy: str = "auto"
+    space: str | None = None
     device: str | None = None
     backend: str | None = None
     precision: Precision | None = None
@@ -77,6 +78,7 @@ class SearchOptions:
     seed: int = 0
     out: Path | None = None
     profile: bool = True
+    insist: bool = False
     dry_run: bool = False
 
     def __post_init__(self) -> None:

@@ -41,6 +41,8 @@ if TYPE_CHECKING:
     from hwnas.train.data import Dataset
     from hwnas.train.options import Recipe
 
+# Multiply-accumulates of a step by which the speed of training is told: under a second anywhere.
+_RATED_MACS = 3e9
 # Candidates that may be measured against one budget until one keeps it; they share its error.
 TRIES = 3
 
@@ -207,14 +209,16 @@ def training_rate(spec: NetworkSpec, recipe: Recipe) -> float:
     import torch.nn.functional as F
 
     from hwnas.nets.build import build
+    from hwnas.nets.count import count
     from hwnas.train.precision import choose
 
     compute = choose(recipe)
     module = build(spec, seed=0).to(compute.device).to(memory_format=torch.channels_last).train()
-    images = torch.zeros((64, *spec.input_shape), device=compute.device)
-    labels = torch.zeros(64, dtype=torch.int64, device=compute.device)
+    batch = int(min(max(_RATED_MACS / (3 * count(spec).macs), 2), 64))
+    images = torch.zeros((batch, *spec.input_shape), device=compute.device)
+    labels = torch.zeros(batch, dtype=torch.int64, device=compute.device)
     took_s = []
-    for _ in range(4):  # the first ones also make ready
+    for _ in range(3):  # the first ones also make ready
         start = time.perf_counter()
         with compute.autocast():
             scores = module(images)

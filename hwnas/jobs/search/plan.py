@@ -12,6 +12,7 @@ from hwnas import plugins
 from hwnas.budgets import Percentile
 from hwnas.errors import InputError, MissingMeasurement
 from hwnas.jobs.resolve import networks
+from hwnas.measure import advice
 from hwnas.measure.table import LatencyTable
 from hwnas.protocols import CostModel, SearchSpace
 from hwnas.records import Budget, Estimate
@@ -22,7 +23,7 @@ from hwnas.units import parse_bytes, parse_macs, parse_params
 
 @dataclass(frozen=True)
 class Preset:
-    """How much is trained: `epochs` over the training split, but at least `images` images.
+    """How much is trained: `epochs` over the training split, but `images` images where that is less.
 
     `samples` is how many networks the baselines train; `rounds` in how many growths the stage-wise
     search is to reach its budget.
@@ -33,12 +34,23 @@ class Preset:
     samples: int
     rounds: int
 
+    def images_of(self, available: int) -> int:
+        """Training images of a search in a split that has `available`."""
+        return max(round(self.epochs * available), min(self.images, MOST_EPOCHS * available))
+
+
+# Passes over few images that are made for the sake of a preset's least number of images.
+MOST_EPOCHS = 100
 
 PRESETS = {
     "quick": Preset(epochs=4, images=40_000, samples=4, rounds=5),
     "default": Preset(epochs=30, images=150_000, samples=8, rounds=6),
     "thorough": Preset(epochs=120, images=500_000, samples=16, rounds=8),
 }
+
+
+# In a ratio, the smallest network of the space that is searched.
+SMALLEST = "smallest"
 
 
 def preset(name: str) -> Preset:
@@ -54,13 +66,15 @@ def budgets(
     max_macs: str | None = None,
     max_params: str | None = None,
     max_memory: str | None = None,
+    space: SearchSpace | None = None,
 ) -> list[Budget]:
     """The budgets that a user wrote, ascending.
 
     Args:
         text: ``0.6ms``, ``18ms@p95``, a list ``0.4ms,0.6ms``, or a ratio to the predicted latency of a
-            network: ``1.15x:resnet20``, ``80%:resnet20``.
+            network: ``1.15x:resnet20``, ``80%:resnet20``, or of the smallest of the space: ``2x:smallest``.
         model: predicts the network of a ratio.
+        space: of the search, for ``smallest``.
         max_macs, max_params, max_memory: further limits, with units, for every budget.
 
     Raises:
@@ -68,7 +82,7 @@ def budgets(
         MissingMeasurement: the table does not cover the network of a ratio.
     """
     targets = grammar.parse(text)
-    latencies_ms = {_latency_ms(target, model) for target in targets}
+    latencies_ms = {_latency_ms(target, model, space) for target in targets}
     limits = {
         "macs": parse_macs(max_macs) if max_macs else None,
         "params": parse_params(max_params) if max_params else None,
@@ -78,11 +92,12 @@ def budgets(
     return [Budget(latency_ms=ms, percentile=percentile, **limits) for ms in sorted(latencies_ms)]
 
 
-def _latency_ms(target: grammar.WrittenBudget, model: CostModel) -> float:
+def _latency_ms(target: grammar.WrittenBudget, model: CostModel, space: SearchSpace | None) -> float:
     if target.latency_ms is not None:
         return target.latency_ms
     name = target.reference
-    estimate = model.estimate(networks.network(name))
+    own = space.smallest() if space is not None and name == SMALLEST else None
+    estimate = model.estimate(own or networks.network(name))
     if estimate.extrapolated:
         raise MissingMeasurement(
             f"budget {target.text!r}: the table does not cover {name} ({len(estimate.extrapolated)} of its "
@@ -157,15 +172,14 @@ def check_coverage(table: LatencyTable, space: SearchSpace) -> list[str]:
             another input, and predictions would be guesses.
     """
     blocks = space.blocks()
-    missing = [block for block in blocks if block not in table]
+    missing = [block for block in blocks if not table.prices(block)]
     smallest = space.smallest()
     if not table.covers(smallest):
-        c, h, w = smallest.input_shape
+        shape = smallest.input_shape
         raise MissingMeasurement(
             f"table {table.table_id} (space {table.header.space or 'unknown'}) does "
-            f"not cover {space.name} for {c}x{h}x{w} images and {smallest.classes} classes; measure them: "
-            f"hwnas profile --device {table.setting.device} --space {space.name} --input {c}x{h}x{w} "
-            f"--classes {smallest.classes}"
+            f"not cover {space.name} for {'x'.join(map(str, shape))} images; measure them: "
+            f"{advice.profile(advice.conditions(table.setting), space.name, shape)}"
         )
     if not missing:
         return []

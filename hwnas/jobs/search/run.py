@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from hwnas.jobs.search import first_table, plan
 from hwnas.jobs.search.options import SearchOptions
 from hwnas.jobs.search.parts import NetworkBuilder, OnThreads, figures, test_once, training_rate
 from hwnas.measure import device as devices
+from hwnas.measure import reliability
 from hwnas.measure.patience import Patience
 from hwnas.measure.table import LatencyTable
 from hwnas.nets import spaces
@@ -31,7 +33,7 @@ from hwnas.spec import NetworkSpec
 
 if TYPE_CHECKING:
     from hwnas.protocols import Importance
-    from hwnas.train.data import Dataset
+    from hwnas.train.data import Dataset, Outline
     from hwnas.train.evaluator import Evaluator
     from hwnas.train.options import Recipe
 
@@ -70,7 +72,7 @@ class _SearchJob:
     """One call of `search`: everything composed, nothing touched until `run`."""
 
     def __init__(self, options: SearchOptions, emit: Emit) -> None:
-        from hwnas.train.data import load
+        from hwnas.train.data import load, outline
 
         self.options, self.emit, self.begun = options, emit, time.monotonic()
         # What the user wrote is checked first: neither a table nor images are read for a slip.
@@ -78,27 +80,36 @@ class _SearchJob:
         self._check_settings()
         self.preset = plan.preset(options.preset)
         early = self._table()
-        self.dataset: Dataset = load(
-            options.data,
-            input_shape=options.input_shape,
-            seed=options.seed,
-            limit=options.limit,
-            strict=options.strict,
-        )
-        if self.recipe.flip is not None:
-            self.dataset.mirrors = self.recipe.flip  # super-networks, too, train as the recipe says
+        data = {"seed": options.seed, "limit": options.limit, "strict": options.strict}
+        about: Outline | Dataset
+        if options.dry_run:  # which is quick and decodes nothing
+            about = outline(options.data, input_shape=options.input_shape, **data)
+            train_images = about.train
+        else:
+            self.dataset = load(options.data, input_shape=options.input_shape, **data)
+            about, train_images = self.dataset, len(self.dataset.train)
+            if self.recipe.flip is not None:
+                self.dataset.mirrors = self.recipe.flip  # super-networks, too, train as the recipe says
+        self.about, self.train_images = about, train_images
+        self.options = options = replace(options, space=options.space or spaces.advised(about.input_shape))
+        assert options.space is not None
         self.space: SearchSpace = spaces.make(
-            options.space, input_shape=self.dataset.input_shape, classes=len(self.dataset.classes)
+            options.space, input_shape=about.input_shape, classes=len(about.classes)
         )
         self.table = self._covering(early)
-        self.notes = [*self.dataset.notes, *self.table.warnings, *plan.check_coverage(self.table, self.space)]
+        reliability.require(self.table, options.insist)
+        self.notes = [
+            *about.notes,
+            *self.table.warnings,
+            *plan.check_coverage(self.table, self.space),
+            *predict.priced_heads(self.table, [self.space.smallest()]),
+        ]
         self.model = cost_model(self.table)
         limits = (options.max_macs, options.max_params, options.max_memory)
-        self.budgets = plan.budgets(options.latency_budget, self.model, *limits)
+        self.budgets = plan.budgets(options.latency_budget, self.model, *limits, space=self.space)
         factor = plan.tail_factor(self.table, self.budgets[0].percentile)
         self.tail = plan.TailModel(self.model, factor)
-        least = round(self.preset.epochs * len(self.dataset.train))
-        self.images = options.images or max(self.preset.images, least)
+        self.images = options.images or self.preset.images_of(train_images)
         self.strategy_options = self._strategy_options()
         self.context = SearchContext(self.space, self.tail.estimate, self.budgets[-1], self.strategy_options)
         self.strategy = find(options.strategy)(self.context)
@@ -106,11 +117,13 @@ class _SearchJob:
     def _covering(self, early: LatencyTable | None) -> LatencyTable:
         """`early` or an older table that covers the space; where none is, a new one."""
         smallest = self.space.smallest()
-        if early is not None and early.covers(smallest):
+        if early is not None and early.covers(smallest) and self._good(early):
             return early
         found = self._table(smallest)  # an older one may be of these images
         named = self.options.table is not None or self._manifest() is not None
-        if found is not None and (named or not self.options.profile or found.covers(smallest)):
+        if found is not None and (
+            named or not self.options.profile or (found.covers(smallest) and self._good(found))
+        ):
             return found
         return first_table.measure(self.options, self.space, self.emit, self._left_s())
 
@@ -118,6 +131,11 @@ class _SearchJob:
         """Seconds of ``--max-time`` that are left; None without a limit. A first profile counts as well."""
         limit_s = self.options.max_time_s
         return None if limit_s is None else max(limit_s - (time.monotonic() - self.begun), 0.0)
+
+    def _good(self, table: LatencyTable) -> bool:
+        """Whether a table that the user did not name is to be gone by; else a new one is measured."""
+        named = self.options.table is not None or self._manifest() is not None or not self.options.profile
+        return named or self.options.insist or not reliability.refused(table)
 
     def _table(self, *specs: NetworkSpec) -> LatencyTable | None:
         """The user's table; on resuming, the run's; else the newest of the conditions that covers `specs`.
@@ -246,6 +264,7 @@ class _SearchJob:
         for name in (
             "out",
             "strict",
+            "insist",
             "dry_run",
             "max_time_s",
             "patience_s",
@@ -261,6 +280,7 @@ class _SearchJob:
             **o,
             "table": str(self.table.path),
             "table_id": self.table.table_id,
+            "table_error_percent": reliability.error_percent(self.table),
             "setting": to_json(self.table.setting),
             "data_fingerprint": self.dataset.fingerprint,
             "budgets": [to_json(budget) for budget in self.budgets],
@@ -319,13 +339,13 @@ class _SearchJob:
             "run": str(self.options.out or runs.next_path("search")),
             "table": str(self.table.path),
             "conditions": self.table.setting.describe(),
-            "data": self.dataset.describe(),
+            "data": self.about.describe(),
             "budgets": [budget.describe() for budget in self.budgets],
             "strategy": self.options.strategy,
             "strategy_options": dict(self.strategy_options),
             "images": self.images,
-            "epochs": self.images / len(self.dataset.train),
+            "epochs": self.images / self.train_images,
             "images_per_s": rate,
-            "seconds": self.images / rate,
+            "seconds": min(self.images / rate, self.options.max_time_s or math.inf),
             "notes": self.notes,
         }

@@ -86,7 +86,7 @@ def validate(path: Path | None = None, emit: Emit | None = None, *, seed: int = 
         raise StaleTable(
             f"table {table.table_id}: its reference networks changed by different factors ({detail}): the "
             "device or its state has changed. "
-            f"Profile again: hwnas profile --device {live.device} --space {table.header.space}"
+            f"Profile again: {table.profile_command()}"
         )
     checks.append({"name": "sentinels", "passed": verdict == "same", "detail": detail})
     return {

@@ -37,7 +37,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]
     plans = dict(PLANS)
     PLANS["quick"] = SMALL
     try:
-        body = profile(ProfileOptions(device="fake", preset="quick", out=path))
+        body = profile(ProfileOptions(device="fake", space="resnet-cifar", preset="quick", out=path))
     finally:
         PLANS.update(plans)
     return path, body
@@ -75,22 +75,22 @@ def test_networks_of_all_roles_are_spread_over_the_campaigns() -> None:
 
 
 def test_repeating_the_command_goes_on_with_an_unfinished_table(home: Path) -> None:
-    options = ProfileOptions(device="fake", preset="quick", max_time_s=0.3)
+    options = ProfileOptions(device="fake", space="resnet-cifar", preset="quick", max_time_s=0.3)
     first = profile(options)
     assert not first["complete"]
-    again = profile(ProfileOptions(device="fake", preset="quick"))
+    again = profile(ProfileOptions(device="fake", space="resnet-cifar", preset="quick"))
     assert again["table"] == first["table"]
     assert again["complete"]
     assert again["measurements"] == 52 - first["measurements"]
-    third = profile(ProfileOptions(device="fake", preset="quick", dry_run=True))
+    third = profile(ProfileOptions(device="fake", space="resnet-cifar", preset="quick", dry_run=True))
     assert third["table"] != first["table"], "a finished table is left alone"
 
 
 def test_an_interrupted_profile_ends_with_the_networks_of_an_unbroken_one(
     home: Path, made: tuple[Path, dict[str, Any]]
 ) -> None:
-    profile(ProfileOptions(device="fake", preset="quick", max_time_s=0.5))
-    resumed = profile(ProfileOptions(device="fake", preset="quick"))
+    profile(ProfileOptions(device="fake", space="resnet-cifar", preset="quick", max_time_s=0.5))
+    resumed = profile(ProfileOptions(device="fake", space="resnet-cifar", preset="quick"))
     whole, parts = tables.load(made[0]), tables.load(Path(resumed["table"]))
     for role in ("calibration", "holdout"):
         keys = [[net.spec.key for net in t.networks if net.role == role] for t in (whole, parts)]
@@ -98,7 +98,7 @@ def test_an_interrupted_profile_ends_with_the_networks_of_an_unbroken_one(
 
 
 def test_dry_run_touches_nothing(home: Path) -> None:
-    body = profile(ProfileOptions(device="fake", preset="quick", dry_run=True))
+    body = profile(ProfileOptions(device="fake", space="resnet-cifar", preset="quick", dry_run=True))
     assert body["missing"] == 7
     assert body["measurements"] == 7 + 33 + 12
     assert body["seconds"] > 0
@@ -107,13 +107,15 @@ def test_dry_run_touches_nothing(home: Path) -> None:
 
 def test_only_missing(home: Path, made: tuple[Path, dict[str, Any]]) -> None:
     with pytest.raises(MissingMeasurement, match="leave out --only-missing"):
-        profile(ProfileOptions(device="fake", preset="quick", only_missing=True))
+        profile(ProfileOptions(device="fake", space="resnet-cifar", preset="quick", only_missing=True))
     table = tables.load(made[0])
     table.rows.pop(next(iter(table.rows)))
     from hwnas.measure.writer import write
 
     copy = write(home / "copy.hwlat.jsonl", table)
-    body = profile(ProfileOptions(device="fake", preset="quick", only_missing=True, out=copy.path))
+    body = profile(
+        ProfileOptions(device="fake", space="resnet-cifar", preset="quick", only_missing=True, out=copy.path)
+    )
     assert body["measurements"] == 1
     assert body["rows"] == 7
     assert body["complete"]
@@ -121,12 +123,12 @@ def test_only_missing(home: Path, made: tuple[Path, dict[str, Any]]) -> None:
 
 def test_a_device_that_is_not_here_names_the_ways_on(home: Path) -> None:
     with pytest.raises(DeviceUnavailable, match="--estimate") as caught:
-        profile(ProfileOptions(device="titanxp"))
+        profile(ProfileOptions(device="titanxp", space="resnet-cifar"))
     assert caught.value.exit_status == 4
 
 
 def test_estimate_plans_without_the_device(home: Path) -> None:
-    body = profile(ProfileOptions(device="titanxp", estimate=True))
+    body = profile(ProfileOptions(device="titanxp", space="resnet-cifar", estimate=True))
     assert body["setting"]["provenance"] == "estimated"
     assert body["holdout"] is None
     assert body["supports"]["tensorrt"]["newest"] == "8.6.1"
@@ -137,7 +139,7 @@ def test_estimate_plans_without_the_device(home: Path) -> None:
 
 def test_unknown_preset(home: Path) -> None:
     with pytest.raises(InputError, match="unknown preset 'fast'"):
-        profile(ProfileOptions(device="fake", preset="fast"))
+        profile(ProfileOptions(device="fake", space="resnet-cifar", preset="fast"))
 
 
 def test_predict(made: tuple[Path, dict[str, Any]]) -> None:

@@ -1,0 +1,65 @@
+"""How far a table's predictions were off where that is known, and from where on it is not to be trusted.
+
+A profile measures networks that its model never saw, most of them twice. Above `DOUBTFUL_PERCENT` of error
+every use of the table says so; above `REFUSED_PERCENT` a choice by it is refused unless the user insists.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from hwnas.errors import DataFormatError
+
+# Predictions of undisturbed profiles are 0.5 to 3 % off (docs/evidence/latency.md).
+DOUBTFUL_PERCENT, REFUSED_PERCENT = 5.0, 15.0
+
+
+class Summed(Protocol):
+    """What is looked at of a latency table."""
+
+    table_id: str
+
+    @property
+    def summary(self) -> Mapping[str, Any]:
+        """Figures of the last finished profile; empty without one."""
+
+
+def error_percent(table: Summed) -> float | None:
+    """Mean error on held-out networks in percent; None where none was measured."""
+    return _number((table.summary.get("holdout") or {}).get("mape_percent"))
+
+
+def doubt(error: float | None, repeat: float | None = None, name: str = "the latency table") -> str:
+    """What is to be said of a table with this error; empty where it is good or unknown."""
+    if error is None or error <= DOUBTFUL_PERCENT:
+        return ""
+    differ = "" if repeat is None else f", and two measurements of the same one differed by {repeat:.3g} %"
+    return (
+        f"{name} is unreliable: its predictions were {error:.3g} % off on networks that it had not seen"
+        f"{differ}; stop other programs and profile again"
+    )
+
+
+def doubt_of(table: Summed) -> str:
+    """`doubt` of a table."""
+    repeat = _number((table.summary.get("holdout") or {}).get("repeat_mape_percent"))
+    return doubt(error_percent(table), repeat, f"table {table.table_id}")
+
+
+def refused(table: Summed) -> bool:
+    """Whether the error is above `REFUSED_PERCENT`."""
+    error = error_percent(table)
+    return error is not None and error > REFUSED_PERCENT
+
+
+def require(table: Summed, insist: bool) -> None:
+    """DataFormatError for a table that is `refused`, unless the user insists."""
+    if refused(table) and not insist:
+        raise DataFormatError(
+            f"{doubt_of(table)}. Above {REFUSED_PERCENT:g} % nothing is chosen by a table unless you --insist"
+        )
+
+
+def _number(value: Any) -> float | None:
+    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
