@@ -43,13 +43,24 @@ def _after_profile(body: dict[str, Any], shape: tuple[int, int, int] | None) -> 
     setting, space = body["setting"], body["space"]
     small = (shape or spaces.make(space).smallest().input_shape)[1] <= spaces.LARGEST_SMALL_SIDE
     if setting["provenance"] != "measured":
-        return f"hwnas predict {'resnet20' if small else 'densenas-a'} --table {shlex.quote(body['table'])}"
+        return _without_measuring(space, shlex.quote(body["table"]))
     where = f" --table {shlex.quote(body['table'])}"  # which holds device, runtime, precision, batch, threads
     if shape is not None:
         where += " --input " + "x".join(map(str, shape))
     usual = space.startswith("resnet-cifar") and shape in (None, (3, 32, 32))  # resnet20 is of these
     budget, data = "1x:resnet20" if usual else "2x:smallest", "digits" if small else "folder:PATH"
     return f"hwnas search --latency-budget {budget} --data {data} --space {space}{where}"
+
+
+def _without_measuring(space: str, table: str) -> str:
+    """A command that uses a planning table."""
+    if space.startswith("resnet-cifar"):
+        return f"hwnas predict resnet20 --table {table}"
+    if space.startswith("densenas"):
+        return f"hwnas plan --latency-budget 2x:smallest --space {space} --table {table}"
+    if space in ("mbv2-cifar", "mbv2-imagenet", "convnext-cifar"):
+        return f"hwnas plan --latency-budget 2x:smallest --strategy hournas --space {space} --table {table}"
+    return f"hwnas table show {table}"
 
 
 def _profiled(body: dict[str, Any]) -> None:
