@@ -136,7 +136,7 @@ def _assembled(
             return None
         chosen = chosen_of(images, torch.tensor(at))
         labels = places([items[i].label for i in at], classes, where)
-        return LabelledImages(chosen, labels, lambda place: _original(items[at[place]], shape[0]))
+        return LabelledImages(chosen, labels, lambda place: _original(items[at[place]], images.shape[1]))
 
     train = part("train", "")
     if train is None:
