@@ -35,6 +35,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
             "Predict the latency of networks, with interval and by stage.",
         ),
         "bench": ("hwnas_cli.measure:bench", "Measure whole networks or engines, interleaved."),
+        "benchmark": ("hwnas_cli.benchmark:benchmark", "One network in every runtime and precision here."),
         "count": ("hwnas_cli.look:count", "MACs, parameters, activation memory and depth of networks."),
         "table": ("hwnas_cli.table:table", "Show, check, compare and share latency tables."),
     },

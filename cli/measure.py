@@ -164,7 +164,7 @@ def _predicted(body: dict[str, Any]) -> None:
 
 @click.command()
 @click.argument("networks", nargs=-1, required=True, metavar="NETWORK|ONNX|ENGINE...")
-@options.options(options.setting, options.preset)
+@options.options(options.setting, options.data, options.preset)
 @click.option("--cache", type=click.Choice(["hot", "cold"]), help="Empty the caches before each call?")
 @options.options(options.seed, options.max_time, options.patience, options.dry_run)
 @common
@@ -194,6 +194,8 @@ def _benched(body: dict[str, Any]) -> None:
     console.table(columns, rows)
     for setting in dict.fromkeys(_conditions(row["setting"]) for row in body["networks"]):
         console.say(f"conditions: {setting}")
+    for note in dict.fromkeys(row["note"] for row in body["networks"] if row["note"]):
+        console.say(f"note: {note}")
     console.say(f"machine: {_machine(body['machine'])}")
 
 

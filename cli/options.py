@@ -96,6 +96,29 @@ class Late(click.Option):
         return record and (record[0], record[1].format(", ".join(self.late())))
 
 
+class Names(ParamType):
+    """Names separated by commas, each a registered one or of a choice; ``auto`` stands for all."""
+
+    name = "names"
+
+    def __init__(self, known: str | click.Choice[str]) -> None:
+        self.known = known
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """A tuple of names; the empty one for ``auto``."""
+        if isinstance(value, tuple):
+            return value
+        parts = [part.strip() for part in (value if isinstance(value, list) else str(value).split(","))]
+        if parts == ["auto"]:
+            return ()
+        known = names(self.known) if isinstance(self.known, str) else list(self.known.choices)
+        for part in parts:
+            if part not in known:
+                what = "backend" if isinstance(self.known, str) else "precision"
+                self.fail(unknown(what, part, [*known, "auto"]), param, ctx)
+        return tuple(dict.fromkeys(parts))
+
+
 class Assignment(ParamType):
     """``NAME=VALUE``; the value is a JSON scalar (``0.5``, ``true``) or else a word."""
 
@@ -192,6 +215,20 @@ backend = _option(
     "--backend", type=Registered("backends"), metavar="NAME", help="Runtime.  [default: the device's]"
 )
 precision = _option("--precision", type=PRECISIONS, help="Precision of the engine.  [default: fp32]")
+runtimes = _option(
+    "--backend",
+    "backends",
+    type=Names("backends"),
+    metavar="NAME,...",
+    help="Runtimes, separated by commas.  [default: all that work here]",
+)
+precisions = _option(
+    "--precision",
+    "precisions",
+    type=Names(PRECISIONS),
+    metavar="NAME,...",
+    help="Precisions, separated by commas.  [default: all that a runtime offers]",
+)
 batch = _option(
     "--batch", type=click.IntRange(1, MOST_BATCH), metavar="N", help="Images per call.  [default: 1]"
 )

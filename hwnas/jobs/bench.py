@@ -11,6 +11,7 @@ import numpy as np
 
 from hwnas import backends, runs
 from hwnas.errors import InputError
+from hwnas.jobs.own_onnx import in_int8
 from hwnas.jobs.resolve import networks
 from hwnas.measure import device
 from hwnas.measure.levels import Levels
@@ -33,6 +34,7 @@ class BenchOptions:
         networks: each a NETWORK (file, run or example), an ``.onnx`` file, or an engine file. An
             engine with a manifest beside it runs under the conditions that it was built for.
         device, backend, precision, batch, threads: the conditions of everything else.
+        data: training images that ONNX files are calibrated on at int8; random ones where None.
         preset: "quick", "default" or "thorough".
         cache: "hot" (calls back to back) or "cold" (caches emptied before each call).
         max_time_s: begin no further session after this long.
@@ -47,6 +49,7 @@ class BenchOptions:
     precision: Precision = "fp32"
     batch: int = 1
     threads: int = 1
+    data: str | None = None
     preset: str = "default"
     cache: Literal["hot", "cold"] = "hot"
     max_time_s: float | None = None
@@ -61,6 +64,7 @@ class _Benched:
     kind: BenchKind
     build: Builder
     setting: Setting
+    note: str = ""
 
 
 def bench(options: BenchOptions, emit: Emit) -> dict[str, Any]:
@@ -84,7 +88,10 @@ def bench(options: BenchOptions, emit: Emit) -> dict[str, Any]:
         raise InputError("nothing to measure; give at least one network, ONNX file or engine")
     timing = _timing(options)
     entries = _entries(options)
-    listed = [{"path": e.path, "kind": e.kind, "setting": to_json(e.setting)} for e in entries.values()]
+    listed = [
+        {"path": e.path, "kind": e.kind, "setting": to_json(e.setting), "note": e.note}
+        for e in entries.values()
+    ]
     if options.dry_run:
         sessions = len(entries) * timing.sessions
         return {"networks": listed, "measurements": sessions, "dry_run": True}
@@ -174,7 +181,10 @@ def _onnx(path: Path, options: BenchOptions) -> _Benched:
         batch = told.setting.batch
     model = read_model(path)
     backend, setting = _conditions(replace(options, batch=batch))
-    return _Benched(str(path), "onnx", lambda: backend.build(model, setting), setting)
+    note = ""
+    if setting.precision == "int8":
+        model, note = in_int8(model, backend, options.data, batch)
+    return _Benched(str(path), "onnx", lambda: backend.build(model, setting), setting, note)
 
 
 def _engine(path: Path, options: BenchOptions) -> _Benched:

@@ -1,0 +1,55 @@
+"""ONNX files of other programs, made ready to be quantized.
+
+Exporters leave batch norm beside the convolution, weights in Constant nodes and old operator sets;
+quantized tensors per channel need opset 13. ONNX Runtime's own basic rewriting folds what can be folded.
+"""
+
+from __future__ import annotations
+
+import onnx
+from onnx import version_converter
+
+from hwnas.backends import quantize
+from hwnas.backends.graphs import read
+from hwnas.errors import BuildError
+from hwnas.store import scratch
+
+OLDEST = 13  # the first opset with scales by channel
+
+
+def ready(model: bytes) -> bytes:
+    """A model with batch norm folded and weights as initialisers; one that is quantized as it is.
+
+    Raises:
+        BuildError: it cannot be run here, or not be brought to opset 13.
+    """
+    if quantize.is_quantized(model):
+        return model
+    proto = read(model)
+    opset = next((o.version for o in proto.opset_import if o.domain in ("", "ai.onnx")), 0)
+    if opset < OLDEST:
+        try:
+            proto = version_converter.convert_version(proto, OLDEST)
+        except Exception as exc:  # the converter's errors have no common base
+            raise BuildError(
+                f"the model is of opset {opset}, int8 needs {OLDEST} or newer, and it cannot be converted: "
+                f"{exc}; export it again with a newer opset"
+            ) from exc
+    return _folded(proto.SerializeToString())
+
+
+def _folded(model: bytes) -> bytes:
+    import onnxruntime as ort
+
+    with scratch() as folder:
+        written = folder / "folded.onnx"
+        options = ort.SessionOptions()
+        options.log_severity_level = 3
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
+        options.optimized_model_filepath = str(written)
+        try:
+            ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        except Exception as exc:  # the runtime raises classes of its own, without a common base
+            raise BuildError(f"ONNX Runtime {ort.__version__} refused the model: {exc}") from exc
+        folded: bytes = onnx.load_model(str(written)).SerializeToString()
+    return folded

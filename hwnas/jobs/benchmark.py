@@ -1,0 +1,249 @@
+"""``hwnas benchmark``: one network in every runtime, format and precision that works here, in one table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from hwnas import runs
+from hwnas.arrays import Float32s
+from hwnas.errors import BackendUnavailable, BuildError, DataFormatError, InputError
+from hwnas.jobs.own_onnx import Subject, in_int8_form, own_model
+from hwnas.measure.candidates import AUTO, Candidate, candidates
+from hwnas.measure.timing import Builder, TimingOptions, measure
+from hwnas.protocols import Emit, Engine
+from hwnas.records import Measurement, to_json
+from hwnas.store import scratch, write_json
+
+if TYPE_CHECKING:
+    from hwnas.deploy.manifest import Parity
+
+SCHEMA = "hwnas.benchmark/1"
+FILE = "benchmark.json"  # beside the network of a run, for its report
+MAX_LOSS = 0.005
+
+
+@dataclass(frozen=True)
+class BenchmarkOptions:
+    """Which network, in what.
+
+    Attributes:
+        network: a run, a network file, an example's name or an ``.onnx`` file.
+        data: real images; None takes those that a run was trained on.
+        weights: file of weights, where the network is a file.
+        max_loss: share of the images that a faster engine may get wrong beyond the network's own errors.
+        device, batch, threads: conditions of all engines.
+        backends, precisions: none for all that work here.
+        images: how many validation images are compared.
+        preset: how long each engine is timed.
+        max_time_s: begin no further session of timing after this long.
+        seed: of random weights and images, and of the order of timing.
+    """
+
+    network: str
+    data: str | None = None
+    weights: Path | None = None
+    max_loss: float = MAX_LOSS
+    device: str = AUTO
+    batch: int = 1
+    threads: int = 1
+    backends: tuple[str, ...] = ()
+    precisions: tuple[str, ...] = ()
+    images: int = 512
+    preset: str = "quick"
+    max_time_s: float | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.max_loss <= 1:
+            raise InputError(f"max loss {self.max_loss} is not a share from 0 to 1; write for example 0.005")
+
+
+@dataclass
+class Row:
+    """One engine of the table; `error` where it cannot be had."""
+
+    candidate: Candidate
+    error: str | None = None
+    path: Path | None = None
+    model: bytes = b""
+    parity: Parity | None = None
+    measured: Measurement | None = None
+    checks: list[Any] = field(default_factory=list)
+
+
+def benchmark(options: BenchmarkOptions, emit: Emit | None = None) -> dict[str, Any]:
+    """Build, compare and time a network in everything that works here; timings are interleaved.
+
+    Returns:
+        ``engines``: by line ``backend, precision, format, bytes, floor_ms, median_ms, p95_ms, accuracy,
+        top1_agreement, parity, passed, error``; ``fastest`` and ``fastest_within_loss``: places in that
+        list (None where none is); ``accuracy`` of the fp32 network, ``max_loss``, ``notes``.
+
+    Raises:
+        InputError: no such network, or data of another shape.
+        BackendUnavailable: no runtime here serves the device.
+    """
+    wanted = candidates(
+        options.device, options.backends, options.precisions, batch=options.batch, threads=options.threads
+    )
+    subject = _subject(options)
+    reference = _reference(subject, options)
+    with scratch() as folder:
+        rows = [_built(candidate, subject, reference, folder / str(i)) for i, candidate in enumerate(wanted)]
+        able = {str(i): _loader(row) for i, row in enumerate(rows) if row.error is None}
+        timing = TimingOptions.preset(options.preset)
+        rng = np.random.default_rng(options.seed)
+        found = measure(able, timing, rng=rng, emit=emit, deadline_s=options.max_time_s)
+        sizes = [row.path.stat().st_size if row.path is not None else None for row in rows]
+    for i, row in enumerate(rows):
+        row.measured = found.get(str(i))
+    body = {
+        "network": options.network,
+        "device": wanted[0].setting.device,
+        "device_arch": wanted[0].setting.device_arch,
+        "batch": options.batch,
+        "threads": options.threads,
+        "images": len(subject.images),
+        "max_loss": options.max_loss,
+        "accuracy": None if reference.top1 is None else reference.top1,
+        "engines": [_line(row, size) for row, size in zip(rows, sizes)],
+        "fastest": _fastest(rows),
+        "fastest_within_loss": _fastest(rows, lambda row: _keeps(row, subject, options.max_loss)),
+        "notes": list(subject.notes),
+    }
+    if subject.folder is not None:
+        write_json(subject.folder / FILE, {"schema": SCHEMA, **body})
+    return body
+
+
+@dataclass(frozen=True)
+class _Scores:
+    scores: Float32s
+    top1: float | None
+
+
+def _subject(options: BenchmarkOptions) -> Subject:
+    path = Path(options.network)
+    if path.suffix == ".onnx":
+        from hwnas.backends.onnx_file import read_model
+
+        return own_model(read_model(path), options.data, options.images, options.batch, options.seed)
+    from hwnas.jobs.resolve import networks
+    from hwnas.jobs.resolve.origin import origin
+    from hwnas.nets import onnx
+
+    found = networks.find(options.network, runs.RUNS)
+    if options.weights is None and not found.with_name("weights.safetensors").is_file():
+        spec = networks.network(options.network, runs.RUNS)
+        model = onnx.network(spec, batch=options.batch, seed=options.seed)
+        given = own_model(model, options.data, options.images, options.batch, options.seed)
+        note = "the network has no weights: times hold, accuracy and agreement are those of random weights"
+        return Subject(given.model, given.images, given.calibration, False, None, (*given.notes, note))
+    from hwnas.jobs.export.samples import samples
+
+    source = origin(options.network, options.weights)
+    model = onnx.network(source.spec, source.read_weights(), batch=options.batch)
+    drawn = samples(options.data, source, options.images)
+    if drawn.prepared is None or drawn.calibration is None:
+        return own_model(model, None, options.images, options.batch, options.seed)
+    return Subject(model, drawn.prepared, drawn.calibration, True, drawn.labels, (drawn.text,), source.folder)
+
+
+def _reference(subject: Subject, options: BenchmarkOptions) -> _Scores:
+    """Scores of the fp32 graph as it stands: ONNX Runtime without optimisation."""
+    from hwnas.backends.onnx_format import TypedOnnx
+    from hwnas.deploy.engine import run_all
+
+    plain = TypedOnnx()
+    engine = plain.build(subject.model, plain.setting("cpu", "fp32", options.batch, options.threads))
+    try:
+        scores = run_all(engine, subject.images)
+    finally:
+        engine.close()
+    if subject.labels is None:
+        return _Scores(scores, None)
+    judged = subject.labels >= 0
+    return _Scores(scores, float((scores.argmax(axis=1) == subject.labels)[judged].mean()))
+
+
+def _built(candidate: Candidate, subject: Subject, reference: _Scores, path: Path) -> Row:
+    """Write an engine and compare its scores; a refusal of the runtime becomes the line's text."""
+    from hwnas.deploy.engine import run_all
+    from hwnas.deploy.parity import compare, judge
+
+    row, backend, setting = Row(candidate), candidate.backend, candidate.setting
+    try:
+        model = subject.model
+        if setting.precision == "int8":
+            model = in_int8_form(model, backend, subject)
+        engine = backend.build(model, setting)
+    except (BuildError, BackendUnavailable, InputError) as exc:
+        row.error = str(exc)
+        return row
+    try:
+        scores = run_all(engine, subject.images)
+        row.path = path.with_suffix(backend.suffix)
+        engine.save(row.path)
+    finally:
+        engine.close()
+    distinct = len({image.tobytes() for image in subject.images})
+    try:
+        row.parity = compare(reference.scores, scores, subject.labels, subject.notes[0], distinct)
+    except DataFormatError as exc:
+        row.error = str(exc)
+        return row
+    row.checks = [c for c in judge(row.parity, setting.precision) if c.name != "images"]
+    return row
+
+
+def _loader(row: Row) -> Builder:
+    backend, setting, path = row.candidate.backend, row.candidate.setting, row.path
+    assert path is not None
+
+    def load() -> Engine:
+        return backend.load(path, setting)
+
+    return load
+
+
+def _line(row: Row, size: int | None) -> dict[str, Any]:
+    m, p, setting = row.measured, row.parity, row.candidate.setting
+    times: Mapping[str, Any] = to_json(m) if m is not None else {}
+    return {
+        "backend": setting.backend,
+        "precision": setting.precision,
+        "format": row.candidate.backend.suffix.removeprefix("."),
+        "bytes": size,
+        **{key: times.get(key) for key in ("floor_ms", "se_ms", "median_ms", "p95_ms", "samples")},
+        "accuracy": None if p is None else p.top1_engine,
+        "top1_agreement": None if p is None else p.top1_agreement,
+        "parity": None if p is None else {"max_abs_err": p.max_abs_err, "cosine_min": p.cosine_min},
+        "passed": None if p is None else all(check.passed for check in row.checks),
+        "error": row.error,
+    }
+
+
+def _keeps(row: Row, subject: Subject, max_loss: float) -> bool:
+    """Whether an engine is shown to lose no more than is allowed: on labels, else by agreement.
+
+    Random images show nothing about int8; fp32 and bf16 are then judged by parity.
+    """
+    assert row.parity is not None
+    if not subject.real:
+        return row.candidate.setting.precision != "int8" and all(c.passed for c in row.checks)
+    if row.parity.top1_reference is not None and row.parity.top1_engine is not None:
+        return row.parity.top1_reference - row.parity.top1_engine <= max_loss + 1e-9
+    return 1.0 - row.parity.top1_agreement <= max_loss + 1e-9
+
+
+def _fastest(rows: list[Row], fits: Callable[[Row], bool] = bool) -> int | None:
+    """Place of the line with the lowest floor among those that `fits`; None where there is none."""
+    floors = {
+        i: row.measured.floor_ms for i, row in enumerate(rows) if row.measured is not None and fits(row)
+    }
+    return min(floors, key=lambda i: floors[i], default=None)

@@ -1,0 +1,125 @@
+"""Users' own ONNX files: images in their shape, and int8 graphs of them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from hwnas.arrays import Float32s, ImageShape, Int64s
+from hwnas.errors import InputError
+from hwnas.protocols import Backend
+
+RANDOM_IMAGES = 64
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is benchmarked, and on which images.
+
+    Attributes:
+        model: fp32 ONNX with the batch of the options.
+        images: as the network takes them, (n, C, H, W); `real` where they are of a data set.
+        calibration: training images for int8; random ones where there are none.
+        labels: (n,) classes of the images, where known.
+        notes: what the reader should know of the images and weights.
+        folder: of a run, where the result is kept.
+    """
+
+    model: bytes
+    images: Float32s
+    calibration: Float32s
+    real: bool
+    labels: Int64s | None = None
+    notes: tuple[str, ...] = ()
+    folder: Path | None = None
+
+
+def own_model(model: bytes, data: str | None, limit: int, batch: int, seed: int) -> Subject:
+    """An ONNX file with images in its shape: of a data set, or random ones, and said to be so.
+
+    Labels are taken as the model's outputs in order where it has as many outputs as the data classes.
+
+    Raises:
+        InputError: a model that takes no images, or of another batch.
+    """
+    from hwnas.backends.graphs import read
+
+    proto = read(model)
+    dims = [d.dim_value for d in proto.graph.input[0].type.tensor_type.shape.dim]
+    if dims and dims[0] not in (0, batch):
+        raise InputError(f"the model has batch {dims[0]}, --batch is {batch}; give --batch {dims[0]}")
+    if data is None:
+        if 0 in dims[1:]:
+            raise InputError(
+                f"the model's input {dims} has unknown sizes besides the batch; export it with fixed ones"
+            )
+        rng = np.random.default_rng(seed)
+        images = rng.standard_normal((RANDOM_IMAGES, *dims[1:]), dtype=np.float32)
+        note = "random images: int8 is calibrated on them, so its times hold, its accuracy does not (--data)"
+        return Subject(model, images, images, False, None, (note,))
+    from hwnas.backends.formats import CALIBRATION_IMAGES
+    from hwnas.train.data import load, normalise
+
+    dataset = load(data, input_shape=image_shape(dims), seed=seed)
+    told = {p.key: json.loads(p.value) for p in proto.metadata_props if p.key in ("mean", "std")}
+    mean, std = (tuple(told.get(k) or getattr(dataset, k)) for k in ("mean", "std"))
+    outputs = [d.dim_value for d in proto.graph.output[0].type.tensor_type.shape.dim]
+    some = dataset.train.images[:: max(1, len(dataset.train) // CALIBRATION_IMAGES)][:CALIBRATION_IMAGES]
+    same = outputs[-1:] == [len(dataset.classes)]
+    notes = [f"validation images of {dataset.name}"]
+    if "mean" not in told:
+        notes.append("normalised by the statistics of the data; the file does not say how it was trained")
+    if not same:
+        notes.append(
+            f"the model's outputs are not the {len(dataset.classes)} classes of the data: no accuracy"
+        )
+    return Subject(
+        model,
+        normalise(dataset.val.images[:limit], mean, std).contiguous().numpy(),
+        normalise(some, mean, std).contiguous().numpy(),
+        True,
+        dataset.val.labels[:limit].numpy() if same else None,
+        tuple(notes),
+    )
+
+
+def image_shape(dims: list[int]) -> ImageShape:
+    """Channels, height and width of a model's input (batch, C, H, W); InputError where it takes no images."""
+    if len(dims) != 4 or 0 in dims[1:] or dims[1] not in (1, 3) or dims[2] != dims[3]:
+        raise InputError(
+            f"the model takes {dims}; images for it must be (batch, 1 or 3 channels, height = width), so no "
+            "--data can be used"
+        )
+    return dims[1], dims[2], dims[3]
+
+
+def in_int8(model: bytes, backend: Backend, data: str | None, batch: int) -> tuple[bytes, str]:
+    """A model in a runtime's int8 form, and on what it was calibrated; one that is quantized as it is.
+
+    Raises:
+        InputError: the runtime takes no int8, or the data do not fit the model's input.
+        BuildError: the model cannot be quantized.
+    """
+    from hwnas.backends.quantize import is_quantized
+
+    if is_quantized(model):
+        return model, ""
+    subject = own_model(model, data, 1, batch, 0)
+    kind = (
+        "training images of the data" if data is not None else "random images; --data calibrates on real ones"
+    )
+    return in_int8_form(model, backend, subject), f"int8 calibrated on {kind}"
+
+
+def in_int8_form(model: bytes, backend: Backend, subject: Subject) -> bytes:
+    """A model in a runtime's int8 form, by its calibration images; BuildError where it cannot be."""
+    from hwnas.backends.foreign import ready
+    from hwnas.backends.quantize import is_quantized
+    from hwnas.backends.typed import in_precision
+
+    if is_quantized(model):
+        return model
+    return in_precision(ready(model), "int8", backend.form(), subject.calibration)

@@ -1,0 +1,84 @@
+"""Which runtimes and precisions work on this machine: asked of each backend, not known by name."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import get_args
+
+from hwnas import backends
+from hwnas.errors import BackendUnavailable, InputError
+from hwnas.measure.device import resolve
+from hwnas.protocols import Backend
+from hwnas.records import Precision, Setting
+
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+AUTO = "auto"
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A runtime and a precision that work here."""
+
+    backend: Backend
+    setting: Setting
+
+    @property
+    def name(self) -> str:
+        """``ort fp32``."""
+        return f"{self.setting.backend} {self.setting.precision}"
+
+
+def candidates(
+    device: str = AUTO,
+    runtimes: Sequence[str] = (),
+    precisions: Sequence[str] = (),
+    *,
+    batch: int = 1,
+    threads: int = 1,
+) -> list[Candidate]:
+    """Every runtime and precision that serves a device of this machine, fp32 first.
+
+    Args:
+        device: a known device, or "auto".
+        runtimes: names of backends; none for all that are installed. One that is named must be here.
+        precisions: none for all that a backend offers. Where some are named, one of them must be offered.
+        batch, threads: conditions.
+
+    Raises:
+        InputError: an unknown name, or no backend offers what is asked for.
+        BackendUnavailable: a runtime that is named is not here, or this processor lacks the precision.
+    """
+    for precision in precisions:
+        if precision not in PRECISIONS:
+            raise InputError(f"unknown precision {precision!r} (known: {', '.join(PRECISIONS)})")
+    found = resolve(device)
+    place = "cpu" if found.kind == "cpu" else found.name
+    made: list[Candidate] = []
+    refused: list[InputError | BackendUnavailable] = []
+    for backend in _runtimes(runtimes, found.kind):
+        for precision in PRECISIONS:
+            if precisions and precision not in precisions:
+                continue
+            try:
+                made.append(Candidate(backend, backend.setting(place, precision, batch, threads)))
+            except (InputError, BackendUnavailable) as exc:
+                refused.append(exc)
+    if not made:
+        if refused:
+            raise refused[0]
+        raise BackendUnavailable(f"no installed runtime serves the device {found.name!r}; see `hwnas doctor`")
+    return made
+
+
+def _runtimes(named: Sequence[str], kind: str) -> list[Backend]:
+    if named:
+        chosen = [backends.get(name) for name in dict.fromkeys(named)]
+        for backend in chosen:
+            if kind not in backend.devices:
+                raise InputError(
+                    f"backend {backend.name!r} runs on {' and '.join(backend.devices)}, not on a {kind}"
+                )
+        return chosen
+    here = [row for row in backends.describe() if row["available"] and kind in row["devices"]]
+    return [backends.get(row["name"]) for row in here]
