@@ -51,7 +51,7 @@ class BackendUnavailable(HwnasError):
 
 
 class DeviceUnavailable(BackendUnavailable):
-    """A device is known but is not this machine's."""
+    """A device is known but is not in this machine."""
 
 
 class VerificationFailed(HwnasError):

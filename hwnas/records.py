@@ -46,7 +46,7 @@ class Setting(Record):
     @field_validator("device", "device_arch", "backend", "backend_version", "driver")
     @classmethod
     def _one_line(cls, value: str) -> str:
-        if not value.isprintable():  # it is printed on terminals, and may be a stranger's
+        if not value.isprintable():  # it is printed on terminals, and may come from a foreign file
             raise ValueError(f"{value!r} holds characters that cannot be printed")
         return value
 
@@ -245,7 +245,7 @@ class Evaluation(Record):
     @field_validator("weights")
     @classmethod
     def _inside(cls, value: str | None) -> str | None:
-        # A run may be a stranger's, and this name is read from and copied.
+        # A run may come from someone else, and this name is read from and copied.
         if value is not None and (
             value.startswith(("/", "\\")) or ".." in value.replace("\\", "/").split("/")
         ):

@@ -158,7 +158,7 @@ def _sealed_events(path: Path) -> tuple[list[dict[str, Any]], str]:
             seal = seals.unsealed_line(event, seal, f"events {path}, line {number}")
         except DataFormatError as exc:
             raise DataFormatError(
-                f"{exc}. Remove this line and all after it to go on from there, or choose another --out"
+                f"{exc}. Remove this line and all after it to continue from there, or choose another --out"
             ) from exc
         events.append(event)
     return events, seal

@@ -4,7 +4,7 @@ It is not a runtime but what AOTInductor, ExecuTorch and others start from, so n
 on it: its manifest holds the parity and no latency.
 
 An archive of torch.export holds pickles, a graph whose names become Python code and expressions that are
-evaluated: `torch.export.load` runs what a stranger put there. So no such file is handed to torch here. The
+evaluated: `torch.export.load` runs any code in the file. So no such file is handed to torch here. The
 network of the manifest is exported again, everything in the file but the weights must be the same to the
 byte, and the weights, which are plain numbers, are read into the fresh program.
 """

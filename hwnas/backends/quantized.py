@@ -11,7 +11,7 @@ KEPT_BYTES = 64 << 20
 
 
 class Quantized:
-    """Float graphs in int8, kept by their source: every session of a measurement builds the same anew."""
+    """Float graphs in int8, kept by their source: every session of a measurement builds the same again."""
 
     def __init__(self) -> None:
         self._kept: OrderedDict[tuple[bytes, Int8Form], bytes] = OrderedDict()

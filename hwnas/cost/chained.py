@@ -117,6 +117,7 @@ def probability_within(
     # What is over the budget stays over it, so the grid ends there and the rest is dropped.
     nothing = np.zeros(points + 1)
     nothing[0] = 1.0
+    # From the sink backwards: mix the successors by edge probability, then add the own layers.
     onwards = [nothing] * graph.blocks
     for i in range(graph.blocks - 1, -1, -1):
         total = onwards[i]

@@ -25,7 +25,7 @@ from hwnas.spec import BlockSpec, NetworkSpec
 
 _FOLDS = 8
 LEAST_MS = 1e-6  # a sum of Gaussians may in principle fall below zero; latency does not
-_FEW = 5  # calm networks needed to say how far their medians lie above their floors
+_FEW = 5  # undisturbed networks needed to say how far their medians lie above their floors
 # Relative standard deviation that all blocks of a table share, where no network was measured as a whole.
 _SHARED_SD = {"measured": features.SCALE, "imported": 0.05, "estimated": 0.4}
 
@@ -246,12 +246,12 @@ class TableModel:
 
 def _median_over_floor(table: LatencyTable) -> float:
     """Median session over floor, of the networks that were measured while no other process ran."""
-    calm = [
+    undisturbed = [
         float(np.median(m.session_ms)) / m.floor_ms
         for m in (net.measurement for net in table.networks)
         if m.session_ms and not {"contention", "load"} & set(m.gates)
     ]
-    return max(1.0, float(np.median(calm))) if len(calm) >= _FEW else 1.0
+    return max(1.0, float(np.median(undisturbed))) if len(undisturbed) >= _FEW else 1.0
 
 
 def _folds(n: int) -> list[Bools]:

@@ -1,6 +1,6 @@
 """Whether an engine file computes what its network computes, and keeps its budget. Proof, not trust.
 
-Users of other exporters met engines whose accuracy fell without a word. Here every export runs
+Users of other exporters met engines whose accuracy fell silently. Here every export runs
 these checks on the exported file itself, and fails loudly:
 
 ``images``

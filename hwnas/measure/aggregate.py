@@ -75,7 +75,7 @@ class Ledger:
         self.base_ms: float | None = None
 
     @property
-    def calm(self) -> list[TimingSession]:
+    def undisturbed(self) -> list[TimingSession]:
         """Sessions on which no gate fired that would have them repeated."""
         return [s for s in self.sessions if set(s.gates) <= TOLERATED]
 
@@ -92,14 +92,14 @@ class Ledger:
         return session.floor_ms * self.base_ms / session.level_ms
 
     def wants_more(self, options: TimingOptions, repeats: int) -> bool:
-        """Whether another session is due: too few calm ones, or an interval still too wide.
+        """Whether another session is due: too few undisturbed ones, or an interval still too wide.
 
         Args:
             options: how much is measured.
             repeats: how many sessions may still stand in for failed ones.
         """
         total = len(self.sessions)
-        if len(self.calm) < options.sessions and total < options.sessions + repeats:
+        if len(self.undisturbed) < options.sessions and total < options.sessions + repeats:
             return True
         return total < options.sessions or (total < options.sessions_max and not self.settled(options))
 
@@ -115,8 +115,8 @@ class Ledger:
             options: how much was asked for.
             extra: gates of the whole measurement.
         """
-        calm = self.calm
-        accepted = calm if len(calm) >= min(2, options.sessions) else self.sessions
+        undisturbed = self.undisturbed
+        accepted = undisturbed if len(undisturbed) >= min(2, options.sessions) else self.sessions
         floor_ms, se_ms = floor_of(self.floors)
         wall = np.concatenate([s.wall_ms for s in accepted])
         p10, p50, p90, p95, p99 = (float(v) for v in np.percentile(wall, [10, 50, 90, 95, 99]))

@@ -26,7 +26,7 @@ class Device:
         kind: "cpu", "gpu", or the name of a device that is part of a backend; says which backends serve it.
         backend: the one that is used where the user names none.
         label: for display.
-        here: whether it is this machine's.
+        here: whether it is in this machine.
         description: its file under ``profiles/devices``, if there is one.
     """
 
@@ -69,11 +69,11 @@ def resolve(name: str = "auto", *, here: bool = True) -> Device:
     Args:
         name: a known name or alias, "auto" (the GPU where TensorRT can run, else the CPU) or
             "gpu" (the first one of this machine).
-        here: whether it must be this machine's; False for planning and for imported tables.
+        here: whether it must be in this machine; False for planning and for imported tables.
 
     Raises:
         InputError: no such device; offers the nearest name.
-        DeviceUnavailable: it is not this machine's; names the three alternatives.
+        DeviceUnavailable: it is not in this machine; names the three alternatives.
     """
     table = known()
     if name in ("auto", "gpu"):

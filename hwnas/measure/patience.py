@@ -58,7 +58,7 @@ class Patience:
             ends_s: time by the clock after which it no longer waits.
 
         Returns:
-            Whether the machine is calm now.
+            Whether the machine is undisturbed now.
         """
         step_s, longest_s = STEP_S
         while True:

@@ -190,6 +190,7 @@ def judge(batches: list[_Batch], gates: Gates) -> TimingSession:
     ratios = np.array([b.ratio for b in batches])
     # Threads that wait for each other use less CPU than wall time even alone: compare with the best.
     base = 1.0 if single else float(np.percentile(ratios, 10))
+    # Undisturbed batches; without any, the CPU time of a single thread replaces wall time.
     free = ratios < UNDISTURBED * base
     if free.any():
         undisturbed = np.concatenate([b.wall_ms for b, ok in zip(batches, free) if ok])

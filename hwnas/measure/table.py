@@ -240,7 +240,7 @@ def folder() -> Path:
 def new_path(header: Header) -> Path:
     """A free file name in `folder` that says what the table is of.
 
-    The header may be a stranger's: only letters, digits and ``._-`` of it come into the name.
+    The header may come from someone else: only letters, digits and ``._-`` of it come into the name.
     """
     s = header.setting
     stamp = "".join(c for c in header.created[:19] if c.isdigit())

@@ -44,7 +44,7 @@ __all__ = ["Builder", "Gates", "SessionOptions", "TimingOptions", "measure"]
 Builder = Callable[[], Engine]
 # Where at least this many sessions were timed and this share of them was disturbed, the machine is
 # busy for good: repeating would double the time and cure nothing.
-FUTILE_AFTER, FUTILE_SHARE = 12, 0.7
+DISTURBED_AFTER, DISTURBED_SHARE = 12, 0.7
 # A sentinel slower than its best by more than this many times the gate is not divided out.
 FAR = 5.0
 
@@ -144,6 +144,7 @@ class Campaign:
         setting = self.guard.setting
         try:
             self._look()
+            # Rounds: one session of every engine that needs more, until none does or the time is over.
             while due := self._due():
                 self._round(due, ends_s)
                 if self.clock() >= ends_s:
@@ -153,6 +154,7 @@ class Campaign:
             self.guard.close()
         if self.refer:
             self._base(self.base_ms or float(np.median(self.looks)))
+        # The load of other processes over the whole measurement is a gate of its own.
         extra = []
         if setting.device == "cpu" and (used := load()) is not None:
             short = used - (len(cores()) - setting.threads)
@@ -181,14 +183,14 @@ class Campaign:
             return None
 
     def _due(self) -> list[str]:
-        repeats = 0 if self._futile() else self.options.repeats
+        repeats = 0 if self._always_disturbed() else self.options.repeats
         return [name for name, ledger in self.ledgers.items() if ledger.wants_more(self.options, repeats)]
 
-    def _futile(self) -> bool:
+    def _always_disturbed(self) -> bool:
         """Whether the machine is disturbed all the time, so that repeating cannot help."""
         total = sum(len(ledger.sessions) for ledger in self.ledgers.values())
-        calm = sum(len(ledger.calm) for ledger in self.ledgers.values())
-        return total >= FUTILE_AFTER and total - calm > FUTILE_SHARE * total
+        undisturbed = sum(len(ledger.undisturbed) for ledger in self.ledgers.values())
+        return total >= DISTURBED_AFTER and total - undisturbed > DISTURBED_SHARE * total
 
     def _round(self, names: list[str], ends_s: float) -> None:
         """One session of each, in random order; the sentinel's look at the end judges them."""

@@ -48,6 +48,7 @@ def inherited(
     blocks_from, blocks_to = dict(spec_from.walk()), dict(spec_to.walk())
     for place, origin in _origins(spec_from, spec_to):
         block = blocks_to[place]
+        # An inserted or unrelated block starts as an identity if it can; others carry weights over.
         if origin is None or (origin and not _related(blocks_from[origin], block)):
             _start_as_identity(state, place, block, spec_to)
         elif origin:

@@ -125,11 +125,11 @@ def _noise(table: LatencyTable) -> list[Section]:
         return []
     spreads = [100 * m.se_ms / m.floor_ms for m in taken]
     gates = Counter(gate for m in taken for gate in m.gates)
-    calm = sum(not m.gates for m in taken)
+    disturbed = sum(bool(m.gates) for m in taken)
     lead = (
         f"Half of the {len(taken)} measurements have a standard error of "
         f"{sorted(spreads)[len(spreads) // 2]:.2g} % or "
-        f"less. {len(taken) - calm} of them were measured while the machine was disturbed."
+        f"less. {disturbed} of them were measured while the machine was disturbed."
     )
     rows = [(gate, phrases.GATES.get(gate, ""), str(n)) for gate, n in gates.most_common()]
     head = ("disturbance", "what it means", "measurements")

@@ -110,19 +110,23 @@ def _loop(job: SearchState) -> tuple[str, bool]:
     if closed is not None:
         return closed, True
     while True:
+        # Step 1: stop at a limit of this session.
         reason = _limit(job)
         if reason is not None:
             return reason, False
+        # Step 2: the strategy proposes, from the history and a seed of its length alone.
         history = searched(job.trials)
         rng = np.random.default_rng([job.seed, len(job.trials)])
         proposals = job.strategy.propose(history, 1, rng)
         decisions = job.strategy.explain(history)
         job.log.decisions(decisions)
+        # Step 3: stop if there is nothing to try or the budget of trials or images is used up.
         reason = _end(job, proposals)
         if reason:
             told = next((one.text for one in decisions if one.kind == "stop"), None)
             job.log.close(told or reason, said=told is not None)
             return told or reason, True
+        # Step 4: reject or train each proposal; either way it is a trial.
         for proposal in proposals:
             attempt(job, proposal)
         _raise_if_all_fail(job.trials)
@@ -194,6 +198,7 @@ def _finish(job: SearchState, budgets: Sequence[Budget]) -> list[Target]:
 
 def _finish_one(job: SearchState, budget: Budget, teacher: int | None) -> Target:
     """Choose the winner for one budget and give it what is left of the training."""
+    # Step 1: the first candidate that meets the budget when measured.
     ranked = job.strategy.rank(searched(job.trials))
     winner = crown(job.log, ranked, budget, context=job.context, confirm=job.confirm, observe=job.observe)
     promise, measured = next(
@@ -201,6 +206,7 @@ def _finish_one(job: SearchState, budget: Budget, teacher: int | None) -> Target
         for pair in job.log.verdicts(winner.index)
         if pair[0].budget_ms == budget.latency_ms and pair[0].verdict == "kept"
     )
+    # Step 2: its final training, unless an earlier session has finished that.
     finals = [t for t in job.trials if t.winner == winner.index]
     if not finals or finals[-1].cut:
         finals += train_out(job, winner, finals, measured, teacher)

@@ -81,6 +81,7 @@ def crown(
     for trial in ranked:
         if not budget.fits(context.estimate(trial.spec)) or _hopeless(trial, broken):
             continue
+        # Measure the candidate; if it is over the budget, slower ones are skipped.
         promise, measured = _confirmed(log, trial, budget, confirm, observe)
         if promise.verdict == "kept":
             return trial

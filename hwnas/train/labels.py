@@ -16,7 +16,7 @@ def name_of(value: Any, names: Sequence[str], where: str) -> str | None:
     """The class that one label means; None for an image without a label (empty, NaN, -1).
 
     Args:
-        value: whole number, truth value or text.
+        value: integer, truth value or text.
         names: what the numbers stand for; empty where nothing says, so that a number is its own name.
         where: for messages.
 

@@ -101,10 +101,12 @@ def _train(facts: Facts, asked: DenseNasOptions) -> Relaxed:
     space = dense_space(facts.space)
     paper = asked.fidelity == "paper"
     chooser = Chooser(space, None, facts.estimate, 0.0 if paper else asked.prior, asked.least)
+    # Step 1: what the loss counts, and how many passes the images allow.
     priced, largest, smallest = objective(facts, asked, chooser)
     how = training(asked, facts.images, facts.seed)
     # Several budgets: the expected cost is held between the smallest and the largest.
     how = replace(how, floor=how.floor * smallest / largest)
+    # Step 2: weights and architecture in alternating passes; a network is derived after each epoch.
     started = time.monotonic()
     limit = facts.seconds
     return train_dense(

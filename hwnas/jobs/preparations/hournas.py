@@ -108,12 +108,14 @@ class _HourNasPreparation:
 
     def run(self) -> Prepared:
         """Both stages."""
+        # Stage 1: scores of the required (vital) blocks, which are then fixed.
         plan, vital = self._plan(), None
         if plan["vital"]:
             learned = self._stage("vital", plan["vital"], self._draw_vital)
             vital = self._decide(learned)
         elif not self.settings.joint:
             vital = self._decide(None)
+        # Stage 2: space proposals for the other blocks, and their scores.
         path = vital.path if vital is not None else paths(self.space)[0]
         chooser = self._chooser(path, vital)
         if chooser.scores.open_slots and plan["others"]:

@@ -164,7 +164,7 @@ def _known(
 
 
 def _whole(value: Any) -> int | None:
-    """A whole number of a file; None for anything else."""
+    """An integer of a file; None for anything else."""
     return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
 
 

@@ -93,6 +93,7 @@ class ExactChoice:
         if not gains or budget_ms is None:
             return None
         base = self._context.estimate(spec)
+        # Step 1: for each stage every combination of its gains as parallel edges.
         edges, meant = [], []
         for stage in range(len(spec.stages)):
             mine = [one for one in gains if one.stage == stage]
@@ -102,6 +103,7 @@ class ExactChoice:
                     gain = sum(one.value for one in combination)
                     edges.append(Edge(stage, stage + 1, max(cost_ms, 0.0), gain))
                     meant.append(combination)
+        # Step 2: the best path under the budget; again for a smaller one if the whole network is over it.
         left_ms = budget_ms - base.high_ms
         for _ in range(REPAIRS):
             if left_ms < 0:

@@ -60,6 +60,7 @@ class Derived:
 
 def most_probable(space: DenseSpace, scores: Scores, costs: Costs) -> Derived:
     """The published derivation: Viterbi over edge scores alone, then the best operator of each layer."""
+    # Step 1: Viterbi from the sink backwards over edge scores (DenseNAS, section 3.4).
     value = {space.sink: 0.0}
     follow: dict[int, int] = {}
     by_edge = dict(zip(space.edges, scores.edges, strict=True))
@@ -69,6 +70,7 @@ def most_probable(space: DenseSpace, scores: Scores, costs: Costs) -> Derived:
     path = [0]
     while path[-1] != space.sink:
         path.append(follow[path[-1]])
+    # Step 2: the most probable operator of each layer on that path.
     steps = set(pairwise(path))
     graph = _ChoiceGraph(space, scores, costs)
     chosen = []
@@ -87,6 +89,7 @@ def within(space: DenseSpace, scores: Scores, costs: Costs, budget: float) -> De
     graph = _ChoiceGraph(space, scores, costs)
     # Room for rounding in sums of some tens of terms: never above the budget.
     slack = 1e-12 * max(budget, 1.0)
+    # Path and operators together: one exact shortest-path problem under the budget.
     found = best_path(graph.edges, 0, graph.sink, budget - costs.fixed - slack)
     return graph.derived(found.edges)
 

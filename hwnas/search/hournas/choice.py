@@ -174,6 +174,7 @@ class SlotChooser:
         """The fills of highest score within a budget; None where even the cheapest network is over."""
         if budget.latency_ms is None or not self._fits(self.cheapest, budget):
             return None
+        # Bisection over the allowance: costs add up only nearly, so the whole network is checked.
         low, high, found = 0.0, max(budget.latency_ms - self.fixed_ms, 0.0), self.cheapest
         allowance = high
         for _ in range(REPAIRS):
@@ -200,6 +201,7 @@ class SlotChooser:
     def _for(self, allowance_ms: float) -> tuple[Fill, ...]:
         """The best fills whose added costs are within an allowance."""
         open_, edges, meant = self.scores.open_slots, [], []
+        # One layer of parallel edges per open place: an exact choice under the allowance.
         for at, n in enumerate(open_):
             scores = self.scores.choices[n]
             assert isinstance(scores, tuple)

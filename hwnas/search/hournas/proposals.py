@@ -104,6 +104,7 @@ def propose_spaces(
     scaled = _Scaled(table / high, mask, fixed / high, low / high)
     uniform = mask / mask.sum(axis=1, keepdims=True)
     window = _Window(costs, fixed, low, high)
+    # Gradient descent on the logits, then an exact correction of each hit rate (`_polished`).
     probability, steps = _descend(scaled, o, seed, window)
     hits = tuple(window.share(p) for p in probability)
     return Proposals(probability, hits, window.share(uniform), steps)

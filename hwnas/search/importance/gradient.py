@@ -77,11 +77,14 @@ class Gradient:
         found: dict[Move, StageImportance] = {}
         for group, whole in groups:
             parts = batches(len(images), self.images // len(groups), self.batch, rng)
+            # Step 1: one network with all growths of the group, which do not affect each other.
             grown = _open(inherit(module, spec, whole, seed=seed).train(), module)
             single = [joint.shapes(move.spec) for move in group]
             joint.isolate(grown, old, single)
+            # Step 2: gradients of what each growth adds, batch by batch.
             pairs = [self._gradients(grown, old, single, images[at], labels[at]) for at in parts]
             scale = self.rate / max(float(np.mean([loss for _, loss in pairs])), 1e-9)
+            # Step 3: gain = rate * |E g|^2 / loss, times the falling returns of depth and width.
             for n, move in enumerate(group):
                 gain, se = _squared_mean(np.stack([gradients[n] for gradients, _ in pairs]))
                 share = scale * (_share(spec, move) if self.diminishing else 1.0)

@@ -70,6 +70,7 @@ class Probe:
             parts = [usable[part] for part in batches(len(usable), each, self.batch, rng)]
             seed = int(rng.integers(2**31))
             ends = []
+            # Train the network as it is, then each growth, on the same batches.
             for to in (spec, *(move.spec for move in moves)):
                 grown = inherit(module, spec, to, seed=seed)
                 self._train(grown, images, labels, parts)

@@ -61,6 +61,7 @@ class Vip:
         target = np.eye(spec.classes)[labels.cpu().numpy()]
         found = []
         for stage, x in enumerate(pooled_features(module, images)):
+            # The score of the stage, then its standard error by a bootstrap over images.
             value = float(vip(x, target, self.components).mean())
             again = []
             for _ in range(self.bootstrap):

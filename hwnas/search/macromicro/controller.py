@@ -99,6 +99,7 @@ def _walk_depth(o: WalkOptions) -> Generator[Candidate, float, tuple[Candidate, 
         depth, epochs = depth + 1, epochs + o.add_epochs
         tried = Candidate(depth, o.max_width, epochs=epochs)
         acc = _f32((yield tried))
+        # Keep a clear gain; count clear losses, and ignore what lies between.
         if acc >= best_acc + _f32(o.dp_add_tolerance):
             best, best_acc, fails = tried, acc, 0
         elif acc < best_acc - _f32(o.dp_add_tolerance / 2):
@@ -115,6 +116,7 @@ def _walk_width(o: WalkOptions, start: Candidate, best_acc: np.float32, epochs: 
         width, epochs = width - o.width_resolution, epochs + o.add_epochs_w
         tried = Candidate(start.depth, width, epochs=epochs)
         acc = _f32((yield tried))
+        # Keep a narrower chain that is no worse; end after too many losses in a row.
         if acc >= best_acc:
             best, best_acc, fails = tried, acc, 0
         elif fails == o.ch_break_tolerance:
@@ -159,6 +161,7 @@ def walk(
     Returns:
         The network of the macro phase and the final one.
     """
+    # Macro phase: depth, then width. Micro phase: operators, then kernels.
     deep, best_acc, epochs = yield from _walk_depth(options)
     macro = yield from _walk_width(options, deep, best_acc, epochs)
     micro = yield from _walk_micro(options, macro, shape)

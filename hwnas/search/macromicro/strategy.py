@@ -67,6 +67,7 @@ class GlobalWalk(Strategy[MacroMicroOptions]):
         """The next network of the walk; empty at its end."""
         if self._paper is not None:
             return self._paper.propose(history)
+        # Phases in order: depth and width (macro), operators (micro), then the rest of the budget as width.
         found = self._macro(history) or self._micro(history) or self._fill(history)
         return [found] if found is not None else []
 

@@ -55,6 +55,7 @@ def best_path(edges: Sequence[Edge], source: int, sink: int, budget: float) -> S
         BudgetInfeasible: even the cheapest path costs more (`smallest_ms` holds its cost).
         InputError: an edge leads backwards, a cost is negative or not a number, or no path exists.
     """
+    # Step 1: the cheapest path from every node; without one within the budget there is no solution.
     graph = _PathGraph(edges, source, sink)
     cheapest = graph.value(graph.cost, largest=False)
     if not np.isfinite(cheapest[source]):
@@ -64,7 +65,9 @@ def best_path(edges: Sequence[Edge], source: int, sink: int, budget: float) -> S
             f"the cheapest path costs {cheapest[source]:.6g}, more than the budget {budget:.6g}",
             smallest_ms=float(cheapest[source]),
         )
+    # Step 2: a feasible path and upper bounds, by Lagrangian relaxation of the budget.
     incumbent, bounds = graph.lagrangian(budget)
+    # Step 3: the optimum, by labels that those bounds do not exclude.
     return graph.labels(budget, cheapest, incumbent, bounds)
 
 
@@ -134,6 +137,7 @@ class _PathGraph:
                 best = Solution(tuple(path), cost, score)
             return cost
 
+        # Bisection over the multiplier: the smallest one whose path is within the budget.
         low, high = 0.0, 1.0
         if attempt(low) > budget:
             while attempt(high) > budget and high < 1e30:
@@ -159,6 +163,7 @@ class _PathGraph:
             if not parts:
                 continue
             merged = _Labels(*(np.concatenate(column) for column in zip(*map(_columns, parts))))
+            # Drop what cannot be completed within the budget, then what cannot beat the incumbent.
             useful = merged.cost + cheapest[node] <= budget
             for multiplier, value in bounds:
                 ceiling = merged.score + value[node] + multiplier * (budget - merged.cost)

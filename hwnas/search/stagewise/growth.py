@@ -139,6 +139,7 @@ def weigh(
     for move in moves:
         found = gains.get((move.stage, move.kind))
         growth = _growth(now, move, found or StageImportance(stage=move.stage, value=0.0), context)
+        # Tests 1 and 2: within the budget at the upper bound, and a significant gain.
         if not budget.fits(growth.estimate):
             growth = replace(growth, fate="closed")
         elif found is None:
@@ -146,6 +147,7 @@ def weigh(
         elif growth.gain <= z * growth.gain_se:
             growth = replace(growth, fate="not significant")
         judged.append(growth)
+    # Near the end: the best set of growths that fits together.
     open_ = [growth for growth in judged if growth.fate == "weaker"]
     sets = endings(now, open_, z, budget, context)
     for n, growth in enumerate(open_ if sets else ()):
@@ -154,6 +156,7 @@ def weigh(
     if sets:
         chosen = best_of(sets).members
         open_ = [growth for n, growth in enumerate(open_) if n in chosen]
+    # Test 3: the best gain per millisecond.
     best = max(open_, key=lambda growth: (growth.worth(z), -growth.cost_ms), default=None)
     return [replace(growth, fate="grows") if growth is best else growth for growth in judged]
 

@@ -87,6 +87,7 @@ class Published:
         return [(stage, sides[0][stage], sides[1][stage]) for stage in sides[0] if stage in sides[1]]
 
     def _grown(self, history: Sequence[Trial]) -> list[int]:
+        # A stage grows if its score is strictly higher, without a margin, as published.
         return [stage for stage, before, after in self._scores(history) if after > before]
 
     def _first(self) -> NetworkSpec:

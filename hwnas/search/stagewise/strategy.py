@@ -57,17 +57,21 @@ class Stagewise(Strategy[StagewiseOptions]):
             return self._published.propose(history, self._options.images)
         if self._unjudged is not None:
             return self._unjudged.propose(history)
+        # Step 1: start from a shallow network.
         now = self._now(history)
         if now is None:
             return [] if history else [self._start()]
+        # Step 2 (VIP only): a temporary network, deeper in every stage, to compare with.
         if self._options.importance == "vip" and self._temporary(history, now) is None:
             probe = self._probe(history, now)
             if probe is not None:
                 return [probe]
+        # Step 3: grow by the best significant gain per millisecond.
         judged, _ = self._judge(history, now)
         chosen = growth.taken(judged)
         if chosen is not None:
             return [self._grown(history, now, chosen)]
+        # Step 4: without a significant gain train further; without a growth that fits stop.
         if not any(one.fate == "not significant" for one in judged):
             return []
         return self._again(history, now)

@@ -135,6 +135,7 @@ class _Search:
         self.model.train()
         started, before_s = time.monotonic(), self.progress.seconds
         for epoch, kind in self.passes[self.progress.passes :]:
+            # An architecture pass first (from `arch_from` on), then a weight pass, as published.
             if kind == "weights":
                 loss = self._pass(epoch, "weights")
                 self._end_epoch(epoch, loss)
