@@ -1,4 +1,4 @@
-"""Messages, help, docstrings and documents are in plain technical English: idioms that were mended stay out."""
+"""Messages, help, docstrings and documents are in plain technical English: mended idioms stay out."""
 
 from __future__ import annotations
 
