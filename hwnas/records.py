@@ -292,16 +292,24 @@ class Promise(Record):
     """Verdict of the measured budget test (order statistic over independent sessions).
 
     `confidence` is the probability that a network whose true session median is over the budget
-    would have failed the test.
+    would have failed the test. `undecided` says why a verdict is ambiguous: "border" (sessions fall on
+    both sides of the budget), "calls" (too few single calls within it), "disturbed" (over it, but on a
+    disturbed machine) or "time" (the time was over).
     """
 
     verdict: Literal["kept", "broken", "ambiguous"]
+    undecided: Literal["border", "calls", "disturbed", "time"] | None = None
     budget_ms: float
     percentile: Percentile
     session_ms: tuple[float, ...]
     misses: int
     confidence: float
     note: str = ""
+
+    @property
+    def may_be_kept(self) -> bool:
+        """Whether the test was ambiguous for the machine's sake, so that another time may decide it."""
+        return self.verdict == "ambiguous" and self.undecided in ("disturbed", "time")
 
 
 class Target(Record):

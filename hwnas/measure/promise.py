@@ -30,6 +30,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 
@@ -156,6 +157,7 @@ class _Test:
         self.patience, self.levels, self.ends_s = patience, levels, float("inf")
         self.known_ms = levels.best_ms() if levels is not None else None
         self.waited_s = 0.0
+        self.undecided: Literal["border", "calls", "disturbed", "time"] | None = None
 
     def run(self, guard: Engine, late: Callable[[], bool], emit: Emit | None) -> tuple[Verdict, str]:
         """Sessions until there is a verdict; with it the reason in words where it is not plain."""
@@ -168,6 +170,7 @@ class _Test:
             if verdict is not None:
                 return self._final(verdict)
             if late() and self.counted:
+                self.undecided = "time"
                 return "ambiguous", "the time limit ended the test before it was decided"
             self._wait(guard)
             session, slowdown = self._one(guard)
@@ -253,6 +256,7 @@ class _Test:
             missed = [(s, slow) for s, slow, hit in zip(self.counted, self.slowdowns, self.hits) if not hit]
             unsure = [s for s, slow in missed if not self._trusted(s) and s.floor_ms / slow <= self.budget_ms]
             if unsure:
+                self.undecided = "disturbed"
                 gates = ", ".join(sorted({gate for s in unsure for gate in s.gates}))
                 return (
                     "ambiguous",
@@ -261,11 +265,14 @@ class _Test:
             return "broken", ""
         if verdict == "kept" and not self._tail_holds():
             over, calls = self._over()
+            self.undecided = "calls"
             return (
                 "ambiguous",
                 f"{over} of {calls} calls took longer than the budget, too many for {self.percentile}",
             )
         if verdict == "ambiguous":
+            doubted = any(not self._trusted(s) for s, hit in zip(self.counted, self.hits) if not hit)
+            self.undecided = "disturbed" if doubted else "border"
             return verdict, "sessions fall on both sides of the budget"
         return verdict, ""
 
@@ -296,6 +303,7 @@ class _Test:
             )
         return Promise(
             verdict=verdict,
+            undecided=self.undecided,
             budget_ms=self.budget_ms,
             percentile=self.percentile,
             session_ms=tuple(self.value(s) for s in self.counted),

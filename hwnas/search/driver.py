@@ -26,7 +26,7 @@ from hwnas.search.log import SearchLog, images_of
 from hwnas.search.ranking import by_accuracy
 from hwnas.search.state import Clock, Limits, Measure, SearchState, attempt, searched
 from hwnas.search.strategy import Strategy
-from hwnas.search.winner import Confirm, Observe, crown, pareto, refuse_infeasible
+from hwnas.search.winner import Confirm, Observe, crown, pareto, refuse_infeasible, settle
 from hwnas.store import atomic_path, write_network
 
 
@@ -197,21 +197,38 @@ def _finish(job: SearchState, budgets: Sequence[Budget]) -> list[Target]:
 
 
 def _finish_one(job: SearchState, budget: Budget, teacher: int | None) -> Target:
-    """Choose the winner for one budget and give it what is left of the training."""
-    # Step 1: the first candidate that meets the budget when measured.
-    ranked = job.strategy.rank(searched(job.trials))
-    winner = crown(job.log, ranked, budget, context=job.context, confirm=job.confirm, observe=job.observe)
-    promise, measured = next(
-        pair
-        for pair in job.log.verdicts(winner.index)
-        if pair[0].budget_ms == budget.latency_ms and pair[0].verdict == "kept"
-    )
-    # Step 2: its final training, unless an earlier session has finished that.
-    finals = [t for t in job.trials if t.winner == winner.index]
-    if not finals or finals[-1].cut:
-        finals += train_out(job, winner, finals, measured, teacher)
-    best = by_accuracy([winner, *finals])[0]
-    return Target(budget=budget, best=best.index, measured=measured, promise=promise)
+    """Choose the winner for one budget and give it what is left of the training.
+
+    A winner whose promise could not be decided before its final training is tested again after it; where
+    it is not kept then, the next candidate takes its place, with the images that are left.
+    """
+    while True:
+        # Step 1: the first candidate that keeps its promise, or may keep it.
+        ranked = job.strategy.rank(searched(job.trials))
+        winner = crown(job.log, ranked, budget, context=job.context, confirm=job.confirm, observe=job.observe)
+        measured = job.log.verdicts(winner.index, budget)[-1][1]
+        # Step 2: its final training, or the rest of it.
+        finals = [t for t in job.trials if t.winner == winner.index]
+        if not finals or finals[-1].cut:
+            finals += train_out(job, winner, finals, measured, teacher, _lost(job, winner, budget))
+        best = by_accuracy([winner, *finals])[0]
+        # Step 3: the promise once more, where it is undecided.
+        promise, measured = settle(job.log, winner, best, budget, job.confirm, job.observe)
+        if promise.verdict == "kept":
+            return Target(budget=budget, best=best.index, measured=measured, promise=promise)
+        job.log.passed_over(winner.index, promise)
+
+
+def _lost(job: SearchState, winner: Trial, budget: Budget) -> int:
+    """Training images of candidates that were trained out for a budget and then passed over."""
+    images = 0
+    for trial in job.trials:
+        if trial.winner is None or trial.winner == winner.index:
+            continue
+        verdicts = [promise for promise, _ in job.log.verdicts(trial.winner, budget)]
+        if len(verdicts) > 1 and verdicts[0].may_be_kept and verdicts[-1].verdict != "kept":
+            images += images_of(trial)
+    return images
 
 
 def save_winners(run: RunFolder, result: SearchResult) -> None:

@@ -19,10 +19,24 @@ WARM = 0.5
 
 
 def train_out(
-    job: SearchState, winner: Trial, finals: Sequence[Trial], measured: Measurement, teacher: int | None
+    job: SearchState,
+    winner: Trial,
+    finals: Sequence[Trial],
+    measured: Measurement,
+    teacher: int | None,
+    lost: int = 0,
 ) -> list[Trial]:
-    """Train a winner with the remaining images, or with as many as the remaining time allows."""
-    left = _images_left(job, finals)
+    """Train a winner with the remaining images, or with as many as the remaining time allows.
+
+    Args:
+        job: the search.
+        winner: the candidate.
+        finals: its final trainings so far.
+        measured: of the winner, for the new trial.
+        teacher: index of the trial that teaches it, if any.
+        lost: images of final trainings of others that were passed over.
+    """
+    left = max(0, _images_left(job, finals) - lost)
     images = min(left, _images_in_time(job, winner))
     if images < WORTH * (job.limits.images or 0) or images < 1:
         return []

@@ -9,7 +9,7 @@ from hwnas import schemas
 from hwnas.documents import read_json
 from hwnas.errors import DataFormatError
 from hwnas.protocols import Emit
-from hwnas.records import Measurement, Promise, SearchResult, Trial, to_json
+from hwnas.records import Budget, Measurement, Promise, SearchResult, Trial, to_json
 from hwnas.runs import RunFolder
 from hwnas.search.strategy import Decision
 from hwnas.spec import NetworkSpec
@@ -72,7 +72,8 @@ class SearchLog:
             measured = parse(Measurement, _field(event, "measured", dict, where), where)
             promise = parse(Promise, _field(event, "promise", dict, where), where)
             self._verdicts.append((index, promise, measured))
-            self._observed.append((True, self.trials[index].spec, measured))
+            if not promise.may_be_kept:  # as `winner` teaches the cost model
+                self._observed.append((True, self.trials[index].spec, measured))
         elif kind == "closed":
             self.closed = _field(event, "text", str, where)
         elif kind == "infeasible":
@@ -92,9 +93,13 @@ class SearchLog:
         """Networks measured as a whole, in the order in which the cost model learnt of them."""
         return [(spec, measured) for _, spec, measured in self._observed]
 
-    def verdicts(self, index: int) -> list[tuple[Promise, Measurement]]:
-        """Every verdict on a trial: one for each budget that it was measured against."""
-        return [(promise, measured) for at, promise, measured in self._verdicts if at == index]
+    def verdicts(self, index: int, budget: Budget) -> list[tuple[Promise, Measurement]]:
+        """Every verdict on a trial for a budget, in the order of the tests."""
+        return [
+            (promise, measured)
+            for at, promise, measured in self._verdicts
+            if (at, promise.budget_ms, promise.percentile) == (index, budget.latency_ms, budget.percentile)
+        ]
 
     def _write(self, kind: str, fields: Mapping[str, Any], text: str) -> None:
         event = {**fields, "text": text}
@@ -117,6 +122,15 @@ class SearchLog:
         )
         fields = {"index": index, "promise": to_json(promise), "measured": to_json(measured)}
         self._write("confirm", {**fields, "measuring_s": measuring_s}, text)
+
+    def passed_over(self, index: int, promise: Promise) -> None:
+        """Note that a winner did not keep its promise when it was tested again."""
+        how = "was broken" if promise.verdict == "broken" else "could not be shown"
+        text = (
+            f"the promise of trial {index} {how} when it was tested again after its final training; the next "
+            "candidate takes its place"
+        )
+        self._write("passed_over", {"index": index}, text)
 
     def decisions(self, decisions: Sequence[Decision]) -> None:
         """Add what a strategy decided at this point; what a killed session wrote is not written again."""

@@ -17,6 +17,8 @@ from hwnas.units import format_ms
 # Measures a network whole, its weights beside it, against one budget.
 Confirm = Callable[[NetworkSpec, Path | None, Budget], tuple[Promise, Measurement]]
 Observe = Callable[[NetworkSpec, Measurement], None]
+# Tests of a candidate that stays undecided: before its final training, and after.
+TESTS = 2
 
 
 def pareto(trials: Sequence[Trial]) -> tuple[int, ...]:
@@ -69,49 +71,92 @@ def crown(
     confirm: Confirm,
     observe: Observe | None,
 ) -> Trial:
-    """The first candidate whose measured promise is kept.
+    """The first candidate whose measured promise is kept, or could not be decided yet.
 
     Each measurement feeds the cost model before the next candidate is looked at. A candidate that
-    is predicted no faster than one that broke its promise would break it too, and is passed over.
+    is predicted no faster than one that broke its promise would break it too, and is passed over. One
+    whose test was disturbed has not been refused: it is tested again after its final training (`settle`).
 
     Raises:
-        BudgetInfeasible: none kept it.
+        BudgetInfeasible: there is none.
     """
     broken: list[tuple[Trial, Measurement]] = []
+    undecided: list[tuple[Trial, Measurement]] = []
     for trial in ranked:
         if not budget.fits(context.estimate(trial.spec)) or _hopeless(trial, broken):
             continue
-        # Measure the candidate; if it is over the budget, slower ones are skipped.
-        promise, measured = _confirmed(log, trial, budget, confirm, observe)
+        before = log.verdicts(trial.index, budget)
+        promise, measured = before[-1] if before else _test(log, trial, trial, budget, confirm, observe)
         if promise.verdict == "kept":
             return trial
-        broken.append((trial, measured))
-    error = _none_kept(budget, broken)
+        if not promise.may_be_kept:
+            broken.append((trial, measured))
+        elif len(before) < TESTS:
+            return trial
+        else:
+            undecided.append((trial, measured))
+    error = _none_kept(budget, broken, undecided)
     log.infeasible(str(error))
     raise error
+
+
+def settle(
+    log: SearchLog, winner: Trial, trained: Trial, budget: Budget, confirm: Confirm, observe: Observe | None
+) -> tuple[Promise, Measurement]:
+    """The verdict on a winner, tested again where it is undecided.
+
+    The final training is the longest wait that a search has, longer than any slow spell.
+
+    Args:
+        log: of the search.
+        winner: the candidate that was crowned.
+        trained: the trial with its final weights.
+        budget: the budget.
+        confirm: tests it.
+        observe: teaches the cost model what was measured.
+    """
+    last = log.verdicts(winner.index, budget)[-1]
+    if not last[0].may_be_kept:
+        return last
+    return _test(log, winner, trained, budget, confirm, observe)
 
 
 def _hopeless(trial: Trial, broken: Sequence[tuple[Trial, Measurement]]) -> bool:
     return any(other.estimate.latency_ms <= trial.estimate.latency_ms for other, _ in broken)
 
 
-def _confirmed(
-    log: SearchLog, trial: Trial, budget: Budget, confirm: Confirm, observe: Observe | None
+def _test(
+    log: SearchLog,
+    trial: Trial,
+    trained: Trial,
+    budget: Budget,
+    confirm: Confirm,
+    observe: Observe | None,
 ) -> tuple[Promise, Measurement]:
-    """The verdict on a trial for a budget; from the log if an earlier session of the run has it."""
-    for promise, measured in log.verdicts(trial.index):
-        if (promise.budget_ms, promise.percentile) == (budget.latency_ms, budget.percentile):
-            return promise, measured
-    weights = trial.outcome.weights
+    """Test the promise of a trial, with the weights of `trained`, and write the verdict down."""
+    weights = trained.outcome.weights
     start = time.monotonic()
     promise, measured = confirm(trial.spec, log.run.path / weights if weights else None, budget)
     log.confirm(trial.index, promise, measured, time.monotonic() - start)
-    if observe is not None:
+    if observe is not None and not promise.may_be_kept:  # nothing is learned from a disturbed machine
         observe(trial.spec, measured)
     return promise, measured
 
 
-def _none_kept(budget: Budget, broken: Sequence[tuple[Trial, Measurement]]) -> BudgetInfeasible:
+def _none_kept(
+    budget: Budget,
+    broken: Sequence[tuple[Trial, Measurement]],
+    undecided: Sequence[tuple[Trial, Measurement]],
+) -> BudgetInfeasible:
+    if undecided:
+        trial, measured = undecided[0]
+        return BudgetInfeasible(
+            f"{len(undecided)} networks may keep {budget.describe()}, but the machine was too disturbed to "
+            f"show it; the first, trial {trial.index} {trial.spec.depths_text}, took "
+            f"{format_ms(measured.at(budget.percentile))} as found. Repeat the command when the machine is "
+            "quiet (see `hwnas doctor`): they are tested again, and nothing is trained again",
+            smallest_ms=measured.floor_ms,
+        )
     if not broken:
         return BudgetInfeasible(
             f"no network that was trained is within {budget.describe()} after the measurements; "

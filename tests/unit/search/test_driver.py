@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +15,7 @@ from strategy_fakes import SETTING, FakeCost, FakeTrainer, context, folder, pric
 
 from hwnas.errors import BudgetInfeasible, BuildError, HwnasError, InputError
 from hwnas.protocols import SearchContext
-from hwnas.records import Budget, Evaluation, Proposal, SearchResult, Trial
+from hwnas.records import Budget, Evaluation, Measurement, Promise, Proposal, SearchResult, Trial
 from hwnas.search.driver import search
 from hwnas.search.ranking import by_accuracy
 from hwnas.search.state import Limits
@@ -157,6 +158,108 @@ def test_when_no_promise_is_kept_the_search_says_so_and_a_repeat_measures_again(
     quiet = Case(tmp_path, budget=Budget(latency_ms=0.25))
     assert quiet.run(deep(1, 1, 1)).promise.verdict == "kept"
     assert quiet.evaluated == []  # nothing is trained twice
+
+
+@dataclass
+class Moody(FakeCost):
+    """Verdicts by the depths of the network, one a test; "kept" when the list is used up."""
+
+    moods: dict[tuple[int, ...], list[str]] = field(default_factory=dict)
+    weights: list[str] = field(default_factory=list)
+    taught: list[tuple[int, ...]] = field(default_factory=list)
+
+    def confirm(self, spec: NetworkSpec, weights: Path | None, budget: Budget) -> tuple[Promise, Measurement]:
+        promise, measured = super().confirm(spec, weights, budget)
+        self.weights.append(weights.name if weights else "")
+        mood = self.moods.get(spec.depths) or ["kept"]
+        word = mood.pop(0)
+        if word in ("disturbed", "border"):
+            return promise.model_copy(update={"verdict": "ambiguous", "undecided": word}), measured
+        return promise.model_copy(update={"verdict": word}), measured
+
+    def observe(self, spec: NetworkSpec, measured: Measurement) -> None:
+        self.taught.append(spec.depths)
+        super().observe(spec, measured)
+
+
+def moody(path: Path, **moods: list[str]) -> Case:
+    """(2,1,1), the better and larger of two, and (1,1,1); 1000 images, of which the search takes 200."""
+    by_depths = {tuple(map(int, name[1:])): list(words) for name, words in moods.items()}
+    return Case(
+        path,
+        cost=Moody(moods=by_depths),
+        accuracy={(2, 1, 1): 0.9, (1, 1, 1): 0.7},
+        limits=Limits(images=1000),
+    )
+
+
+def verdicts(case: Case) -> list[tuple[int, str]]:
+    return [(e["index"], e["promise"]["verdict"]) for e in case.events() if e["event"] == "confirm"]
+
+
+def test_an_undecided_promise_is_no_refusal(tmp_path: Path) -> None:
+    """It is tested again after the final training, with the weights of that; and then it is kept."""
+    case = moody(tmp_path, _211=["disturbed"])
+    result = case.run(deep(1, 1, 1), deep(2, 1, 1))
+    assert result.trials[result.best].spec.depths == (2, 1, 1)
+    assert result.trials[result.best].role == "final"
+    assert verdicts(case) == [(1, "ambiguous"), (1, "kept")]
+    assert isinstance(case.cost, Moody)
+    assert case.cost.weights == ["trial-0001.safetensors", "trial-0002.safetensors"]
+    assert case.cost.taught == [(2, 1, 1)]  # once: nothing is learned from a disturbed machine
+
+
+@pytest.mark.parametrize("second", ["broken", "disturbed", "border"])
+def test_the_next_takes_the_place_of_one_that_stays_undecided(tmp_path: Path, second: str) -> None:
+    case = moody(tmp_path, _211=["disturbed", second])
+    result = case.run(deep(1, 1, 1), deep(2, 1, 1))
+    best = result.trials[result.best]
+    assert best.spec.depths == (1, 1, 1)
+    assert result.promise.verdict == "kept"
+    assert [index for index, _ in verdicts(case)] == [1, 1, 0]
+    # Its final training had the 800 images that the search left: none are left for the next.
+    assert [t.role for t in result.trials] == ["candidate", "candidate", "final"]
+    told = [text for kind, text in case.told if kind == "passed_over"]
+    assert len(told) == 1
+    assert "trial 1" in told[0]
+
+
+def test_a_network_at_the_border_of_the_budget_is_passed_over_at_once(tmp_path: Path) -> None:
+    case = moody(tmp_path, _211=["border"])
+    result = case.run(deep(1, 1, 1), deep(2, 1, 1))
+    assert result.trials[result.best].spec.depths == (1, 1, 1)
+    assert verdicts(case) == [(1, "ambiguous"), (0, "kept")]
+
+
+def test_where_nothing_could_be_decided_a_repeat_tests_again_and_trains_nothing(tmp_path: Path) -> None:
+    case = moody(tmp_path, _211=["disturbed"] * 2, _111=["disturbed"] * 2)
+    with pytest.raises(BudgetInfeasible, match=r"2 networks may keep .* too disturbed to show it"):
+        case.run(deep(1, 1, 1), deep(2, 1, 1))
+    trained = len(case.evaluated)
+    again = moody(tmp_path)
+    result = again.run(deep(1, 1, 1), deep(2, 1, 1))
+    assert result.trials[result.best].spec.depths == (2, 1, 1)
+    assert again.evaluated == []
+    assert trained == 3
+
+
+@pytest.mark.parametrize("moment", ["confirm", "trial"])
+def test_a_kill_changes_nothing_of_it(tmp_path: Path, moment: str) -> None:
+    """Killed after the first verdict, or after the final training: the next session goes on from there."""
+    moods = {"_211": ["disturbed", "broken"]}
+    whole = moody(tmp_path / "whole", **moods)
+    expected = whole.run(deep(1, 1, 1), deep(2, 1, 1))
+    lines = (tmp_path / "whole" / "events.jsonl").read_text().splitlines(keepends=True)
+    kinds = [json.loads(line)["event"] for line in lines]
+    at = kinds.index("confirm") if moment == "confirm" else len(kinds) - 1 - kinds[::-1].index("trial")
+    shutil.copytree(tmp_path / "whole", tmp_path / "cut")
+    (tmp_path / "cut" / "result.json").unlink()
+    (tmp_path / "cut" / "events.jsonl").write_text("".join(lines[: at + 1]))
+    cut = moody(tmp_path / "cut", _211=["broken"])
+    found = cut.run(deep(1, 1, 1), deep(2, 1, 1))
+    assert (found.best, found.promise) == (expected.best, expected.promise)
+    assert [t.spec.depths for t in found.trials] == [t.spec.depths for t in expected.trials]
+    assert verdicts(cut) == verdicts(whole)
 
 
 @pytest.mark.parametrize(("budget_ms", "stem"), [(0.149, False), (0.017, True)])
