@@ -12,7 +12,7 @@ import math
 import os
 import stat
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -265,8 +265,3 @@ def _object(value: object, where: object, schema: str | None) -> dict[str, Any]:
     if schema is not None and value.get("schema") != schema:
         raise DataFormatError(f"{where} has schema {value.get('schema')!r}; expected {schema!r}")
     return value
-
-
-def json_lines(lines: Iterable[str], where: object) -> list[dict[str, Any]]:
-    """The JSON objects of a file of lines; DataFormatError names the line."""
-    return [json_object(line, f"{where}, line {number}") for number, line in enumerate(lines, start=1)]

@@ -24,7 +24,7 @@ CALIBRATION_IMAGES = 512
 
 
 @dataclass(frozen=True)
-class Network:
+class TrainedNetwork:
     """A trained network as a format gets it.
 
     Attributes:
@@ -111,7 +111,7 @@ class Format:
         """
         return None
 
-    def write(self, network: Network, backend: Backend, setting: Setting, path: Path) -> Written:
+    def write(self, network: TrainedNetwork, backend: Backend, setting: Setting, path: Path) -> Written:
         """Write the file, atomically.
 
         Raises:
@@ -131,7 +131,7 @@ class Format:
         """Open a file that was checked against its manifest."""
         return backend.load(path, setting)
 
-    def portable(self, network: Network) -> tuple[bytes, Precision]:
+    def portable(self, network: TrainedNetwork) -> tuple[bytes, Precision]:
         """The ONNX model from which another machine can build the file, and the precision of its types."""
         return network.onnx(network.precision), network.precision
 

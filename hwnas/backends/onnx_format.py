@@ -16,7 +16,7 @@ import numpy as np
 from hwnas.arrays import Float32s
 from hwnas.backends import package_version
 from hwnas.backends.base import Life, cpu_model
-from hwnas.backends.formats import PORTABLE, Format, Network, Written
+from hwnas.backends.formats import PORTABLE, Format, TrainedNetwork, Written
 from hwnas.backends.forms import TENSORRT
 from hwnas.backends.onnx_file import read_model
 from hwnas.errors import BackendUnavailable, BuildError, DataFormatError, InputError
@@ -124,7 +124,7 @@ class OnnxFormat(Format):
         """
         return None if precision in ("fp32", "bf16") else TypedOnnx()
 
-    def write(self, network: Network, backend: Backend, setting: Setting, path: Path) -> Written:
+    def write(self, network: TrainedNetwork, backend: Backend, setting: Setting, path: Path) -> Written:
         """Build from the model, then write the model itself."""
         # bf16 is computed from the float32 graph by the runtimes that offer it.
         model = network.onnx("fp32" if network.precision == "bf16" else network.precision)

@@ -23,7 +23,7 @@ import numpy as np
 from hwnas.arrays import Float32s
 from hwnas.backends import package_version
 from hwnas.backends.base import Life, cpu_model, random_input
-from hwnas.backends.formats import Format, Network, Written
+from hwnas.backends.formats import Format, TrainedNetwork, Written
 from hwnas.errors import BackendUnavailable, BuildError, DataFormatError
 from hwnas.protocols import Backend, CallTimes
 from hwnas.records import Precision, Setting
@@ -133,7 +133,7 @@ class Pt2Format(Format):
         """Torch itself."""
         return Pt2(spec)
 
-    def write(self, network: Network, backend: Backend, setting: Setting, path: Path) -> Written:
+    def write(self, network: TrainedNetwork, backend: Backend, setting: Setting, path: Path) -> Written:
         """Export the module by torch; no ONNX model and no engine comes from it."""
         write_bytes(path, _archive(_program(network.spec, network.weights)))
         return Written(dynamic_batch=True)

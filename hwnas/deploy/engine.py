@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from hwnas import backends
 from hwnas.arrays import Float32s
 from hwnas.backends import formats
-from hwnas.backends.formats import Format, Network
+from hwnas.backends.formats import Format, TrainedNetwork
 from hwnas.deploy.manifest import (
     EngineManifest,
     LayerTime,
@@ -75,7 +75,7 @@ def export(
     chosen = _format(file_format or backend.name, backend)
     if dynamic_batch and not chosen.any_batch:
         raise InputError(one_batch(chosen.name))
-    network = Network(
+    network = TrainedNetwork(
         spec,
         weights,
         setting.precision,

@@ -14,7 +14,7 @@ from hwnas.errors import InputError
 from hwnas.jobs.own_onnx import in_int8
 from hwnas.jobs.resolve import networks
 from hwnas.measure import device
-from hwnas.measure.levels import Levels
+from hwnas.measure.levels import SentinelHistory
 from hwnas.measure.patience import PATIENCE_S, Patience
 from hwnas.measure.sentinel import watched
 from hwnas.measure.timing import Builder, SessionOptions, TimingOptions, measure
@@ -120,7 +120,7 @@ def bench(options: BenchOptions, emit: Emit) -> dict[str, Any]:
     }
 
 
-def _state(past: Levels | None, seconds: float, gate: float) -> dict[str, Any]:
+def _state(past: SentinelHistory | None, seconds: float, gate: float) -> dict[str, Any]:
     """What the sentinel said of the machine meanwhile; "unknown" where it was not seen often enough."""
     seen = past.slow_share(seconds, gate) if past is not None else None
     if seen is None:

@@ -19,8 +19,6 @@ SAME = 0.02
 # A common factor explains the difference when what is left of the spread is below this.
 COMMON = 0.03
 
-HowDifferent = Literal["same", "slower", "faster", "different"]
-
 
 Sameness = Literal["same", "slower", "faster", "different"]
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from hwnas.measure.levels import Levels
+from hwnas.measure.levels import SentinelHistory
 from hwnas.measure.session import Gates
 from hwnas.measure.timing import Builder, TimingOptions, measure
 from hwnas.protocols import Emit
@@ -19,7 +19,7 @@ def noise_grade(
     *,
     rng: np.random.Generator,
     emit: Emit | None = None,
-    levels: Levels | None = None,
+    levels: SentinelHistory | None = None,
 ) -> dict[str, Any]:
     """How well this machine repeats itself: every engine is timed against a second of itself.
 
@@ -70,7 +70,7 @@ def noise_grade(
 HOUR_S = 3600.0
 
 
-def slow_lately(levels: Levels | None, seconds: float = HOUR_S) -> dict[str, Any] | None:
+def slow_lately(levels: SentinelHistory | None, seconds: float = HOUR_S) -> dict[str, Any] | None:
     """What the looks of all commands on this device say of the time before this one.
 
     Args:
@@ -89,7 +89,7 @@ def slow_lately(levels: Levels | None, seconds: float = HOUR_S) -> dict[str, Any
     return {"slow_share": share, "seen_s": seen_s, "best_ms": levels.best_ms(), "text": text}
 
 
-def probes() -> tuple[dict[str, Builder], Builder | None, Levels | None]:
+def probes() -> tuple[dict[str, Builder], Builder | None, SentinelHistory | None]:
     """Chains of residual blocks of 0.1 to 3 ms on a present-day core; the sentinel and its levels."""
     from hwnas.measure.device import conditions
     from hwnas.measure.sentinel import watched

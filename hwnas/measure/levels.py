@@ -36,14 +36,14 @@ FEW = 20  # looks without which a best level is not known
 
 
 @dataclass(frozen=True)
-class Level:
+class SentinelLook:
     """One look: unix time in seconds, and the sentinel's floor in milliseconds."""
 
     at_s: float
     ms: float
 
 
-class Levels:
+class SentinelHistory:
     """The looks at one sentinel on this device.
 
     Args:
@@ -90,7 +90,7 @@ class Levels:
         finally:
             lock.release()
 
-    def recent(self, seconds: float = DAYS * 86400.0) -> list[Level]:
+    def recent(self, seconds: float = DAYS * 86400.0) -> list[SentinelLook]:
         """Looks of the last `seconds`, oldest first."""
         now, found = self.now(), []
         try:
@@ -102,7 +102,7 @@ class Levels:
         for line in text.splitlines():
             with suppress(ValueError, TypeError, KeyError, RecursionError):
                 body = json.loads(line)
-                level = Level(float(body["at_s"]), float(body["ms"]))
+                level = SentinelLook(float(body["at_s"]), float(body["ms"]))
                 if now - seconds <= level.at_s <= now + 60.0 and 0.0 < level.ms < 1e6:
                     found.append(level)
         return sorted(found, key=lambda level: level.at_s)

@@ -37,7 +37,7 @@ import numpy as np
 from hwnas.budgets import Percentile
 from hwnas.errors import InputError
 from hwnas.measure.aggregate import FLOOR_HOLDS, TOLERATED, Ledger, TimingOptions
-from hwnas.measure.levels import Levels
+from hwnas.measure.levels import SentinelHistory
 from hwnas.measure.order_statistics import Verdict, decide, stages, tail
 from hwnas.measure.patience import Patience
 from hwnas.measure.session import Gates, SessionOptions, TimingSession, run_session
@@ -85,7 +85,7 @@ def keep(
     tries: int = 1,
     options: PromiseOptions | None = None,
     patience: Patience | None = None,
-    levels: Levels | None = None,
+    levels: SentinelHistory | None = None,
     emit: Emit | None = None,
     deadline_s: float | None = None,
     clock: Callable[[], float] = time.perf_counter,
@@ -144,7 +144,7 @@ class _Test:
         options: PromiseOptions,
         plan: tuple[tuple[int, float], ...],
         patience: Patience,
-        levels: Levels | None,
+        levels: SentinelHistory | None,
     ) -> None:
         self.build, self.budget_ms, self.percentile = build, budget_ms, percentile
         self.options, self.plan = options, plan

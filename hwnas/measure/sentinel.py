@@ -15,7 +15,7 @@ from typing import Any
 
 from hwnas import backends
 from hwnas.errors import BuildError
-from hwnas.measure.levels import Levels
+from hwnas.measure.levels import SentinelHistory
 from hwnas.nets import onnx
 from hwnas.protocols import Backend, Engine
 from hwnas.records import Setting
@@ -45,10 +45,10 @@ def levels(setting: Setting) -> Levels | None:
     """
     if setting.device in backends.own_devices():
         return None
-    return Levels(identity(setting)["onnx_sha256"], setting)
+    return SentinelHistory(identity(setting)["onnx_sha256"], setting)
 
 
-def watched(backend: Backend, setting: Setting) -> tuple[Callable[[], Engine] | None, Levels | None]:
+def watched(backend: Backend, setting: Setting) -> tuple[Callable[[], Engine] | None, SentinelHistory | None]:
     """The sentinel and its levels; None and None where the runtime cannot build it."""
     build = sentinel(backend, setting)
     try:

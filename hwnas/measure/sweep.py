@@ -29,7 +29,7 @@ from hwnas.measure.device import detect
 from hwnas.measure.graphs import TimedGraph
 from hwnas.measure.journal import SUFFIX as JOURNAL_SUFFIX
 from hwnas.measure.journal import Journal, TaskJournal
-from hwnas.measure.levels import Levels
+from hwnas.measure.levels import SentinelHistory
 from hwnas.measure.patience import Patience
 from hwnas.measure.rows import BlockRow, ChainRow, FailureRow, Header, NetworkRow, RowRole
 from hwnas.measure.sentinel import identity, levels, sentinel
@@ -253,7 +253,7 @@ class Sweep:
         self.measured += len(results)
         return results
 
-    def _sentinel(self) -> tuple[Callable[[], Engine] | None, Levels | None]:
+    def _sentinel(self) -> tuple[Callable[[], Engine] | None, SentinelHistory | None]:
         """The sentinel and its levels, where floors are referred to it and the runtime can build it."""
         if not self.options.refer:
             return None, None

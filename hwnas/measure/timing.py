@@ -33,7 +33,7 @@ from hwnas.errors import BuildError
 from hwnas.measure.aggregate import Ledger, TimingOptions
 from hwnas.measure.host import cpu_flush, others_load
 from hwnas.measure.journal import Journal, TaskJournal
-from hwnas.measure.levels import Levels
+from hwnas.measure.levels import SentinelHistory
 from hwnas.measure.patience import Patience
 from hwnas.measure.session import Gates, SessionOptions, TimingSession, run_session
 from hwnas.protocols import Emit, Engine
@@ -62,7 +62,7 @@ def measure(
     journal: Journal | TaskJournal | None = None,
     on_failure: Callable[[str, BuildError], None] | None = None,
     patience: Patience | None = None,
-    levels: Levels | None = None,
+    levels: SentinelHistory | None = None,
     clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, Measurement]:
     """Time several engines against each other.
@@ -120,7 +120,7 @@ class Campaign:
         emit: Emit | None = None,
         on_failure: Callable[[str, BuildError], None] | None = None,
         patience: Patience | None = None,
-        levels: Levels | None = None,
+        levels: SentinelHistory | None = None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self.builders, self.options, self.rng, self.clock = dict(builders), options, rng, clock

@@ -14,7 +14,6 @@ from hwnas.plugins import names, unknown
 
 # Of these the place is a file or folder; a source of another package decides by itself.
 _NEED_A_PATH = ("folder", "parquet", "npz", "cifar10")
-SPLITS = ("train", "val", "test")
 
 
 def compose(train: str | None, val: str | None, test: str | None) -> str:

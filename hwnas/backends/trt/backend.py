@@ -17,7 +17,7 @@ from pathlib import Path
 from hwnas.backends.cuda import opening as cuda
 from hwnas.backends.cuda.gpus import check_device, check_precision, gpus, python_fits, serves
 from hwnas.backends.cuda.state import watcher
-from hwnas.backends.formats import Format, Network
+from hwnas.backends.formats import Format, TrainedNetwork
 from hwnas.backends.forms import TENSORRT
 from hwnas.backends.trt import compat
 from hwnas.backends.trt.build import TrtOptions, build_plan, trtexec
@@ -160,7 +160,7 @@ class Trt:
 class TrtFormat(Format):
     """A plan of TensorRT; `Trt` takes no other file."""
 
-    def portable(self, network: Network) -> tuple[bytes, Precision]:
+    def portable(self, network: TrainedNetwork) -> tuple[bytes, Precision]:
         """In operators that every TensorRT imports. bf16 is asked for by a flag when TensorRT 10 builds;
         its graph is the fp32 one.
         """

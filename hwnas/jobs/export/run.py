@@ -252,7 +252,7 @@ def _elsewhere(
     batch = options.batch or (source.setting.batch if source.setting else 1)
     drawn = samples(options.data, source, 1) if precision == "int8" else None
     wanted = formats.get(options.format)
-    network = formats.Network(
+    network = formats.TrainedNetwork(
         source.spec,
         source.read_weights(),
         precision,

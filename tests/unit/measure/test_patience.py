@@ -11,7 +11,7 @@ import pytest
 
 from hwnas.backends.fake import Fake, FakeEngine, faulty
 from hwnas.measure.grade import noise_grade
-from hwnas.measure.levels import BEST_SHARE, FEW, MOST_BYTES, Levels
+from hwnas.measure.levels import BEST_SHARE, FEW, MOST_BYTES, SentinelHistory
 from hwnas.measure.patience import Patience
 from hwnas.measure.promise import keep
 from hwnas.nets import onnx
@@ -31,16 +31,18 @@ PRICE, GUARD_PRICE = (builder(Fake(), model)().price_ms for model in (MODEL, GUA
 BUDGET = 1.05 * PRICE
 
 
-def memory(folder: Path, clock: Callable[[], float], ms: float = GUARD_PRICE) -> Levels:
+def memory(folder: Path, clock: Callable[[], float], ms: float = GUARD_PRICE) -> SentinelHistory:
     """A device that was calm for `FEW` looks, a minute ago."""
     setting = Fake().setting("fake", "fp32", 1, 1)
-    before = Levels("guard", setting, folder=folder, now=lambda: 1e9 - 60.0)
+    before = SentinelHistory("guard", setting, folder=folder, now=lambda: 1e9 - 60.0)
     for _ in range(FEW):
         before.add(ms)
-    return Levels("guard", setting, folder=folder, now=lambda: 1e9 + clock())
+    return SentinelHistory("guard", setting, folder=folder, now=lambda: 1e9 + clock())
 
 
-def tried(device: Fake, levels: Levels | None, seconds: float, **options: Any) -> tuple[Promise, Measurement]:
+def tried(
+    device: Fake, levels: SentinelHistory | None, seconds: float, **options: Any
+) -> tuple[Promise, Measurement]:
     clock = device.clock
 
     def sleep(seconds: float) -> None:
@@ -141,7 +143,7 @@ def test_patience_is_shared() -> None:
 def test_levels(tmp_path: Path) -> None:
     setting = Fake().setting("fake", "fp32", 1, 1)
     now = [1e9]
-    levels = Levels("guard", setting, folder=tmp_path, now=lambda: now[0])
+    levels = SentinelHistory("guard", setting, folder=tmp_path, now=lambda: now[0])
     assert levels.best_ms() is None
     assert levels.slow_share(3600.0, 0.02) is None
     for i in range(40):  # one a second: 30 at 1.00 ms, then 10 at 1.10
@@ -154,7 +156,7 @@ def test_levels(tmp_path: Path) -> None:
     assert seen_s == pytest.approx(40.0)
     now[0] += 3 * 86400.0
     assert levels.best_ms() is None  # too long ago
-    other = Levels("another", setting, folder=tmp_path, now=lambda: now[0])
+    other = SentinelHistory("another", setting, folder=tmp_path, now=lambda: now[0])
     assert other.path != levels.path
 
 
@@ -165,7 +167,9 @@ def test_the_grade_counts_the_last_hour_and_not_five_lucky_seconds(
     """40 looks of one second each, before five seconds without any noise: 0, 10 and 50 % of them slow."""
     device = Fake()
     now = [1e9]
-    levels = Levels("guard", device.setting("fake", "fp32", 1, 1), folder=tmp_path, now=lambda: now[0])
+    levels = SentinelHistory(
+        "guard", device.setting("fake", "fp32", 1, 1), folder=tmp_path, now=lambda: now[0]
+    )
     for i in range(40):
         now[0] += 1.0
         levels.add(1.1 if i < slow else 1.0)
@@ -177,7 +181,7 @@ def test_the_grade_counts_the_last_hour_and_not_five_lucky_seconds(
 
 
 def test_one_lucky_look_is_not_the_best_level(tmp_path: Path) -> None:
-    levels = Levels("guard", Fake().setting("fake", "fp32", 1, 1), folder=tmp_path)
+    levels = SentinelHistory("guard", Fake().setting("fake", "fp32", 1, 1), folder=tmp_path)
     levels.add(0.5)
     for _ in range(99):
         levels.add(1.0)
@@ -186,7 +190,7 @@ def test_one_lucky_look_is_not_the_best_level(tmp_path: Path) -> None:
 
 
 def test_damaged_lines_are_passed_over_and_the_file_stays_small(tmp_path: Path) -> None:
-    levels = Levels("guard", Fake().setting("fake", "fp32", 1, 1), folder=tmp_path)
+    levels = SentinelHistory("guard", Fake().setting("fake", "fp32", 1, 1), folder=tmp_path)
     levels.add(1.0)
     with levels.path.open("ab") as file:
         file.write(b'{"at_s": 1e400, "ms": 1}\nnull\n{"ms": -1, "at_s": 5}\n\xff\xfe\n{"at_s"')
@@ -197,7 +201,7 @@ def test_damaged_lines_are_passed_over_and_the_file_stays_small(tmp_path: Path) 
 
 
 def test_a_link_in_its_place_is_not_followed(tmp_path: Path) -> None:
-    levels = Levels("guard", Fake().setting("fake", "fp32", 1, 1), folder=tmp_path / "levels")
+    levels = SentinelHistory("guard", Fake().setting("fake", "fp32", 1, 1), folder=tmp_path / "levels")
     victim = tmp_path / "victim"
     victim.write_text("mine")
     levels.path.parent.mkdir()
