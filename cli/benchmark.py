@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from hwnas import schemas
 from hwnas.errors import InputError
 from hwnas.units import format_ms
 
@@ -53,7 +54,7 @@ def benchmark(ui: Output, network: str, max_time: float | None, **chosen: Any) -
     from hwnas.jobs.benchmark import benchmark as job
 
     body = job(BenchmarkOptions(network, **options.given(max_time_s=max_time, **chosen)), ui.emit)
-    ui.result("hwnas.benchmark/1", body, lambda: _shown(body))
+    ui.result(schemas.BENCHMARK, body, lambda: _shown(body))
 
 
 def _shown(body: dict[str, Any]) -> None:

@@ -25,6 +25,7 @@ IMAGES = "hwnas.images/1"  # decoded ones, in the cache
 
 # Documents that commands only print.
 BENCH = "hwnas.bench/1"
+BENCHMARK = "hwnas.benchmark/1"
 COUNT = "hwnas.count/1"
 DOCTOR = "hwnas.doctor/1"
 ERROR = "hwnas.error/1"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping
 
 from hwnas.backends.base import cpu_flags
 from hwnas.protocols import Int8Form
@@ -13,7 +12,6 @@ FULL_LEVELS, SAFE_LEVELS = 127, 63
 WIDE_SUMS = {"avx512_vnni", "avx_vnni", "amx_int8"}
 
 Range = tuple[float, float]  # least and largest value of a tensor
-Ranges = Mapping[str, Range]  # by the tensor's name
 
 
 def weight_levels() -> int:

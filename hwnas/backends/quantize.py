@@ -38,7 +38,7 @@ def is_quantized(model: bytes) -> bool:
     return any(node.op_type in ("QuantizeLinear", "DequantizeLinear") for node in read(model).graph.node)
 
 
-class Plan:
+class QuantizePlan:
     """Which tensors of a graph are points, which nodes are computed in int8, and what is fused away.
 
     Attributes:
@@ -119,13 +119,13 @@ class Plan:
 
 def points(model: bytes, form: Int8Form) -> list[str]:
     """Tensors whose ranges `to_int8` needs; BuildError where the graph cannot be quantized."""
-    plan = Plan(_checked(model), form)
+    plan = QuantizePlan(_checked(model), form)
     return [name for name in plan.points if name not in plan.same_as]
 
 
 def weighted_inputs(model: bytes, form: Int8Form) -> dict[str, str]:
     """The tensor that each quantized weighted node reads, by the node's output."""
-    plan = Plan(_checked(model), form)
+    plan = QuantizePlan(_checked(model), form)
     return {name: str(plan.producer[name].input[0]) for name in plan.weighted}
 
 
@@ -146,7 +146,7 @@ def to_int8(
         BuildError: the graph is quantized already or cannot be, or a range is missing.
     """
     proto = _checked(model)
-    plan = Plan(proto, form)
+    plan = QuantizePlan(proto, form)
     if not plan.weighted:
         raise BuildError(
             "the graph has no convolution or linear layer with constant weights, so nothing is quantized"
@@ -172,7 +172,9 @@ def _checked(model: bytes) -> onnx.ModelProto:
 class _Writer:
     """Copies nodes, with pairs where the plan wants them."""
 
-    def __init__(self, plan: Plan, ranges: Mapping[str, Range], means: Mapping[str, Float32s]) -> None:
+    def __init__(
+        self, plan: QuantizePlan, ranges: Mapping[str, Range], means: Mapping[str, Float32s]
+    ) -> None:
         self.plan, self.form, self.means = plan, plan.form, means
         self.nodes: list[onnx.NodeProto] = []
         self.tensors: list[onnx.TensorProto] = []

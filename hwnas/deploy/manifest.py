@@ -72,7 +72,7 @@ class Preprocessing(Record):
     samples: int = Field(gt=0)
 
 
-class Speed(Record):
+class SpeedGain(Record):
     """An engine beside the fp32 engine of the same network in the same runtime, timed in turn.
 
     `differs` is whether the two floors are further apart than their standard errors explain, at 95 %.
@@ -143,7 +143,7 @@ class EngineManifest(Record):
     budget: Budget | None = None
     predicted: Estimate | None = None
     measured: Measurement | None = None
-    speed: Speed | None = None
+    speed: SpeedGain | None = None
     preprocessing: Preprocessing | None = None
     promise: Promise | None = None
     parity: Parity | None = None

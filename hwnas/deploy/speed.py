@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from hwnas.deploy.manifest import Speed, Weights
+from hwnas.deploy.manifest import SpeedGain, Weights
 from hwnas.measure.timing import TimingOptions, measure
 from hwnas.protocols import Backend, Emit, Engine
 from hwnas.records import Setting
@@ -26,7 +26,7 @@ def beside_fp32(
     *,
     deadline_s: float | None = None,
     emit: Emit | None = None,
-) -> Speed:
+) -> SpeedGain:
     """Time an engine and its fp32 counterpart in turn.
 
     Args:
@@ -49,7 +49,7 @@ def beside_fp32(
     )
     mine, other = found["engine"], found["fp32"]
     error_ms = 1.96 * (mine.se_ms**2 + other.se_ms**2) ** 0.5
-    return Speed(
+    return SpeedGain(
         floor_ms=mine.floor_ms,
         fp32_floor_ms=other.floor_ms,
         differs=abs(mine.floor_ms - other.floor_ms) > error_ms,

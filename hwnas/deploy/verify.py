@@ -48,7 +48,7 @@ from hwnas.deploy.manifest import (
     EngineManifest,
     Parity,
     Preprocessing,
-    Speed,
+    SpeedGain,
     Weights,
     check_file,
     read_manifest,
@@ -116,7 +116,7 @@ class Verified:
     parity: Parity
     preprocessing: Preprocessing | None
     by_class: ByClass | None = None
-    speed: Speed | None = None
+    speed: SpeedGain | None = None
 
     def complete(self, manifest: EngineManifest) -> EngineManifest:
         """The manifest with the proof in it."""

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hwnas import runs
+from hwnas import runs, schemas
 from hwnas.arrays import Float32s
 from hwnas.errors import BackendUnavailable, BuildError, DataFormatError, InputError
 from hwnas.jobs.own_onnx import Subject, in_int8_form, own_model
-from hwnas.measure.candidates import AUTO, Candidate, candidates
+from hwnas.measure.candidates import AUTO, RuntimeCandidate, candidates
 from hwnas.measure.timing import Builder, TimingOptions, measure
 from hwnas.protocols import Emit, Engine
 from hwnas.records import Measurement, to_json
@@ -22,7 +22,6 @@ from hwnas.store import scratch, write_json
 if TYPE_CHECKING:
     from hwnas.deploy.manifest import Parity
 
-SCHEMA = "hwnas.benchmark/1"
 FILE = "benchmark.json"  # beside the network of a run, for its report
 MAX_LOSS = 0.005
 
@@ -67,7 +66,7 @@ class BenchmarkOptions:
 class Row:
     """One engine of the table; `error` where it cannot be had."""
 
-    candidate: Candidate
+    candidate: RuntimeCandidate
     error: str | None = None
     path: Path | None = None
     model: bytes = b""
@@ -117,12 +116,12 @@ def benchmark(options: BenchmarkOptions, emit: Emit | None = None) -> dict[str, 
         "notes": list(subject.notes),
     }
     if subject.folder is not None:
-        write_json(subject.folder / FILE, {"schema": SCHEMA, **body})
+        write_json(subject.folder / FILE, {"schema": schemas.BENCHMARK, **body})
     return body
 
 
 @dataclass(frozen=True)
-class _Scores:
+class _Reference:
     scores: Float32s
     top1: float | None
 
@@ -154,7 +153,7 @@ def _subject(options: BenchmarkOptions) -> Subject:
     return Subject(model, drawn.prepared, drawn.calibration, True, drawn.labels, (drawn.text,), source.folder)
 
 
-def _reference(subject: Subject, options: BenchmarkOptions) -> _Scores:
+def _reference(subject: Subject, options: BenchmarkOptions) -> _Reference:
     """Scores of the fp32 graph as it stands: ONNX Runtime without optimisation."""
     from hwnas.backends.onnx_format import TypedOnnx
     from hwnas.deploy.engine import run_all
@@ -166,12 +165,12 @@ def _reference(subject: Subject, options: BenchmarkOptions) -> _Scores:
     finally:
         engine.close()
     if subject.labels is None:
-        return _Scores(scores, None)
+        return _Reference(scores, None)
     judged = subject.labels >= 0
-    return _Scores(scores, float((scores.argmax(axis=1) == subject.labels)[judged].mean()))
+    return _Reference(scores, float((scores.argmax(axis=1) == subject.labels)[judged].mean()))
 
 
-def _built(candidate: Candidate, subject: Subject, reference: _Scores, path: Path) -> Row:
+def _built(candidate: RuntimeCandidate, subject: Subject, reference: _Reference, path: Path) -> Row:
     """Write an engine and compare its scores; a refusal of the runtime becomes the line's text."""
     from hwnas.deploy.engine import run_all
     from hwnas.deploy.parity import compare, judge

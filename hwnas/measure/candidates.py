@@ -17,7 +17,7 @@ AUTO = "auto"
 
 
 @dataclass(frozen=True)
-class Candidate:
+class RuntimeCandidate:
     """A runtime and a precision that work here."""
 
     backend: Backend
@@ -36,7 +36,7 @@ def candidates(
     *,
     batch: int = 1,
     threads: int = 1,
-) -> list[Candidate]:
+) -> list[RuntimeCandidate]:
     """Every runtime and precision that serves a device of this machine, fp32 first.
 
     Args:
@@ -54,14 +54,14 @@ def candidates(
             raise InputError(f"unknown precision {precision!r} (known: {', '.join(PRECISIONS)})")
     found = resolve(device)
     place = "cpu" if found.kind == "cpu" else found.name
-    made: list[Candidate] = []
+    made: list[RuntimeCandidate] = []
     refused: list[InputError | BackendUnavailable] = []
     for backend in _runtimes(runtimes, found.kind):
         for precision in PRECISIONS:
             if precisions and precision not in precisions:
                 continue
             try:
-                made.append(Candidate(backend, backend.setting(place, precision, batch, threads)))
+                made.append(RuntimeCandidate(backend, backend.setting(place, precision, batch, threads)))
             except (InputError, BackendUnavailable) as exc:
                 refused.append(exc)
     if not made:

@@ -39,7 +39,7 @@ def identity(setting: Setting) -> dict[str, Any]:
     }
 
 
-def levels(setting: Setting) -> Levels | None:
+def levels(setting: Setting) -> SentinelHistory | None:
     """What the sentinel took on this device before; None for a device that is part of a backend, whose clock
     may be its own.
     """

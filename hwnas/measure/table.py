@@ -127,6 +127,10 @@ class LatencyTable:
         """Whether every block of a network has its price, whatever its number of classes."""
         return all(map(self.prices, spec.blocks))
 
+    def lacking(self, spec: NetworkSpec) -> int:
+        """How many of a network's different blocks have no price."""
+        return sum(not self.prices(block) for block in set(spec.blocks))
+
     def add(self, row: Row) -> None:
         """Take in a row; DataFormatError for a second row of the same block."""
         self.complete = False

@@ -21,7 +21,7 @@ PARAMS_SLACK = 0.01  # million: how far a width repair may end above the paramet
 
 
 @dataclass(frozen=True)
-class Candidate:
+class ChainCandidate:
     """A chain and the epochs it is trained for. Layers are numbered from 0.
 
     `full_conv` layers hold a full convolution instead of a depthwise-separable one; `kernel5`
@@ -79,7 +79,7 @@ class WalkOptions:
                 raise InputError(f"{name} is {value}; a walk needs at least {least.get(name, 0)}")
 
 
-Walk = Generator[Candidate, float, Candidate]
+Walk = Generator[ChainCandidate, float, ChainCandidate]
 
 
 def _f32(value: float) -> np.float32:
@@ -89,15 +89,15 @@ def _f32(value: float) -> np.float32:
     return single
 
 
-def _walk_depth(o: WalkOptions) -> Generator[Candidate, float, tuple[Candidate, np.float32, int]]:
+def _walk_depth(o: WalkOptions) -> Generator[ChainCandidate, float, tuple[ChainCandidate, np.float32, int]]:
     """Deepen by one layer and one epoch until the third clear loss since the last clear gain."""
     epochs = o.epochs
-    best = Candidate(o.min_depth, o.max_width, epochs=epochs)
+    best = ChainCandidate(o.min_depth, o.max_width, epochs=epochs)
     best_acc = _f32((yield best))
     depth, fails = o.min_depth, 0
     while best_acc < _f32(o.target_acc - o.target_acc_tolerance) and depth < o.max_depth:
         depth, epochs = depth + 1, epochs + o.add_epochs
-        tried = Candidate(depth, o.max_width, epochs=epochs)
+        tried = ChainCandidate(depth, o.max_width, epochs=epochs)
         acc = _f32((yield tried))
         # Keep a clear gain; count clear losses, and ignore what lies between.
         if acc >= best_acc + _f32(o.dp_add_tolerance):
@@ -109,12 +109,12 @@ def _walk_depth(o: WalkOptions) -> Generator[Candidate, float, tuple[Candidate, 
     return best, best_acc, epochs
 
 
-def _walk_width(o: WalkOptions, start: Candidate, best_acc: np.float32, epochs: int) -> Walk:
+def _walk_width(o: WalkOptions, start: ChainCandidate, best_acc: np.float32, epochs: int) -> Walk:
     """Narrow the chain, each step with more epochs, while accuracy holds."""
     best, width, fails = start, o.max_width, 0
     while width > o.min_width:
         width, epochs = width - o.width_resolution, epochs + o.add_epochs_w
-        tried = Candidate(start.depth, width, epochs=epochs)
+        tried = ChainCandidate(start.depth, width, epochs=epochs)
         acc = _f32((yield tried))
         # Keep a narrower chain that is no worse; end after too many losses in a row.
         if acc >= best_acc:
@@ -126,23 +126,25 @@ def _walk_width(o: WalkOptions, start: Candidate, best_acc: np.float32, epochs: 
     return best
 
 
-def _repair(tried: Candidate, limit_million: float, shape: tuple[int, int]) -> Candidate:
+def _repair(tried: ChainCandidate, limit_million: float, shape: tuple[int, int]) -> ChainCandidate:
     """Narrow by one channel at a time until the parameters are back at the limit (plus slack)."""
     while tried.width > 1 and tried.params_million(*shape) > limit_million + PARAMS_SLACK:
-        tried = Candidate(tried.depth, tried.width - 1, tried.full_conv, tried.kernel5, tried.epochs)
+        tried = ChainCandidate(tried.depth, tried.width - 1, tried.full_conv, tried.kernel5, tried.epochs)
     return tried
 
 
-def _walk_micro(o: WalkOptions, macro: Candidate, shape: tuple[int, int]) -> Walk:
+def _walk_micro(o: WalkOptions, macro: ChainCandidate, shape: tuple[int, int]) -> Walk:
     """Layer by layer a full convolution, then layer by layer a 5x5 kernel; width pays for both."""
-    best = Candidate(macro.depth, macro.width, epochs=o.micro_epochs)
+    best = ChainCandidate(macro.depth, macro.width, epochs=o.micro_epochs)
     best_acc = _f32((yield best))
     for phase in ("full_conv", "kernel5"):
         start_width, limit = best.width, best.params_million(*shape)
         for layer in range(macro.depth):
             full = (*best.full_conv, layer) if phase == "full_conv" else best.full_conv
             five = (*best.kernel5, layer) if phase == "kernel5" else best.kernel5
-            tried = _repair(Candidate(macro.depth, start_width, full, five, o.micro_epochs), limit, shape)
+            tried = _repair(
+                ChainCandidate(macro.depth, start_width, full, five, o.micro_epochs), limit, shape
+            )
             acc = _f32((yield tried))
             if acc > best_acc:
                 best, best_acc = tried, acc
@@ -151,7 +153,7 @@ def _walk_micro(o: WalkOptions, macro: Candidate, shape: tuple[int, int]) -> Wal
 
 def walk(
     options: WalkOptions, shape: tuple[int, int]
-) -> Generator[Candidate, float, tuple[Candidate, Candidate]]:
+) -> Generator[ChainCandidate, float, tuple[ChainCandidate, ChainCandidate]]:
     """The whole published controller: yields candidates, is sent top-1 in percent.
 
     Args:
@@ -168,7 +170,9 @@ def walk(
     return macro, micro
 
 
-def advance(options: WalkOptions, shape: tuple[int, int], accuracies: Iterable[float]) -> Candidate | None:
+def advance(
+    options: WalkOptions, shape: tuple[int, int], accuracies: Iterable[float]
+) -> ChainCandidate | None:
     """The candidate that follows after the given accuracies; None when the walk has ended."""
     controller = walk(options, shape)
     candidate = next(controller)
@@ -182,7 +186,7 @@ def advance(options: WalkOptions, shape: tuple[int, int], accuracies: Iterable[f
 
 def found(
     options: WalkOptions, shape: tuple[int, int], accuracies: Iterable[float]
-) -> tuple[Candidate, Candidate]:
+) -> tuple[ChainCandidate, ChainCandidate]:
     """Networks of the macro phase and of the whole walk, as things stand after the given accuracies.
 
     A walk that has not ended is ended as if every further candidate were refused.
@@ -195,5 +199,5 @@ def found(
         while True:
             controller.send(REFUSED)
     except StopIteration as end:
-        networks: tuple[Candidate, Candidate] = end.value
+        networks: tuple[ChainCandidate, ChainCandidate] = end.value
         return networks

@@ -14,7 +14,7 @@ from typing import Any
 
 from hwnas.documents import read_json
 from hwnas.errors import DataFormatError, InputError
-from hwnas.search.macromicro.controller import Candidate, WalkOptions, found, walk
+from hwnas.search.macromicro.controller import ChainCandidate, WalkOptions, found, walk
 
 # Input channels and classes of the data sets in the published logs (EMNIST is its "balanced" split).
 DATASETS = {
@@ -73,7 +73,7 @@ def replay(path: Path) -> dict[str, Any]:
     """
     log = read(path)
     controller = walk(log.options, log.shape)
-    candidate: Candidate | None = next(controller)
+    candidate: ChainCandidate | None = next(controller)
     details = []
     for number, row in enumerate(log.rows):
         if candidate is None:
@@ -103,7 +103,7 @@ def replay(path: Path) -> dict[str, Any]:
     }
 
 
-def _result(macro: Candidate, micro: Candidate, shape: tuple[int, int]) -> dict[str, Any]:
+def _result(macro: ChainCandidate, micro: ChainCandidate, shape: tuple[int, int]) -> dict[str, Any]:
     return {
         "depth": micro.depth,
         "macro_width": macro.width,
@@ -115,7 +115,7 @@ def _result(macro: Candidate, micro: Candidate, shape: tuple[int, int]) -> dict[
     }
 
 
-def _differences(candidate: Candidate, row: Mapping[str, Any], shape: tuple[int, int]) -> list[str]:
+def _differences(candidate: ChainCandidate, row: Mapping[str, Any], shape: tuple[int, int]) -> list[str]:
     """What a logged row and the controller's candidate disagree on."""
     ours = {
         "depth": candidate.depth,

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from hwnas.nets.macromicro.space import MacroMicro
 from hwnas.protocols import SearchContext
 from hwnas.records import Proposal, Trial
-from hwnas.search.macromicro.controller import REFUSED, Candidate, WalkOptions, advance, found
+from hwnas.search.macromicro.controller import REFUSED, ChainCandidate, WalkOptions, advance, found
 from hwnas.search.ranking import accuracy, by_accuracy
 from hwnas.spec import NetworkSpec
 
@@ -84,7 +84,7 @@ class PaperWalk:
         macro, micro = (self._network(one).key for one in walked)
         return sorted(by_accuracy(trials), key=lambda t: (t.spec.key != micro, t.spec.key != macro))
 
-    def _network(self, chosen: Candidate) -> NetworkSpec:
+    def _network(self, chosen: ChainCandidate) -> NetworkSpec:
         width = max(chosen.width, self._space.width[0])
         return self._space.network(chosen.depth, width, chosen.full_conv, chosen.kernel5)
 

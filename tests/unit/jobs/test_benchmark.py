@@ -14,7 +14,7 @@ from hwnas.jobs import benchmark as jobs
 from hwnas.jobs.bench import BenchOptions, bench
 from hwnas.jobs.benchmark import BenchmarkOptions, Row, benchmark
 from hwnas.jobs.own_onnx import in_int8, own_model
-from hwnas.measure.candidates import Candidate, candidates
+from hwnas.measure.candidates import RuntimeCandidate, candidates
 from hwnas.nets import onnx as writer
 from hwnas.records import Measurement, Setting
 from hwnas.spec import BlockSpec
@@ -176,7 +176,7 @@ def test_the_fastest_that_keeps_accuracy() -> None:
             top1_reference=0.9,
             top1_engine=top1,
         )
-        return Row(Candidate(None, setting), parity=found, measured=measured(floor_ms))  # type: ignore[arg-type]
+        return Row(RuntimeCandidate(None, setting), parity=found, measured=measured(floor_ms))  # type: ignore[arg-type]
 
     rows = [row(1.0, 0.9, "fp32"), row(0.5, 0.895), row(0.4, 0.89)]
     subject = jobs.Subject(b"", np.zeros((1, 1, 1, 1), np.float32), np.zeros((1, 1, 1, 1), np.float32), True)

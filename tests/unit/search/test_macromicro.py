@@ -5,14 +5,14 @@ from collections.abc import Callable
 import pytest
 
 from hwnas.errors import InputError
-from hwnas.search.macromicro.controller import Candidate, WalkOptions, advance, found, walk
+from hwnas.search.macromicro.controller import ChainCandidate, WalkOptions, advance, found, walk
 
 SHAPE = (3, 10)
 
 
 def run(
-    options: WalkOptions, accuracy: Callable[[Candidate], float]
-) -> tuple[list[Candidate], Candidate, Candidate]:
+    options: WalkOptions, accuracy: Callable[[ChainCandidate], float]
+) -> tuple[list[ChainCandidate], ChainCandidate, ChainCandidate]:
     """Walk with an accuracy that is a function of the candidate."""
     controller, seen = walk(options, SHAPE), []
     candidate = next(controller)
@@ -28,12 +28,14 @@ def test_parameters_by_hand() -> None:
     # depth 3, width 2: layers of 2, 4 and 8 channels; the stem gives 4.
     # stem 3*9*4 + 2*4 = 116; separable: 4*9+4*2+4 = 48, 2*9+2*4+8 = 34, 4*9+4*8+16 = 84;
     # classifier 8*10+10 = 90
-    assert Candidate(3, 2).params_million(*SHAPE) * 1e6 == pytest.approx(372)
+    assert ChainCandidate(3, 2).params_million(*SHAPE) * 1e6 == pytest.approx(372)
     # full convolution at layer 1: 2*4*9 + 8 = 80 instead of 34; kernel 5 there: 2*4*25 + 8 = 208
-    assert Candidate(3, 2, full_conv=(1,)).params_million(*SHAPE) * 1e6 == pytest.approx(418)
-    assert Candidate(3, 2, full_conv=(1,), kernel5=(1,)).params_million(*SHAPE) * 1e6 == pytest.approx(546)
+    assert ChainCandidate(3, 2, full_conv=(1,)).params_million(*SHAPE) * 1e6 == pytest.approx(418)
+    assert ChainCandidate(3, 2, full_conv=(1,), kernel5=(1,)).params_million(*SHAPE) * 1e6 == pytest.approx(
+        546
+    )
     # first row of the published CIFAR-10 log
-    assert Candidate(10, 64).params_million(*SHAPE) == pytest.approx(0.30945, abs=1e-6)
+    assert ChainCandidate(10, 64).params_million(*SHAPE) == pytest.approx(0.30945, abs=1e-6)
 
 
 def test_depth_stops_at_the_third_clear_loss_since_the_last_gain() -> None:
@@ -61,9 +63,9 @@ def test_micro_keeps_parameters_by_narrowing() -> None:
     assert (micro.full_conv, micro.kernel5) == ((0,), (3,))
     limit = macro.params_million(*SHAPE) + 0.01
     assert all(c.params_million(*SHAPE) <= limit for c in seen if c.full_conv and not c.kernel5)
-    wider = Candidate(10, micro.width + 1, (0,), (3,))
+    wider = ChainCandidate(10, micro.width + 1, (0,), (3,))
     first = next(c for c in seen if c.full_conv == (0,))
-    assert wider.params_million(*SHAPE) > Candidate(10, first.width, (0,)).params_million(*SHAPE)
+    assert wider.params_million(*SHAPE) > ChainCandidate(10, first.width, (0,)).params_million(*SHAPE)
 
 
 def test_perfect_accuracy_ends_the_depth_walk_at_once() -> None:
