@@ -172,7 +172,7 @@ def _train(
         "classes": list(dataset.classes),
         "mean": list(dataset.mean),
         "std": list(dataset.std),
-        "data_notes": _notes(dataset, recipe),
+        "data_notes": list(dataset.notes),
         "images_in_two_splits": dataset.shared,
         "test_reads": dataset.test_reads,
         "finished": now_utc(),

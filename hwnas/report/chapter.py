@@ -9,7 +9,7 @@ from hwnas.backends.formats import usual
 from hwnas.deploy.manifest import EngineManifest
 from hwnas.measure.table import LatencyTable
 from hwnas.records import Budget, Trial, trained
-from hwnas.report import phrases, sections
+from hwnas.report import class_sections, phrases, sections
 from hwnas.report import record_sections as records
 from hwnas.report.collect import RunData
 from hwnas.report.page import Card, Chapter, Section
@@ -25,6 +25,7 @@ def chapter(run: RunData, tag: str = "") -> Chapter:
     best = run.best or provisional(run, budget)
     found = [
         sections.accuracy(run, budget, best),
+        class_sections.by_class(run),
         sections.growth(run, budget, best),
         sections.stages(run, budget, best),
         sections.prediction(run),
@@ -34,6 +35,7 @@ def chapter(run: RunData, tag: str = "") -> Chapter:
         sections.dense_costs(run),
         *(records.engine(engine) for engine in run.engines),
         *table_sections(run),
+        class_sections.learning(run),
         sections.training(run),
         records.every_network(run, budget),
         records.settings(run),
@@ -49,6 +51,7 @@ def chapter(run: RunData, tag: str = "") -> Chapter:
         sections=present,
         missing=run.missing,
         commands=next_commands(run),
+        warnings=run.warnings,
         used=_used(run, budget),
     )
 
@@ -123,6 +126,8 @@ def _engine_headline(engine: EngineManifest) -> tuple[str, bool | None]:
 def _table_headline(table: LatencyTable) -> str:
     held = table.summary.get("holdout")
     error = held.get("mape_percent") if isinstance(held, dict) else None
+    if not table.complete:
+        return f"Incomplete latency table of {table.setting.device}, {len(table.rows)} blocks"
     if not isinstance(error, (int, float)):
         return f"Latency table of {table.setting.device}"
     return f"Latency of unseen networks on {table.setting.device}, {error:.1f} % off on average"
@@ -140,6 +145,8 @@ def story(run: RunData, budget: Budget | None) -> str:
         )
     if run.verb == "profile" and run.table is not None:
         parts.append(f"What blocks and networks cost on {run.table.setting.describe()}, measured by hwnas.")
+    if run.verb == "train" and not run.trials:
+        parts.append(_training(run))
     if run.trials:
         done = len(trained(run.trials))
         refused = sum(t.state == "over_budget" for t in run.trials)
@@ -168,6 +175,16 @@ def story(run: RunData, budget: Budget | None) -> str:
         if result.stopped:
             parts.append(f"Why the search ended: {result.stopped}.")
     return " ".join(parts)
+
+
+def _training(run: RunData) -> str:
+    """What was trained, on what, for how long."""
+    told = [f"{run.extra.get('network') or 'a network'} was trained"]
+    told += [f"on {run.data}"] if run.data else []
+    epochs, seconds = run.extra.get("epochs"), run.extra.get("seconds")
+    told += [f"for {epochs:g} epochs"] if isinstance(epochs, (int, float)) else []
+    told += [f"in {format_seconds(seconds)}"] if isinstance(seconds, (int, float)) else []
+    return " ".join(told) + "."
 
 
 def _proof(run: RunData) -> str:
@@ -204,6 +221,7 @@ def cards(run: RunData, budget: Budget | None, best: Trial | None) -> list[Card]
             )
         )
         found += _accuracy_card(run, best)
+        found += _balanced_card(run)
         found.append(
             Card(
                 "Network",
@@ -211,6 +229,11 @@ def cards(run: RunData, budget: Budget | None, best: Trial | None) -> list[Card]
                 f"blocks per stage; {format_count(e.macs, 'MAC')}, {format_count(e.params, 'param')}",
             )
         )
+    else:
+        split, accuracy = run.accuracy()
+        if accuracy is not None:
+            found.append(Card(f"{split.capitalize()} accuracy", phrases.percent(accuracy)))
+        found += _balanced_card(run)
     if run.trials:
         images = sum(map(images_of, run.trials))
         seconds = run.seconds()
@@ -225,11 +248,20 @@ def _accuracy_card(run: RunData, best: Trial) -> list[Card]:
     if best.evaluation is None:
         return []
     split, accuracy = run.accuracy()
-    validation = f"{phrases.percent(best.evaluation.accuracy)} ± {100 * best.evaluation.accuracy_se:.1f}"
+    on_val, error = run.on_validation(best)
+    validation = f"{phrases.percent(on_val)} ± {100 * error:.1f}"
     if split == "test" and accuracy is not None:
         return [Card("Test accuracy", phrases.percent(accuracy), f"validation {validation}")]
-    error = f"± {100 * best.evaluation.accuracy_se:.1f}, standard error"
-    return [Card("Validation accuracy", phrases.percent(best.evaluation.accuracy), error)]
+    return [Card("Validation accuracy", phrases.percent(on_val), f"± {100 * error:.1f}, standard error")]
+
+
+def _balanced_card(run: RunData) -> list[Card]:
+    figures = run.by_class()
+    if figures is None:
+        return []
+    found = figures[1]
+    note = f"mean over {len(found.classes)} classes; base line {phrases.percent(found.base_line)}"
+    return [Card("Balanced accuracy", phrases.percent(found.balanced_accuracy), note)]
 
 
 def _used(run: RunData, budget: Budget | None) -> float | None:

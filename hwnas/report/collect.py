@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from hwnas import schemas, seals
 from hwnas.budgets import parse_latency
+from hwnas.by_class import ByClass
 from hwnas.deploy.manifest import EngineManifest, read_manifest
 from hwnas.documents import json_object, read_json
 from hwnas.errors import DataFormatError, HwnasError, InputError
@@ -35,7 +36,9 @@ class RunData:
         table: the latency table that the run used.
         source: name of the search that a training continues; its trials are shown.
         extra: further fields of result.json, such as test accuracy.
+        curve: rows of the learning curve of the network that was kept (see `TrainResult.curve`).
         missing: in words, what is not there and what that means.
+        warnings: in words, why figures may mean less than they seem to.
     """
 
     path: Path
@@ -49,7 +52,9 @@ class RunData:
     engines: list[EngineManifest] = field(default_factory=list)
     table: LatencyTable | None = None
     source: str = ""
+    curve: list[dict[str, float]] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
 
     @property
     def name(self) -> str:
@@ -115,6 +120,35 @@ class RunData:
                 return name, float(by_split[split])
         return "validation", None
 
+    def on_validation(self, best: Trial) -> tuple[float, float]:
+        """Validation accuracy and its standard error: what the run recorded, else the winner's."""
+        assert best.evaluation is not None
+        figures = [self.extra.get("accuracy"), self.extra.get("accuracy_se")]
+        value, error = (found.get("val") if isinstance(found, dict) else None for found in figures)
+        if isinstance(value, (int, float)) and isinstance(error, (int, float)):
+            return float(value), float(error)
+        return best.evaluation.accuracy, best.evaluation.accuracy_se
+
+    def by_class(self) -> tuple[str, ByClass] | None:
+        """Which images, and the figures by class there: test where it was read, else what there is."""
+        recorded = self.extra.get("by_class")
+        for split, what in (("test", "test images"), ("val", "validation images")):
+            if isinstance(recorded, dict) and isinstance(recorded.get(split), dict):
+                try:
+                    return what, parse(ByClass, recorded[split], "result.json: by_class")
+                except HwnasError:
+                    continue
+        for engine in self.engines:
+            if engine.by_class is not None:
+                return f"images that {engine.engine} was compared on", engine.by_class
+        return None
+
+    @property
+    def data(self) -> str:
+        """The data set as the user wrote it; empty where none is recorded."""
+        found = self.config.get("data")
+        return found if isinstance(found, str) else ""
+
     def seconds(self) -> float | None:
         """Wall time of the run; of its trainings alone while it has no result."""
         if self.result is not None:
@@ -142,7 +176,8 @@ def collect(path: Path) -> RunData:
         DataFormatError: `path` is a table that is damaged.
     """
     if path.name.endswith(SUFFIX):
-        return RunData(path, verb="profile", table=tables.load(path))
+        table = tables.load(path)
+        return RunData(path, verb="profile", table=table, warnings=list(table.warnings))
     if not path.is_dir():
         raise InputError(f"no run folder at {path}; `hwnas runs list` lists the runs")
     run = RunData(path)
@@ -162,9 +197,27 @@ def collect(path: Path) -> RunData:
     if run.verb == "train":
         _inherit(run)
     run.table = _table(run)
+    run.curve = _curve(run)
+    notes = run.extra.get("data_notes")
+    run.warnings += [str(note) for note in notes] if isinstance(notes, list) else []
+    run.warnings += run.table.warnings if run.table is not None else []
     if not (run.manifest or run.events or run.trials or run.engines or run.extra):
         raise InputError(f"{path} is not a run folder of hwnas")
     return run
+
+
+def _curve(run: RunData) -> list[dict[str, float]]:
+    """Rows of the learning curve: of a training, or of the winner's where its weights lie."""
+    found = run.extra.get("curve")
+    done = run.best.evaluation if run.best is not None and not run.source else None
+    if found is None and done is not None and done.weights:
+        record = (run.path / done.weights).with_suffix(".json")
+        if record.is_file() and record.resolve().is_relative_to(run.path.resolve()):
+            found = _try(
+                run, str(record.relative_to(run.path)), lambda p: read_json(p, "evaluation"), {}
+            ).get("curve")
+    rows = [row for row in found if isinstance(row, dict)] if isinstance(found, list) else []
+    return [row for row in rows if all(isinstance(value, (int, float)) for value in row.values())]
 
 
 def _table(run: RunData) -> LatencyTable | None:
@@ -187,11 +240,20 @@ def _table(run: RunData) -> LatencyTable | None:
 
 
 def _inherit(run: RunData) -> None:
-    """Let a training show the search that found its network; its own accuracy stays."""
+    """Let a training show the search that found its network; its own accuracy stays.
+
+    Not where the search was on other data: its accuracies would be taken for those of this training.
+    """
     name = run.config.get("network")
     for place in (Path(name), run.path.resolve().parent / name) if isinstance(name, str) else ():
         if (place / "result.json").is_file() and place.resolve() != run.path.resolve():
             source = collect(place)
+            if source.data != run.data:
+                run.missing.append(
+                    f"the network is from {source.name}, which was on other data ({source.data or 'none'}): "
+                    "its accuracies and its latency test are not shown here"
+                )
+                return
             run.result, run.trials, run.source = source.result, source.trials, source.name
             run.events = [*source.events, *run.events]
             return

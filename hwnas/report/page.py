@@ -64,21 +64,22 @@ class Chapter:
     sections: list[Section]
     missing: list[str]
     commands: list[str]
+    warnings: list[str] = field(default_factory=list)
     used: float | None = None
 
 
 @dataclass(frozen=True)
 class Page:
-    """One HTML page: a comparison when there are several runs, and a chapter for each."""
+    """One HTML page: comparisons when there are several runs, one for each data set, and a chapter a run."""
 
     title: str
     chapters: list[Chapter]
-    comparison: Section | None = None
+    comparisons: list[Section] = field(default_factory=list)
     made: str = ""
 
     @property
     def pictures(self) -> list[Picture]:
         """Every picture of the page in order."""
-        sections = [self.comparison] if self.comparison else []
+        sections = list(self.comparisons)
         sections += [s for chapter in self.chapters for s in chapter.sections]
         return [picture for section in sections for picture in section.pictures]

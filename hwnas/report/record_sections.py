@@ -50,7 +50,6 @@ def engine(engine: EngineManifest) -> Section:
         f"Engine {engine.engine}",
         f"{verdict} The figures belong to this file, identified by its hash.",
         tables=tables,
-        half=True,
     )
 
 

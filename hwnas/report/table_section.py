@@ -64,7 +64,8 @@ def _quality(table: LatencyTable, model: TableModel) -> Section:
     )
     drawn += picture("table-context", table_plots.in_context(context), "block costs alone and in context")
     roles = Counter(row.role for row in table.networks)
-    lead = (
+    lead = "" if table.complete else "This table is incomplete: its profile did not end. "
+    lead += (
         f"Table {table.table_id}: {len(table.rows)} blocks and {len(table.networks)} whole networks, "
         f"{table.setting.describe()}."
     )

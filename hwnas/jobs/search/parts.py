@@ -179,6 +179,7 @@ def test_once(run: RunFolder, result: SearchResult, dataset: Dataset, data: str)
         "mean",
         "std",
         "data",
+        "data_notes",
     )
     if all(name in body for name in kept):
         return {name: body[name] for name in kept}
@@ -197,6 +198,7 @@ def test_once(run: RunFolder, result: SearchResult, dataset: Dataset, data: str)
         "mean": list(dataset.mean),
         "std": list(dataset.std),
         "data": data,
+        "data_notes": list(dataset.notes),
     }
     write_json(path, {**body, **extra}, sealed=True)
     text = f"test accuracy {test.accuracy:.2%} (validation {best.outcome.accuracy:.2%})"

@@ -102,7 +102,7 @@ def test_growth_path_leaves_out_what_was_not_taken(tmp_path: Path) -> None:
 def test_refused_networks_keep_their_reason(tmp_path: Path) -> None:
     text = Reader(page_of(write_run(tmp_path / "search-0001"))).text
     assert "0.70 ms is over the budget of 0.60 ms: not trained" in text
-    assert "looked at 8 networks of resnet-cifar and trained 7; 1 was refused untrained" in text
+    assert "considered 8 networks of resnet-cifar and trained 7; 1 was rejected before training" in text
 
 
 def test_nothing_comes_from_the_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,76 @@
+"""Sections about accuracy: class by class, and how the network came to it."""
+
+from __future__ import annotations
+
+from hwnas.by_class import ByClass
+from hwnas.report import class_plots, phrases
+from hwnas.report.collect import RunData
+from hwnas.report.page import Picture, Section, Table
+from hwnas.report.sections import picture
+
+MISTAKES = 10
+
+
+def by_class(run: RunData) -> Section | None:
+    """What the one accuracy is made of."""
+    found = run.by_class()
+    if found is None:
+        return None
+    what, figures = found
+    lead = (
+        f"Of {figures.images:,} {what} {phrases.percent(figures.accuracy)} are right; as a mean over the "
+        f"classes, each counting the same, {phrases.percent(figures.balanced_accuracy)}. "
+        f"{base_lines(figures)}"
+    )
+    drawn = picture("classes", class_plots.recalls(figures), "share of each class that is right")
+    drawn += picture("confusion", class_plots.confusion(figures), "which class is taken for which")
+    rows = [
+        (
+            row.name,
+            f"{row.images:,}",
+            f"{row.right:,}",
+            phrases.percent(row.recall) if row.recall is not None else "",
+            phrases.percent(row.precision) if row.precision is not None else "",
+        )
+        for row in figures.weakest
+    ]
+    head = ("class", "images", "right", "recall", "precision")
+    tables = []
+    if figures.mistakes:
+        wrong = [(m.true, m.named, str(m.images)) for m in figures.mistakes[:MISTAKES]]
+        tables.append(Table(("true class", "taken for", "images"), wrong, "The most frequent mistakes"))
+    tables.append(Table(head, rows, f"All {len(rows)} classes, the weakest first"))
+    return Section("Class by class", lead, drawn, tables)
+
+
+def base_lines(figures: ByClass) -> str:
+    """What the accuracy has to be compared with."""
+    text = (
+        f"Base lines: naming {figures.largest_class!r} always is right for "
+        f"{phrases.percent(figures.largest_share)}, naming a class by chance for "
+        f"{phrases.percent(figures.chance)}."
+    )
+    if figures.accuracy <= figures.base_line:
+        text += " The network is no better than that: it has learned nothing."
+    elif figures.accuracy <= figures.base_line + 2 * _se(figures):
+        text += " The network is not clearly better than that, on so few images."
+    return text
+
+
+def _se(figures: ByClass) -> float:
+    guess = (figures.accuracy * figures.images + 0.5) / (figures.images + 1)
+    return float((guess * (1 - guess) / figures.images) ** 0.5)
+
+
+def learning(run: RunData) -> Section | None:
+    """How the training of the network that was kept went."""
+    found = run.by_class()
+    base = found[1].base_line if found else None
+    drawn = class_plots.learning(run.curve, base)
+    if drawn is None:
+        return None
+    watched = any("accuracy" in row for row in run.curve)
+    lead = "The loss of the network that was kept on its training images, augmented as it saw them"
+    lead += "; validation images were looked at on the way, for this picture alone." if watched else "."
+    alt = "training loss and validation accuracy over the images seen"
+    return Section("How the network learned", lead, [Picture("learning", drawn, alt)], half=True)
