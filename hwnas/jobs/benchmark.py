@@ -64,7 +64,7 @@ class BenchmarkOptions:
 
 @dataclass
 class Row:
-    """One engine of the table; `error` where it cannot be had."""
+    """One engine of the table; `error` where it is not available."""
 
     candidate: RuntimeCandidate
     error: str | None = None
