@@ -43,7 +43,7 @@ def run(*args: str) -> Result:
         (IsADirectoryError(errno.EISDIR, "Is a directory", "x"), 2, "x: it is a folder"),
         (NotADirectoryError(errno.ENOTDIR, "Not a directory", "x"), 2, "x: it is a file or lies below"),
         (OSError(errno.ENAMETOOLONG, "File name too long", "x"), 2, "x: the name is too long"),
-        (OSError(errno.ELOOP, "Too many levels of symbolic links", "x"), 2, "x: its symbolic links form a loop"),
+        (OSError(errno.ELOOP, "Too many levels of symbolic links", "x"), 2, "x: its symbolic links form"),
         (FileNotFoundError(errno.ENOENT, "No such file", "x"), 2, "x: it does not exist"),
         (FileNotFoundError(errno.ENOENT, "No such file", "x", None, "y"), 2, "x to y: it does not exist"),
         (OSError(errno.EBADF, "Bad file descriptor"), 2, "standard streams: a standard stream is closed"),
