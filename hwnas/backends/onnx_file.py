@@ -34,6 +34,10 @@ def read_model(path: Path) -> bytes:
         model = onnx.load_from_string(data)
     except Exception as exc:  # classes of the protobuf package, which has no types
         raise DataFormatError(f"{path} is not a readable ONNX model: {exc}") from exc
+    if not model.graph.input or not model.graph.output:
+        raise DataFormatError(
+            f"{path} is not a whole ONNX model: it has no input or no output; export it again"
+        )
     tensors = [t for t in external._get_all_tensors(model) if external.uses_external_data(t)]
     if not tensors:
         return data

@@ -124,7 +124,7 @@ _EMPTY: dict[str, Any] = {
 
 def _figures(path: Path) -> dict[str, Any]:
     """Accuracy (validation), latency and size out of a search's or a training's result."""
-    body = read_json(path, "run result")
+    body = read_json(path, "run result", sealed=True)
     if body.get("schema") == schemas.SEARCH:
         known = {name: value for name, value in body.items() if name in SearchResult.model_fields}
         result = parse(SearchResult, known, f"run result {path}")

@@ -17,7 +17,9 @@ def root(tmp_path: Path) -> Path:
     for number, accuracy in ((1, 0.5), (2, 0.75)):
         run = RunFolder(root / f"train-{number:04d}", "train", {"data": "digits", "epochs": number})
         run.append("note", {"text": f"epoch {number}"})
-        write_json(run.path / "result.json", {"schema": "x", "accuracy": {"val": accuracy, "test": 0.4}})
+        write_json(
+            run.path / "result.json", {"schema": "x", "accuracy": {"val": accuracy, "test": 0.4}}, sealed=True
+        )
         link_latest(run.path)
     RunFolder(root / "train-0003", "train", {"data": "digits", "epochs": 3})
     return root
