@@ -76,6 +76,11 @@ class ByClass(Record):
         shown = [row for row in self.classes if row.recall is not None]
         return tuple(sorted(shown, key=lambda row: (row.recall or 0.0, -row.images)))
 
+    @property
+    def base_line(self) -> float:
+        """What a classifier must be above to have learned anything."""
+        return max(self.largest_share, self.chance)
+
 
 def by_class(labels: NDArray[Any], named: NDArray[Any], classes: Sequence[str]) -> ByClass:
     """Figures of classes `named` against the true ones.

@@ -26,6 +26,7 @@ from hwnas.backends.cuda import opening as cuda
 from hwnas.backends.cuda.gpus import GpuInfo, check_device, check_precision, gpus
 from hwnas.backends.forms import TENSORRT
 from hwnas.backends.ort import check_provider
+from hwnas.backends.trt.build import typed_model
 from hwnas.errors import BackendUnavailable, BuildError, DataFormatError, InputError
 from hwnas.protocols import CallTimes, Int8Form
 from hwnas.records import Precision, Setting
@@ -169,7 +170,6 @@ class OrtTrt(OrtCuda):
 
     def typed(self, model: bytes, setting: Setting) -> bytes:
         """The graph as TensorRT takes it; fp16 by the provider's flag, int8 by Q/DQ pairs."""
-        from hwnas.backends.trt.build import typed_model
 
         return typed_model(model, setting.precision, half_in_graph=False)
 

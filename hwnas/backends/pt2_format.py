@@ -12,6 +12,7 @@ byte, and the weights, which are plain numbers, are read into the fresh program.
 from __future__ import annotations
 
 import io
+import json
 import time
 import zipfile
 from collections.abc import Mapping
@@ -176,7 +177,6 @@ def _checked_state(path: Path, program: torch.export.ExportedProgram) -> dict[st
     Raises:
         DataFormatError: the file is no archive, or holds anything else.
     """
-    import json
 
     import torch
 

@@ -14,6 +14,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from hwnas.arrays import Float32s
+from hwnas.backends import calibrate, quantize
 from hwnas.backends.graphs import read, rename, with_nodes
 from hwnas.errors import BuildError, InputError
 from hwnas.protocols import Int8Form
@@ -45,7 +46,6 @@ def in_precision(
             written as ONNX.
         BuildError: an operator or weight that cannot be written so.
     """
-    from hwnas.backends import calibrate, quantize
 
     if precision == "fp32":
         return model

@@ -61,6 +61,7 @@ from hwnas.measure.patience import PATIENCE_S, Patience
 from hwnas.measure.promise import PromiseOptions, keep
 from hwnas.measure.sentinel import watched
 from hwnas.measure.timing import TimingOptions, measure
+from hwnas.nets.count import count
 from hwnas.protocols import Backend, Emit, Engine
 from hwnas.records import Budget, Check, Measurement, Promise, Report, Setting
 from hwnas.spec import NetworkSpec
@@ -360,7 +361,6 @@ def _counts(spec: NetworkSpec, budget: Budget | None, batch: int) -> list[Check]
     """Counts against the limits that a budget has; activations are those of a whole batch."""
     if budget is None or not (budget.macs or budget.params or budget.memory_bytes):
         return []
-    from hwnas.nets.count import count
 
     counts = count(spec)
     memory_bytes = counts.activation_bytes * batch + counts.weight_bytes

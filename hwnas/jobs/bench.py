@@ -10,6 +10,9 @@ from typing import Any, Literal
 import numpy as np
 
 from hwnas import backends, runs
+from hwnas.backends.onnx_file import read_model
+from hwnas.deploy import engine, manifest
+from hwnas.deploy.engine import is_timed
 from hwnas.errors import InputError
 from hwnas.jobs.own_onnx import in_int8
 from hwnas.jobs.resolve import networks
@@ -18,6 +21,7 @@ from hwnas.measure.levels import SentinelHistory
 from hwnas.measure.patience import PATIENCE_S, Patience
 from hwnas.measure.sentinel import watched
 from hwnas.measure.timing import Builder, SessionOptions, TimingOptions, measure
+from hwnas.nets import onnx
 from hwnas.protocols import Backend, Emit
 from hwnas.records import Measurement, Precision, Setting, to_json
 
@@ -156,7 +160,6 @@ def _entry(given: str, options: BenchOptions) -> _Benched:
         return _onnx(path, options)
     if path.is_file() and path.suffix != ".json":
         return _engine(path, options)
-    from hwnas.nets import onnx
 
     spec = networks.network(given, runs.RUNS)
     backend, setting = _conditions(options)
@@ -168,9 +171,6 @@ def _onnx(path: Path, options: BenchOptions) -> _Benched:
     """An ONNX file. One that was exported here is checked first, and runs as it was built for unless another
     runtime is asked for, or its own does not tell the time of its target.
     """
-    from hwnas.backends.onnx_file import read_model
-    from hwnas.deploy import manifest
-    from hwnas.deploy.engine import is_timed
 
     batch = options.batch
     if manifest.manifest_path(path).is_file():
@@ -189,7 +189,6 @@ def _onnx(path: Path, options: BenchOptions) -> _Benched:
 
 def _engine(path: Path, options: BenchOptions) -> _Benched:
     """An engine: checked against its manifest where it has one, else as the options say."""
-    from hwnas.deploy import engine, manifest
 
     if manifest.manifest_path(path).is_file():
         setting = manifest.read_manifest(path).setting

@@ -11,8 +11,15 @@ import numpy as np
 
 from hwnas import runs, schemas
 from hwnas.arrays import Float32s
+from hwnas.backends.onnx_file import read_model
+from hwnas.backends.onnx_format import TypedOnnx
+from hwnas.deploy.engine import run_all
+from hwnas.deploy.parity import compare, judge
 from hwnas.errors import BackendUnavailable, BuildError, DataFormatError, InputError
+from hwnas.jobs.export.samples import samples
 from hwnas.jobs.own_onnx import Subject, in_int8_form, own_model
+from hwnas.jobs.resolve import networks
+from hwnas.jobs.resolve.origin import origin
 from hwnas.measure.candidates import AUTO, RuntimeCandidate, candidates
 from hwnas.measure.timing import Builder, TimingOptions, measure
 from hwnas.protocols import Emit, Engine
@@ -129,11 +136,7 @@ class _Reference:
 def _subject(options: BenchmarkOptions) -> Subject:
     path = Path(options.network)
     if path.suffix == ".onnx":
-        from hwnas.backends.onnx_file import read_model
-
         return own_model(read_model(path), options.data, options.images, options.batch, options.seed)
-    from hwnas.jobs.resolve import networks
-    from hwnas.jobs.resolve.origin import origin
     from hwnas.nets import onnx
 
     found = networks.find(options.network, runs.RUNS)
@@ -143,7 +146,6 @@ def _subject(options: BenchmarkOptions) -> Subject:
         given = own_model(model, options.data, options.images, options.batch, options.seed)
         note = "the network has no weights: times hold, accuracy and agreement are those of random weights"
         return Subject(given.model, given.images, given.calibration, False, None, (*given.notes, note))
-    from hwnas.jobs.export.samples import samples
 
     source = origin(options.network, options.weights)
     model = onnx.network(source.spec, source.read_weights(), batch=options.batch)
@@ -155,8 +157,6 @@ def _subject(options: BenchmarkOptions) -> Subject:
 
 def _reference(subject: Subject, options: BenchmarkOptions) -> _Reference:
     """Scores of the fp32 graph as it stands: ONNX Runtime without optimisation."""
-    from hwnas.backends.onnx_format import TypedOnnx
-    from hwnas.deploy.engine import run_all
 
     plain = TypedOnnx()
     engine = plain.build(subject.model, plain.setting("cpu", "fp32", options.batch, options.threads))
@@ -172,8 +172,6 @@ def _reference(subject: Subject, options: BenchmarkOptions) -> _Reference:
 
 def _built(candidate: RuntimeCandidate, subject: Subject, reference: _Reference, path: Path) -> Row:
     """Write an engine and compare its scores; a refusal of the runtime becomes the line's text."""
-    from hwnas.deploy.engine import run_all
-    from hwnas.deploy.parity import compare, judge
 
     row, backend, setting = Row(candidate), candidate.backend, candidate.setting
     try:

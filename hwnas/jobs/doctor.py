@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from importlib.metadata import packages_distributions, version
+from importlib.metadata import PackageNotFoundError, packages_distributions, version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from hwnas import backends
+from hwnas.backends import conflicts
+from hwnas.backends.cuda.gpus import serves
+from hwnas.measure.device import detect, resolve
+from hwnas.measure.grade import noise_grade, probes
+from hwnas.measure.trace import record
 from hwnas.protocols import Emit
 from hwnas.records import now_utc, to_json
 
@@ -26,9 +32,6 @@ def doctor(emit: Emit | None = None, *, noise: bool = True) -> dict[str, Any]:
         `measure.grade.noise_grade`), ``device`` (what ``--device auto`` means here), ``packages``,
         ``problems`` in words.
     """
-    from hwnas import backends
-    from hwnas.measure.device import detect, resolve
-    from hwnas.measure.grade import noise_grade
 
     info = detect()
     machine = to_json(info)
@@ -61,9 +64,6 @@ def record_noise(path: Path, seconds: float, emit: Emit | None = None) -> dict[s
         ``path``, ``seconds``, ``calls``, ``conditions``, and for each engine its 2 % quantile and
         median in ms.
     """
-    from hwnas.measure.device import detect
-    from hwnas.measure.grade import probes
-    from hwnas.measure.trace import record
 
     builders, guard, _ = probes()
     if guard is not None:
@@ -91,7 +91,6 @@ def record_noise(path: Path, seconds: float, emit: Emit | None = None) -> dict[s
 
 def _advice(capability: str) -> str:
     """Which TensorRT serves a GPU, and the line that installs it."""
-    from hwnas.backends.cuda.gpus import serves
 
     major, _, minor = capability.partition(".")
     if not (major.isdigit() and minor.isdigit()):
@@ -101,9 +100,6 @@ def _advice(capability: str) -> str:
 
 
 def _packages() -> dict[str, str]:
-    from importlib.metadata import PackageNotFoundError
-
-    from hwnas import backends
 
     found = {}
     for name in ("hwnas", "torch", *backends.PACKAGES, "numpy"):
@@ -121,7 +117,6 @@ def problems(owners: Mapping[str, list[str]]) -> list[str]:
         owners: import name to the distributions that install it
             (`importlib.metadata.packages_distributions`).
     """
-    from hwnas.backends import conflicts
 
     found = []
     foreign = sorted(set(owners.get("hwnas", [])) - {"hwnas"})

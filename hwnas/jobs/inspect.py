@@ -11,8 +11,12 @@ from typing import Any
 import numpy as np
 
 from hwnas import plugins
+from hwnas.backends import describe
 from hwnas.errors import InputError
 from hwnas.jobs.resolve.networks import find, network
+from hwnas.measure.device import known, resolve
+from hwnas.nets.count import count as count_spec
+from hwnas.nets.spaces import make
 from hwnas.options import described
 from hwnas.plugins import unknown
 from hwnas.search.strategy import find as find_strategy
@@ -22,7 +26,6 @@ from hwnas.store import write_network
 
 def count(names: Sequence[str]) -> dict[str, Any]:
     """MACs, parameters, depth and memory of networks (files, runs or examples)."""
-    from hwnas.nets.count import count as count_spec
 
     listed = []
     for name in names:
@@ -43,7 +46,6 @@ def count(names: Sequence[str]) -> dict[str, Any]:
 
 def devices() -> list[dict[str, Any]]:
     """Every known device: name, available (it is this machine's), reason where not, kind, label, backend."""
-    from hwnas.measure.device import known
 
     return [
         {
@@ -62,7 +64,6 @@ def devices() -> list[dict[str, Any]]:
 
 def device(name: str) -> dict[str, Any]:
     """One device with its description; InputError for an unknown name."""
-    from hwnas.measure.device import resolve
 
     found = resolve(name, here=False)
     row = next(row for row in devices() if row["name"] == found.name)
@@ -71,7 +72,6 @@ def device(name: str) -> dict[str, Any]:
 
 def backends() -> list[dict[str, Any]]:
     """Every runtime: name, available, reason where not, version, devices, suffix of its engine files."""
-    from hwnas.backends import describe
 
     return describe()
 
@@ -102,7 +102,6 @@ def spaces() -> list[dict[str, Any]]:
 
 def space(name: str, input_shape: tuple[int, int, int] | None = None) -> dict[str, Any]:
     """One search space: what it holds, and the costs of its smallest member."""
-    from hwnas.nets.count import count as count_spec
     from hwnas.nets.spaces import describe, make
 
     made = make(name, input_shape=input_shape) if input_shape else make(name)
@@ -130,7 +129,6 @@ def sample(
     Raises:
         InputError: the space does not yield so many different members.
     """
-    from hwnas.nets.spaces import make
 
     made = make(name, input_shape=input_shape) if input_shape else make(name)
     rng = np.random.default_rng(seed)

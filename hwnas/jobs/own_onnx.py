@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from hwnas.arrays import Float32s, ImageShape, Int64s
+from hwnas.backends.formats import CALIBRATION_IMAGES
 from hwnas.errors import InputError
 from hwnas.protocols import Backend
 
@@ -60,7 +61,6 @@ def own_model(model: bytes, data: str | None, limit: int, batch: int, seed: int)
         images = rng.standard_normal((RANDOM_IMAGES, *dims[1:]), dtype=np.float32)
         note = "random images: int8 is calibrated on them, so its times hold, its accuracy does not (--data)"
         return Subject(model, images, images, False, None, (note,))
-    from hwnas.backends.formats import CALIBRATION_IMAGES
     from hwnas.train.data import load, normalise
 
     dataset = load(data, input_shape=image_shape(dims), seed=seed)

@@ -8,6 +8,8 @@ from typing import Any
 
 from hwnas import runs
 from hwnas.protocols import Emit
+from hwnas.report import html
+from hwnas.report.compose import compose
 from hwnas.store import refuse_foreign
 
 
@@ -36,8 +38,6 @@ def report(options: ReportOptions, emit: Emit) -> dict[str, Any]:
         InputError: no such run, or an unknown kind of picture.
         BackendUnavailable: pictures were asked for and kaleido is not here; the page is written first.
     """
-    from hwnas.report import html
-    from hwnas.report.compose import compose
 
     paths = [runs.resolve(name) for name in options.runs or (None,)]
     page = compose(paths)

@@ -14,11 +14,14 @@ from hwnas.documents import read_json
 from hwnas.errors import DataFormatError, InputError
 from hwnas.jobs.resolve.networks import find
 from hwnas.jobs.resolve.origin import digests, run_of
+from hwnas.nets.count import count
 from hwnas.plugins import unknown
 from hwnas.protocols import Emit
 from hwnas.records import now_utc, to_json
 from hwnas.spec import NetworkSpec
 from hwnas.store import parse, read_network, write_json, write_network
+from hwnas.train.options import Recipe
+from hwnas.train.uri import runs_code
 
 if TYPE_CHECKING:
     from hwnas.train.data import Dataset
@@ -125,7 +128,6 @@ def _train(
     emit: Emit | None,
 ) -> dict[str, Any]:
     from hwnas.nets.build import build, load_weights, read_weights, save
-    from hwnas.nets.count import count
     from hwnas.train import loop
     from hwnas.train.score import judge
 
@@ -195,7 +197,6 @@ def with_classes(spec: NetworkSpec, classes: int) -> NetworkSpec:
 
 def _recipe(options: TrainOptions, dataset: Dataset | None) -> Recipe:
     """The recipe; without a data set its values are only checked."""
-    from hwnas.train.options import Recipe
 
     images = max(1, round(options.epochs * len(dataset.train))) if dataset is not None else 1
     base = Recipe(images=images, seed=options.seed or 0, ema=0.999 if options.ema else 0.0)
@@ -249,7 +250,6 @@ class Inherited:
         Raises:
             InputError: no data is named anywhere, or another split than the run's.
         """
-        from hwnas.train.uri import runs_code
 
         same = options.data is None or options.data == self.data
         data = self.data if options.data is None else options.data
@@ -305,7 +305,6 @@ def _teacher(options: TrainOptions, dataset: Dataset) -> Teacher | None:
         InputError: it has no weights, other classes or another input, or was trained on another split.
     """
     from hwnas.nets.build import build, load_weights, read_weights
-    from hwnas.nets.count import count
     from hwnas.train.loop import Teacher
 
     if options.distill is None:
@@ -342,7 +341,6 @@ def _plan(
     options: TrainOptions, spec: NetworkSpec, dataset: Dataset, recipe: Recipe, weights: Path | None
 ) -> dict[str, Any]:
     """What would be done."""
-    from hwnas.nets.count import count
     from hwnas.train.plan import steps_of
 
     return {

@@ -7,6 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from hwnas.budgets import parse_latency
+from hwnas.deploy.engine import is_timed, runtime
+from hwnas.deploy.manifest import check_file, find_engine, read_manifest
+from hwnas.deploy.parity import TOLERANCES
 from hwnas.errors import InputError
 from hwnas.jobs.export.run import summary
 from hwnas.jobs.export.samples import samples
@@ -52,9 +55,6 @@ def verify(options: VerifyOptions, emit: Emit | None = None) -> dict[str, Any]:
         VerificationFailed: a check did not pass; `result` is what a pass would have returned.
     """
     from hwnas.deploy import verify as checks
-    from hwnas.deploy.engine import is_timed, runtime
-    from hwnas.deploy.manifest import check_file, find_engine, read_manifest
-    from hwnas.deploy.parity import TOLERANCES
 
     path = find_engine(Path(options.engine))
     manifest = read_manifest(path)

@@ -8,10 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from hwnas.measure.device import conditions
 from hwnas.measure.levels import SentinelHistory
 from hwnas.measure.session import Gates
 from hwnas.measure.timing import Builder, TimingOptions, measure
 from hwnas.protocols import Emit
+from hwnas.spec import BlockSpec
 
 
 def noise_grade(
@@ -91,10 +93,8 @@ def slow_lately(levels: SentinelHistory | None, seconds: float = HOUR_S) -> dict
 
 def probes() -> tuple[dict[str, Builder], Builder | None, SentinelHistory | None]:
     """Chains of residual blocks of 0.1 to 3 ms on a present-day core; the sentinel and its levels."""
-    from hwnas.measure.device import conditions
     from hwnas.measure.sentinel import watched
     from hwnas.nets import onnx
-    from hwnas.spec import BlockSpec
 
     backend, setting = conditions("cpu")
     builders: dict[str, Builder] = {}

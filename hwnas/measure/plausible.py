@@ -15,6 +15,7 @@ from typing import Protocol
 from hwnas import backends
 from hwnas.errors import DataFormatError
 from hwnas.measure.rows import BlockRow, ChainRow, Header, NetworkRow
+from hwnas.nets.count import count_block
 from hwnas.records import Setting
 from hwnas.spec import BlockSpec
 
@@ -113,7 +114,6 @@ def _refuse_slow(table: Measured, path: Path) -> None:
 
 
 def _refuse_fast(table: Measured, path: Path) -> None:
-    from hwnas.nets.count import count_block
 
     setting = table.setting
     ceiling = _ANY_DEVICE_FLOPS

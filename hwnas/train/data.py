@@ -18,6 +18,7 @@ import torch
 from hwnas.arrays import ImageShape, Int64s
 from hwnas.errors import DataFormatError, InputError
 from hwnas.train.images import decoding
+from hwnas.train.labels import places
 from hwnas.train.raw import LabelledImages, Originals, Raw, chosen_of
 from hwnas.train.sources import read
 from hwnas.train.uri import parse, parts
@@ -242,7 +243,6 @@ def _without_originals(raw: Raw) -> Raw:
 
 def _joined(raw: Raw, name: str, other: Raw) -> Raw:
     """A source with another one's images as its validation or test split; classes are joined by name."""
-    from hwnas.train.labels import places
 
     own = {"val": other.val, "test": other.test}[name]
     found = own or other.train

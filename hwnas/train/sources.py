@@ -10,6 +10,8 @@ from __future__ import annotations
 import importlib
 import math
 import sys
+import zipfile
+import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +24,7 @@ from hwnas.arrays import ImageShape, Int64s, Uint8s
 from hwnas.backends import images as prepared
 from hwnas.errors import DataFormatError, InputError
 from hwnas.train import memory
+from hwnas.train.labels import name_of, order, places
 from hwnas.train.raw import LabelledImages, LeftOut, Originals, Raw
 
 if TYPE_CHECKING:
@@ -75,8 +78,6 @@ def read_digits(where: str = "", shape: ImageShape | None = None) -> Raw:
 
 def read_npz(path: Path, shape: ImageShape | None) -> Raw:
     """Arrays in an .npz file, named as in `arrays`; files with pickled objects are refused."""
-    import zipfile
-    import zlib
 
     if not path.is_file():
         raise InputError(f"data npz:{path} is not a file")
@@ -172,7 +173,6 @@ def arrays(found: Mapping[str, Any], where: str, shape: ImageShape | None) -> Ra
     are needed; ``val_images`` with ``val_labels``, ``test_images`` with ``test_labels`` and ``classes``
     (names, by label) may be there. An image whose label is -1, NaN or empty is left out.
     """
-    from hwnas.train.labels import order, places
 
     named = {_KERAS.get(name, name): value for name, value in found.items()}
     missing = [name for name in ("images", "labels") if name not in named]
@@ -221,7 +221,6 @@ def _pair(
 
     Last, the pictures as they were given.
     """
-    from hwnas.train.labels import name_of
 
     images, labels = np.asarray(images), np.asarray(labels)
     if images.dtype != np.uint8:

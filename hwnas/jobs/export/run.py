@@ -7,17 +7,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hwnas import plugins
 from hwnas.backends import formats
 from hwnas.budgets import parse_latency
+from hwnas.deploy import engine as engines
 from hwnas.deploy.engine import is_timed, metadata, one_batch
 from hwnas.deploy.manifest import EngineManifest, engine_name, manifest_path, write_manifest
 from hwnas.deploy.parity import TOLERANCES
 from hwnas.errors import BackendUnavailable, InputError
 from hwnas.jobs.export.samples import Samples, samples
 from hwnas.jobs.resolve.origin import Origin, origin
+from hwnas.measure import device as devices
 from hwnas.measure.patience import PATIENCE_S
 from hwnas.protocols import Backend, Emit
 from hwnas.records import Budget, Precision, Setting, to_json
+from hwnas.store import write_bytes
 
 if TYPE_CHECKING:
     from hwnas.deploy.verify import Verified
@@ -106,7 +110,6 @@ def export(options: ExportOptions, emit: Emit | None = None) -> dict[str, Any]:
 
 def conditions(options: ExportOptions, source: Origin) -> tuple[Backend, Setting]:
     """Backend and setting: what the user asks for, else what the search was under."""
-    from hwnas.measure import device as devices
 
     known = source.setting
     precision = options.precision or (known.precision if known else "fp32")
@@ -133,7 +136,6 @@ def conditions(options: ExportOptions, source: Origin) -> tuple[Backend, Setting
 
 def _device_for(bound: str | None, known: Setting | None) -> str:
     """The run's device where the format's runtime serves it, else this machine's CPU or GPU."""
-    from hwnas import plugins
 
     if known is not None and bound in (None, known.backend):
         return known.device
@@ -152,7 +154,6 @@ def _write(
     drawn: Samples | None,
 ) -> EngineManifest:
     """Write engine and manifest without proof."""
-    from hwnas.deploy import engine as engines
 
     about: dict[str, Any] = {
         "table_id": source.table_id,
@@ -245,8 +246,6 @@ def _elsewhere(
     options: ExportOptions, source: Origin, folder: Path, why: BackendUnavailable
 ) -> BackendUnavailable:
     """Leave the ONNX model for the target, and the words that finish there."""
-    from hwnas import plugins
-    from hwnas.store import write_bytes
 
     precision: Precision = options.precision or (source.setting.precision if source.setting else "fp32")
     batch = options.batch or (source.setting.batch if source.setting else 1)

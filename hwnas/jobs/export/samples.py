@@ -13,6 +13,7 @@ from hwnas.backends.formats import CALIBRATION_IMAGES
 from hwnas.errors import DataFormatError, InputError
 from hwnas.jobs.resolve.origin import Origin
 from hwnas.records import Check
+from hwnas.train.uri import runs_code
 
 if TYPE_CHECKING:
     from hwnas.deploy.verify import Training
@@ -144,7 +145,6 @@ def recorded_data(source: Origin) -> str | None:
     """
     if source.data is None:
         return None
-    from hwnas.train.uri import runs_code
 
     if runs_code(source.data):
         raise InputError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from hwnas.cost.dense import Costs
@@ -93,7 +94,6 @@ def _arch_lr(steps: int) -> float:
 
 
 def _train(facts: Facts, asked: DenseNasOptions) -> Relaxed:
-    from dataclasses import replace
 
     from hwnas.train.densenas.search import train_dense
     from hwnas.train.densenas.supernet import Supernet
@@ -141,7 +141,6 @@ def objective(facts: Facts, asked: DenseNasOptions, chooser: Chooser) -> tuple[C
 
 def _derived(relaxed: Relaxed, facts: Facts, chooser: Chooser, paper: bool) -> Mapping[str, Any]:
     """Costs of the networks that the choices of now lead to."""
-    from dataclasses import replace
 
     space, trust = chooser.space, None if paper else Trust(*relaxed.trust)
     now = replace(chooser, learned=Scores(relaxed.edges, relaxed.layers), trust=trust)

@@ -8,9 +8,12 @@ from typing import Any
 
 from hwnas import runs, schemas
 from hwnas.arrays import Float32s
+from hwnas.backends.formats import usual
+from hwnas.deploy.manifest import weights_digest
 from hwnas.documents import read_json
 from hwnas.errors import DataFormatError, HwnasError, InputError
 from hwnas.jobs.resolve.networks import find
+from hwnas.nets.weights import read_weights
 from hwnas.records import Budget, Estimate, SearchResult, Setting
 from hwnas.spec import NetworkSpec
 from hwnas.store import parse, read_network
@@ -51,8 +54,6 @@ class Origin:
 
     def read_weights(self) -> dict[str, Float32s]:
         """The weights by state-dict name; DataFormatError unless they are those that were trained."""
-        from hwnas.deploy.manifest import weights_digest
-        from hwnas.nets.weights import read_weights
 
         found = read_weights(self.weights)
         if self.weights_sha256 is not None and (digest := weights_digest(found)) != self.weights_sha256:
@@ -95,7 +96,6 @@ def origin(name: str | None, weights: Path | None = None) -> Origin:
 
 def export_command(run: str) -> str:
     """The command that exports a run for the runtime that it was searched through."""
-    from hwnas.backends.formats import usual
 
     try:
         setting = origin(run).setting
@@ -170,8 +170,6 @@ def _whole(value: Any) -> int | None:
 
 def digests(run: Path) -> dict[str, str]:
     """SHA-256 of every file of weights that a run leaves, by its place in the run, for ``result.json``."""
-    from hwnas.deploy.manifest import weights_digest
-    from hwnas.nets.weights import read_weights
 
     found = [run / "weights.safetensors", *sorted(run.glob("targets/*/weights.safetensors"))]
     return {p.relative_to(run).as_posix(): weights_digest(read_weights(p)) for p in found if p.is_file()}

@@ -16,6 +16,8 @@ from hwnas.jobs.resolve.origin import digests
 from hwnas.measure import promise, timing
 from hwnas.measure.patience import Patience
 from hwnas.measure.sentinel import watched
+from hwnas.nets import onnx
+from hwnas.nets.count import count
 from hwnas.protocols import Backend, Emit, Engine, Importance, Move
 from hwnas.records import (
     Budget,
@@ -59,7 +61,6 @@ class NetworkBuilder:
 
     def engine(self, spec: NetworkSpec, weights: Path | None = None) -> Callable[[], Engine]:
         """A function that builds a new engine."""
-        from hwnas.nets import onnx
         from hwnas.nets.build import read_weights
 
         values = read_weights(weights) if weights is not None else None
@@ -211,7 +212,6 @@ def training_rate(spec: NetworkSpec, recipe: Recipe) -> float:
     import torch.nn.functional as F
 
     from hwnas.nets.build import build
-    from hwnas.nets.count import count
     from hwnas.train.precision import choose
 
     compute = choose(recipe)

@@ -27,9 +27,12 @@ from hwnas.protocols import Emit, SearchContext, SearchSpace
 from hwnas.records import SearchResult, to_json
 from hwnas.runs import RunFolder
 from hwnas.search import driver
+from hwnas.search.importance import judge as importance
 from hwnas.search.state import Limits
 from hwnas.search.strategy import find
+from hwnas.search.winner import refuse_infeasible
 from hwnas.spec import NetworkSpec
+from hwnas.train.options import Recipe
 
 if TYPE_CHECKING:
     from hwnas.protocols import Importance
@@ -178,7 +181,6 @@ class _SearchJob:
 
     def run(self) -> dict[str, Any]:
         """Search into the run folder."""
-        from hwnas.search.winner import refuse_infeasible
 
         runtime, setting = self._conditions()
         if self._manifest() is None:  # a search that cannot begin leaves no folder behind
@@ -289,7 +291,6 @@ class _SearchJob:
         }
 
     def _recipe(self) -> Recipe:
-        from hwnas.train.options import Recipe
 
         return option_values.read(Recipe, self.options.recipe, "training option")
 
@@ -309,7 +310,6 @@ class _SearchJob:
 
     def _importance(self) -> Importance | None:
         """The importance that the strategy asks for; None where it looks at accuracies alone."""
-        from hwnas.search.importance import judge as importance
         from hwnas.train.precision import choose
 
         asked = self.strategy.asks_importance()
@@ -329,7 +329,6 @@ class _SearchJob:
 
     def dry(self) -> dict[str, Any]:
         """What would be done."""
-        from hwnas.search.winner import refuse_infeasible
 
         refuse_infeasible(self.context, self.budgets)
         fitting = [spec for spec in self.space.uniform() if self._fits(spec)] or [self.space.smallest()]

@@ -21,6 +21,7 @@ def test_accuracy_hides_what_the_balanced_one_shows() -> None:
 
 def test_base_lines() -> None:
     assert (FOUND.largest_class, FOUND.largest_share, FOUND.chance) == ("cat", 0.7, 0.25)
+    assert FOUND.base_line == 0.7
 
 
 def test_rows_by_class() -> None:
