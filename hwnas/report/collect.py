@@ -213,9 +213,8 @@ def _curve(run: RunData) -> list[dict[str, float]]:
     if found is None and done is not None and done.weights:
         record = (run.path / done.weights).with_suffix(".json")
         if record.is_file() and record.resolve().is_relative_to(run.path.resolve()):
-            found = _try(
-                run, str(record.relative_to(run.path)), lambda p: read_json(p, "evaluation"), {}
-            ).get("curve")
+            name = str(record.relative_to(run.path))
+            found = _try(run, name, lambda p: read_json(p, "evaluation").get("curve"), None)
     rows = [row for row in found if isinstance(row, dict)] if isinstance(found, list) else []
     return [row for row in rows if all(isinstance(value, (int, float)) for value in row.values())]
 
