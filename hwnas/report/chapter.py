@@ -260,7 +260,7 @@ def _balanced_card(run: RunData) -> list[Card]:
     if figures is None:
         return []
     found = figures[1]
-    note = f"mean over {len(found.classes)} classes; base line {phrases.percent(found.base_line)}"
+    note = f"mean over {len(found.classes)} classes; baseline {phrases.percent(found.base_line)}"
     return [Card("Balanced accuracy", phrases.percent(found.balanced_accuracy), note)]
 
 

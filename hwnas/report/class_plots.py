@@ -127,7 +127,7 @@ def _height(rows: int) -> int:
 
 
 def learning(curve: Sequence[Mapping[str, float]], base_line: float | None) -> Figure | None:
-    """Loss over the images seen, and validation accuracy where it was looked at, above its base line."""
+    """Loss over the images seen, and validation accuracy where it was looked at, above its baseline."""
     rows = [row for row in curve if "images" in row and "loss" in row]
     if len(rows) < 2:
         return None
@@ -171,7 +171,7 @@ def learning(curve: Sequence[Mapping[str, float]], base_line: float | None) -> F
                 {
                     "type": "scatter",
                     "mode": "lines",
-                    "name": f"base line {100 * base_line:.0f} %",
+                    "name": f"baseline {100 * base_line:.0f} %",
                     "x": ends,
                     "y": [100 * base_line] * 2,
                     "yaxis": "y2",

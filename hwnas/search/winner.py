@@ -109,7 +109,7 @@ def settle(
 
     Args:
         log: of the search.
-        winner: the candidate that was crowned.
+        winner: the candidate that won.
         trained: the trial with its final weights.
         budget: the budget.
         confirm: tests it.
