@@ -15,7 +15,7 @@ from .console import Output, common
 
 
 @click.command()
-@options.options(options.setting, options.space, options.input_shape)
+@options.options(options.open_setting, options.space, options.input_shape)
 @click.option("--classes", type=click.IntRange(2, 1_000_000), metavar="N", help="Number of classes.")
 @options.preset
 @click.option("--only-missing", is_flag=True, help="Measure only what an existing table lacks.")

@@ -119,6 +119,14 @@ class Names(ParamType):
         return tuple(dict.fromkeys(parts))
 
 
+class OneOrMore(Names):
+    """As `Names`, handed on as text: the library times what is left open."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The names joined by commas, or ``auto``."""
+        return ",".join(super().convert(value, param, ctx)) or "auto"
+
+
 class Assignment(ParamType):
     """``NAME=VALUE``; the value is a JSON scalar (``0.5``, ``true``) or else a word."""
 
@@ -229,6 +237,18 @@ precisions = _option(
     metavar="NAME,...",
     help="Precisions, separated by commas.  [default: all that a runtime offers]",
 )
+runtime_choice = _option(
+    "--backend",
+    type=OneOrMore("backends"),
+    metavar="NAME,...|auto",
+    help="Runtime; auto or several: the fastest of them on three anchor networks.  [default: the device's]",
+)
+precision_choice = _option(
+    "--precision",
+    type=OneOrMore(PRECISIONS),
+    metavar="NAME,...|auto",
+    help="Numbers in the engine; auto or several: the fastest that keeps the scores.  [default: fp32]",
+)
 batch = _option(
     "--batch", type=click.IntRange(1, MOST_BATCH), metavar="N", help="Images per call.  [default: 1]"
 )
@@ -318,6 +338,8 @@ wait = _option(
 
 # What decides the conditions a latency is true for.
 setting: Sequence[Option] = (device, backend, precision, batch, threads)
+# The same where a profile may be measured, and runtime and precision may be left to the clock.
+open_setting: Sequence[Option] = (device, runtime_choice, precision_choice, batch, threads)
 
 
 def options(*chosen: Option | Sequence[Option]) -> Option:

@@ -45,7 +45,7 @@ def _assignments(name: str, text: str) -> options.Option:
     options.data,
     options.strategy,
     options.space,
-    options.setting,
+    options.open_setting,
     options.table,
     options.insist,
     options.input_shape,

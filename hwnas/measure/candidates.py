@@ -9,11 +9,20 @@ from typing import get_args
 from hwnas import backends
 from hwnas.errors import BackendUnavailable, InputError
 from hwnas.measure.device import resolve
+from hwnas.plugins import unknown
 from hwnas.protocols import Backend
 from hwnas.records import Precision, Setting
 
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 AUTO = "auto"
+
+
+def precision_of(name: str) -> Precision:
+    """A precision by its name; InputError for another word, with the nearest one."""
+    for precision in PRECISIONS:
+        if precision == name:
+            return precision
+    raise InputError(unknown("precision", name, PRECISIONS))
 
 
 @dataclass(frozen=True)
@@ -49,16 +58,14 @@ def candidates(
         InputError: an unknown name, or no backend offers what is asked for.
         BackendUnavailable: a runtime that is named is not here, or this processor lacks the precision.
     """
-    for precision in precisions:
-        if precision not in PRECISIONS:
-            raise InputError(f"unknown precision {precision!r} (known: {', '.join(PRECISIONS)})")
+    wanted = [precision_of(name) for name in precisions]
     found = resolve(device)
     place = "cpu" if found.kind == "cpu" else found.name
     made: list[RuntimeCandidate] = []
     refused: list[InputError | BackendUnavailable] = []
     for backend in _runtimes(runtimes, found.kind):
         for precision in PRECISIONS:
-            if precisions and precision not in precisions:
+            if wanted and precision not in wanted:
                 continue
             try:
                 made.append(RuntimeCandidate(backend, backend.setting(place, precision, batch, threads)))

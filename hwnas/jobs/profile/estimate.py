@@ -9,6 +9,7 @@ from hwnas.cost import roofline
 from hwnas.jobs.profile.options import ProfileOptions
 from hwnas.measure import device as devices
 from hwnas.measure import table as tables
+from hwnas.measure.candidates import precision_of
 from hwnas.measure.writer import write
 from hwnas.nets import spaces
 from hwnas.records import to_json
@@ -23,7 +24,11 @@ def estimate(options: ProfileOptions) -> dict[str, Any]:
     member = space.smallest()
     profile = roofline.describe(found.name)
     table = roofline.table(
-        profile, space.blocks(), precision=options.precision, batch=options.batch, threads=options.threads
+        profile,
+        space.blocks(),
+        precision=precision_of(options.precision),
+        batch=options.batch,
+        threads=options.threads,
     )
     table.header = table.header.model_copy(
         update={"space": space.name, "input_shape": member.input_shape, "classes": member.classes}

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hwnas.measure.patience import PATIENCE_S
-from hwnas.records import Precision
 
 
 @dataclass(frozen=True)
@@ -15,6 +14,8 @@ class ProfileOptions:
 
     Attributes:
         device, backend, precision, batch, threads: the conditions; backend None takes the device's.
+            Where backend or precision is "auto" or a list separated by commas, three anchor networks are
+            timed in all of them and the fastest that keeps the scores is profiled.
         space, input_shape, classes: what is swept; None takes the space that suits the size of the
             images, and the size and classes that the space was made for.
         preset: "quick", "default" or "thorough".
@@ -32,7 +33,7 @@ class ProfileOptions:
     device: str = "auto"
     space: str | None = None
     backend: str | None = None
-    precision: Precision = "fp32"
+    precision: str = "fp32"
     batch: int = 1
     threads: int = 1
     input_shape: tuple[int, int, int] | None = None

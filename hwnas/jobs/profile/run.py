@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from hwnas import backends
 from hwnas.cost.heldout import summary
 from hwnas.cost.model import TableModel, cost_model
 from hwnas.errors import BuildError, InputError, MissingMeasurement
+from hwnas.jobs.profile.choose import choose, is_open, kept
 from hwnas.jobs.profile.options import ProfileOptions
 from hwnas.jobs.profile.plan import PLANS, Plan, anchors, blocks_of, draw, schedule
 from hwnas.measure import device as devices
 from hwnas.measure import table as tables
+from hwnas.measure.candidates import precision_of
 from hwnas.measure.patience import Patience
 from hwnas.measure.rows import Header, RepeatRow
 from hwnas.measure.session import WARMUP_BATCHES, WARMUP_CALLS
@@ -53,15 +56,9 @@ def profile(options: ProfileOptions, emit: Emit | None = None) -> dict[str, Any]
         from hwnas.jobs.profile.estimate import estimate
 
         return estimate(options)
-    backend, setting = devices.conditions(
-        options.device,
-        options.backend,
-        precision=options.precision,
-        batch=options.batch,
-        threads=options.threads,
-    )
     name = options.space or spaces.advised(options.input_shape)
     space = spaces.make(name, input_shape=options.input_shape, classes=options.classes)
+    backend, setting, compared = _conditions(options, space, emit)
     member = space.smallest()
     timing = TimingOptions.preset(options.preset)
     header = header_for(setting, space.name, member.input_shape, member.classes, timing)
@@ -94,7 +91,37 @@ def profile(options: ProfileOptions, emit: Emit | None = None) -> dict[str, Any]
         "seconds": seconds,
         "gates": task.sweep.report_gates(),
         **table.summary,
+        "chosen_among": compared,
     }
+
+
+def _conditions(
+    options: ProfileOptions, space: SearchSpace, emit: Emit | None
+) -> tuple[Backend, Setting, list[Mapping[str, Any]]]:
+    """Runtime and setting, chosen by timing where the user leaves them open, and what they were chosen among.
+
+    A table that is there is continued under its own setting; a dry run times nothing.
+    """
+    o = options
+    if not is_open(o.backend, o.precision):
+        precision = precision_of(o.precision)
+        made = devices.conditions(o.device, o.backend, precision=precision, batch=o.batch, threads=o.threads)
+        return *made, []
+    if o.out is not None and o.out.exists():
+        there = tables.load(o.out).setting
+        return backends.get(there.backend), there, []
+    setting, compared = choose(
+        space,
+        o.device,
+        o.backend,
+        o.precision,
+        batch=o.batch,
+        threads=o.threads,
+        seed=o.seed,
+        emit=emit,
+        timed=not o.dry_run,
+    )
+    return backends.get(setting.backend), setting, kept(compared)
 
 
 def _path(options: ProfileOptions, header: Header) -> Path:

@@ -11,7 +11,6 @@ from hwnas import budgets
 from hwnas.errors import InputError
 from hwnas.jobs.search import plan
 from hwnas.measure.patience import PATIENCE_S
-from hwnas.records import Precision
 from hwnas.search.strategy import find
 
 
@@ -24,7 +23,8 @@ class SearchOptions:
         data: see `hwnas.train.data.load`.
         strategy, space: names of plug-ins; None takes the space that suits the size of the images.
         device, backend, precision, batch, threads: the conditions that the table must have; None
-            leaves them to the newest table.
+            leaves them to the newest table; "auto" or a list, too, and where a table is measured first
+            the fastest of them is.
         table: latency table; None takes the newest valid one of these conditions.
         input_shape: channels, height and width that images are resized to; None follows the data.
         max_macs, max_params, max_memory: further limits, with units.
@@ -54,7 +54,7 @@ class SearchOptions:
     space: str | None = None
     device: str | None = None
     backend: str | None = None
-    precision: Precision | None = None
+    precision: str | None = None
     batch: int | None = None
     threads: int | None = None
     table: Path | str | None = None

@@ -15,6 +15,7 @@ from hwnas.documents import read_json
 from hwnas.errors import DeviceUnavailable, HwnasError, MissingMeasurement
 from hwnas.jobs import predict
 from hwnas.jobs.preparations.prepare import Facts, Prepared, prepare
+from hwnas.jobs.profile.choose import is_open, takes
 from hwnas.jobs.search import first_table, plan
 from hwnas.jobs.search.options import SearchOptions
 from hwnas.jobs.search.parts import NetworkBuilder, OnThreads, figures, test_once, training_rate
@@ -148,8 +149,17 @@ class _SearchJob:
         o = self.options
         named = Path(o.table) if o.table is not None else self._table_of_run()
         conditions = {name: getattr(o, name) for name in CONDITIONS}
+        for name in ("backend", "precision"):  # what is left open is looked at in the table
+            if is_open(conditions[name], None):
+                conditions[name] = None
         try:
-            return predict.find(named, specs, device=o.device, space=o.space, **conditions)
+            found = predict.find(named, specs, device=o.device, space=o.space, **conditions)
+            if takes(o.backend, found.setting.backend) and takes(o.precision, found.setting.precision):
+                return found
+            raise MissingMeasurement(
+                f"table {found.table_id} is of {found.setting.describe()}; --backend {o.backend} --precision "
+                f"{o.precision} asks for another"
+            )
         except MissingMeasurement:
             if named is not None or not o.profile:
                 raise

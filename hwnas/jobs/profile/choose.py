@@ -1,0 +1,201 @@
+"""Which runtime and precision to profile: three anchor networks of the space, timed in all that work here.
+
+Seconds, against minutes of a profile in the wrong one: the same network takes half the time in the right
+runtime and precision, which is worth more than any placement of depth.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from hwnas.errors import BuildError, InputError
+from hwnas.jobs.profile.plan import anchors
+from hwnas.measure.candidates import AUTO, Candidate, candidates
+from hwnas.measure.device import resolve
+from hwnas.measure.timing import Builder, SessionOptions, TimingOptions, measure
+from hwnas.protocols import Emit, Engine, SearchSpace
+from hwnas.records import Precision, Setting
+from hwnas.units import format_ms
+
+IMAGES = 4  # compared on each anchor
+# Runtimes differ by tens of percent; a few short sessions tell them apart.
+BRIEF = TimingOptions(sessions=3, sessions_max=3, repeats=0, session=SessionOptions(session_ms=40.0))
+
+
+def is_open(backend: str | None, precision: str | None) -> bool:
+    """Whether a user leaves the choice: ``auto``, or several names."""
+    return any(value is not None and (value == AUTO or "," in value) for value in (backend, precision))
+
+
+def takes(asked: str | None, value: str) -> bool:
+    """Whether a runtime or precision is among those asked for; None and "auto" ask for none in particular."""
+    return asked is None or asked == AUTO or value in _names(asked)
+
+
+@dataclass(frozen=True)
+class Timed:
+    """A runtime and precision on the anchors.
+
+    Attributes:
+        backend, precision: names.
+        floor_ms: by anchor, smallest first.
+        relative: geometric mean over the anchors, of the time over that of the fastest runtime.
+        keeps: whether its scores stay close to those of the float network, on random images.
+        error: why it could not be built; empty where it was.
+    """
+
+    backend: str
+    precision: Precision
+    floor_ms: tuple[float, ...] = ()
+    relative: float = float("inf")
+    keeps: bool = False
+    error: str = ""
+
+
+def choose(
+    space: SearchSpace,
+    device: str,
+    backend: str | None,
+    precision: str | None,
+    *,
+    batch: int = 1,
+    threads: int = 1,
+    seed: int = 0,
+    emit: Emit | None = None,
+    timed: bool = True,
+) -> tuple[Setting, list[Timed]]:
+    """Time the anchors in every candidate and take the fastest that keeps the scores.
+
+    Args:
+        space: whose anchors are timed, with random weights.
+        device: a known device, or "auto".
+        backend, precision: "auto", a list of names separated by commas, one name, or None (the device's
+            own backend, fp32).
+        batch, threads: conditions.
+        seed: order of timing.
+        emit: told what was chosen, and by how much.
+        timed: False takes the first that works, without building anything (a dry run).
+
+    Returns:
+        The setting to profile under, and every candidate, fastest first.
+
+    Raises:
+        InputError, BackendUnavailable: nothing here serves what is asked for.
+        BuildError: none of the candidates could build the anchors.
+    """
+    runtimes = _names(backend if backend is not None else resolve(device).backend)
+    found = candidates(device, runtimes, _names(precision or "fp32"), batch=batch, threads=threads)
+    if not timed:
+        return found[0].setting, [Timed(c.setting.backend, c.setting.precision) for c in found]
+    specs = anchors(space)
+    rows, builders = _built(found, specs, batch)
+    if not builders:
+        raise BuildError(f"no runtime could build networks of {space.name}: {rows[0].error}")
+    times = measure(builders, BRIEF, rng=np.random.default_rng(seed), emit=None)
+    floors = {name: m.floor_ms for name, m in times.items()}
+    best = [min(floors[k] for k in floors if k.endswith(f"@{at}")) for at in range(len(specs))]
+    compared = []
+    for row, candidate in zip(rows, found):
+        own = tuple(floors[f"{candidate.name}@{at}"] for at in range(len(specs))) if not row.error else ()
+        ratio = float(np.exp(np.mean(np.log(np.divide(own, best))))) if own else float("inf")
+        compared.append(Timed(row.backend, row.precision, own, ratio, row.keeps, row.error))
+    settings = {c.name: c.setting for c in found}
+    compared.sort(key=lambda t: t.relative)
+    chosen = next((t for t in compared if t.keeps), compared[0])
+    if emit is not None:
+        emit("note", {"text": said(chosen, compared)})
+    return settings[f"{chosen.backend} {chosen.precision}"], compared
+
+
+def _names(value: str) -> tuple[str, ...]:
+    parts = tuple(part.strip() for part in value.split(",") if part.strip())
+    if not parts or (AUTO in parts and len(parts) > 1):
+        raise InputError(f"{value!r} is not a list of names, nor auto alone")
+    return () if parts == (AUTO,) else parts
+
+
+def _built(found: list[Candidate], specs: list[Any], batch: int) -> tuple[list[Timed], dict[str, Builder]]:
+    """Every candidate with whether it keeps the scores, and builders of its engines by name and anchor."""
+    from hwnas.nets import onnx
+
+    graphs = [onnx.network(spec, batch=batch, seed=0) for spec in specs]
+    shape = specs[0].input_shape
+    images = np.random.default_rng(0).standard_normal((batch * IMAGES, *shape), dtype=np.float32)
+    references: dict[int, Any] = {}
+    rows: list[Timed] = []
+    builders: dict[str, Builder] = {}
+    for candidate in found:
+        setting, runtime, keeps = candidate.setting, candidate.backend, True
+        own: dict[str, Builder] = {}
+        try:
+            for at, graph in enumerate(graphs):
+                build = _builder(candidate, graph)
+                engine = build()
+                try:
+                    scores = np.concatenate(
+                        [engine.run(images[i : i + batch]) for i in range(0, len(images), batch)]
+                    )
+                finally:
+                    engine.close()
+                keeps = keeps and _close(references.setdefault(at, scores), scores, setting.precision)
+                own[f"{candidate.name}@{at}"] = build
+        except BuildError as exc:
+            rows.append(Timed(runtime.name, setting.precision, error=str(exc)))
+            continue
+        builders |= own
+        rows.append(Timed(runtime.name, setting.precision, keeps=keeps))
+    return rows, builders
+
+
+def _builder(candidate: Candidate, graph: bytes) -> Builder:
+    def build() -> Engine:
+        return candidate.backend.build(graph, candidate.setting)
+
+    return build
+
+
+def _close(reference: Any, scores: Any, precision: Precision) -> bool:
+    """Whether scores are as near to the first candidate's (fp32) as a sound engine's are."""
+    from hwnas.deploy.parity import TOLERANCES
+
+    norms = np.linalg.norm(reference, axis=1) * np.linalg.norm(scores, axis=1)
+    cosines = (reference * scores).sum(axis=1) / np.maximum(norms, 1e-30)
+    return bool(np.isfinite(scores).all() and cosines.min() >= TOLERANCES[precision].cosine)
+
+
+def said(chosen: Timed, timed: list[Timed]) -> str:
+    """What was chosen and by how much it is ahead, in a sentence."""
+    parts = []
+    for other in timed:
+        name = f"{other.backend} {other.precision}"
+        if other is chosen:
+            continue
+        if other.error:
+            parts.append(f"{name} cannot build it")
+        else:
+            parts.append(
+                f"{name} takes {other.relative / chosen.relative:.2f} times as long"
+                + ("" if other.keeps else ", but its scores differ too much")
+            )
+    text = f"fastest here: {chosen.backend} {chosen.precision}"
+    text += f" ({', '.join(format_ms(ms) for ms in chosen.floor_ms)} for three anchor networks)"
+    return text + (f"; {'; '.join(parts)}" if parts else "; nothing else works here")
+
+
+def kept(timed: list[Timed]) -> list[Mapping[str, Any]]:
+    """The candidates for the table's summary and for JSON."""
+    return [
+        {
+            "backend": t.backend,
+            "precision": t.precision,
+            "floor_ms": list(t.floor_ms),
+            "relative": t.relative if t.floor_ms else None,
+            "keeps_scores": t.keeps,
+            "error": t.error or None,
+        }
+        for t in timed
+    ]

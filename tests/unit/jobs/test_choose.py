@@ -1,0 +1,78 @@
+"""``--backend auto --precision auto``: the fastest of what works here, by three anchor networks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hwnas.errors import BackendUnavailable, InputError
+from hwnas.jobs.predict import find
+from hwnas.jobs.profile import ProfileOptions, profile
+from hwnas.jobs.profile.choose import Timed, choose, is_open, said, takes
+from hwnas.nets import spaces
+
+
+def test_what_is_left_open() -> None:
+    assert is_open("auto", "fp32")
+    assert is_open(None, "fp32,int8")
+    assert not is_open(None, "fp32")
+    assert takes("auto", "ort")
+    assert takes(None, "int8")
+    assert takes("ort,openvino", "openvino")
+    assert not takes("ort,openvino", "trt")
+    assert not takes("int8", "fp32")
+
+
+def test_the_fastest_precision_of_the_fake_device() -> None:
+    """It moves half the bytes in fp16, so that is faster on every anchor."""
+    said_: list[str] = []
+    setting, compared = choose(
+        spaces.make("resnet-cifar"), "fake", "auto", "auto", emit=lambda kind, f: said_.append(f["text"])
+    )
+    assert (setting.backend, setting.precision) == ("fake", "fp16")
+    first, second = compared
+    assert (first.precision, second.precision) == ("fp16", "fp32")
+    assert first.relative == 1.0
+    ratios = np.divide(second.floor_ms, first.floor_ms)
+    assert len(ratios) == 3
+    assert second.relative == pytest.approx(float(np.prod(ratios)) ** (1 / 3))
+    assert said_[0].startswith("fastest here: fake fp16")
+    assert f"fake fp32 takes {second.relative:.2f} times as long" in said_[0]
+
+
+def test_one_that_loses_the_scores_is_not_taken() -> None:
+    slow = Timed("ort", "fp32", (1.0, 2.0, 3.0), 2.0, keeps=True)
+    text = said(slow, [Timed("ort", "int8", (0.5, 1.0, 1.5), 1.0, keeps=False), slow])
+    assert "ort int8 takes 0.50 times as long, but its scores differ too much" in text
+
+
+def test_profile_keeps_what_was_chosen(tmp_path: Path) -> None:
+    out = tmp_path / "t.hwlat.jsonl"
+    options = ProfileOptions(
+        device="fake", backend="auto", precision="auto", space="resnet-cifar", preset="quick", out=out
+    )
+    planned = profile(ProfileOptions(**{**options.__dict__, "dry_run": True}))
+    assert planned["dry_run"]
+    assert not out.exists()
+    body = profile(options)
+    assert body["setting"]["precision"] == "fp16"
+    assert [(c["precision"], c["keeps_scores"]) for c in body["chosen_among"]] == [
+        ("fp16", True),
+        ("fp32", True),
+    ]
+    assert find(out).setting.precision == "fp16"
+    assert profile(options)["setting"]["precision"] == "fp16"  # continued as it is
+
+
+def test_bad_names() -> None:
+    space = spaces.make("resnet-cifar")
+    with pytest.raises(InputError, match="unknown precision 'int4'"):
+        choose(space, "fake", "auto", "int4,fp32")
+    with pytest.raises(InputError, match="nor auto alone"):
+        choose(space, "fake", "auto,fake", "auto")
+    with pytest.raises(BackendUnavailable, match="'trt' is not available"):
+        choose(space, "cpu", "ort,trt", "auto")
+    with pytest.raises(InputError, match="unknown precision 'fp23'; did you mean 'fp32'"):
+        profile(ProfileOptions(device="fake", precision="fp23"))
