@@ -11,6 +11,7 @@
     |-- DataFormatError         exit 6   a file is damaged, of another schema, or not what its name says
     |   |-- MissingMeasurement  exit 6   a table lacks a key; names the command that measures it
     |   `-- StaleTable          exit 6   a table is of another runtime, precision or device
+    |-- TrainingFailed          exit 6   the final training learned nothing: rate, labels or space are wrong
     `-- BuildError              exit 1   a runtime refused a network; carries its own words
 
 Each message says what came, what was expected and what to do. The command line turns any of
@@ -80,6 +81,12 @@ class MissingMeasurement(DataFormatError, KeyError):
 
 class StaleTable(DataFormatError):
     """A latency table was taken under conditions that differ from the present ones."""
+
+
+class TrainingFailed(HwnasError):
+    """A final training ended no better than guessing."""
+
+    exit_status = 6
 
 
 class BuildError(HwnasError):

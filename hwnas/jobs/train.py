@@ -149,6 +149,7 @@ def _train(
         rate=1.0 if weights is None else recipe.inherited_lr,
         watch=True,
         emit=_logged(run, emit),
+        final=True,
     )
     save(run.path / "weights.safetensors", module)
     _, on_val = judge(module, dataset.val, dataset.classes)

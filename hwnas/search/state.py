@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from hwnas.errors import DataFormatError, HwnasError, InputError
+from hwnas.errors import DataFormatError, HwnasError, InputError, TrainingFailed
 from hwnas.protocols import Evaluate, SearchContext
 from hwnas.records import Asked, Budget, Estimate, Measurement, Proposal, Trial
 from hwnas.search.log import SearchLog
@@ -118,7 +118,7 @@ def train(job: SearchState, proposal: Proposal, trial: Trial, measuring_s: float
         evaluation = job.evaluate(proposal, trial.index)
         trial = updated(trial, state="done", evaluation=evaluation)
         took_s = max(time.monotonic() - start, evaluation.wall_s)  # a part may be an earlier session's
-    except (DataFormatError, InputError):
+    except (DataFormatError, InputError, TrainingFailed):
         raise
     except HwnasError as exc:
         trial = updated(trial, state="failed", error=str(exc))

@@ -203,8 +203,8 @@ def outline(
     finally:
         decoding.reset(before)
     _, channels, height, width = raw.train.images.shape
-    sizes = [len(part.labels) for part in parts_]
-    return Outline(name, uri, raw.classes, (channels, height, width), *sizes, notes=tuple(notes))
+    train, val, test = (len(part.labels) for part in parts_)
+    return Outline(name, uri, raw.classes, (channels, height, width), train, val, test, tuple(notes))
 
 
 def _described(name: str, classes: Sequence[str], sizes: Sequence[int], shape: ImageShape) -> str:

@@ -53,6 +53,7 @@ class Evaluator:
         *,
         growths: Callable[[Proposal], Sequence[Move]] = lambda proposal: (),
         importance_images: int = 2000,
+        ask_guessers: bool = False,
     ) -> None:
         """Prepare; nothing is read or written yet.
 
@@ -64,11 +65,14 @@ class Evaluator:
             seed: of the whole search.
             emit: passed on to `loop.train`.
             growths: those of a proposed network that the importance judges.
+            ask_guessers: ask networks, too, that are no better than guessing. Gains of growths are judged
+                by what a network has learned, so that those of a guesser are noise.
             importance_images: how many training images the importance is given.
         """
         self._dataset, self._options, self._folder = dataset, options, folder
         self._importance, self._seed, self._emit = importance, seed, emit
         self._growths = growths
+        self._ask_guessers = ask_guessers
         self._importance_images = min(importance_images, len(dataset.train))
 
     def __call__(self, proposal: Proposal, index: int) -> Evaluation:
@@ -92,7 +96,7 @@ class Evaluator:
             images=result.images,
             train_macs=result.train_macs,
             wall_s=result.wall_s,
-            importance=self._ask(module, proposal, index),
+            importance=self._ask(module, proposal, index) if self._asks(result) else (),
             weights=str(weights.relative_to(self._folder)),
             weights_sha256=seals.file_sha256(weights),
         )
@@ -130,8 +134,15 @@ class Evaluator:
             rate=self._rate(proposal),
             emit=self._emit,
             task=f"trial {index}",
+            final=proposal.role == "final",
         )
         return module, result
+
+    def _asks(self, result: TrainResult) -> bool:
+        """Whether a network is better than naming the most frequent class, or is asked all the same."""
+        labels = self._dataset.val.labels
+        most = int(torch.bincount(labels).max()) / len(labels)
+        return self._ask_guessers or result.accuracy > most + result.se
 
     def _rate(self, proposal: Proposal) -> float:
         """Factor on the learning rate."""

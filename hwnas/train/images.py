@@ -99,8 +99,8 @@ def assemble(
         shape, told = _native(items, where)
         notes = [*notes, *told]
     if not decoding.get():
-        kept = torch.zeros((1, 1, 1, 1), dtype=torch.uint8).expand(len(items), *shape), {}
-        return _assembled(items, classes, where, kept, left_out, notes)
+        empty = torch.zeros((1, 1, 1, 1), dtype=torch.uint8).expand(len(items), *shape)
+        return _assembled(items, classes, where, (empty, {}), left_out, notes)
     memory.check(
         2 * len(items) * math.prod(shape),  # the source, and its splits
         f"{where}: {len(items)} images of {'x'.join(map(str, shape))}",

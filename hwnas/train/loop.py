@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hwnas import schemas, units
-from hwnas.errors import HwnasError, InputError
+from hwnas.errors import InputError, TrainingFailed
 from hwnas.nets.count import count
 from hwnas.protocols import Emit
 from hwnas.spec import NetworkSpec
@@ -37,6 +37,10 @@ __all__ = ["Recipe", "Score", "Teacher", "TrainResult", "accuracy", "score", "tr
 
 # Steps from one look at the loss to the next: the guard goes back at most so far.
 STRIDE = 10
+# The rate is halved so many times where the first steps end above this multiple of the loss of guessing.
+MOST_HALVINGS, PATIENT = 3, 1.02
+# Trainings of fewer steps say nothing of what can be learned.
+LEAST_JUDGED = 100
 # The guard gives up after so many times; the learning rate is then at 1/32.
 MOST_RESTORES = 5
 # Least time between two progress events, in seconds.
@@ -63,6 +67,7 @@ def train(
     teacher: Teacher | None = None,
     rate: float = 1.0,
     watch: bool = False,
+    final: bool = False,
     emit: Emit | None = None,
     task: str = "train",
 ) -> TrainResult:
@@ -78,11 +83,13 @@ def train(
         teacher: with it, the loss is partly the distance to its predictions (`options.distill`).
         rate: factor on the learning rate of this training.
         watch: look at `val` on the way too, for the learning curve alone: nothing is chosen by it.
+        final: whether nothing follows: such a training must have learned something.
         emit: receives "progress" (images seen, speed, loss) and "restored" (the guard went back).
         task: name in these events.
 
     Raises:
         InputError: network and data do not fit together, or the checkpoint is of another training.
+        TrainingFailed: a final training learned nothing.
         HwnasError: training diverges again and again.
     """
     _check_fit(spec, dataset)
@@ -92,6 +99,8 @@ def train(
             module, spec, dataset, options, compute, teacher, rate, watch, emit, task, checkpoint
         )
         job.run()
+        if final:
+            job.refuse_nothing_learned()
         held = score(module, dataset.val)
     counters = job.state.counters
     curve = [dict(row) for row in counters.curve]
@@ -105,7 +114,7 @@ def train(
         loss=held.loss,
         images=options.images,
         wall_s=counters.wall_s,
-        train_macs=float(options.images * macs),
+        train_macs=float(options.images * macs * (1 + counters.repeated / job.steps)),
         images_per_s=options.images / max(counters.wall_s, 1e-9),
         train_loss=counters.loss if counters.loss is not None else math.nan,
         batch=plan.batch_of(options, len(dataset.train)),
@@ -146,6 +155,7 @@ class _TrainingJob:
         self.images = self.dataset.train.images.to(device)
         self.labels = self.dataset.train.labels.to(device)
         self.state = state.begin(self.module, options, scales=self.compute.scales)
+        self.first = self.state.snapshot()
         if self.checkpoint is not None and self.checkpoint.exists():
             tensors, self.state.counters = read_tensors(
                 self.checkpoint, schemas.CHECKPOINT, self.identity, state.Counters
@@ -172,13 +182,14 @@ class _TrainingJob:
         self.good, self.since_s, self.started = self.state.snapshot(), counters.wall_s, time.perf_counter()
         self.told = self.written = -math.inf
         losses: list[Tensor] = []
-        for step in range(counters.step, self.steps):
-            losses.append(self._step(step))
-            counters.step = step + 1
+        while counters.step < self.steps:
+            losses.append(self._step(counters.step))
+            counters.step += 1
             if self.options.ema:
                 self.state.average_in(self.options.ema)
             if counters.step % STRIDE == 0 or counters.step == self.steps:
                 self._look(float(torch.stack(losses).mean()))
+                self._test_rate()
                 losses.clear()
         self.module.eval()
         with torch.no_grad():
@@ -252,6 +263,47 @@ class _TrainingJob:
             self._tell()
             self.told = now
 
+    def _test_rate(self) -> None:
+        """Once, at the end of the first steps: begin again with half the rate where nothing was learned.
+
+        A loss above that of guessing while the rate is at its peak is a rate that is too high; left alone,
+        such a training ends there. A rate of zero would pass, so that a few halvings are all.
+        """
+        counters = self.state.counters
+        end = plan.tested_at(self.options, self.steps, STRIDE)
+        if self.teacher is not None or counters.step != end or counters.loss is None:
+            return
+        if counters.loss <= PATIENT * self.guessing or counters.halved >= MOST_HALVINGS:
+            return
+        counters.halved += 1
+        counters.rate *= 0.5
+        counters.repeated += counters.step
+        counters.step, counters.loss, counters.first_loss = 0, None, None
+        counters.curve.clear()
+        told = f"the loss is above {self.guessing:.2f}, that of guessing, after the first {end} steps"
+        self.state.restore(self.first)
+        self.good = self.state.snapshot()
+        if self.emit is not None:
+            text = f"{self.task}: {told}; training starts again at {counters.rate:g} of the learning rate"
+            self.emit("restored", {"task": self.task, "step": end, "rate": counters.rate, "text": text})
+
+    @property
+    def guessing(self) -> float:
+        """The loss of a network that answers every class alike."""
+        return math.log(len(self.dataset.classes))
+
+    def refuse_nothing_learned(self) -> None:
+        """TrainingFailed where the loss at the end is that of guessing, or above it."""
+        loss = self.state.counters.loss
+        if self.teacher is not None or loss is None or self.steps < LEAST_JUDGED or loss <= self.guessing:
+            return
+        raise TrainingFailed(
+            f"{self.task}: the final training loss is {loss:.3f}, and guessing gives "
+            f"ln({len(self.dataset.classes)}) = {self.guessing:.3f}: nothing was learned. Lower the learning "
+            f"rate (--recipe lr={self.options.lr * self.state.counters.rate / 5:.2g}), check that the labels "
+            "belong to the images, or take a smaller space (hwnas spaces)"
+        )
+
     def _draw(self) -> None:
         """A row of the learning curve, where the next one is due."""
         counters, curve = self.state.counters, self.state.counters.curve
@@ -271,7 +323,7 @@ class _TrainingJob:
         counters = self.state.counters
         counters.restored += 1
         if counters.restored > MOST_RESTORES:
-            raise HwnasError(
+            raise TrainingFailed(
                 f"{self.task}: training diverged {counters.restored} times, although the learning rate was "
                 f"lowered to {self.peak * counters.rate:.2g}; start with a lower one"
             )

@@ -49,6 +49,12 @@ def course(options: Recipe, step: int, steps: int) -> float:
     return options.final_lr + (1.0 - options.final_lr) * fall
 
 
+def tested_at(options: Recipe, steps: int, stride: int) -> int:
+    """The step, a multiple of `stride`, after which the rate is tested: once it has been at its peak."""
+    rise = options.warmup if options.schedule == "onecycle" else 0.1
+    return stride * max(3, math.ceil(rise * steps / stride))
+
+
 def batch_at(images: int, available: int, step: int, steps: int, seed: int) -> Tensor:
     """Which images per step sees: its share of an endless row of shuffled passes over the data.
 

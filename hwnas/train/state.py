@@ -23,8 +23,9 @@ class Counters:
     """Numbers that travel with the tensors.
 
     `rate` is the guard's factor on the learning rate, `restored` how often it went back, `loss` the
-    running mean of the loss and `first_loss` that of the first steps; `wall_s` adds up over resumes;
-    `curve` holds the rows of `TrainResult.curve` so far.
+    running mean of the loss and `first_loss` that of the first steps; `halved` is how often the first steps
+    were tested and begun again with half the rate, `repeated` how many steps that took;
+    `wall_s` adds up over resumes; `curve` holds the rows of `TrainResult.curve` so far.
     """
 
     step: int = 0
@@ -33,6 +34,8 @@ class Counters:
     loss: float | None = None
     first_loss: float | None = None
     wall_s: float = 0.0
+    halved: int = 0
+    repeated: int = 0
     curve: list[dict[str, float]] = field(default_factory=list)
 
 

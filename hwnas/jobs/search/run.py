@@ -84,13 +84,18 @@ class _SearchJob:
         self._check_settings()
         self.preset = plan.preset(options.preset)
         early = self._table()
-        data = {"seed": options.seed, "limit": options.limit, "strict": options.strict}
+        data: dict[str, Any] = {
+            "input_shape": options.input_shape,
+            "seed": options.seed,
+            "limit": options.limit,
+            "strict": options.strict,
+        }
         about: Outline | Dataset
         if options.dry_run:  # which is quick and decodes nothing
-            about = outline(options.data, input_shape=options.input_shape, **data)
+            about = outline(options.data, **data)
             train_images = about.train
         else:
-            self.dataset = load(options.data, input_shape=options.input_shape, **data)
+            self.dataset = load(options.data, **data)
             about, train_images = self.dataset, len(self.dataset.train)
             if self.recipe.flip is not None:
                 self.dataset.mirrors = self.recipe.flip  # super-networks, too, train as the recipe says
@@ -307,6 +312,7 @@ class _SearchJob:
     def _evaluator(self, run: RunFolder) -> Evaluator:
         from hwnas.train.evaluator import Evaluator
 
+        asked = self.strategy.asks_importance()
         return Evaluator(
             self.dataset,
             self._recipe(),
@@ -316,6 +322,8 @@ class _SearchJob:
             self.emit,
             growths=self.strategy.growths,
             importance_images=JUDGED,
+            ask_guessers=asked is not None
+            and asked.importance == "vip",  # which compares networks as they are
         )
 
     def _importance(self) -> Importance | None:

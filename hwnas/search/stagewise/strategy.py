@@ -72,7 +72,7 @@ class Stagewise(Strategy[StagewiseOptions]):
         if chosen is not None:
             return [self._grown(history, now, chosen)]
         # Step 4: without a significant gain train further; without a growth that fits stop.
-        if not any(one.fate == "not significant" for one in judged):
+        if not _unjudged(judged, now) and not any(one.fate == "not significant" for one in judged):
             return []
         return self._again(history, now)
 
@@ -254,12 +254,13 @@ class Stagewise(Strategy[StagewiseOptions]):
         attempt = int(now.notes.get("attempt", 0)) + 1
         if attempt > self._options.patience:
             return []
+        why = "no gain is significant" if now.outcome.importance else "accuracy is that of guessing"
         return [
             Proposal(
                 spec=now.spec,
                 parent=now.index,
                 images=self._round_images(history, now),
-                reason=f"no gain is significant: train {now.spec.depths_text} further and judge again",
+                reason=f"{why}: train {now.spec.depths_text} further and judge again",
                 inherited_lr=self._rate(),
                 notes={"attempt": attempt},
             )
@@ -269,7 +270,14 @@ class Stagewise(Strategy[StagewiseOptions]):
         budget = self._context.budget
         full = all(one.fate == "closed" for one in judged)
         why = "no further growth fits the budget" if full else "converged: no gain is significant"
+        if _unjudged(judged, now):
+            why = "its accuracy is that of guessing, so no growth was judged"
         if budget.latency_ms is not None:
             left_ms = budget.latency_ms - self._context.estimate(now.spec).high_ms
             why += f"; {format_ms(max(left_ms, 0.0))} of {format_ms(budget.latency_ms)} left"
         return Decision("stop", f"{now.spec.depths_text}: {why}", {"depths": list(now.spec.depths)})
+
+
+def _unjudged(judged: Sequence[growth.Growth], now: Trial) -> bool:
+    """Whether growths that fit were not judged at all, as of a network that is no better than guessing."""
+    return not now.outcome.importance and any(one.fate == "unknown" for one in judged)
