@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import Field, TypeAdapter, ValidationError, field_validator
 
+from hwnas import seals
 from hwnas.documents import json_object
 from hwnas.errors import DataFormatError
 from hwnas.records import MOST_MS, Measurement, Record, Setting, checked_stamp, now_utc
@@ -49,6 +51,18 @@ class Header(Record):
     @classmethod
     def _stamp(cls, value: str) -> str:
         return checked_stamp(value)
+
+    @field_validator("protocol")
+    @classmethod
+    def _how(cls, value: dict[str, Any]) -> dict[str, Any]:
+        # Profiles are compared by it, and commands count what was not imported.
+        for name in ("sessions", "sessions_max", "session_ms"):
+            if name in value and not (_is_number(value[name]) and 0 < value[name] <= MOST_MS):
+                raise ValueError(f"{name} is {value[name]!r}, not a number above zero")
+        left_out = value.get("not_imported", [])
+        if not (isinstance(left_out, list) and all(isinstance(name, str) for name in left_out)):
+            raise ValueError(f"not_imported is {str(left_out)[:60]!r}, not a list of names")
+        return value
 
 
 class BlockRow(Record):
@@ -167,6 +181,11 @@ def json_schema() -> dict[str, Any]:
 def names(blocks: tuple[BlockSpec, ...]) -> str:
     """A chain for display."""
     return " + ".join(block.key for block in blocks)
+
+
+def chain_hash(before: str, body: Mapping[str, Any]) -> str:
+    """Hash of a table's line given the hash of the line before it, for whoever writes tables."""
+    return seals.digest(body, before)
 
 
 def parse_line(path: Path, number: int, line: str) -> dict[str, Any]:

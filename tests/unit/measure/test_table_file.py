@@ -10,7 +10,6 @@ import pytest
 import table_samples as samples
 from table_samples import DOWN, HEAD, REST, STEM, block_row, header, network, network_row, setting
 
-from hwnas import seals
 from hwnas.documents import read_json
 from hwnas.errors import DataFormatError, InputError, MissingMeasurement, StaleTable
 from hwnas.measure import rows
@@ -39,8 +38,8 @@ def rewrite(path: Path, bodies: list[dict[str, Any]]) -> None:
     before, out = "", []
     for body in bodies:
         body.pop("hash", None)
-        before, line = seals.line(before, body)
-        out.append(line)
+        before = rows.chain_hash(before, body)
+        out.append(json.dumps({**body, "hash": before}))
     path.write_text("\n".join(out) + "\n")
 
 
@@ -334,4 +333,49 @@ def test_a_device_of_escape_codes_is_refused(path: Path) -> None:
     bodies[0]["setting"]["device"] = "\x1b[31mx"
     rewrite(path, bodies)
     with pytest.raises(DataFormatError, match="cannot be printed"):
+        tables.load(path)
+
+
+@pytest.mark.parametrize(
+    ("line", "place", "value", "said"),
+    [
+        (0, "protocol", {"sessions": -1}, "sessions is -1, not a number above zero"),
+        (0, "protocol", {"session_ms": "x"}, "session_ms is 'x'"),
+        (0, "protocol", {"not_imported": 3}, "not a list of names"),
+        (0, "protocol", [], "header.*protocol|protocol: Input"),
+        (0, "classes", 10**9, "classes"),
+        (0, "classes", -1, "classes"),
+        (0, "input_shape", [3, 0, 0], "input_shape"),
+        (0, "created", "yesterday", "created"),
+        (0, "setting.batch", 10**9, "batch"),
+        (0, "setting.threads", 0, "threads"),
+        (0, "setting.precision", "fp4", "precision"),
+        (0, "setting.provenance", "guessed", "provenance"),
+        (2, "value_ms", 1e300, "value_ms"),
+        (2, "value_ms", 0, "value_ms"),
+        (2, "value_ms", "fast", "value_ms"),
+        (2, "se_ms", -1, "se_ms"),
+        (2, "block.c_in", 10**12, "c_in"),
+        (2, "measurement.samples", 10**15, "samples"),
+        (2, "measurement.samples", -5, "samples"),
+        (2, "measurement.median_ms", -1, "median_ms"),
+        (2, "measurement.taken_at", "2026-01-01T00:00:00", "zone"),
+        (2, "measurement.p10_ms", 1e6, "not in ascending order"),
+        (2, "method", "guessed", "method"),
+        (-1, "rows", 10**9, "rows were written"),
+        (-1, "rows", -1, "rows"),
+    ],
+)
+def test_forged_values_are_refused_and_named(
+    path: Path, line: int, place: str, value: object, said: str
+) -> None:
+    """Hashes that fit are no proof: everybody can make them."""
+    bodies = lines_of(path)
+    *outer, last = place.split(".")
+    body = bodies[line]
+    for name in outer:
+        body = body[name]
+    body[last] = value
+    rewrite(path, bodies)
+    with pytest.raises(DataFormatError, match=said):
         tables.load(path)
