@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
-import inspect
+import dataclasses
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from pkgutil import resolve_name
+from typing import Any, get_args
 
 import numpy as np
 import pytest
 from strategy_fakes import SETTING, FakeCost, FakeTrainer, context, folder, price_ms
 
 from hwnas import plugins
-from hwnas.errors import BudgetInfeasible
-from hwnas.records import Budget, SearchResult, Trial
+from hwnas.errors import BudgetInfeasible, InputError
+from hwnas.jobs import inspect
+from hwnas.options import described
+from hwnas.records import Budget, Proposal, SearchResult, Trial
 from hwnas.search.driver import search
+from hwnas.search.ranking import candidates
 from hwnas.search.state import Limits
-from hwnas.search.strategy import find
+from hwnas.search.strategy import Decision, DecisionKind, NoOptions, Strategy, find
 
 IMAGES = 100_000
 SPACES = {"resnet-cifar": 0.5, "resnet-cifar-wide": 0.4, "mbv2-cifar": 0.2}
@@ -44,6 +49,11 @@ OWN_SPACES: dict[str, dict[str, float]] = {
 
 def spaces(strategy: str) -> dict[str, float]:
     return OWN_SPACES.get(strategy, SPACES)
+
+
+def one_space(strategy: str) -> str:
+    """A small space; for `auto` one in which operators grow, too."""
+    return "mbv2-cifar" if strategy == "auto" else next(iter(spaces(strategy)))
 
 
 def strategies() -> list[tuple[str, dict[str, Any]]]:
@@ -79,12 +89,13 @@ def run(
     die_after: int | None = None,
     trainer: FakeTrainer | None = None,
     cost: FakeCost | None = None,
+    strategy: Strategy[Any] | None = None,
     seed: int = 0,
 ) -> SearchResult:
     cost = cost or FakeCost(error=0.02)
     ctx = context(space, budget_ms or spaces(name)[space], cost, images=IMAGES, **options)
     trainer = trainer or FakeTrainer(path, ctx.space, seed)
-    strategy = find(name)(ctx)
+    strategy = strategy or find(name)(ctx)
     asked = strategy.asks_importance()
     if asked is not None and asked.importance != "vip":
         trainer.growths = strategy.growths
@@ -218,11 +229,141 @@ def test_no_budget_is_ever_exceeded(name: str, options: dict[str, Any], tmp_path
         assert cost.truth_ms(result.trials[result.best].spec) <= budget_ms
 
 
-def test_a_plain_strategy_needs_only_propose() -> None:
-    for name, _ in strategies():
-        assert {"history", "n", "rng"} <= set(
-            inspect.signature(plugins.load("strategies", name).propose).parameters
-        )
+names = pytest.mark.parametrize("name", plugins.names("strategies"))
+
+
+@names
+def test_it_is_a_strategy_under_its_own_name(name: str) -> None:
+    assert find(name).name == name
+    assert (find(name).__doc__ or "").strip().splitlines()[0].endswith((".", ":"))
+
+
+@names
+def test_options_are_frozen_described_and_checked(name: str) -> None:
+    kind = find(name).Options
+    assert dataclasses.is_dataclass(kind)
+    defaults = kind()
+    assert find(name).read_options({}) == defaults
+    for one in described(kind):
+        assert one.help.endswith("."), f"{name}: option {one.name} has no description"
+        assert one.expected
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            setattr(defaults, one.name, one.default)
+    with pytest.raises(InputError, match=f"option of strategy {name}: .*'nonesuch'"):
+        find(name).read_options({"nonesuch": 1})
+
+
+@names
+def test_what_is_missing_is_said_with_its_cure(name: str) -> None:
+    reason = find(name).unavailable()
+    assert reason is None or "pip install" in reason
+    row = next(row for row in inspect.strategies() if row["name"] == name)
+    assert (row["available"], row["reason"]) == (reason is None, reason)
+
+
+@names
+def test_a_preparation_exists_and_has_an_option_for_what_it_learned(name: str) -> None:
+    target = find(name).preparation
+    if target is not None:
+        assert callable(resolve_name(target))
+        assert "scores" in {one.name for one in described(find(name).Options)}
+
+
+@pytest.mark.parametrize(("name", "options"), strategies())
+def test_every_question_is_answered_of_every_history(
+    name: str, options: dict[str, Any], tmp_path: Path
+) -> None:
+    """Over all beginnings of a search: decisions in words, an order of all candidates, growths of members."""
+    space = one_space(name)
+    result = run(tmp_path, name, options, space)
+    history = [trial for trial in result.trials if trial.role != "final"]
+    ctx = context(space, spaces(name)[space], FakeCost(), images=IMAGES, **options)
+    strategy = find(name)(ctx)
+    asked = strategy.asks_importance()
+    assert asked is None or (asked.importance in plugins.names("importances") and asked.images > 0)
+    for length in range(len(history) + 1):
+        part = history[:length]
+        proposals = strategy.propose(part, 1, np.random.default_rng([0, length]))
+        assert len(proposals) <= 1
+        check_decisions(strategy.explain(part), ended=not proposals)
+        assert strategy.explain(part) == strategy.explain(part)
+        ranked = strategy.rank(part)
+        assert sorted(trial.index for trial in ranked) == [trial.index for trial in candidates(part)]
+        assert ranked == strategy.rank(part)
+        for proposal in proposals:
+            moves = strategy.growths(proposal)
+            assert asked is not None or not moves
+            assert all(move.spec in ctx.space and move.spec.key != proposal.spec.key for move in moves)
+            assert len({(move.stage, move.kind) for move in moves}) == len(moves)
+
+
+def check_decisions(decisions: Sequence[Decision], *, ended: bool) -> None:
+    for one in decisions:
+        assert one.kind in get_args(DecisionKind)
+        assert one.text
+        assert one.text.isprintable()  # one line, and no control characters
+        assert json.loads(json.dumps(dict(one.fields))) is not None
+    stops = [one for one in decisions if one.kind == "stop"]
+    assert len(stops) <= 1
+    assert ended or not stops
+
+
+@pytest.mark.parametrize(("name", "options"), strategies())
+def test_a_whole_search_leaves_the_strategy_as_it_was(
+    name: str, options: dict[str, Any], tmp_path: Path
+) -> None:
+    space, cost = one_space(name), FakeCost(error=0.02)
+    ctx = context(space, spaces(name)[space], cost, images=IMAGES, **options)
+    strategy = find(name)(ctx)
+    before = state(strategy)
+    run(tmp_path, name, options, space, cost=cost, strategy=strategy)
+    assert state(strategy) == before
+
+
+def state(thing: object) -> object:
+    """All that a strategy holds, with what it is composed of; memories of pure functions left out."""
+    if dataclasses.is_dataclass(thing) and not isinstance(thing, type):
+        return {one.name: state(getattr(thing, one.name)) for one in dataclasses.fields(thing)}
+    if type(thing).__module__.startswith("hwnas.search."):
+        return {name: state(value) for name, value in vars(thing).items()}
+    if isinstance(thing, (list, tuple)):
+        return [state(one) for one in thing]
+    if isinstance(thing, Mapping):
+        return {name: state(one) for name, one in thing.items()}
+    return thing if isinstance(thing, (int, float, str, type(None))) else id(thing)
+
+
+class Smallest(Strategy[NoOptions]):
+    """Proposes the smallest network: all that a strategy must have."""
+
+    name = "smallest"
+
+    def propose(self, history: Sequence[Trial], n: int, rng: np.random.Generator) -> list[Proposal]:
+        """The smallest network, once."""
+        return [] if history else [Proposal(spec=self._context.space.smallest())]
+
+
+def test_a_plain_strategy_needs_only_propose(tmp_path: Path) -> None:
+    ctx = context("resnet-cifar", 0.5, FakeCost(), images=3)
+    with pytest.raises(InputError, match="option of strategy smallest"):
+        Smallest(ctx)
+    ctx = context("resnet-cifar", 0.5, FakeCost())
+    result = run(tmp_path, "smallest", {}, "resnet-cifar", strategy=Smallest(ctx))
+    assert [trial.role for trial in result.trials] == ["candidate", "final"]
+    assert Smallest(ctx).asks_importance() is None
+    with pytest.raises(TypeError, match="abstract"):
+        Strategy(ctx)  # type: ignore[abstract]  # what is tried here
+
+
+def test_what_is_no_strategy_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(plugins.BUILT_IN["strategies"], "wrong", "hwnas.units:format_ms")
+    plugins._table.cache_clear()
+    try:
+        with pytest.raises(InputError, match="'wrong' is no subclass of "):
+            find("wrong")
+    finally:
+        monkeypatch.undo()
+        plugins._table.cache_clear()
 
 
 def test_trials_survive_json() -> None:
