@@ -19,6 +19,7 @@ import click
 
 from hwnas import runs, schemas
 from hwnas.errors import DataFormatError, InputError
+from hwnas.nets import spaces
 from hwnas.plugins import names, unknown
 from hwnas.store import write_text
 from hwnas.units import format_seconds
@@ -41,20 +42,21 @@ common:                  # for every command that has the option
   threads: 1
   seed: 0
 
-profile:
-  space: resnet-cifar    # `hwnas spaces`
+profile:                 # input and space are those of the search where they are left out
   preset: quick          # quick, default or thorough
 
 search:
-  latency-budget: 1x:resnet20   # 0.6ms, 0.6ms@p95, 0.4ms,0.6ms for several, or a ratio to a network
-  data: digits           # folder:PATH, parquet:PATH, npz:PATH, cifar10:PATH or module:function
-  space: resnet-cifar
-  strategy: stagewise    # `hwnas strategies`
+  latency-budget: 2x:smallest   # 0.6ms, 0.6ms@p95, 0.4ms,0.6ms for several, or a ratio to a network
+  data: {data}
+                         # digits, folder:PATH, parquet:PATH, npz:PATH, cifar10:PATH or module:function
+  input: {shape}       # channels, height and width that images are resized to
+  space: {space}      # `hwnas spaces`; this one suits images of that size
+  strategy: auto         # `hwnas strategies`
+  preset: quick          # quick, default or thorough: how much is trained
   # max-params: 500kparam
   # max-time: 30min
 
 # train:                 # more training of the winner than the search gave
-#   data: digits
 #   epochs: 60
 
 export:
@@ -166,17 +168,36 @@ def _files(run: Path, seconds: float) -> None:
 
 @click.command()
 @click.argument("file", type=click.Path(path_type=Path), default="hwnas.yaml")
+@options.data
 @click.option("--force", is_flag=True, help="Overwrite an existing file.")
 @common
-def init(ui: Output, file: Path, force: bool) -> None:
-    """Write a commented pipeline file to start from.  [default: hwnas.yaml]"""
+def init(ui: Output, file: Path, data: str | None, force: bool) -> None:
+    """Write a commented pipeline file to start from.  [default: hwnas.yaml]
+
+    Without --data, class folders of images here or in a folder here are taken, else the embedded digits.
+    Input and space are chosen by the size of the images.
+    """
+    from hwnas.jobs import start
+
     if file.suffix not in (".yaml", ".yml"):
         raise click.BadParameter(f"{file} must end in .yaml")
     if file.exists() and not force:
         raise click.UsageError(f"{file} exists already; add --force to overwrite it")
     known = ", ".join(names("formats"))
-    write_text(file, TEMPLATE.format(name=file.name, run=runs.RUNS / file.stem, formats=known))
-    ui.result(schemas.INIT, {"path": str(file)}, lambda: click.echo(str(file)))
+    found = start.look(data)
+    for note in found.notes:
+        ui.log(note)
+    text = TEMPLATE.format(
+        name=file.name,
+        run=json.dumps(str(runs.RUNS / file.stem)),
+        formats=known,
+        data=json.dumps(found.data),  # quoted, whatever is in a path
+        shape="x".join(map(str, found.shape)),
+        space=found.space,
+    )
+    write_text(file, text)
+    body = {"path": str(file), "data": found.data, "input": list(found.shape), "space": found.space}
+    ui.result(schemas.INIT, body, lambda: click.echo(str(file)))
     ui.next(f"hwnas run {file}")
 
 
@@ -218,7 +239,7 @@ def plan(body: Mapping[str, Any], file: Path) -> tuple[Path, list[list[str]]]:
     last = trained if "train" in chosen else folder
     table = folder.with_name(f"{folder.name}.hwlat.jsonl")
     words = {
-        "profile": ["--out", str(table)],
+        "profile": [*_of_the_search(body), "--out", str(table)] if "profile" in chosen else [],
         "search": [*(["--table", str(table)] if "profile" in chosen else []), "--out", str(folder)],
         "train": [str(folder), "--out", str(trained)],
         "export": [str(last)],
@@ -226,3 +247,28 @@ def plan(body: Mapping[str, Any], file: Path) -> tuple[Path, list[list[str]]]:
         "report": [str(last)],
     }
     return last, [[verb, *words[verb], "--config", str(file)] for verb in chosen]
+
+
+def _of_the_search(body: Mapping[str, Any]) -> list[str]:
+    """Input and space of the search as options of the profile, where its own section has none.
+
+    A table of other images or another space would be of no use to the search that follows.
+    """
+    from hwnas.jobs import start
+
+    def given(verb: str) -> dict[str, Any]:
+        sections = (body.get(config.COMMON) or {}, body.get(verb) or {})
+        return {config.spell(key): value for section in sections for key, value in section.items()}
+
+    search, profile = given("search"), given("profile")
+    if "search" not in body:
+        return []
+    shape, space = search.get("input"), search.get("space")
+    if shape is None or space is None:
+        found = start.look(str(search.get("data") or "digits"))
+        shape = shape or "x".join(map(str, found.shape))
+        space = space or spaces.advised(options.parse_shape(str(shape)))
+    wanted = {"input": shape, "space": space}
+    return [
+        word for name, value in wanted.items() if name not in profile for word in (f"--{name}", str(value))
+    ]

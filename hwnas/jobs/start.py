@@ -1,0 +1,68 @@
+"""Where a new user begins: what lies here, how large the images are, and which space and input suit them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from hwnas.arrays import ImageShape
+from hwnas.nets import spaces
+
+
+@dataclass(frozen=True)
+class Start:
+    """What a pipeline for some images begins with.
+
+    Attributes:
+        data: the source, as ``--data`` takes it.
+        shape: of the network's input.
+        space: that suits it.
+        notes: what was found, for people.
+    """
+
+    data: str
+    shape: ImageShape
+    space: str
+    notes: tuple[str, ...]
+
+
+def look(data: str | None = None, place: Path | None = None) -> Start:
+    """Look at a source, or for one, without decoding its images.
+
+    Args:
+        data: the source; None looks for class folders of images.
+        place: where to look, the working directory by default: class folders are its own, or those of a
+            folder in it; where there are none, the embedded digits are taken.
+
+    Raises:
+        InputError: the source does not exist.
+        DataFormatError: it does not hold what it should.
+    """
+    from hwnas.train.data import outline
+
+    found = data or find(place or Path())
+    told = outline(found)
+    return Start(found, told.input_shape, spaces.advised(told.input_shape), (told.describe(), *told.notes))
+
+
+def find(place: Path) -> str:
+    """``folder:PATH`` of class folders here or one level below; ``digits`` where there are none."""
+    for folder in (place, *_folders(place)):
+        inside = _folders(folder)
+        if len(inside) >= 2 and all(map(_holds_images, inside)):
+            return f"folder:{folder}"
+        roles = [one for one in inside if one.name in ("train", "training")]
+        if roles and all(map(_holds_images, _folders(roles[0]))) and _folders(roles[0]):
+            return f"folder:{folder}"
+    return "digits"
+
+
+def _folders(place: Path) -> list[Path]:
+    return sorted(p for p in place.iterdir() if p.is_dir() and not p.name.startswith((".", "_")))
+
+
+def _holds_images(folder: Path) -> bool:
+    from hwnas.train.images import suffixes
+
+    known = suffixes()
+    return any(path.suffix.lower() in known for path in folder.iterdir())

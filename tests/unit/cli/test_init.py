@@ -1,0 +1,75 @@
+"""`init` looks at what lies there; `run` gives the profile what the search needs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+from click.testing import CliRunner
+from PIL import Image
+
+from hwnas.jobs import start
+from hwnas_cli import chain
+from hwnas_cli.main import cli
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("HWNAS_HOME", str(tmp_path / "home"))
+    work = tmp_path / "work"
+    work.mkdir()
+    monkeypatch.chdir(work)
+    return work
+
+
+def photographs(folder: Path, side: int) -> None:
+    for name, level in (("dark", 40), ("light", 200)):
+        (folder / name).mkdir(parents=True)
+        for at in range(6):
+            Image.new("RGB", (side + at, side), (level, level, at)).save(folder / name / f"{at}.png")
+
+
+def written(*words: str) -> dict[str, dict[str, str]]:
+    done = CliRunner().invoke(cli, ["init", *words], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    body: dict[str, dict[str, str]] = yaml.safe_load(Path("hwnas.yaml").read_text())
+    return body
+
+
+@pytest.mark.parametrize(("side", "shape"), [(40, "3x40x40"), (300, "3x64x64")])
+def test_class_folders_are_found_and_suited(here: Path, side: int, shape: str) -> None:
+    photographs(here / "photos of mine: #1", side)
+    search = written()["search"]
+    assert search["data"] == "folder:photos of mine: #1"
+    assert (search["input"], search["space"], search["strategy"]) == (shape, "mbv2-cifar", "auto")
+
+
+def test_a_named_source_wins_and_without_any_it_is_the_digits(here: Path) -> None:
+    assert written()["search"]["data"] == "digits"
+    photographs(here / "a", 40)
+    photographs(here / "b", 40)
+    assert written("--force", "--data", "folder:b")["search"]["data"] == "folder:b"
+
+
+def test_folders_that_are_no_classes_are_not_taken(here: Path) -> None:
+    photographs(here / "photos", 40)
+    (here / "runs" / "search-0001").mkdir(parents=True)
+    assert start.find(here) == f"folder:{here / 'photos'}"
+    (here / "photos" / "notes").mkdir()
+    assert start.find(here) == "digits", "a folder without images is no class"
+
+
+def profile_words(body: dict[str, dict[str, str]]) -> list[str]:
+    _, steps = chain.plan(body, Path("hwnas.yaml"))
+    return steps[0][1:-4]
+
+
+def test_the_profile_takes_input_and_space_of_the_search(here: Path) -> None:
+    photographs(here / "photos", 40)
+    search = {"latency-budget": "1ms", "data": "folder:photos"}
+    suited = ["--input", "3x40x40", "--space", "mbv2-cifar"]
+    assert profile_words({"profile": {}, "search": search}) == suited
+    own = {**search, "space": "resnet-cifar", "input": "3x48x48"}
+    assert profile_words({"profile": {}, "search": own}) == ["--input", "3x48x48", "--space", "resnet-cifar"]
+    assert profile_words({"profile": {"space": "resnet-cifar"}, "search": search}) == ["--input", "3x40x40"]
