@@ -14,7 +14,7 @@ import numpy as np
 
 from hwnas.errors import BuildError, InputError
 from hwnas.jobs.profile.plan import anchors
-from hwnas.measure.candidates import AUTO, Candidate, candidates
+from hwnas.measure.candidates import AUTO, RuntimeCandidate, candidates
 from hwnas.measure.device import resolve
 from hwnas.measure.timing import Builder, SessionOptions, TimingOptions, measure
 from hwnas.protocols import Emit, Engine, SearchSpace
@@ -118,7 +118,9 @@ def _names(value: str) -> tuple[str, ...]:
     return () if parts == (AUTO,) else parts
 
 
-def _built(found: list[Candidate], specs: list[Any], batch: int) -> tuple[list[Timed], dict[str, Builder]]:
+def _built(
+    found: list[RuntimeCandidate], specs: list[Any], batch: int
+) -> tuple[list[Timed], dict[str, Builder]]:
     """Every candidate with whether it keeps the scores, and builders of its engines by name and anchor."""
     from hwnas.nets import onnx
 
@@ -151,7 +153,7 @@ def _built(found: list[Candidate], specs: list[Any], batch: int) -> tuple[list[T
     return rows, builders
 
 
-def _builder(candidate: Candidate, graph: bytes) -> Builder:
+def _builder(candidate: RuntimeCandidate, graph: bytes) -> Builder:
     def build() -> Engine:
         return candidate.backend.build(graph, candidate.setting)
 
