@@ -6,6 +6,7 @@ Lines fit the terminal, or COLUMNS; elsewhere they are as long as they are, for 
 from __future__ import annotations
 
 import json
+import re
 import sys
 import textwrap
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -24,6 +25,8 @@ from .progress import Bar
 
 # Between two columns of a table.
 GAP = "  "
+# A longer word, a path most of all, does not widen its column: it gets a line of its own.
+LONG = 24
 # Whether commands show their progress and warnings only: for a chain that tells their results itself.
 _BRIEF = ContextVar("_BRIEF", default=False)
 
@@ -115,26 +118,41 @@ class Output:
             self._write(terminal.command(command, terminal.columns(self._stream), "Next: "))
 
 
-def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, below: Sequence[str] = ()) -> None:
     """Print a table on stdout, aligned; columns of numbers to the right, empty columns left out.
 
     What is too wide for the terminal is folded inside its columns, at spaces; a table whose longest words
-    do not fit side by side is printed row by row, a name and a value on each line.
+    do not fit side by side is printed row by row, a name and a value on each line. `below` has a line for
+    each row, to stand under it: a path, which must not be folded.
     """
     body = [[_cell(value) for value in row] for row in rows]
     kept = [at for at in range(len(columns)) if not body or any(row[at] for row in body)]
     names, body = [columns[at] for at in kept], [[row[at] for at in kept] for row in body]
     widths = _widths(names, body, terminal.columns())
     if widths is None:
-        _row_by_row(names, body)
+        _row_by_row(names, body, below)
         return
     right = [bool(body) and all(_is_number(row[at]) for row in body) for at in range(len(names))]
-    for row in (names, ["-" * width for width in widths], *body):
-        folds = [_lines(cell, width) for cell, width in zip(row, widths)]
-        for at in range(max(map(len, folds), default=0)):
-            parts = [fold[at] if at < len(fold) else "" for fold in folds]
-            cells = [f"{p:>{w}}" if r else f"{p:<{w}}" for p, w, r in zip(parts, widths, right)]
-            click.echo(GAP.join(cells).rstrip())
+    for number, row in enumerate((names, ["-" * width for width in widths], *body)):
+        for line in _row(row, widths, right):
+            click.echo(line)
+        if below and number >= 2:
+            click.echo(f"{GAP}{below[number - 2]}")
+
+
+def _row(row: Sequence[str], widths: Sequence[int], right: Sequence[bool]) -> Iterator[str]:
+    """One row in lines; a word wider than its column (a path) has a line of its own, at its column."""
+    folds = [_lines(cell, width) for cell, width in zip(row, widths)]
+    for at, fold in enumerate(folds):
+        long = [part for part in fold if len(part) > widths[at]]
+        for part in long:
+            before = (cells.pop(0) if cells else "" for cells in folds[:at])
+            yield "".join(f"{cell:<{width}}{GAP}" for cell, width in zip(before, widths)) + part
+        folds[at] = [part for part in fold if part not in long]
+    for n in range(max(map(len, folds), default=0)):
+        parts = [fold[n] if n < len(fold) else "" for fold in folds]
+        cells = [f"{p:>{w}}" if r else f"{p:<{w}}" for p, w, r in zip(parts, widths, right)]
+        yield GAP.join(cells).rstrip()
 
 
 def _widths(names: Sequence[str], body: Sequence[Sequence[str]], whole: int | None) -> list[int] | None:
@@ -143,7 +161,8 @@ def _widths(names: Sequence[str], body: Sequence[Sequence[str]], whole: int | No
     widths = [max(map(len, column)) for column in texts]
     if whole is None:
         return widths
-    least = [max(len(word) for text in column for word in (*text.split(), "")) for column in texts]
+    words = [[len(word) for text in column for word in text.split()] for column in texts]
+    least = [min(max(lengths, default=0), LONG) for lengths in words]
     room = whole - len(GAP) * (len(widths) - 1)
     if sum(least) > room:
         return None
@@ -153,11 +172,13 @@ def _widths(names: Sequence[str], body: Sequence[Sequence[str]], whole: int | No
     return widths
 
 
-def _row_by_row(names: Sequence[str], body: Sequence[Sequence[str]]) -> None:
+def _row_by_row(names: Sequence[str], body: Sequence[Sequence[str]], below: Sequence[str]) -> None:
     for number, row in enumerate(body):
         if number:
             click.echo()
         facts(zip(names, row))
+        if below:
+            click.echo(f"{GAP}{below[number]}")
 
 
 def _lines(text: str, width: int) -> list[str]:
@@ -172,7 +193,9 @@ def facts(pairs: Iterable[tuple[str, object]]) -> None:
     listed = [(name, _cell(value)) for name, value in pairs if value is not None and value != ""]
     margin = " " * (max((len(name) for name, _ in listed), default=0) + len(GAP))
     for name, value in listed:
-        click.echo(terminal.folded(f"{name:<{len(margin)}}{value}".rstrip(), terminal.columns(), margin))
+        line = f"{name:<{len(margin)}}{value}".rstrip()
+        # A path alone stays beside its name, however long it is.
+        click.echo(terminal.folded(line, terminal.columns(), margin) if " " in value else line)
 
 
 def say(text: str, indent: str = "  ") -> None:
@@ -188,6 +211,11 @@ def verdicts(checks: Iterable[Mapping[str, Any]]) -> None:
         click.echo(text.replace(word, terminal.coloured(word, colour), 1))
 
 
+def when(created: str) -> str:
+    """Date and time of a record to the minute, in UTC as it is written."""
+    return created[:16].replace("T", " ")
+
+
 def percent(value: float | None) -> str:
     """``97.80 %``; empty where there is none."""
     return "" if value is None else f"{100 * value:.2f} %"
@@ -196,11 +224,17 @@ def percent(value: float | None) -> str:
 def _cell(value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
+    if isinstance(value, Mapping):
+        named = {str(key): _cell(one) for key, one in value.items()}
+        return ", ".join(f"{key} {text}" for key, text in named.items() if text)
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(_cell, value))
     return "" if value is None else str(value)
 
 
 def _is_number(text: str) -> bool:
-    return not text or text.lstrip("+-<")[:1].isdigit()
+    """A figure with perhaps a unit; dates and names that begin with a digit are none."""
+    return not text or re.fullmatch(r"[-+<]?[\d.,]+x?( ?[%A-Za-z]+)?", text) is not None
 
 
 def common(function: Callable[..., None]) -> Callable[..., Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Any
 
 import click
@@ -83,22 +84,36 @@ def _table(listed: list[dict[str, Any]], root: str) -> None:
     if not listed:
         click.echo(f"no runs in {root}/ yet; `hwnas quickstart` makes one")
         return
+    columns = ["run", "date", "what", "on", "budget ms", "ms", "val %", "test %", "state"]
     console.table(
-        ["run", "state", "val accuracy", "latency", "budget", "MACs", "trials", "engines"],
+        columns,
         [
             [
                 r["name"],
-                r["state"],
-                _percent(r["accuracy"]),
-                _ms(r["latency_ms"]),
-                _ms(r["budget_ms"]),
-                "" if r["macs"] is None else format_count(r["macs"], "MAC"),
-                r["trials"],
-                ", ".join(r["engines"]),
+                console.when(r["created"]),
+                _what(r),
+                " ".join(filter(None, (r["device"], r["precision"]))),
+                _figure(r["budget_ms"], 3),
+                _figure(r["latency_ms"], 3),
+                _figure(r["accuracy"] and 100 * r["accuracy"], 1),
+                _figure(r["test_accuracy"] and 100 * r["test_accuracy"], 1),
+                "" if r["state"] == "done" else r["state"],
             ]
             for r in listed
         ],
     )
+
+
+def _what(run: dict[str, Any]) -> str:
+    """Data, space and strategy of a search; data and network of a training. Folders by their names."""
+    scheme, colon, place = (run["data"] or "").partition(":")
+    data = f"{scheme}:{Path(place).name}" if colon and ";" not in place else run["data"]
+    names = [run["space"], run["strategy"]] if run["strategy"] else [run["network"]]
+    return " ".join(filter(None, [data, *names]))
+
+
+def _figure(value: float | None, digits: int) -> str:
+    return "" if value is None else f"{value:.{digits}f}"
 
 
 def _show(body: dict[str, Any]) -> None:
@@ -107,18 +122,22 @@ def _show(body: dict[str, Any]) -> None:
             ("run", body["path"]),
             ("state", body["state"]),
             ("created", body["created"]),
-            ("val accuracy", _percent(body["accuracy"])),
+            ("data", body["data"]),
+            ("space", body["space"]),
+            ("strategy", body["strategy"]),
+            ("network", body["network"]),
+            ("val accuracy", console.percent(body["accuracy"])),
+            ("test accuracy", console.percent(body["test_accuracy"])),
             ("latency", _ms(body["latency_ms"])),
             ("budget", _ms(body["budget_ms"])),
+            ("MACs", "" if body["macs"] is None else format_count(body["macs"], "MAC")),
+            ("trials", body["trials"]),
+            ("engines", ", ".join(body["engines"])),
             ("note", body["note"]),
             *((f"  {key}", value) for key, value in body["config"].items()),
         ]
     )
     console.table(["file", "bytes"], [[f["path"], f["bytes"]] for f in body["files"]])
-
-
-def _percent(value: float | None) -> str:
-    return "" if value is None else f"{100 * value:.2f} %"
 
 
 def _ms(value: float | None) -> str:

@@ -33,10 +33,22 @@ def list_(ui: Output) -> None:
 
     def show() -> None:
         rows = [
-            [t["path"], t["conditions"], t["space"], "" if t["finished"] else "unfinished"]
+            [
+                console.when(t["created"]),
+                t["space"] or "all blocks",
+                t["input"] and "x".join(map(str, t["input"])),
+                t["classes"],
+                t["conditions"],
+                "" if t["error_percent"] is None else f"{t['error_percent']:.1f} %",
+                "" if t["finished"] else "incomplete",
+            ]
             for t in body["tables"]
         ]
-        console.table(["table", "conditions", "space", "state"], rows)
+        if not rows:
+            console.say(f"no tables in {body['folder']} yet; `hwnas profile` makes one")
+        else:
+            columns = ["date", "space", "input", "classes", "conditions", "error", "state"]
+            console.table(columns, rows, below=[t["path"] for t in body["tables"]])
         for bad in body["damaged"]:
             console.say(f"skipped: {bad['note']}")
 

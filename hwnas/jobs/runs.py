@@ -99,6 +99,7 @@ def summary(folder: Path) -> dict[str, Any]:
     try:
         manifest = read_manifest(folder)
         base |= {"verb": manifest["verb"], "created": manifest.get("created", "")}
+        base |= _asked(manifest["config"])
         if (folder / "result.json").is_file():
             base |= {"state": "done", **_figures(folder / "result.json")}
     except HwnasError as exc:  # it must not hide the runs that are well
@@ -107,11 +108,27 @@ def summary(folder: Path) -> dict[str, Any]:
     return {**base, "engines": engines}
 
 
+def _asked(config: dict[str, Any]) -> dict[str, Any]:
+    """What tells runs apart before they have a result, where the configuration names it."""
+    setting = config.get("setting")
+    conditions = setting if isinstance(setting, dict) else config
+    found = {name: config.get(name) for name in ("data", "space", "strategy", "network")}
+    found |= {name: conditions.get(name) for name in ("device", "precision")}
+    return {name: value for name, value in found.items() if isinstance(value, str)}
+
+
 _EMPTY: dict[str, Any] = {
     "verb": None,
     "created": "",
     "state": "unfinished",
+    "data": None,
+    "space": None,
+    "strategy": None,
+    "network": None,
+    "device": None,
+    "precision": None,
     "accuracy": None,
+    "test_accuracy": None,
     "latency_ms": None,
     "budget_ms": None,
     "macs": None,
@@ -123,20 +140,25 @@ _EMPTY: dict[str, Any] = {
 
 
 def _figures(path: Path) -> dict[str, Any]:
-    """Accuracy (validation), latency and size out of a search's or a training's result."""
+    """Accuracies, latency and size out of a search's or a training's result."""
     body = read_json(path, "run result", sealed=True)
+    accuracy = body.get("accuracy")
+    by_split = accuracy if isinstance(accuracy, dict) else {"val": accuracy}
+    val, test = (
+        value if isinstance(value, (int, float)) else None
+        for value in (by_split.get("val"), by_split.get("test"))
+    )
     if body.get("schema") == schemas.SEARCH:
         known = {name: value for name, value in body.items() if name in SearchResult.model_fields}
         result = parse(SearchResult, known, f"run result {path}")
         best = result.trials[result.best]
         return {
             "accuracy": best.evaluation.accuracy if best.evaluation else None,
+            "test_accuracy": test,
             "latency_ms": result.measured.median_ms,
             "budget_ms": result.budget.latency_ms,
             "macs": best.estimate.macs,
             "params": best.estimate.params,
             "trials": len(result.trials),
         }
-    accuracy = body.get("accuracy")
-    value = accuracy.get("val") if isinstance(accuracy, dict) else accuracy
-    return {"accuracy": value if isinstance(value, (int, float)) else None}
+    return {"accuracy": val, "test_accuracy": test}

@@ -32,6 +32,9 @@ def listed() -> dict[str, Any]:
                 "path": str(path),
                 "created": header.created,
                 "space": header.space,
+                "input": list(header.input_shape) if header.input_shape else None,
+                "classes": header.classes,
+                "error_percent": _error(path),
                 "finished": tables.is_finished(path),
                 "conditions": header.setting.describe(),
             }
@@ -39,6 +42,13 @@ def listed() -> dict[str, Any]:
         ],
         "damaged": [{"path": str(path), "note": note} for path, note in found.bad],
     }
+
+
+def _error(path: Path) -> float | None:
+    """Mean error on networks that the table's model was not fitted to, where its profile knows it."""
+    held = tables.figures(path).get("holdout")
+    found = held.get("mape_percent") if isinstance(held, dict) else None
+    return float(found) if isinstance(found, (int, float)) else None
 
 
 def show(path: Path | None = None) -> dict[str, Any]:

@@ -73,6 +73,32 @@ def test_a_table_whose_words_do_not_fit_is_printed_row_by_row(
     ]
 
 
+def test_a_path_in_a_table_has_a_line_of_its_own(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    path = "/" + 70 * "p"
+    console.table(["network", "p50"], [[path, "1.2 ms"], ["resnet20", "3.4 ms"]], below=["x", "y"])
+    assert capsys.readouterr().out.splitlines() == [
+        "network" + 45 * " " + "     p50",  # 60 - 2 - 6 are left
+        52 * "-" + "  ------",
+        path,
+        52 * " " + "  1.2 ms",
+        "  x",
+        "resnet20" + 44 * " " + "  3.4 ms",
+        "  y",
+    ]
+    console.table(["setting", "a"], [["table", path], ["seed", "7"]])
+    assert capsys.readouterr().out.splitlines()[2:] == ["table    " + path, "seed     7"]
+
+
+def test_dates_are_no_numbers_and_mappings_are_words(capsys: pytest.CaptureFixture[str]) -> None:
+    console.table(["when", "ms"], [["2026-11-29 10:58", "0.5"], ["2026", "12.25"]])
+    assert capsys.readouterr().out.splitlines()[2:] == ["2026-11-29 10:58    0.5", "2026              12.25"]
+    console.facts([("setting", {"device": "cpu", "driver": "", "batch": 1, "cores": [0, 1]})])
+    assert capsys.readouterr().out == "setting  device cpu, batch 1, cores 0, 1\n"
+
+
 def test_facts_are_folded_under_their_values(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
