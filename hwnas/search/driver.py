@@ -146,7 +146,7 @@ def _limit(job: SearchState) -> str | None:
         return None
     if job.elapsed_s() < seconds * job.limits.search_share:
         return None
-    return f"the time limit of {seconds:.0f} s (--max-time) was reached; repeat the command to continue"
+    return "the time limit (--max-time) was reached; repeat the command to continue"
 
 
 def _end(job: SearchState, proposals: Sequence[Proposal]) -> str:

@@ -11,6 +11,7 @@ from hwnas.jobs import predict
 from hwnas.jobs.profile import ProfileOptions
 from hwnas.jobs.profile import profile as job
 from hwnas.jobs.search.options import SearchOptions
+from hwnas.jobs.search.plan import check_references
 from hwnas.measure.table import LatencyTable
 from hwnas.protocols import Emit, SearchSpace
 from hwnas.units import format_seconds
@@ -50,9 +51,11 @@ def measure(options: SearchOptions, space: SearchSpace, emit: Emit, left_s: floa
 
     Raises:
         NotYet: in a dry run.
+        InputError: the budget is a ratio to a network that such a table would not cover.
         BackendUnavailable: device or runtime is not available.
         MissingMeasurement: the time limit ended the profile.
     """
+    check_references(options.latency_budget, space)
     smallest = space.smallest()
     given = {name: getattr(options, name) for name in ("backend", "precision", "batch", "threads")}
     chosen = ProfileOptions(

@@ -92,6 +92,24 @@ def budgets(
     return [Budget(latency_ms=ms, percentile=percentile, **limits) for ms in sorted(latencies_ms)]
 
 
+def check_references(text: str, space: SearchSpace) -> None:
+    """InputError for a ratio to a network that a new table of the space would not cover."""
+    known = set(space.blocks())
+    for target in grammar.parse(text):
+        if target.latency_ms is not None or target.reference == SMALLEST:
+            continue
+        # The classifier is priced for any number of classes, so it need not be in the space.
+        other = [block for block in networks.network(target.reference).blocks[:-1] if block not in known]
+        if other:
+            shape = "x".join(map(str, space.smallest().input_shape))
+            raise InputError(
+                f"budget {target.text!r}: {len(other)} blocks of {target.reference}, such as {other[0].key}, "
+                f"are not in space {space.name} for {shape} images, so its latency cannot be predicted; give "
+                f"the budget in milliseconds, or as a ratio to the smallest network ({target.factor:g}x:"
+                f"{SMALLEST})"
+            )
+
+
 def _latency_ms(target: grammar.WrittenBudget, model: CostModel, space: SearchSpace | None) -> float:
     if target.latency_ms is not None:
         return target.latency_ms

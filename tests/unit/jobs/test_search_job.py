@@ -259,6 +259,16 @@ def test_without_a_table_a_quick_profile_is_measured_and_searched_with(
     assert re.search(r"no latency table fits.*quick.*about \d.*`hwnas profile`", words)
 
 
+def test_a_ratio_that_no_table_can_answer_is_refused_before_the_first_profile(
+    options: SearchOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """ResNet-20 is of 3x32x32 images: neither its stem nor its 9 blocks occur for 1x8x8 ones."""
+    monkeypatch.setenv("HWNAS_HOME", str(tmp_path / "fresh"))
+    with pytest.raises(InputError, match=r"10 blocks of resnet20.*1x8x8.*0\.9x:smallest"):
+        search(replace(options, latency_budget="0.9x:resnet20"))
+    assert not list(tmp_path.rglob("*.hwlat.jsonl"))
+
+
 def test_max_time_ends_the_first_profile_too_and_a_repeat_continues_it(
     options: SearchOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -354,7 +354,7 @@ def test_time_limit_ends_with_the_best_so_far_and_a_repeat_goes_on(tmp_path: Pat
     case = Case(tmp_path, limits=Limits(images=100_000, seconds=10, search_share=0.3), clock=Clock())
     first = case.run(*specs)
     assert 1 <= sum(t.role == "candidate" for t in first.trials) < 4
-    assert first.stopped.startswith("the time limit of 10 s (--max-time)")
+    assert first.stopped.startswith("the time limit (--max-time) was reached")
     assert first.promise.verdict == "kept"
     cut = first.trials[-1]
     assert cut.role == "final"
