@@ -51,7 +51,7 @@ def _any_batch() -> list[str]:
     help="Allow any batch size ({}).",
 )
 @click.option("--verify/--no-verify", default=True, help="Compare outputs and measure the latency.")
-@options.options(options.max_time, options.patience, options.out)
+@options.options(options.max_time, options.patience, options.out, options.wait)
 @common
 def export(ui: Output, max_time: float | None, **chosen: Any) -> None:
     """Write an engine of RUN with its manifest; prove its outputs and its latency.

@@ -70,7 +70,8 @@ def atomic_path(path: Path, *, new: bool = False) -> Iterator[Path]:
         sweep(folder)
     handle, temporary = _temporary(path)
     try:
-        yield temporary
+        with _errors_of_the_system(path):
+            yield temporary
         with temporary.open("rb") as written:
             os.fsync(written.fileno())
         # mkstemp gives 0600; results are meant to be shared like any file the user makes.
@@ -86,6 +87,21 @@ def atomic_path(path: Path, *, new: bool = False) -> Iterator[Path]:
     finally:
         temporary.unlink(missing_ok=True)
         os.close(handle)
+
+
+@contextmanager
+def _errors_of_the_system(path: Path) -> Iterator[None]:
+    """A full disk is an OSError also where a library in Rust says it (safetensors)."""
+    try:
+        yield
+    except OSError:
+        raise
+    except Exception as exc:
+        found = re.search(r"\(os error (\d+)\)", str(exc))
+        if found is None:
+            raise
+        number = int(found.group(1))
+        raise OSError(number, os.strerror(number), str(path)) from exc
 
 
 def _temporary(path: Path) -> tuple[int, Path]:

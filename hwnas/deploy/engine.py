@@ -26,6 +26,7 @@ from hwnas.deploy.manifest import (
     check_file,
     describe,
     engine_name,
+    manifest_path,
     read_manifest,
     write_manifest,
 )
@@ -87,7 +88,15 @@ def export(
     )
     path = folder / engine_name(chosen.suffix, setting.precision)
     _refuse_foreign(path)
-    written = chosen.write(network, backend, setting, path)
+    claim = None if path.exists() else describe(path, chosen.name, spec, weights, setting, onnx=None, **about)
+    if claim is not None:  # after a kill between engine and manifest, this says whose the engine is
+        write_manifest(folder, claim)
+    try:
+        written = chosen.write(network, backend, setting, path)
+    except BaseException:
+        if claim is not None and not path.exists():
+            manifest_path(path).unlink(missing_ok=True)
+        raise
     built, layers = _taken_down(written.engine) if written.engine is not None else (setting, ())
     manifest = describe(
         path,

@@ -264,13 +264,14 @@ def describe(
     onnx: bytes | None,
     **about: Any,
 ) -> EngineManifest:
-    """The manifest of an engine file that was just written."""
+    """The manifest of an engine file; of one that is not there yet, a manifest that no engine fits."""
+    there = path.is_file()
     known = {
         "engine": path.name,
         "format": file_format,
         "setting": setting,
-        "engine_sha256": file_sha256(path),
-        "engine_bytes": path.stat().st_size,
+        "engine_sha256": file_sha256(path) if there else sha256(b""),
+        "engine_bytes": path.stat().st_size if there else 1,
         "onnx_sha256": None if onnx is None else sha256(onnx),
         "weights_sha256": weights_digest(weights),
         "network_key": spec.key,

@@ -205,7 +205,7 @@ class Campaign:
         """Two processes at once: the second is told so (exit 2), or waits with --wait; nothing is mixed."""
         figures, began = Figures(), time.monotonic()
         for job in wanted:
-            for waits in (False, True):
+            for waits in (False, True) if "--wait" in _options(job.argv) else (False,):
                 self._pair(figures, job, waits)
         self._apart(figures)
         figures.seconds = time.monotonic() - began
@@ -333,6 +333,18 @@ class Campaign:
             shutil.rmtree(house)
         figures.seconds = time.monotonic() - began
         return figures
+
+
+def _options(argv: Sequence[str]) -> list[str]:
+    """The options of a command."""
+    import click
+
+    from hwnas_cli.main import command_of
+
+    command: click.Command = command_of(argv[0])
+    if isinstance(command, click.Group):
+        command = command.commands[argv[1]]
+    return [name for param in command.params for name in param.opts]
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from hwnas.deploy.parity import TOLERANCES
 from hwnas.errors import BackendUnavailable, InputError
 from hwnas.jobs.export.samples import Samples, samples
 from hwnas.jobs.resolve.origin import Origin, origin
+from hwnas.locks import Lock
 from hwnas.measure import device as devices
 from hwnas.measure.patience import PATIENCE_S
 from hwnas.protocols import Backend, Emit
@@ -79,13 +80,18 @@ def export(options: ExportOptions, emit: Emit | None = None) -> dict[str, Any]:
         was judged), ``passed``, ``checks`` and the conditions.
 
     Raises:
-        InputError: no run, no weights, unknown data.
+        InputError: no run, no weights, unknown data, or another process writes there.
         BackendUnavailable: the runtime is not here. The ONNX model is written first, and the
             message has the command that finishes on the target.
         VerificationFailed: a check did not pass; `result` is what a pass would have returned.
     """
     source = origin(options.run, options.weights)
     folder = options.out or source.folder
+    with Lock(folder, folder=True):  # an engine and its manifest are two files
+        return _export(options, source, folder, emit)
+
+
+def _export(options: ExportOptions, source: Origin, folder: Path, emit: Emit | None) -> dict[str, Any]:
     try:
         backend, setting = conditions(options, source)
     except BackendUnavailable as exc:

@@ -47,6 +47,40 @@ def test_manifest_round_trip(tmp_path: Path) -> None:
     assert manifests.read_manifest(manifests.manifest_path(path)) == again
 
 
+def test_an_export_that_was_killed_between_its_two_files_can_be_repeated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Killed(BaseException):
+        pass
+
+    write = engines.write_manifest
+
+    def killed(folder: Path, manifest: manifests.EngineManifest) -> Path:
+        if (folder / manifest.engine).exists():
+            raise Killed
+        return write(folder, manifest)
+
+    monkeypatch.setattr(engines, "write_manifest", killed)
+    with pytest.raises(Killed):
+        exported(tmp_path)
+    assert (tmp_path / "engine.onnx").is_file()
+    with pytest.raises(DataFormatError, match="is not the engine that its manifest describes"):
+        engines.load(tmp_path / "engine.onnx")
+    monkeypatch.undo()
+    path = exported(tmp_path)
+    assert manifests.read_manifest(path).engine_bytes == path.stat().st_size
+
+
+def test_an_export_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("hwnas.store.os.fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        exported(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_plain_onnx_is_the_model_itself(tmp_path: Path) -> None:
     manifest = manifests.read_manifest(exported(tmp_path))
     assert manifest.engine_sha256 == manifest.onnx_sha256  # of the same bytes

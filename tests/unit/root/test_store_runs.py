@@ -112,3 +112,13 @@ def test_unknown_plugin_names_the_nearest() -> None:
 
 def test_missing_measurement_reads_like_a_sentence() -> None:
     assert str(MissingMeasurement("run hwnas profile")) == "run hwnas profile"
+
+
+def test_a_full_disk_is_an_error_of_the_system_whoever_says_it(tmp_path: Path) -> None:
+    """safetensors is written in Rust and has an exception of its own for it."""
+    with pytest.raises(OSError, match="No space left") as caught, store.atomic_path(tmp_path / "w"):
+        raise RuntimeError("Error while serializing: I/O error: No space left on device (os error 28)")
+    assert caught.value.errno == 28
+    assert caught.value.filename == str(tmp_path / "w")
+    with pytest.raises(RuntimeError, match="other"), store.atomic_path(tmp_path / "w"):
+        raise RuntimeError("other")
