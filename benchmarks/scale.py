@@ -4,9 +4,9 @@
     python -m benchmarks.scale --tree PATH        # the same figures of another checkout, for comparison
     python -m benchmarks.scale --join             # both into benchmarks/results/scale.json
 
-Seconds of one process on one thread. Each part is given three sizes, each twice the one before; where
-a part is linear, its time doubles with them. A part that takes longer than `--most` seconds or runs out of
-memory is ended and said to have been.
+CPU seconds of one process on one thread, which other programs do not change much. Each part is given
+three sizes, each twice the one before; where a part is linear, its time doubles with them. A part that takes
+longer than `--most` seconds or runs out of memory is ended and said to have been.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def main() -> None:
     if options.join:
         from benchmarks.common import save
 
-        print(save("scale", {"unit": "s", "sizes": SIZES, "what": WHAT, **found}))
+        print(save("scale", {"unit": "s of CPU", "sizes": SIZES, "what": WHAT, **found}))
 
 
 def figures(tree: Path, most_s: float) -> dict[str, dict[str, float | str]]:
@@ -99,9 +99,9 @@ def alone(tree: Path, part: str, size: int, most_s: float) -> float | str:
 
 
 def timed(job: Callable[[], object]) -> float:
-    start = time.perf_counter()
+    start = time.process_time()
     job()
-    return round(time.perf_counter() - start, 4)
+    return round(time.process_time() - start, 4)
 
 
 def tpe(trials: int) -> float:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from hwnas.budgets import Percentile
 from hwnas.spec import NetworkSpec
+from hwnas.units import format_count, format_ms
 
 Provenance = Literal["measured", "estimated", "imported"]
 Precision = Literal["fp32", "fp16", "bf16", "int8"]
@@ -150,6 +151,21 @@ class Budget(Record):
     def fits(self, estimate: Estimate) -> bool:
         """Whether every limit holds."""
         return self.excess(estimate) <= 0.0
+
+    def overruns(self, estimate: Estimate) -> dict[str, str]:
+        """The limits that an estimate overruns, in words ("60 kparam, 50 kparam allowed"), by option."""
+        memory_bytes = estimate.activation_bytes + estimate.weight_bytes
+        rows: list[tuple[str, float | None, float, Callable[[float], str]]] = [
+            ("--latency-budget", self.latency_ms, estimate.high_ms, format_ms),
+            ("--max-macs", self.macs, estimate.macs, lambda value: format_count(value, "MAC")),
+            ("--max-params", self.params, estimate.params, lambda value: format_count(value, "param")),
+            ("--max-memory", self.memory_bytes, memory_bytes, lambda value: f"{value / 2**20:.3g} MiB"),
+        ]
+        return {
+            option: f"{show(value)}, {show(limit)} allowed"
+            for option, limit, value, show in rows
+            if limit is not None and value > limit
+        }
 
     def scaled(self, share: float) -> Budget:
         """The budget with a part of its latency; without a limit on latency the same."""

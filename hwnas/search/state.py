@@ -133,17 +133,9 @@ def updated(trial: Trial, **fields: Any) -> Trial:
 
 
 def overrun(budget: Budget, estimate: Estimate) -> str:
-    """The limit that an estimate overruns, in words."""
-    if budget.latency_ms is not None and estimate.high_ms > budget.latency_ms:
-        return (
-            f"over the budget: at most {format_ms(estimate.high_ms)} predicted, "
-            f"{format_ms(budget.latency_ms)} allowed"
-        )
-    memory = (estimate.activation_bytes + estimate.weight_bytes) / 2**20
-    return (
-        f"over the budget: {estimate.macs / 1e6:.4g} MMAC, {estimate.params / 1e3:.4g} kparam, "
-        f"{memory:.3g} MiB; {budget.describe()} allowed"
-    )
+    """The limits that an estimate overruns, in words."""
+    over = "; ".join(f"{option}: {text}" for option, text in budget.overruns(estimate).items())
+    return f"over the budget: {over}"
 
 
 def _measured(job: SearchState, spec: NetworkSpec, measure: Measure) -> tuple[Measurement, float]:

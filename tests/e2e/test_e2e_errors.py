@@ -73,7 +73,7 @@ def test_an_infeasible_budget_names_the_smallest_latency(fake: House) -> None:
     body = fake.json("search", "--latency-budget", "20us", *SMALL, *TINY, status=3)
     smallest_ms = body["smallest_ms"]
     assert smallest_ms > 0.02
-    assert "Give a budget of" in words
+    assert "Raise --latency-budget" in words
     dry = ("--latency-budget", f"{smallest_ms * 1.001:.6f}ms", *SMALL, *TINY, "--dry-run")
     fake.run("search", *dry)
     assert (sorted(Path("runs").glob("*")) if Path("runs").exists() else []) == before

@@ -227,12 +227,12 @@ def _why_weaker(growth: Growth, best: Growth | None) -> str:
 def _decision(growth: Growth, best: Growth | None, budget: Budget, unit: str) -> Decision:
     gain = _with_error(growth.gain, growth.gain_se, unit)
     price = f"{gain} for {format_ms(growth.cost_ms)}"
-    bound = format_ms(growth.estimate.high_ms)
+    over = "; ".join(budget.overruns(growth.estimate).values())
     words = {
         "grows": f"grow {growth.place} by {growth.steps}: {price}",
         "weaker": f"{growth.place}: {price}: {_why_weaker(growth, best)}",
         "not significant": f"{growth.place}: {price}: not significant",
-        "closed": f"{growth.place}: over budget: up to {bound} predicted, {budget.describe()} allowed",
+        "closed": f"{growth.place}: over the budget: {over}",
         "unknown": f"{growth.place}: not judged yet",
     }
     fields = {

@@ -269,7 +269,9 @@ class Stagewise(Strategy[StagewiseOptions]):
     def _stop(self, judged: Sequence[growth.Growth], now: Trial) -> Decision:
         budget = self._context.budget
         full = all(one.fate == "closed" for one in judged)
-        why = "no further growth fits the budget" if full else "converged: no gain is significant"
+        binding = {option for one in judged for option in budget.overruns(one.estimate)}
+        limits = " and ".join(sorted(binding)) or "the budget"
+        why = f"no further growth fits {limits}" if full else "converged: no gain is significant"
         if _unjudged(judged, now):
             why = "its accuracy is that of guessing, so no growth was judged"
         if budget.latency_ms is not None:

@@ -104,7 +104,7 @@ def test_over_budget_is_recorded_with_the_reason_and_never_trained(tmp_path: Pat
     assert refused.state == "over_budget"
     assert refused.evaluation is None
     # 0.3066 ms with +-4 %: at most 0.319 ms.
-    assert refused.error == "over the budget: at most 0.319 ms predicted, 0.3 ms allowed"
+    assert refused.error == "over the budget: --latency-budget: 0.319 ms, 0.3 ms allowed"
 
 
 def test_every_limit_is_a_reason(tmp_path: Path) -> None:
@@ -112,7 +112,7 @@ def test_every_limit_is_a_reason(tmp_path: Path) -> None:
     case = Case(tmp_path, budget=budget)
     result = case.run(deep(1, 1, 1), deep(1, 1, 2))
     assert "kparam" in result.trials[1].error
-    assert "100kparam allowed" in result.trials[1].error
+    assert "100 kparam allowed" in result.trials[1].error
 
 
 def test_what_is_measured_over_the_budget_is_not_trained(tmp_path: Path) -> None:

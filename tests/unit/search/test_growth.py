@@ -180,7 +180,7 @@ def test_verdicts_in_words_and_figures() -> None:
     words = [decision.text for decision in growth.decisions(judged, budget, "%")]
     assert words == [
         "grow stage 2 by 1: +2.00 % +- 0.10 % for 50 us",
-        "stage 1: over budget: up to 0.231 ms predicted, 0.225ms@p50 allowed",
+        "stage 1: over the budget: 0.231 ms, 0.225 ms allowed",
         "stage 3: not judged yet",
     ]
     judged = weigh({0: (0.004, 0.003)}, 1.0)
