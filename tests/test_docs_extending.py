@@ -1,4 +1,4 @@
-"""The package of docs/extending.md, copied from the page, works through the command line."""
+"""The packages of docs/extending.md, copied from the page, work through the command line."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -17,45 +18,149 @@ from hwnas import plugins
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
+FILES = dict(re.findall(r'^```python title="(.*?)"\n(.*?)^```', PAGE, re.MULTILINE | re.DOTALL))
+POINTS = [  # group, name, target
+    (group, name, target)
+    for block in re.findall(r"^```toml\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+    for group, body in re.findall(r'^\[project\.entry-points\."(.*?)"\]\n((?:.+\n)+)', block, re.MULTILINE)
+    for name, target in re.findall(r'^(\S+) = "(.*)"$', body, re.MULTILINE)
+]
+SMALL = ("--device", "fake", "--preset", "quick", "--input", "3x16x16")
 
 
-def test_the_package_of_the_page_is_used_without_a_change(tmp_path: Path) -> None:
-    site = tmp_path / "site"
-    files = re.findall(r'^```python title="(.*?)"\n(.*?)^```', PAGE, re.MULTILINE | re.DOTALL)
-    assert {name for name, _ in files} == {"my_package/spaces.py", "my_package/strategies.py"}
-    for name, code in files:
-        assert len(code.splitlines()) <= 40, name
-        (site / name).parent.mkdir(parents=True, exist_ok=True)
-        (site / name).write_text(code, encoding="utf-8")
-    # What `pip install` would leave: the entry points of the page's TOML.
-    (toml,) = re.findall(r"^```toml\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
-    info = site / "my_package-1.0.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: my-package\nVersion: 1.0\n")
-    points = re.sub(r'\[project\.entry-points\."(.*)"\]', r"[\1]", toml).replace('"', "")
-    (info / "entry_points.txt").write_text(points)
+# One process for all commands: importing torch takes longer than most of them.
+WORKER = """
+import json, sys
+from click.testing import CliRunner
+from hwnas_cli.main import cli
+for line in sys.stdin:
+    done = CliRunner().invoke(cli, json.loads(line))
+    print(json.dumps([done.exit_code, done.stdout, done.output]), flush=True)
+"""
 
-    def hwnas(*args: str) -> dict[str, Any]:
-        env = {
-            **os.environ,
-            "PYTHONPATH": os.pathsep.join([str(site), str(ROOT), os.environ.get("PYTHONPATH", "")]),
-            "HWNAS_HOME": str(tmp_path / "home"),
-        }
-        command = [sys.executable, "-c", "from hwnas_cli.main import cli; cli()", *args, "--json"]
-        done = subprocess.run(command, capture_output=True, text=True, env=env, cwd=tmp_path)
-        assert done.returncode == 0, done.stdout + done.stderr
-        found: dict[str, Any] = json.loads(done.stdout)
+
+class Stranger:
+    """hwnas with the package of the page on its path, as `pip install` would leave it."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        path = os.pathsep.join([str(home / "site"), str(ROOT), os.environ.get("PYTHONPATH", "")])
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", WORKER],
+            env={**os.environ, "PYTHONPATH": path, "HWNAS_HOME": str(home / "home")},
+            cwd=home,
+            text=True,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+
+    def __call__(self, *args: str, status: int = 0) -> dict[str, Any]:
+        """The JSON object of a command that ends with `status`."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write(json.dumps([*args, "--json"]) + "\n")
+        self.process.stdin.flush()
+        ended, stdout, output = json.loads(self.process.stdout.readline())
+        assert ended == status, output
+        found: dict[str, Any] = json.loads(stdout)
         return found
 
-    # 8 + 16 + 32 channels, 1 to 4 blocks in each of three stages.
-    assert hwnas("spaces", "show", "narrow")["members"] == 4**3
-    small = ("--device", "fake", "--space", "narrow")
-    hwnas("profile", *small, "--preset", "quick", "--input", "3x16x16")
-    search = ("search", *small, "--strategy", "ladder", "--data", "digits", "--input", "3x16x16")
-    found = hwnas(*search, "--latency-budget", "1ms", "--limit", "200", "--images", "300", "--set", "steps=2")
+
+@pytest.fixture(scope="module")
+def stranger(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stranger]:
+    home = tmp_path_factory.mktemp("stranger")
+    for name, code in FILES.items():
+        (home / "site" / name).parent.mkdir(parents=True, exist_ok=True)
+        (home / "site" / name).write_text(code, encoding="utf-8")
+    info = home / "site" / "my_package-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: my-package\nVersion: 1.0\n")
+    lines = [f"[{group}]\n{name} = {target}" for group, name, target in POINTS]
+    (info / "entry_points.txt").write_text("\n".join(lines))
+    found = Stranger(home)
+    with found.process:
+        yield found
+        assert found.process.stdin is not None
+        found.process.stdin.close()
+
+
+def test_a_space_and_a_strategy_take_less_than_forty_lines() -> None:
+    for name in ("my_package/spaces.py", "my_package/strategies.py"):
+        assert len(FILES[name].splitlines()) < 40, name
+
+
+def test_the_page_brings_one_of_each_group() -> None:
+    assert {group.removeprefix("hwnas.") for group, _, _ in POINTS} == set(plugins.BUILT_IN)
+
+
+def test_a_space_and_a_strategy(stranger: Stranger) -> None:
+    # 8, 16 and 32 channels, 1 to 4 blocks in each of three stages.
+    assert stranger("spaces", "show", "narrow")["members"] == 4**3
+    options = {row["name"]: row for row in stranger("strategies", "show", "ladder")["options"]}
+    assert (options["steps"]["default"], options["steps"]["low"]) == (3, 1)
+    stranger("profile", *SMALL, "--space", "narrow")
+    search = ("search", *SMALL, "--space", "narrow", "--strategy", "ladder", "--data", "digits")
+    found = stranger(
+        *search, "--latency-budget", "1ms", "--limit", "200", "--images", "300", "--set", "steps=2"
+    )
     assert found["within_budget"]
-    events = (tmp_path / "runs" / "latest" / "events.jsonl").read_text(encoding="utf-8")
+    events = (stranger.home / "runs" / "latest" / "events.jsonl").read_text(encoding="utf-8")
     assert events.count("next step") >= 2
+    refused = stranger(*search, "--latency-budget", "1ms", "--set", "steps=0", status=2)
+    assert "steps is 0; expected an integer, at least 1" in refused["message"]
+
+
+def test_a_block_kind_a_data_source_and_an_importance(stranger: Stranger) -> None:
+    stranger(
+        *("search", *SMALL, "--space", "fused", "--strategy", "stagewise", "--latency-budget", "1ms"),
+        *("--data", "rings:far", "--importance", "coin", "--set", "begin=smallest", "--images", "600"),
+    )
+    network = (stranger.home / "runs" / "latest" / "network.json").read_text(encoding="utf-8")
+    assert '"my-fused"' in network
+    text = (stranger.home / "runs" / "latest" / "events.jsonl").read_text(encoding="utf-8")
+    assert '"se": 0.01' in text or '"se":0.01' in text
+    refused = stranger("search", "--latency-budget", "1ms", "--data", "ring:far", status=2)
+    assert "did you mean 'rings'" in refused["message"]
+    refused = stranger("search", "--latency-budget", "1ms", "--importance", "coim", status=2)
+    assert "did you mean 'coin'" in refused["message"]
+
+
+def search(stranger: Stranger) -> None:
+    """A run of the strategy with a preparation, in the folder "dense"; again where it is there already."""
+    stranger(
+        *("search", *SMALL, "--space", "narrow", "--strategy", "dense-first", "--latency-budget", "1ms"),
+        *("--data", "rings:", "--images", "600", "--max-trials", "1", "--out", "dense"),
+    )
+
+
+def test_a_strategy_with_a_preparation(stranger: Stranger) -> None:
+    assert stranger("strategies", "show", "dense-first")["prepared"]
+    search(stranger)
+    kept = json.loads((stranger.home / "dense" / "preparation.json").read_text(encoding="utf-8"))
+    assert len(kept["scores"]) == 4  # uniform members: 1 to 4 blocks in every stage
+
+
+def test_a_backend_and_an_export_format(stranger: Stranger) -> None:
+    row = next(row for row in stranger("backends")["backends"] if row["name"] == "plain")
+    assert (row["available"], row["suffix"], row["devices"]) == (True, ".plain", ["cpu"])
+    search(stranger)
+    quick = ("--images", "12", "--latency-budget", "10s", "--patience", "1ms")
+    body = stranger("export", "dense", "--format", "plain", *quick)
+    assert body["engine"].endswith("engine.plain")
+    assert body["setting"]["backend"] == "plain"
+    assert body["passed"]
+    assert stranger("verify", body["engine"], *quick)["passed"]
+    refused = stranger("export", "dense", "--format", "plane", status=2)
+    assert "did you mean 'plain'" in refused["message"]
+
+
+def test_an_importer_and_a_replay(stranger: Stranger) -> None:
+    (stranger.home / "lats").write_text("8 0.25\n16 0.5\n")
+    assert stranger("table", "import", "lats", "--format", "widths")["rows"] == 2
+    steps = [{"chosen": 0.9, "accuracies": [0.8, 0.9]}, {"chosen": 0.7, "accuracies": [0.7, 0.8]}]
+    (stranger.home / "log").write_text(json.dumps(steps))
+    replayed = stranger("replay", "log", "--strategy", "trace")
+    assert (replayed["candidates"], replayed["mismatches"]) == (2, 1)
 
 
 @pytest.mark.parametrize("place", re.findall(r"\| `((?:\w+\.)+\w+)(?:\[\"(\w+)\"\])?` \|", PAGE))
