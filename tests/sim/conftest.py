@@ -9,7 +9,7 @@ collect_ignore_glob = ["*"] if "HWNAS_SIM" not in os.environ else []
 
 
 @pytest.hookimpl(trylast=True)
-def pytest_sessionfinish(session):
+def pytest_sessionfinish(session: pytest.Session) -> None:
     """A skipped test fails the run: what was not tried did not hold."""
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
     if "HWNAS_SIM" in os.environ and reporter and reporter.stats.get("skipped"):

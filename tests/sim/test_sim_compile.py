@@ -19,7 +19,7 @@ def compiles_for_all(compiler: nvrtc.Compiler) -> None:
         assert all(f".text.{name}\0".encode() in cubin for name in kernels.NAMES)
 
 
-def test_nvrtc_12_from_pascal_to_blackwell():
+def test_nvrtc_12_from_pascal_to_blackwell() -> None:
     library = prepared().site / "nvidia" / "cuda_nvrtc" / "lib" / "libnvrtc.so.12"
     compiler = nvrtc._nvrtc(library)
     assert compiler.version == (12, 9)
@@ -27,7 +27,7 @@ def test_nvrtc_12_from_pascal_to_blackwell():
     compiles_for_all(compiler)
 
 
-def test_every_other_compiler_here():
+def test_every_other_compiler_here() -> None:
     """None where torch came without CUDA and there is no nvcc."""
     for compiler in nvrtc.compilers():
         compiles_for_all(compiler)

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from machines import MACHINES, ROOT, environment
@@ -10,7 +11,7 @@ from machines import MACHINES, ROOT, environment
 pytestmark = [pytest.mark.sim, pytest.mark.parametrize("device", MACHINES)]
 
 
-def passes(device, home, *arguments, before=None):
+def passes(device: str, home: Path, *arguments: str, before: Path | None = None) -> None:
     """Run pytest on a machine; everything must pass and nothing be skipped.
 
     `before` is a folder that comes first on the import path.
@@ -24,15 +25,15 @@ def passes(device, home, *arguments, before=None):
     assert " skipped" not in done.stdout, done.stdout[-2000:]
 
 
-def test_backend_drivers_and_commands(device, tmp_path):
+def test_backend_drivers_and_commands(device: str, tmp_path: Path) -> None:
     passes(device, tmp_path, "tests/sim/inside")
 
 
-def test_the_promises_of_every_backend(device, tmp_path):
+def test_the_promises_of_every_backend(device: str, tmp_path: Path) -> None:
     passes(device, tmp_path, "tests/contract/test_backends.py", "-k", "trt and not ort")
 
 
-def test_engines_through_cuda_python_where_pycuda_does_not_load(device, tmp_path):
+def test_engines_through_cuda_python_where_pycuda_does_not_load(device: str, tmp_path: Path) -> None:
     broken = tmp_path / "broken" / "pycuda"
     broken.mkdir(parents=True)
     (broken / "__init__.py").write_text("raise ImportError('built for another CUDA')\n")
@@ -41,7 +42,7 @@ def test_engines_through_cuda_python_where_pycuda_does_not_load(device, tmp_path
     passes(device, tmp_path, tests, "-k", chosen, before=broken.parent)
 
 
-def test_the_tests_for_a_real_gpu_run(device, tmp_path):
+def test_the_tests_for_a_real_gpu_run(device: str, tmp_path: Path) -> None:
     """Those of tests/gpu whose outcome does not depend on real hardware; and their report."""
     report = tmp_path / "report.json"
     chosen = "parity or open_batch or loads_again or layers or preprocessing or largest or survived or memory"

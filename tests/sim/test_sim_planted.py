@@ -129,7 +129,7 @@ PLANTS = [
 
 
 @pytest.fixture(scope="module")
-def copy(tmp_path_factory) -> Path:
+def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """hwnas and its data folders, to be spoiled."""
     target = tmp_path_factory.mktemp("planted")
     shutil.copytree(ROOT / "hwnas", target / "hwnas", ignore=shutil.ignore_patterns("__pycache__"))
@@ -146,14 +146,14 @@ def run(library: Path, device: str, tests: str, home: Path) -> subprocess.Comple
 
 
 @pytest.mark.parametrize("device", sorted({plant.device for plant in PLANTS}))
-def test_the_copy_itself_is_sound(copy, device, tmp_path):
+def test_the_copy_itself_is_sound(copy: Path, device: str, tmp_path: Path) -> None:
     tests = sorted({f"({plant.shows_in})" for plant in PLANTS if plant.device == device})
     done = run(copy, device, " or ".join(tests), tmp_path)
     assert done.returncode == 0, done.stdout[-3000:]
 
 
 @pytest.mark.parametrize("plant", PLANTS, ids=lambda plant: plant.name.replace(" ", "-"))
-def test_a_planted_fault_is_found(copy, plant, tmp_path):
+def test_a_planted_fault_is_found(copy: Path, plant: Plant, tmp_path: Path) -> None:
     path = copy / "hwnas" / "backends" / plant.file
     sound = path.read_text()
     assert plant.old in sound, f"{plant.file} has changed; plant the fault anew"

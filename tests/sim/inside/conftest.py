@@ -2,6 +2,8 @@
 
 import gc
 import os
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from driver_state import FIELDS, driver_counts
@@ -10,7 +12,7 @@ collect_ignore_glob = ["*"] if "HWNAS_SIM_MACHINE" not in os.environ else []
 
 
 @pytest.fixture
-def simulation():
+def simulation() -> Any:
     """The simulated TensorRT of this process."""
     from trtsim import start
 
@@ -18,7 +20,7 @@ def simulation():
 
 
 @pytest.fixture(autouse=True)
-def everything_is_given_back(simulation):
+def everything_is_given_back(simulation: Any) -> Iterator[None]:
     """Allocations equal frees and so on, and nothing was done that a real library would not survive."""
     before = driver_counts()
     yield

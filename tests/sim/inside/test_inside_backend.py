@@ -3,6 +3,7 @@
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -10,12 +11,14 @@ import onnxruntime
 import pytest
 from driver_state import driver_counts
 
+from hwnas.arrays import Float32s
 from hwnas.backends import images, typed
 from hwnas.backends.cuda import gpus
 from hwnas.backends.cuda.driver import GpuError, GpuOutOfMemory
 from hwnas.backends.trt.backend import Trt
 from hwnas.backends.trt.build import TrtOptions, cache_path
 from hwnas.backends.trt.compat import Layer
+from hwnas.backends.trt.engine import TrtEngine
 from hwnas.errors import (
     BackendUnavailable,
     BuildError,
@@ -25,6 +28,7 @@ from hwnas.errors import (
     InputError,
 )
 from hwnas.nets import onnx as writer
+from hwnas.records import Precision, Setting
 from hwnas.spec import BlockSpec
 
 MACHINE = os.environ["HWNAS_SIM_MACHINE"]
@@ -41,18 +45,20 @@ IMAGES = np.random.default_rng(0).standard_normal((BATCH, 3, 16, 16), dtype=np.f
 PRECISIONS = {8: ["fp32", "int8"], 10: ["fp32", "fp16", "int8"], 11: ["fp32", "fp16", "int8"]}[MAJOR]
 
 
-def on_cpu(model: bytes, images: np.ndarray) -> np.ndarray:
+def on_cpu(model: bytes, images: Float32s) -> Float32s:
     session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
-    return session.run(None, {"input": images})[0]
+    scores: Float32s = session.run(None, {"input": images})[0]
+    return scores
 
 
-def settings(backend: Trt, precision: str = "fp32", batch: int = BATCH):
+def settings(backend: Trt, precision: Precision = "fp32", batch: int = BATCH) -> Setting:
     return backend.setting(MACHINE, precision, batch, 1)
 
 
-def plan_head(plan: bytes) -> dict:
+def plan_head(plan: bytes) -> dict[str, Any]:
     """What the simulated builder noted in its plan."""
-    return json.loads(plan[plan.index(b"{") : plan.index(b"\0")])
+    head: dict[str, Any] = json.loads(plan[plan.index(b"{") : plan.index(b"\0")])
+    return head
 
 
 @pytest.fixture
@@ -60,11 +66,11 @@ def backend() -> Trt:
     return Trt()
 
 
-def built(backend: Trt, model: bytes = MODEL, precision: str = "fp32", batch: int = BATCH):
+def built(backend: Trt, model: bytes = MODEL, precision: Precision = "fp32", batch: int = BATCH) -> TrtEngine:
     return backend.build(model, settings(backend, precision, batch))
 
 
-def test_it_is_available_and_knows_where_it_is(backend):
+def test_it_is_available_and_knows_where_it_is(backend: Trt) -> None:
     assert backend.unavailable() is None
     assert backend.version.split(".")[0] == str(MAJOR)
     setting = settings(backend)
@@ -76,7 +82,7 @@ def test_it_is_available_and_knows_where_it_is(backend):
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
-def test_scores_are_those_of_the_graph_that_it_was_given(backend, precision):
+def test_scores_are_those_of_the_graph_that_it_was_given(backend: Trt, precision: Precision) -> None:
     engine = built(backend, precision=precision)
     scores = engine.run(IMAGES)
     engine.close()
@@ -87,7 +93,7 @@ def test_scores_are_those_of_the_graph_that_it_was_given(backend, precision):
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
-def test_each_version_is_asked_in_its_own_way(backend, precision):
+def test_each_version_is_asked_in_its_own_way(backend: Trt, precision: Precision) -> None:
     engine = built(backend, precision=precision)
     head = plan_head(engine._plan)
     engine.close()
@@ -102,7 +108,7 @@ def test_each_version_is_asked_in_its_own_way(backend, precision):
     assert "HardSwish" not in [kind for _, kind in head["layers"]]
 
 
-def test_the_builder_is_configured_as_the_options_say():
+def test_the_builder_is_configured_as_the_options_say() -> None:
     engine = built(Trt(TrtOptions(workspace=0.3, level=2, timings=5)))
     head = plan_head(engine._plan)
     engine.close()
@@ -111,17 +117,18 @@ def test_the_builder_is_configured_as_the_options_say():
     assert head["detailed"] is True
 
 
-def test_a_precision_that_does_not_pay_is_refused_in_words(backend):
-    refused = {
+def test_a_precision_that_does_not_pay_is_refused_in_words(backend: Trt) -> None:
+    cases: dict[int, tuple[Precision, str]] = {
         8: ("fp16", "does not compute faster in it"),
         10: ("bf16", "does not compute faster in it"),
         11: ("bf16", "no bf16"),
-    }[MAJOR]
-    with pytest.raises(InputError, match=refused[1]):
-        settings(backend, refused[0])
+    }
+    precision, words = cases[MAJOR]
+    with pytest.raises(InputError, match=words):
+        settings(backend, precision)
 
 
-def test_an_open_batch_takes_any_size_up_to_the_settings(backend):
+def test_an_open_batch_takes_any_size_up_to_the_settings(backend: Trt) -> None:
     model = writer.chain(BLOCKS, batch=None)
     engine = built(backend, model)
     assert engine.shape == (0, 3, 16, 16)
@@ -133,7 +140,7 @@ def test_an_open_batch_takes_any_size_up_to_the_settings(backend):
     engine.close()
 
 
-def test_a_fixed_batch_must_be_the_settings(backend):
+def test_a_fixed_batch_must_be_the_settings(backend: Trt) -> None:
     with pytest.raises(InputError, match="has batch 4"):
         built(backend, batch=2)
     engine = built(backend)
@@ -142,7 +149,7 @@ def test_a_fixed_batch_must_be_the_settings(backend):
     engine.close()
 
 
-def test_bytes_are_prepared_on_the_gpu_as_on_the_host(backend):
+def test_bytes_are_prepared_on_the_gpu_as_on_the_host(backend: Trt) -> None:
     engine = built(backend)
     mean, std = np.array([0.5, 0.4, 0.3], np.float32), np.array([0.2, 0.3, 0.4], np.float32)
     for shape, swap in (((BATCH, 16, 16, 3), False), ((BATCH, 33, 21, 3), True), ((BATCH, 16, 16, 3), False)):
@@ -156,7 +163,7 @@ def test_bytes_are_prepared_on_the_gpu_as_on_the_host(backend):
     engine.close()
 
 
-def test_times_are_single_calls_and_cold_ones_are_flushed(backend):
+def test_times_are_single_calls_and_cold_ones_are_flushed(backend: Trt) -> None:
     engine = built(backend)
     hot = engine.time(7)
     assert hot.wall_ms.shape == (7,)
@@ -173,14 +180,16 @@ def test_times_are_single_calls_and_cold_ones_are_flushed(backend):
 
 
 @pytest.mark.parametrize("wrong", [1.0, np.nan])
-def test_timed_calls_that_give_other_scores_are_an_error(backend, simulation, monkeypatch, wrong):
+def test_timed_calls_that_give_other_scores_are_an_error(
+    backend: Trt, simulation: Any, monkeypatch: pytest.MonkeyPatch, wrong: float
+) -> None:
     engine = built(backend)
     engine.time(1)
     state = next(o for o in simulation.objects.values() if o.kind == "ICudaEngine" and not o.dead)
     real, calls = state.session, []
 
     class Unstable:
-        def run(self, names, feed):
+        def run(self, names: Any, feed: Any) -> list[Any]:
             calls.append(1)
             return [real.run(names, feed)[0] * (1 if len(calls) == 1 else 1 + wrong)]
 
@@ -194,7 +203,7 @@ def driver_launches() -> int:
     return driver_counts()["launches"]
 
 
-def test_a_gpu_that_waited_for_the_host_is_timed_again(backend, monkeypatch):
+def test_a_gpu_that_waited_for_the_host_is_timed_again(backend: Trt, monkeypatch: pytest.MonkeyPatch) -> None:
     engine = built(backend)
     engine.time(3)
     before = engine._delay_ns
@@ -205,7 +214,7 @@ def test_a_gpu_that_waited_for_the_host_is_timed_again(backend, monkeypatch):
     engine.close()
 
 
-def test_save_and_load(backend, tmp_path):
+def test_save_and_load(backend: Trt, tmp_path: Path) -> None:
     engine = built(backend)
     scores = engine.run(IMAGES)
     path = tmp_path / "net.engine"
@@ -223,8 +232,8 @@ def test_save_and_load(backend, tmp_path):
     [("backend_version", "9.9.9", "TensorRT '9.9.9'"), ("device_arch", "NVIDIA H100", "NVIDIA H100")],
 )
 def test_a_plan_of_elsewhere_is_refused_before_tensorrt_sees_it(
-    backend, tmp_path, simulation, field, value, word
-):
+    backend: Trt, tmp_path: Path, simulation: Any, field: str, value: str, word: str
+) -> None:
     path = tmp_path / "net.engine"
     engine = built(backend)
     engine.save(path)
@@ -235,7 +244,7 @@ def test_a_plan_of_elsewhere_is_refused_before_tensorrt_sees_it(
     assert sum(o.kind == "Runtime" for o in simulation.objects.values()) == seen
 
 
-def test_another_device_is_refused(backend, monkeypatch):
+def test_another_device_is_refused(backend: Trt, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(DeviceUnavailable, match="'a100' is not in this machine"):
         backend.setting("a100", "fp32", 1, 1)
     other = gpus.GpuInfo(name="NVIDIA A100", compute_capability="8.0", memory_bytes=1, driver="1")
@@ -248,7 +257,7 @@ def test_another_device_is_refused(backend, monkeypatch):
 
 
 @pytest.mark.parametrize("damage", ["cut", "foreign"])
-def test_a_damaged_plan_is_refused_with_tensorrts_words(backend, tmp_path, damage):
+def test_a_damaged_plan_is_refused_with_tensorrts_words(backend: Trt, tmp_path: Path, damage: str) -> None:
     path = tmp_path / "net.engine"
     engine = built(backend)
     engine.save(path)
@@ -258,7 +267,7 @@ def test_a_damaged_plan_is_refused_with_tensorrts_words(backend, tmp_path, damag
         backend.load(path, settings(backend))
 
 
-def test_what_the_parser_says_reaches_the_user_with_the_blocks_name(backend):
+def test_what_the_parser_says_reaches_the_user_with_the_blocks_name(backend: Trt) -> None:
     proto = onnx.load_model_from_string(writer.chain(BLOCKS[:1], batch=BATCH))
     proto.graph.node[-1].op_type = "Nonsense"
     with pytest.raises(BuildError, match="conv-3x8-k3s1e1-relu@16"):
@@ -267,7 +276,7 @@ def test_what_the_parser_says_reaches_the_user_with_the_blocks_name(backend):
         built(backend, b"nonsense")
 
 
-def test_a_node_without_importer_is_named(backend, monkeypatch):
+def test_a_node_without_importer_is_named(backend: Trt, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(typed, "plain", lambda model: model)  # leave HardSwish in
     with pytest.raises(BuildError, match="No importer registered for op: HardSwish"):
         built(backend)
@@ -287,7 +296,9 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_every_refusal_becomes_an_error_and_nothing_leaks(backend, monkeypatch, fault):
+def test_every_refusal_becomes_an_error_and_nothing_leaks(
+    backend: Trt, monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
     error, words = FAULTS[fault]
     monkeypatch.setenv("TRTSIM_FAULT", fault)
     with pytest.raises(error, match=words) as caught:
@@ -295,7 +306,7 @@ def test_every_refusal_becomes_an_error_and_nothing_leaks(backend, monkeypatch, 
     assert isinstance(caught.value, HwnasError)
 
 
-def build_and_run(backend):
+def build_and_run(backend: Trt) -> None:
     engine = built(backend)
     try:
         engine.run(IMAGES)
@@ -303,13 +314,13 @@ def build_and_run(backend):
         engine.close()
 
 
-def test_a_refused_profile_is_an_error(backend, monkeypatch):
+def test_a_refused_profile_is_an_error(backend: Trt, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRTSIM_FAULT", "add_profile")
     with pytest.raises(BuildError, match="batch sizes 1 to 4"):
         built(backend, writer.chain(BLOCKS, batch=None))
 
 
-def test_a_failing_enqueue_is_seen_while_timing_too(backend, monkeypatch):
+def test_a_failing_enqueue_is_seen_while_timing_too(backend: Trt, monkeypatch: pytest.MonkeyPatch) -> None:
     engine = built(backend)
     monkeypatch.setenv("TRTSIM_FAULT", "enqueue")
     with pytest.raises(GpuError, match="illegal memory access"):
@@ -319,7 +330,7 @@ def test_a_failing_enqueue_is_seen_while_timing_too(backend, monkeypatch):
     engine.close()
 
 
-def test_out_of_memory_is_said_and_leaves_nothing(backend):
+def test_out_of_memory_is_said_and_leaves_nothing(backend: Trt) -> None:
     large = 1 << 18  # 768 MiB of images and 1 GiB of memory in all, filled by two engines
     model = writer.chain(BLOCKS, batch=large)
     first = built(backend, model, batch=large)
@@ -328,7 +339,9 @@ def test_out_of_memory_is_said_and_leaves_nothing(backend):
     first.close()
 
 
-def test_the_timing_cache_is_kept_and_is_the_devices_own(backend, monkeypatch):
+def test_the_timing_cache_is_kept_and_is_the_devices_own(
+    backend: Trt, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = cache_path(settings(backend))
     path.unlink(missing_ok=True)
     built(backend).close()
@@ -348,7 +361,7 @@ def test_the_timing_cache_is_kept_and_is_the_devices_own(backend, monkeypatch):
     assert not path.exists()
 
 
-def test_a_second_build_of_the_same_model_opens_the_same_plan(backend, simulation):
+def test_a_second_build_of_the_same_model_opens_the_same_plan(backend: Trt, simulation: Any) -> None:
     first = built(backend)
     second = built(backend)
     assert first._plan is second._plan
@@ -359,7 +372,7 @@ def test_a_second_build_of_the_same_model_opens_the_same_plan(backend, simulatio
     other.close()
 
 
-def test_layers_in_both_forms_of_the_inspector(backend):
+def test_layers_in_both_forms_of_the_inspector(backend: Trt) -> None:
     engine = built(Trt(TrtOptions(detailed=False)))
     plain = engine.layers()
     assert plain[0] == Layer("0.conv")
@@ -373,7 +386,7 @@ def test_layers_in_both_forms_of_the_inspector(backend):
     engine.close()
 
 
-def test_the_details_of_layers_are_not_marked_at_each_call(backend, simulation):
+def test_the_details_of_layers_are_not_marked_at_each_call(backend: Trt, simulation: Any) -> None:
     engine = built(backend)
     contexts = [o for o in simulation.objects.values() if o.kind == "IExecutionContext" and not o.dead]
     assert [o.marks_details for o in contexts] == [False]
@@ -381,7 +394,7 @@ def test_the_details_of_layers_are_not_marked_at_each_call(backend, simulation):
     engine.close()
 
 
-def test_what_disturbs_a_timing_is_named(backend, monkeypatch):
+def test_what_disturbs_a_timing_is_named(backend: Trt, monkeypatch: pytest.MonkeyPatch) -> None:
     engine = built(backend)
     engine.time(1)
     assert engine.watch() == ()
@@ -397,7 +410,7 @@ def test_what_disturbs_a_timing_is_named(backend, monkeypatch):
     engine.close()
 
 
-def test_a_closed_engine_holds_nothing_refuses_and_closes_again(backend, simulation):
+def test_a_closed_engine_holds_nothing_refuses_and_closes_again(backend: Trt, simulation: Any) -> None:
     engine = built(backend)
     engine.close()
     assert simulation.alive("ICudaEngine", "IExecutionContext") == 0

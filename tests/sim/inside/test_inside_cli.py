@@ -16,7 +16,7 @@ FAST = {"titanxp": "int8", "rtx2080ti": "fp16", "rtx3090": "fp16"}[MACHINE]
 SMALL = ("--space", "resnet-cifar", "--input", "3x8x8")
 
 
-def hwnas(folder, *arguments, status=0):
+def hwnas(folder: Path, *arguments: str, status: int = 0) -> str:
     """Run a command; gives its standard output, or standard error where it was to fail."""
     command = [sys.executable, "-c", "from hwnas_cli.main import cli; cli()", *arguments]
     env = {**os.environ, "HWNAS_HOME": str(folder / "home")}
@@ -26,11 +26,11 @@ def hwnas(folder, *arguments, status=0):
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("user")
 
 
-def test_profile_search_export(folder):
+def test_profile_search_export(folder: Path) -> None:
     """In this order, in one folder, with no more options than the README's except a small problem."""
     table = json.loads(
         hwnas(folder, "profile", "--device", MACHINE, *SMALL, "--preset", "quick", "--json", "-q")
@@ -90,13 +90,13 @@ def test_profile_search_export(folder):
     assert FAST in other["engine"]
 
 
-def test_a_precision_that_does_not_pay_is_refused_with_the_reason(folder):
+def test_a_precision_that_does_not_pay_is_refused_with_the_reason(folder: Path) -> None:
     slow = {"titanxp": "fp16", "rtx2080ti": "bf16", "rtx3090": "bf16"}[MACHINE]
     words = hwnas(folder, "profile", "--device", MACHINE, *SMALL, "--precision", slow, status=2)
     assert ("no bf16" if MACHINE == "rtx3090" else "does not compute faster in it") in words
 
 
-def test_doctor_says_which_tensorrt_serves_the_gpu(folder):
+def test_doctor_says_which_tensorrt_serves_the_gpu(folder: Path) -> None:
     answer = json.loads(hwnas(folder, "doctor", "--json", "-q"))
     assert answer["backends"]["trt"]["available"] is True
     (gpu,) = answer["gpus"]
@@ -108,7 +108,7 @@ def test_doctor_says_which_tensorrt_serves_the_gpu(folder):
     assert gpu["advice"] in hwnas(folder, "doctor", "--no-noise")
 
 
-def test_an_engine_of_another_gpu_is_refused_by_its_manifest(folder):
+def test_an_engine_of_another_gpu_is_refused_by_its_manifest(folder: Path) -> None:
     engine = next(folder.glob("runs/*/engine.engine"))
     path = engine.with_name(f"{engine.name}.manifest.json")
     before = path.read_text()

@@ -2,6 +2,7 @@
 
 import functools
 import os
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from hwnas.backends import images
 from hwnas.backends.cuda import nvrtc
 from hwnas.backends.cuda.by_cuda_python import CudaPythonDriver
 from hwnas.backends.cuda.by_pycuda import PyCudaDriver
-from hwnas.backends.cuda.driver import GpuError, GpuOutOfMemory, Owned
+from hwnas.backends.cuda.driver import CudaDriver, GpuError, GpuOutOfMemory, Owned
 from hwnas.backends.cuda.kernels import Kernels, Preprocessor, cubin
 
 MEAN = np.array([0.4914, 0.4822, 0.4465], np.float32)
@@ -18,17 +19,17 @@ STD = np.array([0.2470, 0.2435, 0.2616], np.float32)
 
 
 @pytest.fixture(params=[PyCudaDriver, CudaPythonDriver], ids=["pycuda", "cuda-python"])
-def driver(request):
+def driver(request: pytest.FixtureRequest) -> CudaDriver:
     return opened(request.param)
 
 
 @functools.cache
-def opened(kind):
+def opened(kind: Callable[[], CudaDriver]) -> CudaDriver:
     """One driver object a process, as `open_driver` keeps it."""
     return kind()
 
 
-def test_it_describes_its_gpu(driver):
+def test_it_describes_its_gpu(driver: CudaDriver) -> None:
     have = driver.properties
     assert have.name == os.environ["FAKECUDA_NAME"]
     assert ".".join(map(str, have.capability)) == os.environ["FAKECUDA_CAPABILITY"]
@@ -36,7 +37,7 @@ def test_it_describes_its_gpu(driver):
     assert have.memory_bytes == 1024 << 20
 
 
-def test_copies_wait_for_the_stream_and_arrive(driver):
+def test_copies_wait_for_the_stream_and_arrive(driver: CudaDriver) -> None:
     source, back = np.arange(1000, dtype=np.float32), np.zeros(1000, np.float32)
     with driver, Owned(driver) as owned:
         address, stream = owned.alloc(source.nbytes), owned.stream()
@@ -51,7 +52,7 @@ def test_copies_wait_for_the_stream_and_arrive(driver):
         assert not back.any()
 
 
-def test_events_take_the_time_of_the_stream(driver):
+def test_events_take_the_time_of_the_stream(driver: CudaDriver) -> None:
     with driver, Owned(driver) as owned:
         stream, start, end = owned.stream(), owned.event(), owned.event()
         kernels = Kernels(owned)
@@ -64,7 +65,7 @@ def test_events_take_the_time_of_the_stream(driver):
         assert driver.elapsed_ms(start, end) >= 3.0
 
 
-def test_mistakes_are_refused(driver):
+def test_mistakes_are_refused(driver: CudaDriver) -> None:
     with driver, Owned(driver) as owned:
         address, stream = owned.alloc(64), owned.stream()
         with pytest.raises(GpuError, match="copy to the device"):
@@ -83,7 +84,7 @@ def test_mistakes_are_refused(driver):
             driver.module(b"not a cubin")
 
 
-def test_code_for_another_chip_does_not_load(driver):
+def test_code_for_another_chip_does_not_load(driver: CudaDriver) -> None:
     other = (9, 0)
     compiler = next(c for c in nvrtc.compilers() if other in c.capabilities)
     image = compiler.compile('extern "C" __global__ void nothing() {}', other)
@@ -91,7 +92,7 @@ def test_code_for_another_chip_does_not_load(driver):
         driver.module(image)
 
 
-def test_pycuda_counts_the_bytes_of_arguments():
+def test_pycuda_counts_the_bytes_of_arguments() -> None:
     driver = opened(PyCudaDriver)
     with driver, Owned(driver) as owned:
         stream, module = owned.stream(), owned.module(cubin(driver.properties))
@@ -100,8 +101,8 @@ def test_pycuda_counts_the_bytes_of_arguments():
             driver.launch(delay, (1, 1, 1), (1, 1, 1), [np.int32(1)], stream)
 
 
-def test_an_error_on_the_way_gives_everything_back(driver):
-    def take_too_much():
+def test_an_error_on_the_way_gives_everything_back(driver: CudaDriver) -> None:
+    def take_too_much() -> None:
         with driver, Owned(driver) as owned:
             owned.alloc(1 << 20)
             owned.stream()
@@ -112,8 +113,10 @@ def test_an_error_on_the_way_gives_everything_back(driver):
         take_too_much()
 
 
-def test_a_failure_to_free_does_not_hide_the_first_error(driver, monkeypatch):
-    def dead(address):
+def test_a_failure_to_free_does_not_hide_the_first_error(
+    driver: CudaDriver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def dead(address: int) -> None:
         raise GpuError("freeing memory failed: an illegal memory access was encountered")
 
     monkeypatch.setattr(driver, "free", dead)
@@ -134,7 +137,9 @@ def test_a_failure_to_free_does_not_hide_the_first_error(driver, monkeypatch):
 
 @pytest.mark.parametrize("half", [False, True])
 @pytest.mark.parametrize("swap", [False, True])
-def test_preprocessing_on_the_device_is_bit_equal_to_the_host(driver, half, swap):
+def test_preprocessing_on_the_device_is_bit_equal_to_the_host(
+    driver: CudaDriver, half: bool, swap: bool
+) -> None:
     shape, size = (3, 20, 13, 3), (8, 16)
     pictures = np.random.default_rng(2).integers(0, 256, shape, dtype=np.uint8)
     out = np.zeros((3, 3, *size), np.float16 if half else np.float32)
@@ -148,7 +153,7 @@ def test_preprocessing_on_the_device_is_bit_equal_to_the_host(driver, half, swap
     assert np.array_equal(out, expected.astype(out.dtype))
 
 
-def test_largest_difference_on_the_device(driver):
+def test_largest_difference_on_the_device(driver: CudaDriver) -> None:
     rng = np.random.default_rng(0)
     a, b = rng.standard_normal((2, 9000), dtype=np.float32)
     with driver, Owned(driver) as owned:
@@ -156,7 +161,7 @@ def test_largest_difference_on_the_device(driver):
         at = [owned.alloc(a.nbytes), owned.alloc(b.nbytes)]
         driver.upload(at[0], a, stream)
         driver.upload(at[1], b, stream)
-        assert kernels.max_abs_diff(*at, a.size, stream) == np.abs(a - b).max()
+        assert kernels.max_abs_diff(at[0], at[1], a.size, stream) == np.abs(a - b).max()
         b[4321] = np.nan
         driver.upload(at[1], b, stream)
-        assert np.isnan(kernels.max_abs_diff(*at, a.size, stream))
+        assert np.isnan(kernels.max_abs_diff(at[0], at[1], a.size, stream))
