@@ -111,13 +111,13 @@ def tpe(trials: int) -> float:
     from hwnas import plugins
     from hwnas.nets import spaces
     from hwnas.protocols import SearchContext
-    from hwnas.records import Budget, Estimate, Evaluation, Trial
+    from hwnas.records import Budget, Estimate, Evaluation, Notes, Trial
 
     space = spaces.make("mbv2-cifar")
 
     def estimate(spec: Any) -> Estimate:
         ms = 0.01 * len(spec.blocks)
-        counts = {"macs": 1, "params": 1, "activation_bytes": 1, "weight_bytes": 1}
+        counts: dict[str, Any] = {"macs": 1, "params": 1, "activation_bytes": 1, "weight_bytes": 1}
         return Estimate(latency_ms=ms, low_ms=ms, high_ms=ms, coverage=0.9, **counts)
 
     context = SearchContext(space, estimate, Budget(latency_ms=0.15), {"samples": 10_000, "startup": 4})
@@ -128,7 +128,7 @@ def tpe(trials: int) -> float:
     names = list(first.notes)
     for index in range(trials):
         spec = space.sample(rng)
-        notes = {name: int(rng.integers(0, 2)) for name in names}
+        notes: Notes = {name: int(rng.integers(0, 2)) for name in names}
         evaluation = Evaluation(accuracy=float(rng.random()), loss=1.0)
         history.append(
             Trial(

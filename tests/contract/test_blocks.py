@@ -191,7 +191,7 @@ def test_an_operation_that_declares_nothing_cannot_be_made() -> None:
         pass
 
     with pytest.raises(TypeError, match="abstract"):
-        Silent(name="silent", inputs=(INPUT,), channels=1, size=1)  # type: ignore[abstract]
+        Silent(name="silent", inputs=(INPUT,), channels=1, size=1)  # type: ignore[abstract]  # what is tried here is wrong
 
 
 @pytest.mark.parametrize("part", ["weights", "macs", "arithmetic", "overwrites", "layers", "run", "write"])

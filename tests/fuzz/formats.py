@@ -255,7 +255,7 @@ def _journal(house: Path) -> None:
             if sum(name.startswith("networks") for name in seen) == 6:
                 os.kill(os.getpid(), signal.SIGKILL)
 
-        journal.Journal.append = then_stop  # type: ignore[method-assign]
+        journal.Journal.append = then_stop  # type: ignore[method-assign]  # stands in for the method
         tiny.command([*PROFILE, "--out", "j.hwlat.jsonl"])
 
     _killed(work, house)

@@ -49,7 +49,7 @@ def shrink() -> None:
     def preset(name: str) -> TimingOptions:
         return replace(kept(name), sessions=2, sessions_max=2) if name == "quick" else kept(name)
 
-    TimingOptions.preset = staticmethod(preset)  # type: ignore[method-assign]
+    TimingOptions.preset = staticmethod(preset)  # type: ignore[method-assign]  # stands in for the method
 
 
 def warm() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from random import Random
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -47,10 +49,10 @@ def test_a_disturbed_batch_says_nothing(walls: list[list[float]], factor: float)
 
 
 @given(floors, st.randoms())
-def test_floor_of_sessions_has_no_order(values: list[float], random: object) -> None:
+def test_floor_of_sessions_has_no_order(values: list[float], random: Random) -> None:
     value, se = floor_of(values)
     shuffled = list(values)
-    random.shuffle(shuffled)  # type: ignore[attr-defined]
+    random.shuffle(shuffled)
     assert floor_of(shuffled) == pytest.approx((value, se))
     assert min(values) * (1 - 1e-9) <= value <= float(np.median(values)) * (1 + 1e-9)
     assert se >= 0.0

@@ -117,7 +117,7 @@ def test_half_precision_rounds(tmp_path: Path) -> None:
 
 def test_faults_are_frozen_and_checked() -> None:
     with pytest.raises(TypeError):
-        FakeFaults(nois=0.1)  # type: ignore[call-arg]
+        FakeFaults(nois=0.1)  # type: ignore[call-arg]  # what is tried here is wrong
     with pytest.raises(dataclasses.FrozenInstanceError):
-        FakeFaults().noise = 1.0  # type: ignore[misc]
+        FakeFaults().noise = 1.0  # type: ignore[misc]  # what is tried here is wrong
     assert "fake" in plugins.names("backends")

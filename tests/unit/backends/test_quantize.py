@@ -199,7 +199,7 @@ def test_says_what_is_wrong(model: bytes, images: Float32s) -> None:
     with pytest.raises(InputError, match="n of at least 1"):
         calibrate.calibrate(model, images[:0], Int8Form())
     with pytest.raises(InputError, match="unknown calibration 'best'"):
-        calibrate.calibrate(model, images, Int8Form(), "best")  # type: ignore[arg-type]
+        calibrate.calibrate(model, images, Int8Form(), "best")  # type: ignore[arg-type]  # what is tried here is wrong
     with pytest.raises(BuildError, match="not finite"):
         calibrate.calibrate(model, np.full_like(images, np.nan), Int8Form())
     relu = helper.make_graph(

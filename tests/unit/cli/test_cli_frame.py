@@ -27,7 +27,7 @@ def run(*args: str) -> Any:
 def plant(monkeypatch: pytest.MonkeyPatch, command: click.Command) -> None:
     """Make `hwnas <name>` run a command of the test's own."""
     module = type(sys)("planted")
-    module.command = command  # type: ignore[attr-defined]
+    module.command = command  # type: ignore[attr-defined]  # a module made for the test
     monkeypatch.setitem(sys.modules, "planted", module)
     monkeypatch.setitem(main.COMMANDS, str(command.name), ("planted:command", ""))
 

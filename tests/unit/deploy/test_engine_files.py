@@ -154,7 +154,7 @@ def test_another_runtime_version_or_processor_is_refused_with_reasons(tmp_path: 
         raise AssertionError("the runtime saw the file")
 
     backend = backends.get("ort")
-    backend.load = never  # type: ignore[method-assign, assignment]
+    backend.load = never  # type: ignore[method-assign, assignment]  # stands in for the method
     with pytest.raises(BackendUnavailable) as caught:
         engines.load(path, backend)
     text = str(caught.value)

@@ -150,7 +150,7 @@ def proxy(budget: str, **more: object) -> PlanOptions:
         strategy="densenas",
         space="densenas-mbv2",
         device="titanxp",
-        **more,  # type: ignore[arg-type]
+        **more,  # type: ignore[arg-type]  # options of several types
     )
 
 

@@ -38,8 +38,8 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[Facts]:
         return Prepared({"edges": [0.5, 0.25]}, images=300, train_macs=9e6, seconds=1.5)
 
     module = ModuleType("mine_preparation")
-    module.learn = learn  # type: ignore[attr-defined]
-    module.nothing = lambda facts: None  # type: ignore[attr-defined]
+    module.learn = learn  # type: ignore[attr-defined]  # a module made for the test
+    module.nothing = lambda facts: None  # type: ignore[attr-defined]  # a module made for the test
     monkeypatch.setitem(sys.modules, "mine_preparation", module)
     return calls
 

@@ -51,7 +51,7 @@ def facts(folder: Path, space: str = "mbv2-cifar", emit: Any = None, **settings:
         space=make(space, input_shape=SHAPE, classes=10),
         dataset=data,
         estimate=estimate,
-        table=None,  # type: ignore[arg-type]
+        table=None,  # type: ignore[arg-type]  # nothing here looks at a table
         budgets=(Budget(latency_ms=0.3),),
         images=1600,
         settings={"score": "learned", **SETTINGS, **settings},
@@ -80,7 +80,7 @@ def test_scores_lead_to_a_network_within_the_budget_and_cost_what_they_say(tmp_p
         given.space, estimate, given.budgets[0], {**SETTINGS, "images": 1200, "scores": prepared.scores}
     )
     strategy = HourNas(kept)
-    (proposal,) = strategy.propose([], 1, None)  # type: ignore[arg-type]
+    (proposal,) = strategy.propose([], 1, None)  # type: ignore[arg-type]  # nothing here is random
     assert isinstance(proposal, Proposal)
     assert estimate(proposal.spec).high_ms <= 0.3
     (decision,) = strategy.explain([])

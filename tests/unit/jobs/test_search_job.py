@@ -320,13 +320,13 @@ class Priced:
     ],
 )
 def test_budgets(text: str, expected: list[float], percentile: str) -> None:
-    found = plan.budgets(text, Priced())  # type: ignore[arg-type]
+    found = plan.budgets(text, Priced())  # type: ignore[arg-type]  # only what is asked for
     assert [budget.latency_ms for budget in found] == pytest.approx(expected)
     assert {budget.percentile for budget in found} == {percentile}
 
 
 def test_further_limits_belong_to_every_budget() -> None:
-    found = plan.budgets("1ms,2ms", Priced(), "60MMAC", "500kparam", "1MiB")  # type: ignore[arg-type]
+    found = plan.budgets("1ms,2ms", Priced(), "60MMAC", "500kparam", "1MiB")  # type: ignore[arg-type]  # only what is asked for
     assert [(b.macs, b.params, b.memory_bytes) for b in found] == [(60e6, 500e3, 2**20)] * 2
 
 
@@ -334,9 +334,9 @@ def test_a_ratio_to_a_network_that_was_not_measured_is_refused() -> None:
     model = Priced()
     model.extrapolated = ("basic-16x16",)
     with pytest.raises(MissingMeasurement, match="does not cover resnet20"):
-        plan.budgets("1x:resnet20", model)  # type: ignore[arg-type]
+        plan.budgets("1x:resnet20", model)  # type: ignore[arg-type]  # only what is asked for
     with pytest.raises(InputError, match="unknown network 'resnet2O'"):
-        plan.budgets("1x:resnet2O", Priced())  # type: ignore[arg-type]
+        plan.budgets("1x:resnet2O", Priced())  # type: ignore[arg-type]  # only what is asked for
 
 
 def test_a_tail_budget_scales_the_predictions(home: Path) -> None:
@@ -347,7 +347,7 @@ def test_a_tail_budget_scales_the_predictions(home: Path) -> None:
     with pytest.raises(MissingMeasurement, match="holds no whole network"):
         plan.tail_factor(LatencyTable(table.header), "p95")
 
-    scaled = plan.TailModel(Priced(), 1.2)  # type: ignore[arg-type]
+    scaled = plan.TailModel(Priced(), 1.2)  # type: ignore[arg-type]  # only what is asked for
     spec = make("resnet-cifar").smallest().grow(0, 2).grow(1, 2).grow(2, 2)
     found = scaled.estimate(spec)
     assert (found.low_ms, found.latency_ms, found.high_ms) == pytest.approx((0.48, 0.6, 0.72))

@@ -169,7 +169,7 @@ def test_tail_waits_for_enough_calls() -> None:
             pass
 
     options = PromiseOptions(session_ms=1.0)
-    promise, _ = keep(OneSlow, 1.5, "p99", options=options)  # type: ignore[arg-type]
+    promise, _ = keep(OneSlow, 1.5, "p99", options=options)  # type: ignore[arg-type]  # only what is asked for
     assert tail(5, 1000, 0.99)[0] == pytest.approx(0.066, abs=0.001)
     assert tail(6, 1200, 0.99)[0] == pytest.approx(0.045, abs=0.001)
     assert (promise.verdict, len(promise.session_ms)) == ("kept", 6)

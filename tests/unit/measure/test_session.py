@@ -19,7 +19,7 @@ MODEL = onnx.chain([BlockSpec(kind="basic", c_in=16, c_out=16, size_in=32)] * 2)
 
 def session(device: Fake, **options: float) -> TimingSession:
     engine = device.build(MODEL, device.setting("fake", "fp32", 1, 1))
-    return run_session(engine, SessionOptions(**options), Gates())  # type: ignore[arg-type]
+    return run_session(engine, SessionOptions(**options), Gates())  # type: ignore[arg-type]  # options of several types
 
 
 def batch(*wall_ms: float, cpu_ms: float | None = None, threads: int = 1) -> _Batch:
@@ -141,10 +141,10 @@ def test_length_of_a_session() -> None:
     short = session(Fake(), session_ms=10.0)
     assert short.wall_ms.sum() == pytest.approx(10.0, abs=2.5)
     slow = Warming()
-    slow.time = lambda calls: CallTimes(np.full(calls, 100.0), 100.0 * calls)  # type: ignore[method-assign]
-    assert len(run_session(slow, SessionOptions(calls=7), Gates()).wall_ms) == 7  # type: ignore[arg-type]
+    slow.time = lambda calls: CallTimes(np.full(calls, 100.0), 100.0 * calls)  # type: ignore[method-assign]  # stands in for the method
+    assert len(run_session(slow, SessionOptions(calls=7), Gates()).wall_ms) == 7  # type: ignore[arg-type]  # only what is asked for
     limited = SessionOptions(calls=7, most_ms=250.0)
-    assert len(run_session(slow, limited, Gates()).wall_ms) == 3  # type: ignore[arg-type]
+    assert len(run_session(slow, limited, Gates()).wall_ms) == 3  # type: ignore[arg-type]  # only what is asked for
 
 
 def test_cold_caches_flush_before_every_call() -> None:
@@ -159,7 +159,7 @@ def test_cold_caches_flush_before_every_call() -> None:
 def test_an_engine_may_report_gates_of_its_own() -> None:
     device = Fake()
     engine = device.build(MODEL, device.setting("fake", "fp32", 1, 1))
-    engine.watch = lambda: ("throttle",)  # type: ignore[attr-defined]
+    engine.watch = lambda: ("throttle",)  # type: ignore[attr-defined]  # some engines have it
     assert run_session(engine, SessionOptions(), Gates()).gates == ("throttle",)
 
 
@@ -177,4 +177,4 @@ def test_autocorrelation_of_known_sequences() -> None:
 @pytest.mark.parametrize("bad", [{"session_ms": 0.0}, {"calls": 0}, {"batch_ms": -1.0}, {"cache": "warm"}])
 def test_bad_options(bad: dict[str, object]) -> None:
     with pytest.raises(InputError):
-        SessionOptions(**bad)  # type: ignore[arg-type]
+        SessionOptions(**bad)  # type: ignore[arg-type]  # what is tried here is wrong

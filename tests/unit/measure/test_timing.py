@@ -40,7 +40,7 @@ def take(device: Fake, options: TimingOptions = QUICK, **more: Any) -> dict[str,
 
 
 def truth() -> dict[str, float]:
-    return {name: build().price_ms for name, build in builders(Fake()).items()}  # type: ignore[attr-defined]
+    return {name: build().price_ms for name, build in builders(Fake()).items()}  # type: ignore[attr-defined]  # engines of the fake device have it
 
 
 def test_a_calm_device_is_measured_exactly() -> None:
@@ -119,7 +119,7 @@ def test_floor_holds_beside_a_neighbour_that_never_leaves() -> None:
     for name, price in truth().items():
         assert found[name].floor_ms == pytest.approx(price, rel=0.005)
         assert "contention" in found[name].gates
-        assert found[name].wall_cpu_ratio > 1.5  # type: ignore[operator]
+        assert found[name].wall_cpu_ratio > 1.5  # type: ignore[operator]  # it was measured
 
 
 def test_a_neighbour_that_leaves_is_repeated_away() -> None:
@@ -254,7 +254,7 @@ def test_cold_caches_are_slower() -> None:
     cold = TimingOptions(session=SessionOptions(cache="cold"))
     found = take(Fake(), cold)
     for name, build in builders(Fake()).items():
-        assert found[name].floor_ms == pytest.approx(build().cold_ms)  # type: ignore[attr-defined]
+        assert found[name].floor_ms == pytest.approx(build().cold_ms)  # type: ignore[attr-defined]  # engines of the fake device have it
         assert found[name].floor_ms > truth()[name]
 
 
@@ -265,7 +265,7 @@ def test_presets() -> None:
     with pytest.raises(InputError, match="sessions_max"):
         TimingOptions(sessions=5, sessions_max=4)
     with pytest.raises(TypeError):
-        TimingOptions(session=5, roundz=1)  # type: ignore[call-arg, arg-type]
+        TimingOptions(session=5, roundz=1)  # type: ignore[call-arg, arg-type]  # what is tried here is wrong
 
 
 @pytest.mark.parametrize(

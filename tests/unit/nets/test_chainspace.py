@@ -31,7 +31,7 @@ def tiny(**changes: object) -> ChainSpace:
         "ends": (2, 3),
         "reference": (0, 2),
     }
-    return ChainSpace(**(fields | changes))  # type: ignore[arg-type]
+    return ChainSpace(**(fields | changes))  # type: ignore[arg-type]  # fields of several types
 
 
 def every_member(space: ChainSpace) -> set[str]:

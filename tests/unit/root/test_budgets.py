@@ -42,6 +42,6 @@ def test_one_latency_is_one(several: str) -> None:
 
 def test_a_number_is_told_to_be_text() -> None:
     with pytest.raises(InputError, match=r'0.5 is not text with a unit; write for example "0.5ms"'):
-        SearchOptions(latency_budget=0.5, data="digits")  # type: ignore[arg-type]
+        SearchOptions(latency_budget=0.5, data="digits")  # type: ignore[arg-type]  # what is tried here is wrong
     with pytest.raises(InputError, match=r'write for example "0.5ms"'):
-        PlanOptions(latency_budget=0.5)  # type: ignore[arg-type]
+        PlanOptions(latency_budget=0.5)  # type: ignore[arg-type]  # what is tried here is wrong

@@ -127,6 +127,6 @@ def test_a_network_without_a_name_takes_its_files(tmp_path: Path) -> None:
 def test_damaged_network_files_say_what_is_wrong(tmp_path: Path, damage: object, says: str) -> None:
     path = tmp_path / "net.json"
     write_network(path, small())
-    path.write_text(damage(path.read_text()))  # type: ignore[operator]
+    path.write_text(damage(path.read_text()))  # type: ignore[operator]  # functions of several types
     with pytest.raises(DataFormatError, match=says):
         read_network(path)

@@ -54,7 +54,7 @@ def test_counts_and_bytes() -> None:
 )
 def test_every_quantity_needs_a_unit(text: str, parse: object) -> None:
     with pytest.raises(InputError):
-        parse(text)  # type: ignore[operator]
+        parse(text)  # type: ignore[operator]  # functions of several types
 
 
 def test_formats() -> None:

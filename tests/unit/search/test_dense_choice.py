@@ -249,7 +249,7 @@ def test_both_derivations_are_told_and_each_budget_gets_its_network() -> None:
         (0.2, "spare"),
     }
     for trial in history:
-        assert trial.estimate.high_ms <= trial.notes["for_ms"]  # type: ignore[operator]
+        assert trial.estimate.high_ms <= trial.notes["for_ms"]  # type: ignore[operator]  # this note is a number
     assert [t.notes["for_ms"] for t in one.rank(history)] == sorted(
         (t.notes["for_ms"] for t in history), key=float, reverse=True
     )
@@ -258,7 +258,7 @@ def test_both_derivations_are_told_and_each_budget_gets_its_network() -> None:
 def test_the_most_probable_network_wins_only_when_it_is_clearly_better() -> None:
     space = dense("densenas-cifar")
     alone = strategy(space, 100.0)
-    likely_ms = alone._chooser().most_probable().estimate.high_ms  # type: ignore[union-attr]
+    likely_ms = alone._chooser().most_probable().estimate.high_ms  # type: ignore[union-attr]  # there are scores
     one = strategy(space, likely_ms * 1.02)
     first = done(one, [], 0.50)
     second = done(one, [first], 0.51)
@@ -271,7 +271,7 @@ def test_the_most_probable_network_wins_only_when_it_is_clearly_better() -> None
 def test_what_is_not_believed_is_said_and_its_network_not_trained() -> None:
     space = dense("densenas-cifar")
     one = strategy(space, 100.0)
-    likely_ms = one._chooser().most_probable().estimate.high_ms  # type: ignore[union-attr]
+    likely_ms = one._chooser().most_probable().estimate.high_ms  # type: ignore[union-attr]  # there are scores
     scores = learned(space.dense, 3)
     given = {"edges": list(scores.edges), "layers": [list(row) for row in scores.layers], "trust": [0.0, 0.0]}
     two = strategy(space, likely_ms * 1.02, scores=given)
@@ -312,4 +312,4 @@ def test_other_spaces_and_other_scores_are_refused() -> None:
             SearchContext(dense("densenas-cifar"), estimator(), Budget(latency_ms=1.0), {"scores": given})
         )
     with pytest.raises(InputError, match="halves"):
-        _ = spaces.make("densenas-mbv2", input_shape=(3, 8, 8)).dense  # type: ignore[attr-defined]
+        _ = spaces.make("densenas-mbv2", input_shape=(3, 8, 8)).dense  # type: ignore[attr-defined]  # the class of this name has it

@@ -46,7 +46,7 @@ def trained(steps: int = 20) -> Network:
     for at in range(steps):
         part = slice(32 * at, 32 * at + 32)
         optimiser.zero_grad()
-        F.cross_entropy(net(images[part]), labels[part]).backward()  # type: ignore[no-untyped-call]
+        F.cross_entropy(net(images[part]), labels[part]).backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
         optimiser.step()
     return net.eval()
 

@@ -118,5 +118,5 @@ def test_a_growth_has_the_gradient_in_company_that_it_has_alone(space: ChainSpac
 
 def gradients(net: torch.nn.Module, images: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Tensor]:
     loss = torch.nn.functional.cross_entropy(net.train()(images), labels)
-    loss.backward()  # type: ignore[no-untyped-call]
+    loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
     return {name: value.grad for name, value in net.named_parameters() if value.grad is not None}

@@ -63,4 +63,4 @@ def test_what_cannot_be_is_said() -> None:
     with pytest.raises(InputError, match="at least one operator"):
         propose_spaces([[1.0], []], 0.0, 0.0, 5.0, seed=0)
     with pytest.raises(TypeError):
-        ProposalOptions(hitrate=0.9)  # type: ignore[call-arg]
+        ProposalOptions(hitrate=0.9)  # type: ignore[call-arg]  # what is tried here is wrong

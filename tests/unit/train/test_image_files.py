@@ -35,7 +35,7 @@ def png(value: int = 0, size: tuple[int, int] = (6, 6), mode: str = "RGB") -> by
 def fill(folder: Path, count: int = 5, value: int = 0, **kind: object) -> None:
     folder.mkdir(parents=True)
     for i in range(count):
-        (folder / f"{i}.png").write_bytes(png(value, **kind))  # type: ignore[arg-type]
+        (folder / f"{i}.png").write_bytes(png(value, **kind))  # type: ignore[arg-type]  # options of several types
 
 
 def test_class_folders(tmp_path: Path) -> None:
@@ -208,7 +208,7 @@ def test_parquet_plain_bytes(tmp_path: Path) -> None:
     ],
 )
 def test_wrong_parquet(tmp_path: Path, columns: dict[str, object], message: str) -> None:
-    file = parquet(tmp_path / "a.parquet", **columns)  # type: ignore[arg-type]
+    file = parquet(tmp_path / "a.parquet", **columns)  # type: ignore[arg-type]  # columns of several types
     with pytest.raises(DataFormatError, match=message):
         load(f"parquet:{file}")
 
