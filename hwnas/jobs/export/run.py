@@ -19,6 +19,7 @@ from hwnas.jobs.export.samples import Samples, samples
 from hwnas.jobs.resolve.origin import Origin, origin
 from hwnas.locks import Lock
 from hwnas.measure import device as devices
+from hwnas.measure import reliability
 from hwnas.measure.patience import PATIENCE_S
 from hwnas.protocols import Backend, Emit
 from hwnas.records import Budget, Precision, Setting, to_json
@@ -86,6 +87,8 @@ def export(options: ExportOptions, emit: Emit | None = None) -> dict[str, Any]:
         VerificationFailed: a check did not pass; `result` is what a pass would have returned.
     """
     source = origin(options.run, options.weights)
+    if doubt := reliability.doubt(source.table_error_percent, name="the latency table of the search"):
+        _say(emit, doubt)
     folder = options.out or source.folder
     with Lock(folder, folder=True):  # an engine and its manifest are two files
         return _export(options, source, folder, emit)

@@ -18,6 +18,7 @@ from hwnas.records import Budget, Estimate, SearchResult, Setting
 from hwnas.spec import NetworkSpec
 from hwnas.store import parse, read_network
 
+SEARCHED = ("setting", "budget", "predicted", "table_id", "table_error_percent")
 MADE_BY = ("search", "train")
 
 
@@ -28,7 +29,7 @@ class Origin:
     Attributes:
         folder: where it lies and where an engine of it goes.
         weights: file of its weights.
-        setting, budget, predicted, table_id: of the search that found it, where one did.
+        setting, budget, predicted, table_id, table_error_percent: of the search that found it, where one did.
         accuracy: fraction right by split, where it was read.
         about: class names and normalisation, where they are recorded.
         data, seed, limit: what it was trained on, for `train.data.load`; `data` is text out of a file
@@ -44,6 +45,7 @@ class Origin:
     budget: Budget | None = None
     predicted: Estimate | None = None
     table_id: str = ""
+    table_error_percent: float | None = None
     accuracy: dict[str, float] = field(default_factory=dict)
     about: dict[str, tuple[Any, ...]] = field(default_factory=dict)
     data: str | None = None
@@ -145,6 +147,9 @@ def _known(
             "limit": _whole(config.get("limit")),
             "fingerprint": config.get("data_fingerprint"),
         }
+    error = config.get("table_error_percent")
+    if isinstance(error, (int, float)) and not isinstance(error, bool):
+        known["table_error_percent"] = float(error)
     if not (run / "result.json").is_file():
         return known
     body = read_json(run / "result.json", "result")
@@ -182,7 +187,7 @@ def _source(name: str, spec: NetworkSpec) -> dict[str, Any]:
     except HwnasError:
         return {}
     known = _known(run, spec, depth=1)
-    return {k: v for k, v in known.items() if k in ("setting", "budget", "predicted", "table_id")}
+    return {k: v for k, v in known.items() if k in SEARCHED}
 
 
 def _searched(body: dict[str, Any], spec: NetworkSpec, run: Path) -> dict[str, Any]:
