@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from hwnas.records import Record
 
@@ -69,6 +69,17 @@ class ByClass(Record):
     classes: tuple[ClassRow, ...]
     mistakes: tuple[Mistake, ...]
     confusion_matrix: tuple[tuple[int, ...], ...] | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> ByClass:
+        if sum(row.images for row in self.classes) != self.images:
+            raise ValueError(f"the classes have other numbers of images than {self.images} in all")
+        if self.confusion_matrix is not None:
+            rows = [sum(row) for row in self.confusion_matrix]
+            square = all(len(row) == len(rows) for row in self.confusion_matrix)
+            if not square or rows != [row.images for row in self.classes]:
+                raise ValueError("the rows of the confusion matrix are not the images of the classes")
+        return self
 
     @property
     def weakest(self) -> tuple[ClassRow, ...]:

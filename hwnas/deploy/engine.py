@@ -222,13 +222,18 @@ def load(path: Path, backend: Backend | None = None, *, threads: int | None = No
 
 def runtime(manifest: EngineManifest) -> Backend:
     """The backend that an engine was exported for; BackendUnavailable where it is not here."""
-    stand_in = formats.get(manifest.format).stand_in(manifest.network, manifest.setting.precision)
-    return stand_in or backends.get(manifest.setting.backend)
+    return _stand_in(manifest) or backends.get(manifest.setting.backend)
 
 
 def is_timed(manifest: EngineManifest) -> bool:
     """Whether the file's time here is that of its target: not where another runtime stands in for it."""
-    return formats.get(manifest.format).stand_in(manifest.network, manifest.setting.precision) is None
+    return _stand_in(manifest) is None
+
+
+def _stand_in(manifest: EngineManifest) -> Backend | None:
+    """The runtime that only compares the scores of a file for another machine, where it was exported so."""
+    found = formats.get(manifest.format).stand_in(manifest.network, manifest.setting.precision)
+    return found if found is not None and found.name == manifest.setting.backend else None
 
 
 def open_checked(path: Path, manifest: EngineManifest, backend: Backend, setting: Setting) -> Engine:

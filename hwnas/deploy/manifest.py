@@ -36,6 +36,8 @@ from hwnas.spec import NetworkSpec
 from hwnas.store import parse, write_json
 
 Weights = Mapping[str, Float32s]
+# Less spread than a quarter of one of 255 levels is no image's, and a division by it is no normalisation.
+LEAST_STD = 1e-3
 Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 
@@ -54,10 +56,10 @@ class Parity(Record):
     data: str
     max_abs_err: float = Field(ge=0)
     scale: float = Field(ge=0)
-    cosine_min: float
+    cosine_min: float = Field(ge=-1.001, le=1.001)  # rounding may pass 1
     top1_agreement: float = Field(ge=0, le=1)
-    top1_reference: float | None = None
-    top1_engine: float | None = None
+    top1_reference: float | None = Field(default=None, ge=0, le=1)
+    top1_engine: float | None = Field(default=None, ge=0, le=1)
 
 
 class Preprocessing(Record):
@@ -171,9 +173,9 @@ class EngineManifest(Record):
             raise ValueError(
                 f"mean {self.mean} does not fit images in [0, 1]; each value must be from 0 to 1"
             )
-        if not all(0 < value <= 1 for value in self.std):
+        if not all(LEAST_STD <= value <= 1 for value in self.std):
             raise ValueError(
-                f"std {self.std} does not fit images in [0, 1]; each value must be above 0 and at most 1"
+                f"std {self.std} does not fit images in [0, 1]; each value must be from {LEAST_STD} to 1"
             )
         if bool(self.mean) != bool(self.std):
             raise ValueError("only one of mean and std is given; give both or neither")

@@ -56,8 +56,7 @@ class _Found:
         if not self.others:
             return self.notes
         listed = ", ".join(f"{count} {end or 'without suffix'}" for end, count in self.others.most_common(5))
-        count = self.others.total()
-        return [*self.notes, f"{count} files have no suffix of an image format and are skipped ({listed})"]
+        return [*self.notes, f"files whose suffix is no image format's are skipped ({listed})"]
 
 
 def folder(where: str, shape: ImageShape | None) -> Raw:

@@ -9,6 +9,7 @@ import logging
 import math
 import os
 import statistics
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -75,7 +76,7 @@ def suffixes() -> frozenset[str]:
     """File suffixes of these formats, in small letters, as Pillow knows them."""
     from PIL import Image
 
-    known = formats()
+    known = {*formats(), "MPO"}  # several JPEGs in one file: Pillow opens it as JPEG
     return frozenset(end for end, name in Image.registered_extensions().items() if name in known)
 
 
@@ -211,7 +212,7 @@ def _decode_all(items: Sequence[Item], shape: ImageShape) -> Decoded:
         except DataFormatError as exc:
             bad[at] = str(exc)
 
-    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+    with _no_warnings(), ThreadPoolExecutor(os.cpu_count() or 1) as pool:
         for _ in pool.map(decode, range(len(items))):
             pass
     return torch.from_numpy(out).permute(0, 3, 1, 2), bad
@@ -293,7 +294,7 @@ def _native(items: Sequence[Item], where: str) -> tuple[ImageShape, list[str]]:
     sides, modes, wrong = [], Counter[str](), ""
     for item in items[:: max(1, len(items) // 256)]:
         try:
-            with _reading(item) as image:
+            with _no_warnings(), _reading(item) as image:
                 sides.append(min(image.size))
                 modes[image.mode] += 1
         except DataFormatError as exc:
@@ -310,6 +311,14 @@ def _native(items: Sequence[Item], where: str) -> tuple[ImageShape, list[str]]:
         f"--input {channels}x{side}x{side} takes them larger"
     )
     return (channels, SIDE_OF_FEW, SIDE_OF_FEW), [note]
+
+
+@contextmanager
+def _no_warnings() -> Iterator[None]:
+    """Without Pillow's own words about EXIF data and the like, which name no file."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="PIL")
+        yield
 
 
 @contextmanager

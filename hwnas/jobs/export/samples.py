@@ -96,17 +96,18 @@ def samples(data: str | None, source: Origin, limit: int, wanted: int = 0) -> Sa
             "give the data that it was trained on"
         )
     val, train = dataset.val, dataset.train
-    judged = min(limit, len(val))
+    on_val = spread(min(limit, len(val)), len(val))
+    judged = len(on_val)
     more = min(max(min(wanted, limit) - judged, 0), len(train))
-    labels = by_name(val.labels[:judged].numpy(), dataset.classes, about["classes"], uri)
-    pictures, own = _pictures([(val, at) for at in range(judged)] + [(train, at) for at in range(more)])
-    images = torch.cat([val.images[:judged], train.images[:more]])
+    on_train = spread(more, len(train))
+    labels = by_name(val.labels[on_val].numpy(), dataset.classes, about["classes"], uri)
+    pictures, own = _pictures([*((val, int(at)) for at in on_val), *((train, int(at)) for at in on_train)])
+    images = torch.cat([val.images[on_val], train.images[on_train]])
     text = f"{judged} validation and {more} training" if more else "validation"
     text += f" images of {dataset.name}"
     if own:
         text += f", {'all' if own == len(pictures) else f'{own} of them'} in their own size"
-    # From all over the training split, which may lie in the order of its classes.
-    some = train.images[:: max(1, len(train) // CALIBRATION_IMAGES)][:CALIBRATION_IMAGES]
+    some = train.images[spread(min(CALIBRATION_IMAGES, len(train)), len(train))]
     same = source.fingerprint in (None, dataset.fingerprint)
     return Samples(
         pictures,
@@ -119,6 +120,11 @@ def samples(data: str | None, source: Origin, limit: int, wanted: int = 0) -> Sa
         images=len(val),
         checks=() if source.fingerprint is None else (_same_data(uri, same, named=data is not None),),
     )
+
+
+def spread(count: int, total: int) -> Int64s:
+    """So many places from all over a split, which may lie in the order of its classes."""
+    return np.arange(count, dtype=np.int64) * total // max(count, 1)
 
 
 def _pictures(chosen: Sequence[tuple[Split, int]]) -> tuple[Uint8s | list[Uint8s], int]:

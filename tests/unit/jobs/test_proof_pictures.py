@@ -16,8 +16,9 @@ from hwnas.deploy import preprocess
 from hwnas.deploy.manifest import read_manifest
 from hwnas.deploy.parity import at_least
 from hwnas.deploy.session import Session
-from hwnas.errors import VerificationFailed
+from hwnas.errors import DataFormatError, VerificationFailed
 from hwnas.jobs.export import ExportOptions, export
+from hwnas.jobs.export.samples import spread
 from hwnas.jobs.train import TrainOptions, train
 from hwnas.jobs.verify import VerifyOptions, verify
 from hwnas.spec import BlockSpec, NetworkSpec
@@ -142,3 +143,34 @@ def test_bounds_of_a_share() -> None:
     assert at_least(10, 10) == pytest.approx(0.05 ** (1 / 10))
     assert at_least(0, 10) == 0.0
     assert at_least(9, 10) == pytest.approx(0.6058, abs=1e-4)  # the published one-sided table
+
+
+def test_some_of_a_split_are_from_all_over_it() -> None:
+    """Folders lie in the order of their classes: the first few would be of one class."""
+    assert spread(4, 10).tolist() == [0, 2, 5, 7]
+    assert spread(3, 3).tolist() == [0, 1, 2]
+    assert spread(0, 5).tolist() == []
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"std": [1e-9, 0.2, 0.2]},
+        {"parity": {"cosine_min": -7.0}},
+        {"parity": {"top1_engine": 3.0}},
+        {"by_class": {"images": 3}},
+        {"by_class": {"confusion_matrix": [[2, 0]]}},
+    ],
+    ids=str,
+)
+def test_impossible_values_of_a_manifest_are_refused(
+    thirty: Path, tmp_path: Path, change: dict[str, Any]
+) -> None:
+    export(ExportOptions(run="r", device="fake", backend="fake"))
+    body = json.loads(Path("r/engine.onnx.manifest.json").read_text())
+    for name, value in change.items():
+        body[name] = {**body[name], **value} if isinstance(value, dict) else value
+    path = tmp_path / "engine.onnx.manifest.json"
+    path.write_text(json.dumps(body))
+    with pytest.raises(DataFormatError):
+        read_manifest(path)

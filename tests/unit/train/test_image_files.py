@@ -308,8 +308,8 @@ def test_what_lies_beside_the_images(tmp_path: Path) -> None:
     found = load(f"folder:{tmp_path / 'a'}")
     assert found.classes == ("cat", "dog")
     assert sum(len(s) for s in (found.train, found.val, found.test())) == 4 + 4 + 3 + 1
-    assert any("1 images in" in note and "lie in no class folder" in note for note in found.notes)
-    assert any("1 files are no images by their names" in note for note in found.notes)
+    assert any("1 images in" in note and "are in no class folder" in note for note in found.notes)
+    assert any("no image format's are skipped (1 .db)" in note for note in found.notes)
 
 
 def test_a_folder_beside_the_splits_is_no_class(tmp_path: Path) -> None:
@@ -358,6 +358,46 @@ def test_odd_exif_loses_no_photograph() -> None:
     upright = images._decode(encoded(picture, "PNG", exif=exif), (1, 8, 8))[:, :, 0]
     # White was below; orientation 6 turns clockwise, so it is on the left.
     assert upright[0].tolist() == [255] * 4 + [0] * 4
+
+
+def test_every_suffix_that_pillow_opens_is_an_image() -> None:
+    """But for those that other programs decode, or that hold no picture."""
+    Image.init()
+    opened = {end for end, name in Image.registered_extensions().items() if name in {*Image.OPEN, "MPO"}}
+    left = opened - images.suffixes()
+    assert {".jfif", ".jpe", ".mpo", ".tif", ".webp", ".ppm", ".tga", ".jp2", ".avif"} <= images.suffixes()
+    assert (
+        left
+        == {
+            *(
+                ".bufr",
+                ".eps",
+                ".ps",
+                ".fpx",
+                ".grib",
+                ".h5",
+                ".hdf",
+                ".mic",
+                ".mpg",
+                ".mpeg",
+                ".emf",
+                ".wmf",
+            ),
+            *(".pdf",),
+        }
+        & opened
+    )
+
+
+def test_damaged_exif_is_no_warning(tmp_path: Path, home: Path, recwarn: pytest.WarningsRecorder) -> None:
+    picture = Image.new("RGB", (9, 9))
+    exif = b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x05\0\0\0\x01\0\0"
+    for name in ("a", "b"):
+        (tmp_path / "pets" / name).mkdir(parents=True)
+        for number in range(3):
+            picture.save(tmp_path / "pets" / name / f"{number}.jpg", exif=exif)
+    load(f"folder:{tmp_path / 'pets'}")
+    assert not [w for w in recwarn if "PIL" in w.filename]
 
 
 def test_a_photograph_is_prepared_as_an_engine_does_it(tmp_path: Path) -> None:
