@@ -14,10 +14,21 @@ import stat
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hwnas import seals
 from hwnas.errors import DataFormatError, InputError
+from hwnas.lazy import lazy_import
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+if TYPE_CHECKING:
+    import yaml
+else:
+    yaml = lazy_import("yaml")
 
 # A megabyte of YAML takes a second to parse; of JSON a hundred take one, and tables grow to tens.
 JSON_BYTES = 512 << 20
@@ -158,8 +169,6 @@ def read_yaml(path: Path, what: str, limit_bytes: int = CONFIG_BYTES) -> Any:
 
 def parse_yaml(text: str, where: object) -> Any:
     """The value of a YAML text; DataFormatError names `where` and what is wrong."""
-    import yaml
-
     try:
         value = yaml.load(text, _yaml_loader())
     except RecursionError:
@@ -173,7 +182,6 @@ def parse_yaml(text: str, where: object) -> Any:
 
 def _yaml_loader() -> Any:
     """PyYAML's safe loader without dates, and without a key twice."""
-    import yaml
 
     # Not the loader in C: its recursion has no limit but the stack.
     class Loader(yaml.SafeLoader):
@@ -192,11 +200,6 @@ def _yaml_loader() -> Any:
 
 def read_toml(path: Path, what: str, limit_bytes: int = CONFIG_BYTES) -> dict[str, Any]:
     """Read a TOML file."""
-    if sys.version_info >= (3, 11):
-        import tomllib
-    else:
-        import tomli as tomllib
-
     text = read_text(path, what, limit_bytes)
     try:
         value: dict[str, Any] = tomllib.loads(text)

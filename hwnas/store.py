@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
+from platformdirs import user_data_path
 from pydantic import BaseModel, ValidationError
 
 from hwnas import schemas, seals
@@ -41,8 +42,6 @@ def home() -> Path:
     """Where the user's tables and caches live: ``HWNAS_HOME``, else the platform's data folder."""
     if "HWNAS_HOME" in os.environ:
         return Path(os.environ["HWNAS_HOME"]).expanduser()
-    from platformdirs import user_data_path
-
     return user_data_path("hwnas", appauthor=False)
 
 

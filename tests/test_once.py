@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import sys
 from collections import defaultdict
 from collections.abc import Iterator
 from functools import cache
@@ -116,3 +117,91 @@ def test_nothing_is_defined_that_nobody_uses() -> None:
     unused = {(path, name) for path, name in defined if name not in used | CALLED_BY_OTHERS.keys()}
     assert unused == set()
     assert {name for name in CALLED_BY_OTHERS if name in used} <= {"forward"}  # the list holds no more
+
+
+# Whether the library loads is the question there, or it draws what few commands show.
+IMPORTED_LATE = {
+    "hwnas/backends/cuda/by_cuda_python.py": {"cuda.bindings"},
+    "hwnas/backends/cuda/by_pycuda.py": {"pycuda.driver"},
+    "hwnas/backends/trt/compat.py": {"tensorrt"},
+    "cli/progress.py": {"rich.console", "rich.markup", "rich.progress", "rich.table"},
+    "cli/options.py": {"click.shell_completion"},
+}
+
+
+def late_imports(tree: ast.Module) -> Iterator[ast.Import | ast.ImportFrom]:
+    """Imports inside functions."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef):
+            yield from (n for n in ast.walk(node) if isinstance(n, ast.Import | ast.ImportFrom))
+
+
+def test_libraries_are_declared_at_the_top_of_a_module() -> None:
+    late: dict[str, set[str]] = defaultdict(set)
+    for path, tree in sources().items():
+        for node in late_imports(tree):
+            names = [a.name for a in node.names] if isinstance(node, ast.Import) else [node.module or ""]
+            own = isinstance(node, ast.ImportFrom) and node.level
+            late[path] |= {name for name in names if not own and name.split(".")[0] != "hwnas"}
+    assert {path: names for path, names in late.items() if names} == IMPORTED_LATE
+
+
+def loaded_with(modules: dict[str, ast.Module]) -> dict[str, set[str]]:
+    """For each module all that is imported when it is, by the imports that stand outside functions."""
+    direct: dict[str, set[str]] = {}
+    for name, tree in modules.items():
+        found = set()
+        for node in outer_imports(tree.body):
+            found |= set(imported(node, modules))
+        parts = name.split(".")
+        direct[name] = found | {".".join(parts[:n]) for n in range(1, len(parts))}
+
+    def closure(name: str) -> set[str]:
+        seen, todo = set(), [name]
+        while todo:
+            if (at := todo.pop()) not in seen:
+                seen.add(at)
+                todo += direct.get(at, ())
+        return seen
+
+    return {name: closure(name) for name in modules}
+
+
+def outer_imports(body: list[ast.stmt]) -> Iterator[ast.Import | ast.ImportFrom]:
+    """Imports that run with their module; not those for the type checker."""
+    for node in body:
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            yield node
+        elif isinstance(node, ast.If):
+            typing = ast.unparse(node.test) == "TYPE_CHECKING"
+            yield from outer_imports(node.orelse if typing else node.body + node.orelse)
+
+
+def imported(node: ast.Import | ast.ImportFrom, modules: dict[str, ast.Module]) -> Iterator[str]:
+    """Modules that an import names."""
+    for alias in node.names:
+        if isinstance(node, ast.Import):
+            yield alias.name
+        else:
+            whole = f"{node.module}.{alias.name}"
+            yield whole if whole in modules else node.module or ""
+
+
+def test_only_what_is_heavier_than_the_module_is_imported_late() -> None:
+    """A command imports its job when it runs; a module of the library what brings torch, and nothing else."""
+    trees = {p: tree for p, tree in sources().items() if p.startswith("hwnas/")}
+    dotted = {p: p.removesuffix(".py").replace("/", ".").removesuffix(".__init__") for p in trees}
+    modules = {dotted[p]: tree for p, tree in trees.items()}
+    loaded = loaded_with(modules)
+
+    def libraries(name: str) -> set[str]:
+        return {at.split(".")[0] for at in loaded[name]} - {"hwnas"} - sys.stdlib_module_names
+
+    assert "torch" in libraries("hwnas.train.loop")
+    early = set()
+    for path, name in dotted.items():
+        for node in late_imports(trees[path]):
+            there = [one for one in imported(node, modules) if one in modules]
+            if there and not any(libraries(one) - libraries(name) for one in there):
+                early.add((path, node.lineno, *there))
+    assert early == set()

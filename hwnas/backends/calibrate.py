@@ -19,7 +19,10 @@ from hwnas.backends import quantize
 from hwnas.backends.forms import Range
 from hwnas.backends.graphs import read
 from hwnas.errors import BuildError, InputError
+from hwnas.lazy import lazy_import
 from hwnas.protocols import Int8Form
+
+ort = lazy_import("onnxruntime")
 
 Method = Literal["minmax", "percentile", "entropy", "mse"]
 METHODS: tuple[Method, ...] = get_args(Method)
@@ -114,8 +117,6 @@ class _Runner:
     """Runs a graph over images on the CPU and gives the values of the tensors that are watched."""
 
     def __init__(self, model: bytes, images: Float32s, form: Int8Form) -> None:
-        import onnxruntime as ort
-
         port = read(model).graph.input[0]
         dims = [d.dim_value for d in port.type.tensor_type.shape.dim]
         fits = images.ndim == len(dims) and all(w in (0, g) for w, g in zip(dims[1:], images.shape[1:]))

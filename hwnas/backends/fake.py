@@ -21,9 +21,13 @@ from hwnas.backends.base import Life
 from hwnas.backends.fake_price import BYTES, FakeDevice, price_ms
 from hwnas.documents import json_object, read_bytes
 from hwnas.errors import BackendUnavailable, BuildError, DataFormatError, InputError
+from hwnas.lazy import lazy_import
 from hwnas.protocols import CallTimes
 from hwnas.records import Precision, Setting
 from hwnas.store import write_bytes
+
+ort = lazy_import("onnxruntime")
+onnx = lazy_import("onnx")
 
 VERSION = "1"
 
@@ -184,8 +188,6 @@ class FakeEngine(Life):
         """True scores; at fp16 weights and images are rounded to it first."""
         array = self._check_images(images)
         if self._session is None:
-            import onnxruntime as ort
-
             options = ort.SessionOptions()
             options.intra_op_num_threads = options.inter_op_num_threads = 1
             self._session = ort.InferenceSession(
@@ -274,21 +276,15 @@ def _fingerprint(device: FakeDevice) -> str:
 
 
 def _op_types(model: bytes) -> set[str]:
-    import onnx
-
     return {node.op_type for node in onnx.load_model_from_string(model).graph.node}
 
 
 def _input_shape(model: bytes) -> tuple[int, ...]:
-    import onnx
-
     ports = onnx.load_model_from_string(model).graph.input
     return tuple(d.dim_value for d in ports[0].type.tensor_type.shape.dim)
 
 
 def _rounded(model: bytes) -> bytes:
-    import onnx
-
     proto = onnx.load_model_from_string(model)
     for tensor in proto.graph.initializer:
         if tensor.data_type == onnx.TensorProto.FLOAT:

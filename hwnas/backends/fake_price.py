@@ -20,7 +20,10 @@ from math import prod
 from typing import Any
 
 from hwnas.errors import BuildError
+from hwnas.lazy import lazy_import
 from hwnas.records import Precision
+
+onnx = lazy_import("onnx")
 
 BYTES: Mapping[Precision, int] = {"fp32": 4, "fp16": 2}
 SPEED_UP: Mapping[Precision, float] = {"fp32": 1.0, "fp16": 2.0}
@@ -99,8 +102,6 @@ def price_ms(model: bytes, device: FakeDevice, precision: Precision, batch: int,
 
 
 def _read(model: bytes, batch: int) -> tuple[_OnnxGraph, Sequence[Any]]:
-    import onnx
-
     try:
         proto = onnx.load_model_from_string(model)
         for dim in (d for v in proto.graph.input for d in v.type.tensor_type.shape.dim[:1]):

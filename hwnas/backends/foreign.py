@@ -12,7 +12,10 @@ from onnx import version_converter
 from hwnas.backends import quantize
 from hwnas.backends.graphs import read
 from hwnas.errors import BuildError
+from hwnas.lazy import lazy_import
 from hwnas.store import scratch
+
+ort = lazy_import("onnxruntime")
 
 OLDEST = 13  # the first opset with scales by channel
 
@@ -39,8 +42,6 @@ def ready(model: bytes) -> bytes:
 
 
 def _folded(model: bytes) -> bytes:
-    import onnxruntime as ort
-
     with scratch() as folder:
         written = folder / "folded.onnx"
         options = ort.SessionOptions()

@@ -10,9 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hwnas.errors import DataFormatError, InputError
+from hwnas.lazy import lazy_import
 
 if TYPE_CHECKING:
     import onnx
+    from onnx import external_data_helper as external
+else:
+    onnx = lazy_import("onnx")
+    external = lazy_import("onnx.external_data_helper")
 
 LARGEST = (1 << 31) - 1  # bytes of one protobuf message
 
@@ -24,9 +29,6 @@ def read_model(path: Path) -> bytes:
         InputError: there is no such file, or it is too large to be one message.
         DataFormatError: it is no ONNX model, or names weights that are not there or lie outside its folder.
     """
-    import onnx  # asking for a backend must not
-    from onnx import external_data_helper as external
-
     if not path.is_file():
         raise InputError(f"ONNX model {path} does not exist")
     data = path.read_bytes()
@@ -55,8 +57,6 @@ def read_model(path: Path) -> bytes:
 
 def _beside(path: Path, tensor: onnx.TensorProto) -> Path:
     """The file of a tensor, in or under the model's own folder, long enough for what is said of it."""
-    from onnx import external_data_helper as external
-
     try:
         info = external.ExternalDataInfo(tensor)
         first, length = int(info.offset or 0), int(info.length or 0)

@@ -20,6 +20,7 @@ from hwnas.backends.formats import PORTABLE, Format, TrainedNetwork, Written
 from hwnas.backends.forms import TENSORRT
 from hwnas.backends.onnx_file import read_model
 from hwnas.errors import BackendUnavailable, BuildError, DataFormatError, InputError
+from hwnas.lazy import lazy_import
 from hwnas.protocols import Backend, CallTimes, Engine, Int8Form
 from hwnas.records import Precision, Setting
 from hwnas.spec import NetworkSpec
@@ -27,6 +28,8 @@ from hwnas.store import write_bytes
 
 if TYPE_CHECKING:
     import onnxruntime
+
+onnxruntime = lazy_import("onnxruntime")
 
 SUFFIX = ".onnx"
 
@@ -76,8 +79,6 @@ class TypedEngine(Life):
     """A session without graph optimisation: scores as the graph's own types give them."""
 
     def __init__(self, model: bytes, setting: Setting) -> None:
-        import onnxruntime
-
         self.setting, self._model = setting, model
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3

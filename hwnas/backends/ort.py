@@ -23,9 +23,12 @@ from hwnas.backends.forms import onnx_runtime
 from hwnas.backends.onnx_file import read_model
 from hwnas.backends.quantized import Quantized
 from hwnas.errors import BackendUnavailable, BuildError, DataFormatError, InputError
+from hwnas.lazy import lazy_import
 from hwnas.protocols import CallTimes, Int8Form
 from hwnas.records import Precision, Setting
 from hwnas.store import atomic_path, scratch, write_bytes
+
+ort = lazy_import("onnxruntime")
 
 PROVIDER = "CPUExecutionProvider"
 PRECISIONS: tuple[Precision, ...] = ("fp32", "int8")
@@ -119,8 +122,6 @@ class OrtEngine(Life):
         self._binding = self._bind(setting.batch)
 
     def _bind(self, batch: int) -> Any:
-        import onnxruntime as ort
-
         shape = (batch, *self.shape[1:])
         if 0 in shape:
             raise BuildError(f"the model's input has unknown sizes besides the batch: {self.shape}")
@@ -164,8 +165,6 @@ def is_ort_format(model: bytes) -> bool:
 
 
 def _session(model: bytes, setting: Setting, save_to: Path | None = None) -> Any:
-    import onnxruntime as ort
-
     options = ort.SessionOptions()
     options.intra_op_num_threads = setting.threads
     options.inter_op_num_threads = 1

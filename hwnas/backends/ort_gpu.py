@@ -28,9 +28,12 @@ from hwnas.backends.forms import TENSORRT
 from hwnas.backends.ort import check_provider
 from hwnas.backends.trt.build import typed_model
 from hwnas.errors import BackendUnavailable, BuildError, DataFormatError, InputError
+from hwnas.lazy import lazy_import
 from hwnas.protocols import CallTimes, Int8Form
 from hwnas.records import Precision, Setting
 from hwnas.store import home, write_bytes
+
+ort = lazy_import("onnxruntime")
 
 INSTALL = "pip uninstall -y onnxruntime && pip install onnxruntime-gpu"
 WORKSPACE_BYTES = 2 << 30
@@ -192,8 +195,6 @@ class OrtGpuEngine(Life):
         self._binding = self._bind((setting.batch, *self.shape[1:]))
 
     def _bind(self, shape: tuple[int, ...]) -> Any:
-        import onnxruntime as ort
-
         binding = self._session.io_binding()
         resident = ort.OrtValue.ortvalue_from_numpy(random_input(shape), self.memory, 0)
         binding.bind_ortvalue_input(self._input, resident)
@@ -235,8 +236,6 @@ def session(model: bytes, provider: str, options: ProviderOptions) -> Any:
         BuildError: the runtime refused the model.
         BackendUnavailable: all or part of it would run on the CPU.
     """
-    import onnxruntime as ort
-
     if provider not in ort.get_available_providers():
         raise BackendUnavailable(f"ONNX Runtime {ort.__version__} has no {provider} here: {INSTALL}")
     wanted = ort.SessionOptions()

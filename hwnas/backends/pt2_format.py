@@ -26,6 +26,7 @@ from hwnas.backends import package_version
 from hwnas.backends.base import Life, cpu_model, random_input
 from hwnas.backends.formats import Format, TrainedNetwork, Written
 from hwnas.errors import BackendUnavailable, BuildError, DataFormatError
+from hwnas.lazy import lazy_import
 from hwnas.protocols import Backend, CallTimes
 from hwnas.records import Precision, Setting
 from hwnas.spec import NetworkSpec
@@ -33,6 +34,8 @@ from hwnas.store import atomic_path, write_bytes
 
 if TYPE_CHECKING:
     import torch
+else:
+    torch = lazy_import("torch")
 
 SUFFIX = ".pt2"
 WEIGHTS = "/data/weights/weight_"  # members with this in their name are the bytes of one tensor
@@ -96,8 +99,6 @@ class Pt2Engine(Life):
 
     def run(self, images: Float32s) -> Float32s:
         """Scores of `images` (batch, channels, height, width)."""
-        import torch
-
         array = self._check_images(images)
         assert self._module is not None
         with torch.inference_mode():
@@ -147,8 +148,6 @@ PT2 = Pt2Format(
 
 def _program(spec: NetworkSpec, weights: Mapping[str, Float32s] | None) -> torch.export.ExportedProgram:
     """A network as torch exports it; None leaves its weights as they are born."""
-    import torch
-
     from hwnas.nets import build
 
     module = build.build(spec, seed=0)
@@ -164,8 +163,6 @@ def _program(spec: NetworkSpec, weights: Mapping[str, Float32s] | None) -> torch
 
 def _archive(program: torch.export.ExportedProgram) -> bytes:
     """The file of a program; the same bytes for the same program and version of torch."""
-    import torch
-
     buffer = io.BytesIO()
     torch.export.save(program, buffer)
     return buffer.getvalue()
@@ -177,8 +174,6 @@ def _checked_state(path: Path, program: torch.export.ExportedProgram) -> dict[st
     Raises:
         DataFormatError: the file is no archive, or holds anything else.
     """
-
-    import torch
 
     own = _members(zipfile.ZipFile(io.BytesIO(_archive(program))))
     sizes = {name: len(data) for name, data in own.items()}

@@ -9,7 +9,10 @@ import numpy as np
 from hwnas.arrays import Float32s, Int64s
 from hwnas.deploy.manifest import Parity
 from hwnas.errors import DataFormatError
+from hwnas.lazy import lazy_import
 from hwnas.records import Check, Precision
+
+special = lazy_import("scipy.special")
 
 
 @dataclass(frozen=True)
@@ -157,6 +160,4 @@ def _enough(found: Parity, precision: Precision) -> Check:
 
 def at_least(hits: int, tries: int, confidence: float = CONFIDENCE) -> float:
     """The share that is surely exceeded where `hits` of `tries` were seen (Clopper and Pearson 1934)."""
-    from scipy.special import betaincinv
-
-    return float(betaincinv(hits, tries - hits + 1, 1 - confidence)) if hits else 0.0
+    return float(special.betaincinv(hits, tries - hits + 1, 1 - confidence)) if hits else 0.0

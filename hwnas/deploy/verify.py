@@ -34,7 +34,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,6 +57,7 @@ from hwnas.deploy.manifest import (
 from hwnas.deploy.parity import TOLERANCES, compare, judge
 from hwnas.deploy.speed import beside_fp32
 from hwnas.errors import InputError, VerificationFailed
+from hwnas.lazy import lazy_import
 from hwnas.measure.patience import PATIENCE_S, Patience
 from hwnas.measure.promise import PromiseOptions, keep
 from hwnas.measure.sentinel import watched
@@ -66,6 +67,11 @@ from hwnas.protocols import Backend, Emit, Engine
 from hwnas.records import Budget, Check, Measurement, Promise, Report, Setting
 from hwnas.spec import NetworkSpec
 from hwnas.units import format_count, format_ms
+
+if TYPE_CHECKING:
+    import torch
+else:
+    torch = lazy_import("torch")
 
 SAME_LEVELS = 0.01  # of 255: inputs that differ by rounding alone
 PREPARED = 1e-3  # of the largest score; equal inputs give equal scores, up to the order of sums
@@ -241,8 +247,6 @@ def verify(
 
 def reference_scores(spec: NetworkSpec, weights: Weights, images: Float32s) -> Float32s:
     """Scores of the torch module in eval mode, fp32, (n, classes)."""
-    import torch
-
     from hwnas.nets import build
 
     module = build.build(spec, seed=0)

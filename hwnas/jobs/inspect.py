@@ -16,6 +16,7 @@ from hwnas.errors import InputError
 from hwnas.jobs.resolve.networks import find, network
 from hwnas.measure.device import known, resolve
 from hwnas.nets.count import count as count_spec
+from hwnas.nets.spaces import describe as describe_space
 from hwnas.nets.spaces import make
 from hwnas.options import described
 from hwnas.plugins import unknown
@@ -102,13 +103,11 @@ def spaces() -> list[dict[str, Any]]:
 
 def space(name: str, input_shape: tuple[int, int, int] | None = None) -> dict[str, Any]:
     """One search space: what it holds, and the costs of its smallest member."""
-    from hwnas.nets.spaces import describe, make
-
     made = make(name, input_shape=input_shape) if input_shape else make(name)
     smallest = made.smallest()
     return {
         **_plugged("spaces", name),
-        **describe(made),
+        **describe_space(made),
         "smallest": {"depths": list(smallest.depths), **asdict(count_spec(smallest))},
     }
 

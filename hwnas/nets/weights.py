@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
 
 from hwnas.arrays import Float32s
 from hwnas.errors import DataFormatError, InputError
@@ -16,8 +18,6 @@ from hwnas.store import atomic_path
 
 def save_weights(path: Path, weights: Mapping[str, Float32s]) -> None:
     """Write arrays by state-dict name, atomically."""
-    from safetensors.numpy import save_file
-
     with atomic_path(path) as temporary:
         save_file(dict(weights), temporary)
 
@@ -29,9 +29,6 @@ def read_weights(path: Path) -> dict[str, Float32s]:
         InputError: where there is no such file.
         DataFormatError: where it is damaged, or holds values that are not numbers.
     """
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
-
     if not path.is_file():
         raise InputError(f"weights {path} do not exist")
     try:

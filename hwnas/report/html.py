@@ -11,10 +11,16 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
 import hwnas
 from hwnas.errors import BackendUnavailable, InputError
+from hwnas.lazy import lazy_import
 from hwnas.report.page import Page
 from hwnas.store import write_bytes, write_text
+
+go = lazy_import("plotly.graph_objects")
 
 HERE = Path(__file__).resolve().parent
 PICTURES = ("svg", "png")
@@ -40,9 +46,6 @@ def render(page: Page) -> str:
     Everything that comes from files is escaped: text by Jinja2, figures by writing every ``<`` of
     their JSON as an escape, so that no text can end the script element that it stands in.
     """
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-    from markupsafe import Markup
-
     environment = Environment(
         loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
@@ -77,8 +80,6 @@ def write_pictures(page: Page, folder: Path, kind: str) -> list[Path]:
             f"pictures as {kind.upper()} need kaleido and a Chrome or Chromium browser: pip install kaleido "
             "(the HTML report needs neither)"
         )
-    import plotly.graph_objects as go
-
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"{picture.name}.{kind}" for picture in page.pictures]
     figures = [go.Figure(picture.figure) for picture in page.pictures]

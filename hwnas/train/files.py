@@ -14,10 +14,15 @@ from typing import Any
 
 from hwnas.arrays import ImageShape
 from hwnas.errors import DataFormatError, InputError
+from hwnas.lazy import lazy_import
 from hwnas.train import memory, sources
 from hwnas.train.images import Item, assemble, suffixes
 from hwnas.train.labels import name_of, order
 from hwnas.train.raw import LeftOut, Raw
+
+pa = lazy_import("pyarrow")
+pc = lazy_import("pyarrow.compute")
+pq = lazy_import("pyarrow.parquet")
 
 _ROLES = {
     "train": ("train", "training"),
@@ -220,10 +225,6 @@ class _Rows:
     @classmethod
     def read(cls, file: Path, part: str) -> _Rows:
         """Rows with image and label; in batches, since a column of more than 2 GiB is no single array."""
-        import pyarrow as pa
-        import pyarrow.compute as pc
-        import pyarrow.parquet as pq
-
         items: list[Item] = []
         left_out: list[LeftOut] = []
         try:
@@ -270,7 +271,6 @@ _LABELS = ("label", "labels", "fine_label", "class", "class_name", "category", "
 
 def _columns(schema: Any, file: Path) -> tuple[str, str]:
     """Names of the image and the label column; usual names win, and nothing is guessed among several."""
-    import pyarrow as pa
 
     def encoded(kind: Any) -> bool:
         if pa.types.is_struct(kind):
@@ -305,8 +305,6 @@ def _columns(schema: Any, file: Path) -> tuple[str, str]:
 
 
 def _is_text(kind: Any) -> bool:
-    import pyarrow as pa
-
     if pa.types.is_dictionary(kind):
         return _is_text(kind.value_type)
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or kind == pa.string_view())

@@ -21,8 +21,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import PIL
 import torch
 from numpy.typing import NDArray
+from PIL import Image as Pillow
 
 from hwnas import schemas, store
 from hwnas.arrays import ImageShape, Uint8s
@@ -65,19 +67,15 @@ class Item:
 @lru_cache(maxsize=1)
 def formats() -> tuple[str, ...]:
     """Names of the image formats that are read."""
-    from PIL import Image
-
-    Image.init()
-    return tuple(sorted(set(Image.OPEN) - _NOT_PICTURES))
+    Pillow.init()
+    return tuple(sorted(set(Pillow.OPEN) - _NOT_PICTURES))
 
 
 @lru_cache(maxsize=1)
 def suffixes() -> frozenset[str]:
     """File suffixes of these formats, in small letters, as Pillow knows them."""
-    from PIL import Image
-
     known = {*formats(), "MPO"}  # several JPEGs in one file: Pillow opens it as JPEG
-    return frozenset(end for end, name in Image.registered_extensions().items() if name in known)
+    return frozenset(end for end, name in Pillow.registered_extensions().items() if name in known)
 
 
 def assemble(
@@ -156,8 +154,6 @@ def _assembled(
 
 def _cache_path(items: Sequence[Item], shape: ImageShape) -> Path:
     """Named by all that the pixels depend on: content, shape, how it is decoded and by what."""
-    import PIL
-
     digest = hashlib.sha256(json.dumps([_CACHE_VERSION, PIL.__version__, shape, len(items)]).encode())
     for item in items:
         try:
@@ -238,8 +234,6 @@ def _original(item: Item, channels: int) -> Uint8s:
 
 def _upright(image: Image) -> Image:
     """Turned as its EXIF orientation says. Odd EXIF data is no reason to lose a photograph."""
-    from PIL import Image as Pillow
-
     turns = Pillow.Transpose
     known = {
         2: turns.FLIP_LEFT_RIGHT,
@@ -259,8 +253,6 @@ def _upright(image: Image) -> Image:
 
 def _plain(image: Image, mode: str, form: str) -> Image:
     """Convert to 8 bits a channel; Pillow alone would clip 16-bit grey at 255, and floats."""
-    from PIL import Image as Pillow
-
     if image.mode.startswith("I;16") or (image.mode == "I" and form in ("PNG", "PPM")):
         image = Pillow.fromarray(_bytes(np.asarray(image) / 257.0))  # 65535 is white
     elif image.mode == "F":
@@ -324,10 +316,8 @@ def _no_warnings() -> Iterator[None]:
 @contextmanager
 def _reading(item: Item) -> Iterator[Image]:
     """An open image; whatever is wrong with it becomes a DataFormatError that says why."""
-    from PIL import Image
-
     try:
-        with Image.open(io.BytesIO(item.data()), formats=formats()) as opened:
+        with Pillow.open(io.BytesIO(item.data()), formats=formats()) as opened:
             yield opened
     except DataFormatError:
         raise

@@ -23,12 +23,15 @@ from hwnas import plugins
 from hwnas.arrays import ImageShape, Int64s, Uint8s
 from hwnas.backends import images as prepared
 from hwnas.errors import DataFormatError, InputError
+from hwnas.lazy import lazy_import
 from hwnas.train import memory
 from hwnas.train.labels import name_of, order, places
 from hwnas.train.raw import LabelledImages, LeftOut, Originals, Raw
 
 if TYPE_CHECKING:
     import zipfile
+
+datasets = lazy_import("sklearn.datasets")
 
 
 def read(scheme: str, where: str, shape: ImageShape | None) -> Raw:
@@ -66,9 +69,7 @@ def cifar10(where: str, shape: ImageShape | None) -> Raw:
 
 def read_digits(where: str = "", shape: ImageShape | None = None) -> Raw:
     """The 1797 handwritten digits of the UCI set that scikit-learn embeds: 8x8, 16 levels of grey."""
-    from sklearn.datasets import load_digits
-
-    digits = load_digits()
+    digits = datasets.load_digits()
     grey = np.rint(digits.images * (255.0 / 16.0)).astype(np.uint8)
     images = _fitted(torch.from_numpy(grey[:, None]), digits.target.astype(np.int64), shape or (3, 32, 32))
     names = tuple(str(name) for name in digits.target_names)

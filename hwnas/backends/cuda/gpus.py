@@ -17,8 +17,11 @@ from typing import Any
 
 from hwnas.documents import read_json
 from hwnas.errors import BackendUnavailable, DeviceUnavailable, InputError
+from hwnas.lazy import lazy_import
 from hwnas.records import Precision, Record
 from hwnas.store import data_dir
+
+nvml = lazy_import("pynvml")
 
 Capability = tuple[int, int]
 
@@ -142,8 +145,6 @@ def gpus() -> tuple[GpuInfo, ...]:
 
 def _ask_nvml() -> tuple[GpuInfo, ...] | None:
     """GPUs through NVML; None where its library is not here (a container without it, say)."""
-    import pynvml as nvml
-
     try:
         nvml.nvmlInit()
     except nvml.NVMLError:

@@ -8,6 +8,10 @@ from functools import cache
 from importlib.util import find_spec
 from typing import Any
 
+from hwnas.lazy import lazy_import
+
+nvml = lazy_import("pynvml")
+
 
 @dataclass(frozen=True)
 class GpuState:
@@ -41,8 +45,6 @@ class Watcher:
 
     def __init__(self, bus_id: str) -> None:
         """Find the GPU by its PCI bus: CUDA and NVML count devices differently."""
-        import pynvml as nvml
-
         self._nvml = nvml
         nvml.nvmlInit()
         self._handle = nvml.nvmlDeviceGetHandleByPciBusId(bus_id.encode())
@@ -98,8 +100,6 @@ def watcher(bus_id: str) -> Watcher | None:
     """A watcher of one GPU; None where NVML is not available."""
     if find_spec("pynvml") is None:
         return None
-    import pynvml as nvml
-
     try:
         return Watcher(bus_id)
     except nvml.NVMLError:
@@ -140,8 +140,6 @@ def conditions(device_arch: str) -> dict[str, Any]:
     """
     if find_spec("pynvml") is None:
         return {}
-    import pynvml as nvml
-
     try:
         nvml.nvmlInit()
     except nvml.NVMLError:

@@ -11,8 +11,11 @@ from typing import Any
 from hwnas.backends.forms import TENSORRT
 from hwnas.backends.trt import compat
 from hwnas.errors import BuildError, InputError
+from hwnas.lazy import lazy_import
 from hwnas.records import Precision, Setting
 from hwnas.store import home, write_bytes
+
+onnx = lazy_import("onnx")
 
 
 @dataclass(frozen=True)
@@ -50,8 +53,6 @@ def cache_path(setting: Setting) -> Path:
 
 def title(model: bytes) -> str:
     """What a model is called in messages: its graph's name, which `nets.onnx` makes of block keys."""
-    import onnx
-
     try:
         return str(onnx.load_model_from_string(model).graph.name)
     except Exception:  # protobuf's DecodeError has moved between versions

@@ -12,12 +12,17 @@ from hwnas.arrays import Float32s, Int64s, Uint8s
 from hwnas.backends.formats import CALIBRATION_IMAGES
 from hwnas.errors import DataFormatError, InputError
 from hwnas.jobs.resolve.origin import Origin
+from hwnas.lazy import lazy_import
 from hwnas.records import Check
 from hwnas.train.uri import runs_code
 
 if TYPE_CHECKING:
+    import torch
+
     from hwnas.deploy.verify import Training
     from hwnas.train.data import Split
+else:
+    torch = lazy_import("torch")
 
 RANDOM_IMAGES = 128
 # So much is decoded in its own size, a few seconds' worth; further images are taken as the training saw them.
@@ -84,8 +89,6 @@ def samples(data: str | None, source: Origin, limit: int, wanted: int = 0) -> Sa
         noise = rng.integers(0, 256, shape, dtype=np.uint8)
         text = "random images, no data set was given (--data)"
         return Samples(noise, text, about=dict(source.about))
-    import torch
-
     from hwnas.train.data import load, normalise
 
     dataset = load(uri, input_shape=spec.input_shape, seed=source.seed, limit=source.limit, originals=True)

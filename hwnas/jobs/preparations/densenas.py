@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from hwnas.cost.dense import Costs
 from hwnas.errors import BudgetInfeasible, InputError
 from hwnas.jobs.preparations.prepare import Facts, Prepared, without
+from hwnas.lazy import lazy_import
 from hwnas.nets.count import count
 from hwnas.search.densenas.choice import Chooser
 from hwnas.search.densenas.costs import costs
@@ -18,7 +19,11 @@ from hwnas.search.densenas.options import DenseNasOptions
 from hwnas.search.densenas.strategy import DenseNas, dense_space
 
 if TYPE_CHECKING:
+    import torch
+
     from hwnas.train.densenas.search import DenseOptions, Relaxed
+else:
+    torch = lazy_import("torch")
 
 CHECKPOINT = "supernet.safetensors"
 # A short search needs steps more than large ones: the batch is the largest that gives so many.
@@ -35,8 +40,6 @@ def prepare(facts: Facts) -> Prepared | None:
         if asked.score == "auto":
             facts.note("note", {"text": without(asked.share, facts.images)}, key="text")
         return None
-    import torch
-
     from hwnas.train.precision import choose
 
     choose(facts.recipe)  # settles which device there is before anything is computed

@@ -15,6 +15,7 @@ from hwnas.cost.heldout import summary
 from hwnas.cost.model import TableModel, cost_model
 from hwnas.errors import BuildError, InputError, MissingMeasurement
 from hwnas.jobs.profile.choose import choose, is_open, kept
+from hwnas.jobs.profile.estimate import estimate
 from hwnas.jobs.profile.options import ProfileOptions
 from hwnas.jobs.profile.plan import PLANS, Plan, anchors, blocks_of, draw, schedule
 from hwnas.measure import device as devices
@@ -53,8 +54,6 @@ def profile(options: ProfileOptions, emit: Emit | None = None) -> dict[str, Any]
     if options.holdout is not None:
         plan = replace(plan, holdout=options.holdout)
     if options.estimate:
-        from hwnas.jobs.profile.estimate import estimate
-
         return estimate(options)
     name = options.space or spaces.advised(options.input_shape)
     space = spaces.make(name, input_shape=options.input_shape, classes=options.classes)

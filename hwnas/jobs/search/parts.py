@@ -13,6 +13,7 @@ import numpy as np
 from hwnas import schemas
 from hwnas.documents import read_json
 from hwnas.jobs.resolve.origin import digests
+from hwnas.lazy import lazy_import
 from hwnas.measure import promise, timing
 from hwnas.measure.patience import Patience
 from hwnas.measure.sentinel import watched
@@ -38,10 +39,14 @@ from hwnas.units import format_ms
 
 if TYPE_CHECKING:
     import torch
+    import torch.nn.functional as F
 
     from hwnas.jobs.preparations.prepare import Prepared
     from hwnas.train.data import Dataset
     from hwnas.train.options import Recipe
+else:
+    torch = lazy_import("torch")
+    F = lazy_import("torch.nn.functional")
 
 # Multiply-accumulates of a step by which the speed of training is told: under a second anywhere.
 _RATED_MACS = 3e9
@@ -208,9 +213,6 @@ def test_once(run: RunFolder, result: SearchResult, dataset: Dataset, data: str)
 
 def training_rate(spec: NetworkSpec, recipe: Recipe) -> float:
     """Training images a second of a network here, from a few steps; for plans."""
-    import torch
-    import torch.nn.functional as F
-
     from hwnas.nets.build import build
     from hwnas.train.precision import choose
 
@@ -246,8 +248,6 @@ class OnThreads:
         rng: np.random.Generator,
     ) -> tuple[StageImportance, ...]:
         """See `hwnas.protocols.Importance`."""
-        import torch
-
         before = torch.get_num_threads()
         torch.set_num_threads(self.threads)
         try:

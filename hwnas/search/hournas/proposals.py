@@ -24,10 +24,13 @@ import numpy as np
 
 from hwnas.arrays import Bools, Float64s
 from hwnas.errors import BudgetInfeasible, InputError
+from hwnas.lazy import lazy_import
 from hwnas.search.solve.distribution import share_within
 
 if TYPE_CHECKING:
     import torch
+else:
+    torch = lazy_import("torch")
 
 CELLS = 4000  # of the grid on which hit rates are exact
 POLISHES = 30
@@ -203,8 +206,6 @@ class _Scaled:
 
 def _descend(scaled: _Scaled, o: ProposalOptions, seed: int, window: _Window) -> tuple[Float64s, int]:
     """Gradient descent on the logits; stops when every proposal, polished, reaches the hit rate."""
-    import torch
-
     generator = torch.Generator().manual_seed(seed)
     table, mask = torch.from_numpy(scaled.table), torch.from_numpy(scaled.mask)
     # A little noise lets the proposals part ways; without it diversity has no gradient.

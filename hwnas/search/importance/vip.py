@@ -13,12 +13,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hwnas.arrays import Float64s
+from hwnas.lazy import lazy_import
 from hwnas.protocols import Move
 from hwnas.records import StageImportance
 from hwnas.spec import NetworkSpec
 
 if TYPE_CHECKING:
     from hwnas.nets.build import Network
+
+decomposition = lazy_import("sklearn.cross_decomposition")
 
 
 POOL = 8  # side and stride of the average pool in front of the score, in pixels
@@ -95,8 +98,6 @@ def vip(x: Float64s, y: Float64s, components: int) -> Float64s:
     T, the weights W (columns of length 1) and the y-loadings Q of the regression, both sides
     standardised. Hence the mean of VIP^2 is 1. Columns that never vary get 0.
     """
-    from sklearn.cross_decomposition import PLSRegression
-
     # A class that a resample missed, or a dead channel, is a constant column: it explains nothing.
     varies, wanted = x.std(axis=0) > 1e-12, y.std(axis=0) > 0
     score = np.zeros(x.shape[1])
@@ -104,7 +105,9 @@ def vip(x: Float64s, y: Float64s, components: int) -> Float64s:
         return score
     x, y = x[:, varies], y[:, wanted]
     # The default tolerance stops its power iteration at three digits.
-    fit = PLSRegression(n_components=min(components, x.shape[1]), tol=1e-12, max_iter=20_000).fit(x, y)
+    fit = decomposition.PLSRegression(
+        n_components=min(components, x.shape[1]), tol=1e-12, max_iter=20_000
+    ).fit(x, y)
     s = (fit.x_scores_**2).sum(axis=0) * (fit.y_loadings_**2).sum(axis=0)
     score[varies] = np.sqrt(len(score) * (fit.x_weights_**2 @ s) / s.sum())
     return score
