@@ -12,11 +12,13 @@ from typing import Any
 
 import numpy as np
 
+from hwnas.deploy.parity import TOLERANCES
 from hwnas.errors import BuildError, InputError
 from hwnas.jobs.profile.plan import anchors
 from hwnas.measure.candidates import AUTO, RuntimeCandidate, candidates
 from hwnas.measure.device import resolve
 from hwnas.measure.timing import Builder, SessionOptions, TimingOptions, measure
+from hwnas.nets import onnx
 from hwnas.protocols import Emit, Engine, SearchSpace
 from hwnas.records import Precision, Setting
 from hwnas.units import format_ms
@@ -122,7 +124,6 @@ def _built(
     found: list[RuntimeCandidate], specs: list[Any], batch: int
 ) -> tuple[list[Timed], dict[str, Builder]]:
     """Every candidate with whether it keeps the scores, and builders of its engines by name and anchor."""
-    from hwnas.nets import onnx
 
     graphs = [onnx.network(spec, batch=batch, seed=0) for spec in specs]
     shape = specs[0].input_shape
@@ -162,7 +163,6 @@ def _builder(candidate: RuntimeCandidate, graph: bytes) -> Builder:
 
 def _close(reference: Any, scores: Any, precision: Precision) -> bool:
     """Whether scores are as near to the first candidate's (fp32) as a sound engine's are."""
-    from hwnas.deploy.parity import TOLERANCES
 
     norms = np.linalg.norm(reference, axis=1) * np.linalg.norm(scores, axis=1)
     cosines = (reference * scores).sum(axis=1) / np.maximum(norms, 1e-30)
