@@ -30,7 +30,7 @@ def table(figures: ByClass, what: str) -> None:
     click.echo()
     click.echo(f"{what}, the {SHOWN} weakest of {len(figures.classes)} classes:" if many else f"{what}:")
     console.table(
-        ["class", "images", "right", "recall", "precision", "most often taken for"],
+        ["class", "images", "right", "recall", "precision", "most often confused with"],
         [
             [
                 row.name,

@@ -203,7 +203,7 @@ def _machine(state: dict[str, Any]) -> str:
     """What state the machine was in while it measured."""
     waited = f"; waited {state['waited_s']:.0f} s for it" if state["waited_s"] >= 1.0 else ""
     if state["state"] == "unknown":
-        return "its state is not known yet; commands that measure make it known" + waited
+        return "its state is not known yet; commands that measure record it" + waited
     if state["state"] == "quiet":
         return "quiet" + waited
     return f"slower than its best in {state['slow_share']:.0%} of the time{waited}"

@@ -247,7 +247,7 @@ precision_choice = _option(
     "--precision",
     type=OneOrMore(PRECISIONS),
     metavar="NAME,...|auto",
-    help="Numbers in the engine; auto or several: the fastest that keeps the scores.  [default: fp32]",
+    help="Precision of the engine; auto or several: the fastest that keeps the scores.  [default: fp32]",
 )
 batch = _option(
     "--batch", type=click.IntRange(1, MOST_BATCH), metavar="N", help="Images per call.  [default: 1]"
@@ -271,7 +271,7 @@ table = _option(
     help="Latency table.  [default: the newest valid one of the device]",
 )
 insist = _option(
-    "--insist", is_flag=True, help="Take a table, too, whose predictions were more than 15 % off."
+    "--insist", is_flag=True, help="Also accept a table whose predictions were more than 15 % off."
 )
 data = _option(
     "--data",
@@ -311,7 +311,7 @@ patience = _option(
     "patience_s",
     type=DURATION,
     metavar="TIME",
-    help="Wait up to so long in all while the machine is slower than it was seen to be; 0s does not wait.  "
+    help="Longest time to wait, in all, while the machine is slower than usual; 0s does not wait.  "
     "[default: 60s]",
 )
 dry_run = _option(

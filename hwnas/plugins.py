@@ -142,8 +142,8 @@ def _table(group: str) -> dict[str, _Entry]:
         elif not there.packages:
             what = f"{SINGULAR[group]} {entry.name!r}"
             warnings.warn(
-                f"package {package} registers the {what}, which is built in and stays so; "
-                "it must choose another name",
+                f"package {package} registers the {what}, which is a built-in name; the package must choose "
+                "another one",
                 stacklevel=2,
             )
         elif there.target != entry.value:  # one path may list a package twice
@@ -197,7 +197,7 @@ def blamed(group: str, name: str, failed: str) -> Iterator[None]:
             raise
         raise InputError(
             f"the {SINGULAR[group]} {name!r} of package {entry.packages[0]} ({entry.target}) {failed}: "
-            f"{type(exc).__name__}: {exc}; mend or uninstall the package"
+            f"{type(exc).__name__}: {exc}; repair or uninstall the package"
         ) from exc
 
 

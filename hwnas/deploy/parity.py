@@ -148,7 +148,7 @@ def _enough(found: Parity, precision: Precision) -> Check:
     least = min(needed, LEAST_IMAGES)
     detail = f"{different} different images compared ({needed} needed for {precision})"
     if different < least:
-        detail += f"; fewer than {least} show nothing: raise --images, or give --data with more"
+        detail += f"; fewer than {least} are not enough: raise --images, or give --data with more"
     elif different < needed:
         share = at_least(round(found.top1_agreement * different), different)
         detail += (

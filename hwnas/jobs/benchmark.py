@@ -144,7 +144,9 @@ def _subject(options: BenchmarkOptions) -> Subject:
         spec = networks.network(options.network, runs.RUNS)
         model = onnx.network(spec, batch=options.batch, seed=options.seed)
         given = own_model(model, options.data, options.images, options.batch, options.seed)
-        note = "the network has no weights: times hold, accuracy and agreement are those of random weights"
+        note = (
+            "the network has no weights: times are valid, accuracy and agreement are those of random weights"
+        )
         return Subject(given.model, given.images, given.calibration, False, None, (*given.notes, note))
 
     source = origin(options.network, options.weights)

@@ -59,7 +59,9 @@ def own_model(model: bytes, data: str | None, limit: int, batch: int, seed: int)
             )
         rng = np.random.default_rng(seed)
         images = rng.standard_normal((RANDOM_IMAGES, *dims[1:]), dtype=np.float32)
-        note = "random images: int8 is calibrated on them, so its times hold, its accuracy does not (--data)"
+        note = (
+            "random images: int8 is calibrated on them, so its times are valid, its accuracy is not (--data)"
+        )
         return Subject(model, images, images, False, None, (note,))
     from hwnas.train.data import load, normalise
 

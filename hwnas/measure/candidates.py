@@ -74,7 +74,9 @@ def candidates(
     if not made:
         if refused:
             raise refused[0]
-        raise BackendUnavailable(f"no installed runtime serves the device {found.name!r}; see `hwnas doctor`")
+        raise BackendUnavailable(
+            f"no installed runtime supports the device {found.name!r}; see `hwnas doctor`"
+        )
     return made
 
 

@@ -36,7 +36,8 @@ def doubt(error: float | None, repeat: float | None = None, name: str = "the lat
         return ""
     differ = "" if repeat is None else f", and two measurements of the same one differed by {repeat:.3g} %"
     return (
-        f"{name} is unreliable: its predictions were {error:.3g} % off on networks that it had not seen"
+        f"{name} is unreliable: its predictions were {error:.3g} % off on networks that were not used for "
+        "fitting"
         f"{differ}; stop other programs and profile again"
     )
 
@@ -57,7 +58,8 @@ def require(table: Summed, insist: bool) -> None:
     """DataFormatError for a table that is `refused`, unless the user insists."""
     if refused(table) and not insist:
         raise DataFormatError(
-            f"{doubt_of(table)}. Above {REFUSED_PERCENT:g} % nothing is chosen by a table unless you --insist"
+            f"{doubt_of(table)}. Above {REFUSED_PERCENT:g} % a table is not used for a choice without "
+            "--insist"
         )
 
 

@@ -213,7 +213,7 @@ def parse(path: Path, data: bytes) -> LatencyTable:
     if not table.complete:
         table.warnings.append(
             f"table {path} is incomplete: it has {len(table.rows)} block rows and no end row, so its sweep "
-            f"was stopped or the file was cut. Go on with it: {table.profile_command(out=path)}"
+            f"was stopped or the file was cut. Continue it: {table.profile_command(out=path)}"
         )
     return table
 

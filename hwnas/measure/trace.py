@@ -92,7 +92,7 @@ class Trace:
         except FileNotFoundError as exc:
             raise InputError(f"trace {path} does not exist") from exc
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as exc:
-            raise DataFormatError(f"{path} is no trace of `hwnas doctor --record`: {exc}") from exc
+            raise DataFormatError(f"{path} is not a recording of `hwnas doctor --record`: {exc}") from exc
         return _checked(path, found)
 
 

@@ -103,7 +103,7 @@ def confusion(figures: ByClass) -> Figure | None:
         "texttemplate": "%{text}",
         "customdata": [
             [
-                f"{n} of {sum(row)} images of {safe(true)} taken for {safe(named)}"
+                f"{n} of {sum(row)} images of {safe(true)} predicted as {safe(named)}"
                 for n, named in zip(row, names)
             ]
             for row, true in zip(matrix, names)
@@ -116,7 +116,7 @@ def confusion(figures: ByClass) -> Figure | None:
         "hoverongaps": False,
     }
     layout = {
-        "xaxis": _names(names, "named by the network", side="bottom"),
+        "xaxis": _names(names, "predicted class", side="bottom"),
         "yaxis": _names(names, "true class", autorange="reversed"),
     }
     return figure([data], height=_height(len(matrix)), **layout)

@@ -23,7 +23,7 @@ def by_class(run: RunData) -> Section | None:
         f"{base_lines(figures)}"
     )
     drawn = picture("classes", class_plots.recalls(figures), "share of each class that is right")
-    drawn += picture("confusion", class_plots.confusion(figures), "which class is taken for which")
+    drawn += picture("confusion", class_plots.confusion(figures), "confusion between classes")
     rows = [
         (
             row.name,
@@ -38,7 +38,7 @@ def by_class(run: RunData) -> Section | None:
     tables = []
     if figures.mistakes:
         wrong = [(m.true, m.named, str(m.images)) for m in figures.mistakes[:MISTAKES]]
-        tables.append(Table(("true class", "taken for", "images"), wrong, "The most frequent mistakes"))
+        tables.append(Table(("true class", "predicted as", "images"), wrong, "The most frequent mistakes"))
     tables.append(Table(head, rows, f"All {len(rows)} classes, the weakest first"))
     return Section("Class by class", lead, drawn, tables)
 
@@ -46,8 +46,8 @@ def by_class(run: RunData) -> Section | None:
 def base_lines(figures: ByClass) -> str:
     """What the accuracy has to be compared with."""
     text = (
-        f"Base lines: naming {figures.largest_class!r} always is right for "
-        f"{phrases.percent(figures.largest_share)}, naming a class by chance for "
+        f"Baselines: predicting {figures.largest_class!r} always is right for "
+        f"{phrases.percent(figures.largest_share)}, guessing a class by chance for "
         f"{phrases.percent(figures.chance)}."
     )
     if figures.accuracy <= figures.base_line:
@@ -70,7 +70,7 @@ def learning(run: RunData) -> Section | None:
     if drawn is None:
         return None
     watched = any("accuracy" in row for row in run.curve)
-    lead = "The loss of the network that was kept on its training images, augmented as it saw them"
-    lead += "; validation images were looked at on the way, for this picture alone." if watched else "."
+    lead = "The loss of the network that was kept, on its augmented training images"
+    lead += "; validation accuracy during training was measured for this picture only." if watched else "."
     alt = "training loss and validation accuracy over the images seen"
     return Section("How the network learned", lead, [Picture("learning", drawn, alt)], half=True)

@@ -249,7 +249,7 @@ def _inherit(run: RunData) -> None:
             source = collect(place)
             if source.data != run.data:
                 run.missing.append(
-                    f"the network is from {source.name}, which was on other data ({source.data or 'none'}): "
+                    f"the network is from {source.name}, which used other data ({source.data or 'none'}): "
                     "its accuracies and its latency test are not shown here"
                 )
                 return

@@ -149,17 +149,17 @@ def find(name: str) -> type[Strategy[Any]]:
     """The strategy registered under a name.
 
     Raises:
-        InputError: there is none, or what is registered is no subclass of `Strategy`.
+        InputError: there is none, or what is registered is not a subclass of `Strategy`.
     """
     found = plugins.load("strategies", name)
     if not (isinstance(found, type) and issubclass(found, Strategy)):
         raise InputError(
-            f"what is registered as strategy {name!r} is no subclass of hwnas.search.strategy.Strategy; "
-            "mend or uninstall its package"
+            f"what is registered as strategy {name!r} is not a subclass of hwnas.search.strategy.Strategy; "
+            "repair or uninstall its package"
         )
     if getattr(found, "name", None) != name or not is_dataclass(found.Options):
         raise InputError(
-            f"the strategy {name!r} needs name = {name!r} and Options, a frozen dataclass; mend or uninstall "
-            "its package"
+            f"the strategy {name!r} needs name = {name!r} and Options, a frozen dataclass; repair or "
+            "uninstall its package"
         )
     return found

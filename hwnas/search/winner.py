@@ -154,7 +154,7 @@ def _none_kept(
     if undecided:
         trial, measured = undecided[0]
         return BudgetInfeasible(
-            f"{len(undecided)} networks may keep {budget.describe()}, but the machine was too disturbed to "
+            f"{len(undecided)} networks may meet {budget.describe()}, but the machine was too disturbed to "
             f"show it; the first, trial {trial.index} {trial.spec.depths_text}, took "
             f"{format_ms(measured.at(budget.percentile))} as found. Repeat the command when the machine is "
             "quiet (see `hwnas doctor`): they are tested again, and nothing is trained again",

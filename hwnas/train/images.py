@@ -299,7 +299,7 @@ def _native(items: Sequence[Item], where: str) -> tuple[ImageShape, list[str]]:
     if own <= LARGEST_OF_FEW or len(items) >= MANY:
         return (channels, side, side), []
     note = (
-        f"{len(items)} images of about {own} pixels are few and brought to {SIDE_OF_FEW}x{SIDE_OF_FEW}; "
+        f"{len(items)} images of about {own} pixels are few and are resized to {SIDE_OF_FEW}x{SIDE_OF_FEW}; "
         f"--input {channels}x{side}x{side} takes them larger"
     )
     return (channels, SIDE_OF_FEW, SIDE_OF_FEW), [note]

@@ -359,7 +359,7 @@ def test_what_is_no_strategy_is_refused_by_name(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setitem(plugins.BUILT_IN["strategies"], "wrong", "hwnas.units:format_ms")
     plugins._table.cache_clear()
     try:
-        with pytest.raises(InputError, match="'wrong' is no subclass of "):
+        with pytest.raises(InputError, match="'wrong' is not a subclass of "):
             find("wrong")
     finally:
         monkeypatch.undo()

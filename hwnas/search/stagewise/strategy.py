@@ -254,7 +254,7 @@ class Stagewise(Strategy[StagewiseOptions]):
         attempt = int(now.notes.get("attempt", 0)) + 1
         if attempt > self._options.patience:
             return []
-        why = "no gain is significant" if now.outcome.importance else "accuracy is that of guessing"
+        why = "no gain is significant" if now.outcome.importance else "accuracy is at chance level"
         return [
             Proposal(
                 spec=now.spec,
@@ -273,7 +273,7 @@ class Stagewise(Strategy[StagewiseOptions]):
         limits = " and ".join(sorted(binding)) or "the budget"
         why = f"no further growth fits {limits}" if full else "converged: no gain is significant"
         if _unjudged(judged, now):
-            why = "its accuracy is that of guessing, so no growth was judged"
+            why = "its accuracy is at chance level, so no growth was judged"
         if budget.latency_ms is not None:
             left_ms = budget.latency_ms - self._context.estimate(now.spec).high_ms
             why += f"; {format_ms(max(left_ms, 0.0))} of {format_ms(budget.latency_ms)} left"

@@ -246,7 +246,10 @@ def test_without_a_table_a_quick_profile_is_measured_and_searched_with(
 ) -> None:
     monkeypatch.setenv("HWNAS_HOME", str(tmp_path / "fresh"))
     told: list[tuple[str, Any]] = []
-    body = search(replace(options, images=400), lambda kind, fields: told.append((kind, dict(fields))))
+    body = search(
+        replace(options, space="resnet-cifar", images=400),
+        lambda kind, fields: told.append((kind, dict(fields))),
+    )
     table = load(Path(body["table"]))
     assert table.complete
     assert (table.setting.device, table.header.space, table.header.input_shape) == (
@@ -265,7 +268,7 @@ def test_a_ratio_that_no_table_can_answer_is_refused_before_the_first_profile(
     """ResNet-20 is of 3x32x32 images: neither its stem nor its 9 blocks occur for 1x8x8 ones."""
     monkeypatch.setenv("HWNAS_HOME", str(tmp_path / "fresh"))
     with pytest.raises(InputError, match=r"10 blocks of resnet20.*1x8x8.*0\.9x:smallest"):
-        search(replace(options, latency_budget="0.9x:resnet20"))
+        search(replace(options, space="resnet-cifar", latency_budget="0.9x:resnet20"))
     assert not list(tmp_path.rglob("*.hwlat.jsonl"))
 
 
@@ -273,7 +276,7 @@ def test_max_time_ends_the_first_profile_too_and_a_repeat_continues_it(
     options: SearchOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HWNAS_HOME", str(tmp_path / "fresh"))
-    short = replace(options, images=400, max_time_s=1e-3)
+    short = replace(options, space="resnet-cifar", images=400, max_time_s=1e-3)
     with pytest.raises(MissingMeasurement, match=r"not finished within --max-time.*repeat the command"):
         search(short)
     assert not (tmp_path / "run" / "events.jsonl").exists()

@@ -123,7 +123,7 @@ def test_a_built_in_name_keeps_its_meaning_and_the_other_package_is_named(tmp_pa
     done = hwnas(site, "spaces", "show", "resnet-cifar", "--json")
     assert done.returncode == 0, done.stdout + done.stderr
     assert json.loads(done.stdout)["available"] is True
-    assert "package taker registers the space 'resnet-cifar', which is built in" in done.stderr
+    assert "package taker registers the space 'resnet-cifar', which is a built-in name" in done.stderr
 
 
 def test_a_name_of_two_packages_is_refused_with_both(tmp_path: Path) -> None:
