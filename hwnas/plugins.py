@@ -94,8 +94,28 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "densenas": "hwnas.cost.importers:densenas",
         "ofa": "hwnas.cost.importers:ofa",
     },
+    # Parts of the report of a run, in the order of the page: made from `report.collect.RunData`.
+    "sections": {
+        "accuracy": "hwnas.report.sections:accuracy",
+        "classes": "hwnas.report.class_sections:by_class",
+        "growth": "hwnas.report.sections:growth",
+        "stages": "hwnas.report.sections:stages",
+        "prediction": "hwnas.report.sections:prediction",
+        "promise": "hwnas.report.sections:promise",
+        "importance": "hwnas.report.sections:importance",
+        "dense": "hwnas.report.sections:dense",
+        "dense-costs": "hwnas.report.sections:dense_costs",
+        "engines": "hwnas.report.record_sections:engines",
+        "table": "hwnas.report.table_section:table_sections",
+        "learning": "hwnas.report.class_sections:learning",
+        "training": "hwnas.report.sections:training",
+        "networks": "hwnas.report.record_sections:every_network",
+        "settings": "hwnas.report.record_sections:settings",
+    },
     # Published search logs, by strategy.
-    "replays": {"macromicro": "hwnas.search.macromicro.log:replay"},
+    "replays": {
+        "macromicro": "hwnas.search.macromicro.log:replay",
+    },
 }
 
 # Names become parts of file names and are typed in shells.
@@ -113,6 +133,7 @@ SINGULAR = {
     "formats": "export format",
     "importers": "table format",
     "replays": "strategy with search logs",
+    "sections": "report section",
 }
 
 
@@ -152,8 +173,13 @@ def _table(group: str) -> dict[str, _Entry]:
 
 
 def names(group: str) -> list[str]:
-    """Every registered name of a group (a key of `BUILT_IN`), in order."""
+    """Every registered name of a group (a key of `BUILT_IN`), in the order of the alphabet."""
     return sorted(_table(group))
+
+
+def as_listed(group: str) -> list[str]:
+    """Every registered name of a group: what is built in as it stands in `BUILT_IN`, the others behind it."""
+    return [*BUILT_IN[group], *(name for name in names(group) if name not in BUILT_IN[group])]
 
 
 def load(group: str, name: str) -> Any:

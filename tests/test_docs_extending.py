@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -161,6 +162,42 @@ def test_an_importer_and_a_replay(stranger: Stranger) -> None:
     (stranger.home / "log").write_text(json.dumps(steps))
     replayed = stranger("replay", "log", "--strategy", "trace")
     assert (replayed["candidates"], replayed["mismatches"]) == (2, 1)
+
+
+def test_a_section_of_the_report(stranger: Stranger) -> None:
+    search(stranger)
+    page = Path(stranger("report", "dense")["path"])
+    text = (stranger.home / page).read_text(encoding="utf-8")
+    assert "Widest block" in text
+    assert text.index("Widest block") > text.index("Accuracy against latency")
+
+
+def test_inside_hwnas_each_is_one_file_and_one_line(tmp_path: Path) -> None:
+    """Everything of the page in a copy of hwnas: where the page's table says, and a line of the registry."""
+    copy = tmp_path / "hwnas"
+    shutil.copytree(ROOT / "hwnas", copy, ignore=shutil.ignore_patterns("__pycache__"))
+    row = r'^\| .*? \| `hwnas/([^`]*)/[^`/]*`.*? \| `plugins.BUILT_IN\["(\w+)"\]` \|'
+    rooms = {group: room.replace("NAME", "mine") for room, group in re.findall(row, PAGE, re.MULTILINE)}
+    assert set(rooms) == set(plugins.BUILT_IN)
+    before = (copy / "plugins.py").read_text(encoding="utf-8")
+    registry, wanted = before, []
+    for entry, name, target in POINTS:
+        group = entry.removeprefix("hwnas.")
+        source, _, attribute = target.partition(":")
+        module = f"hwnas.{rooms[group].replace('/', '.')}.added_{group}_{attribute}"
+        code = FILES[f"{source.replace('.', '/')}.py"].replace(f"{source}:", f"{module}:")
+        file = copy / rooms[group] / f"added_{group}_{attribute}.py"
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(code, encoding="utf-8")
+        begin = f'    "{group}": {{\n'
+        registry = registry.replace(begin, f'{begin}        "{name}": "{module}:{attribute}",\n', 1)
+        wanted.append((group, name))
+    (copy / "plugins.py").write_text(registry, encoding="utf-8")
+    assert len(registry.splitlines()) == len(before.splitlines()) + len(POINTS)
+    code = f"from hwnas import plugins\nfor g, n in {wanted!r}: print(g, n, plugins.load(g, n).__module__)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    print(done.stderr)
+    assert [line.split()[:2] for line in done.stdout.splitlines()] == [list(pair) for pair in wanted]
 
 
 @pytest.mark.parametrize("place", re.findall(r"\| `((?:\w+\.)+\w+)(?:\[\"(\w+)\"\])?` \|", PAGE))

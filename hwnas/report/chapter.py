@@ -5,42 +5,24 @@ from __future__ import annotations
 import shlex
 from dataclasses import replace
 
+from hwnas import plugins
 from hwnas.backends.formats import usual
 from hwnas.deploy.manifest import EngineManifest
+from hwnas.errors import InputError
 from hwnas.measure.table import LatencyTable
 from hwnas.records import Budget, Trial, trained
-from hwnas.report import class_sections, phrases, sections
-from hwnas.report import record_sections as records
+from hwnas.report import phrases
 from hwnas.report.collect import RunData
 from hwnas.report.page import Card, Chapter, Section
-from hwnas.report.table_section import table_sections
 from hwnas.search.log import images_of
-from hwnas.search.ranking import accuracy, candidates
 from hwnas.units import format_count, format_ms, format_seconds
 
 
 def chapter(run: RunData, tag: str = "") -> Chapter:
     """The chapter of a run; `tag` keeps picture names apart on a page with several runs."""
-    budget = known_budget(run)
-    best = run.best or provisional(run, budget)
-    found = [
-        sections.accuracy(run, budget, best),
-        class_sections.by_class(run),
-        sections.growth(run, budget, best),
-        sections.stages(run, budget, best),
-        sections.prediction(run),
-        sections.promise(run),
-        sections.importance(run, best),
-        sections.dense(run),
-        sections.dense_costs(run),
-        *(records.engine(engine) for engine in run.engines),
-        *table_sections(run),
-        class_sections.learning(run),
-        sections.training(run),
-        records.every_network(run, budget),
-        records.settings(run),
-    ]
-    present = _filled([_named(section, tag) for section in found if section is not None])
+    budget, best = run.budget, run.chosen
+    found, broken = _sections(run)
+    present = _filled([_named(section, tag) for section in found])
     headline, good = headline_of(run, budget, best)
     return Chapter(
         name=run.name,
@@ -49,11 +31,26 @@ def chapter(run: RunData, tag: str = "") -> Chapter:
         good=good,
         cards=cards(run, budget, best),
         sections=present,
-        missing=run.missing,
+        missing=[*run.missing, *broken],
         commands=next_commands(run),
         warnings=run.warnings,
         used=_used(run, budget),
     )
+
+
+def _sections(run: RunData) -> tuple[list[Section], list[str]]:
+    """Every registered section of a run, and what is wrong with those of other packages."""
+    found: list[Section] = []
+    broken = []
+    for name in plugins.as_listed("sections"):
+        try:
+            make = plugins.load("sections", name)
+            with plugins.blamed("sections", name, "cannot be made"):
+                made = make(run) or []
+                found += made if isinstance(made, list) else [made]
+        except InputError as exc:
+            broken.append(str(exc))
+    return found, broken
 
 
 def _named(section: Section, tag: str) -> Section:
@@ -71,22 +68,6 @@ def _filled(found: list[Section]) -> list[Section]:
             laid[at] = replace(section, half=False)
             partner = False
     return laid
-
-
-def known_budget(run: RunData) -> Budget | None:
-    """The budget: the result's, an engine's, or what the command asked for."""
-    if run.result is not None:
-        return run.result.budget
-    for engine in run.engines:
-        if engine.budget is not None:
-            return engine.budget
-    return run.asked_budget()
-
-
-def provisional(run: RunData, budget: Budget | None) -> Trial | None:
-    """The best trained network so far that fits, for a run without a result."""
-    fitting = [t for t in candidates(run.trials) if budget is None or budget.fits(t.estimate)]
-    return max(fitting, key=accuracy, default=None)
 
 
 def headline_of(run: RunData, budget: Budget | None, best: Trial | None) -> tuple[str, bool | None]:

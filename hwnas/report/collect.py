@@ -18,6 +18,7 @@ from hwnas.measure.rows import SUFFIX
 from hwnas.measure.table import LatencyTable
 from hwnas.records import Budget, Measurement, Promise, SearchResult, Setting, Trial, trained
 from hwnas.runs import salvage_events
+from hwnas.search.ranking import accuracy, candidates
 from hwnas.spec import NetworkSpec
 from hwnas.store import parse, read_network
 
@@ -73,6 +74,23 @@ class RunData:
         if self.result is None:
             return None
         return next((t for t in self.trials if t.index == self.result.best), None)
+
+    @property
+    def budget(self) -> Budget | None:
+        """The budget: the result's, an engine's, or what the command asked for."""
+        if self.result is not None:
+            return self.result.budget
+        exported = (engine.budget for engine in self.engines if engine.budget is not None)
+        return next(exported, None) or self.asked_budget()
+
+    @property
+    def chosen(self) -> Trial | None:
+        """The winner; in a run without a result the best trained network so far that fits."""
+        if self.best is not None:
+            return self.best
+        budget = self.budget
+        fitting = [t for t in candidates(self.trials) if budget is None or budget.fits(t.estimate)]
+        return max(fitting, key=accuracy, default=None)
 
     def setting(self) -> Setting | None:
         """The conditions of the latencies."""

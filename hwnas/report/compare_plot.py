@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from hwnas.report import plots
-from hwnas.report.chapter import known_budget
 from hwnas.report.collect import RunData
 from hwnas.report.style import INK, Figure, axis, budget_line, colour, figure, marker, safe
 from hwnas.units import format_ms
@@ -17,7 +16,7 @@ def comparison(runs: Sequence[RunData]) -> Figure | None:
     data: list[dict[str, Any]] = []
     budgets: set[float] = set()
     for at, run in enumerate(runs):
-        budget = known_budget(run)
+        budget = run.budget
         budgets |= {budget.latency_ms} if budget and budget.latency_ms else set()
         line = plots.front(run.trials, budget)
         if not line:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from hwnas.records import now_utc, trained
 from hwnas.report import phrases
-from hwnas.report.chapter import chapter, headline_of, known_budget, provisional
+from hwnas.report.chapter import chapter, headline_of
 from hwnas.report.collect import RunData, collect
 from hwnas.report.compare_plot import comparison
 from hwnas.report.page import Page, Picture, Section, Table
@@ -65,8 +65,8 @@ def _compared(runs: Sequence[RunData], title: str, tag: str = "") -> Section:
     """Runs on one data set in one picture and one table."""
     rows = []
     for run in runs:
-        budget = known_budget(run)
-        best = run.best or provisional(run, budget)
+        budget = run.budget
+        best = run.chosen
         seconds = run.seconds()
         split, accuracy = run.accuracy()
         images = sum(t.outcome.images for t in trained(run.trials))

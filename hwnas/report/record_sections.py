@@ -5,11 +5,16 @@ from __future__ import annotations
 import shlex
 
 from hwnas.deploy.manifest import EngineManifest
-from hwnas.records import Budget, Setting
+from hwnas.records import Setting
 from hwnas.report import phrases
 from hwnas.report.collect import RunData
 from hwnas.report.page import Section, Table
 from hwnas.units import format_count, format_ms
+
+
+def engines(run: RunData) -> list[Section]:
+    """Every exported engine."""
+    return [engine(one) for one in run.engines]
 
 
 def engine(engine: EngineManifest) -> Section:
@@ -53,8 +58,9 @@ def engine(engine: EngineManifest) -> Section:
     )
 
 
-def every_network(run: RunData, budget: Budget | None) -> Section | None:
+def every_network(run: RunData) -> Section | None:
     """Every trial."""
+    budget = run.budget
     if not run.trials:
         return None
     rows = []

@@ -20,11 +20,11 @@ def picture(name: str, drawn: Figure | None, alt: str) -> list[Picture]:
     return [Picture(name, drawn, alt)] if drawn is not None else []
 
 
-def accuracy(run: RunData, budget: Budget | None, best: Trial | None) -> Section | None:
+def accuracy(run: RunData) -> Section | None:
     """Accuracy against latency."""
     pictures = picture(
         "accuracy-latency",
-        plots.accuracy_latency(run.trials, budget, best, _smaller(run)),
+        plots.accuracy_latency(run.trials, run.budget, run.chosen, _smaller(run)),
         "validation accuracy of every trained network against its latency",
     )
     if not pictures:
@@ -62,8 +62,9 @@ def _target(run: RunData, target: Target) -> tuple[str, ...]:
     )
 
 
-def growth(run: RunData, budget: Budget | None, best: Trial | None) -> Section | None:
+def growth(run: RunData) -> Section | None:
     """How the network grew, step by step, and what was refused."""
+    budget, best = run.budget, run.chosen
     drawn = plots.growth(run.trials, budget, best)
     rows = _steps(run, best)
     refusals = [_text(e) for e in run.of("refusal")]
@@ -107,8 +108,9 @@ def _steps(run: RunData, best: Trial | None) -> list[tuple[str, ...]]:
     return rows
 
 
-def stages(run: RunData, budget: Budget | None, best: Trial | None) -> Section | None:
+def stages(run: RunData) -> Section | None:
     """Where the milliseconds go."""
+    budget, best = run.budget, run.chosen
     if best is None:
         return None
     path = plots.path_to(run.trials, best)
@@ -204,10 +206,10 @@ def _trial_label(run: RunData, index: int) -> str:
     return f"{trial.spec.depths_text} (network {index})" if trial else f"network {index}"
 
 
-def importance(run: RunData, best: Trial | None) -> Section | None:
+def importance(run: RunData) -> Section | None:
     """Importance of each possible growth."""
     found = weighed(run.events)
-    drawn = importance_plot(found or of_trials(run.trials, best), run.trials)
+    drawn = importance_plot(found or of_trials(run.trials, run.chosen), run.trials)
     if drawn is None:
         return None
     filled = " The filled mark is the growth that was made, hollow marks were rejected." if found else ""
