@@ -23,7 +23,7 @@ from hwnas.store import atomic_path
 
 MOST_BYTES = 1 << 28  # of the unpacked arrays: hours of calls
 FIELDS = ("network", "start_s", "wall_ms", "cpu_ms", "names", "conditions")
-IN_TURN = 5  # calls of an engine before the next one's, as in the traces of docs/evidence/noise.md
+IN_TURN = 5  # calls of an engine before the next one's, as in the traces of docs/evidence/measuring.md
 
 
 class TraceOver(InputError):
