@@ -127,7 +127,7 @@ def block_ms(
     for op in ops.ops:
         if fused and isinstance(op, Activation):
             continue
-        macs, efficiency, weights = _work(op)
+        macs, efficiency, weights = work(op)
         used = _occupancy(batch * elements[op.name], device) if device.kind == "gpu" else 1.0
         moved = item * (sum(elements[i] for i in op.inputs) + elements[op.name]) + item / batch * weights
         total_s += max(2.0 * batch * macs / (peak * efficiency * used), moved / stream)
@@ -137,7 +137,7 @@ def block_ms(
     return total_s * 1e3
 
 
-def _work(op: Op) -> tuple[int, float, int]:
+def work(op: Op) -> tuple[int, float, int]:
     """MACs of one image, the share of the peak that they run at, and the weights read (without biases)."""
     read = sum(math.prod(shape) for shape in op.weights().values() if len(shape) > 1)
     return op.macs, EFFICIENCY[op.arithmetic], read

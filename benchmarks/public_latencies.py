@@ -1,0 +1,355 @@
+"""The cost model against real GPU and CPU latencies that others measured and published.
+
+    python -m benchmarks.public_latencies --data FOLDER [--networks 10 20 50 100] [--seeds 5] [--out FILE]
+
+FOLDER holds ``ofa.npz`` and ``fbnet.npz``: measured latencies of 5,000 random networks each of the
+Once-for-All MobileNetV3 space and of the FBNet space, published with HELP (Lee et al. 2021, arXiv
+2106.08630; MIT). Everything learns from the same few whole networks, drawn at random, and is judged by
+2,000 others:
+
+    hwnas       `hwnas.cost.posterior` with block times from the roofline as the prior (no block was timed);
+                devices without a description take that of the TITAN Xp
+    physical    non-negative regression on blocks, MACs by kind, traffic, squeeze-and-excitation
+    MACs        a line through MACs
+    one-hot     ridge regression on (place, operator), its strength by leave-one-out
+
+The files give no order of calls, no repeats and no sentinel: what is noise in them stays in every error.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy import sparse
+from scipy.optimize import nnls
+
+from benchmarks.common import RESULTS, machine
+from hwnas.arrays import Float64s, Int64s
+from hwnas.cost import features, roofline
+from hwnas.cost.posterior import Evidence, Group, Posterior, Prior, fit
+from hwnas.nets.blocks import recipe
+from hwnas.nets.ops import Conv
+from hwnas.records import now_utc
+from hwnas.spec import BlockSpec
+from hwnas.store import write_json
+
+TEST = 2000
+# Standard deviations, as shares: of a block's own time and of each kind of work that it does.
+OWN, WORK = 0.05, 0.2
+# Standard errors of a latency that are tried, as shares of it; degrees of freedom of its noise.
+ERRORS, FOLDS, FREEDOM, STEPS = (0.0, 0.03, 0.1), 5, 4.0, 5
+# Once-for-All MobileNetV3, width 1.0 (Cai et al. 2020; ofa_mbv3_d234_e346_k357_w1.0).
+OFA_WIDTHS, OFA_STRIDES = (24, 40, 80, 112, 160), (2, 2, 2, 1, 2)
+OFA_SE, OFA_ACT = (0.0, 0.25, 0.0, 0.25, 0.25), ("relu", "relu", "hswish", "hswish", "hswish")
+# FBNet (Wu et al. 2019, table 1) for 32x32 images as HELP has it: widths and strides of 22 places.
+FBNET_WIDTHS = (16, *(24,) * 4, *(32,) * 4, *(64,) * 4, *(112,) * 4, *(184,) * 4, 352)
+FBNET_STRIDES = (1, 1, 1, 1, 1, 2, 1, 1, 1, 2, 1, 1, 1, 1, 1, 1, 1, 2, 1, 1, 1, 1)
+# Kernel, expansion and groups of each operator; None leaves the place out where shapes allow it.
+FBNET_OPS = ((3, 1, 1), (3, 1, 2), (3, 3, 1), (3, 6, 1), (5, 1, 1), (5, 1, 2), (5, 3, 1), (5, 6, 1), None)
+DESCRIBED = {"titan_xp": "titanxp", "titanxp": "titanxp", "1080ti": "gtx1080ti"}
+
+
+@dataclass(frozen=True)
+class Networks:
+    """Networks of a space as data.
+
+    Attributes:
+        blocks: every block that occurs.
+        counts: (networks, blocks), sparse: how often each occurs.
+        onehot: (networks, columns): operator by place.
+        grouped: blocks whose pointwise convolutions have two groups, which our block kinds do not.
+    """
+
+    blocks: tuple[BlockSpec, ...]
+    counts: Any
+    onehot: Float64s
+    grouped: frozenset[int] = frozenset()
+
+
+def _counted(rows: Sequence[Sequence[Any]]) -> tuple[tuple[Any, ...], Any]:
+    """Different keys of all rows, and the sparse matrix of how often each row has them."""
+    column: dict[Any, int] = {}
+    pairs = [(i, column.setdefault(key, len(column))) for i, row in enumerate(rows) for key in row]
+    at = np.array(pairs).T
+    counts = sparse.csr_array((np.ones(len(pairs)), (at[0], at[1])), shape=(len(rows), len(column)))
+    return tuple(column), counts
+
+
+def ofa(file: Mapping[str, np.ndarray]) -> Networks:
+    """Block i of stage s exists where i < d[s]; the first of a stage has its stride."""
+    kernels, expands, depths, sides = (file[name] for name in ("ks", "e", "d", "r"))
+    rows, onehot = [], []
+    for n in range(len(sides)):
+        side, width = -(-int(sides[n]) // 2), 16
+        row = [
+            BlockSpec(kind="conv", c_in=3, c_out=16, kernel=3, stride=2, act="hswish", size_in=int(sides[n]))
+        ]
+        row.append(BlockSpec(kind="mbconv", c_in=16, c_out=16, kernel=3, expand=1, act="relu", size_in=side))
+        hot = np.zeros(20 * 9 + 1)
+        hot[-1] = (int(sides[n]) / 224.0) ** 2
+        for stage, depth in enumerate(depths[n]):
+            for i in range(int(depth)):
+                place = 4 * stage + i
+                kernel, expand = int(kernels[n, place]), int(expands[n, place])
+                block = BlockSpec(
+                    kind="mbconv",
+                    c_in=width,
+                    c_out=OFA_WIDTHS[stage],
+                    kernel=kernel,
+                    stride=1 if i else OFA_STRIDES[stage],
+                    expand=expand,
+                    se=OFA_SE[stage],
+                    act=OFA_ACT[stage],
+                    size_in=side,
+                )
+                row.append(block)
+                side, width = block.size_out, block.c_out
+                hot[9 * place + 3 * (kernel // 2 - 1) + (3, 4, 6).index(expand)] = 1.0
+        row.append(BlockSpec(kind="conv", c_in=160, c_out=960, kernel=1, act="hswish", size_in=side))
+        row.append(BlockSpec(kind="classifier", c_in=960, c_out=1280, act="none", size_in=side))
+        rows.append(row)
+        onehot.append(hot)
+    blocks, counts = _counted(rows)
+    return Networks(blocks, counts, np.array(onehot))
+
+
+def fbnet(file: Mapping[str, np.ndarray]) -> Networks:
+    """Places in a row; where shapes change, leaving out still costs a block of its own."""
+    rows: list[list[tuple[BlockSpec, bool]]] = []
+    onehot = []
+    for ops in file["op"]:
+        side, width = 32, 16
+        row = [(BlockSpec(kind="conv", c_in=3, c_out=16, kernel=3, size_in=32), False)]
+        hot = np.zeros(22 * 9)
+        for place, op in enumerate(ops):
+            hot[9 * place + int(op)] = 1.0
+            shape: dict[str, Any] = {"c_in": width, "c_out": FBNET_WIDTHS[place], "size_in": side}
+            stride, form = FBNET_STRIDES[place], FBNET_OPS[int(op)]
+            if form is not None:
+                kernel, expand, groups = form
+                block = BlockSpec(kind="mbconv", kernel=kernel, stride=stride, expand=expand, **shape)
+                row.append((block, groups > 1))
+            elif stride > 1 or width != FBNET_WIDTHS[place]:
+                row.append((BlockSpec(kind="conv", kernel=1, stride=stride, **shape), False))
+            side, width = -(-side // stride), FBNET_WIDTHS[place]
+        row.append((BlockSpec(kind="conv", c_in=352, c_out=1984, kernel=1, size_in=side), False))
+        row.append((BlockSpec(kind="classifier", c_in=1984, c_out=100, act="none", size_in=side), False))
+        rows.append(row)
+        onehot.append(hot)
+    keys, counts = _counted(rows)
+    grouped = frozenset(i for i, key in enumerate(keys) if key[1])
+    return Networks(tuple(key[0] for key in keys), counts, np.array(onehot), grouped)
+
+
+def physical(networks: Networks) -> Float64s:
+    """(blocks, terms): a block, MACs of each kind of convolution, traffic, squeeze-and-excitation."""
+    rows = []
+    for at, block in enumerate(networks.blocks):
+        macs = {"point": 0.0, "dense": 0.0, 3: 0.0, 5: 0.0, 7: 0.0}
+        traffic = 0.0
+        for op in recipe(block).ops:
+            traffic += op.channels * op.size**2
+            if not isinstance(op, Conv):
+                continue
+            work = float(roofline.work(op)[0])
+            if op.groups > 1:
+                macs[op.kernel] += work
+            elif op.kernel == 1:
+                macs["point"] += work / (2.0 if at in networks.grouped else 1.0)
+            else:
+                macs["dense"] += work
+        residual = block.c_out * block.size_out**2 if block.joins_identity else 0
+        rows.append(
+            [
+                1.0,
+                *macs.values(),
+                traffic,
+                float(block.se > 0),
+                float(residual),
+                float(at in networks.grouped),
+            ]
+        )
+    return np.array(rows)
+
+
+Predict = Callable[[Int64s, Float64s, Int64s], Float64s]
+
+
+def hwnas(networks: Networks, device: str, batch: int, terms: Float64s) -> Predict:
+    """Our model: roofline prior, shared corrections, posterior given whole networks."""
+    if device.startswith(("gold", "silver")):
+        described = roofline.describe("cpu-avx512")
+    else:
+        described = roofline.describe(DESCRIBED.get(device, "titanxp"))
+    guess = np.array([roofline.block_ms(b, described, batch=batch, fused=False) for b in networks.blocks])
+    # What the roofline may have wrong of each kind of work, in the unit of a typical block.
+    shares = terms / np.maximum(terms.sum(axis=0) / np.maximum((terms > 0).sum(axis=0), 1), 1e-12)
+
+    def predict(train: Int64s, y: Float64s, test: Int64s) -> Float64s:
+        # Step 1: the level of a device that nobody described, and how its time goes to kinds of work:
+        # the mean of a non-negative regression and of the roofline brought to scale.
+        counts = networks.counts[train]
+        scaled = guess * float(np.median(y / (counts @ guess)))
+        design = np.hstack([counts @ terms, (counts @ guess)[:, None]])
+        weights, _ = nnls(design / y[:, None], np.ones(len(y)))
+        mean = np.maximum(terms @ weights[:-1] + guess * weights[-1], 0.02 * scaled)
+        # Step 2: corrections that blocks share, by kind and shape and by the work that they do.
+        unit = features.Unit.of(networks.blocks, mean)
+        groups = [
+            *features.groups(networks.blocks, mean, unit),
+            *(Group(f"work {i}", shares[:, [i]] * unit.time_ms, WORK) for i in range(shares.shape[1])),
+        ]
+        # Step 3: the posterior given whole networks.
+        prior = Prior(mean, OWN * mean, tuple(groups), constant_ms=0.1 * float(np.median(y)))
+        evidence = Evidence(counts, y, np.zeros(len(y)), np.arange(len(y)))
+        return _robust(prior, _noisy(prior, evidence)).predict(networks.counts[test])[0]
+
+    return predict
+
+
+def _noisy(prior: Prior, evidence: Evidence) -> Evidence:
+    """The evidence with the standard error that predicts networks left out best; the files tell none."""
+    y = evidence.latency_ms
+    folds = np.arange(len(y)) % FOLDS
+    best = (np.inf, evidence)
+    for share in ERRORS:
+        noisy = replace(evidence, se_ms=share * y)
+        guess = np.empty(len(y))
+        for fold in range(FOLDS):
+            model = fit(prior, noisy.only(folds != fold))
+            guess[folds == fold] = model.predict(evidence.counts[folds == fold])[0]
+        error = float(np.abs(guess / y - 1.0).mean())
+        if error < best[0]:
+            best = (error, noisy)
+    return best[1]
+
+
+def _robust(prior: Prior, evidence: Evidence) -> Posterior:
+    """Student's t in place of the Gaussian, by reweighting (Lange, Little & Taylor 1989): a tenth of some
+    files was measured in a slower state."""
+    y, model = evidence.latency_ms, fit(prior, evidence)
+    for _ in range(STEPS):
+        sd = np.hypot(model.noise * y, evidence.se_ms)
+        z = (y - model.predict(evidence.counts)[0]) / sd
+        weight = (FREEDOM + 1.0) / (FREEDOM + z**2)
+        wider = replace(evidence, se_ms=np.sqrt(np.maximum(sd**2 / weight - (model.noise * y) ** 2, 0.0)))
+        model = fit(prior, wider, model.scales)
+    return model
+
+
+def regression(design: Float64s) -> Predict:
+    """Non-negative least squares on relative latencies, with a constant."""
+    columns = np.hstack([design, np.ones((len(design), 1))])
+    columns = columns / columns.max(axis=0).clip(1e-12)
+
+    def predict(train: Int64s, y: Float64s, test: Int64s) -> Float64s:
+        weights, _ = nnls(columns[train] / y[:, None], np.ones(len(y)))
+        return columns[test] @ weights
+
+    return predict
+
+
+def one_hot(design: Float64s) -> Predict:
+    """Ridge regression on relative latencies; the strength with the least leave-one-out error."""
+
+    def predict(train: Int64s, y: Float64s, test: Int64s) -> Float64s:
+        mean = design[train].mean(axis=0)
+        x, level = (design[train] - mean), float(np.median(y))
+        gram = x @ x.T
+        best = (np.inf, np.zeros(len(y)))
+        for strength in 10.0 ** np.arange(-3, 4):
+            hat = gram @ np.linalg.inv(gram + strength * np.eye(len(y)))
+            left = ((y - level) - hat @ (y - level)) / (1.0 - np.diag(hat)).clip(1e-6)
+            error = float(np.abs(left / y).mean())
+            if error < best[0]:
+                best = (error, np.linalg.solve(gram + strength * np.eye(len(y)), y - level))
+        return level + (design[test] - mean) @ (x.T @ best[1])
+
+    return predict
+
+
+def case(
+    name: str, file: Mapping[str, np.ndarray], key: str, networks: Networks, args: argparse.Namespace
+) -> list[dict[str, Any]]:
+    """Errors of all models on one device at one batch."""
+    device, _, batch_text = key[3:].rpartition("_b")
+    batch = int(batch_text)
+    y = np.asarray(file[key], dtype=np.float64)
+    design = networks.counts @ physical(networks)
+    macs = design[:, 1:6].sum(axis=1, keepdims=True)
+    models: dict[str, Predict] = {
+        "hwnas": hwnas(networks, device, batch, physical(networks)),
+        "physical": regression(design),
+        "MACs": regression(macs),
+        "one-hot": one_hot(networks.onehot),
+    }
+    rows = []
+    for count in args.networks:
+        errors: dict[str, list[float]] = {model: [] for model in models}
+        for seed in range(args.seeds):
+            order = np.random.default_rng(seed).permutation(len(y))
+            train, test = order[TEST : TEST + count], order[:TEST]
+            for model, predict in models.items():
+                guess = predict(train, y[train], test)
+                errors[model].append(100.0 * float(np.abs(guess / y[test] - 1.0).mean()))
+        for model, found in errors.items():
+            rows.append(
+                {
+                    "space": name,
+                    "device": device,
+                    "batch": batch,
+                    "networks": count,
+                    "model": model,
+                    "mape_percent": float(np.mean(found)),
+                    "by_seed": found,
+                }
+            )
+    return rows
+
+
+def main() -> None:
+    plain = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=plain)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--networks", type=int, nargs="+", default=[10, 20, 50, 100])
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--only", default="", help="only devices whose name holds this")
+    parser.add_argument("--out", type=Path, default=RESULTS / "public_latencies.json")
+    args = parser.parse_args()
+    rows = []
+    for name, read in (("ofa", ofa), ("fbnet", fbnet)):
+        with np.load(args.data / f"{name}.npz", allow_pickle=False) as file:
+            arrays = {key: file[key] for key in file.files}
+        networks = read(arrays)
+        for key in sorted(k for k in arrays if k.startswith("ms_") and args.only in f"{name}/{k[3:]}"):
+            found = case(name, arrays, key, networks, args)
+            rows += found
+            _save(rows, args)
+            for count in args.networks:
+                cells = {r["model"]: r["mape_percent"] for r in found if r["networks"] == count}
+                text = "  ".join(f"{model} {value:6.2f}" for model, value in cells.items())
+                print(f"{name:6s} {key[3:]:16s} {count:4d}: {text}", flush=True)
+    print(f"written: {args.out}")
+
+
+def _save(rows: list[dict[str, Any]], args: argparse.Namespace) -> None:
+    """What there is so far."""
+    body = {
+        "benchmark": "public_latencies",
+        "command": f"python -m benchmarks.public_latencies --data FOLDER --seeds {args.seeds}",
+        "taken_at": now_utc(),
+        "machine": machine(),
+        "test_networks": TEST,
+        "rows": rows,
+    }
+    write_json(args.out, json.loads(json.dumps(body)))
+
+
+if __name__ == "__main__":
+    main()
