@@ -25,7 +25,7 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -95,12 +95,14 @@ class Campaign:
             self._must(argv, self.base)
         self._must(search("random", "s"), self.base)
         (self.base / "p.yaml").write_text(PIPELINE)
-        for job in wanted:
-            house = self.house()
-            began = time.monotonic()
-            self._must(job.argv, house)
-            self.whole[job.name] = job.result(house), time.monotonic() - began
-            shutil.rmtree(house)
+        for at in range(0, len(wanted), 4):
+            began, group = time.monotonic(), [(job, self.house()) for job in wanted[at : at + 4]]
+            children = [(self.start(job.argv, house), job, house) for job, house in group]
+            for child, job, house in children:
+                status = self.end(child)
+                assert status == 0, f"{job.name} ended with {status}: {self.said(house)[-3000:]}"
+                self.whole[job.name] = job.result(house), time.monotonic() - began
+                shutil.rmtree(house)
 
     def house(self) -> Path:
         """A fresh copy of the base."""
@@ -165,10 +167,16 @@ class Campaign:
             figures.clear += 1
 
     def kills(self, wanted: Sequence[Job], count: int) -> Figures:
-        """SIGKILL at random moments, some times in a row; repeated, it ends as if nothing had been."""
+        """SIGKILL at random moments, some times in a row; repeated, it ends as if nothing had been.
+
+        Every job once or more, the quicker half until there were `count` kills.
+        """
         figures, began = Figures(), time.monotonic()
+        for job in wanted:
+            self._killed(figures, job)
+        quick = sorted(wanted, key=lambda job: self.whole[job.name][1])[: max(len(wanted) // 2, 1)]
         while figures.tried < count:
-            for job in wanted:
+            for job in quick:
                 self._killed(figures, job)
                 if figures.tried >= count:
                     break
@@ -409,9 +417,11 @@ def _mounts() -> bool:
 _MOUNTS: bool | None = None
 
 
-def _damaged(folder: Path, count: int, seed: int) -> Figures:
+def _damaged(folder: Path, count: int, seed: int, workers: int) -> Figures:
     """Files of every format, damaged."""
-    found = damage.try_all(formats.made(folder / "damage" / "made"), count, folder / "damage" / "try", seed)
+    found = damage.try_all(
+        formats.made(folder / "damage" / "made"), count, folder / "damage" / "try", seed, workers
+    )
     verdicts = found.verdicts
     good = verdicts["refused"] + verdicts["accepted"] + verdicts["same"]
     figures = Figures(tried=count, jobs=count, clear=good, seconds=found.seconds)
@@ -426,9 +436,13 @@ def _damaged(folder: Path, count: int, seed: int) -> Figures:
 
 
 def _at_once(
-    work: Sequence[tuple[str, Callable[[], Figures]]], folder: Path, seed: int, workers: int
-) -> dict[str, Figures]:
-    """Parts in children, some at a time; those of one name are added up."""
+    work: Sequence[tuple[str, Callable[[], Figures]]],
+    folder: Path,
+    seed: int,
+    workers: int,
+    done: Callable[[dict[str, Figures]], None],
+) -> None:
+    """Parts in children, some at a time; those of one name are added up and told to `done`."""
     todo, running = list(enumerate(work)), dict[int, tuple[int, str]]()
     parts = {name: Figures() for name, _ in work}
     while todo or running:
@@ -447,7 +461,8 @@ def _at_once(
             sep="\n  ",
             flush=True,
         )
-    return parts
+        left = {other for _, (other, _) in todo} | {other for _, other in running.values()}
+        done({key: value for key, value in parts.items() if key not in left})
 
 
 def _part(call: Callable[[], Figures], out: Path, seed: int) -> int:
@@ -465,8 +480,16 @@ def _part(call: Callable[[], Figures], out: Path, seed: int) -> int:
         os._exit(status)
 
 
-def run(folder: Path, *, seed: int, small: bool, workers: int, only: str = "") -> dict[str, Any]:
-    """The whole campaign; figures by part."""
+def run(
+    folder: Path,
+    tell: Callable[[dict[str, Any]], None],
+    *,
+    seed: int,
+    small: bool,
+    workers: int,
+    only: str = "",
+) -> None:
+    """The whole campaign; `tell` gets the figures whenever a part has ended."""
     tiny.shrink()
     tiny.warm()
     every = jobs()
@@ -489,18 +512,21 @@ def run(folder: Path, *, seed: int, small: bool, workers: int, only: str = "") -
         ("two or three processes at once", lambda: campaign.pairs(pairs)),
         ("disk full", lambda: campaign.full([by_name[name] for name in disks], sizes)),
         ("read-only folder", lambda: campaign.readonly(wanted)),
-        ("damaged files", lambda: _damaged(folder, 200 if small else 4000, seed)),
+        ("damaged files", lambda: _damaged(folder, 200 if small else 4000, seed, workers)),
     ]
-    parts = _at_once([one for one in work if only in ("", one[0])], folder, seed, workers)
-    return {
+    about = {
         "schema": SCHEMA,
         "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, Linux {platform.release().split('-')[0]}",
         "python": platform.python_version(),
         "seed": seed,
         "mounted_disks": _mounts(),
-        "parts": {name: asdict(figures) for name, figures in parts.items()},
     }
+
+    def done(parts: Mapping[str, Figures]) -> None:
+        tell({**about, "parts": {name: asdict(figures) for name, figures in parts.items()}})
+
+    _at_once([one for one in work if only in ("", one[0])], folder, seed, workers, done)
 
 
 def main() -> int:
@@ -515,13 +541,18 @@ def main() -> int:
     parser.add_argument("--out", type=Path, help="JSON file for the figures")
     asked = parser.parse_args()
     out = asked.out.resolve() if asked.out else None
+    before = json.loads(out.read_text())["parts"] if asked.only and out is not None and out.exists() else {}
+    bad = False
+
+    def tell(body: dict[str, Any]) -> None:
+        nonlocal bad
+        bad = any(part["faults"] for part in body["parts"].values())
+        if out is not None:
+            out.write_text(json.dumps({**body, "parts": {**before, **body["parts"]}}, indent=1) + "\n")
+
     with tempfile.TemporaryDirectory(prefix="hwnas-campaign-") as name:
-        body = run(Path(name), seed=asked.seed, small=asked.small, workers=asked.workers, only=asked.only)
-    if out is not None:
-        if asked.only and out.exists():
-            body["parts"] = {**json.loads(out.read_text())["parts"], **body["parts"]}
-        out.write_text(json.dumps(body, indent=1) + "\n")
-    return 1 if any(part["faults"] for part in body["parts"].values()) else 0
+        run(Path(name), tell, seed=asked.seed, small=asked.small, workers=asked.workers, only=asked.only)
+    return 1 if bad else 0
 
 
 if __name__ == "__main__":
