@@ -23,7 +23,7 @@ class DenseNasOptions(Checked):
         spares: 1 trains, for each budget, a candidate of 95 % of it as well, which wins where the
             first breaks its promise when measured; 0 leaves it out.
         least: part of a budget that a derived network is to use where the space allows.
-        prior: weight of the untrained score to begin with (`dense_choice.Chooser`).
+        prior: weight of the untrained score to begin with (`choice.Chooser`).
         epochs: of the super-network, a pass over weights and one over the architecture each.
         warmup: part of the epochs that train weights only.
         fidelity: ``default``, or ``paper`` for the published loss ``CE + lam log_tau(cost)`` and no
@@ -33,8 +33,8 @@ class DenseNasOptions(Checked):
             target is the limit on MACs (``--max-macs``). What is derived keeps the latency either way.
         score: ``learned`` by a super-network; ``proxy`` leaves it out, and the untrained score alone
             decides; ``auto`` trains one where its share of the images is at least `options.LEARNABLE`.
-        scores: what was learned: ``edges`` and ``layers`` of `dense_derive.Scores`, ``trust`` of
-            `dense_derive.Trust` (1 and 1 where left out).
+        scores: what was learned: ``edges`` and ``layers`` of `derive.Scores`, ``trust`` of
+            `derive.Trust` (1 and 1 where left out).
         targets_ms: smaller budgets, in milliseconds.
     """
 

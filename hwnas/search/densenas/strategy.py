@@ -4,7 +4,7 @@ Descends from DenseNAS (Fang et al. 2020, arXiv 1906.09607). The super-network i
 first proposal (`hwnas.jobs.preparations.densenas`); what it learned comes in as the option ``scores``, and
 what is proposed is a function of these, the estimates and the history. Where the published method
 derives the most probable network and leaves its latency to chance, here the best network within
-each budget is found exactly (`dense_choice.Chooser`); the most probable one is reported beside it,
+each budget is found exactly (`choice.Chooser`); the most probable one is reported beside it,
 and trained as well where it fits and uses the budget.
 """
 

@@ -60,7 +60,7 @@ class HourNasOptions(Checked):
         joint: search all places at once, without a first stage: what vital-first is compared with.
         score: ``learned`` by a super-network; ``proxy`` leaves it out, and the untrained score alone
             decides; ``auto`` trains one where its share of the images is at least `options.LEARNABLE`.
-        scores: what was learned; see `slot_choice.SlotScores`.
+        scores: what was learned; see `choice.SlotScores`.
         targets_ms: smaller budgets, in milliseconds.
     """
 

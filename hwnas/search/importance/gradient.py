@@ -18,7 +18,7 @@ from hwnas.nets.build import inherit
 from hwnas.nets.conv import ChannelScale
 from hwnas.protocols import Autocast, Move
 from hwnas.records import StageImportance
-from hwnas.search.importance import packing as joint
+from hwnas.search.importance import packing
 from hwnas.search.moves import first_order, returns
 from hwnas.spec import NetworkSpec
 
@@ -72,15 +72,15 @@ class Gradient:
         rng: np.random.Generator,
     ) -> tuple[StageImportance, ...]:
         """One value per growth; see `hwnas.protocols.Importance`."""
-        groups, old = joint.groups(spec, moves), joint.shapes(spec)
+        groups, old = packing.groups(spec, moves), packing.shapes(spec)
         seed = int(rng.integers(2**31))
         found: dict[Move, StageImportance] = {}
         for group, whole in groups:
             parts = batches(len(images), self.images // len(groups), self.batch, rng)
             # Step 1: one network with all growths of the group, which do not affect each other.
             grown = _open(inherit(module, spec, whole, seed=seed).train(), module)
-            single = [joint.shapes(move.spec) for move in group]
-            joint.isolate(grown, old, single)
+            single = [packing.shapes(move.spec) for move in group]
+            packing.isolate(grown, old, single)
             # Step 2: gradients of what each growth adds, batch by batch.
             pairs = [self._gradients(grown, old, single, images[at], labels[at]) for at in parts]
             scale = self.rate / max(float(np.mean([loss for _, loss in pairs])), 1e-9)
@@ -93,7 +93,7 @@ class Gradient:
         return tuple(found[move] for move in moves)
 
     def _gradients(
-        self, grown: nn.Module, old: joint.Shapes, single: Sequence[joint.Shapes], x: Tensor, y: Tensor
+        self, grown: nn.Module, old: packing.Shapes, single: Sequence[packing.Shapes], x: Tensor, y: Tensor
     ) -> tuple[list[Float64s], float]:
         """Gradient of the mean loss by all values that each growth adds, and the loss.
 
@@ -112,7 +112,7 @@ class Gradient:
                 if new is None or len(new) < 2 or new == old.get(name) or parameter.grad is None:
                     continue
                 scale = (2.0 / math.prod(new[1:])) ** 0.5
-                parts.append(scale * joint.added(parameter.grad, old.get(name), new))
+                parts.append(scale * packing.added(parameter.grad, old.get(name), new))
             found.append(torch.cat(parts).double().cpu().numpy())
         return found, float(loss.detach())
 

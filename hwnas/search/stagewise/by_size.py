@@ -18,7 +18,7 @@ from hwnas.nets.count import count
 from hwnas.protocols import SearchContext, SearchSpace
 from hwnas.records import Budget, Notes, Proposal, Trial
 from hwnas.search import options
-from hwnas.search.importance import packing as joint
+from hwnas.search.importance import packing
 from hwnas.search.solve.greedy import filled
 from hwnas.search.strategy import Decision
 from hwnas.spec import NetworkSpec
@@ -35,7 +35,7 @@ TRIES = 6
 def needed(space: SearchSpace, rounds: int) -> int:
     """Images for growing below which its gains are noise: those of every pass in every round."""
     spec = space.smallest()
-    return EVIDENCE * rounds * len(joint.groups(spec, space.grow(spec)))
+    return EVIDENCE * rounds * len(packing.groups(spec, space.grow(spec)))
 
 
 def has_kinds(space: SearchSpace) -> bool:
