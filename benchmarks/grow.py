@@ -79,6 +79,7 @@ def run_placement(depths: str, base: SearchOptions, seed: int, work: Path) -> di
     from hwnas.train.data import load
 
     start = time.perf_counter()
+    assert base.space is not None
     space: SearchSpace = make(base.space)
     spec = space.smallest()
     for stage, depth in enumerate(map(int, depths.split(","))):

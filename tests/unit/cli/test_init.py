@@ -62,7 +62,8 @@ def test_folders_that_are_no_classes_are_not_taken(here: Path) -> None:
 
 def profile_words(body: dict[str, dict[str, str]]) -> list[str]:
     _, steps = chain.plan(body, Path("hwnas.yaml"))
-    return steps[0][1:-4]
+    words: list[str] = steps[0][1:-4]
+    return words
 
 
 def test_the_profile_takes_input_and_space_of_the_search(here: Path) -> None:

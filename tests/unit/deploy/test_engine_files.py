@@ -53,7 +53,7 @@ def test_an_export_that_was_killed_between_its_two_files_can_be_repeated(
     class Killed(BaseException):
         pass
 
-    write = engines.write_manifest
+    write = manifests.write_manifest
 
     def killed(folder: Path, manifest: manifests.EngineManifest) -> Path:
         if (folder / manifest.engine).exists():

@@ -13,7 +13,7 @@ from hwnas.errors import BackendUnavailable, BuildError, InputError
 from hwnas.jobs import benchmark as jobs
 from hwnas.jobs.bench import BenchOptions, bench
 from hwnas.jobs.benchmark import BenchmarkOptions, Row, benchmark
-from hwnas.jobs.own_onnx import in_int8, own_model
+from hwnas.jobs.own_onnx import Subject, in_int8, own_model
 from hwnas.measure.candidates import RuntimeCandidate, candidates
 from hwnas.nets import onnx as writer
 from hwnas.records import Measurement, Setting
@@ -179,8 +179,8 @@ def test_the_fastest_that_keeps_accuracy() -> None:
         return Row(RuntimeCandidate(None, setting), parity=found, measured=measured(floor_ms))  # type: ignore[arg-type]  # only what is asked for
 
     rows = [row(1.0, 0.9, "fp32"), row(0.5, 0.895), row(0.4, 0.89)]
-    subject = jobs.Subject(b"", np.zeros((1, 1, 1, 1), np.float32), np.zeros((1, 1, 1, 1), np.float32), True)
+    subject = Subject(b"", np.zeros((1, 1, 1, 1), np.float32), np.zeros((1, 1, 1, 1), np.float32), True)
     assert jobs._fastest(rows) == 2
     assert jobs._fastest(rows, lambda r: jobs._keeps(r, subject, 0.005)) == 1
-    blind = jobs.Subject(b"", subject.images, subject.images, False)
+    blind = Subject(b"", subject.images, subject.images, False)
     assert jobs._fastest(rows, lambda r: jobs._keeps(r, blind, 0.005)) == 0  # random images show nothing
