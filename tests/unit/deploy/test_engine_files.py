@@ -158,8 +158,8 @@ def test_another_runtime_version_or_processor_is_refused_with_reasons(tmp_path: 
     with pytest.raises(BackendUnavailable) as caught:
         engines.load(path, backend)
     text = str(caught.value)
-    assert "the ort version '0.1', here is" in text
-    assert "the processor 'Other CPU', here is" in text
+    assert "the ort version '0.1', this machine has" in text
+    assert "the processor 'Other CPU', this machine has" in text
     assert "hwnas export --format ort" in text
 
 
