@@ -131,12 +131,13 @@ def fbnet(file: Mapping[str, np.ndarray]) -> Networks:
             hot[9 * place + int(op)] = 1.0
             shape: dict[str, Any] = {"c_in": width, "c_out": FBNET_WIDTHS[place], "size_in": side}
             stride, form = FBNET_STRIDES[place], FBNET_OPS[int(op)]
+            shape["stride"] = stride
             if form is not None:
                 kernel, expand, groups = form
-                block = BlockSpec(kind="mbconv", kernel=kernel, stride=stride, expand=expand, **shape)
+                block = BlockSpec(kind="mbconv", kernel=kernel, expand=expand, **shape)
                 row.append((block, groups > 1))
             elif stride > 1 or width != FBNET_WIDTHS[place]:
-                row.append((BlockSpec(kind="conv", kernel=1, stride=stride, **shape), False))
+                row.append((BlockSpec(kind="conv", kernel=1, **shape), False))
             side, width = -(-side // stride), FBNET_WIDTHS[place]
         row.append((BlockSpec(kind="conv", c_in=352, c_out=1984, kernel=1, size_in=side), False))
         row.append((BlockSpec(kind="classifier", c_in=1984, c_out=100, act="none", size_in=side), False))
@@ -250,7 +251,8 @@ def regression(design: Float64s) -> Predict:
 
     def predict(train: Int64s, y: Float64s, test: Int64s) -> Float64s:
         weights, _ = nnls(columns[train] / y[:, None], np.ones(len(y)))
-        return columns[test] @ weights
+        guess: Float64s = columns[test] @ weights
+        return guess
 
     return predict
 
@@ -269,7 +271,8 @@ def one_hot(design: Float64s) -> Predict:
             error = float(np.abs(left / y).mean())
             if error < best[0]:
                 best = (error, np.linalg.solve(gram + strength * np.eye(len(y)), y - level))
-        return level + (design[test] - mean) @ (x.T @ best[1])
+        guess: Float64s = level + (design[test] - mean) @ (x.T @ best[1])
+        return guess
 
     return predict
 
