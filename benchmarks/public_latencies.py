@@ -81,6 +81,11 @@ def _counted(rows: Sequence[Sequence[Any]]) -> tuple[tuple[Any, ...], Any]:
     return tuple(column), counts
 
 
+def _spec(**fields: Any) -> BlockSpec:
+    """A block of plain values, checked."""
+    return BlockSpec.model_validate(fields)
+
+
 def ofa(file: Mapping[str, np.ndarray]) -> Networks:
     """Block i of stage s exists where i < d[s]; the first of a stage has its stride."""
     kernels, expands, depths, sides = (file[name] for name in ("ks", "e", "d", "r"))
@@ -97,7 +102,7 @@ def ofa(file: Mapping[str, np.ndarray]) -> Networks:
             for i in range(int(depth)):
                 place = 4 * stage + i
                 kernel, expand = int(kernels[n, place]), int(expands[n, place])
-                block = BlockSpec(
+                block = _spec(
                     kind="mbconv",
                     c_in=width,
                     c_out=OFA_WIDTHS[stage],
