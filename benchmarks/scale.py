@@ -4,9 +4,9 @@
     python -m benchmarks.scale --tree PATH        # the same figures of another checkout, for comparison
     python -m benchmarks.scale --join             # both into benchmarks/results/scale.json
 
-CPU seconds of one process on one thread, which other programs do not change much. Each part is given
-three sizes, each twice the one before; where a part is linear, its time doubles with them. A part that takes
-longer than `--most` seconds or runs out of memory is ended and said to have been.
+CPU seconds of one process on one thread, which other programs do not change much. Where a part is linear,
+its time grows as its sizes do. A process that takes longer than `--most` seconds, preparations included,
+or more than 8 GiB of memory is ended and said to have been.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import itertools
 import json
 import os
 import resource
+import signal
 import subprocess
 import sys
 import tempfile
@@ -30,7 +31,7 @@ SIZES = {
     "tpe": (40, 80, 160),
     "chains": (1_000, 2_000, 4_000),
     "networks": (250, 500, 1_000),
-    "rows": (25_000, 50_000, 100_000),
+    "rows": (10_000, 100_000),
 }
 WHAT = {
     "tpe": "one proposal of strategy tpe after so many trials",
@@ -43,7 +44,8 @@ WHAT = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--tree", type=Path, default=HERE, help="checkout to run")
-    parser.add_argument("--most", type=float, default=120.0, help="seconds for one part and size")
+    parser.add_argument("--most", type=int, default=300, help="CPU seconds for one part and size")
+    parser.add_argument("--most-before", type=int, default=60, help="the same for another checkout")
     parser.add_argument("--join", action="store_true", help="run --tree as `before` and this one as `after`")
     parser.add_argument("--one", nargs=2, metavar=("PART", "SIZE"), help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -53,7 +55,7 @@ def main() -> None:
         return
     found = {"after": figures(HERE, options.most)}
     if options.tree.resolve() != HERE.resolve():
-        found = {"before": figures(options.tree, options.most), **found}
+        found = {"before": figures(options.tree, options.most_before), **found}
     show(found)
     if options.join:
         from benchmarks.common import save
@@ -61,7 +63,7 @@ def main() -> None:
         print(save("scale", {"unit": "s of CPU", "sizes": SIZES, "what": WHAT, **found}))
 
 
-def figures(tree: Path, most_s: float) -> dict[str, dict[str, float | str]]:
+def figures(tree: Path, most_s: int) -> dict[str, dict[str, float | str]]:
     """Seconds by part and size, or why there are none; after one that failed, larger ones are not tried."""
     out: dict[str, dict[str, float | str]] = {}
     for part, sizes in SIZES.items():
@@ -74,23 +76,21 @@ def figures(tree: Path, most_s: float) -> dict[str, dict[str, float | str]]:
     return out
 
 
-def alone(tree: Path, part: str, size: int, most_s: float) -> float | str:
+def alone(tree: Path, part: str, size: int, most_s: int) -> float | str:
     """Seconds of a part in a process of its own, that imports from `tree`."""
     with tempfile.TemporaryDirectory() as home:
         environment = {**os.environ, "PYTHONPATH": str(tree), "HWNAS_HOME": home, "OMP_NUM_THREADS": "1"}
         command = [sys.executable, str(Path(__file__).resolve()), "--one", part, str(size)]
-        try:
-            done = subprocess.run(
-                command,
-                cwd=home,
-                env=environment,
-                capture_output=True,
-                text=True,
-                timeout=most_s + 60,
-                preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES)),
-            )
-        except subprocess.TimeoutExpired:
-            return f"more than {most_s + 60:.0f} s"
+
+        def limit() -> None:
+            resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+            resource.setrlimit(resource.RLIMIT_CPU, (most_s, most_s + 1))
+
+        done = subprocess.run(
+            command, cwd=home, env=environment, capture_output=True, text=True, preexec_fn=limit
+        )
+    if done.returncode in (-signal.SIGXCPU, -signal.SIGKILL):
+        return f"more than {most_s} s"
     if done.returncode:
         last = done.stderr.strip().splitlines()[-1:] or ["ended by the system"]
         return last[0][:120]

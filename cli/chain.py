@@ -54,7 +54,7 @@ search:
   strategy: auto         # `hwnas strategies`
   preset: quick          # quick, default or thorough: how much is trained
   # max-params: 500kparam
-  # max-time: 30min
+  max-time: 10min        # the best network so far is trained out in time
 
 # train:                 # more training of the winner than the search gave
 #   epochs: 60

@@ -23,29 +23,28 @@ from hwnas.units import parse_bytes, parse_macs, parse_params
 
 @dataclass(frozen=True)
 class Preset:
-    """How much is trained: `epochs` over the training split, but `images` images where that is less.
+    """How much is trained: `epochs` over the training split, but `images` images where that is less, and
+    never more than `most_epochs` for their sake: two hundred photographs need no 40,000.
 
     `samples` is how many networks the baselines train; `rounds` in how many growths the stage-wise
     search is to reach its budget.
     """
 
     epochs: float
+    most_epochs: float
     images: int
     samples: int
     rounds: int
 
     def images_of(self, available: int) -> int:
         """Training images of a search in a split that has `available`."""
-        return max(round(self.epochs * available), min(self.images, MOST_EPOCHS * available))
+        return max(round(self.epochs * available), min(self.images, round(self.most_epochs * available)))
 
-
-# Passes over few images that are made for the sake of a preset's least number of images.
-MOST_EPOCHS = 100
 
 PRESETS = {
-    "quick": Preset(epochs=4, images=40_000, samples=4, rounds=5),
-    "default": Preset(epochs=30, images=150_000, samples=8, rounds=6),
-    "thorough": Preset(epochs=120, images=500_000, samples=16, rounds=8),
+    "quick": Preset(epochs=4, most_epochs=31, images=40_000, samples=4, rounds=5),
+    "default": Preset(epochs=30, most_epochs=120, images=150_000, samples=8, rounds=6),
+    "thorough": Preset(epochs=120, most_epochs=400, images=500_000, samples=16, rounds=8),
 }
 
 
