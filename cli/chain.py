@@ -25,7 +25,7 @@ from hwnas.store import write_text
 from hwnas.units import format_seconds
 
 from . import config, options
-from .console import Output, brief, common
+from .console import Output, brief, chained, common
 
 # The order in which a pipeline's sections are done, whatever their order in the file.
 STEPS = ("profile", "search", "train", "export", "verify", "report")
@@ -103,7 +103,8 @@ def step(ui: Output, argv: Sequence[str], tell: Tell | None = None) -> Done:
         with redirect_stdout(caught), brief(tell is not None and ui.level < 1):
             status = cli(args=[*argv, "--json", *words], prog_name="hwnas", standalone_mode=False)
     else:
-        status = cli(args=list(argv), prog_name="hwnas", standalone_mode=False)
+        with chained():
+            status = cli(args=list(argv), prog_name="hwnas", standalone_mode=False)
     body = json.loads(caught.getvalue()) if caught.getvalue() else None
     done = Done(command, status if isinstance(status, int) else 0, time.monotonic() - start, body)
     if tell is not None and not ui.as_json:

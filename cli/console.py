@@ -29,6 +29,7 @@ GAP = "  "
 LONG = 24
 # Whether commands show their progress and warnings only: for a chain that tells their results itself.
 _BRIEF = ContextVar("_BRIEF", default=False)
+_CHAINED = ContextVar("_CHAINED", default=False)
 
 
 @contextmanager
@@ -39,6 +40,16 @@ def brief(wanted: bool = True) -> Iterator[None]:
         yield
     finally:
         _BRIEF.reset(token)
+
+
+@contextmanager
+def chained() -> Iterator[None]:
+    """Commands that run inside the block name no next one: it follows by itself."""
+    token = _CHAINED.set(True)
+    try:
+        yield
+    finally:
+        _CHAINED.reset(token)
 
 
 class Output:
@@ -114,7 +125,7 @@ class Output:
 
     def next(self, command: str) -> None:
         """Say which command a user would type next; a script does not read it."""
-        if not self.as_json and self.level >= 0:
+        if not self.as_json and self.level >= 0 and not _CHAINED.get():
             self._write(terminal.command(command, terminal.columns(self._stream), "Next: "))
 
 

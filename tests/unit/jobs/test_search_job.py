@@ -55,6 +55,8 @@ def options(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Sear
         latency_budget="0.12ms",
         data=f"npz:{home / 'levels.npz'}",
         device="fake",
+        space="resnet-cifar",
+        strategy="stagewise",
         input_shape=(1, 8, 8),
         preset="quick",
         images=2000,

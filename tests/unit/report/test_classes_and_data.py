@@ -145,7 +145,7 @@ def test_an_incomplete_table_says_so_on_the_page(tmp_path: Path) -> None:
     from hwnas.jobs.profile import ProfileOptions, profile
 
     whole = tmp_path / "whole.hwlat.jsonl"
-    profile(ProfileOptions(device="fake", backend="fake", preset="quick", out=whole))
+    profile(ProfileOptions(device="fake", space="resnet-cifar", backend="fake", preset="quick", out=whole))
     assert not compose([whole]).chapters[0].warnings
     cut = tmp_path / "cut.hwlat.jsonl"
     shutil.copy(whole, cut)
