@@ -25,8 +25,8 @@ else:
     torch = lazy_import("torch")
 
 RANDOM_IMAGES = 128
-# So much is decoded in its own size, a few seconds' worth; further images are taken as the training saw them.
-PIXELS = 250_000_000
+# So many are decoded in their own size, a few seconds of work; further images are taken as the training saw them.
+PIXELS = 40_000_000
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -174,3 +175,13 @@ def test_impossible_values_of_a_manifest_are_refused(
     path.write_text(json.dumps(body))
     with pytest.raises(DataFormatError):
         read_manifest(path)
+
+
+def test_pictures_in_their_own_size_are_bounded(thirty: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Photographs of 12 megapixels take a second each: the others are taken as the training saw them."""
+    monkeypatch.setattr("hwnas.jobs.export.samples.PIXELS", 3000)  # the first one has 20 x 62 at least
+    body = export(ExportOptions(run="r", device="fake", backend="fake"))
+    found = re.search(r"^(\d) pictures? in (?:its|their) own size", by_name(body)["pictures"]["detail"])
+    assert found is not None
+    assert 1 <= int(found.group(1)) <= 3
+    assert f"{found.group(1)} of them in their own size" in by_name(body)["parity"]["detail"]
