@@ -25,7 +25,7 @@ else:
     torch = lazy_import("torch")
 
 RANDOM_IMAGES = 128
-# So many are decoded in their own size, a few seconds of work; further images are taken as the training saw them.
+# So many are decoded in their own size, a few seconds of work; others are taken as the training saw them.
 PIXELS = 40_000_000
 
 
