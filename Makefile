@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: setup test test-sim test-gpu lint demo bench docs clean
+.PHONY: setup test test-campaign test-sim test-gpu lint demo bench docs clean
 
 setup: $(STAMP)
 
@@ -23,6 +23,10 @@ lint: $(STAMP)
 # A process for each of two cores; a file's tests stay together, for they share what they prepare.
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
+
+# Kills, two processes at once, full disks, damaged files, the small form (docs/reliability.md).
+test-campaign: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python tests/campaign/campaign.py --small
 
 # TensorRT's real bindings and PyCUDA on simulated GPUs; downloads about 100 MB from PyPI, once.
 test-sim: $(STAMP)

@@ -1,7 +1,7 @@
 """Kills, two processes at once, full and read-only disks, damaged files: figures for docs/reliability.md.
 
-    python tests/campaign/campaign.py --small                               # a minute; `make test-campaign`
-    python tests/campaign/campaign.py --out tests/campaign/result.json      # ten minutes on two idle cores
+    python tests/campaign/campaign.py --small                               # `make test-campaign`
+    python tests/campaign/campaign.py --out tests/campaign/result.json      # 220 kills, 4,000 files
 
 Commands run in forked children of one process that has imported everything and computed nothing, so that
 one starts in a hundredth of a second. Everything follows from the seed but the moments of kills, which
@@ -534,7 +534,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--small", action="store_true", help="a minute instead of ten")
+    parser.add_argument(
+        "--small", action="store_true", help="12 kills and 200 files instead of 220 and 4,000"
+    )
     parser.add_argument("--seed", type=int, default=14)
     parser.add_argument("--workers", type=int, default=2, help="parts at a time")
     parser.add_argument("--only", default="", help="one part, by name; the others stay in the file")
