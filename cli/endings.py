@@ -11,13 +11,15 @@ import json
 import os
 import sys
 import traceback
+import warnings
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any
 
 import click
 
 from hwnas import schemas
-from hwnas.errors import DataFormatError, HwnasError, InputError
+from hwnas.errors import DataFormatError, HwnasError, InputError, PackageWarning
 
 from . import terminal
 
@@ -175,6 +177,17 @@ def silence() -> None:
     """Let the interpreter's own last flush go nowhere: what it would say has been said."""
     with suppress(OSError, ValueError, AttributeError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def plain_warnings() -> None:
+    """A package that hwnas leaves out is told in one line, without a place in the code."""
+    usual = warnings.formatwarning
+
+    def line(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> str:
+        told = issubclass(category, PackageWarning)
+        return f"Warning: {message}\n" if told else usual(message, category, *place, **more)
+
+    warnings.formatwarning = line
 
 
 def spell_anything() -> None:

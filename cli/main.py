@@ -11,7 +11,7 @@ import click
 
 from hwnas import __version__
 
-from .endings import PIPE_CLOSED, Ending, flush, silence, spell_anything
+from .endings import PIPE_CLOSED, Ending, flush, plain_warnings, silence, spell_anything
 
 # section -> command -> (module:attribute, one line of help). The help lines are here so that
 # `hwnas --help` imports none of the modules.
@@ -121,6 +121,7 @@ class Lazy(click.Group):
         ending = Ending("--json" in argv, any(a == "--verbose" or _short_v(a) for a in argv))
         if standalone_mode:
             spell_anything()
+            plain_warnings()
         try:
             extra["obj"] = ending
             status: int = super().main(argv, prog_name, complete_var, standalone_mode=False, **extra) or 0

@@ -29,6 +29,10 @@ class HwnasError(Exception):
     exit_status = 1
 
 
+class PackageWarning(UserWarning):
+    """Another package registers something that cannot be used; hwnas goes on without it."""
+
+
 class InputError(HwnasError, ValueError):
     """A value given by the user is not usable."""
 

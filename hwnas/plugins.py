@@ -18,7 +18,7 @@ from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Any
 
-from hwnas.errors import HwnasError, InputError
+from hwnas.errors import HwnasError, InputError, PackageWarning
 
 BUILT_IN: dict[str, dict[str, str]] = {
     "backends": {
@@ -156,6 +156,7 @@ def _table(group: str) -> dict[str, _Entry]:
             warnings.warn(
                 f"package {package} registers the {SINGULAR[group]} {entry.name!r}, which is left out: names "
                 f"are {SPELLING}",
+                PackageWarning,
                 stacklevel=2,
             )
         elif there is None:
@@ -165,6 +166,7 @@ def _table(group: str) -> dict[str, _Entry]:
             warnings.warn(
                 f"package {package} registers the {what}, which is a built-in name; the package must choose "
                 "another one",
+                PackageWarning,
                 stacklevel=2,
             )
         elif there.target != entry.value:  # one path may list a package twice
@@ -218,7 +220,7 @@ def blamed(group: str, name: str, failed: str) -> Iterator[None]:
         yield
     except HwnasError:
         raise
-    except Exception as exc:
+    except (Exception, SystemExit) as exc:
         if not entry.packages:
             raise
         raise InputError(

@@ -18,7 +18,8 @@ from hwnas.protocols import Backend
 # What serves a kind of device where the user names no backend.
 _USUAL = {"cpu": "ort", "gpu": "trt"}
 PACKAGES = ("onnx", "onnxruntime")  # whose versions a description of the machine names
-_DOOR = ("name", "suffix", "devices", "unavailable", "setting", "build", "load")  # of `protocols.Backend`
+# What `protocols.Backend` asks for.
+_DOOR = (*Backend.__annotations__, *(m for m in vars(Backend) if m[0] != "_" and callable(vars(Backend)[m])))
 
 
 def get(name: str) -> Backend:

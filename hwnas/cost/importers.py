@@ -16,7 +16,7 @@ from typing import Any
 
 from hwnas import plugins
 from hwnas.documents import parse_yaml, read_text
-from hwnas.errors import DataFormatError
+from hwnas.errors import DataFormatError, InputError
 from hwnas.measure.rows import BlockRow, Header, SlotRow
 from hwnas.measure.table import LatencyTable
 from hwnas.nets.densenas.graph import SKIP, DenseSpace, densenas_mbv2, densenas_resnet
@@ -47,9 +47,15 @@ def read(
     reader: Callable[[str], LatencyTable] = plugins.load("importers", fmt)
     text = read_text(path, "table", MOST_BYTES)
     try:
-        table = reader(text)
+        with plugins.blamed("importers", fmt, f"cannot read {path}"):
+            table = reader(text)
     except DataFormatError as exc:
         raise DataFormatError(f"{path}: {exc}") from exc
+    if not isinstance(table, LatencyTable):
+        raise InputError(
+            f"the table format {fmt!r} gives {type(table).__name__}; expected "
+            "hwnas.measure.table.LatencyTable"
+        )
     setting = Setting(
         device=device or table.setting.device,
         backend=backend or table.setting.backend,

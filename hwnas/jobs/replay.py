@@ -41,7 +41,12 @@ def replay(options: ReplayOptions, emit: Emit | None = None) -> dict[str, Any]:
         InputError: there is no such file, or no such strategy.
         DataFormatError: the file is not a search log, or ends early.
     """
-    body = plugins.load("replays", options.strategy)(options.log)
+    read = plugins.load("replays", options.strategy)
+    with plugins.blamed("replays", options.strategy, f"cannot replay {options.log}"):
+        body = dict(read(options.log))
+        missing = {"candidates", "mismatches", "mismatch_details"} - body.keys()
+    if missing:
+        raise InputError(f"the replay of {options.strategy!r} gives no {', '.join(sorted(missing))}")
     if emit is not None:
         verdict = "the same candidates" if not body["mismatches"] else f"{body['mismatches']} mismatches"
         emit("note", {"text": f"replayed {body['candidates']} candidates of {options.log}: {verdict}"})

@@ -8,6 +8,7 @@ from typing import Any
 
 from hwnas import plugins
 from hwnas.arrays import ImageShape
+from hwnas.errors import InputError
 from hwnas.nets.chainspace import ChainSpace
 from hwnas.nets.levels import Level, Operator
 from hwnas.protocols import SearchSpace
@@ -38,7 +39,14 @@ def make(
         InputError: for an unknown name (the nearest one is named), or an image that is not square.
     """
     asked = {"input_shape": input_shape, "classes": classes}
-    space: SearchSpace = plugins.load("spaces", name)(**{k: v for k, v in asked.items() if v is not None})
+    factory = plugins.load("spaces", name)
+    with plugins.blamed("spaces", name, "cannot be made"):
+        space = factory(**{k: v for k, v in asked.items() if v is not None})
+    if not isinstance(space, SearchSpace):
+        raise InputError(
+            f"the space {name!r} is made as {type(space).__name__}; expected what "
+            "hwnas.protocols.SearchSpace asks for"
+        )
     return space
 
 

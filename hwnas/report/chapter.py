@@ -47,7 +47,10 @@ def _sections(run: RunData) -> tuple[list[Section], list[str]]:
             make = plugins.load("sections", name)
             with plugins.blamed("sections", name, "cannot be made"):
                 made = make(run) or []
-                found += made if isinstance(made, list) else [made]
+                made = made if isinstance(made, list) else [made]
+                if not all(isinstance(one, Section) for one in made):
+                    raise TypeError("it is no hwnas.report.page.Section")
+            found += made
         except InputError as exc:
             broken.append(str(exc))
     return found, broken

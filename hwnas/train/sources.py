@@ -39,7 +39,8 @@ def read(scheme: str, where: str, shape: ImageShape | None) -> Raw:
     if scheme == "module":
         return read_function(where, shape)
     reader: Callable[[str, ImageShape | None], Raw | Mapping[str, Any]] = plugins.load("datasets", scheme)
-    found = reader(where, shape)
+    with plugins.blamed("datasets", scheme, "cannot be read"):
+        found = reader(where, shape)
     return found if isinstance(found, Raw) else read_mapping(found, f"{scheme}:{where}", shape)
 
 

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any
 
-from hwnas import schemas
+from hwnas import plugins, schemas
 from hwnas.documents import read_json
 from hwnas.errors import DataFormatError
 from hwnas.measure.table import LatencyTable
@@ -106,7 +106,7 @@ def prepare(strategy: type[Strategy[Any]], facts: Facts) -> Prepared | None:
     if strategy.preparation is None:
         return None
     name, path = strategy.name, facts.run.path / FILE
-    prepared = _read(facts) if path.exists() else _make(strategy.preparation, facts)
+    prepared = _read(facts) if path.exists() else _make(name, strategy.preparation, facts)
     if prepared is None:
         return None
     if not path.exists():
@@ -120,8 +120,9 @@ def prepare(strategy: type[Strategy[Any]], facts: Facts) -> Prepared | None:
     return prepared
 
 
-def _make(target: str, facts: Facts) -> Prepared | None:
-    preparation: Preparation = resolve_name(target)
+def _make(strategy: str, target: str, facts: Facts) -> Prepared | None:
+    with plugins.blamed("strategies", strategy, f"has a preparation, {target}, that cannot be loaded"):
+        preparation: Preparation = resolve_name(target)
     return preparation(facts)
 
 

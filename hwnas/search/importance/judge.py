@@ -29,5 +29,7 @@ def make(name: str, *, images: int, autocast: Autocast = nullcontext) -> Importa
         images: training images that it may take.
         autocast: context of the forward pass in training, for half precision.
     """
-    made: Importance = plugins.load("importances", name)(images=images, autocast=autocast)
+    factory = plugins.load("importances", name)
+    with plugins.blamed("importances", name, "cannot be made"):
+        made: Importance = factory(images=images, autocast=autocast)
     return made

@@ -150,6 +150,73 @@ def test_a_broken_package_is_named_and_hurts_nobody_else(tmp_path: Path) -> None
         assert sum(row["available"] for row in rows.values()) >= 1
 
 
+ODD = """
+def fails(*args, **kwargs):
+    raise KeyError("odd")
+def gives(*args, **kwargs):
+    return 3
+class Half:
+    name = "half"
+class Sayer:
+    name, suffix, devices = "sayer", ".s", ("cpu",)
+    setting = build = load = form = gives
+    def unavailable(self):
+        raise RuntimeError("boom")
+"""
+# Group, what is registered, a command that uses it ({} is the name), and what is said of it.
+WRONG = [
+    ("spaces", "odd:fails", "spaces show {}", "of package odd (odd:fails) cannot be made: KeyError: 'odd'"),
+    ("spaces", "odd:gives", "spaces show {}", "is made as int; expected"),
+    ("formats", "odd:fails", "export x --format {}", "is registered as function; expected"),
+    ("backends", "odd:Half", "bench resnet20 --backend {}", "lacks suffix, devices, unavailable, setting"),
+    (
+        "importers",
+        "odd:fails",
+        "table import lines.txt --format {}",
+        "cannot read lines.txt: KeyError: 'odd'",
+    ),
+    ("importers", "odd:gives", "table import lines.txt --format {}", "gives int; expected"),
+    ("replays", "odd:fails", "replay lines.txt --strategy {}", "cannot replay lines.txt: KeyError: 'odd'"),
+    ("replays", "odd:gives", "replay lines.txt --strategy {}", "'int' object is not iterable"),
+    ("strategies", "odd:gives", "search --latency-budget 1ms --data digits --strategy {}", "not a subclass"),
+    ("spaces", "exits:x", "spaces show {}", "of package odd (exits:x) cannot be loaded: SystemExit: bye"),
+]
+
+
+def test_what_is_wrong_with_a_package_is_one_sentence_that_names_it(tmp_path: Path) -> None:
+    site = tmp_path / "site"
+    points: dict[str, list[str]] = {"backends": ["sayer = odd:Sayer"], "blocks": ["we ird/../x = odd:gives"]}
+    for at, (group, target, _, _) in enumerate(WRONG):
+        points.setdefault(group, []).append(f"wrong{at} = {target}")
+    lines = {group: "\n".join(found) for group, found in points.items()}
+    install(site, "odd", lines, odd=ODD, exits="raise SystemExit('bye')")
+    (tmp_path / "lines.txt").write_text("")
+    commands = [command.format(f"wrong{at}").split() for at, (_, _, command, _) in enumerate(WRONG)]
+    code = f"""
+from click.testing import CliRunner
+from hwnas_cli.main import cli
+for args in {commands!r}:
+    done = CliRunner().invoke(cli, [*args, "--json"])
+    print(done.exit_code, done.stdout.replace(chr(10), " "))
+"""
+    path = os.pathsep.join([str(site), str(ROOT), os.environ.get("PYTHONPATH", "")])
+    env = {**os.environ, "PYTHONPATH": path, "HWNAS_HOME": str(tmp_path / "home")}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env, cwd=tmp_path)
+    ends = done.stdout.splitlines()
+    assert len(ends) == len(WRONG), done.stderr
+    for (group, target, _, said), end in zip(WRONG, ends):
+        assert end.startswith("2 "), (group, target, end)
+        assert said in end, (group, target, end)
+    listed = hwnas(site, "backends", "--json")
+    rows = {row["name"]: row for row in json.loads(listed.stdout)["backends"]}
+    assert "cannot say whether it works here: RuntimeError: boom" in rows["sayer"]["reason"]
+    assert rows["fake"]["available"]
+    shown = hwnas(site, "count", "resnet20")
+    assert shown.returncode == 0
+    assert "Warning: package odd registers the block kind 'we ird/../x', which is left out" in shown.stderr
+    assert "UserWarning" not in shown.stderr
+
+
 def test_every_built_in_line_leads_somewhere() -> None:
     assert set(plugins.SINGULAR) == set(plugins.BUILT_IN)
     for group in plugins.BUILT_IN:
