@@ -61,7 +61,7 @@ def test_a_training_shows_its_classes_its_base_line_and_its_curve(tmp_path: Path
     shown = texts(chapter)
     assert "Of 10 test images 70.0 % are right" in shown
     assert "each counting the same, 43.8 %" in shown  # (7/8 + 0) / 2
-    assert "naming 'cat' always is right for 80.0 %, naming a class by chance for 50.0 %" in shown
+    assert "predicting 'cat' always is right for 80.0 %, guessing a class by chance for 50.0 %" in shown
     assert "tiny was trained on folder:pets for 3 epochs in 1 min 30 s." in shown
     assert "3 of 10 test images are training images, too" in chapter.warnings
     assert {"classes", "confusion", "learning"} <= {picture.name for picture in page.pictures}
@@ -138,7 +138,7 @@ def test_a_training_shows_a_search_on_its_own_data_only(tmp_path: Path, data: st
     search = write_run(tmp_path / "search-0001")
     run = collect(write_training(tmp_path / "train-0001", data, network=str(search)))
     assert bool(run.trials) is inherits
-    assert any("which was on other data (digits)" in text for text in run.missing) is not inherits
+    assert any("which used other data (digits)" in text for text in run.missing) is not inherits
 
 
 def test_an_incomplete_table_says_so_on_the_page(tmp_path: Path) -> None:
