@@ -17,7 +17,7 @@ import numpy as np
 from hwnas.arrays import Float32s
 from hwnas.errors import BackendUnavailable, InputError
 from hwnas.protocols import CallTimes
-from hwnas.records import Setting
+from hwnas.records import Precision, Setting
 
 INPUT_SEED = 0  # of the resident input that is timed; zeros could take a shorter path
 
@@ -74,6 +74,30 @@ def check_cpu(backend: str, device: str, threads: int) -> None:
 def host_system() -> str:
     """Operating system and kernel release, the closest thing to a CPU's driver."""
     return f"{platform.system()} {platform.release()}"
+
+
+def cpu_setting(
+    backend: str,
+    version: str,
+    device: str,
+    precision: Precision,
+    batch: int,
+    threads: int,
+    *,
+    spin: bool = False,
+) -> Setting:
+    """The conditions of a runtime on this machine's processor."""
+    return Setting(
+        device=device,
+        device_arch=cpu_model(),
+        backend=backend,
+        backend_version=version,
+        driver=host_system(),
+        precision=precision,
+        batch=batch,
+        threads=threads,
+        spin=spin,
+    )
 
 
 def time_calls(call: Callable[[], object], calls: int, setting: Setting) -> CallTimes:

@@ -26,7 +26,6 @@ from hwnas.backends.base import (
     check_cpu,
     cpu_flags,
     cpu_model,
-    host_system,
     random_input,
     time_calls,
 )
@@ -88,16 +87,7 @@ class OpenVino:
                 f"--precision bf16: this processor ({cpu_model()}) has no bfloat16 units, so OpenVINO would "
                 "compute in fp32; use --precision fp32 or int8"
             )
-        return Setting(
-            device=device,
-            device_arch=cpu_model(),
-            backend=self.name,
-            backend_version=self.version,
-            driver=host_system(),
-            precision=precision,
-            batch=batch,
-            threads=threads,
-        )
+        return cpu_setting(self.name, self.version, device, precision, batch, threads)
 
     def form(self) -> Int8Form:
         """Weighted operators in uint8; OpenVINO takes sums and pools along where it pays."""

@@ -17,7 +17,7 @@ from typing import Any
 
 from hwnas.arrays import Float32s
 from hwnas.backends import package_version
-from hwnas.backends.base import Life, check_cpu, cpu_model, host_system, random_input, time_calls
+from hwnas.backends.base import Life, check_cpu, random_input, time_calls
 from hwnas.backends.formats import Format
 from hwnas.backends.forms import onnx_runtime
 from hwnas.backends.onnx_file import read_model
@@ -62,17 +62,7 @@ class Ort:
                 f"--precision {precision}: on a CPU the ort backend runs {' and '.join(PRECISIONS)} (fp16 "
                 "and bf16 would be computed in fp32 behind casts); use one of these, or another backend"
             )
-        return Setting(
-            device=device,
-            device_arch=cpu_model(),
-            backend=self.name,
-            backend_version=self.version,
-            driver=host_system(),
-            precision=precision,
-            batch=batch,
-            threads=threads,
-            spin=threads > 1,
-        )
+        return cpu_setting(self.name, self.version, device, precision, batch, threads, spin=threads > 1)
 
     def form(self) -> Int8Form:
         """uint8 between two convolutions, sums and pools included."""

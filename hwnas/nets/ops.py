@@ -15,9 +15,9 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib import import_module
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
+from hwnas.lazy import lazy_import
 from hwnas.nets.sources import NORM_EPS, Source
 
 if TYPE_CHECKING:
@@ -29,18 +29,8 @@ if TYPE_CHECKING:
 
     Apply = Callable[[str, Tensor], Tensor]  # the layer of a name, applied to a value
 else:
-
-    class _OnFirstUse:
-        """A module that is imported when something of it is asked for."""
-
-        def __init__(self, name: str) -> None:
-            self._name = name
-
-        def __getattr__(self, attribute: str) -> Any:
-            return getattr(import_module(self._name), attribute)
-
-    torch, nn = _OnFirstUse("torch"), _OnFirstUse("torch.nn")
-    conv_layers = _OnFirstUse("hwnas.nets.conv")
+    torch, nn = lazy_import("torch"), lazy_import("torch.nn")
+    conv_layers = lazy_import("hwnas.nets.conv")
 
 INPUT = "x"  # name of the block's input inside its recipe
 SKIP = "skip"  # name of its second input, of kinds that have one
@@ -109,12 +99,8 @@ class Op(ABC):
 
 
 @dataclass(frozen=True, kw_only=True)
-class _NoWeights(Op):
-    """An operation that only moves or combines values."""
-
-    def weights(self) -> Mapping[str, Shape]:
-        """Nothing is trained."""
-        return {}
+class _NoMacs(Op):
+    """An operation whose arithmetic is not counted: it waits for the memory."""
 
     @property
     def macs(self) -> int:
@@ -125,6 +111,15 @@ class _NoWeights(Op):
     def arithmetic(self) -> Arithmetic:
         """Limited by memory."""
         return "none"
+
+
+@dataclass(frozen=True, kw_only=True)
+class _NoWeights(_NoMacs):
+    """An operation that only moves or combines values."""
+
+    def weights(self) -> Mapping[str, Shape]:
+        """Nothing is trained."""
+        return {}
 
     @property
     def overwrites(self) -> bool:
@@ -302,22 +297,12 @@ class Linear(Op):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ChannelNorm(Op):
-    """Layer norm over the channels of every pixel (ConvNeXt)."""
+class ChannelNorm(_NoMacs):
+    """Layer norm over the channels of every pixel (ConvNeXt); like batch norm, it counts no MACs."""
 
     def weights(self) -> Mapping[str, Shape]:
         """Scale and shift."""
         return {f"{self.name}.weight": (self.channels,), f"{self.name}.bias": (self.channels,)}
-
-    @property
-    def macs(self) -> int:
-        """None: like batch norm, it is no convolution."""
-        return 0
-
-    @property
-    def arithmetic(self) -> Arithmetic:
-        """Limited by memory."""
-        return "none"
 
     @property
     def overwrites(self) -> bool:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
+from hwnas.options import Checked, option
 from hwnas.protocols import SearchContext
 from hwnas.records import Budget, Trial
 from hwnas.search.log import images_of
@@ -11,6 +13,19 @@ from hwnas.search.log import images_of
 # Images from which on a super-network is trained where that is left to the number of them (``score=auto``);
 # docs/evidence/densenas.md and docs/evidence/strategies.md say what was measured.
 LEARNABLE = 100_000
+
+
+@dataclass(frozen=True)
+class TrainingOptions(Checked):
+    """What the options of every strategy that trains networks begin with.
+
+    Attributes:
+        images: training images of the whole search.
+    """
+
+    images: int = option(
+        0, "Training images of the whole search; 0 leaves each training to the default.", low=0
+    )
 
 
 def spent(history: Sequence[Trial]) -> int:

@@ -19,11 +19,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from strategy_fakes import SETTING, FakeCost, FakeTrainer, context, folder
+from strategy_fakes import FakeCost, FakeTrainer, context, walked
 
 from hwnas.backends.fake_price import FakeDevice, price_ms
 from hwnas.nets.onnx import chain
-from hwnas.search.driver import search
 from hwnas.search.state import Limits
 from hwnas.search.strategy import find
 from hwnas.spec import BlockSpec, Convention, NetworkSpec
@@ -78,18 +77,14 @@ def course(case: str, path: Path) -> dict[str, Any]:
         trainer.growths = strategy.growths
     events: list[str] = []
     targets = [ctx.budget.model_copy(update={"latency_ms": ms}) for ms in options.get("targets_ms", ())]
-    result = search(
+    result = walked(
         strategy,
         ctx,
-        evaluate=trainer,
-        confirm=cost.confirm,
-        measure=cost.measure,
-        observe=cost.observe,
-        run=folder(path),
-        setting=SETTING,
-        table_id="t",
+        trainer,
+        cost,
+        path,
+        Limits(images=IMAGES, trials=40),
         seed=3,
-        limits=Limits(images=IMAGES, trials=40),
         emit=lambda kind, fields: events.extend(told(kind, fields)),
         targets=[*targets, ctx.budget] if targets else (),
     )

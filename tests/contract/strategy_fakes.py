@@ -25,10 +25,14 @@ from hwnas.records import (
     Measurement,
     Promise,
     Proposal,
+    SearchResult,
     Setting,
     StageImportance,
 )
 from hwnas.runs import RunFolder
+from hwnas.search.driver import search
+from hwnas.search.state import Limits
+from hwnas.search.strategy import Strategy
 from hwnas.spec import BlockSpec, Convention, NetworkSpec
 
 SETTING = Setting(device="fake", backend="fake")
@@ -172,3 +176,29 @@ def context(space: str, budget_ms: float, cost: FakeCost, **options: object) -> 
 
 def folder(path: Path, seed: int = 0) -> RunFolder:
     return RunFolder(path, "search", {"seed": seed})
+
+
+def walked(
+    strategy: Strategy[Any],
+    ctx: SearchContext,
+    trainer: Callable[[Proposal, int], Evaluation],
+    cost: FakeCost,
+    path: Path,
+    limits: Limits,
+    seed: int = 0,
+    **more: Any,
+) -> SearchResult:
+    """A search with a fake trainer and fake costs, measured whole, in a run folder."""
+    return search(
+        strategy,
+        ctx,
+        evaluate=trainer,
+        confirm=cost.confirm,
+        measure=cost.measure,
+        observe=cost.observe,
+        setting=SETTING,
+        table_id="t",
+        seed=seed,
+        limits=limits,
+        **{"run": folder(path), **more},
+    )

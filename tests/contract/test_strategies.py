@@ -16,14 +16,13 @@ from typing import Any, get_args
 
 import numpy as np
 import pytest
-from strategy_fakes import SETTING, FakeCost, FakeTrainer, context, folder, price_ms
+from strategy_fakes import FakeCost, FakeTrainer, context, folder, price_ms, walked
 
 from hwnas import plugins
 from hwnas.errors import BudgetInfeasible, InputError
 from hwnas.jobs import inspect
 from hwnas.options import described
 from hwnas.records import Budget, Proposal, SearchResult, Trial
-from hwnas.search.driver import search
 from hwnas.search.ranking import candidates
 from hwnas.search.state import Limits
 from hwnas.search.strategy import Decision, DecisionKind, NoOptions, Strategy, find
@@ -108,19 +107,8 @@ def run(
             raise Killed
         return trainer(proposal, index)
 
-    return search(
-        strategy,
-        ctx,
-        evaluate=evaluate,
-        confirm=cost.confirm,
-        measure=cost.measure,
-        observe=cost.observe,
-        run=folder(path, seed),
-        setting=SETTING,
-        table_id="t",
-        seed=seed,
-        limits=Limits(images=IMAGES, trials=60),
-    )
+    limits = Limits(images=IMAGES, trials=60)
+    return walked(strategy, ctx, evaluate, cost, path, limits, seed, run=folder(path, seed))
 
 
 @every

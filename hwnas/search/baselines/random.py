@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hwnas.options import Checked, option
+from hwnas.options import option
 from hwnas.records import Budget, Proposal, Trial
 from hwnas.search import options
 from hwnas.search.strategy import Strategy
@@ -15,7 +15,7 @@ from hwnas.spec import NetworkSpec
 
 
 @dataclass(frozen=True)
-class RandomOptions(Checked):
+class RandomOptions(options.TrainingOptions):
     """Options of `Random`.
 
     Attributes:
@@ -30,11 +30,6 @@ class RandomOptions(Checked):
     """
 
     samples: int = option(8, "Networks to train.", low=1, high=1_000_000)
-    images: int = option(
-        0,
-        "Training images of the whole search; 0 leaves each training to the default.",
-        low=0,
-    )
     search_share: float = option(0.5, "Part of images that is spread over the samples.", low=0, high=1)
     draws: int = option(2000, "Most attempts to draw one sample that fits.", low=1, high=1_000_000)
     least: float = option(0.0, "Smallest part of the budget that a sample should use.", low=0, high=1)

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from hwnas.options import Checked, option
+from hwnas.options import option
 from hwnas.protocols import SearchContext
 from hwnas.records import Proposal, Trial, trained
 from hwnas.search import options
@@ -27,7 +27,7 @@ MOST_TOLD = 128  # trials that the estimator is told; building it takes a time i
 
 
 @dataclass(frozen=True)
-class TpeOptions(Checked):
+class TpeOptions(options.TrainingOptions):
     """Options of `Tpe`.
 
     Attributes:
@@ -41,11 +41,6 @@ class TpeOptions(Checked):
     """
 
     samples: int = option(8, "Networks to train.", low=1, high=1_000_000)
-    images: int = option(
-        0,
-        "Training images of the whole search; 0 leaves each training to the default.",
-        low=0,
-    )
     search_share: float = option(0.5, "Part of images that is spread over the samples.", low=0, high=1)
     startup: int = option(4, "Random samples before the estimator is used.", low=0, high=1_000_000)
     asks: int = option(300, "Most attempts to draw one sample that fits.", low=1, high=1_000_000)

@@ -7,14 +7,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hwnas.options import Checked, option
+from hwnas.options import option
 from hwnas.records import Proposal, Trial
+from hwnas.search import options
 from hwnas.search.strategy import Strategy
 from hwnas.spec import NetworkSpec
 
 
 @dataclass(frozen=True)
-class UniformOptions(Checked):
+class UniformOptions(options.TrainingOptions):
     """Options of `Uniform`.
 
     Attributes:
@@ -24,11 +25,6 @@ class UniformOptions(Checked):
         largest: train only the largest member that fits: the baseline at its cheapest.
     """
 
-    images: int = option(
-        0,
-        "Training images of the whole search; 0 leaves each training to the default.",
-        low=0,
-    )
     search_share: float = option(
         0.3, "Part of images that is divided over the networks tried.", low=0, high=1
     )

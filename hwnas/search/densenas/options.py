@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from hwnas.options import Checked, option
+from hwnas.options import option
 from hwnas.search import options
 
 
 @dataclass(frozen=True)
-class DenseNasOptions(Checked):
+class DenseNasOptions(options.TrainingOptions):
     """Options of `DenseNas`.
 
     Attributes:
@@ -38,11 +38,6 @@ class DenseNasOptions(Checked):
         targets_ms: smaller budgets, in milliseconds.
     """
 
-    images: int = option(
-        0,
-        "Training images of the whole search; 0 leaves each training to the default.",
-        low=0,
-    )
     share: float = option(0.25, "Part of all images that the super-network takes.", above=0, below=1)
     trial_share: float = option(0.08, "Part of images for the candidates' own trainings.", above=0, high=0.5)
     spares: int = option(1, "1 trains a candidate of 95 % of each budget as well.", low=0, high=1)

@@ -22,7 +22,7 @@ from typing import Any, Literal
 import numpy as np
 
 from hwnas.nets.hournas.slots import chain_of, network
-from hwnas.options import Checked, option
+from hwnas.options import option
 from hwnas.protocols import SearchContext
 from hwnas.records import Budget, Proposal, Trial
 from hwnas.search import options
@@ -41,7 +41,7 @@ SPARE = 0.95
 
 
 @dataclass(frozen=True)
-class HourNasOptions(Checked):
+class HourNasOptions(options.TrainingOptions):
     """Options of `HourNas`.
 
     Attributes:
@@ -64,11 +64,6 @@ class HourNasOptions(Checked):
         targets_ms: smaller budgets, in milliseconds.
     """
 
-    images: int = option(
-        0,
-        "Training images of the whole search; 0 leaves each training to the default.",
-        low=0,
-    )
     share: float = option(0.25, "Part of all images that the super-network takes.", above=0, below=1)
     vital_images: float = option(0.3, "Part of these for the first stage.", above=0, below=1)
     vital_share: float = option(

@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 from hwnas.errors import InputError
-from hwnas.options import Checked, option
+from hwnas.options import option
+from hwnas.search import options
 from hwnas.spec import NetworkSpec
 
 
 @dataclass(frozen=True)
-class MacroMicroOptions(Checked):
+class MacroMicroOptions(options.TrainingOptions):
     """Options of `GlobalWalk`.
 
     Attributes:
@@ -33,11 +34,6 @@ class MacroMicroOptions(Checked):
         targets_ms: refused; this search is for one budget.
     """
 
-    images: int = option(
-        0,
-        "Training images of the whole search; 0 leaves each training to the default.",
-        low=0,
-    )
     search_share: float = option(0.5, "Part of images for the walk.", low=0, high=1)
     macro_share: float = option(0.85, "Part of the budget that the macro phase may use.", above=0, high=1)
     macro_images: float = option(0.6, "Part of the walk's images for the macro phase.", above=0, below=1)

@@ -5,15 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from hwnas.options import Checked, option
+from hwnas.options import option
 from hwnas.plugins import names
+from hwnas.search import options
 
 # Largest part of all training images that growing may take.
 MOST_SHARE = 0.3
 
 
 @dataclass(frozen=True)
-class StagewiseOptions(Checked):
+class StagewiseOptions(options.TrainingOptions):
     """Options of `Stagewise`.
 
     Attributes:
@@ -42,11 +43,6 @@ class StagewiseOptions(Checked):
             that it may grow, blocks a stage of the first network.
     """
 
-    images: int = option(
-        0,
-        "Training images of the whole search; 0 leaves each training to the default.",
-        low=0,
-    )
     search_share: float = option(0.05, "Part of images for growing, judging included.", low=0, high=1)
     least_images: int = option(3_000, "Fewest images for growing.", low=0)
     start_share: float = option(0.4, "Part of the growing images for the first network.", above=0, below=1)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from strategy_fakes import SETTING, FakeCost, FakeTrainer, context, folder, price_ms
+from strategy_fakes import FakeCost, FakeTrainer, context, price_ms, walked
 
 from hwnas.errors import InputError
 from hwnas.nets.hournas.vital import vital_blocks
@@ -16,7 +16,6 @@ from hwnas.nets.spaces import make
 from hwnas.records import SearchResult
 from hwnas.search.auto.operators import operators
 from hwnas.search.auto.strategy import OTHERS, UNTRAINED, VITAL, Auto
-from hwnas.search.driver import search
 from hwnas.search.hournas.strategy import HourNas
 from hwnas.search.solve.entropy import entropy
 from hwnas.search.stagewise.strategy import Stagewise
@@ -38,19 +37,7 @@ def run(
     ctx = context(space, budget_ms, cost, images=images, **options)
     strategy = kind(ctx)
     trainer = FakeTrainer(path, ctx.space, se=se, growths=strategy.growths)
-    return search(
-        strategy,
-        ctx,
-        evaluate=trainer,
-        confirm=cost.confirm,
-        measure=cost.measure,
-        observe=cost.observe,
-        run=folder(path),
-        setting=SETTING,
-        table_id="t",
-        seed=0,
-        limits=Limits(images=images, trials=60),
-    )
+    return walked(strategy, ctx, trainer, cost, path, Limits(images=images, trials=60))
 
 
 @pytest.mark.parametrize(("space", "budget_ms"), [("resnet-cifar", 0.5), ("resnet-cifar-wide", 0.4)])

@@ -6,13 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from strategy_fakes import SETTING, FakeCost, FakeTrainer, context, folder, macs_of, price_ms
+from strategy_fakes import FakeCost, FakeTrainer, context, macs_of, price_ms, walked
 
 from hwnas.errors import InputError
 from hwnas.nets.macromicro.space import FULL, MacroMicro
 from hwnas.nets.spaces import make
 from hwnas.records import Evaluation, Proposal, SearchResult
-from hwnas.search.driver import search
 from hwnas.search.macromicro.options import length
 from hwnas.search.macromicro.strategy import GlobalWalk
 from hwnas.search.state import Limits
@@ -36,19 +35,7 @@ def run(path: Path, rule: Any, **options: Any) -> SearchResult:
     ctx = context("macromicro", BUDGET_MS, cost, images=IMAGES, max_depth=22, **options)
     trainer = Judge(path, ctx.space)
     trainer.rule = rule
-    return search(
-        GlobalWalk(ctx),
-        ctx,
-        evaluate=trainer,
-        confirm=cost.confirm,
-        measure=cost.measure,
-        observe=cost.observe,
-        run=folder(path),
-        setting=SETTING,
-        table_id="t",
-        seed=0,
-        limits=Limits(images=IMAGES, trials=100),
-    )
+    return walked(GlobalWalk(ctx), ctx, trainer, cost, path, Limits(images=IMAGES, trials=100))
 
 
 def layers(spec: NetworkSpec) -> int:
