@@ -26,6 +26,7 @@ from hwnas.backends.base import (
     check_cpu,
     cpu_flags,
     cpu_model,
+    cpu_setting,
     random_input,
     time_calls,
 )

@@ -17,7 +17,7 @@ from typing import Any
 
 from hwnas.arrays import Float32s
 from hwnas.backends import package_version
-from hwnas.backends.base import Life, check_cpu, random_input, time_calls
+from hwnas.backends.base import Life, check_cpu, cpu_setting, random_input, time_calls
 from hwnas.backends.formats import Format
 from hwnas.backends.forms import onnx_runtime
 from hwnas.backends.onnx_file import read_model

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from hwnas.nets.count import Counts, count_block
+from hwnas.nets.densenas.graph import SKIP, CandidateOp, DenseSpace, RoutingBlock
 from hwnas.nets.spaces import make
 from hwnas.protocols import Move, SearchContext, SearchSpace
 from hwnas.records import (
@@ -37,6 +38,24 @@ from hwnas.spec import BlockSpec, Convention, NetworkSpec
 
 SETTING = Setting(device="fake", backend="fake")
 WEIGHT = (0.10, 0.25, 0.45, 0.2, 0.2, 0.2, 0.2)  # what a stage's depth can win
+
+# A dense space of which every network can be listed.
+OPS = (CandidateOp("k3t3", "mbconv", 3, 3), CandidateOp("k5t6", "mbconv", 5, 6))
+TINY = DenseSpace(
+    name="tiny",
+    routing=(
+        RoutingBlock(8, 8, 0, 0),
+        RoutingBlock(8, 8, 1, 1),
+        RoutingBlock(12, 8, 1, 1),
+        RoutingBlock(16, 4, 2, 1),
+        RoutingBlock(32, 4, 3, 0),
+    ),
+    reach=(3, 3, 3, 3),
+    head_ops=OPS,
+    stack_ops=(*OPS, SKIP),
+    stem=(BlockSpec(kind="conv", c_in=3, c_out=8, act="relu6", size_in=8),),
+    classes=10,
+)
 
 
 @cache

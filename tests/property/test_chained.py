@@ -63,12 +63,18 @@ def means(heads: Any, blocks: Any) -> tuple[np.ndarray, np.ndarray]:
     return np.array([w @ c for w, c in heads]), np.array([sum(w @ c for w, c in ls) for ls in blocks])
 
 
-@settings(max_examples=60, deadline=None)
-@given(SEEDS)
-def test_expectation_and_probability_equal_enumeration(seed: int) -> None:
+def random_case(seed: int, layers: int) -> tuple[chained.RoutingGraph, Any, Any, Any]:
+    """A graph, its probabilities and costs; at most so many layers a block, so that all can be listed."""
     rng = np.random.default_rng(seed)
     graph = random_graph(rng)
     p, heads, blocks = random_costs(rng, graph)
+    return graph, p, heads, [one[:layers] for one in blocks]
+
+
+@settings(max_examples=60, deadline=None)
+@given(SEEDS)
+def test_expectation_and_probability_equal_enumeration(seed: int) -> None:
+    graph, p, heads, blocks = random_case(seed, layers=2)
     if sum(map(len, blocks)) + graph.blocks > 13:  # 2^13 operator choices are enough to walk
         blocks = [layers[:1] for layers in blocks]
     values, probs = enumerate_all(graph, p, heads, blocks)
@@ -90,10 +96,7 @@ def test_expectation_and_probability_equal_enumeration(seed: int) -> None:
 @settings(max_examples=30, deadline=None)
 @given(SEEDS)
 def test_off_the_grid_only_networks_near_the_budget_are_misjudged(seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    graph = random_graph(rng)
-    p, heads, blocks = random_costs(rng, graph)
-    blocks = [layers[:1] for layers in blocks]
+    graph, p, heads, blocks = random_case(seed, layers=1)
     values, probs = enumerate_all(graph, p, heads, blocks)
     budget = float(np.quantile(values, 0.5))
     # Each of at most 2 layers a block moves a network by less than a step of budget / 500.
@@ -130,8 +133,6 @@ def test_graphs_that_are_not_acyclic_and_connected_are_refused(edges: tuple[tupl
 
 def test_gradients_equal_finite_differences() -> None:
     torch = pytest.importorskip("torch")
-    rng = np.random.default_rng(5)
-    graph = random_graph(rng)
-    p, heads, blocks = random_costs(rng, graph)
+    graph, p, heads, blocks = random_case(5, layers=2)
     tensors = [torch.tensor(x, requires_grad=True) for x in (p, *means(heads, blocks))]
     assert torch.autograd.gradcheck(lambda *a: chained.expected(graph, *a), tensors)

@@ -7,12 +7,13 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+from strategy_fakes import TINY
 
 from hwnas.errors import BudgetInfeasible, InputError
 from hwnas.nets import spaces
 from hwnas.nets.count import count_block
 from hwnas.nets.densenas.chains import DenseChain
-from hwnas.nets.densenas.graph import SKIP, CandidateOp, DenseSpace, RoutingBlock
+from hwnas.nets.densenas.graph import DenseSpace
 from hwnas.nets.densenas.layers import layer_places
 from hwnas.protocols import SearchContext
 from hwnas.records import Budget, Estimate, Evaluation, Trial
@@ -134,24 +135,6 @@ def test_gains_are_over_chance_and_as_far_as_they_are_believed() -> None:
 def test_the_published_derivation_takes_log_probabilities_as_they_are() -> None:
     given = learned(TINY, 4)
     assert Chooser(TINY, given, estimator(), trust=None).believed is given
-
-
-OPS = (CandidateOp("k3t3", "mbconv", 3, 3), CandidateOp("k5t6", "mbconv", 5, 6))
-TINY = DenseSpace(
-    name="tiny",
-    routing=(
-        RoutingBlock(8, 8, 0, 0),
-        RoutingBlock(8, 8, 1, 1),
-        RoutingBlock(12, 8, 1, 1),
-        RoutingBlock(16, 4, 2, 1),
-        RoutingBlock(32, 4, 3, 0),
-    ),
-    reach=(3, 3, 3, 3),
-    head_ops=OPS,
-    stack_ops=(*OPS, SKIP),
-    stem=(BlockSpec(kind="conv", c_in=3, c_out=8, act="relu6", size_in=8),),
-    classes=10,
-)
 
 
 def check_never_exceeded(space: DenseSpace, scores: Scores, spread: float, budgets: int) -> None:

@@ -5,38 +5,18 @@ import time
 
 import numpy as np
 import pytest
+from strategy_fakes import TINY
 
 from hwnas.cost.dense import Costs, price_choices
 from hwnas.errors import BudgetInfeasible
 from hwnas.nets.count import count, count_block
 from hwnas.nets.densenas.graph import (
-    SKIP,
-    CandidateOp,
     DenseSpace,
-    RoutingBlock,
     densenas_cifar,
     densenas_mbv2,
 )
 from hwnas.nets.densenas.layers import layer_places
 from hwnas.search.densenas.derive import Derived, Scores, drawn_within, most_probable, within
-from hwnas.spec import BlockSpec
-
-OPS = (CandidateOp("k3t3", "mbconv", 3, 3), CandidateOp("k5t6", "mbconv", 5, 6))
-TINY = DenseSpace(
-    name="tiny",
-    routing=(
-        RoutingBlock(8, 8, 0, 0),
-        RoutingBlock(8, 8, 1, 1),
-        RoutingBlock(12, 8, 1, 1),
-        RoutingBlock(16, 4, 2, 1),
-        RoutingBlock(32, 4, 3, 0),
-    ),
-    reach=(3, 3, 3, 3),
-    head_ops=OPS,
-    stack_ops=(*OPS, SKIP),
-    stem=(BlockSpec(kind="conv", c_in=3, c_out=8, act="relu6", size_in=8),),
-    classes=10,
-)
 
 
 def randoms(space: DenseSpace, seed: int) -> tuple[Scores, Costs]:
