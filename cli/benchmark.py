@@ -8,37 +8,15 @@ from typing import Any
 import click
 
 from hwnas import schemas
-from hwnas.errors import InputError
 from hwnas.units import format_ms
 
 from . import console, options
 from .console import Output, common
 
 
-def parse_share(text: str) -> float:
-    """``0.5%`` or ``0.5points`` as a share; a number alone is refused."""
-    for unit in ("points", "point", "%"):
-        if text.strip().endswith(unit):
-            try:
-                value = float(text.strip().removesuffix(unit)) / 100.0
-            except ValueError:
-                break
-            if 0 <= value <= 1:
-                return value
-    raise InputError(f"{text!r} is not a share of the images; write for example 0.5%")
-
-
-max_loss = click.option(
-    "--max-loss",
-    type=options.Quantity("share", parse_share),
-    metavar="SHARE",
-    help="Accuracy that a faster engine may lose.  [default: 0.5%]",
-)
-
-
 @click.command()
 @click.argument("network", metavar="RUN|NETWORK|ONNX")
-@options.options(options.data, max_loss, options.device)
+@options.options(options.data, options.max_loss, options.device)
 @click.option("--weights", type=click.Path(path_type=Path), help="Weights, where NETWORK is a file.")
 @options.options(options.runtimes, options.precisions, options.batch, options.threads)
 @click.option("--images", type=options.COUNT, metavar="N", help="Images compared.  [default: 512]")

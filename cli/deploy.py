@@ -42,7 +42,7 @@ def _any_batch() -> list[str]:
 )
 @options.options(options.precision, options.device, options.backend, options.batch, options.threads)
 @click.option("--weights", type=click.Path(path_type=Path), help="Weights, where RUN is a network file.")
-@options.options(options.data, budget, images)
+@options.options(options.data, budget, images, options.max_loss)
 @click.option(
     "--dynamic-batch",
     cls=options.Late,
@@ -107,6 +107,11 @@ def _proved(ui: Output, schema: str, job: Callable[[], dict[str, Any]]) -> dict[
     return body
 
 
+def _tuned(found: dict[str, Any]) -> str:
+    before, after = 100 * found["lost_before"], 100 * found["lost_after"]
+    return f"{found['steps']} steps for int8: {before:.2f} points of top-1 lost before, {after:.2f} after"
+
+
 def _speed(speed: dict[str, Any], precision: str) -> str:
     """How an engine compares with fp32; that it is slower is said plainly."""
     mine, other = speed["floor_ms"], speed["fp32_floor_ms"]
@@ -134,6 +139,7 @@ def _checks(body: dict[str, Any]) -> None:
                 and f"p50 {format_ms(measured['median_ms'])}, "
                 f"p95 {format_ms(measured['p95_ms'])}, {measured['samples']} calls",
             ),
+            ("fine-tuned", body["fine_tuned"] and _tuned(body["fine_tuned"])),
             ("beside fp32", body["speed"] and _speed(body["speed"], body["setting"]["precision"])),
             (
                 "preparation",

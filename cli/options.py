@@ -149,6 +149,19 @@ MOST_BATCH, MOST_THREADS = 65_536, 1_024
 MOST_SEED = 2**63 - 1
 
 
+def parse_share(text: str) -> float:
+    """``0.5%`` or ``0.5points`` as a share; a number alone is refused."""
+    for unit in ("points", "point", "%"):
+        if text.strip().endswith(unit):
+            try:
+                value = float(text.strip().removesuffix(unit)) / 100.0
+            except ValueError:
+                break
+            if 0 <= value <= 1:
+                return value
+    raise InputError(f"{text!r} is not a share of the images; write for example 0.5%")
+
+
 def parse_shape(text: str) -> tuple[int, int, int]:
     """``3x32x32`` to channels, height and width; a square image is required."""
     match = re.fullmatch(r"(\d{1,9})x(\d{1,9})x(\d{1,9})", text.strip())
@@ -248,6 +261,12 @@ precision_choice = _option(
     type=OneOrMore(PRECISIONS),
     metavar="NAME,...|auto",
     help="Precision of the engine; auto or several: the fastest that keeps the scores.  [default: fp32]",
+)
+max_loss = _option(
+    "--max-loss",
+    type=Quantity("share", parse_share),
+    metavar="SHARE",
+    help="Accuracy that fewer bits may cost.  [default: 0.5%]",
 )
 batch = _option(
     "--batch", type=click.IntRange(1, MOST_BATCH), metavar="N", help="Images per call.  [default: 1]"

@@ -34,6 +34,7 @@ class TrainedNetwork:
         calibration: normalised training images (n, C, H, W); there for int8.
         metadata: what a program without hwnas must know to feed an ONNX file.
         form: the int8 graph that the runtime wants; None where it takes none.
+        tuned: the weights were fine-tuned for int8, with what rounding moves; biases are then not corrected.
     """
 
     spec: NetworkSpec
@@ -44,6 +45,7 @@ class TrainedNetwork:
     calibration: Float32s | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)
     form: Int8Form | None = None
+    tuned: bool = False
 
     def onnx(self, precision: Precision = "fp32", rewrite: Callable[[bytes], bytes] = bytes) -> bytes:
         """The network as an ONNX model.
@@ -60,7 +62,7 @@ class TrainedNetwork:
         from hwnas.nets import onnx
 
         model = onnx.network(self.spec, self.weights, batch=None if self.dynamic_batch else self.batch)
-        model = in_precision(rewrite(model), precision, self.form, self.calibration)
+        model = in_precision(rewrite(model), precision, self.form, self.calibration, correct=not self.tuned)
         return onnx.with_metadata(model, self.metadata)
 
 

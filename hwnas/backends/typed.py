@@ -31,7 +31,12 @@ HALF_SAFE = frozenset(
 
 
 def in_precision(
-    model: bytes, precision: Precision, form: Int8Form | None, calibration: Float32s | None
+    model: bytes,
+    precision: Precision,
+    form: Int8Form | None,
+    calibration: Float32s | None,
+    *,
+    correct: bool = True,
 ) -> bytes:
     """A float32 model written in another precision; itself at fp32.
 
@@ -40,6 +45,7 @@ def in_precision(
         precision: fp16 (weights and arithmetic) or int8 (Q/DQ pairs, static).
         form: the int8 graph that the runtime wants.
         calibration: (n, C, H, W) normalised training images, for int8.
+        correct: biases by what rounding the weights moves, at int8.
 
     Raises:
         InputError: int8 without images or for a runtime that takes none, or a precision that is not
@@ -63,7 +69,7 @@ def in_precision(
             "--precision int8 needs real images to find the ranges of activations; give --data DATA"
         )
     found = calibrate.calibrate(model, calibration, form)
-    return quantize.to_int8(model, found.ranges, form, found.means)
+    return quantize.to_int8(model, found.ranges, form, found.means if correct else None)
 
 
 def plain(model: bytes) -> bytes:

@@ -48,6 +48,7 @@ def export(
     file_format: str | None = None,
     calibration: Float32s | None = None,
     dynamic_batch: bool = False,
+    tuned: Weights | None = None,
     **about: Any,
 ) -> EngineManifest:
     """Build a network with its weights and write engine and manifest into a folder.
@@ -65,6 +66,7 @@ def export(
         file_format: name of an export format; default the backend's own format.
         calibration: normalised training images (n, C, H, W) for int8.
         dynamic_batch: the file takes any number of images at once, where its format can.
+        tuned: weights that were fine-tuned for int8 and are written in place of `weights`.
         about: further fields of `EngineManifest` (classes, mean, std, budget, predicted, run, accuracy).
 
     Raises:
@@ -78,13 +80,14 @@ def export(
         raise InputError(one_batch(chosen.name))
     network = TrainedNetwork(
         spec,
-        weights,
+        weights if tuned is None else tuned,
         setting.precision,
         setting.batch,
         dynamic_batch,
         calibration,
         metadata(spec, **about),
         backend.form(),
+        tuned is not None,
     )
     path = folder / engine_name(chosen.suffix, setting.precision)
     _refuse_foreign(path)

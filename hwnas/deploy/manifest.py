@@ -90,6 +90,18 @@ class SpeedGain(Record):
         return self.differs and self.floor_ms > self.fp32_floor_ms
 
 
+class FineTuned(Record):
+    """An int8 engine of weights that were fine-tuned for it, with the float network as the teacher.
+
+    `lost_before` and `lost_after` are shares of the images compared that the engine got wrong beyond the
+    network. `weights_sha256` of the manifest stays that of the float network.
+    """
+
+    steps: int = Field(gt=0)
+    lost_before: float
+    lost_after: float
+
+
 class LayerTime(Record):
     """Mean time of one layer that the runtime made of the network, in milliseconds.
 
@@ -119,6 +131,7 @@ class EngineManifest(Record):
             channel, where the training data gave them.
         dynamic_batch: whether the file takes any number of images at once.
         table_id: the latency table that the search used.
+        fine_tuned: whether its weights were fine-tuned for int8, and what that gave.
         speed: beside fp32, for an engine of another precision that is timed here.
         preprocessing: what preparing a picture costs beside `measured`.
         by_class: how right the engine is on the labelled images that it was compared on, class by class.
@@ -145,6 +158,7 @@ class EngineManifest(Record):
     budget: Budget | None = None
     predicted: Estimate | None = None
     measured: Measurement | None = None
+    fine_tuned: FineTuned | None = None
     speed: SpeedGain | None = None
     preprocessing: Preprocessing | None = None
     promise: Promise | None = None

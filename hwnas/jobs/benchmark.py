@@ -16,6 +16,7 @@ from hwnas.backends.onnx_format import TypedOnnx
 from hwnas.deploy.engine import run_all
 from hwnas.deploy.parity import compare, judge
 from hwnas.errors import BackendUnavailable, BuildError, DataFormatError, InputError
+from hwnas.jobs.export.remedy import MAX_LOSS
 from hwnas.jobs.export.samples import samples
 from hwnas.jobs.own_onnx import Subject, in_int8_form, own_model
 from hwnas.jobs.resolve import networks
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from hwnas.deploy.manifest import Parity
 
 FILE = "benchmark.json"  # beside the network of a run, for its report
-MAX_LOSS = 0.005
 
 
 @dataclass(frozen=True)

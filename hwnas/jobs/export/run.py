@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hwnas import plugins
+from hwnas.arrays import Float32s
 from hwnas.backends import formats
 from hwnas.budgets import parse_latency
 from hwnas.deploy import engine as engines
@@ -15,6 +16,7 @@ from hwnas.deploy.engine import is_timed, metadata, one_batch
 from hwnas.deploy.manifest import EngineManifest, engine_name, manifest_path, write_manifest
 from hwnas.deploy.parity import TOLERANCES
 from hwnas.errors import BackendUnavailable, InputError
+from hwnas.jobs.export.remedy import MAX_LOSS, remedied
 from hwnas.jobs.export.samples import Samples, samples
 from hwnas.jobs.resolve.origin import Origin, origin
 from hwnas.locks import Lock
@@ -44,6 +46,7 @@ class ExportOptions:
         latency_budget: None takes the run's.
         dynamic_batch: the file takes any number of images at once, where its format can.
         images: how many validation images are compared.
+        max_loss: share of the images that int8 may get wrong beyond the network before it is fine-tuned.
         verify: whether outputs and latency are checked at all.
         max_time_s: for the test of the budget, which is ambiguous when undecided by then.
         patience_s: seconds that may be waited in all while the machine is slower than it was seen to be.
@@ -62,6 +65,7 @@ class ExportOptions:
     latency_budget: str | None = None
     dynamic_batch: bool = False
     images: int = 512
+    max_loss: float = MAX_LOSS
     verify: bool = True
     max_time_s: float | None = None
     patience_s: float = PATIENCE_S
@@ -105,6 +109,18 @@ def _export(options: ExportOptions, source: Origin, folder: Path, emit: Emit | N
     if options.verify or setting.precision == "int8":
         drawn = samples(options.data, source, options.images, TOLERANCES[setting.precision].images)
     manifest = _write(options, source, folder, backend, setting, drawn)
+    if setting.precision == "int8" and drawn is not None and options.verify:
+        manifest = remedied(
+            lambda tuned: _write(options, source, folder, backend, setting, drawn, tuned),
+            manifest,
+            folder,
+            backend,
+            source,
+            drawn,
+            data=options.data,
+            max_loss=options.max_loss,
+            emit=emit,
+        )
     path = folder / manifest.engine
     _say(emit, f"wrote {path} ({manifest.engine_bytes / 1024:.0f} KiB): {setting.describe()}")
     if drawn is None or not options.verify:
@@ -161,6 +177,7 @@ def _write(
     backend: Backend,
     setting: Setting,
     drawn: Samples | None,
+    tuned: dict[str, Float32s] | None = None,
 ) -> EngineManifest:
     """Write engine and manifest without proof."""
 
@@ -181,6 +198,7 @@ def _write(
         file_format=options.format,
         calibration=drawn.calibration if drawn else None,
         dynamic_batch=options.dynamic_batch,
+        tuned=tuned,
         **about,
     )
 
@@ -238,6 +256,7 @@ def summary(path: Path, manifest: EngineManifest) -> dict[str, Any]:
         "measured": None
         if m is None
         else {"median_ms": m.median_ms, "p95_ms": m.p95_ms, "samples": m.samples},
+        "fine_tuned": None if manifest.fine_tuned is None else to_json(manifest.fine_tuned),
         "speed": None if manifest.speed is None else to_json(manifest.speed),
         "preprocessing": None if manifest.preprocessing is None else to_json(manifest.preprocessing),
         "by_class": None if manifest.by_class is None else to_json(manifest.by_class),
