@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -23,7 +22,7 @@ from hwnas.search.importance.judge import make as importance
 from hwnas.train.uri import parse
 
 
-def every(group: str) -> Any:
+def every(group: str) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("name", plugins.names(group))
 
 
