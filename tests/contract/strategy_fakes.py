@@ -18,7 +18,7 @@ import numpy as np
 from hwnas.nets.count import Counts, count_block
 from hwnas.nets.densenas.graph import SKIP, CandidateOp, DenseSpace, RoutingBlock
 from hwnas.nets.spaces import make
-from hwnas.protocols import Move, SearchContext, SearchSpace
+from hwnas.protocols import Evaluate, Move, SearchContext, SearchSpace
 from hwnas.records import (
     Budget,
     Estimate,
@@ -200,7 +200,7 @@ def folder(path: Path, seed: int = 0) -> RunFolder:
 def walked(
     strategy: Strategy[Any],
     ctx: SearchContext,
-    trainer: Callable[[Proposal, int], Evaluation],
+    trainer: Evaluate,
     cost: FakeCost,
     path: Path,
     limits: Limits,

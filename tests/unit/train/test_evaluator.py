@@ -1,11 +1,10 @@
 """What a search is promised: weights kept and inherited, repeated calls free, kills harmless."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -34,15 +33,8 @@ class Watched:
     def __init__(self) -> None:
         self.calls: list[tuple[bool, torch.Tensor, torch.Tensor, float]] = []
 
-    def __call__(
-        self,
-        module: nn.Module,
-        spec: NetworkSpec,
-        moves: Sequence[Move],
-        images: torch.Tensor,
-        labels: torch.Tensor,
-        rng: np.random.Generator,
-    ) -> tuple[StageImportance, ...]:
+    def __call__(self, module: nn.Module, *given: Any, **named: Any) -> tuple[StageImportance, ...]:
+        _, moves, images, labels, rng = given
         value = rng.random()
         self.calls.append((module.training, images, labels, value))
         return tuple(StageImportance(stage=move.stage, value=value) for move in moves)
