@@ -103,6 +103,7 @@ def test_lists_have_what_tells_runs_and_tables_apart(fake: House) -> None:
     assert (run["data"], run["space"], run["strategy"]) == ("digits", "resnet-cifar", "uniform")
     assert (run["device"], run["precision"], run["budget_ms"]) == ("fake", "fp32", 0.15)
     assert 0 <= run["test_accuracy"] <= 1
-    head, _, line, *_ = fake.run("runs", "list").stdout.splitlines()
-    assert head.split() == ["run", "date", "what", "on", "budget", "ms", "val", "%", "test", "%"]
-    assert "digits" in line
+    head, *lines = fake.run("runs", "list").stdout.splitlines()
+    assert head.split()[:5] == "run date what on budget".split()
+    assert {"ms", "val", "test"} <= set(head.split())
+    assert any("digits" in line for line in lines)
