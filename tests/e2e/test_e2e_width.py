@@ -104,6 +104,6 @@ def test_lists_have_what_tells_runs_and_tables_apart(fake: House) -> None:
     assert (run["device"], run["precision"], run["budget_ms"]) == ("fake", "fp32", 0.15)
     assert 0 <= run["test_accuracy"] <= 1
     head, *lines = fake.run("runs", "list").stdout.splitlines()
-    assert head.split()[:5] == "run date what on budget".split()
+    assert head.split()[:5] == ["run", "date", "what", "on", "budget"]
     assert {"ms", "val", "test"} <= set(head.split())
     assert any("digits" in line for line in lines)
