@@ -37,7 +37,7 @@ from hwnas_cli.main import cli  # noqa: E402
 
 STATUSES = {0, 2, 3, 4, 5, 6}
 LONGEST_S, SLICE = 60, 60
-OFTEN = 4  # files of a format that is read in an instant, for one of a format that is resumed from
+OFTEN = 8  # files of a format that is read in an instant, for one of a format that is resumed from
 MEMORY_BYTES = 3 << 30  # beyond what the imports take
 MOST_MIB = 1024
 BAD = ("traceback", "status", "object", "wrong", "hang", "crash", "memory")
