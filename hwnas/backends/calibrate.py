@@ -203,6 +203,7 @@ def entropy(found: Histogram) -> Range:
     places = np.minimum((np.abs(found.centres) / most * BINS).astype(np.int64), BINS - 1)
     weights = found.counts.astype(np.float64)
     counts: Array = np.bincount(places, weights=weights, minlength=BINS).astype(np.float64)
+    counts[0] = counts[1]  # zeros, half of what a ReLU gives, are exact anyway and would outweigh all else
     best, least = BINS, np.inf
     for stop in range(levels, BINS + 1, 8):
         divergence = _divergence(counts, stop, levels)
