@@ -212,6 +212,11 @@ class Number(click.FloatRange):
 
 COUNT = click.IntRange(1, 10**12)
 DURATION = Quantity("duration", units.parse_seconds)
+# As before, and nothing at all.
+DURATION_OR_NONE = Quantity(
+    "duration",
+    lambda text: 0.0 if re.fullmatch(r"0+(\.0+)?\s*(s|min|h|ms)?", text) else units.parse_seconds(text),
+)
 SHAPE = Quantity("shape", parse_shape)
 PRECISIONS = click.Choice(["fp32", "fp16", "bf16", "int8"])
 PRESETS = click.Choice(["quick", "default", "thorough"])
@@ -327,7 +332,7 @@ max_time = _option(
 patience = _option(
     "--patience",
     "patience_s",
-    type=DURATION,
+    type=DURATION_OR_NONE,
     metavar="TIME",
     help="Longest time to wait, in all, while the machine is slower than usual; 0s does not wait.  "
     "[default: 60s]",
