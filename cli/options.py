@@ -99,9 +99,10 @@ class Late(click.Option):
 class Names(ParamType):
     """Names separated by commas, each a registered one or of a choice; ``auto`` stands for all."""
 
+    name = "choice"  # as where one name is taken
+
     def __init__(self, known: str | click.Choice[str]) -> None:
         self.known = known
-        self.name = known[:-1] if isinstance(known, str) else known.name  # as where one name is taken
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """A tuple of names; the empty one for ``auto``."""
