@@ -133,9 +133,9 @@ class Format:
         """Open a file that was checked against its manifest."""
         return backend.load(path, setting)
 
-    def portable(self, network: TrainedNetwork) -> tuple[bytes, Precision]:
+    def portable(self, trained: TrainedNetwork) -> tuple[bytes, Precision]:
         """The ONNX model from which another machine can build the file, and the precision of its types."""
-        return network.onnx(network.precision), network.precision
+        return trained.onnx(trained.precision), trained.precision
 
     def elsewhere(self, model: Path, precision: Precision) -> str:
         """How to build from `portable` where hwnas is not installed, in one line; empty if not known."""

@@ -160,14 +160,14 @@ class Trt:
 class TrtFormat(Format):
     """A plan of TensorRT; `Trt` takes no other file."""
 
-    def portable(self, network: TrainedNetwork) -> tuple[bytes, Precision]:
+    def portable(self, trained: TrainedNetwork) -> tuple[bytes, Precision]:
         """In operators that every TensorRT imports. bf16 is asked for by a flag when TensorRT 10 builds;
         its graph is the fp32 one.
         """
         from hwnas.backends.typed import plain
 
-        written: Precision = "fp32" if network.precision == "bf16" else network.precision
-        return network.onnx(written, plain), written
+        written: Precision = "fp32" if trained.precision == "bf16" else trained.precision
+        return trained.onnx(written, plain), written
 
     def elsewhere(self, model: Path, precision: Precision) -> str:
         """The command of NVIDIA's own tool."""

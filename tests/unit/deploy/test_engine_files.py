@@ -171,7 +171,7 @@ def test_plain_onnx_is_bound_to_no_version(tmp_path: Path) -> None:
 
 
 def test_a_backend_writes_its_own_format_only(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="written by trt, not by fake"):
+    with pytest.raises(InputError, match="needs the backend trt, not fake"):
         exported(tmp_path, file_format="trt")
     with pytest.raises(InputError, match="unknown export format"):
         exported(tmp_path, file_format="exe")

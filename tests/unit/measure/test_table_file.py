@@ -60,7 +60,7 @@ def test_round_trip(path: Path) -> None:
 def test_missing_key_names_the_command(path: Path) -> None:
     table = tables.load(path)
     absent = DOWN.model_copy(update={"kernel": 5})
-    with pytest.raises(MissingMeasurement, match=r"basic-16x32-k5.*hwnas profile --device cpu --space test"):
+    with pytest.raises(MissingMeasurement, match=r"basic-16x32-k5.*hwnas profile --device cpu --backend ort --space test"):
         table[absent]
 
 
@@ -275,7 +275,7 @@ def test_tables_from_elsewhere_are_not_compared_with_this_machine() -> None:
 
 def test_newest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HWNAS_HOME", str(tmp_path))
-    with pytest.raises(MissingMeasurement, match="hwnas profile --device cpu --space resnet-cifar"):
+    with pytest.raises(MissingMeasurement, match="make one: hwnas profile --device cpu"):
         tables.newest("cpu")
     old = write(tables.new_path(header()), samples.table())
     small = samples.table(created="2026-02-02T03:04:05+00:00")
