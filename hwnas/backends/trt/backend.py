@@ -166,7 +166,8 @@ class TrtFormat(Format):
         """
         from hwnas.backends.typed import plain
 
-        written: Precision = "fp32" if trained.precision == "bf16" else trained.precision
+        asked: Precision = trained.precision  # api: of ours
+        written: Precision = "fp32" if asked == "bf16" else asked
         return trained.onnx(written, plain), written
 
     def elsewhere(self, model: Path, precision: Precision) -> str:
