@@ -135,7 +135,9 @@ class Format:
 
     def portable(self, trained: TrainedNetwork) -> tuple[bytes, Precision]:
         """The ONNX model from which another machine can build the file, and the precision of its types."""
-        return trained.onnx(trained.precision), trained.precision
+        # bf16 is asked for by a flag of the runtime.
+        written: Precision = "fp32" if trained.precision == "bf16" else trained.precision
+        return trained.onnx(written), written
 
     def elsewhere(self, model: Path, precision: Precision) -> str:
         """How to build from `portable` where hwnas is not installed, in one line; empty if not known."""

@@ -146,8 +146,9 @@ def load(
     Args:
         uri: see above.
         input_shape: channels (1 or 3), height and width (equal) of the network's input; images are
-            resized to it. None follows the data: its own size, at most 224 pixels; 3x32x32 for
-            ``digits``, whose 8x8 pixels would not survive the strides of a network.
+            resized to it. None follows the data: its own size, at most 224 pixels (fewer than 10,000
+            image files that are larger than 96 pixels are resized to 64x64, which a note says);
+            3x32x32 for ``digits``, whose 8x8 pixels would not survive the strides of a network.
         seed: decides the validation split and which images a `limit` keeps.
         limit: keep at most so many images for train and validation together. The test split stays
             whole, so that its figures compare.

@@ -203,7 +203,7 @@ def test_init_writes_a_pipeline_that_is_valid(fake: House, suffix: str) -> None:
     path = fake.json("init", f"mine.{suffix}")["path"]
     commands = fake.json("run", path, "--dry-run")["commands"]
     assert [c.split()[1] for c in commands] == ["profile", "search", "export", "verify", "report"]
-    assert "is there already" in fake.refused("init", path, status=2)
+    assert "exists already" in fake.refused("init", path, status=2)
 
 
 PIPELINE = """\

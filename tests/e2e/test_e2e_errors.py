@@ -157,7 +157,7 @@ def test_a_killed_search_ends_as_if_it_had_not_been(fake: House) -> None:
     child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline and child.poll() is None:
-        if (run / "events.jsonl").exists() and '"event": "trial"' in (run / "events.jsonl").read_text():
+        if (run / "events.jsonl").exists() and '"event":"trial"' in (run / "events.jsonl").read_text():
             break
         time.sleep(0.005)
     assert child.poll() is None, "the search ended before it could be killed"

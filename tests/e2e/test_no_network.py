@@ -69,6 +69,7 @@ CALLS: dict[str, list[tuple[str, ...]]] = {
     "spaces": [()],
     "strategies": [()],
     "backends": [()],
+    "benchmark": [("RUN", "--device", "cpu", "--images", "16")],
 }
 
 

@@ -99,7 +99,8 @@ def verdict(fmt: Format, status: int, out: str, err: str, good: dict[str, Any] |
     said = (err.strip().splitlines() or [""])[-1][:300]
     if "Traceback" in err:
         return "traceback", err[-1500:]
-    if status not in STATUSES:
+    # Status 1 is an internal error, or a runtime that refused a network: which one, the words say.
+    if status not in STATUSES and not (status == 1 and fmt.name == "ONNX" and "internal error" not in err):
         return "status", f"exit {status}: {said}"
     try:
         body = json.loads(out)

@@ -194,7 +194,7 @@ def test_impossible_values_of_once_for_all_tables(entry: str, said: str) -> None
     ],
 )
 def test_impossible_layers_of_once_for_all_tables(key: str) -> None:
-    with pytest.raises(DataFormatError, match="this key names no layer that could be built"):
+    with pytest.raises(DataFormatError, match="this key does not describe a layer that can be built"):
         importers.ofa(f"{key}: {{count: 4, mean: 2.0}}")
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any, cast
 
 import pytest
 
+from hwnas import plugins
 from hwnas.errors import DataFormatError
 from hwnas.jobs.preparations.prepare import FILE, Facts, Prepared, prepare
 from hwnas.runs import RunFolder
@@ -28,7 +29,7 @@ class Nothing(Mine):
 
 
 @pytest.fixture
-def made(monkeypatch: pytest.MonkeyPatch) -> list[Facts]:
+def made(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Facts]]:
     """Calls of the preparation of `Mine`; that of `Nothing` prepares nothing."""
     calls: list[Facts] = []
 
@@ -41,7 +42,13 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[Facts]:
     module.learn = learn  # type: ignore[attr-defined]  # a module made for the test
     module.nothing = lambda facts: None  # type: ignore[attr-defined]  # a module made for the test
     monkeypatch.setitem(sys.modules, "mine_preparation", module)
-    return calls
+    for strategy in (Mine, Nothing):
+        target = f"{__name__}:{strategy.__name__}"
+        monkeypatch.setitem(plugins.BUILT_IN["strategies"], strategy.name, target)
+    plugins._table.cache_clear()
+    yield calls
+    monkeypatch.undo()
+    plugins._table.cache_clear()
 
 
 def facts(path: Path, told: list[tuple[str, Mapping[str, Any]]] | None = None) -> Facts:

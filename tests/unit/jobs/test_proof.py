@@ -142,7 +142,7 @@ def test_one_flipped_bit_of_the_weights_is_found(home: Path) -> None:
         lambda: verify(ENGINE),
     )
     for call in calls:
-        with pytest.raises(DataFormatError, match="not those that the training wrote"):
+        with pytest.raises(DataFormatError, match="differ from those that the training wrote"):
             call()
 
 

@@ -146,7 +146,7 @@ def test_a_killed_search_ends_as_an_unbroken_one(options: SearchOptions, tmp_pat
     def training() -> bool:
         return any(path.glob("weights/trial-0001*.checkpoint"))
 
-    for reached in (training, lambda: sum('"event": "trial"' in line for line in seen()) >= 2):
+    for reached in (training, lambda: sum('"event":"trial"' in line for line in seen()) >= 2):
         process = subprocess.Popen([sys.executable, "-c", SCRIPT, repr(given), str(path)], env=environment)
         deadline = time.monotonic() + 120
         while not reached():

@@ -117,7 +117,7 @@ def test_what_is_no_trace_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="does not exist"):
         Trace.load(tmp_path / "none.npz")
     (tmp_path / "t.npz").write_bytes(b"PK\x03\x04 no archive")
-    with pytest.raises(DataFormatError, match="is no trace"):
+    with pytest.raises(DataFormatError, match="is not a recording"):
         Trace.load(tmp_path / "t.npz")
 
 

@@ -114,7 +114,7 @@ def test_a_foreign_manifest_makes_no_run(tmp_path: Path) -> None:
         remove([str(app)])
     run = runs.RunFolder(tmp_path / "search-0001", "search", {})
     (tmp_path / "mine").symlink_to(run.path)
-    with pytest.raises(InputError, match="is a symbolic link"):
+    with pytest.raises(InputError, match="is a link; name the run itself"):
         remove(["mine"], root=tmp_path)
     assert app.exists()
     assert run.path.exists()

@@ -83,7 +83,7 @@ def test_each_growth_and_each_refusal_is_an_event_in_words(tmp_path: Path) -> No
     assert len(growths) == sum("stage" in trial.notes for trial in result.trials)
     assert all(event["text"].startswith(("stage ", "grow stage ")) for event in growths + refusals)
     assert len(refusals) == 2 * len(growths) + 3  # two others each time; at the end all three are closed
-    assert result.stopped.startswith("2-4-5: no further growth fits the budget; ")
+    assert result.stopped.startswith("2-4-5: no further growth fits --latency-budget; ")
     assert result.stopped.endswith("of 0.6 ms left")
 
 

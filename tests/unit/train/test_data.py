@@ -321,7 +321,7 @@ def test_sizes_that_an_npz_claims_are_not_believed(tmp_path: Path) -> None:
     )
     with zipfile.ZipFile(tmp_path / "a.npz", "w") as packed:
         packed.writestr("images.npy", header.getvalue() + bytes(300))
-    with pytest.raises(DataFormatError, match=r"says that it has 307,200,000,000 bytes .* but it has 300"):
+    with pytest.raises(DataFormatError, match=r"declares 307,200,000,000 bytes .* but it has 300"):
         load(f"npz:{tmp_path / 'a.npz'}")
 
 
@@ -333,7 +333,7 @@ def test_a_source_for_each_split(tmp_path: Path) -> None:
     found = load(f"train=npz:{first};val=npz:{third};test=npz:{second}")
     assert [len(found.train), len(found.val), len(found.test())] == [30, 4, 7]
     assert torch.bincount(found.test().labels).tolist() == [4, 3]
-    with pytest.raises(InputError, match="names no images to train on"):
+    with pytest.raises(InputError, match="names no training images; add train=SOURCE"):
         load(f"test=npz:{second}")
     with pytest.raises(InputError, match="names test twice"):
         load(f"test=npz:{second};test=npz:{second}")
@@ -349,12 +349,12 @@ def test_images_in_two_splits_are_counted(tmp_path: Path) -> None:
     found = load(f"npz:{save_npz(tmp_path / 'a.npz', **more)}")
     assert found.shared["train_test"] + found.shared["val_test"] == 3
     assert found.shared["train_val"] == 0
-    assert any("of 4 test images are training images, too" in note for note in found.notes)
+    assert any("of 4 test images are training images as well" in note for note in found.notes)
 
 
 def test_uneven_classes_are_said(tmp_path: Path) -> None:
     (note,) = load(f"npz:{save_npz(tmp_path / 'a.npz', (97, 6))}").notes
-    assert "answering '0' always is right in 9" in note
+    assert "predicting '0' always is correct for 94.6%" in note
     assert load(f"npz:{save_npz(tmp_path / 'b.npz', (20, 10))}").notes == ()
 
 

@@ -76,10 +76,27 @@ def test_sizes_and_modes_are_brought_together(tmp_path: Path) -> None:
     assert load(f"folder:{tmp_path / 'a'}", input_shape=(1, 8, 8)).train.images.shape[1:] == (1, 8, 8)
 
 
-def test_native_size_is_capped(tmp_path: Path) -> None:
+def test_native_size_is_capped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(images, "MANY", 6)
     for name in ("x", "y"):
         fill(tmp_path / "a" / name, 3, size=(300, 400), mode="L")
-    assert load(f"folder:{tmp_path / 'a'}").input_shape == (1, 224, 224)
+    found = load(f"folder:{tmp_path / 'a'}")
+    assert found.input_shape == (1, 224, 224)
+    assert not any("are few" in note for note in found.notes)
+
+
+@pytest.mark.parametrize(("own", "side"), [(96, 96), (97, 64), (300, 64)])
+def test_few_large_images_are_made_small(own: int, side: int, tmp_path: Path) -> None:
+    for name in ("x", "y"):
+        fill(tmp_path / "a" / name, 3, size=(own, 400), mode="L")
+    found = load(f"folder:{tmp_path / 'a'}")
+    assert found.input_shape == (1, side, side)
+    said = [note for note in found.notes if note.startswith(f"6 images of about {own} pixels are few")]
+    assert len(said) == (side != own)
+    assert all(f"--input 1x{min(own, 224)}x{min(own, 224)} takes them larger" in note for note in said)
+    asked = load(f"folder:{tmp_path / 'a'}", input_shape=(1, 224, 224))
+    assert asked.input_shape == (1, 224, 224)
+    assert not any("are few" in note for note in asked.notes)
 
 
 def test_odd_modes(tmp_path: Path) -> None:

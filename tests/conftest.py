@@ -1,0 +1,30 @@
+"""For every test: no waiting for a quiet machine in real time, and lines of any length."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from hwnas.measure.patience import Patience
+
+
+@pytest.fixture(scope="session", autouse=True)
+def impatient() -> Iterator[None]:
+    """Patience with a real clock is spent from the start; tests of waiting bring clocks of their own."""
+    plain = Patience.__init__
+
+    def spent(self: Patience, seconds: float = 0.0, **given: Any) -> None:
+        plain(self, seconds if given.get("sleep", time.sleep) is not time.sleep else 0.0, **given)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Patience, "__init__", spent)
+        yield
+
+
+@pytest.fixture(autouse=True)
+def any_width(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No width from outside (pytest-xdist passes its terminal's as COLUMNS); tests of lines set their own."""
+    monkeypatch.delenv("COLUMNS", raising=False)
