@@ -24,7 +24,9 @@ def impatient() -> Iterator[None]:
         yield
 
 
-@pytest.fixture(autouse=True)
-def any_width(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No width from outside (pytest-xdist passes its terminal's as COLUMNS); tests of lines set their own."""
-    monkeypatch.delenv("COLUMNS", raising=False)
+@pytest.fixture(scope="session", autouse=True)
+def any_width() -> Iterator[None]:
+    """No width from outside (workers of pytest-xdist start with COLUMNS=80): lines are not folded."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("COLUMNS", raising=False)
+        yield
