@@ -208,6 +208,7 @@ def walked(
     **more: Any,
 ) -> SearchResult:
     """A search with a fake trainer and fake costs, measured whole, in a run folder."""
+    run = more.pop("run") if "run" in more else folder(path, seed)
     return search(
         strategy,
         ctx,
@@ -219,5 +220,6 @@ def walked(
         table_id="t",
         seed=seed,
         limits=limits,
-        **{"run": folder(path), **more},
+        run=run,
+        **more,
     )
