@@ -16,6 +16,7 @@ import shutil
 import signal
 import sys
 import time
+import traceback
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -171,6 +172,9 @@ def _fork(work: Any, *args: Any) -> int:
         os.setpgid(0, 0)
         work(*args)
         status = 0
+    except BaseException:
+        traceback.print_exc()
+        raise
     finally:
         os._exit(status)
 
@@ -232,9 +236,16 @@ def try_all(formats: Sequence[Format], count: int, folder: Path, seed: int = 14,
             del running[child]
             at = _collect(tally, formats, log)
             if at is not None:
-                _note(tally, formats, at, "hang" if hangs else "crash", f"the process ended with {status}")
                 rest = numbers[numbers.index(at) + 1 :]
                 todo += [rest] if rest else []
+                if status == 1 and not hangs and len(numbers) > 1:
+                    # What the files before it left behind (threads, address space) may have ended the
+                    # process: once more, alone.
+                    todo.append([at])
+                else:
+                    _note(
+                        tally, formats, at, "hang" if hangs else "crash", f"the process ended with {status}"
+                    )
             assert status == 0 or at is not None, f"a child ended with {status} before its first file"
     tally.seconds = time.monotonic() - started
     return tally
