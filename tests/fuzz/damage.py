@@ -243,9 +243,8 @@ def try_all(formats: Sequence[Format], count: int, folder: Path, seed: int = 14,
                     # process: once more, alone.
                     todo.append([at])
                 else:
-                    _note(
-                        tally, formats, at, "hang" if hangs else "crash", f"the process ended with {status}"
-                    )
+                    why = f"the process ended with {status}"
+                    _note(tally, formats, at, "hang" if hangs else "crash", why)
             assert status == 0 or at is not None, f"a child ended with {status} before its first file"
     tally.seconds = time.monotonic() - started
     return tally
