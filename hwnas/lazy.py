@@ -29,6 +29,9 @@ class _LazyModule:
     def __getattr__(self, attribute: str) -> Any:
         return getattr(import_module(self._name), attribute)
 
+    def __dir__(self) -> list[str]:
+        return dir(import_module(self._name))
+
     def __repr__(self) -> str:
         return f"lazy_import({self._name!r})"
 
