@@ -24,6 +24,7 @@ from hwnas.records import Estimate, Measurement, Setting
 from hwnas.spec import BlockSpec, NetworkSpec
 
 _FOLDS = 8
+MOST_SPREAD = 20.0  # of the logarithm of a latency
 LEAST_MS = 1e-6  # a sum of Gaussians may in principle fall below zero; latency does not
 _FEW = 5  # undisturbed networks needed to say how far their medians lie above their floors
 # Relative standard deviation that all blocks of a table share, where no network was measured as a whole.
@@ -99,7 +100,9 @@ class TableModel:
 
     def _estimate(self, spec: NetworkSpec, floor: float, sd: float) -> Estimate:
         counts = count(spec)
-        mean, spread = self.median_over_floor * floor, float(np.exp(self.width * sd / floor))
+        # A useless table (noise as large as the times) still gives finite bounds, which fit no budget.
+        mean = self.median_over_floor * floor
+        spread = float(np.exp(min(self.width * sd / floor, MOST_SPREAD)))
         return Estimate(
             latency_ms=mean,
             low_ms=mean / spread,

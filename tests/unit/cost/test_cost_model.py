@@ -174,3 +174,11 @@ def test_only_blocks_that_are_asked_for_are_keys() -> None:
     plain = cost_model(samples.table()).estimate(network(2, 2))
     assert model.estimate(network(2, 2)).latency_ms == pytest.approx(plain.latency_ms)
     assert len(model.keys) == len(set(network(2, 2).blocks))
+
+
+def test_a_useless_table_gives_finite_bounds_that_fit_no_budget() -> None:
+    """Where the noise is a million times the latency, exp(1e6) would be no number."""
+    found = cost_model(learned())._estimate(network(1, 1), 1e-6, 1.0)
+    assert 0 < found.low_ms < found.latency_ms < found.high_ms
+    assert np.isfinite(found.high_ms)
+    assert found.high_ms / found.latency_ms == pytest.approx(np.exp(20.0))
