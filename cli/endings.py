@@ -194,4 +194,5 @@ def spell_anything() -> None:
     """Names that the terminal's encoding lacks are written with escapes instead of an error."""
     for stream in (sys.stdout, sys.stderr):
         with suppress(AttributeError, ValueError, OSError):
+            # Only real text streams have it; what stands in for one is let through by the line above.
             stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]

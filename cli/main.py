@@ -105,6 +105,7 @@ class Lazy(click.Group):
         except BrokenPipeError:  # click would make it a status of 1
             ctx.exit(PIPE_CLOSED)
 
+    # click overloads it by standalone_mode and gives Any or NoReturn; here every end is a status.
     def main(  # type: ignore[override]
         self,
         args: Sequence[str] | None = None,

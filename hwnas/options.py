@@ -153,6 +153,7 @@ class Checked:
     WHAT = "option"
 
     def __post_init__(self) -> None:
+        # The class itself has no fields; those that are checked are dataclasses.
         check(type(self), vars(self), self.WHAT)  # type: ignore[arg-type]
 
 

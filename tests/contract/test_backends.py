@@ -70,7 +70,7 @@ def backend(request: pytest.FixtureRequest) -> Backend:
     try:
         return backends.get(request.param)
     except BackendUnavailable as exc:
-        pytest.skip(str(exc))
+        pytest.skip(str(exc))  # a runtime or GPU that this machine lacks; the reason names it
 
 
 @pytest.fixture
