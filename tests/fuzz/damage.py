@@ -124,12 +124,12 @@ def verdict(fmt: Format, status: int, out: str, err: str, good: dict[str, Any] |
 
 
 def _prepared(fmt: Format, folder: Path, name: str) -> Path:
-    """The house to work in."""
-    if not fmt.copy:
-        return fmt.house
-    house = folder / name
-    shutil.rmtree(house, ignore_errors=True)
-    shutil.copytree(fmt.house, house, symlinks=True)
+    """A copy of the house for one process to work in: a fresh one where the command changes it."""
+    house = folder / name / fmt.house.name
+    if fmt.copy:
+        shutil.rmtree(house, ignore_errors=True)
+    if not house.exists():
+        shutil.copytree(fmt.house, house, symlinks=True)
     return house
 
 
@@ -145,13 +145,15 @@ def _slice(
     vm = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (vm + MEMORY_BYTES, vm + MEMORY_BYTES))
     began = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    mine = str(os.getpid())
+    shutil.rmtree(folder / mine, ignore_errors=True)
     with log.open("a") as told:
         for number in numbers:
             fmt = formats[number % len(formats)]
             print(json.dumps({"at": number}), file=told, flush=True)
-            house = _prepared(fmt, folder, f"{os.getpid()}")
+            house = _prepared(fmt, folder, mine)
             file = house / fmt.file
-            original = (fmt.house / fmt.file).read_bytes() if fmt.copy else file.read_bytes()
+            original = (fmt.house / fmt.file).read_bytes()
             file.write_bytes(damaged(fmt, original, number, seed))
             status, out, err = answer(fmt, house)
             what, said = verdict(fmt, status, out, err, good.get(fmt.name) if fmt.own else None)
@@ -238,13 +240,8 @@ def try_all(formats: Sequence[Format], count: int, folder: Path, seed: int = 14,
             if at is not None:
                 rest = numbers[numbers.index(at) + 1 :]
                 todo += [rest] if rest else []
-                if status == 1 and not hangs and len(numbers) > 1:
-                    # What the files before it left behind (threads, address space) may have ended the
-                    # process: once more, alone.
-                    todo.append([at])
-                else:
-                    why = f"the process ended with {status}"
-                    _note(tally, formats, at, "hang" if hangs else "crash", why)
+                why = f"the process ended with {status}"
+                _note(tally, formats, at, "hang" if hangs else "crash", why)
             assert status == 0 or at is not None, f"a child ended with {status} before its first file"
     tally.seconds = time.monotonic() - started
     return tally
