@@ -42,9 +42,9 @@ class Manifest(BaseModel):
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """The manifest of a run folder; DataFormatError where it is damaged or not of hwnas."""
+    """The manifest of a run folder; DataFormatError where it is damaged, unsealed or not of hwnas."""
     path = folder / "manifest.json"
-    body = read_json(path, "run manifest", schemas.RUN)
+    body = read_json(path, "run manifest", schemas.RUN, sealed=True)
     parse(Manifest, body, f"run manifest {path}")
     return body
 
@@ -83,6 +83,7 @@ class RunFolder:
             write_json(
                 path / "manifest.json",
                 {"schema": schemas.RUN, "verb": verb, "config": config, **_environment()},
+                sealed=True,
             )
         self._events = path / "events.jsonl"
         self._drop_torn_line()

@@ -79,6 +79,11 @@ def unseal(body: dict[str, Any], where: object, *, required: bool) -> None:
     if OBJECT not in body and not required:
         return
     claimed, found = body.pop(OBJECT, None), digest(body)
+    if claimed is None:
+        raise DataFormatError(
+            f"{where} has no checksum: it was edited, or is of a hwnas that wrote none yet; remove it and "
+            "repeat the command that made it"
+        )
     if claimed != found:
         raise DataFormatError(
             f"{where} is damaged: its content gives another checksum ({found}) than it says ({claimed}); "

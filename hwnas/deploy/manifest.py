@@ -223,7 +223,7 @@ def manifest_path(engine: Path) -> Path:
 def write_manifest(folder: Path, manifest: EngineManifest) -> Path:
     """Write a manifest beside its engine, atomically; gives its path."""
     path = manifest_path(folder / manifest.engine)
-    write_json(path, {"schema": schemas.ENGINE, **to_json(manifest)})
+    write_json(path, {"schema": schemas.ENGINE, **to_json(manifest)}, sealed=True)
     return path
 
 
@@ -232,7 +232,7 @@ def read_manifest(engine: Path) -> EngineManifest:
 
     Raises:
         InputError: the engine has no manifest.
-        DataFormatError: the manifest is damaged, of another schema, or of another engine.
+        DataFormatError: the manifest is damaged, unsealed, of another schema, or of another engine.
     """
     path = engine if engine.name.endswith(".manifest.json") else manifest_path(engine)
     if not path.is_file():
@@ -240,7 +240,7 @@ def read_manifest(engine: Path) -> EngineManifest:
             f"{engine} has no manifest ({path.name} beside it), so nothing says what it computes or what it "
             f"was built for; export it again with `hwnas export`"
         )
-    body = read_json(path, "engine manifest", schemas.ENGINE)
+    body = read_json(path, "engine manifest", schemas.ENGINE, sealed=True)
     del body["schema"]
     manifest = parse(EngineManifest, body, f"engine manifest {path}")
     if path != manifest_path(path.parent / manifest.engine):

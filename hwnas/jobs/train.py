@@ -233,8 +233,8 @@ class Inherited:
         run = run_of(network.parent)
         if run is None:
             return cls()
-        config = read_json(run / "manifest.json", "run manifest").get("config")
-        if not isinstance(config, dict) or not isinstance(config.get("data"), str):
+        config = runs.read_manifest(run)["config"]
+        if not isinstance(config.get("data"), str):
             return cls()
         seed, limit, mark = (config.get(name) for name in ("seed", "limit", "data_fingerprint"))
         return cls(

@@ -10,14 +10,15 @@ from typing import Any, TypeVar
 from hwnas import schemas, seals
 from hwnas.budgets import parse_latency
 from hwnas.by_class import ByClass
-from hwnas.deploy.manifest import EngineManifest, read_manifest
+from hwnas.deploy.manifest import EngineManifest
+from hwnas.deploy.manifest import read_manifest as read_engine_manifest
 from hwnas.documents import json_object, read_json
 from hwnas.errors import DataFormatError, HwnasError, InputError
 from hwnas.measure import table as tables
 from hwnas.measure.rows import SUFFIX
 from hwnas.measure.table import LatencyTable
 from hwnas.records import Budget, Measurement, Promise, SearchResult, Setting, Trial, trained
-from hwnas.runs import salvage_events
+from hwnas.runs import read_manifest, salvage_events
 from hwnas.search.ranking import accuracy, candidates
 from hwnas.spec import NetworkSpec
 from hwnas.store import parse, read_network
@@ -199,7 +200,7 @@ def collect(path: Path) -> RunData:
     if not path.is_dir():
         raise InputError(f"no run folder at {path}; `hwnas runs list` lists the runs")
     run = RunData(path)
-    run.manifest = _try(run, "manifest.json", lambda p: read_json(p, "run manifest"), {})
+    run.manifest = _try(run, "manifest.json", lambda p: read_manifest(p.parent), {})
     run.verb = str(run.manifest.get("verb", "run"))
     run.events = _events(run)
     body: dict[str, Any] = {}
@@ -211,7 +212,7 @@ def collect(path: Path) -> RunData:
     if (path / "network.json").exists():
         run.network = _try(run, "network.json", read_network, None)
     for file in sorted(path.glob("*.manifest.json")):
-        run.engines += _try(run, file.name, lambda p: [read_manifest(p)], [])
+        run.engines += _try(run, file.name, lambda p: [read_engine_manifest(p)], [])
     if run.verb == "train":
         _inherit(run)
     run.table = _table(run)

@@ -124,10 +124,8 @@ def newest(root: Path = runs.RUNS) -> Path:
 
 def run_of(folder: Path) -> Path | None:
     """The run that a network's folder belongs to: itself, or the one it is a target of."""
-    for place in (folder, folder.parent.parent):
-        if (place / "manifest.json").is_file():
-            return place
-    return None
+    places = [folder, folder.parent.parent] if folder.parent.name == "targets" else [folder]
+    return next((place for place in places if (place / "manifest.json").is_file()), None)
 
 
 def _known(
@@ -136,9 +134,7 @@ def _known(
     """What a run's files say about one of its networks."""
     if run is None:
         return {}
-    config = read_json(run / "manifest.json", "run manifest").get("config", {})
-    if not isinstance(config, dict):
-        raise DataFormatError(f"run manifest {run / 'manifest.json'}: config is not a JSON object")
+    config = runs.read_manifest(run)["config"]
     known: dict[str, Any] = {}
     if isinstance(config.get("data"), str):
         known = {

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 from hwnas import options as option_values
 from hwnas import runs
 from hwnas.cost.model import cost_model
-from hwnas.documents import read_json
 from hwnas.errors import DeviceUnavailable, HwnasError, MissingMeasurement
 from hwnas.jobs import predict
 from hwnas.jobs.preparations.prepare import Facts, Prepared, prepare
@@ -174,8 +173,8 @@ class _SearchJob:
         manifest = self._manifest()
         if manifest is None:
             return None
-        table = read_json(manifest, "run manifest").get("config", {}).get("table")
-        return Path(table) if table and Path(table).is_file() else None
+        table = runs.read_manifest(manifest.parent)["config"].get("table")
+        return Path(table) if isinstance(table, str) and Path(table).is_file() else None
 
     def _manifest(self) -> Path | None:
         """The manifest of the run that is resumed; None for a new one."""

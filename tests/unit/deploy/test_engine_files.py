@@ -1,6 +1,8 @@
 """An engine is what its manifest says, or it is refused before the runtime sees it."""
 
 import json
+import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +10,7 @@ import numpy as np
 import pytest
 from deploy_network import images, small, weights
 
-from hwnas import backends
+from hwnas import backends, seals
 from hwnas.deploy import engine as engines
 from hwnas.deploy import manifest as manifests
 from hwnas.errors import BackendUnavailable, DataFormatError, InputError
@@ -114,7 +116,9 @@ def test_one_changed_byte_is_refused(tmp_path: Path) -> None:
 
 def edited(path: Path, **changes: Any) -> None:
     file = manifests.manifest_path(path)
-    file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
+    body = json.loads(file.read_text())
+    del body["checksum"]  # a seal is no signature: anybody can make one
+    file.write_text(json.dumps(seals.sealed({**body, **changes})))
 
 
 @pytest.mark.parametrize(
@@ -133,6 +137,26 @@ def test_damaged_manifests_are_refused(tmp_path: Path, changes: dict[str, Any], 
     path = exported(tmp_path)
     edited(path, **changes)
     with pytest.raises(DataFormatError, match=message):
+        engines.load(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda text: text.replace('"threads": 1', '"threads": 2'), "content gives another checksum"),
+        (lambda text: re.sub(r',\s*"checksum": "\w+"', "", text), "has no checksum"),
+    ],
+)
+def test_a_changed_digit_of_a_manifest_is_refused(
+    tmp_path: Path, change: Callable[[str], str], words: str
+) -> None:
+    """A thread count that nobody measured would still be a possible one."""
+    path = exported(tmp_path)
+    file = manifests.manifest_path(path)
+    text = file.read_text()
+    file.write_text(change(text))
+    assert file.read_text() != text
+    with pytest.raises(DataFormatError, match=words):
         engines.load(path)
 
 

@@ -21,7 +21,7 @@ from hwnas.jobs.train import TrainOptions, train
 from hwnas.jobs.verify import VerifyOptions, verify
 from hwnas.nets.weights import read_weights, save_weights
 from hwnas.spec import BlockSpec, NetworkSpec
-from hwnas.store import write_network
+from hwnas.store import write_json, write_network
 
 SPEC = NetworkSpec(
     stem=BlockSpec(kind="conv", c_in=3, c_out=8, size_in=16),
@@ -68,7 +68,7 @@ def edited(path: str, change: Callable[[dict[str, Any]], object]) -> None:
     body = json.loads(Path(path).read_text())
     body.pop("checksum", None)  # a seal is no signature: anybody can make one
     change(body)
-    Path(path).write_text(json.dumps(body))
+    write_json(Path(path), body, sealed=True)
 
 
 def failed(call: Callable[[], object]) -> set[str]:

@@ -13,8 +13,9 @@ from hwnas.documents import read_json
 from hwnas.errors import DataFormatError, InputError
 from hwnas.jobs.train import TrainOptions, train
 from hwnas.nets.build import build, load_weights, read_weights
-from hwnas.runs import RunFolder
+from hwnas.runs import RunFolder, read_manifest
 from hwnas.spec import BlockSpec, NetworkSpec
+from hwnas.store import write_json
 from hwnas.train import loop
 from hwnas.train.data import load
 
@@ -174,8 +175,9 @@ def test_a_runs_weights_go_on_with_its_splits(place: Path) -> None:
 
 def test_code_named_by_a_run_is_not_run(place: Path) -> None:
     train(options(data=noise(place / "noise.npz"), epochs=1, out=Path("a")))
-    manifest = Path("a/manifest.json")
-    manifest.write_text(manifest.read_text().replace(f"npz:{place / 'noise.npz'}", "evil:load"))
+    body = read_manifest(Path("a"))
+    body["config"]["data"] = "evil:load"
+    write_json(Path("a/manifest.json"), body, sealed=True)
     with pytest.raises(InputError, match="Code that a file names is not run"):
         train(options(network="a", data=None, epochs=1))
 

@@ -192,6 +192,7 @@ def write_run(folder: Path, found: SearchResult | None = None, *, keep: int | No
             "argv": ["search", "--latency-budget", "0.6ms", "--data", "digits"],
             "created": "2026-01-02T03:00:00+00:00",
         },
+        sealed=True,
     )
     shown = found.trials if keep is None else found.trials[:keep]
     events: list[dict[str, Any]] = []

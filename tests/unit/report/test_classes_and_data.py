@@ -33,7 +33,9 @@ CURVE = [
 def write_training(folder: Path, data: str, mark: str = "", **config: Any) -> Path:
     folder.mkdir(parents=True)
     known = {"data": data, "seed": 0, "limit": None, "data_fingerprint": mark, **config}
-    write_json(folder / "manifest.json", {"schema": "hwnas.run/1", "verb": "train", "config": known})
+    write_json(
+        folder / "manifest.json", {"schema": "hwnas.run/1", "verb": "train", "config": known}, sealed=True
+    )
     (folder / "events.jsonl").write_text("")
     write_network(folder / "network.json", network(1, 1, 1))
     body = {

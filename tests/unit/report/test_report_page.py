@@ -16,6 +16,7 @@ from hwnas.jobs.report import ReportOptions, report
 from hwnas.records import Budget, Check, Promise, Target, to_json
 from hwnas.report import html, phrases, plots
 from hwnas.report.compose import compose
+from hwnas.runs import read_manifest
 from hwnas.store import write_json
 
 
@@ -128,10 +129,10 @@ def test_text_from_files_is_escaped(tmp_path: Path) -> None:
         for t in trials()
     ]
     run = write_run(tmp_path / "search-0001", result(trials=tuple(changed), stopped=evil))
-    manifest = json.loads((run / "manifest.json").read_text())
+    manifest = read_manifest(run)
     manifest["argv"] = ["search", evil]
     manifest["config"][evil] = evil
-    (run / "manifest.json").write_text(json.dumps(manifest))
+    write_json(run / "manifest.json", manifest, sealed=True)
     page = page_of(run)
     reader = Reader(page)
     assert reader.tags.count("script") == 3  # data, plotly, drawing
@@ -260,7 +261,9 @@ def test_training_shows_the_search_that_found_its_network(tmp_path: Path) -> Non
     run = tmp_path / "train-0001"
     run.mkdir()
     config = {"network": str(search), "data": "digits"}
-    write_json(run / "manifest.json", {"schema": "hwnas.run/1", "verb": "train", "config": config})
+    write_json(
+        run / "manifest.json", {"schema": "hwnas.run/1", "verb": "train", "config": config}, sealed=True
+    )
     body = {"schema": "hwnas.train/1", "accuracy": {"val": 0.97, "test": 0.961}}
     write_json(run / "result.json", body)
     text = Reader(page_of(run)).text
@@ -310,9 +313,9 @@ def test_a_failed_engine_is_bad_news(tmp_path: Path) -> None:
 
 def test_budget_of_a_killed_run_that_was_asked_as_a_ratio(tmp_path: Path) -> None:
     run = write_run(tmp_path / "search-0001", keep=2)
-    body = json.loads((run / "manifest.json").read_text())
+    body = read_manifest(run)
     body["config"] |= {"latency_budget": "1.15x:resnet20", "budgets": [to_json(Budget(latency_ms=0.5))]}
-    (run / "manifest.json").write_text(json.dumps(body))
+    write_json(run / "manifest.json", body, sealed=True)
     assert "0.25 ms of 0.50 ms predicted" in compose([run]).chapters[0].headline
 
 

@@ -1,6 +1,8 @@
 """Files are written whole or not at all; a run folder resumes, and refuses another configuration."""
 
 import json
+import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -101,6 +103,33 @@ def test_manifest_says_how_it_came_about(tmp_path: Path) -> None:
     manifest = json.loads((tmp_path / "r" / "manifest.json").read_text())
     assert manifest["config"] == {"seed": 3}
     assert {"hwnas", "python", "platform", "created", "verb", "schema"} <= manifest.keys()
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda text: text.replace('"seed": 3', '"seed": 4'), "damaged: its content gives another checksum"),
+        (lambda text: re.sub(r',\s*"checksum": "\w+"', "", text), "has no checksum"),
+    ],
+)
+def test_a_changed_manifest_is_refused_wherever_it_is_read(
+    tmp_path: Path, change: Callable[[str], str], words: str
+) -> None:
+    """A changed seed would draw other splits."""
+    runs.RunFolder(tmp_path / "r", "search", {"seed": 3}).close()
+    path = tmp_path / "r" / "manifest.json"
+    text = path.read_text()
+    path.write_text(change(text))
+    assert path.read_text() != text
+    reads: list[Callable[[], object]] = [
+        lambda: runs.read_manifest(tmp_path / "r"),
+        lambda: runs.resolve("r", root=tmp_path),
+        lambda: runs.RunFolder(tmp_path / "r", "search", {"seed": 4}),
+    ]
+    for read in reads:
+        with pytest.raises(DataFormatError, match=words):
+            read()
+    assert not runs.is_run(tmp_path / "r")
 
 
 def test_unknown_plugin_names_the_nearest() -> None:
