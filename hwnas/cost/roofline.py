@@ -20,7 +20,8 @@ from hwnas.errors import InputError
 from hwnas.measure.rows import BlockRow, Header
 from hwnas.measure.table import LatencyTable
 from hwnas.nets.blocks import recipe
-from hwnas.nets.ops import INPUT, SKIP, Activation, Arithmetic, Conv, Op
+from hwnas.nets.op import INPUT, SKIP, Arithmetic, Op
+from hwnas.nets.ops import Activation, Conv
 from hwnas.records import Precision, Setting
 from hwnas.spec import BlockSpec
 

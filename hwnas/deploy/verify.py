@@ -40,10 +40,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwnas.arrays import Float32s, Int64s, Uint8s
-from hwnas.backends.images import prepare as prepare_images
 from hwnas.by_class import ByClass, by_class
+from hwnas.deploy import checks, preprocess
 from hwnas.deploy import engine as engines
-from hwnas.deploy import preprocess
+from hwnas.deploy.checks import Training
 from hwnas.deploy.manifest import (
     EngineManifest,
     Parity,
@@ -52,9 +52,8 @@ from hwnas.deploy.manifest import (
     Weights,
     check_file,
     read_manifest,
-    weights_digest,
 )
-from hwnas.deploy.parity import TOLERANCES, compare, judge
+from hwnas.deploy.parity import compare, judge
 from hwnas.deploy.speed import beside_fp32
 from hwnas.errors import InputError, VerificationFailed
 from hwnas.lazy import lazy_import
@@ -62,19 +61,14 @@ from hwnas.measure.patience import PATIENCE_S, Patience
 from hwnas.measure.promise import PromiseOptions, keep
 from hwnas.measure.sentinel import watched
 from hwnas.measure.timing import TimingOptions, measure
-from hwnas.nets.count import count
 from hwnas.protocols import Backend, Emit, Engine
 from hwnas.records import Budget, Check, Measurement, Promise, Report, Setting
 from hwnas.spec import NetworkSpec
-from hwnas.units import format_count, format_ms
 
 if TYPE_CHECKING:
     import torch
 else:
     torch = lazy_import("torch")
-
-SAME_LEVELS = 0.01  # of 255: inputs that differ by rounding alone
-PREPARED = 1e-3  # of the largest score; equal inputs give equal scores, up to the order of sums
 
 
 @dataclass(frozen=True)
@@ -96,23 +90,6 @@ class CheckOptions:
     deadline_s: float | None = None
     patience_s: float = PATIENCE_S
     seed: int = 0
-
-
-@dataclass(frozen=True)
-class Training:
-    """What a training recorded of its network; empty where it recorded nothing.
-
-    Attributes:
-        classes, mean, std: names of the classes and normalisation of images in [0, 1], by channel.
-        accuracy: fraction right of the validation images; None where the images compared are others.
-        images: how many validation images there were.
-    """
-
-    classes: tuple[str, ...] = ()
-    mean: tuple[float, ...] = ()
-    std: tuple[float, ...] = ()
-    accuracy: float | None = None
-    images: int = 0
 
 
 @dataclass(frozen=True)
@@ -195,8 +172,7 @@ def verify(
     spec = spec or manifest.network
     budget = budget or manifest.budget
     inputs = _inputs(images, manifest)
-    if reference_images is None:
-        reference_images = inputs
+    reference_images = inputs if reference_images is None else reference_images
     if reference_images.ndim != 4 or not len(images) or reference_images.shape[1:] != spec.input_shape:
         wanted = ", ".join(map(str, spec.input_shape))
         raise InputError(f"images are {reference_images.shape}; the network takes (n, {wanted})")
@@ -204,20 +180,27 @@ def verify(
     def load() -> Engine:
         return engines.load(engine_path, backend)
 
+    # Step 1: scores of the engine, as it is deployed, and of the torch module.
     engine = load()
     try:
         given = preprocess.scores(engine, manifest, images)
-        setting, prepared = engine.setting, _preparation(engine, manifest)
+        setting, prepared = engine.setting, checks.preprocessing(engine, manifest)
         cost = preprocess.cost(engine, manifest) if options.timed else None
     finally:
         engine.close()
     reference = reference_scores(spec, weights, reference_images)
-    distinct = len({image.tobytes() for image in inputs})
-    found = compare(reference, given, labels, data, distinct)
-    given_as = _sizes(images, inputs, reference_images, manifest)
-    checks = [_same_network(manifest, spec, weights), *judge(found, setting.precision), *given_as, *prepared]
-    checks += [*checked, *_as_trained(manifest, found, training or Training())]
-    checks += _counts(spec, budget, setting.batch)
+    parity = compare(reference, given, labels, data, len({image.tobytes() for image in inputs}))
+    # Step 2: what is judged without a clock.
+    found = [
+        checks.source(manifest, spec, weights),
+        *judge(parity, setting.precision),
+        *checks.pictures(images, inputs, reference_images, manifest),
+        *prepared,
+        *checked,
+        *checks.as_trained(manifest, parity, training or Training()),
+        *checks.counts(spec, budget, setting.batch),
+    ]
+    # Step 3: latency, against the budget where there is one, and beside fp32.
     runtime = backend or engines.runtime(manifest)
     measured, promise, timing = _time(load, budget, options, emit, runtime, setting)
     speed = None
@@ -226,23 +209,27 @@ def verify(
     report = Report(
         network=spec.key,
         setting=setting,
-        max_abs_err=found.max_abs_err,
-        cosine_min=found.cosine_min,
-        top1_agreement=found.top1_agreement,
-        top1_reference=found.top1_reference,
-        top1_engine=found.top1_engine,
+        max_abs_err=parity.max_abs_err,
+        cosine_min=parity.cosine_min,
+        top1_agreement=parity.top1_agreement,
+        top1_reference=parity.top1_reference,
+        top1_engine=parity.top1_engine,
         predicted_ms=manifest.predicted.latency_ms if manifest.predicted else None,
         measured=measured,
         budget=budget,
         promise=promise,
-        checks=(*checks, *timing),
+        checks=(*found, *timing),
     )
-    classes = manifest.classes or tuple(map(str, range(spec.classes)))
-    figures = None
-    if labels is not None and (labels >= 0).any():
-        at = labels >= 0
-        figures = by_class(labels[at], given[at].argmax(axis=1), classes)
-    return Verified(report, found, cost, figures, speed)
+    return Verified(report, parity, cost, _by_class(given, labels, manifest), speed)
+
+
+def _by_class(scores: Float32s, labels: Int64s | None, manifest: EngineManifest) -> ByClass | None:
+    """Figures of every class where images have labels."""
+    if labels is None or not (labels >= 0).any():
+        return None
+    at = labels >= 0
+    names = manifest.classes or tuple(map(str, range(manifest.network.classes)))
+    return by_class(labels[at], scores[at].argmax(axis=1), names)
 
 
 def reference_scores(spec: NetworkSpec, weights: Weights, images: Float32s) -> Float32s:
@@ -262,126 +249,6 @@ def _inputs(images: NDArray[Any] | Sequence[Uint8s], manifest: EngineManifest) -
     if not isinstance(images, np.ndarray):
         return np.concatenate([preprocess.ready(picture[None], manifest) for picture in images])
     return preprocess.ready(images, manifest) if images.dtype == np.uint8 else images
-
-
-def _sizes(
-    images: NDArray[Any] | Sequence[Uint8s],
-    inputs: Float32s,
-    reference_images: Float32s,
-    manifest: EngineManifest,
-) -> list[Check]:
-    """Whether pictures of their own size become the very images of the training."""
-    side = manifest.network.input_shape[1:]
-    own = [] if isinstance(images, np.ndarray) else [at for at, p in enumerate(images) if p.shape[:2] != side]
-    if not own:
-        return []
-    levels = np.abs(inputs - reference_images)[own] * 255 * manifest.normalisation[1][:, None, None]
-    shapes = sorted({images[at].shape[1::-1] for at in own}, key=lambda size: (size[0] * size[1], size))
-    sizes = " to ".join(dict.fromkeys(f"{width}x{height}" for width, height in (shapes[0], shapes[-1])))
-    detail = (
-        f"{len(own)} pictures in their own size ({sizes}), cropped, resized and "
-        f"normalised as when deployed, are the training's images to {levels.max():.2g} of 255 levels "
-        f"({SAME_LEVELS:g} allowed)"
-    )
-    return [Check(name="pictures", passed=bool(levels.max() <= SAME_LEVELS), detail=detail)]
-
-
-def _same_network(manifest: EngineManifest, spec: NetworkSpec, weights: Weights) -> Check:
-    """Whether network and weights are those that the engine was built from."""
-    same_spec = spec.key == manifest.network_key
-    same = same_spec and weights_digest(weights) == manifest.weights_sha256
-    detail = f"network {spec.key} and its weights are those that the engine was built from"
-    if not same:
-        what = "weights" if same_spec else f"network {spec.key}"
-        detail = f"the engine was built from other {what} (network {manifest.network_key})"
-    return Check(name="source", passed=same, detail=detail)
-
-
-def _as_trained(manifest: EngineManifest, found: Parity, training: Training) -> list[Check]:
-    """Whether names, normalisation and accuracy are those that the training recorded."""
-    checks = []
-    if training.classes:
-        same = manifest.classes == training.classes
-        detail = "class names are those used in training"
-        if not same:
-            own, other = ", ".join(training.classes[:4]), ", ".join(manifest.classes[:4])
-            detail = f"the manifest has other classes ({other}, ...) than the training ({own}, ...)"
-        checks.append(Check(name="classes", passed=same, detail=detail))
-    if training.mean:
-        same = (manifest.mean, manifest.std) == (training.mean, training.std)
-        detail = "images are normalised as in training"
-        if not same:
-            detail = (
-                f"the manifest normalises by mean {manifest.mean} and std {manifest.std}, training by "
-                f"{training.mean} and {training.std}"
-            )
-        checks.append(Check(name="normalisation", passed=same, detail=detail))
-    if training.accuracy is not None and found.top1_reference is not None:
-        judged = found.labelled or found.images
-        allowed = _allowed(training.accuracy, judged, training.images)
-        off = abs(found.top1_reference - training.accuracy)
-        detail = (
-            f"top-1 of the network {100 * found.top1_reference:.2f} % on {judged} of the "
-            f"{training.images} validation images, {100 * training.accuracy:.2f} % recorded by the training "
-            f"({100 * allowed:.2g} % difference allowed)"
-        )
-        if off > allowed:
-            detail += "; the weights are not those that were trained"
-        checks.append(Check(name="training", passed=off <= allowed, detail=detail))
-    return checks
-
-
-def _allowed(accuracy: float, images: int, recorded: int) -> float:
-    """How far an accuracy may be from a recorded one: by rounding over the same images, by three standard
-    errors of a binomial over a part of them.
-    """
-    exact = max(1 / images, TOLERANCES["fp32"].drop)
-    if images >= recorded:
-        return exact
-    guess = (accuracy * images + 0.5) / (images + 1)
-    return exact + 3 * float(np.sqrt(guess * (1 - guess) / images))
-
-
-def _preparation(engine: Engine, manifest: EngineManifest) -> list[Check]:
-    """Whether an engine that takes bytes (`run_bytes`) prepares them as `images.prepare` does.
-
-    Both ways end in the same engine, so that scores show a difference of inputs.
-    """
-    run_bytes = getattr(engine, "run_bytes", None)
-    if run_bytes is None:
-        return []
-    channels, height, width = manifest.network.input_shape
-    shape = (engine.setting.batch, 2 * height + 1, max(1, width - 3), channels)  # shrunk and stretched
-    pictures = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
-    mean, std = manifest.normalisation
-    expected = engine.run(prepare_images(pictures, (height, width), mean, std))
-    off = float(np.abs(run_bytes(pictures, mean, std) - expected).max())
-    allowed = PREPARED * max(float(np.abs(expected).max()), 1e-6)
-    detail = f"images prepared by device and by host: scores differ by {off:.2g} ({allowed:.2g} allowed)"
-    return [Check(name="preprocessing", passed=off <= allowed, detail=detail)]
-
-
-def _counts(spec: NetworkSpec, budget: Budget | None, batch: int) -> list[Check]:
-    """Counts against the limits that a budget has; activations are those of a whole batch."""
-    if budget is None or not (budget.macs or budget.params or budget.memory_bytes):
-        return []
-
-    counts = count(spec)
-    memory_bytes = counts.activation_bytes * batch + counts.weight_bytes
-    rows = (
-        ("macs", counts.macs, budget.macs, "MAC"),
-        ("params", counts.params, budget.params, "param"),
-        ("memory", memory_bytes, budget.memory_bytes, "B"),
-    )
-    return [
-        Check(
-            name=name,
-            passed=value <= limit,
-            detail=f"{format_count(value, unit)} of {format_count(limit, unit)}",
-        )
-        for name, value, limit, unit in rows
-        if limit is not None
-    ]
 
 
 def _time(
@@ -422,25 +289,4 @@ def _time(
         emit=emit,
         deadline_s=options.deadline_s,
     )
-    return measured, promise, [budget_check(promise)]
-
-
-def budget_check(promise: Promise) -> Check:
-    """The verdict of a promise test as a check; an ambiguous one does not pass, and says so."""
-    total = len(promise.session_ms)
-    worst = max(promise.session_ms, default=float("nan"))
-    text = (
-        f"{total - promise.misses} of {total} sessions within {format_ms(promise.budget_ms)} at "
-        f"{promise.percentile} (slowest {format_ms(worst)})"
-    )
-    if promise.verdict == "kept":
-        text += f", {100 * promise.confidence:.1f} % confidence"
-    elif promise.verdict == "ambiguous":
-        text += ": undecided, shown neither to be met nor to be exceeded; repeat on an idle machine"
-    else:
-        text += ": the budget is exceeded"
-    return Check(
-        name="budget",
-        passed=promise.verdict == "kept",
-        detail=text + (f" ({promise.note})" if promise.note else ""),
-    )
+    return measured, promise, [checks.budget(promise)]

@@ -11,7 +11,7 @@ from hwnas.cost.model import cost_model
 from hwnas.errors import BackendUnavailable, InputError, StaleTable
 from hwnas.jobs.resolve import networks
 from hwnas.measure import device as devices
-from hwnas.measure import reliability
+from hwnas.measure import reliability, table_folder
 from hwnas.measure import table as tables
 from hwnas.measure.table import LatencyTable
 from hwnas.records import Setting, to_json
@@ -93,7 +93,7 @@ def find(
     Args:
         path: table file.
         specs: networks that it should cover.
-        device, space, conditions: choose among tables where no file is named (`tables.newest`).
+        device, space, conditions: choose among tables where no file is named (`table_folder.newest`).
 
     Raises:
         MissingMeasurement: there is none.
@@ -103,7 +103,7 @@ def find(
         table = tables.load(path)
     else:
         name = devices.resolve(device, here=False).name if device else None
-        table = tables.newest(name, space=space, covering=specs, **conditions)
+        table = table_folder.newest(name, space=space, covering=specs, **conditions)
     live = live_setting(table.setting)
     if live is not None:
         try:

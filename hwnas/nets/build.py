@@ -14,7 +14,7 @@ from hwnas.arrays import Float32s
 from hwnas.errors import DataFormatError
 from hwnas.nets import growth
 from hwnas.nets.blocks import recipe
-from hwnas.nets.ops import INPUT, SKIP
+from hwnas.nets.op import INPUT, SKIP
 from hwnas.nets.weights import read_weights as read_weights
 from hwnas.nets.weights import save_weights
 from hwnas.spec import BlockSpec, Convention, NetworkSpec

@@ -14,7 +14,8 @@ from functools import lru_cache
 
 from hwnas.nets.blocks import recipe
 from hwnas.nets.draft import Dataflow
-from hwnas.nets.ops import INPUT, SKIP, Conv, Shape
+from hwnas.nets.op import INPUT, SKIP, Shape
+from hwnas.nets.ops import Conv
 from hwnas.spec import BlockSpec, Convention, NetworkSpec
 
 BYTES = 4  # fp32

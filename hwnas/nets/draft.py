@@ -6,22 +6,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from hwnas.errors import InputError
-from hwnas.nets.ops import (
-    ACTIVATIONS,
-    INPUT,
-    SKIP,
-    Activation,
-    Add,
-    ChannelNorm,
-    Concat,
-    Conv,
-    GlobalPool,
-    Linear,
-    Op,
-    Pool,
-    Scale,
-    Shift,
-)
+from hwnas.nets.activations import ACTIVATIONS
+from hwnas.nets.op import INPUT, SKIP, Op
+from hwnas.nets.ops import Activation, Add, ChannelNorm, Concat, Conv, GlobalPool, Linear, Pool, Scale, Shift
 from hwnas.spec import BlockSpec, Convention
 
 # Activations that are zero at zero and rise there.

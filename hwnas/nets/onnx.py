@@ -16,7 +16,8 @@ from hwnas.arrays import Float32s
 from hwnas.errors import InputError
 from hwnas.nets.blocks import recipe
 from hwnas.nets.graph_writer import GraphWriter
-from hwnas.nets.ops import INPUT, SKIP, Linear
+from hwnas.nets.op import INPUT, SKIP
+from hwnas.nets.ops import Linear
 from hwnas.nets.sources import GivenWeights, RandomWeights, Source
 from hwnas.spec import BlockSpec, Convention, NetworkSpec
 

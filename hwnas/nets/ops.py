@@ -1,9 +1,5 @@
 """Primitive operations: each says in one place what it computes, costs and looks like.
 
-An operation declares its arrays, its multiply-accumulates, whether it can overwrite its input, what
-of it is deployed, its torch layers and its ONNX nodes. All of these are abstract in `Op`: an
-operation that leaves one out cannot be made, so nothing is ever counted as zero by omission.
-
 A batch norm belongs to the convolution before it (`Conv.norm`), and so does a layer scale
 (`Conv.scale`): in eval mode both are affine maps of that convolution's output, which is how the ONNX
 writer folds them. Torch is imported on first use of a layer; counting and ONNX do without it.
@@ -12,12 +8,13 @@ writer folds them. Torch is imported on first use of a layer; counting and ONNX 
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from hwnas.lazy import lazy_import
+from hwnas.nets.activations import ACTIVATIONS
+from hwnas.nets.op import Arithmetic, Op, Shape, WithoutMacs, WithoutWeights
 from hwnas.nets.sources import NORM_EPS, Source
 
 if TYPE_CHECKING:
@@ -26,109 +23,13 @@ if TYPE_CHECKING:
 
     from hwnas.nets import conv as conv_layers
     from hwnas.nets.graph_writer import GraphWriter
-
-    Apply = Callable[[str, Tensor], Tensor]  # the layer of a name, applied to a value
+    from hwnas.nets.op import Apply
 else:
     torch, nn = lazy_import("torch"), lazy_import("torch.nn")
     conv_layers = lazy_import("hwnas.nets.conv")
 
-INPUT = "x"  # name of the block's input inside its recipe
-SKIP = "skip"  # name of its second input, of kinds that have one
 CHANNEL_NORM_EPS = 1e-6  # of ConvNeXt's layer norms
 LAYER_SCALE = 1e-6  # initial value of a layer scale (Liu et al. 2022, table 5)
-
-Shape = tuple[int, ...]
-# What limits an operation that computes; `hwnas.cost.roofline` has a share of the peak for each.
-Arithmetic = Literal["winograd", "dense", "pointwise", "grouped", "linear", "none"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Op(ABC):
-    """One primitive operation and the shape of its output: `channels` x `size` x `size`.
-
-    `inputs` names earlier operations of the same recipe, or `INPUT`. `name` is also the prefix of
-    the operation's weights inside the block.
-    """
-
-    name: str
-    inputs: tuple[str, ...]
-    channels: int
-    size: int
-
-    @abstractmethod
-    def weights(self) -> Mapping[str, Shape]:
-        """Shapes of what is trained, by name inside the block; empty where there is nothing."""
-
-    def statistics(self) -> Mapping[str, Shape]:
-        """Shapes of what is stored and not trained: moving mean and variance."""
-        return {}
-
-    @property
-    def deployed(self) -> int:
-        """Number of weights that an engine holds, after folding."""
-        return sum(map(math.prod, self.weights().values()))
-
-    @property
-    @abstractmethod
-    def macs(self) -> int:
-        """Multiply-accumulates for one image (docs/counting.md)."""
-
-    @property
-    @abstractmethod
-    def arithmetic(self) -> Arithmetic:
-        """How its multiply-accumulates run; ``none`` where it has none."""
-
-    @property
-    @abstractmethod
-    def overwrites(self) -> bool:
-        """Whether the output may take the place of an input that nothing else needs."""
-
-    @abstractmethod
-    def layers(self) -> Mapping[str, nn.Module]:
-        """Torch layers by name; their parameters are those of `weights`."""
-
-    @abstractmethod
-    def run(self, inputs: Sequence[Tensor], layer: Apply) -> Tensor:
-        """The output in torch; ``layer(name, x)`` applies a layer of `layers`."""
-
-    @abstractmethod
-    def write(
-        self, graph: GraphWriter, inputs: Sequence[str], name: str, source: Source, *, ends_branch: bool
-    ) -> str:
-        """Add the ONNX nodes under `name`, also the place of the weights; returns the output's name."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class _NoMacs(Op):
-    """An operation whose arithmetic is not counted: it waits for the memory."""
-
-    @property
-    def macs(self) -> int:
-        """No multiply-accumulates."""
-        return 0
-
-    @property
-    def arithmetic(self) -> Arithmetic:
-        """Limited by memory."""
-        return "none"
-
-
-@dataclass(frozen=True, kw_only=True)
-class _NoWeights(_NoMacs):
-    """An operation that only moves or combines values."""
-
-    def weights(self) -> Mapping[str, Shape]:
-        """Nothing is trained."""
-        return {}
-
-    @property
-    def overwrites(self) -> bool:
-        """The inputs stay."""
-        return False
-
-    def layers(self) -> Mapping[str, nn.Module]:
-        """A function, without a layer."""
-        return {}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -297,7 +198,7 @@ class Linear(Op):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ChannelNorm(_NoMacs):
+class ChannelNorm(WithoutMacs):
     """Layer norm over the channels of every pixel (ConvNeXt); like batch norm, it counts no MACs."""
 
     def weights(self) -> Mapping[str, Shape]:
@@ -331,7 +232,7 @@ class ChannelNorm(_NoMacs):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Activation(_NoWeights):
+class Activation(WithoutWeights):
     """Element-wise function: one of `ACTIVATIONS`."""
 
     fn: str
@@ -353,7 +254,7 @@ class Activation(_NoWeights):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Add(_NoWeights):
+class Add(WithoutWeights):
     """Sum of two inputs, equal in shape; `residual` where the second bypasses the block's branch."""
 
     residual: bool = False
@@ -370,7 +271,7 @@ class Add(_NoWeights):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Scale(_NoWeights):
+class Scale(WithoutWeights):
     """First input times the second, which has one value per channel."""
 
     def run(self, inputs: Sequence[Tensor], layer: Apply) -> Tensor:
@@ -385,7 +286,7 @@ class Scale(_NoWeights):
 
 
 @dataclass(frozen=True, kw_only=True)
-class GlobalPool(_NoWeights):
+class GlobalPool(WithoutWeights):
     """Mean over the pixels of every channel; the output has size 1."""
 
     def run(self, inputs: Sequence[Tensor], layer: Apply) -> Tensor:
@@ -400,7 +301,7 @@ class GlobalPool(_NoWeights):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pool(_NoWeights):
+class Pool(WithoutWeights):
     """Mean (``mean``) or maximum (``max``) over a window, padding kernel//2, which counts in neither."""
 
     fn: Literal["mean", "max"]
@@ -424,7 +325,7 @@ class Pool(_NoWeights):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Shift(_NoWeights):
+class Shift(WithoutWeights):
     """Everything moved up and to the left by one pixel; zeros come in."""
 
     def run(self, inputs: Sequence[Tensor], layer: Apply) -> Tensor:
@@ -443,7 +344,7 @@ class Shift(_NoWeights):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Concat(_NoWeights):
+class Concat(WithoutWeights):
     """The inputs side by side, along the channels."""
 
     def run(self, inputs: Sequence[Tensor], layer: Apply) -> Tensor:
@@ -455,34 +356,3 @@ class Concat(_NoWeights):
     ) -> str:
         """Concat."""
         return graph.node("Concat", inputs, name, axis=1)
-
-
-def _node(kind: str) -> Callable[[GraphWriter, str, str], str]:
-    return lambda graph, x, name: graph.node(kind, (x,), name)
-
-
-def _clip6(graph: GraphWriter, x: str, name: str) -> str:
-    return graph.node("Clip", (x, graph.number("zero", 0.0), graph.number("six", 6.0)), name)
-
-
-def _swish(graph: GraphWriter, x: str, name: str) -> str:
-    return graph.node("Mul", (x, graph.node("Sigmoid", (x,), f"{name}.sigmoid")), name)
-
-
-def _gelu(graph: GraphWriter, x: str, name: str) -> str:
-    # x / 2 * (1 + erf(x / sqrt(2))), the form that runtimes fuse; opset 17 has no Gelu.
-    root, one, half = (graph.number(n, v) for n, v in (("root2", 2**0.5), ("one", 1.0), ("half", 0.5)))
-    erf = graph.node("Erf", (graph.node("Div", (x, root), f"{name}.div"),), f"{name}.erf")
-    share = graph.node("Add", (erf, one), f"{name}.share")
-    return graph.node("Mul", (graph.node("Mul", (x, share), f"{name}.twice"), half), name)
-
-
-# In torch, and as ONNX nodes. Torch's functions are looked up when they are called.
-ACTIVATIONS: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[GraphWriter, str, str], str]]] = {
-    "relu": (lambda x: nn.functional.relu(x), _node("Relu")),
-    "relu6": (lambda x: nn.functional.relu6(x), _clip6),
-    "hswish": (lambda x: nn.functional.hardswish(x), _node("HardSwish")),
-    "swish": (lambda x: nn.functional.silu(x), _swish),
-    "gelu": (lambda x: nn.functional.gelu(x), _gelu),
-    "sigmoid": (lambda x: torch.sigmoid(x), _node("Sigmoid")),
-}

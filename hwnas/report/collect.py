@@ -15,6 +15,7 @@ from hwnas.deploy.manifest import read_manifest as read_engine_manifest
 from hwnas.documents import json_object, read_json
 from hwnas.errors import DataFormatError, HwnasError, InputError
 from hwnas.measure import table as tables
+from hwnas.measure import table_folder
 from hwnas.measure.rows import SUFFIX
 from hwnas.measure.table import LatencyTable
 from hwnas.records import Budget, Measurement, Promise, SearchResult, Setting, Trial, trained
@@ -244,7 +245,7 @@ def _table(run: RunData) -> LatencyTable | None:
     wanted = next((name for name in (*ids, str(run.config.get("table_id") or "")) if name), "")
     named = run.config.get("table")
     places = [Path(named)] if isinstance(named, str) else []
-    places += sorted(run.path.glob(f"*{SUFFIX}")) + sorted(tables.folder().glob(f"*{SUFFIX}"))
+    places += sorted(run.path.glob(f"*{SUFFIX}")) + sorted(table_folder.folder().glob(f"*{SUFFIX}"))
     for place in places if wanted else []:
         if place.is_file() and _last_hash(place) == wanted:
             try:

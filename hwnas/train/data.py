@@ -19,15 +19,11 @@ from hwnas.arrays import ImageShape, Int64s
 from hwnas.errors import DataFormatError, InputError
 from hwnas.train.images import decoding
 from hwnas.train.labels import places
-from hwnas.train.raw import LabelledImages, Originals, Raw, chosen_of
+from hwnas.train.raw import LabelledImages, Originals, Raw
 from hwnas.train.sources import read
+from hwnas.train.splits import divide
 from hwnas.train.uri import parse, parts
 
-# Shares of the whole: test where the source has none of its own, validation of what then remains.
-TEST_SHARE = 0.2
-VAL_SHARE = 0.1
-# The test split is the same for every seed: else one seed would train on another's test images.
-_TEST_SEED = 20_010_109
 # Images that are left out are named up to so many.
 NAMED = 10
 # Classes are called uneven from this ratio of the largest to the smallest on.
@@ -200,7 +196,7 @@ def outline(
     before = decoding.set(False)
     try:
         raw, name = _read(uri, input_shape, strict)
-        parts_, notes = _drawn(raw, seed, limit)
+        parts_, notes = divide(raw, seed, limit)
     finally:
         decoding.reset(before)
     _, channels, height, width = raw.train.images.shape
@@ -297,42 +293,8 @@ def _check_labels(raw: Raw) -> None:
             )
 
 
-Parts = tuple[LabelledImages, LabelledImages, LabelledImages]  # train, validation, test
-
-
-def _drawn(raw: Raw, seed: int, limit: int | None) -> tuple[Parts, list[str]]:
-    """The three splits, and what is to be said of them."""
-    labels, notes = raw.train.labels, list(raw.notes)
-    pool = np.arange(len(labels))
-    own_val, test = raw.val, raw.test
-    if test is None and own_val is not None:
-        notes.append(f"{raw.where} has no test images: its validation images are the test split")
-        own_val, test = None, own_val
-    if test is None:
-        test_at, pool = draw(labels, pool, TEST_SHARE, np.random.default_rng(_TEST_SEED))
-        test = _at(raw.train, test_at)
-    rng = np.random.default_rng([seed, 0])
-    if limit is not None:
-        if limit < 2 * len(raw.classes):
-            raise InputError(
-                f"a limit of {limit} images is too small for {len(raw.classes)} classes; "
-                f"at least {2 * len(raw.classes)} leave one a class for training and for validation"
-            )
-        whole = len(pool) + (len(own_val.labels) if own_val is not None else 0)
-        if limit < whole:
-            least = 2 if own_val is None else 1
-            pool, _ = draw(labels, pool, limit / whole, rng, least=least, keep=0)
-            if own_val is not None:
-                kept, _ = draw(own_val.labels, np.arange(len(own_val.labels)), limit / whole, rng, keep=0)
-                own_val = _at(own_val, kept)
-    if own_val is None:
-        val_at, pool = draw(labels, pool, VAL_SHARE, rng)
-        own_val = _at(raw.train, val_at)
-    return (_at(raw.train, pool), own_val, test), notes
-
-
 def _split(raw: Raw, name: str, uri: str, *, seed: int, limit: int | None) -> Dataset:
-    (train, own_val, test), notes = _drawn(raw, seed, limit)
+    (train, own_val, test), notes = divide(raw, seed, limit)
     mean, std = _moments(train.images)
 
     def split(part: LabelledImages) -> Split:
@@ -352,13 +314,6 @@ def _split(raw: Raw, name: str, uri: str, *, seed: int, limit: int | None) -> Da
         notes=tuple(notes),
         shared=shared,
     )
-
-
-def _at(part: LabelledImages, places: Int64s) -> LabelledImages:
-    whole = part.originals
-    originals = None if whole is None else lambda place: whole(int(places[place]))
-    chosen = chosen_of(part.images, torch.from_numpy(places))
-    return LabelledImages(chosen, part.labels[places], originals)
 
 
 def _shared(train: Split, val: Split, test: Split) -> dict[str, int]:
@@ -403,49 +358,6 @@ def _note_of_classes(labels: Int64s, classes: Sequence[str]) -> list[str]:
         f"predicting {classes[most]!r} always is correct for {counts[most] / counts.sum():.1%}, "
         "so look at the balanced accuracy"
     ]
-
-
-def draw(
-    labels: Int64s, pool: Int64s, share: float, rng: np.random.Generator, *, least: int = 1, keep: int = 1
-) -> tuple[Int64s, Int64s]:
-    """Draw a share of the pool at random, with the proportions of its classes.
-
-    Args:
-        labels: class of every image of the source.
-        pool: places in `labels` to draw from.
-        share: fraction drawn.
-        rng: decides which.
-        least: smallest number drawn from any class.
-        keep: smallest number left in any class, which comes before `least`.
-
-    Returns:
-        The places drawn and those left, each sorted.
-    """
-    counts = np.bincount(labels[pool])
-    wanted = apportion([int(c) for c in counts], round(share * len(pool)), least=least, keep=keep)
-    drawn = [rng.permutation(pool[labels[pool] == label])[:number] for label, number in enumerate(wanted)]
-    taken = np.sort(np.concatenate(drawn))
-    return taken, np.setdiff1d(pool, taken, assume_unique=True)
-
-
-def apportion(counts: Sequence[int], total: int, *, least: int = 1, keep: int = 1) -> list[int]:
-    """Share `total` out in proportion to `counts` by largest remainders (Hamilton's method).
-
-    Every class gives at least `least`, even where that exceeds the total, and keeps at least `keep`.
-    """
-    whole = sum(counts)
-    shares = [total * count // whole for count in counts]
-    remainders = [total * count % whole for count in counts]
-    for at in sorted(range(len(counts)), key=lambda i: -remainders[i])[: total - sum(shares)]:
-        shares[at] += 1
-    # What `least` adds is taken from the largest shares, so that the total is kept where it can be.
-    lifted = [min(max(share, least), max(count - keep, 0)) for share, count in zip(shares, counts)]
-    for _ in range(sum(lifted) - total):
-        largest = max(range(len(lifted)), key=lambda i: lifted[i])
-        if lifted[largest] <= least:
-            break
-        lifted[largest] -= 1
-    return lifted
 
 
 def _moments(images: torch.Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:

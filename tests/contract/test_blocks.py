@@ -29,7 +29,7 @@ from hwnas.nets.count import count, count_block
 from hwnas.nets.draft import Draft
 from hwnas.nets.kind import GrowthRule
 from hwnas.nets.onnx import chain, network
-from hwnas.nets.ops import INPUT, Op
+from hwnas.nets.op import INPUT, Op
 from hwnas.nets.sources import NORM_EPS
 from hwnas.spec import BlockSpec, NetworkSpec, with_skips
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from e2e_house import BUDGET, SMALL, TINY, House
 
-from hwnas.measure.table import headers
+from hwnas.measure.table_folder import headers
 
 
 def table_of(fake: House) -> Path:

@@ -10,6 +10,7 @@ import numpy as np
 
 from hwnas.arrays import Float32s, Int64s, Uint8s
 from hwnas.backends.formats import CALIBRATION_IMAGES
+from hwnas.deploy.checks import Training
 from hwnas.errors import DataFormatError, InputError
 from hwnas.jobs.resolve.origin import Origin
 from hwnas.lazy import lazy_import
@@ -19,7 +20,6 @@ from hwnas.train.uri import runs_code
 if TYPE_CHECKING:
     import torch
 
-    from hwnas.deploy.verify import Training
     from hwnas.train.data import Split
 else:
     torch = lazy_import("torch")
@@ -57,8 +57,6 @@ class Samples:
 
     def training(self, source: Origin) -> Training:
         """What is recorded of the network, for the verification."""
-        from hwnas.deploy.verify import Training
-
         return Training(**source.about, accuracy=self.accuracy, images=self.images)
 
 

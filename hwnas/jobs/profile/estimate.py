@@ -8,7 +8,7 @@ from typing import Any
 from hwnas.cost import roofline
 from hwnas.jobs.profile.options import ProfileOptions
 from hwnas.measure import device as devices
-from hwnas.measure import table as tables
+from hwnas.measure import table_folder
 from hwnas.measure.candidates import precision_of
 from hwnas.measure.writer import write
 from hwnas.nets import spaces
@@ -33,7 +33,7 @@ def estimate(options: ProfileOptions) -> dict[str, Any]:
     table.header = table.header.model_copy(
         update={"space": space.name, "input_shape": member.input_shape, "classes": member.classes}
     )
-    path = options.out or tables.new_path(table.header)
+    path = options.out or table_folder.new_path(table.header)
     if options.dry_run:
         return {
             "dry_run": True,

@@ -20,6 +20,7 @@ from hwnas.jobs.profile.options import ProfileOptions
 from hwnas.jobs.profile.plan import PLANS, Plan, anchors, blocks_of, draw, schedule
 from hwnas.measure import device as devices
 from hwnas.measure import table as tables
+from hwnas.measure import table_folder
 from hwnas.measure.candidates import precision_of
 from hwnas.measure.patience import Patience
 from hwnas.measure.rows import Header, RepeatRow
@@ -127,7 +128,7 @@ def _path(options: ProfileOptions, header: Header) -> Path:
     """The file to write: the user's, an unfinished one of the same conditions, or a new one."""
     if options.out is not None:
         return options.out
-    for path, other in tables.headers():
+    for path, other in table_folder.headers():
         same = (other.setting, other.space, other.input_shape, other.classes, other.protocol) == (
             header.setting,
             header.space,
@@ -137,14 +138,14 @@ def _path(options: ProfileOptions, header: Header) -> Path:
         )
         if not same:
             continue
-        if options.only_missing or not tables.is_finished(path):
+        if options.only_missing or not table_folder.is_finished(path):
             return path
     if options.only_missing:
         raise MissingMeasurement(
             f"no table of {header.setting.describe()} and space {header.space} to extend; leave out "
             "--only-missing to make one"
         )
-    return tables.new_path(header)
+    return table_folder.new_path(header)
 
 
 def _blocks(space: SearchSpace, plan: Plan, options: ProfileOptions) -> Sequence[BlockSpec]:

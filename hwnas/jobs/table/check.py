@@ -11,7 +11,7 @@ import numpy as np
 
 from hwnas.cost.model import cost_model
 from hwnas.errors import InputError, StaleTable
-from hwnas.measure import compare
+from hwnas.measure import compare, table_folder
 from hwnas.measure import device as devices
 from hwnas.measure import table as tables
 from hwnas.measure.rows import SUFFIX, NetworkRow
@@ -29,7 +29,7 @@ _SENTINELS = 3
 
 def resolve(path: Path | None) -> LatencyTable:
     """The table of a file, or the newest finished one."""
-    return tables.load(path) if path is not None else tables.newest()
+    return tables.load(path) if path is not None else table_folder.newest()
 
 
 def validate(path: Path | None = None, emit: Emit | None = None, *, seed: int = 0) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from hwnas.cost import importers
 from hwnas.documents import read_bytes
 from hwnas.errors import InputError
 from hwnas.jobs.table.check import resolve, validate
-from hwnas.measure import compare
+from hwnas.measure import compare, table_folder
 from hwnas.measure import table as tables
 from hwnas.measure.writer import write
 from hwnas.records import Precision, to_json
@@ -24,9 +24,9 @@ __all__ = ["diff", "export", "import_", "listed", "merge", "show", "validate"]
 
 def listed() -> dict[str, Any]:
     """Every table in the user's data folder, newest first; ``damaged`` names the files that are none."""
-    found = tables.survey()
+    found = table_folder.survey()
     return {
-        "folder": str(tables.folder()),
+        "folder": str(table_folder.folder()),
         "tables": [
             {
                 "path": str(path),
@@ -35,7 +35,7 @@ def listed() -> dict[str, Any]:
                 "input": list(header.input_shape) if header.input_shape else None,
                 "classes": header.classes,
                 "error_percent": _error(path),
-                "finished": tables.is_finished(path),
+                "finished": table_folder.is_finished(path),
                 "conditions": header.setting.describe(),
             }
             for path, header in found.good
@@ -46,7 +46,7 @@ def listed() -> dict[str, Any]:
 
 def _error(path: Path) -> float | None:
     """Mean error on networks that the table's model was not fitted to, where its profile knows it."""
-    held = tables.figures(path).get("holdout")
+    held = table_folder.figures(path).get("holdout")
     found = held.get("mape_percent") if isinstance(held, dict) else None
     return float(found) if isinstance(found, (int, float)) else None
 
@@ -96,7 +96,7 @@ def merge(paths: Sequence[Path], out: Path | None = None) -> dict[str, Any]:
     """Join tables of the same conditions into a new one."""
     parts = [tables.load(path) for path in paths]
     merged = compare.merge(parts)
-    path = out or tables.new_path(merged.header)
+    path = out or table_folder.new_path(merged.header)
     table = write(path, merged)
     return {
         "table": str(path),
@@ -142,11 +142,11 @@ def import_(
     if fmt == "hwlat":
         data = read_bytes(source, "table", tables.MOST_BYTES)
         table = tables.parse(source, data)  # what is written is what was checked
-        path = out or tables.new_path(table.header)
+        path = out or table_folder.new_path(table.header)
         _copy(path, data)
     elif fmt in plugins.names("importers"):
         table = importers.read(source, fmt, device=device, batch=batch, precision=precision)
-        path = out or tables.new_path(table.header)
+        path = out or table_folder.new_path(table.header)
         left_out = table.header.protocol.get("not_imported", [])
         table = write(path, table)
     else:

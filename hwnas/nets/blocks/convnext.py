@@ -11,7 +11,7 @@ from __future__ import annotations
 from hwnas.nets.blocks.rules import always
 from hwnas.nets.draft import Draft
 from hwnas.nets.kind import BlockKind, GrowthRule
-from hwnas.nets.ops import INPUT
+from hwnas.nets.op import INPUT
 from hwnas.spec import BlockSpec
 
 

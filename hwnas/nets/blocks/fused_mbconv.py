@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from hwnas.nets.draft import SLOPE_AT_ZERO, Draft
 from hwnas.nets.kind import EVERY_AXIS, BlockKind, GrowthRule
-from hwnas.nets.ops import INPUT
+from hwnas.nets.op import INPUT
 from hwnas.spec import BlockSpec
 
 

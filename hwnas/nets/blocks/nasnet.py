@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from hwnas.nets.draft import Draft
 from hwnas.nets.kind import BlockKind, GrowthRule
-from hwnas.nets.ops import INPUT, SKIP
+from hwnas.nets.op import INPUT, SKIP
 from hwnas.spec import BlockSpec
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from hwnas.arrays import Float32s
 from hwnas.nets.draft import Draft
 from hwnas.nets.kind import EVERY_AXIS, IDEMPOTENT, BlockKind, GrowthRule
-from hwnas.nets.ops import INPUT
+from hwnas.nets.op import INPUT
 from hwnas.spec import BlockSpec
 
 _KINDS = ("sep_preact", "conv_preact")

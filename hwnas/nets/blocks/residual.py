@@ -5,7 +5,7 @@ from __future__ import annotations
 from hwnas.nets.blocks.rules import behind_activation, no_new_identity
 from hwnas.nets.draft import Draft
 from hwnas.nets.kind import EVERY_AXIS, BlockKind, GrowthRule
-from hwnas.nets.ops import INPUT
+from hwnas.nets.op import INPUT
 from hwnas.spec import BlockSpec
 
 

@@ -19,7 +19,8 @@ from torch.func import functional_call
 
 from hwnas.nets.blocks import recipe
 from hwnas.nets.conv import conv2d
-from hwnas.nets.ops import INPUT, LAYER_SCALE, Conv, Linear, Op, Shape
+from hwnas.nets.op import INPUT, Op, Shape
+from hwnas.nets.ops import LAYER_SCALE, Conv, Linear
 from hwnas.nets.sources import NORM_EPS
 from hwnas.spec import BlockSpec, Convention
 

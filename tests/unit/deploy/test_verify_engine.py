@@ -11,9 +11,10 @@ from hwnas import backends
 from hwnas.backends.images import prepare
 from hwnas.backends.ort import OrtEngine
 from hwnas.deploy import engine as engines
+from hwnas.deploy.checks import budget as budget_check
 from hwnas.deploy.manifest import Parity, read_manifest, write_manifest
 from hwnas.deploy.parity import LEAST_IMAGES, TOLERANCES, compare, judge
-from hwnas.deploy.verify import CheckOptions, budget_check, reference_scores, verify
+from hwnas.deploy.verify import CheckOptions, reference_scores, verify
 from hwnas.errors import DataFormatError, InputError, VerificationFailed
 from hwnas.records import Budget, Promise
 

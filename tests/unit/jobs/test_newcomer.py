@@ -17,8 +17,7 @@ from hwnas.cost.roofline import table as planning_table
 from hwnas.errors import DataFormatError, MissingMeasurement
 from hwnas.jobs.predict import PredictOptions, predict
 from hwnas.jobs.search import SearchOptions, plan, search
-from hwnas.measure import advice, reliability
-from hwnas.measure import table as tables
+from hwnas.measure import advice, reliability, table_folder
 from hwnas.measure.table import LatencyTable
 from hwnas.measure.writer import write
 from hwnas.nets import spaces
@@ -44,7 +43,7 @@ def photographs(folder: Path, size: int, number: int = 6) -> str:
 
 def keep(table: LatencyTable, name: str, **header: object) -> LatencyTable:
     table.header = table.header.model_copy(update=header)
-    return write(tables.folder() / f"{name}.hwlat.jsonl", table)
+    return write(table_folder.folder() / f"{name}.hwlat.jsonl", table)
 
 
 def planned(space: str, classes: int, created: str, name: str) -> LatencyTable:
@@ -100,7 +99,7 @@ def test_a_reliable_table_wins_over_a_newer_unreliable_one() -> None:
     bad = samples.table()
     bad.summary = {"holdout": {"mape_percent": 19.0}}
     keep(bad, "bad", created="2026-02-01T00:00:00+00:00")
-    assert tables.newest("cpu", covering=[network(1, 1)]).table_id == good.table_id
+    assert table_folder.newest("cpu", covering=[network(1, 1)]).table_id == good.table_id
 
 
 def test_hints_repeat_what_differs_from_the_usual() -> None:

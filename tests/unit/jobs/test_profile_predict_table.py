@@ -16,6 +16,7 @@ from hwnas.jobs.predict import PredictOptions, find, predict
 from hwnas.jobs.profile import ProfileOptions, profile
 from hwnas.jobs.profile.plan import PLANS, Plan, anchors, blocks_of, schedule
 from hwnas.measure import table as tables
+from hwnas.measure import table_folder
 from hwnas.measure.table import LatencyTable
 from hwnas.nets import spaces
 from hwnas.spec import NetworkSpec
@@ -235,7 +236,7 @@ def test_show_diff_merge_export_import(home: Path, made: tuple[Path, dict[str, A
     assert shown["networks"] == {"calibration": 20, "holdout": 6, "probe": 13}
     assert shown["holdout"]["networks"] == 6
     taken = verbs.import_(made[0])
-    assert Path(taken["table"]).parent == tables.folder()
+    assert Path(taken["table"]).parent == table_folder.folder()
     assert verbs.listed()["tables"][0]["path"] == taken["table"]
     assert verbs.diff(made[0], Path(taken["table"]))["verdict"] == "same"
     sent = verbs.export(tmp_path / "sent.hwlat.jsonl")

@@ -12,7 +12,7 @@ from table_samples import DOWN, HEAD, REST, STEM, block_row, header, network, ne
 
 from hwnas.documents import read_json
 from hwnas.errors import DataFormatError, InputError, MissingMeasurement, StaleTable
-from hwnas.measure import rows
+from hwnas.measure import rows, table_folder
 from hwnas.measure import table as tables
 from hwnas.measure.writer import TableWriter, write
 from hwnas.store import data_dir
@@ -117,7 +117,7 @@ def test_names_of_tables_never_come_from_content_unchecked(
 ) -> None:
     monkeypatch.setenv("HWNAS_HOME", str(tmp_path))
     for device in ("/abs/x", "../../x", ".hidden", "a b", "x" * 400):
-        made = tables.new_path(header(setting=setting(device=device), space="/../../y"))
+        made = table_folder.new_path(header(setting=setting(device=device), space="/../../y"))
         assert made.parent == tmp_path / "tables"
         assert len(made.name) < 255
         assert not made.name.startswith(".")
@@ -276,30 +276,32 @@ def test_tables_from_elsewhere_are_not_compared_with_this_machine() -> None:
 def test_newest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HWNAS_HOME", str(tmp_path))
     with pytest.raises(MissingMeasurement, match="make one: hwnas profile --device cpu"):
-        tables.newest("cpu")
-    old = write(tables.new_path(header()), samples.table())
+        table_folder.newest("cpu")
+    old = write(table_folder.new_path(header()), samples.table())
     small = samples.table(created="2026-02-02T03:04:05+00:00")
     del small.rows[DOWN]
-    new = write(tables.new_path(small.header), small)
-    unfinished = TableWriter(tables.folder() / "u.hwlat.jsonl", header(created="2026-03-02T03:04:05+00:00"))
+    new = write(table_folder.new_path(small.header), small)
+    unfinished = TableWriter(
+        table_folder.folder() / "u.hwlat.jsonl", header(created="2026-03-02T03:04:05+00:00")
+    )
     unfinished.append(block_row(STEM))
-    (tables.folder() / "broken.hwlat.jsonl").write_text("no table\n")
-    os.mkfifo(tables.folder() / "pipe.hwlat.jsonl")
-    assert [path.name for path, _ in tables.survey().bad] == ["broken.hwlat.jsonl", "pipe.hwlat.jsonl"]
-    assert "broken.hwlat.jsonl" in tables.newest("cpu").warnings[0], "what was skipped is named"
-    assert tables.newest("cpu").path == new.path
-    assert tables.newest("cpu", covering=[network(1, 1)]).path == old.path, "it covers the network"
+    (table_folder.folder() / "broken.hwlat.jsonl").write_text("no table\n")
+    os.mkfifo(table_folder.folder() / "pipe.hwlat.jsonl")
+    assert [path.name for path, _ in table_folder.survey().bad] == ["broken.hwlat.jsonl", "pipe.hwlat.jsonl"]
+    assert "broken.hwlat.jsonl" in table_folder.newest("cpu").warnings[0], "what was skipped is named"
+    assert table_folder.newest("cpu").path == new.path
+    assert table_folder.newest("cpu", covering=[network(1, 1)]).path == old.path, "it covers the network"
     assert old.path is not None
-    assert tables.is_finished(old.path)
-    assert not tables.is_finished(unfinished.path)
+    assert table_folder.is_finished(old.path)
+    assert not table_folder.is_finished(unfinished.path)
     with pytest.raises(MissingMeasurement, match="batch 4"):
-        tables.newest("cpu", batch=4)
+        table_folder.newest("cpu", batch=4)
 
 
 def test_new_paths_never_collide(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HWNAS_HOME", str(tmp_path))
-    first = write(tables.new_path(header()), samples.table())
-    assert tables.new_path(header()) != first.path
+    first = write(table_folder.new_path(header()), samples.table())
+    assert table_folder.new_path(header()) != first.path
 
 
 def test_failure_rows_explain_a_missing_key(tmp_path: Path) -> None:

@@ -10,7 +10,8 @@ import torch
 
 from hwnas.errors import DataFormatError, InputError
 from hwnas.train import data, sources
-from hwnas.train.data import apportion, draw, load
+from hwnas.train.data import load
+from hwnas.train.splits import apportion, draw
 
 
 @pytest.fixture(autouse=True)
