@@ -30,7 +30,7 @@ from hwnas.train import augment, plan, state
 from hwnas.train.checkpoint import read_tensors, write_tensors
 from hwnas.train.data import Dataset, normalise
 from hwnas.train.options import Recipe, Score, TrainResult
-from hwnas.train.precision import Compute, choose
+from hwnas.train.precision import Compute, choose, say
 from hwnas.train.score import accuracy, score
 
 __all__ = ["Recipe", "Score", "Teacher", "TrainResult", "accuracy", "score", "train"]
@@ -94,6 +94,7 @@ def train(
     """
     _check_fit(spec, dataset)
     compute = choose(options)
+    say(compute, emit)
     with _threads(compute.threads):
         job = _TrainingJob(
             module, spec, dataset, options, compute, teacher, rate, watch, emit, task, checkpoint

@@ -8,6 +8,8 @@ could then change the result of a resumed training.
 from __future__ import annotations
 
 import math
+import warnings
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +17,7 @@ import torch
 
 from hwnas.errors import DeviceUnavailable
 from hwnas.measure.host import detect
+from hwnas.protocols import Emit
 from hwnas.train.options import Recipe
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -22,11 +25,15 @@ _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 @dataclass(frozen=True)
 class Compute:
-    """Device, precision ("fp32", "bf16" or "fp16") and CPU threads of a training."""
+    """Device, precision ("fp32", "bf16" or "fp16") and CPU threads of a training.
+
+    `note` says why a GPU that is here is not used; empty where there is nothing to say.
+    """
 
     device: torch.device
     precision: str
     threads: int
+    note: str = ""
 
     def autocast(self) -> torch.autocast:
         """Context in which the forward pass runs."""
@@ -40,17 +47,74 @@ class Compute:
 
 
 def choose(options: Recipe) -> Compute:
-    """Where and how to train; DeviceUnavailable where a GPU is asked for and missing."""
-    if options.device == "cuda" and not torch.cuda.is_available():
+    """Where and how to train; DeviceUnavailable where a GPU is asked for and cannot be used."""
+    missing = not torch.cuda.is_available()
+    if options.device == "cuda" and missing:
         raise DeviceUnavailable(
             "torch sees no CUDA device here; train with device cpu, or install torch for your CUDA version"
         )
-    cuda = options.device != "cpu" and torch.cuda.is_available()
+    unserved = "" if missing or options.device == "cpu" else cuda_refusal()
+    if options.device == "cuda" and unserved:
+        raise DeviceUnavailable(unserved)
+    cuda = options.device != "cpu" and not missing and not unserved
     device = torch.device("cuda" if cuda else "cpu")
     precision: str = options.precision
     if precision == "auto":
         precision = _cuda_precision() if cuda else cpu_precision(detect().flags)
-    return Compute(device, precision, options.threads or default_threads())
+    note = f"training runs on the CPU: {unserved}" if unserved else ""
+    return Compute(device, precision, options.threads or default_threads(), note)
+
+
+def cuda_refusal() -> str:
+    """Why the installed torch cannot compute on the GPU that it sees; empty where it can.
+
+    `torch.cuda.is_available` is true on cards that a wheel has no code for (those for CUDA 13 start at
+    compute capability 7.5); the first kernel then fails with "no kernel image is available".
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch's own words on the same, once for every architecture
+        capability, name = torch.cuda.get_device_capability(), torch.cuda.get_device_name()
+    built = torch.cuda.get_arch_list()
+    if torch.version.cuda is None or not built or code_fits(built, capability):
+        return ""
+    dotted = f"{capability[0]}.{capability[1]}"
+    return (
+        f"torch {torch.__version__} has no code for {name} (compute capability {dotted}; it has "
+        f"{', '.join(built)}); install a torch that has, or train with device cpu (docs/gpu.md)"
+    )
+
+
+def code_fits(built: Iterable[str], capability: tuple[int, int]) -> bool:
+    """Whether code for architectures ("sm_86", "compute_90") runs on a chip.
+
+    Machine code runs on its own major version from its own minor version on, PTX on every later chip. Code
+    whose name ends in a letter is for that very chip.
+    """
+    for entry in built:
+        kind, _, number = entry.partition("_")
+        digits = number.rstrip("af")
+        if not digits.isdigit():
+            continue
+        target = divmod(int(digits), 10)
+        if number.endswith("a"):
+            fits = target == capability
+        elif kind == "compute":
+            fits = target <= capability
+        else:
+            fits = target[0] == capability[0] and target[1] <= capability[1]
+        if fits:
+            return True
+    return False
+
+
+_said: set[str] = set()
+
+
+def say(compute: Compute, emit: Emit | None) -> None:
+    """Tell why the GPU is not used, once a process: every trial of a search would say the same."""
+    if compute.note and emit is not None and compute.note not in _said:
+        _said.add(compute.note)
+        emit("note", {"text": compute.note})
 
 
 def cpu_precision(flags: tuple[str, ...]) -> str:
