@@ -11,8 +11,12 @@ Engine files are ONNX in the types that are computed in.
 from __future__ import annotations
 
 import ctypes.util
+import hashlib
+import io
 import time
 from collections.abc import Mapping
+from contextlib import redirect_stdout
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -89,8 +93,8 @@ class OrtCuda:
             batch=batch,
         )
 
-    def options(self, setting: Setting) -> ProviderOptions:
-        """Provider options for a setting."""
+    def options(self, setting: Setting, graph: bytes) -> ProviderOptions:
+        """Provider options for a graph in the types that are computed in."""
         return {
             "device_id": "0",
             "cudnn_conv_algo_search": "EXHAUSTIVE",  # time the algorithms once, keep the fastest
@@ -109,14 +113,17 @@ class OrtCuda:
 
     def build(self, model: bytes, setting: Setting) -> OrtGpuEngine:
         """Open a session; BuildError with the runtime's words, BackendUnavailable if it fell back."""
-        return OrtGpuEngine(self.typed(model, setting), setting, self.provider, self.options(setting))
+        return self._open(self.typed(model, setting), setting)
+
+    def _open(self, graph: bytes, setting: Setting) -> OrtGpuEngine:
+        return OrtGpuEngine(graph, setting, self.provider, self.options(setting, graph))
 
     def load(self, path: Path, setting: Setting) -> OrtGpuEngine:
         """Load a file written by `OrtGpuEngine.save`; DataFormatError if it is damaged."""
         if not path.is_file():
             raise InputError(f"engine {path} does not exist")
         try:
-            return OrtGpuEngine(path.read_bytes(), setting, self.provider, self.options(setting))
+            return self._open(path.read_bytes(), setting)
         except BuildError as exc:
             raise DataFormatError(f"engine {path} cannot be loaded: {exc}") from exc
 
@@ -154,8 +161,12 @@ class OrtTrt(OrtCuda):
             return "TensorRT 10's libraries are not installed: pip install 'tensorrt-cu13<11'"
         return missing
 
-    def options(self, setting: Setting) -> ProviderOptions:
-        """Provider options for a setting: precision, caches shared between sessions, one stream."""
+    def options(self, setting: Setting, graph: bytes) -> ProviderOptions:
+        """Provider options for a graph: precision, one stream, caches shared between sessions.
+
+        The provider names a kept engine after names in the graph alone, neither weights nor shapes, and
+        would take another network's (onnxruntime issues 6455 and 32254). The prefix holds everything else.
+        """
         cache = home() / "ort-trt"
         cache.mkdir(parents=True, exist_ok=True)
         return {
@@ -167,6 +178,7 @@ class OrtTrt(OrtCuda):
             "trt_auxiliary_streams": "0",
             "trt_engine_cache_enable": "True",
             "trt_engine_cache_path": str(cache),
+            "trt_engine_cache_prefix": content_key(graph, setting),
             "trt_timing_cache_enable": "True",
             "trt_timing_cache_path": str(cache),
         }
@@ -175,6 +187,11 @@ class OrtTrt(OrtCuda):
         """The graph as TensorRT takes it; fp16 by the provider's flag, int8 by Q/DQ pairs."""
 
         return typed_model(model, setting.precision, half_in_graph=False)
+
+
+def content_key(graph: bytes, setting: Setting) -> str:
+    """SHA-256 of a graph with its weights, and of the conditions that an engine of it is built under."""
+    return hashlib.sha256(graph + b"\0" + setting.model_dump_json().encode()).hexdigest()
 
 
 class OrtGpuEngine(Life):
@@ -229,6 +246,15 @@ class OrtGpuEngine(Life):
         self._session = self._binding = None
 
 
+@cache
+def preload() -> None:
+    """Load the CUDA and cuDNN libraries that pip installed, where no loader looks; once a process."""
+    load = getattr(ort, "preload_dlls", None)  # since 1.21
+    if load is not None and package_version("onnxruntime-gpu"):
+        with redirect_stdout(io.StringIO()):  # it prints what it does not find, which may lie elsewhere
+            load()
+
+
 def session(model: bytes, provider: str, options: ProviderOptions) -> Any:
     """A session that runs on `provider` and nowhere else.
 
@@ -236,6 +262,7 @@ def session(model: bytes, provider: str, options: ProviderOptions) -> Any:
         BuildError: the runtime refused the model.
         BackendUnavailable: all or part of it would run on the CPU.
     """
+    preload()
     if provider not in ort.get_available_providers():
         raise BackendUnavailable(f"ONNX Runtime {ort.__version__} has no {provider} here: {INSTALL}")
     wanted = ort.SessionOptions()
@@ -243,7 +270,9 @@ def session(model: bytes, provider: str, options: ProviderOptions) -> Any:
     if provider != "CPUExecutionProvider":
         wanted.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
     try:
-        made = ort.InferenceSession(model, wanted, providers=[(provider, dict(options))])
+        # Python's own fallback would try the CPU, which contradicts the entry above: its words on that
+        # would hide why the provider failed.
+        made = ort.InferenceSession(model, wanted, providers=[(provider, dict(options))], enable_fallback=0)
     except Exception as exc:  # the runtime raises classes of its own, without a common base
         if FELL_BACK in str(exc):
             raise BackendUnavailable(

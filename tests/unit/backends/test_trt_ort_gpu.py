@@ -101,16 +101,60 @@ def test_of_different_gpus_cuda_says_which_is_first(
 
 def test_provider_options_follow_the_setting(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HWNAS_HOME", str(tmp_path))
-    assert OrtCuda().options(SETTING)["use_tf32"] == "0"
+    assert OrtCuda().options(SETTING, MODEL)["use_tf32"] == "0"
     flags = {
         precision: (given["trt_fp16_enable"], given["trt_int8_enable"])
         for precision in ("fp32", "fp16", "int8")
-        for given in [OrtTrt().options(SETTING.model_copy(update={"precision": precision}))]
+        for given in [OrtTrt().options(SETTING.model_copy(update={"precision": precision}), MODEL)]
     }
     assert flags == {"fp32": ("False", "False"), "fp16": ("True", "False"), "int8": ("False", "True")}
-    given = OrtTrt().options(SETTING)
+    given = OrtTrt().options(SETTING, MODEL)
     assert given["trt_auxiliary_streams"] == "0"
     assert given["trt_engine_cache_path"].startswith(str(tmp_path))
+
+
+def ort_cache_names(model: bytes) -> tuple[str, ...]:
+    """What ONNX Runtime makes the name of a kept engine of: names in the graph, no weights and no shapes
+    (`TRTGenerateId` of its TensorRT provider).
+    """
+    import onnx
+
+    graph = onnx.load_model_from_string(model).graph
+    return (graph.name, *(i.name for i in graph.input), *(o for n in graph.node for o in n.output))
+
+
+def test_b3_kept_engines_are_named_by_content(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HWNAS_HOME", str(tmp_path))
+    block = BlockSpec(kind="conv", c_in=3, c_out=8, size_in=16)
+    models = [MODEL, writer.chain([block], batch=2, seed=1), writer.chain([block], batch=4)]
+    assert len({ort_cache_names(model) for model in models}) == 1  # one name for three different networks
+    prefixes = [OrtTrt().options(SETTING, model)["trt_engine_cache_prefix"] for model in models]
+    half = SETTING.model_copy(update={"precision": "fp16"})
+    prefixes.append(OrtTrt().options(half, MODEL)["trt_engine_cache_prefix"])
+    assert len(set(prefixes)) == 4
+    assert OrtTrt().options(SETTING, MODEL)["trt_engine_cache_prefix"] == prefixes[0]
+
+
+def test_b7_pythons_own_fallback_is_off_and_pips_libraries_are_loaded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[object] = []
+
+    class Failing:
+        def __init__(self, *_args: object, **given: object) -> None:
+            asked.append(given["enable_fallback"])
+            raise RuntimeError("libcudnn.so.9: cannot open shared object file")
+
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider", CPU])
+    monkeypatch.setattr(onnxruntime, "InferenceSession", Failing)
+    monkeypatch.setattr(onnxruntime, "preload_dlls", lambda: asked.append("preloaded"), raising=False)
+    monkeypatch.setattr(ort_gpu, "package_version", lambda *_: "1.31.1")
+    ort_gpu.preload.cache_clear()
+    for _ in range(2):
+        with pytest.raises(BuildError, match=r"libcudnn\.so\.9"):
+            session(MODEL, "CUDAExecutionProvider", {})
+    ort_gpu.preload.cache_clear()
+    assert asked == ["preloaded", 0, 0]
 
 
 @pytest.fixture
@@ -145,7 +189,7 @@ def test_models_and_files_that_do_not_fit(
         OrtGpuEngine(b"rubbish", SETTING, CPU, {})
     backend = OrtCuda()
     monkeypatch.setattr(backend, "provider", CPU)
-    monkeypatch.setattr(backend, "options", lambda _: {})
+    monkeypatch.setattr(backend, "options", lambda *_: {})
     with pytest.raises(InputError, match="does not exist"):
         backend.load(tmp_path / "none", SETTING)
     (tmp_path / "bad").write_bytes(b"rubbish")
