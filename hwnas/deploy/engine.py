@@ -30,7 +30,7 @@ from hwnas.deploy.manifest import (
     read_manifest,
     write_manifest,
 )
-from hwnas.errors import BackendUnavailable, HwnasError, InputError
+from hwnas.errors import BackendUnavailable, BuildError, HwnasError, InputError
 from hwnas.protocols import Backend, Engine
 from hwnas.records import Setting
 from hwnas.spec import NetworkSpec
@@ -100,27 +100,39 @@ def export(
         if claim is not None and not path.exists():
             manifest_path(path).unlink(missing_ok=True)
         raise
-    built, layers = _taken_down(written.engine) if written.engine is not None else (setting, ())
-    manifest = describe(
-        path,
-        chosen.name,
-        spec,
-        weights,
-        built,
-        onnx=written.onnx,
-        table_id=table_id,
-        layers=layers,
-        dynamic_batch=written.dynamic_batch,
-        **about,
-    )
-    write_manifest(folder, manifest)
+    try:
+        built, layers = _taken_down(written.engine) if written.engine is not None else (setting, ())
+        manifest = describe(
+            path,
+            chosen.name,
+            spec,
+            weights,
+            built,
+            onnx=written.onnx,
+            table_id=table_id,
+            layers=layers,
+            dynamic_batch=written.dynamic_batch,
+            **about,
+        )
+        write_manifest(folder, manifest)
+    except (Exception, KeyboardInterrupt):  # both or neither: an engine that nothing describes is no result
+        path.unlink(missing_ok=True)
+        manifest_path(path).unlink(missing_ok=True)
+        raise
     return manifest
 
 
 def _taken_down(engine: Engine) -> tuple[Setting, tuple[LayerTime, ...]]:
-    """Conditions and layers of an engine, which is closed."""
+    """Conditions and layers of an engine, which is closed.
+
+    Layers are for the report: a runtime that cannot tell them (another form of its answer, no room for a
+    second context) has built the engine all the same.
+    """
     try:
-        return engine.setting, layer_times(engine)
+        try:
+            return engine.setting, layer_times(engine)
+        except BuildError:
+            return engine.setting, ()
     finally:
         engine.close()
 

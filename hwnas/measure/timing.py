@@ -176,11 +176,27 @@ class Campaign:
         try:
             return self.builders[name]()
         except BuildError as exc:
-            if self.on_failure is None:
-                raise
-            self.on_failure(name, exc)
-            del self.builders[name], self.ledgers[name]
+            self._drop(name, exc)
             return None
+
+    def _drop(self, name: str, why: BuildError) -> None:
+        if self.on_failure is None:
+            raise why
+        self.on_failure(name, why)
+        del self.builders[name], self.ledgers[name]
+
+    def _timed(self, name: str) -> TimingSession | None:
+        """A session of a fresh engine; None where it does not build, or needs more memory once it runs."""
+        engine = self._build(name)
+        if engine is None:
+            return None
+        try:
+            return self._session(engine, self.options.session)
+        except BuildError as exc:
+            self._drop(name, exc)
+            return None
+        finally:
+            engine.close()
 
     def _due(self) -> list[str]:
         repeats = 0 if self._always_disturbed() else self.options.repeats
@@ -200,14 +216,10 @@ class Campaign:
             if self.clock() >= ends_s and (self.ledgers[name].sessions or self.journal is not None):
                 continue
             self._wait(ends_s)
-            engine = self._build(name)
-            if engine is None:
+            session = self._timed(name)
+            if session is None:
                 continue
             ledger = self.ledgers[name]
-            try:
-                session = self._session(engine, self.options.session)
-            finally:
-                engine.close()
             ledger.sessions.append(session)
             self.windows[-1].append((name, len(ledger.sessions) - 1))
             self.since_ms += float(session.wall_ms.sum())

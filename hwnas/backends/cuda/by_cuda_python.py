@@ -100,7 +100,9 @@ class CudaPythonDriver:
 
     def stream(self) -> int:
         """A new stream."""
-        return int(self._call("creating a stream", self._cuda.cuStreamCreate(0)))
+        # Torch's legacy stream would otherwise wait for this one, and this one for it.
+        flags = self._cuda.CUstream_flags.CU_STREAM_NON_BLOCKING
+        return int(self._call("creating a stream", self._cuda.cuStreamCreate(flags)))
 
     def free_stream(self, stream: int) -> None:
         """Destroy a stream."""

@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 from hwnas.backends.cuda.driver import Argument, GpuError, GpuOutOfMemory, GpuProperties, Grid
 from hwnas.errors import BackendUnavailable
 
+NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING, for which PyCUDA has no name: waits for no legacy stream (torch's)
+
 
 class PyCudaDriver:
     """The primary context of one GPU, through PyCUDA."""
@@ -56,13 +58,15 @@ class PyCudaDriver:
         )
 
     def __enter__(self) -> PyCudaDriver:
-        self._context.push()
+        with self._errors("entering the context"):
+            self._context.push()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._cuda.Context.pop()
+        with self._errors("leaving the context"):
+            self._cuda.Context.pop()
 
     @contextmanager
     def _errors(self, doing: str) -> Iterator[None]:
@@ -103,7 +107,7 @@ class PyCudaDriver:
     def stream(self) -> int:
         """A new stream."""
         with self._errors("creating a stream"):
-            stream = self._cuda.Stream()
+            stream = self._cuda.Stream(NON_BLOCKING)
         self._streams[stream.handle] = stream
         return int(stream.handle)
 

@@ -20,7 +20,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from hwnas.errors import HwnasError
+from hwnas.errors import BuildError, HwnasError
 
 Grid = tuple[int, int, int]
 # Scalars of a kernel launch, each with its exact width; addresses travel as uint64.
@@ -31,8 +31,8 @@ class GpuError(HwnasError):
     """A CUDA call failed; carries the driver's own words."""
 
 
-class GpuOutOfMemory(GpuError):
-    """The device has no room for an allocation."""
+class GpuOutOfMemory(GpuError, BuildError):
+    """The device has no room. A network that needs more is one that cannot be built here."""
 
 
 @dataclass(frozen=True)

@@ -143,6 +143,12 @@ def gpus() -> tuple[GpuInfo, ...]:
     return _ask_smi()
 
 
+def driver_version(cuda_version: tuple[int, int]) -> str:
+    """Version of this machine's driver, one for all GPUs; where nobody tells, the CUDA that it serves."""
+    found = gpus()
+    return found[0].driver if found else f"CUDA {_dotted(cuda_version)}"
+
+
 def _ask_nvml() -> tuple[GpuInfo, ...] | None:
     """GPUs through NVML; None where its library is not here (a container without it, say)."""
     try:
@@ -156,21 +162,26 @@ def _ask_nvml() -> tuple[GpuInfo, ...] | None:
         except nvml.NVMLError:
             return None
 
-    try:
-        driver = _text(nvml.nvmlSystemGetDriverVersion())
-        found = []
-        for index in range(nvml.nvmlDeviceGetCount()):
+    def told(index: int, driver: str) -> GpuInfo | None:
+        try:
             handle = nvml.nvmlDeviceGetHandleByIndex(index)
             major, minor = nvml.nvmlDeviceGetCudaComputeCapability(handle)
-            found.append(
-                GpuInfo(
-                    name=_text(nvml.nvmlDeviceGetName(handle)),
-                    compute_capability=f"{major}.{minor}",
-                    memory_bytes=memory_bytes(handle),
-                    driver=driver,
-                )
-            )
-        return tuple(found)
+            name = _text(nvml.nvmlDeviceGetName(handle))
+        except nvml.NVMLError:  # a container shows all, and lets only its own be asked
+            return None
+        return GpuInfo(
+            name=name,
+            compute_capability=f"{major}.{minor}",
+            memory_bytes=memory_bytes(handle),
+            driver=driver,
+        )
+
+    try:
+        driver = _text(nvml.nvmlSystemGetDriverVersion())
+        found = [told(index, driver) for index in range(nvml.nvmlDeviceGetCount())]
+        return tuple(gpu for gpu in found if gpu is not None)
+    except nvml.NVMLError:
+        return None
     finally:
         nvml.nvmlShutdown()
 
@@ -229,7 +240,8 @@ def _means(device: str, model: str) -> bool:
 def same_model(name: str, model: str) -> bool:
     """Whether a name means a GPU's model: equal, or equal up to words for memory size and form.
 
-    "a100" means "NVIDIA A100-SXM4-40GB"; it means neither "NVIDIA RTX A1000" nor "A100X", and "rtx3090"
+    "a100" means "NVIDIA A100-SXM4-40GB" and each of its slices ("... MIG 1g.5gb"), and "titanxp" the
+    "TITAN Xp COLLECTORS EDITION"; "a100" means neither "NVIDIA RTX A1000" nor "A100X", and "rtx3090"
     not "RTX 3090 Ti".
     """
     words = [word for word in _WORD.findall(model.lower()) if word not in _VENDOR]
@@ -243,7 +255,8 @@ def same_model(name: str, model: str) -> bool:
 
 _VENDOR = ("nvidia", "geforce", "tesla")
 _WORD = re.compile(r"[a-z0-9]+")
-_FORM = re.compile(r"\d+gb|pcie|sxm\d*|hbm\w*|nvl")
+# Of memory, slot, slice (MIG 1g.5gb+me) and box; not "ti", "super", "laptop", "max", which are other chips.
+_FORM = re.compile(r"\d+gb|pcie|sxm\d*|hbm\w*|nvl|mig|\d+g|me|gfx|collectors|edition")
 
 
 def plain_name(text: str) -> str:

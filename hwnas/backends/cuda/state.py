@@ -24,7 +24,8 @@ class GpuState:
         reasons: why the clocks are held down, in NVML's words; idleness is not among them.
         others: other processes that compute on it.
 
-    What a GPU does not tell is None: integrated ones and virtual machines keep some of it back.
+    What a GPU does not tell is None: integrated ones, virtual machines, containers and slices (MIG) keep
+    some of it back.
     """
 
     sm_mhz: int | None
@@ -68,7 +69,7 @@ def read_state(nvml: Any, handle: Any) -> GpuState:
     def told(ask: Callable[..., Any], *about: Any) -> Any:
         try:
             return ask(handle, *about)
-        except nvml.NVMLError_NotSupported:
+        except nvml.NVMLError:  # not supported, or not permitted (a container, a MIG slice)
             return None
 
     limit_mw = told(nvml.nvmlDeviceGetPowerManagementLimit)
@@ -148,8 +149,11 @@ def conditions(device_arch: str) -> dict[str, Any]:
         for index in range(nvml.nvmlDeviceGetCount()):
             handle = nvml.nvmlDeviceGetHandleByIndex(index)
             name = nvml.nvmlDeviceGetName(handle)
-            if device_arch.startswith(f"{name.decode() if isinstance(name, bytes) else name}, compute"):
+            text = name.decode() if isinstance(name, bytes) else name
+            if device_arch.startswith((f"{text}, compute", f"{text} MIG ")):  # CUDA names the slice too
                 return {"gpu": asdict(read_state(nvml, handle))}
+        return {}
+    except nvml.NVMLError:
         return {}
     finally:
         nvml.nvmlShutdown()

@@ -15,7 +15,15 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from hwnas.backends.cuda import opening as cuda
-from hwnas.backends.cuda.gpus import check_device, check_precision, gpus, python_fits, serves
+from hwnas.backends.cuda.driver import GpuOutOfMemory
+from hwnas.backends.cuda.gpus import (
+    check_device,
+    check_precision,
+    driver_version,
+    gpus,
+    python_fits,
+    serves,
+)
 from hwnas.backends.cuda.state import watcher
 from hwnas.backends.formats import Format, TrainedNetwork
 from hwnas.backends.forms import TENSORRT
@@ -96,13 +104,12 @@ class Trt:
         if refusal:
             raise InputError(f"--precision {precision}: {refusal}")
         eyes = watcher(properties.bus_id)
-        versions = [gpu.driver for gpu in gpus() if gpu.name == properties.name]
         return Setting(
             device=device,
             device_arch=f"{properties.name}, compute capability {'.'.join(map(str, properties.capability))}",
             backend=self.name,
             backend_version=version,
-            driver=versions[0] if versions else f"CUDA {'.'.join(map(str, properties.cuda_version))}",
+            driver=driver_version(properties.cuda_version),
             precision=precision,
             batch=batch,
             power_limit_w=eyes.state().power_limit_w if eyes else None,
@@ -153,6 +160,8 @@ class Trt:
             raise BackendUnavailable(f"{path} was built for {'; for '.join(differ)}; export it again here")
         try:
             return TrtEngine(path.read_bytes(), setting, cuda.open_driver())
+        except GpuOutOfMemory:
+            raise  # the file is sound
         except BuildError as exc:
             raise DataFormatError(f"engine {path} cannot be loaded: {exc}") from exc
 

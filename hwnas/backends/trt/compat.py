@@ -197,16 +197,16 @@ def parse_layers(text: str) -> tuple[Layer, ...]:
         BuildError: it is not such JSON.
     """
     try:
-        entries = json.loads(text)["Layers"]
-    except (json.JSONDecodeError, KeyError, TypeError) as exc:
+        return tuple(_layer(entry) for entry in json.loads(text)["Layers"])
+    except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as exc:
         raise BuildError(f"the engine inspector gave an unexpected answer: {text[:80]!r}") from exc
-    return tuple(_layer(entry) for entry in entries)
 
 
 def _layer(entry: str | dict[str, Any]) -> Layer:
     if isinstance(entry, str):
         return Layer(entry)
-    types = tuple(str(t.get("Datatype") or t.get("Format/Datatype", "")) for t in entry.get("Outputs", ()))
+    outputs = entry.get("Outputs") or ()
+    types = tuple(str(t.get("Datatype") or t.get("Format/Datatype", "")) for t in outputs)
     return Layer(
         name=str(entry.get("Name", "")),
         kind=str(entry.get("LayerType", "")),

@@ -69,15 +69,15 @@ def test_memory_that_the_driver_does_not_tell() -> None:
 
 
 def test_what_nvml_does_not_tell_is_none_and_fires_no_gate() -> None:
-    class NotSupported(Exception):
+    class Refused(Exception):
         pass
 
     def refuse(*_: object) -> None:
-        raise NotSupported
+        raise Refused
 
     asked = ("PowerManagementLimit", "CurrentClocksThrottleReasons", "ComputeRunningProcesses", "Temperature")
     nvml = types.SimpleNamespace(
-        NVMLError_NotSupported=NotSupported,
+        NVMLError=Refused,
         NVML_CLOCK_SM=1,
         NVML_CLOCK_MEM=2,
         NVML_TEMPERATURE_GPU=0,
@@ -88,6 +88,57 @@ def test_what_nvml_does_not_tell_is_none_and_fires_no_gate() -> None:
     assert state == gpu_state.GpuState(900, None, None, None, None, None)
     judge = gpu_state.Judge(cast(Any, types.SimpleNamespace(state=lambda: state)))
     assert judge.gates() == ()
+
+
+@pytest.mark.parametrize(
+    ("name", "model", "same"),
+    [
+        ("a100", "NVIDIA A100-SXM4-40GB MIG 1g.5gb", True),
+        ("h100", "NVIDIA H100 80GB HBM3 MIG 1g.10gb+me", True),
+        ("h100", "NVIDIA H100 NVL", True),
+        ("titanxp", "NVIDIA TITAN Xp COLLECTORS EDITION", True),
+        ("a100", "NVIDIA A1000 MIG 1g.5gb", False),
+        ("rtx3080", "NVIDIA GeForce RTX 3080 Ti", False),
+        ("rtx3080", "NVIDIA GeForce RTX 3080 Laptop GPU", False),
+        ("rtx2080", "NVIDIA GeForce RTX 2080 with Max-Q Design", False),
+    ],
+)
+def test_b4_slices_and_editions_are_the_model_other_chips_are_not(name: str, model: str, same: bool) -> None:
+    assert gpus.same_model(name, model) is same
+
+
+class NoPermission(Exception):
+    """As NVML answers without root in a container or under MIG."""
+
+
+def _refused(*_: object) -> None:
+    raise NoPermission("Insufficient Permissions")
+
+
+def test_b4_a_gpu_that_may_not_be_asked_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    def handle(index: int) -> int:
+        if index == 0:
+            _refused()
+        return index
+
+    nvml = types.SimpleNamespace(
+        NVMLError=NoPermission,
+        nvmlInit=lambda: None,
+        nvmlShutdown=lambda: None,
+        nvmlSystemGetDriverVersion=lambda: "580.95.05",
+        nvmlDeviceGetCount=lambda: 2,
+        nvmlDeviceGetHandleByIndex=handle,
+        nvmlDeviceGetName=lambda _: b"NVIDIA A100-SXM4-40GB",
+        nvmlDeviceGetCudaComputeCapability=lambda _: (8, 0),
+        nvmlDeviceGetMemoryInfo=_refused,
+    )
+    monkeypatch.setattr(gpus, "nvml", nvml)
+    found = gpus._ask_nvml()
+    assert found == (
+        gpus.GpuInfo(
+            name="NVIDIA A100-SXM4-40GB", compute_capability="8.0", memory_bytes=None, driver="580.95.05"
+        ),
+    )
 
 
 def test_throttle_reasons_by_name() -> None:

@@ -124,7 +124,19 @@ def test_every_form_of_the_inspectors_answer(text: str, layers: tuple[Layer, ...
     assert parse_layers(text) == layers
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", "not json"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        "{}",
+        "not json",
+        "null",
+        '{"Layers": [1]}',
+        '{"Layers": null}',
+        '{"Layers": [{"Outputs": ["x"]}]}',
+    ],
+)
 def test_an_answer_that_is_not_understood(text: str) -> None:
     with pytest.raises(BuildError, match="unexpected answer"):
         parse_layers(text)

@@ -11,9 +11,10 @@ import pytest
 from deploy_network import images, small, weights
 
 from hwnas import backends, seals
+from hwnas.backends.cuda.driver import GpuError
 from hwnas.deploy import engine as engines
 from hwnas.deploy import manifest as manifests
-from hwnas.errors import BackendUnavailable, DataFormatError, InputError
+from hwnas.errors import BackendUnavailable, BuildError, DataFormatError, InputError
 from hwnas.records import Budget
 
 SPEC = small()
@@ -81,6 +82,33 @@ def test_an_export_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest
     with pytest.raises(OSError, match="No space left"):
         exported(tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_b7_engine_and_manifest_are_written_together_or_neither(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, again: bool
+) -> None:
+    if again:
+        exported(tmp_path)
+
+    def lost(*_: object) -> None:
+        raise GpuError("work on the GPU failed: an illegal memory access was encountered")
+
+    monkeypatch.setattr(engines, "layer_times", lost)
+    with pytest.raises(GpuError):
+        exported(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_b7_layers_that_cannot_be_told_do_not_spoil_an_export(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def odd(*_: object) -> None:
+        raise BuildError("the engine inspector gave an unexpected answer: '{}'")
+
+    monkeypatch.setattr(engines, "layer_times", odd)
+    path = exported(tmp_path)
+    assert manifests.read_manifest(path).layers == ()
 
 
 def test_plain_onnx_is_the_model_itself(tmp_path: Path) -> None:

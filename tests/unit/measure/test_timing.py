@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from hwnas.backends.cuda.driver import GpuOutOfMemory
 from hwnas.backends.fake import Fake, FakeEngine, faulty
 from hwnas.errors import BuildError, InputError
 from hwnas.measure.aggregate import floor_of
@@ -237,6 +238,26 @@ def test_an_engine_that_does_not_build_is_reported_and_left_out() -> None:
     assert "HardSwish" in failed["bad"]
     with pytest.raises(BuildError, match="HardSwish"):
         measure(builders(device, both), QUICK, rng=rng(), clock=device.clock)
+
+
+def test_b7_an_engine_that_needs_more_memory_when_it_runs_is_left_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    device = Fake()
+    large = "1x64"
+    price = truth()[large]
+    time = FakeEngine.time
+
+    def full(self: FakeEngine, calls: int) -> Any:
+        if self.price_ms == price:
+            raise GpuOutOfMemory("the GPU has not enough memory for an allocation of 1073741824 bytes")
+        return time(self, calls)
+
+    monkeypatch.setattr(FakeEngine, "time", full)
+    failed: dict[str, str] = {}
+    found = take(device, on_failure=lambda name, exc: failed.update({name: str(exc)}))
+    assert list(found) == [name for name in MODELS if name != large]
+    assert "not enough memory" in failed[large]
 
 
 def test_nothing_to_measure() -> None:
