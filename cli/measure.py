@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from pathlib import Path
 from typing import Any
 
 import click
@@ -38,18 +39,23 @@ def profile(ui: Output, max_time: float | None, **chosen: Any) -> None:
 
 def _after_profile(body: dict[str, Any], shape: tuple[int, int, int] | None) -> str:
     """A command that uses the table: a search where its winner can be measured, else a prediction."""
+    from hwnas.jobs import start
     from hwnas.nets import spaces
 
     setting, space = body["setting"], body["space"]
-    small = (shape or spaces.make(space).smallest().input_shape)[1] <= spaces.LARGEST_SMALL_SIDE
     if setting["provenance"] != "measured":
         return _without_measuring(space, shlex.quote(body["table"]))
+    own_shape = spaces.make(space).smallest().input_shape
+    size = shape or own_shape
+    data = start.find(Path())  # images that lie here are what the user has in mind
+    if data == "digits" and size[1] > spaces.LARGEST_SMALL_SIDE:
+        data = "folder:PATH"
     where = f" --table {shlex.quote(body['table'])}"  # which holds device, runtime, precision, batch, threads
-    if shape is not None:
-        where += " --input " + "x".join(map(str, shape))
-    usual = space.startswith("resnet-cifar") and shape in (None, (3, 32, 32))  # resnet20 is of these
-    budget, data = "1x:resnet20" if usual else "2x:smallest", "digits" if small else "folder:PATH"
-    return f"hwnas search --latency-budget {budget} --data {data} --space {space}{where}"
+    if shape is not None or data != "digits":
+        where += " --input " + "x".join(map(str, size))
+    usual = space.startswith("resnet-cifar") and size == (3, 32, 32)  # resnet20 is of these
+    budget = "1x:resnet20" if usual else "2x:smallest"
+    return f"hwnas search --latency-budget {budget} --data {shlex.quote(data)} --space {space}{where}"
 
 
 def _without_measuring(space: str, table: str) -> str:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from hwnas.arrays import Float32s
-from hwnas.errors import BackendUnavailable, InputError
+from hwnas.errors import BackendUnavailable, BuildError, HwnasError, InputError
 from hwnas.protocols import CallTimes
 from hwnas.records import Precision, Setting
 
@@ -132,6 +132,20 @@ def bound(affinity: tuple[int, ...] | None) -> Iterator[None]:
         yield
     finally:
         os.sched_setaffinity(0, before)
+
+
+@contextmanager
+def refusals_of(runtime: str) -> Iterator[None]:
+    """What a runtime raises inside the block becomes a BuildError with its words, in one line.
+
+    Runtimes have classes of their own without a common base, and refuse some models only when they run.
+    """
+    try:
+        yield
+    except (HwnasError, MemoryError):
+        raise
+    except Exception as exc:
+        raise BuildError(f"{runtime} refused the model: {' '.join(str(exc).split())}") from exc
 
 
 def random_input(shape: tuple[int, ...]) -> Float32s:

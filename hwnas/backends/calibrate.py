@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from hwnas.arrays import Float32s
 from hwnas.backends import quantize
+from hwnas.backends.base import refusals_of
 from hwnas.backends.forms import Range
 from hwnas.backends.graphs import read
 from hwnas.errors import BuildError, InputError
@@ -135,12 +136,10 @@ class _Runner:
         options = ort.SessionOptions()
         options.log_severity_level = 3
         options.intra_op_num_threads = options.inter_op_num_threads = 1
-        try:
+        with refusals_of(f"ONNX Runtime {ort.__version__}"):
             self.session: Any = ort.InferenceSession(
                 quantize.with_outputs(model, self.watched), options, providers=["CPUExecutionProvider"]
             )
-        except Exception as exc:  # the runtime raises classes of its own, without a common base
-            raise BuildError(f"the model cannot be run to find the ranges of its tensors: {exc}") from exc
 
     def values(self) -> Iterator[tuple[str, Float32s]]:
         """Every watched tensor, batch by batch; what fills up the last batch is left out."""
@@ -152,7 +151,9 @@ class _Runner:
             if self.with_input:
                 yield self.input, part[:real]
             if self.watched:
-                for name, value in zip(self.watched, self.session.run(self.watched, {self.input: part})):
+                with refusals_of(f"ONNX Runtime {ort.__version__}"):
+                    found = self.session.run(self.watched, {self.input: part})
+                for name, value in zip(self.watched, found):
                     yield name, value[:real] if value.shape[:1] == part.shape[:1] else value
 
 

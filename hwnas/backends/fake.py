@@ -17,7 +17,7 @@ import numpy as np
 
 from hwnas import schemas
 from hwnas.arrays import Bools, Float32s, Float64s
-from hwnas.backends.base import Life
+from hwnas.backends.base import Life, refusals_of
 from hwnas.backends.fake_price import BYTES, FakeDevice, price_ms
 from hwnas.documents import json_object, read_bytes
 from hwnas.errors import BackendUnavailable, BuildError, DataFormatError, InputError
@@ -179,6 +179,8 @@ class FakeEngine(Life):
 
     def __post_init__(self) -> None:
         self.shape = _input_shape(self.model)
+        if not self.shape:
+            raise BuildError("the fake device takes batches of images; this model takes a single value")
         if self.shape[0] not in (0, self.setting.batch):
             raise InputError(f"the model has batch {self.shape[0]}, the setting batch {self.setting.batch}")
         self._session: Any = None
@@ -190,14 +192,16 @@ class FakeEngine(Life):
         if self._session is None:
             options = ort.SessionOptions()
             options.intra_op_num_threads = options.inter_op_num_threads = 1
-            self._session = ort.InferenceSession(
-                self.model if self.setting.precision == "fp32" else _rounded(self.model),
-                options,
-                providers=["CPUExecutionProvider"],
-            )
+            with refusals_of("the fake device"):
+                self._session = ort.InferenceSession(
+                    self.model if self.setting.precision == "fp32" else _rounded(self.model),
+                    options,
+                    providers=["CPUExecutionProvider"],
+                )
         if self.setting.precision == "fp16":
             array = array.astype(np.float16).astype(np.float32)
-        scores: Float32s = self._session.run(None, {self._session.get_inputs()[0].name: array})[0]
+        with refusals_of("the fake device"):
+            scores: Float32s = self._session.run(None, {self._session.get_inputs()[0].name: array})[0]
         return scores
 
     def time(self, calls: int) -> CallTimes:
@@ -281,7 +285,7 @@ def _op_types(model: bytes) -> set[str]:
 
 def _input_shape(model: bytes) -> tuple[int, ...]:
     ports = onnx.load_model_from_string(model).graph.input
-    return tuple(d.dim_value for d in ports[0].type.tensor_type.shape.dim)
+    return tuple(max(d.dim_value, 0) for d in ports[0].type.tensor_type.shape.dim)
 
 
 def _rounded(model: bytes) -> bytes:

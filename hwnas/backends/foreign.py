@@ -10,6 +10,7 @@ import onnx
 from onnx import version_converter
 
 from hwnas.backends import quantize
+from hwnas.backends.base import refusals_of
 from hwnas.backends.graphs import read
 from hwnas.errors import BuildError
 from hwnas.lazy import lazy_import
@@ -48,9 +49,7 @@ def _folded(model: bytes) -> bytes:
         options.log_severity_level = 3
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
         options.optimized_model_filepath = str(written)
-        try:
+        with refusals_of(f"ONNX Runtime {ort.__version__}"):
             ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-        except Exception as exc:  # the runtime raises classes of its own, without a common base
-            raise BuildError(f"ONNX Runtime {ort.__version__} refused the model: {exc}") from exc
         folded: bytes = onnx.load_model(str(written)).SerializeToString()
     return folded

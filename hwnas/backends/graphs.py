@@ -7,7 +7,7 @@ from typing import Any
 
 import onnx
 
-from hwnas.errors import BuildError
+from hwnas.errors import BuildError, InputError
 
 
 def read(model: bytes) -> onnx.ModelProto:
@@ -35,3 +35,12 @@ def with_nodes(proto: onnx.ModelProto, nodes: list[onnx.NodeProto]) -> bytes:
     del proto.graph.node[:]
     proto.graph.node.extend(copies)
     return bytes(proto.SerializeToString())
+
+
+def input_dims(proto: onnx.ModelProto) -> list[int]:
+    """Sizes of the input, 0 for any; InputError where it takes no float32 values, as images are."""
+    port = proto.graph.input[0].type.tensor_type
+    if port.elem_type != onnx.TensorProto.FLOAT:
+        kind = onnx.TensorProto.DataType.Name(port.elem_type).lower()
+        raise InputError(f"the model takes {kind} values; images are float32")
+    return [max(d.dim_value, 0) for d in port.shape.dim]

@@ -15,7 +15,7 @@ import numpy as np
 
 from hwnas.arrays import Float32s
 from hwnas.backends import package_version
-from hwnas.backends.base import Life, cpu_model
+from hwnas.backends.base import Life, cpu_model, refusals_of
 from hwnas.backends.formats import PORTABLE, Format, TrainedNetwork, Written
 from hwnas.backends.forms import TENSORRT
 from hwnas.backends.onnx_file import read_model
@@ -84,12 +84,10 @@ class TypedEngine(Life):
         options.log_severity_level = 3
         options.intra_op_num_threads = setting.threads
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-        try:
+        with refusals_of(f"ONNX Runtime {onnxruntime.__version__}"):
             self._session: onnxruntime.InferenceSession | None = onnxruntime.InferenceSession(
                 model, options, providers=["CPUExecutionProvider"]
             )
-        except Exception as exc:  # the runtime raises classes of its own, without a common base
-            raise BuildError(f"ONNX Runtime {onnxruntime.__version__} refused the model: {exc}") from exc
         port = self._session.get_inputs()[0]
         self._input = port.name
         self.shape = tuple(size if isinstance(size, int) else 0 for size in port.shape)
@@ -98,7 +96,8 @@ class TypedEngine(Life):
         """Scores of `images` (batch, channels, height, width)."""
         array = self._check_images(images)
         assert self._session is not None
-        scores: Float32s = np.asarray(self._session.run(None, {self._input: array})[0], np.float32)
+        with refusals_of(f"ONNX Runtime {onnxruntime.__version__}"):
+            scores: Float32s = np.asarray(self._session.run(None, {self._input: array})[0], np.float32)
         return scores
 
     def time(self, calls: int) -> CallTimes:

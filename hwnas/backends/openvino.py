@@ -28,6 +28,7 @@ from hwnas.backends.base import (
     cpu_model,
     cpu_setting,
     random_input,
+    refusals_of,
     time_calls,
 )
 from hwnas.backends.formats import Format
@@ -102,15 +103,13 @@ class OpenVino:
         if key in self._compiled:
             return self._import(self._compiled[key], setting)
         core = _core()
-        try:
+        with refusals_of(f"OpenVINO {self.version}"):
             graph = core.read_model(model)
             shape = graph.inputs[0].partial_shape
             if shape[0].is_dynamic:
                 graph.reshape([setting.batch, *shape[1:]])
             compiled = core.compile_model(graph, "CPU", _properties(setting))
-        except RuntimeError as exc:
-            raise BuildError(f"OpenVINO {package_version('openvino')} refused the model: {exc}") from exc
-        engine = OpenVinoEngine(compiled, setting)
+            engine = OpenVinoEngine(compiled, setting)
         self._compiled[key] = compiled.export_model().getvalue()
         while sum(map(len, self._compiled.values())) > KEPT_BYTES:
             self._compiled.popitem(last=False)
@@ -169,14 +168,16 @@ class OpenVinoEngine(Life):
         openvino = _openvino()
         array = self._check_images(images)
         self._request.set_input_tensor(openvino.Tensor(array))
-        self._request.infer()
+        with refusals_of("OpenVINO"):
+            self._request.infer()
         scores: Float32s = self._request.get_output_tensor().data.copy()
         return scores
 
     def time(self, calls: int) -> CallTimes:
         """Time single synchronous calls on the resident input."""
         self._check_calls(calls)
-        return time_calls(self._timed.infer, calls, self.setting)
+        with refusals_of("OpenVINO"):
+            return time_calls(self._timed.infer, calls, self.setting)
 
     def save(self, path: Path) -> None:
         """Write the compiled model."""

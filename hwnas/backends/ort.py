@@ -17,7 +17,7 @@ from typing import Any
 
 from hwnas.arrays import Float32s
 from hwnas.backends import package_version
-from hwnas.backends.base import Life, check_cpu, cpu_setting, random_input, time_calls
+from hwnas.backends.base import Life, check_cpu, cpu_setting, random_input, refusals_of, time_calls
 from hwnas.backends.formats import Format
 from hwnas.backends.forms import onnx_runtime
 from hwnas.backends.onnx_file import read_model
@@ -123,14 +123,16 @@ class OrtEngine(Life):
     def run(self, images: Float32s) -> Float32s:
         """Scores of `images` (batch, channels, height, width)."""
         array = self._check_images(images)
-        scores: Float32s = self._session.run([self._output], {self._input: array})[0]
+        with refusals_of(_name()):
+            scores: Float32s = self._session.run([self._output], {self._input: array})[0]
         return scores
 
     def time(self, calls: int) -> CallTimes:
         """Time single calls on bound input; outputs are written where the runtime put them before."""
         self._check_calls(calls)
         call, binding = self._session.run_with_iobinding, self._binding
-        return time_calls(lambda: call(binding), calls, self.setting)
+        with refusals_of(_name()):
+            return time_calls(lambda: call(binding), calls, self.setting)
 
     def save(self, path: Path) -> None:
         """Write the optimised graph in ONNX Runtime's format."""
@@ -154,6 +156,10 @@ def is_ort_format(model: bytes) -> bool:
     return model[4:8] == b"ORTM"
 
 
+def _name() -> str:
+    return f"ONNX Runtime {ort.__version__}"
+
+
 def _session(model: bytes, setting: Setting, save_to: Path | None = None) -> Any:
     options = ort.SessionOptions()
     options.intra_op_num_threads = setting.threads
@@ -169,10 +175,8 @@ def _session(model: bytes, setting: Setting, save_to: Path | None = None) -> Any
     if save_to is not None:
         options.optimized_model_filepath = str(save_to)
         options.add_session_config_entry("session.save_model_format", "ORT")
-    try:
+    with refusals_of(_name()):
         session = ort.InferenceSession(model, options, providers=[PROVIDER])
-    except Exception as exc:  # the runtime raises classes of its own, without a common base
-        raise BuildError(f"ONNX Runtime {ort.__version__} refused the model: {exc}") from exc
     check_provider(session.get_providers(), PROVIDER)
     return session
 

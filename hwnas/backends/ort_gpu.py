@@ -25,7 +25,7 @@ import numpy as np
 
 from hwnas.arrays import Float32s
 from hwnas.backends import package_version
-from hwnas.backends.base import Life, random_input
+from hwnas.backends.base import Life, random_input, refusals_of
 from hwnas.backends.cuda import opening as cuda
 from hwnas.backends.cuda.gpus import GpuInfo, check_device, check_precision, gpus
 from hwnas.backends.forms import TENSORRT
@@ -221,18 +221,20 @@ class OrtGpuEngine(Life):
     def run(self, images: Float32s) -> Float32s:
         """Scores of `images` (batch, channels, height, width)."""
         array = self._check_images(images)
-        scores: Float32s = self._session.run([self._output], {self._input: array})[0]
+        with refusals_of("ONNX Runtime"):
+            scores: Float32s = self._session.run([self._output], {self._input: array})[0]
         return scores
 
     def time(self, calls: int) -> CallTimes:
         """Time single calls on resident input, until the GPU is done with each."""
         self._check_calls(calls)
         marks = np.empty(calls + 1)
-        marks[0] = time.perf_counter()
-        for i in range(1, calls + 1):
-            self._session.run_with_iobinding(self._binding)
-            self._binding.synchronize_outputs()
-            marks[i] = time.perf_counter()
+        with refusals_of("ONNX Runtime"):
+            marks[0] = time.perf_counter()
+            for i in range(1, calls + 1):
+                self._session.run_with_iobinding(self._binding)
+                self._binding.synchronize_outputs()
+                marks[i] = time.perf_counter()
         return CallTimes(np.diff(marks) * 1e3)
 
     def save(self, path: Path) -> None:
@@ -272,13 +274,16 @@ def session(model: bytes, provider: str, options: ProviderOptions) -> Any:
     try:
         # Python's own fallback would try the CPU, which contradicts the entry above: its words on that
         # would hide why the provider failed.
-        made = ort.InferenceSession(model, wanted, providers=[(provider, dict(options))], enable_fallback=0)
-    except Exception as exc:  # the runtime raises classes of its own, without a common base
+        with refusals_of(f"ONNX Runtime {ort.__version__}"):
+            made = ort.InferenceSession(
+                model, wanted, providers=[(provider, dict(options))], enable_fallback=0
+            )
+    except BuildError as exc:
         if FELL_BACK in str(exc):
             raise BackendUnavailable(
                 f"ONNX Runtime would run this on the CPU: {provider} did not load (CUDA, cuDNN or TensorRT "
                 f"libraries are missing), or lacks an operator: {exc}"
             ) from exc
-        raise BuildError(f"ONNX Runtime {ort.__version__} refused the model: {exc}") from exc
+        raise
     check_provider(made.get_providers(), provider)
     return made

@@ -14,7 +14,7 @@ from hwnas.backends.onnx_file import read_model
 from hwnas.deploy import engine, manifest
 from hwnas.deploy.engine import is_timed
 from hwnas.errors import InputError
-from hwnas.jobs.own_onnx import in_int8
+from hwnas.jobs.own_onnx import blamed_on, in_int8
 from hwnas.jobs.resolve import networks
 from hwnas.measure import device
 from hwnas.measure.levels import SentinelHistory
@@ -22,7 +22,7 @@ from hwnas.measure.patience import PATIENCE_S, Patience
 from hwnas.measure.sentinel import watched
 from hwnas.measure.timing import Builder, SessionOptions, TimingOptions, measure
 from hwnas.nets import onnx
-from hwnas.protocols import Backend, Emit
+from hwnas.protocols import Backend, Emit, Engine
 from hwnas.records import Measurement, Precision, Setting, to_json
 
 # A machine that is slower than its best in less than this share of the time is quiet.
@@ -84,7 +84,7 @@ def bench(options: BenchOptions, emit: Emit) -> dict[str, Any]:
 
     Raises:
         InputError: nothing given, or not a network, a model or an engine.
-        DataFormatError: a file is damaged.
+        DataFormatError: a file is damaged, or holds a model that the runtime refuses.
         BackendUnavailable: device or runtime is not here.
         BuildError: the runtime refused a network.
     """
@@ -183,8 +183,23 @@ def _onnx(path: Path, options: BenchOptions) -> _Benched:
     backend, setting = _conditions(replace(options, batch=batch))
     note = ""
     if setting.precision == "int8":
-        model, note = in_int8(model, backend, options.data, batch)
-    return _Benched(str(path), "onnx", lambda: backend.build(model, setting), setting, note)
+        with blamed_on(path):
+            model, note = in_int8(model, backend, options.data, batch)
+
+    build = _tried(path, lambda: backend.build(model, setting))
+    return _Benched(str(path), "onnx", build, setting, note)
+
+
+def _tried(path: Path, build: Builder) -> Builder:
+    """A builder whose engine has run once: some models of people are refused only then."""
+
+    def tried() -> Engine:
+        with blamed_on(path):
+            engine = build()
+            engine.time(1)
+            return engine
+
+    return tried
 
 
 def _engine(path: Path, options: BenchOptions) -> _Benched:
@@ -195,7 +210,7 @@ def _engine(path: Path, options: BenchOptions) -> _Benched:
         return _Benched(str(path), "engine", lambda: engine.load(path), setting)
     runtime = backends.for_file(path)
     setting = _conditions(options, runtime.name)[1]
-    return _Benched(str(path), "engine", lambda: runtime.load(path, setting), setting)
+    return _Benched(str(path), "engine", _tried(path, lambda: runtime.load(path, setting)), setting)
 
 
 def _conditions(options: BenchOptions, backend: str | None = None) -> tuple[Backend, Setting]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,7 @@ from hwnas.deploy.parity import compare, judge
 from hwnas.errors import BackendUnavailable, BuildError, DataFormatError, InputError
 from hwnas.jobs.export.remedy import MAX_LOSS
 from hwnas.jobs.export.samples import samples
-from hwnas.jobs.own_onnx import Subject, in_int8_form, own_model
+from hwnas.jobs.own_onnx import Subject, blamed_on, in_int8_form, own_model
 from hwnas.jobs.resolve import networks
 from hwnas.jobs.resolve.origin import origin
 from hwnas.measure.candidates import AUTO, RuntimeCandidate, candidates
@@ -92,13 +93,16 @@ def benchmark(options: BenchmarkOptions, emit: Emit | None = None) -> dict[str, 
 
     Raises:
         InputError: no such network, or data of another shape.
+        DataFormatError: an ONNX file that is damaged, or that ONNX Runtime refuses.
         BackendUnavailable: no runtime here serves the device.
     """
     wanted = candidates(
         options.device, options.backends, options.precisions, batch=options.batch, threads=options.threads
     )
-    subject = _subject(options)
-    reference = _reference(subject, options)
+    given = Path(options.network)
+    with blamed_on(given) if given.suffix == ".onnx" else nullcontext():
+        subject = _subject(options)
+        reference = _reference(subject, options)
     with scratch() as folder:
         rows = [_built(candidate, subject, reference, folder / str(i)) for i, candidate in enumerate(wanted)]
         able = {str(i): _loader(row) for i, row in enumerate(rows) if row.error is None}
@@ -188,6 +192,9 @@ def _built(candidate: RuntimeCandidate, subject: Subject, reference: _Reference,
         scores = run_all(engine, subject.images)
         row.path = path.with_suffix(backend.suffix)
         engine.save(row.path)
+    except BuildError as exc:  # some models are refused only when they run
+        row.error = str(exc)
+        return row
     finally:
         engine.close()
     distinct = len({image.tobytes() for image in subject.images})

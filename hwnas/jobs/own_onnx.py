@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +12,7 @@ import numpy as np
 
 from hwnas.arrays import Float32s, ImageShape, Int64s
 from hwnas.backends.formats import CALIBRATION_IMAGES
-from hwnas.errors import InputError
+from hwnas.errors import BuildError, DataFormatError, InputError
 from hwnas.protocols import Backend
 
 RANDOM_IMAGES = 64
@@ -46,10 +48,10 @@ def own_model(model: bytes, data: str | None, limit: int, batch: int, seed: int)
     Raises:
         InputError: a model that takes no images, or of another batch.
     """
-    from hwnas.backends.graphs import read
+    from hwnas.backends.graphs import input_dims, read
 
     proto = read(model)
-    dims = [d.dim_value for d in proto.graph.input[0].type.tensor_type.shape.dim]
+    dims = input_dims(proto)
     if dims and dims[0] not in (0, batch):
         raise InputError(f"the model has batch {dims[0]}, --batch is {batch}; give --batch {dims[0]}")
     if data is None:
@@ -86,6 +88,17 @@ def own_model(model: bytes, data: str | None, limit: int, batch: int, seed: int)
         dataset.val.labels[:limit].numpy() if same else None,
         tuple(notes),
     )
+
+
+@contextmanager
+def blamed_on(path: Path) -> Iterator[None]:
+    """A model that a runtime refuses inside the block is of the user's file: DataFormatError names it."""
+    try:
+        yield
+    except BuildError as exc:
+        raise DataFormatError(
+            f"{path} cannot be used: {exc}; export it again, or try another --backend"
+        ) from exc
 
 
 def image_shape(dims: list[int]) -> ImageShape:

@@ -58,11 +58,19 @@ def find(place: Path) -> str:
 
 
 def _folders(place: Path) -> list[Path]:
-    return sorted(p for p in place.iterdir() if p.is_dir() and not p.name.startswith((".", "_")))
+    return sorted(p for p in _inside(place) if p.is_dir() and not p.name.startswith((".", "_")))
+
+
+def _inside(folder: Path) -> list[Path]:
+    """What a folder holds; nothing of one that cannot be read, which is no reason not to look elsewhere."""
+    try:
+        return list(folder.iterdir())
+    except OSError:
+        return []
 
 
 def _holds_images(folder: Path) -> bool:
     from hwnas.train.images import suffixes
 
     known = suffixes()
-    return any(path.suffix.lower() in known for path in folder.iterdir())
+    return any(path.suffix.lower() in known for path in _inside(folder))

@@ -100,8 +100,7 @@ def verdict(fmt: Format, status: int, out: str, err: str, good: dict[str, Any] |
     said = (err.strip().splitlines() or [""])[-1][:300]
     if "Traceback" in err:
         return "traceback", err[-1500:]
-    # Status 1 is an internal error, or a runtime that refused a network: which one, the words say.
-    if status not in STATUSES and not (status == 1 and fmt.name == "ONNX" and "internal error" not in err):
+    if status not in STATUSES:
         return "status", f"exit {status}: {said}"
     try:
         body = json.loads(out)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -50,6 +52,41 @@ def test_a_named_source_wins_and_without_any_it_is_the_digits(here: Path) -> Non
     photographs(here / "a", 40)
     photographs(here / "b", 40)
     assert written("--force", "--data", "folder:b")["search"]["data"] == "folder:b"
+
+
+def profiled(space: str, *words: str) -> list[str]:
+    """The words of the command that a profile on the fake device names as the next one."""
+    given = ["profile", "--device", "fake", "--space", space, "--preset", "quick", "--max-time", "1ms"]
+    done = CliRunner().invoke(cli, [*given, *words], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    return shlex.split(done.stderr.splitlines()[-1].removeprefix("Next: "))
+
+
+def test_after_a_profile_the_search_is_of_the_images_that_lie_here(here: Path) -> None:
+    words = profiled("resnet-cifar")
+    assert words[:6] == ["hwnas", "search", "--latency-budget", "1x:resnet20", "--data", "digits"]
+    assert "--input" not in words
+    photographs(here / "my photos", 40)
+    words = profiled("resnet-cifar")
+    assert words[4:6] == ["--data", "folder:my photos"]
+    assert words[-2:] == ["--input", "3x32x32"], "the table is of this size, the pictures are larger"
+    words = profiled("mbv2-cifar", "--input", "3x40x40")
+    assert words[2:6] == ["--latency-budget", "2x:smallest", "--data", "folder:my photos"]
+    assert words[-2:] == ["--input", "3x40x40"]
+
+
+def test_a_folder_that_cannot_be_read_is_passed_over(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    photographs(here / "photos", 40)
+    (here / "closed").mkdir()
+    usual = Path.iterdir
+
+    def iterdir(path: Path) -> Iterator[Path]:
+        if path.name == "closed":
+            raise PermissionError(13, "Permission denied", str(path))
+        return usual(path)
+
+    monkeypatch.setattr(Path, "iterdir", iterdir)
+    assert start.find(here) == f"folder:{here / 'photos'}"
 
 
 def test_folders_that_are_no_classes_are_not_taken(here: Path) -> None:

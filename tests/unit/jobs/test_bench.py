@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from hwnas import backends
 from hwnas.errors import DataFormatError, DeviceUnavailable, InputError
 from hwnas.jobs.bench import BenchOptions, bench
+from hwnas.jobs.benchmark import BenchmarkOptions, benchmark
 from hwnas.jobs.resolve.networks import examples
 from hwnas.measure import device
 from hwnas.nets import onnx
@@ -92,6 +96,50 @@ def test_engine_with_a_manifest_brings_its_conditions(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes() + b"x")
     with pytest.raises(DataFormatError):
         fake(str(path))
+
+
+def own(path: Path, nodes: Sequence[NodeProto], kind: int = TensorProto.FLOAT, **constants: list[int]) -> str:
+    """An ONNX file that no exporter of ours writes."""
+    known = [numpy_helper.from_array(np.array(v, np.int64), name) for name, v in constants.items()]
+    shape = helper.make_tensor_value_info("x", kind, (1, 3, 4, 4))
+    end = helper.make_tensor_value_info("y", TensorProto.FLOAT, None)
+    graph = helper.make_graph(list(nodes), "own", [shape], [end], known)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+    path.write_bytes(model.SerializeToString())
+    return str(path)
+
+
+@pytest.mark.parametrize("backend", ["ort", "openvino", "fake"])
+def test_a_model_that_the_runtime_refuses_is_the_files_fault(tmp_path: Path, backend: str) -> None:
+    """Exit 6 and the file's name, whether it is refused when built or only when it runs."""
+    if backend == "openvino":
+        pytest.importorskip("openvino", reason="needs hwnas[openvino]")
+    device = "fake" if backend == "fake" else "cpu"
+    make = helper.make_node
+    doubled = [
+        make("Shape", ["x"], ["s"]),
+        make("Mul", ["s", "two"], ["d"]),
+        make("Reshape", ["x", "d"], ["y"]),
+    ]
+    paths = [
+        own(tmp_path / "unknown.onnx", [make("Blah", ["x"], ["y"])]),
+        own(tmp_path / "run.onnx", doubled, two=[2]),  # 48 values do not fill 768 places
+        own(tmp_path / "int.onnx", [make("Cast", ["x"], ["y"], to=1)], TensorProto.INT64),
+    ]
+    for path in paths if backend != "fake" else paths[:1]:  # which prices a graph and does not run it
+        with pytest.raises(DataFormatError, match=re.escape(f"{path} cannot be used: ")) as caught:
+            bench(BenchOptions((path,), device, backend, preset="quick", patience_s=0.0), quiet)
+        assert "\n" not in str(caught.value)
+
+
+def test_the_table_of_runtimes_names_a_file_that_cannot_run(tmp_path: Path) -> None:
+    make = helper.make_node
+    path = own(tmp_path / "run.onnx", [make("Gather", ["x", "i"], ["y"], axis=0)], i=[5])  # of one image
+    with pytest.raises(DataFormatError, match=r"run\.onnx cannot be used: .*out of data bounds"):
+        benchmark(BenchmarkOptions(path, device="cpu", backends=("ort",)))
+    path = own(tmp_path / "int.onnx", [make("Cast", ["x"], ["y"], to=1)], TensorProto.INT64)
+    with pytest.raises(InputError, match="the model takes int64 values"):
+        benchmark(BenchmarkOptions(path, device="cpu", backends=("ort",)))
 
 
 def test_wrong_requests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
