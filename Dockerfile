@@ -42,10 +42,9 @@ CMD ["--help"]
 
 FROM ${GPU_BASE} AS gpu
 SHELL ["/bin/bash", "-o", "pipefail", "-c"]
-# Compiler and Python's headers: PyCUDA comes as sources.
 # hadolint ignore=DL3008
 RUN apt-get update \
-    && apt-get install --no-install-recommends -y g++ python3-dev python3-venv \
+    && apt-get install --no-install-recommends -y python3-venv \
     && rm -rf /var/lib/apt/lists/*
 # Ubuntu 24.04's image already has a user with number 1000.
 RUN useradd --create-home --uid 1001 hwnas && install -d -o hwnas /data /opt/hwnas
@@ -66,7 +65,7 @@ FROM ${PASCAL_BASE} AS pascal
 SHELL ["/bin/bash", "-o", "pipefail", "-c"]
 # hadolint ignore=DL3008
 RUN apt-get update \
-    && apt-get install --no-install-recommends -y g++ python3-dev python3-venv \
+    && apt-get install --no-install-recommends -y python3-venv \
     && rm -rf /var/lib/apt/lists/*
 RUN useradd --create-home --uid 1001 hwnas && install -d -o hwnas /data /opt/hwnas
 USER 1001

@@ -6,6 +6,8 @@ No name of a runtime appears outside this room: callers ask `get` for a backend,
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -50,6 +52,31 @@ def describe() -> list[dict[str, Any]]:
         known = getattr(backend, "version", "") if reason is None else ""
         rows.append({"name": name, "available": reason is None, "reason": reason, "version": known, **row})
     return rows
+
+
+LOADS_WITHIN_S = 120
+
+
+def load_problem(name: str) -> str | None:
+    """Why the runtime of a backend does not load here, tried in a process of its own; None where it does.
+
+    What is installed may not load (a library is missing, or of another version), and what fails to load may
+    take the process with it. A backend that has no `load_runtime` is not tried.
+    """
+    if not hasattr(_make(name), "load_runtime"):
+        return None
+    code = f"from hwnas import backends; backends._make({name!r}).load_runtime()"
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, timeout=LOADS_WITHIN_S
+        )
+    except subprocess.TimeoutExpired:
+        return f"loading it took longer than {LOADS_WITHIN_S} s"
+    if done.returncode == 0:
+        return None
+    if done.returncode < 0:
+        return f"loading it ended the process with signal {-done.returncode}"
+    return done.stderr.strip().rsplit("\n", 1)[-1].partition(": ")[2] or "it does not load"
 
 
 def for_file(path: Path) -> Backend:

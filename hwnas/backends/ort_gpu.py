@@ -69,6 +69,15 @@ class OrtCuda:
             return f"onnxruntime and onnxruntime-gpu are both installed and overwrite each other: {INSTALL}"
         return None
 
+    def load_runtime(self) -> None:
+        """Open a session that does nothing; BackendUnavailable or BuildError with the runtime's words."""
+        from onnx import TensorProto, helper
+
+        ports = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in ("x", "y")]
+        graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "nothing", ports[:1], ports[1:])
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+        session(model.SerializeToString(), self.provider, {"device_id": "0"})
+
     def setting(self, device: str, precision: Precision, batch: int, threads: int) -> Setting:
         """Conditions of a run on this GPU.
 

@@ -41,9 +41,11 @@ def doctor(emit: Emit | None = None, *, noise: bool = True) -> dict[str, Any]:
             **{k: v for k, v in machine.items() if k not in ("cpu", "gpus")},
         },
         "fingerprint": info.fingerprint,
-        "gpus": [{**to_json(gpu), "advice": _advice(gpu.compute_capability)} for gpu in info.gpus],
+        "gpus": [
+            {**to_json(gpu), "advice": _advice(gpu.compute_capability, gpu.driver)} for gpu in info.gpus
+        ],
         "backends": {
-            row["name"]: {k: v for k, v in row.items() if k != "name"} for row in backends.describe()
+            row["name"]: {k: v for k, v in _tried(row).items() if k != "name"} for row in backends.describe()
         },
         "noise": noise_grade(rng=np.random.default_rng(0), emit=emit) if noise else None,
         "device": resolve("auto").name,
@@ -89,13 +91,19 @@ def record_noise(path: Path, seconds: float, emit: Emit | None = None) -> dict[s
     }
 
 
-def _advice(capability: str) -> str:
+def _tried(row: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A backend's row, with what its runtime said where it is installed and does not load."""
+    why = backends.load_problem(row["name"]) if row["available"] else None
+    return row if why is None else {**row, "available": False, "reason": why}
+
+
+def _advice(capability: str, driver: str) -> str:
     """Which TensorRT serves a GPU, and the line that installs it."""
 
     major, _, minor = capability.partition(".")
     if not (major.isdigit() and minor.isdigit()):
         return "its driver does not report the compute capability"
-    support = serves((int(major), int(minor)))
+    support = serves((int(major), int(minor)), driver)
     return f"{support.describe()}; {support.install}"
 
 

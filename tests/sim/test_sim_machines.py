@@ -33,13 +33,13 @@ def test_the_promises_of_every_backend(device: str, tmp_path: Path) -> None:
     passes(device, tmp_path, "tests/contract/test_backends.py", "-k", "trt and not ort")
 
 
-def test_engines_through_cuda_python_where_pycuda_does_not_load(device: str, tmp_path: Path) -> None:
-    broken = tmp_path / "broken" / "pycuda"
+def test_b5_engines_through_pycuda_where_cuda_python_does_not_load(device: str, tmp_path: Path) -> None:
+    broken = tmp_path / "broken" / "cuda" / "bindings"
     broken.mkdir(parents=True)
     (broken / "__init__.py").write_text("raise ImportError('built for another CUDA')\n")
     chosen = "scores_are_those or save_and_load or times_are or bytes_are or refusal or out_of_memory"
     tests = "tests/sim/inside/test_inside_backend.py"
-    passes(device, tmp_path, tests, "-k", chosen, before=broken.parent)
+    passes(device, tmp_path, tests, "-k", chosen, before=broken.parent.parent)
 
 
 def test_the_tests_for_a_real_gpu_run(device: str, tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """The CUDA driver behind a small door: memory, streams, events, modules, launches.
 
-Two packages serve it: PyCUDA (`by_pycuda`) and, where that is missing, cuda-python
-(`by_cuda_python`). Every handle is an integer, so that callers know neither package, and everything
+Two packages serve it: cuda-python (`by_cuda_python`) and, where that is missing, PyCUDA
+(`by_pycuda`). Every handle is an integer, so that callers know neither package, and everything
 taken from a driver goes through `Owned`, which gives it back on every path out.
 
 The context is the device's primary one, which TensorRT and torch share. A driver is a context

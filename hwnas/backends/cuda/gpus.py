@@ -101,8 +101,13 @@ class Support:
         return f"{self.tensorrt}, {self.python}, {fast}"
 
 
-def serves(capability: Capability) -> Support:
+CU13_DRIVER = 580  # the first driver branch that serves CUDA 13
+
+
+def serves(capability: Capability, driver: str = "") -> Support:
     """Which TensorRT serves a compute capability, with Python versions and fast precisions.
+
+    An older driver than CUDA 13's (`driver`, where it is known) takes the extra for CUDA 12.
 
     Sources: NVIDIA's TensorRT support matrices; 8.6 is the last for Pascal, Volta left with 10.5.
     fp16 arithmetic on 6.1 runs at 1/64 of fp32's rate; int8 dot products came with 6.1 and are
@@ -119,7 +124,10 @@ def serves(capability: Capability) -> Support:
         return Support(capability, "", "", "", tuple(fast))
     if capability < (7, 5):
         return Support(capability, "TensorRT 8.6", "trt8", "Python <= 3.11", tuple(fast))
-    return Support(capability, "TensorRT 10.13 to 11", "trt", "Python >= 3.10", tuple(fast))
+    branch = driver.partition(".")[0]
+    older = branch.isdigit() and int(branch) < CU13_DRIVER
+    extra = "trt-cu12" if older else "trt"
+    return Support(capability, "TensorRT 10.13 to 11", extra, "Python >= 3.10", tuple(fast))
 
 
 def _lowest(major: int, minor: int) -> Capability:

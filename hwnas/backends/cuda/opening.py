@@ -1,4 +1,7 @@
-"""The CUDA driver of a GPU, by whichever package serves it; opened once a process."""
+"""The CUDA driver of a GPU, by whichever package serves it; opened once a process.
+
+cuda-python comes first: it installs as a wheel and has CUDA graphs. PyCUDA serves where it is what there is.
+"""
 
 from __future__ import annotations
 
@@ -13,14 +16,16 @@ _open: dict[int, CudaDriver] = {}
 
 
 def installed() -> str | None:
-    """Name of the package that would serve, PyCUDA first; None where neither is installed."""
+    """Name of the package that would serve, cuda-python first; None where neither is installed."""
     return next(iter(_packages()), None)
 
 
 def _packages() -> list[str]:
-    found = ["pycuda"] if find_spec("pycuda") is not None else []
+    found = []
     if find_spec("cuda") is not None and find_spec("cuda.bindings") is not None:
         found.append("cuda-python")
+    if find_spec("pycuda") is not None:
+        found.append("pycuda")
     return found
 
 
@@ -39,7 +44,7 @@ def open_driver(index: int = 0) -> CudaDriver:
             except BackendUnavailable as exc:
                 said.append(str(exc))
         else:
-            missing = "neither pycuda nor cuda-python is installed: pip install pycuda (or cuda-python)"
+            missing = "neither cuda-python nor pycuda is installed: pip install cuda-python (or pycuda)"
             raise BackendUnavailable("; ".join(said) or missing)
     return _open[index]
 

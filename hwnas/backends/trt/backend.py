@@ -69,10 +69,10 @@ class Trt:
         if find_spec("tensorrt") is None:
             missing.append("TensorRT is not installed")
         if cuda.installed() is None:
-            missing.append("neither pycuda nor cuda-python is installed")
+            missing.append("neither cuda-python nor pycuda is installed")
         if not found:
             return f"{'; '.join(missing)}; {INSTALL}"
-        support = serves(found[0].capability)
+        support = serves(found[0].capability, found[0].driver)
         here = f"this GPU ({found[0].name}, compute capability {found[0].compute_capability})"
         if missing:
             cure = support.install if python_fits(support) else "another Python, then " + support.install
@@ -82,6 +82,10 @@ class Trt:
         if not all(refusals):
             return None
         return f"{refusals[0]}: {here} is supported by {support.describe()}: {support.install}"
+
+    def load_runtime(self) -> None:
+        """Import TensorRT; BackendUnavailable with the loader's words and the cure."""
+        compat.module()
 
     def setting(self, device: str, precision: Precision, batch: int, threads: int) -> Setting:
         """Conditions of a run on this GPU.

@@ -14,6 +14,7 @@ from types import ModuleType
 from typing import Any
 
 from hwnas.backends import package_version
+from hwnas.backends.cuda import libraries
 from hwnas.errors import BackendUnavailable, BuildError, InputError
 from hwnas.records import Precision
 
@@ -32,10 +33,16 @@ def installed_version() -> str:
 @cache
 def module() -> ModuleType:
     """The tensorrt module; BackendUnavailable with the loader's words where it does not load."""
+    version = installed_version()
+    if version.startswith("8."):
+        libraries.preload("cuda_runtime", "cuda_nvrtc", "cublas", "cudnn")
     try:
         import tensorrt
     except (ImportError, OSError, RuntimeError) as exc:
-        raise BackendUnavailable(f"TensorRT {installed_version()} cannot be loaded: {exc}") from exc
+        cure = libraries.cure(str(exc))
+        raise BackendUnavailable(
+            f"TensorRT {version} cannot be loaded: {exc}{f'; {cure}' if cure else ''}"
+        ) from exc
     found: ModuleType = tensorrt
     return found
 

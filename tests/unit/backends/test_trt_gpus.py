@@ -58,6 +58,13 @@ def test_versions_that_do_not_serve_a_gpu_are_refused_in_words(
     assert refusal is None if word is None else word in str(refusal)
 
 
+def test_b5_an_older_driver_takes_the_extra_for_cuda_12() -> None:
+    assert serves((8, 6), "580.95.05").extra == "trt"
+    assert serves((8, 6), "535.104").extra == "trt-cu12"
+    assert serves((6, 1), "535.104").extra == "trt8"
+    assert serves((8, 6)).extra == "trt"
+
+
 def test_smi_lines() -> None:
     (gpu,) = parse_gpus("NVIDIA TITAN Xp, 6.1, 12288, 580.95.05\nNo devices were found\n")
     assert (gpu.name, gpu.capability, gpu.memory_bytes) == ("NVIDIA TITAN Xp", (6, 1), 12288 << 20)

@@ -50,7 +50,7 @@ def test_nothing_here(machine: Callable[..., str | None]) -> None:
     for words in (
         "no NVIDIA GPU",
         "TensorRT is not installed",
-        "neither pycuda nor cuda-python",
+        "neither cuda-python nor pycuda",
         "hwnas[trt8]",
     ):
         assert words in str(text)
@@ -205,28 +205,28 @@ def test_the_command_that_finishes_without_hwnas() -> None:
 def test_packages_for_the_driver(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cuda, "find_spec", lambda name: object() if name == "pycuda" else None)
     assert cuda.installed() == "pycuda"
-    monkeypatch.setattr(cuda, "find_spec", lambda name: object() if name.startswith("cuda") else None)
-    assert cuda.installed() == "cuda-python"
+    monkeypatch.setattr(cuda, "find_spec", lambda name: object())
+    assert cuda.installed() == "cuda-python"  # a wheel, and with CUDA graphs
     monkeypatch.setattr(cuda, "find_spec", lambda name: None)
     assert cuda.installed() is None
     monkeypatch.setattr(cuda, "_open", {})
-    with pytest.raises(BackendUnavailable, match="pip install pycuda"):
+    with pytest.raises(BackendUnavailable, match="pip install cuda-python"):
         cuda.open_driver()
 
 
 def test_the_second_package_serves_where_the_first_does_not_load(monkeypatch: pytest.MonkeyPatch) -> None:
     def opened(package: str, index: int) -> str:
-        if package == "pycuda":
-            raise BackendUnavailable("PyCUDA cannot be loaded")
+        if package == "cuda-python":
+            raise BackendUnavailable("cuda-python cannot be loaded")
         return f"driver of {package}"
 
     monkeypatch.setattr(cuda, "_open", {})
-    monkeypatch.setattr(cuda, "_packages", lambda: ["pycuda", "cuda-python"])
+    monkeypatch.setattr(cuda, "_packages", lambda: ["cuda-python", "pycuda"])
     monkeypatch.setattr(cuda, "_opened", opened)
-    assert str(cuda.open_driver()) == "driver of cuda-python"
+    assert str(cuda.open_driver()) == "driver of pycuda"
     monkeypatch.setattr(cuda, "_open", {})
-    monkeypatch.setattr(cuda, "_packages", lambda: ["pycuda"])
-    with pytest.raises(BackendUnavailable, match="PyCUDA cannot be loaded"):
+    monkeypatch.setattr(cuda, "_packages", lambda: ["cuda-python"])
+    with pytest.raises(BackendUnavailable, match="cuda-python cannot be loaded"):
         cuda.open_driver()
 
 

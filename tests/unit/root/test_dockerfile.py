@@ -47,6 +47,7 @@ def test_pascal_gets_a_tensorrt_and_a_python_that_serve_it() -> None:
     base = re.findall(r"ARG PASCAL_BASE=(\S+)", TEXT)[0]
     assert "ubuntu22.04" in base  # its Python is 3.10
     assert "cuda:12.1" in base  # the newest CUDA that 8.6.1 supports
+    assert "nvidia-cudnn-cu12>=8.9,<9" in EXTRAS["trt8"]  # the plugin library is linked to libcudnn.so.8
 
 
 def test_tensorrt_of_the_gpu_target_is_one_that_the_backend_serves() -> None:

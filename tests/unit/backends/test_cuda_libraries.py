@@ -1,0 +1,90 @@
+"""What an installed runtime misses: said with the package that has it, and loaded where pip put it."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hwnas import backends
+from hwnas.backends.cuda import libraries
+from hwnas.backends.trt import compat
+from hwnas.errors import BackendUnavailable
+
+MISSING = "libcudnn.so.8: cannot open shared object file: No such file or directory"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (MISSING, "pip install 'nvidia-cudnn-cu12>=8.9,<9'"),
+        ("libcublas.so.12: cannot open shared object file", "pip install nvidia-cublas-cu12"),
+        ("libnvinfer.so.8: cannot open shared object file", "NVIDIA's package index"),
+        ("libcuda.so.1: cannot open shared object file", "install NVIDIA's driver"),
+        ("libother.so.3: cannot open shared object file", "install what holds libother.so.3"),
+        ("undefined symbol: createInferBuilder", ""),
+    ],
+)
+def test_b1_a_missing_library_is_named_with_its_package(words: str, said: str) -> None:
+    assert said in libraries.cure(words)
+    assert bool(libraries.cure(words)) == bool(said)
+
+
+def test_b1_the_loaders_words_reach_the_user(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    package = tmp_path / "tensorrt"
+    package.mkdir()
+    (package / "__init__.py").write_text(f"raise ImportError({MISSING!r})\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "tensorrt", raising=False)
+    monkeypatch.setattr(compat, "installed_version", lambda: "8.6.1")
+    asked: list[Any] = []
+    monkeypatch.setattr(libraries, "preload", lambda *folders: asked.append(folders))
+    compat.module.cache_clear()
+    with pytest.raises(
+        BackendUnavailable, match=r"8\.6\.1 cannot be loaded: libcudnn.*pip install 'nvidia-cudnn"
+    ):
+        compat.module()
+    compat.module.cache_clear()
+    assert asked == [("cuda_runtime", "cuda_nvrtc", "cublas", "cudnn")]
+
+
+@pytest.mark.skipif(shutil.which("gcc") is None, reason="no C compiler")
+def test_b1_libraries_of_wheels_are_found_by_those_that_need_them(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """`liba` needs `libz` of another wheel by its bare name, and sorts before it within its own."""
+    for folder, name, more in (("first", "z", []), ("second", "a", ["z"])):
+        lib = tmp_path / "nvidia" / folder / "lib"
+        lib.mkdir(parents=True)
+        source = tmp_path / f"{name}.c"
+        calls = f"int in_{more[0]}(void); " if more else ""
+        source.write_text(f"{calls}int in_{name}(void) {{ return {f'in_{more[0]}()' if more else '7'}; }}\n")
+        links = [str(tmp_path / "nvidia" / "first" / "lib" / "libhwnasz.so.8")] if more else []
+        made = lib / f"libhwnas{name}.so.8"
+        options = ["-shared", "-fPIC", f"-Wl,-soname,{made.name}"]
+        subprocess.run(["gcc", *options, "-o", made, source, *links], check=True)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    code = "from hwnas.backends.cuda.libraries import preload; print(preload('second', 'first'))"
+    env = {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "['libhwnasz.so.8', 'libhwnasa.so.8']"
+
+
+def test_b1_a_runtime_is_loaded_in_a_process_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert backends.load_problem("ort") is None  # nothing to try: it is a wheel without libraries of others
+    asked: list[Any] = []
+
+    def ran(command: list[str], **_: Any) -> subprocess.CompletedProcess[str]:
+        asked.append(command[-1])
+        words = f"Traceback ...\nhwnas.errors.BackendUnavailable: TensorRT cannot be loaded: {MISSING}\n"
+        return subprocess.CompletedProcess(command, 1, "", words)
+
+    monkeypatch.setattr(backends.subprocess, "run", ran)
+    assert backends.load_problem("trt") == f"TensorRT cannot be loaded: {MISSING}"
+    assert "'trt'" in asked[0]
+    dead = subprocess.CompletedProcess([], -11, "", "")
+    monkeypatch.setattr(backends.subprocess, "run", lambda *_, **__: dead)
+    assert backends.load_problem("trt") == "loading it ended the process with signal 11"
