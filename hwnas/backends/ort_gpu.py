@@ -38,6 +38,7 @@ from hwnas.records import Precision, Setting
 from hwnas.store import home, write_bytes
 
 ort = lazy_import("onnxruntime")
+onnx = lazy_import("onnx")
 
 INSTALL = "pip uninstall -y onnxruntime && pip install onnxruntime-gpu"
 WORKSPACE_BYTES = 2 << 30
@@ -71,9 +72,8 @@ class OrtCuda:
 
     def load_runtime(self) -> None:
         """Open a session that does nothing; BackendUnavailable or BuildError with the runtime's words."""
-        from onnx import TensorProto, helper
-
-        ports = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in ("x", "y")]
+        helper, kind = onnx.helper, onnx.TensorProto.FLOAT
+        ports = [helper.make_tensor_value_info(name, kind, [1]) for name in ("x", "y")]
         graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "nothing", ports[:1], ports[1:])
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
         session(model.SerializeToString(), self.provider, {"device_id": "0"})
