@@ -20,6 +20,7 @@ _LAZY = {
     "Session": "hwnas.deploy.session",
     "Setting": "hwnas.records",
     "HwnasError": "hwnas.errors",
+    "load_model": "hwnas.nets.model.result",
 }
 
 __all__ = ["__version__", *_LAZY]

@@ -21,6 +21,7 @@ CHECKPOINT = "hwnas.checkpoint/3"
 DENSE = "hwnas.dense/4"
 PREPARATION = "hwnas.preparation/1"
 HOURNAS = "hwnas.hournas/2"
+ARCHITECTURE = "hwnas.architecture/1"  # a changed network of a user's
 IMAGES = "hwnas.images/1"  # decoded ones, in the cache
 
 # Documents that commands only print.
@@ -31,6 +32,7 @@ DOCTOR = "hwnas.doctor/1"
 ERROR = "hwnas.error/1"
 EXPORT = "hwnas.export/1"
 INIT = "hwnas.init/1"
+MODEL_INSPECT = "hwnas.model.inspect/1"
 PREDICT = "hwnas.predict/1"
 PROFILE = "hwnas.profile/1"
 QUICKSTART = "hwnas.quickstart/1"
