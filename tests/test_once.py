@@ -65,6 +65,9 @@ CALLED_BY_OTHERS = {
     "shell_complete": "click calls it",
     "report_layer_time": "TensorRT calls it",
     "chain_hash": "for whoever writes tables without hwnas",
+    "onnx_bytes": "for users of `hwnas.nets.model`",
+    "forms_onnx": "for users of `hwnas.nets.model`",
+    "save_result": "for users of `hwnas.nets.model`",
     "faulty": "a fake device with planted faults, for tests of hwnas and of plug-ins",
 }
 # Decorators that leave it to others whether the function is called.

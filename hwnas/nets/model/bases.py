@@ -19,20 +19,21 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from torchvision import models
 
 from hwnas import documents, schemas
 from hwnas.arrays import ImageShape
 from hwnas.errors import BackendUnavailable, DataFormatError, HwnasError, InputError
+from hwnas.lazy import lazy_import
 from hwnas.nets.build import build, load_weights
 from hwnas.nets.weights import read_weights
 from hwnas.plugins import unknown
 from hwnas.runs import RUNS
 from hwnas.store import read_network
 
-KINDS = (
-    "FILE.py:function, package.module:function, torchvision:NAME, timm:NAME, a run or a network.json; "
-    "FILE.onnx and FILE.pt2 to look at"
-)
+timm = lazy_import("timm")  # an extra
+
+KINDS = "FILE.py:function, package.module:function, torchvision:NAME, timm:NAME, a run or a network.json"
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,7 +43,7 @@ class OwnModel:
     Attributes:
         module: the network.
         source: as the user named it.
-        kind: "file", "module", "torchvision", "timm", "network", "onnx" or "pt2".
+        kind: "file", "module", "torchvision", "timm", "network", or "edited" for a changed one.
         input_shape: channels, height, width of an image.
         sha256: of the file that defines it; empty where it is a library's or hwnas's own.
         weights_sha256: of the weights that were given; empty where they are the network's own.
@@ -72,8 +73,6 @@ def kind_of(source: str) -> str:
     if before in ("torchvision", "timm") and after:
         return before
     path = Path(source)
-    if path.suffix in (".onnx", ".pt2"):
-        return path.suffix[1:]
     if colon and before.endswith(".py"):
         return "file"
     if network_file(source) is not None:
@@ -102,7 +101,7 @@ def base(source: str, input_shape: ImageShape | None = None) -> OwnModel:
     """Build what a source names, without further weights.
 
     Args:
-        source: see the module.
+        source: of one of `KINDS`.
         input_shape: of an image; None takes what the source says of itself.
 
     Raises:
@@ -183,9 +182,10 @@ def _member(loaded: Any, function: str, where: str) -> Any:
 
 def _stated(module: nn.Module, holder: Any = None) -> ImageShape | None:
     """The image size that a module or its file states as `input_shape`, or as timm's do."""
-    timm = getattr(module, "pretrained_cfg", None) or getattr(module, "default_cfg", None) or {}
+    told = getattr(module, "pretrained_cfg", None) or getattr(module, "default_cfg", None) or {}
     given = getattr(module, "input_shape", None) or getattr(holder, "input_shape", None)
-    given = given or (timm.get("input_size") if isinstance(timm, Mapping) else None)
+    if given is None:
+        given = told.get("input_size") if isinstance(told, Mapping) else getattr(told, "input_size", None)
     if isinstance(given, (tuple, list)) and len(given) == 3 and all(isinstance(n, int) for n in given):
         return given[0], given[1], given[2]
     return None
@@ -208,19 +208,17 @@ def _module(source: str) -> tuple[nn.Module, ImageShape | None, str]:
 
 
 def _torchvision(source: str) -> tuple[nn.Module, ImageShape | None, str]:
-    from torchvision import models
-
     name = source.partition(":")[2]
     known = models.list_models()
     if name not in known:
         raise InputError(unknown("torchvision model", name, known))
     extra = {"init_weights": True} if name in ("googlenet", "inception_v3") else {}
-    made = models.get_model(name, weights=None, **_backbone(models, name), **extra)
+    made = models.get_model(name, weights=None, **_backbone(name), **extra)
     size = 299 if name == "inception_v3" else 224
     return made, (3, size, size), ""
 
 
-def _backbone(models: Any, name: str) -> dict[str, Any]:
+def _backbone(name: str) -> dict[str, Any]:
     """Detection and segmentation networks would fetch the weights of their backbone."""
     builder = models.get_model_builder(name)
     return {"weights_backbone": None} if "weights_backbone" in inspect.signature(builder).parameters else {}
@@ -228,14 +226,14 @@ def _backbone(models: Any, name: str) -> dict[str, Any]:
 
 def _timm(source: str) -> tuple[nn.Module, ImageShape | None, str]:
     try:
-        import timm
+        known = timm.list_models()
     except ImportError:
         raise BackendUnavailable(
             f"{source} needs the package timm, which is not installed; pip install 'hwnas[timm]'"
         ) from None
     name = source.partition(":")[2]
-    if not timm.is_model(name):
-        raise InputError(unknown("timm model", name, timm.list_models()))
+    if name not in known:
+        raise InputError(unknown("timm model", name, known))
     made = timm.create_model(name, pretrained=False)
     return made, _stated(made), ""
 

@@ -103,7 +103,7 @@ class Variant:
         """Trainable numbers."""
         return sum(form.params for form in self._forms)
 
-    def module(self, importance: widths.Importance | None = None) -> fx.GraphModule:
+    def module(self, importance: widths.ChannelScores | None = None) -> fx.GraphModule:
         """The network with its weights: kept channels are those of most importance, copies change nothing.
 
         Args:
@@ -123,7 +123,7 @@ def parent(own: OwnModel) -> Parent:
     return Parent(own, found.graph, cut(found.graph), found.leaves, (*own.notes, *found.notes))
 
 
-def edited(parent: Parent, edits: Edits, importance: widths.Importance | None = None) -> fx.GraphModule:
+def edited(parent: Parent, edits: Edits, importance: widths.ChannelScores | None = None) -> fx.GraphModule:
     """A copy of a network with changes; weights that stay keep their values.
 
     Importance is asked for the names of layers; see `widths.kept`.

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 import operator
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -329,9 +330,7 @@ def traced(module: nn.Module, example: Tensor) -> Traced:
         InputError: the network does not take the example, cannot be followed at all, or its graph computes
             something else.
     """
-    if isinstance(module, fx.GraphModule) and all(
-        "path" in n.meta for n in module.graph.nodes if n.op in _OPS
-    ):
+    if isinstance(module, fx.GraphModule) and _made_here(module):
         return _graph_again(module, example)
     generator = torch.Generator().manual_seed(0)
     images = torch.randn(BATCH, *example.shape, generator=generator)
@@ -412,8 +411,6 @@ def _some(names: list[str]) -> str:
 
 def _functions() -> tuple[Callable[..., Any], ...]:
     """Functions that timm asks not to follow; none where no network of timm's is loaded."""
-    import sys
-
     layers = sys.modules.get("timm.layers")
     return tuple(layers.get_notrace_functions()) if layers is not None else ()
 

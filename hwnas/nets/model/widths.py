@@ -24,7 +24,7 @@ STEP = 8  # channels; fewer make no kernel faster
 SMALLEST = 16  # a group of fewer channels is left alone, such as the squeeze of a gate
 MOST_FORMS = 8  # widths that a group is offered at, its own included
 
-Importance = Mapping[str, Tensor]
+ChannelScores = Mapping[str, Tensor]
 
 
 @dataclass
@@ -46,7 +46,7 @@ class _Slice:
 
 
 @dataclass(frozen=True)
-class Group:
+class WidthGroup:
     """Layers whose output channels are taken together.
 
     Attributes:
@@ -72,7 +72,7 @@ class Channels:
     """
 
     graph: fx.GraphModule
-    groups: tuple[Group, ...] = ()
+    groups: tuple[WidthGroup, ...] = ()
     fixed: dict[str, str] = field(default_factory=dict)
     slices: list[_Slice] = field(default_factory=list)
     producers: dict[str, Int64s] = field(default_factory=dict)
@@ -137,7 +137,7 @@ _PASS_NAMES = ("StochasticDepth", "DropPath", "DropBlock2d")
 _CONVS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
-class _Walk:
+class _ChannelWalk:
     """Goes through a piece once, in order."""
 
     def __init__(self, graph: fx.GraphModule, shared: frozenset[str]) -> None:
@@ -499,7 +499,7 @@ class _Walk:
                 self.result.fixed |= dict.fromkeys(layers, why)
             else:
                 order = tuple(dict.fromkeys(map(int, made[layers[0]])))
-                found.append(Group(tuple(layers), width, unit, order))
+                found.append(WidthGroup(tuple(layers), width, unit, order))
         self.result.groups = tuple(sorted(found, key=lambda g: -g.width))
         self.result.slices = [
             _Slice(s.node, s.what, self.union.roots(s.atoms), s.axis) for s in self.result.slices
@@ -523,10 +523,10 @@ def channels(graph: fx.GraphModule, shared: frozenset[str] = frozenset()) -> Cha
         graph: of the piece alone, with shapes in the nodes' `meta`.
         shared: modules and parameters that other pieces use as well.
     """
-    return _Walk(graph, shared).run()
+    return _ChannelWalk(graph, shared).run()
 
 
-def scaled(groups: Sequence[Group], width: int) -> list[int]:
+def scaled(groups: Sequence[WidthGroup], width: int) -> list[int]:
     """Widths of all groups where the first has `width`: the same share of each, in steps of each."""
     ratio = width / groups[0].width
     found = [width]
@@ -536,7 +536,7 @@ def scaled(groups: Sequence[Group], width: int) -> list[int]:
     return found
 
 
-def kept(found: Channels, width: int, importance: Importance | None = None) -> dict[int, bool]:
+def kept(found: Channels, width: int, importance: ChannelScores | None = None) -> dict[int, bool]:
     """For each atom of the groups whether it stays, where the first group is to have `width` channels."""
     stays: dict[int, bool] = {}
     for group, n in zip(found.groups, scaled(found.groups, width)):
@@ -550,7 +550,7 @@ def kept(found: Channels, width: int, importance: Importance | None = None) -> d
     return stays
 
 
-def _scores(graph: fx.GraphModule, layer: str, importance: Importance | None) -> Any:
+def _scores(graph: fx.GraphModule, layer: str, importance: ChannelScores | None) -> Any:
     """Of each output channel of a layer: as given, else the L1 norm of its weights, batch norm folded in."""
     node = next(n for n in graph.graph.nodes if n.name == layer)
     if importance is not None and node.target in importance:
