@@ -1,7 +1,8 @@
 """How a command ends: every error is one sentence, an exit status and, under ``--json``, one object.
 
 What hwnas raises on purpose carries its own message and status. What the operating system, a parser or
-the memory says is put into words here, once. Anything else is a bug: it keeps its traceback, exit 1.
+the memory says is put into words here, once; an error in another package's plug-in names the package.
+Anything else is a bug: it keeps its traceback, exit 1.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import Any
 
 import click
 
-from hwnas import schemas
+from hwnas import plugins, schemas
 from hwnas.errors import DataFormatError, HwnasError, InputError, PackageWarning
 
 from . import terminal
@@ -130,6 +131,8 @@ def explain(exc: BaseException) -> tuple[str, int]:
         return f"a name holds {bad!r}, which {exc.encoding} cannot encode; rename it", InputError.exit_status
     if isinstance(exc, json.JSONDecodeError) or type(exc).__module__.partition(".")[0] == "yaml":
         return f"a file is damaged: {_one_line(str(exc))}; -v shows which", DataFormatError.exit_status
+    if (told := plugins.culprit(exc)) is not None:
+        return f"{told}; -v shows where", InputError.exit_status
     return f"internal error: {type(exc).__name__}: {_one_line(str(exc))}", 1
 
 

@@ -107,7 +107,7 @@ def plan(ui: Output, **chosen: Any) -> None:
     """Find the best network by an untrained score within the predicted budget.
 
     Needs no data and no device, only a latency table. Nothing is trained and nothing is measured. For
-    the strategies that can choose so: densenas (and its spaces), hournas and auto (spaces of slots).
+    the strategies that can choose so; `hwnas strategies show NAME` says whether one can.
     """
     from hwnas.jobs.plan import PlanOptions
     from hwnas.jobs.plan import plan as job

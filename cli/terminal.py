@@ -11,17 +11,17 @@ from typing import TextIO
 import click
 
 # Narrower terminals are treated as one of this width: a column of single words is unreadable.
-LEAST = 40
+LEAST_COLUMNS = 40
 
 
 def columns(stream: TextIO | None = None) -> int | None:
     """Characters a line; None where lines may be of any length: no terminal, and COLUMNS says nothing."""
     given = os.environ.get("COLUMNS", "")
     if given.isdecimal() and int(given):
-        return max(int(given), LEAST)
+        return max(int(given), LEAST_COLUMNS)
     if not is_terminal(stream or sys.stdout):
         return None
-    return max(shutil.get_terminal_size().columns, LEAST)
+    return max(shutil.get_terminal_size().columns, LEAST_COLUMNS)
 
 
 def folded(text: str, width: int | None, indent: str = "") -> str:
@@ -36,7 +36,7 @@ def folded(text: str, width: int | None, indent: str = "") -> str:
         own = line[: len(line) - len(line.lstrip())]
         lines += textwrap.wrap(
             line,
-            max(width, LEAST),
+            max(width, LEAST_COLUMNS),
             subsequent_indent=own + indent,
             break_long_words=False,
             break_on_hyphens=False,

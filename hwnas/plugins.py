@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
 from importlib.metadata import entry_points
+from traceback import walk_tb
 from typing import Any
 
 from hwnas.errors import HwnasError, InputError, PackageWarning
@@ -184,13 +185,29 @@ def as_listed(group: str) -> list[str]:
     return [*BUILT_IN[group], *(name for name in names(group) if name not in BUILT_IN[group])]
 
 
+def has(group: str, name: str) -> bool:
+    """Whether a name is registered in a group."""
+    return name in _table(group)
+
+
+def forget() -> None:
+    """Look everything up again: for those who register something while the program runs."""
+    _table.cache_clear()
+    _loaded.cache_clear()
+
+
 def load(group: str, name: str) -> Any:
-    """Import the class or function registered under `name`.
+    """Import the class or function registered under `name`; once, as names keep their meaning.
 
     Raises:
         InputError: for an unknown name, with the nearest known one; for a name that two packages
             registered; for one whose package cannot be imported. Other names are not touched by that.
     """
+    return _loaded(group, name)
+
+
+@cache
+def _loaded(group: str, name: str) -> Any:
     table, what = _table(group), SINGULAR[group]
     if name not in table:
         raise InputError(unknown(what, name, table))
@@ -209,24 +226,56 @@ def blamed(group: str, name: str, failed: str) -> Iterator[None]:
     """Turn whatever another package raises into an error that names it; built-in code raises as it does.
 
     Args:
-        group, name: whose code runs in the block.
+        group, name: whose code runs in the block; a name that is not registered raises as it does, too.
         failed: what has failed then, for the message ("cannot be loaded").
 
     Raises:
         InputError: the code is another package's, and did not raise an error of hwnas.
     """
-    entry = _table(group)[name]
     try:
         yield
     except HwnasError:
         raise
     except (Exception, SystemExit) as exc:
-        if not entry.packages:
+        entry = _table(group).get(name)
+        if entry is None or not entry.packages:
             raise
         raise InputError(
             f"the {SINGULAR[group]} {name!r} of package {entry.packages[0]} ({entry.target}) {failed}: "
-            f"{type(exc).__name__}: {exc}; repair or uninstall the package"
+            f"{_words(exc)}; repair or uninstall the package"
         ) from exc
+
+
+def culprit(exc: BaseException) -> str | None:
+    """What to say of an error that arose in the code of another package; None where it did not.
+
+    `blamed` names a plug-in where hwnas knows that its code runs. This finds the package from the traceback:
+    objects of plug-ins (spaces, engines, operations of blocks) are used in many places.
+    """
+    owners = {
+        _top(entry.target): entry.packages[0]
+        for group in BUILT_IN
+        for entry in _table(group).values()
+        if entry.packages
+    }
+    found = None
+    for frame, line in walk_tb(exc.__traceback__):
+        module = str(frame.f_globals.get("__name__", ""))
+        if _top(module) in owners:
+            found = owners[_top(module)], f"{module}.{frame.f_code.co_name}, line {line}"
+    if found is None:
+        return None
+    package, place = found
+    return f"package {package} failed ({place}): {_words(exc)}; repair or uninstall the package"
+
+
+def _top(target: str) -> str:
+    return re.split(r"[.:]", target, maxsplit=1)[0]
+
+
+def _words(exc: BaseException) -> str:
+    """An error of another package in one line."""
+    return " ".join(f"{type(exc).__name__}: {exc}".split()).removesuffix(":")
 
 
 def unknown(what: str, name: str, known: Any) -> str:

@@ -29,8 +29,8 @@ from hwnas.units import format_depths
 
 
 def _known(kind: str) -> str:
-    if kind not in (known := plugins.names("blocks")):
-        raise ValueError(plugins.unknown("block kind", kind, known))
+    if not plugins.has("blocks", kind):
+        raise ValueError(plugins.unknown("block kind", kind, plugins.names("blocks")))
     return kind
 
 

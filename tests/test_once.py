@@ -68,6 +68,7 @@ CALLED_BY_OTHERS = {
     "onnx_bytes": "for users of `hwnas.nets.model`",
     "forms_onnx": "for users of `hwnas.nets.model`",
     "save_result": "for users of `hwnas.nets.model`",
+    "forget": "for tests that register something",
     "faulty": "a fake device with planted faults, for tests of hwnas and of plug-ins",
 }
 # Decorators that leave it to others whether the function is called.

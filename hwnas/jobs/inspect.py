@@ -85,7 +85,8 @@ def strategies() -> list[dict[str, Any]]:
 def strategy(name: str) -> dict[str, Any]:
     """One strategy with its options: name, default, what is expected, help, types and bounds of each.
 
-    `prepared` says whether something is trained before its first proposal.
+    `prepared` says whether something is trained before its first proposal, `plans` whether `hwnas plan` can
+    ask it.
     """
     row = _strategy(name)
     try:
@@ -93,7 +94,7 @@ def strategy(name: str) -> dict[str, Any]:
     except InputError:  # of another package, and broken; the row has the reason
         return row
     listed = [{**asdict(option), "default": _json(option.default)} for option in described(found.Options)]
-    return {**row, "prepared": found.preparation is not None, "options": listed}
+    return {**row, "prepared": found.preparation is not None, "plans": found.plans(), "options": listed}
 
 
 def spaces() -> list[dict[str, Any]]:

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from hwnas import budgets as grammar
-from hwnas import schemas
+from hwnas import plugins, schemas
 from hwnas.cost.model import cost_model
 from hwnas.errors import BudgetInfeasible, InputError
 from hwnas.jobs import predict
@@ -27,32 +26,12 @@ from hwnas.measure.table import LatencyTable
 from hwnas.nets import spaces
 from hwnas.protocols import Emit, SearchContext, SearchSpace
 from hwnas.records import Budget, Estimate, Precision
-from hwnas.search.densenas.choice import Chooser
-from hwnas.search.densenas.strategy import dense_space
-from hwnas.search.hournas.strategy import HourNas
 from hwnas.search.solve.entropy import entropy
-from hwnas.search.winner import refuse_infeasible
+from hwnas.search.strategy import Strategy, asked, find
 from hwnas.spec import NetworkSpec
 from hwnas.store import read_network, write_json, write_network
 
-Planner = Callable[[SearchSpace, Budget, Callable[[NetworkSpec], Estimate]], NetworkSpec]
 NOTE = "planned by an untrained score: nothing was trained and nothing was measured"
-
-
-def _dense(space: SearchSpace, budget: Budget, estimate: Callable[[NetworkSpec], Estimate]) -> NetworkSpec:
-    """The exact optimum over a densely connected space."""
-    return Chooser(dense_space(space), None, estimate).optimum(budget).spec
-
-
-def _slots(space: SearchSpace, budget: Budget, estimate: Callable[[NetworkSpec], Estimate]) -> NetworkSpec:
-    """Vital blocks first, then the others: the first proposal of `hournas` without a super-network."""
-    context = SearchContext(space, estimate, budget, {"score": "proxy"})
-    refuse_infeasible(context, [budget])
-    return HourNas(context).propose([], 1, np.random.default_rng(0))[0].spec
-
-
-# What chooses by an untrained score; `auto` chooses as `hournas` where it does.
-PLANNERS = {"densenas": _dense, "hournas": _slots, "auto": _slots}
 
 
 @dataclass(frozen=True)
@@ -90,12 +69,21 @@ class PlanOptions:
     insist: bool = False
 
     def __post_init__(self) -> None:
-        if self.strategy not in PLANNERS:
+        if not find(self.strategy).plans():
             raise InputError(
                 f"strategy {self.strategy!r} cannot choose by an untrained score; use one of "
-                f"{', '.join(PLANNERS)}, or train: hwnas search --strategy {self.strategy}"
+                f"{', '.join(planners())}, or train: hwnas search --strategy {self.strategy}"
             )
         grammar.parse(self.latency_budget)
+
+
+def planners() -> list[str]:
+    """The strategies that choose by an untrained score; broken packages are left out."""
+    able = []
+    for name in plugins.names("strategies"):
+        with suppress(InputError):
+            able += [name] * find(name).plans()
+    return able
 
 
 def plan(options: PlanOptions, emit: Emit | None = None) -> dict[str, Any]:
@@ -122,7 +110,8 @@ def plan(options: PlanOptions, emit: Emit | None = None) -> dict[str, Any]:
     limits = (options.max_macs, options.max_params, options.max_memory)
     budgets = search_plan.budgets(options.latency_budget, model, *limits, space=space)
     tail = search_plan.TailModel(model, search_plan.tail_factor(table, budgets[0].percentile))
-    targets = [_target(PLANNERS[options.strategy], space, budget, tail.estimate) for budget in budgets]
+    strategy = find(options.strategy)
+    targets = [_target(strategy, space, budget, tail.estimate) for budget in budgets]
     body: dict[str, Any] = {
         **targets[-1],
         **({"targets": targets} if len(targets) > 1 else {}),
@@ -167,12 +156,15 @@ def _space(options: PlanOptions, table: LatencyTable) -> SearchSpace:
 
 
 def _target(
-    choose: Planner, space: SearchSpace, budget: Budget, estimate: Callable[[NetworkSpec], Estimate]
+    strategy: type[Strategy[Any]],
+    space: SearchSpace,
+    budget: Budget,
+    estimate: Callable[[NetworkSpec], Estimate],
 ) -> dict[str, Any]:
     """The plan for one budget."""
-    best = choose(space, budget, lambda spec: central(estimate(spec)))
+    best = _chosen(strategy, SearchContext(space, lambda spec: central(estimate(spec)), budget))
     try:
-        sure = choose(space, budget, estimate)
+        sure = _chosen(strategy, SearchContext(space, estimate, budget))
     except BudgetInfeasible:
         sure = None
     return {
@@ -181,6 +173,16 @@ def _target(
         "sure": None if sure is None else _row(sure, estimate, budget),
         "within_budget": budget.fits(central(estimate(best))),
     }
+
+
+def _chosen(strategy: type[Strategy[Any]], context: SearchContext) -> NetworkSpec:
+    with asked(strategy, "plan"):
+        found = strategy.plan(context)
+    if not isinstance(found, NetworkSpec):
+        raise InputError(
+            f"strategy {strategy.name}: plan gave {type(found).__name__}; expected a NetworkSpec"
+        )
+    return found
 
 
 def central(estimate: Estimate) -> Estimate:

@@ -25,7 +25,7 @@ from hwnas.search.final import train_out
 from hwnas.search.log import SearchLog, images_of
 from hwnas.search.ranking import by_accuracy
 from hwnas.search.state import Clock, Limits, Measure, SearchState, attempt, searched
-from hwnas.search.strategy import Strategy
+from hwnas.search.strategy import Strategy, proposed, ranked
 from hwnas.search.winner import Confirm, Observe, crown, pareto, refuse_infeasible, settle
 from hwnas.store import atomic_path, write_network
 
@@ -117,8 +117,7 @@ def _loop(job: SearchState) -> tuple[str, bool]:
         # Step 2: the strategy proposes, from the history and a seed of its length alone.
         history = searched(job.trials)
         rng = np.random.default_rng([job.seed, len(job.trials)])
-        proposals = job.strategy.propose(history, 1, rng)
-        decisions = job.strategy.explain(history)
+        proposals, decisions = proposed(job.strategy, history, 1, rng)
         job.log.decisions(decisions)
         # Step 3: stop if there is nothing to try or the budget of trials or images is used up.
         reason = _end(job, proposals)
@@ -204,8 +203,8 @@ def _finish_one(job: SearchState, budget: Budget, teacher: int | None) -> Target
     """
     while True:
         # Step 1: the first candidate that keeps its promise, or may keep it.
-        ranked = job.strategy.rank(searched(job.trials))
-        winner = crown(job.log, ranked, budget, context=job.context, confirm=job.confirm, observe=job.observe)
+        order = ranked(job.strategy, searched(job.trials))
+        winner = crown(job.log, order, budget, context=job.context, confirm=job.confirm, observe=job.observe)
         measured = job.log.verdicts(winner.index, budget)[-1][1]
         # Step 2: its final training, or the rest of it.
         finals = [t for t in job.trials if t.winner == winner.index]

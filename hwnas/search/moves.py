@@ -7,11 +7,20 @@ from functools import lru_cache
 from math import log2
 
 from hwnas.protocols import Move, SearchSpace
+from hwnas.records import Estimate
 from hwnas.spec import NetworkSpec
 
 Moves = Callable[[NetworkSpec], Sequence[Move]]  # the growths of a network that are to be judged
 
 MEMO = 4096  # networks
+# A growth that is predicted to cost nothing would be infinitely good: this part of the network's
+# latency is the least that any is taken to cost.
+LEAST_COST = 1e-3
+
+
+def cost_of(before: Estimate, after: Estimate) -> float:
+    """Milliseconds that a growth costs; a small part of the network's latency where none are predicted."""
+    return max(after.latency_ms - before.latency_ms, before.latency_ms * LEAST_COST)
 
 
 def remembered(grow: Callable[[NetworkSpec], list[Move]]) -> Callable[[NetworkSpec], list[Move]]:

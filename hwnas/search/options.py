@@ -13,6 +13,8 @@ from hwnas.search.log import images_of
 # Images from which on a super-network is trained where that is left to the number of them (``score=auto``);
 # docs/evidence/densenas.md and docs/evidence/strategies.md say what was measured.
 LEARNABLE = 100_000
+# Part of the budget that the spare of two candidates aims at; it wins where the other breaks its promise.
+SPARE = 0.95
 
 
 @dataclass(frozen=True)

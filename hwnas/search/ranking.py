@@ -7,6 +7,9 @@ from collections.abc import Sequence
 
 from hwnas.records import Trial, trained
 
+# Validation accuracy that a network may lose by growing and still be the one to train on.
+COLLAPSE = 0.1
+
 
 def candidates(trials: Sequence[Trial]) -> list[Trial]:
     """The trials that may win: trained, and not auxiliary networks."""

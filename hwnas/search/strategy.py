@@ -8,9 +8,10 @@ list of strategies) asks each strategy alike.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, is_dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar, cast, get_args
 
 import numpy as np
 
@@ -19,7 +20,8 @@ from hwnas import plugins
 from hwnas.errors import InputError
 from hwnas.protocols import Move, SearchContext
 from hwnas.records import Proposal, Trial
-from hwnas.search.ranking import by_accuracy
+from hwnas.search.ranking import by_accuracy, candidates
+from hwnas.spec import NetworkSpec
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -46,6 +48,13 @@ class Decision:
     kind: DecisionKind
     text: str
     fields: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Refuse a kind that is none: an event of another name would be read as something else."""
+        if self.kind not in get_args(DecisionKind):
+            raise InputError(
+                f"a decision of kind {self.kind!r}; kinds are {', '.join(get_args(DecisionKind))}"
+            )
 
 
 @dataclass(frozen=True)
@@ -140,9 +149,78 @@ class Strategy(ABC, Generic[OptionsT]):
         return []
 
     @classmethod
+    def plan(cls, context: SearchContext) -> NetworkSpec | None:
+        """The best network within the budget by a score that needs no training, for `hwnas plan`.
+
+        None where the strategy has no such score.
+
+        Raises:
+            BudgetInfeasible: no network fits.
+        """
+        return None
+
+    @classmethod
+    def plans(cls) -> bool:
+        """Whether it has a `plan`."""
+        return any("plan" in vars(one) for one in cls.__mro__ if one is not Strategy)
+
+    @classmethod
     def unavailable(cls) -> str | None:
         """None where it works here; else the reason and the cure. Imports no optional package."""
         return None
+
+
+@contextmanager
+def asked(strategy: Strategy[Any] | type[Strategy[Any]], what: str) -> Iterator[None]:
+    """Name the package where its strategy raises an error while it is asked."""
+    with plugins.blamed("strategies", strategy.name, f"failed in {what}"):
+        yield
+
+
+def proposed(
+    strategy: Strategy[Any], history: Sequence[Trial], n: int, rng: np.random.Generator
+) -> tuple[list[Proposal], list[Decision]]:
+    """What a strategy proposes and what it tells, checked.
+
+    Raises:
+        InputError: it is another package's and fails, or what it gives is of another kind.
+    """
+    with asked(strategy, "propose"):
+        proposals = strategy.propose(history, n, rng)
+    _require(strategy, "propose", proposals, Proposal)
+    known = {trial.index for trial in history if trial.evaluation is not None}
+    for one in proposals:
+        missing = [at for at in (one.parent, one.teacher) if at is not None and at not in known]
+        if missing:
+            raise InputError(
+                f"strategy {strategy.name}: propose gave a proposal that continues from trial "
+                f"{missing[0]}, which was not trained"
+            )
+    with asked(strategy, "explain"):
+        decisions = strategy.explain(history)
+    _require(strategy, "explain", decisions, Decision)
+    return proposals, decisions
+
+
+def ranked(strategy: Strategy[Any], history: Sequence[Trial]) -> list[Trial]:
+    """The trials that may win in the strategy's order, checked; InputError as of `proposed`."""
+    with asked(strategy, "rank"):
+        found = strategy.rank(history)
+    _require(strategy, "rank", found, Trial)
+    may_win = {trial.index for trial in candidates(history)}
+    if not {trial.index for trial in found} <= may_win:
+        raise InputError(f"strategy {strategy.name}: rank gave a trial that cannot win")
+    return found
+
+
+def _require(strategy: Strategy[Any], what: str, given: object, kind: type) -> None:
+    if not isinstance(given, list) or not all(isinstance(one, kind) for one in given):
+        held = sorted({type(one).__name__ for one in given}) if isinstance(given, list) else []
+        shown = f"a list of {', '.join(held)}" if held else type(given).__name__
+        raise InputError(
+            f"strategy {strategy.name}: {what} gave {shown}; expected a list of {kind.__module__}."
+            f"{kind.__name__}"
+        )
 
 
 def find(name: str) -> type[Strategy[Any]]:
@@ -163,3 +241,10 @@ def find(name: str) -> type[Strategy[Any]]:
             "uninstall its package"
         )
     return found
+
+
+def made(name: str, context: SearchContext) -> Strategy[Any]:
+    """The strategy registered under a name for a search; InputError as of `find` and of its options."""
+    found = find(name)
+    with asked(found, "being made"):
+        return found(context)

@@ -228,10 +228,10 @@ def ruleless(monkeypatch: pytest.MonkeyPatch) -> Iterator[BlockSpec]:
     """A block of a kind that was registered without a growth rule."""
     monkeypatch.setitem(plugins.BUILT_IN["blocks"], "ruleless", f"{__name__}:RULELESS")
     monkeypatch.setitem(sys.modules, __name__, sys.modules[__name__])
-    plugins._table.cache_clear()
+    plugins.forget()
     yield block("ruleless")
-    plugins._table.cache_clear()
-    kind_of.cache_clear()
+    monkeypatch.undo()
+    plugins.forget()
 
 
 def test_growth_refuses_a_kind_without_a_rule(ruleless: BlockSpec) -> None:

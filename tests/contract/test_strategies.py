@@ -345,13 +345,13 @@ def test_a_plain_strategy_needs_only_propose(tmp_path: Path) -> None:
 
 def test_what_is_no_strategy_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(plugins.BUILT_IN["strategies"], "wrong", "hwnas.units:format_ms")
-    plugins._table.cache_clear()
+    plugins.forget()
     try:
         with pytest.raises(InputError, match="'wrong' is not a subclass of "):
             find("wrong")
     finally:
         monkeypatch.undo()
-        plugins._table.cache_clear()
+        plugins.forget()
 
 
 def test_trials_survive_json() -> None:

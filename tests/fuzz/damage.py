@@ -16,11 +16,11 @@ import shutil
 import signal
 import sys
 import time
-import traceback
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -139,7 +139,7 @@ def _slice(
     seed: int,
     good: dict[str, Any],
     log: Path,
-) -> None:
+) -> int:
     """In a child: damage, run, write down."""
     vm = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (vm + MEMORY_BYTES, vm + MEMORY_BYTES))
@@ -162,29 +162,14 @@ def _slice(
             print(
                 json.dumps({"done": number, "verdict": what, "said": said, "mib": mib}), file=told, flush=True
             )
-
-
-def _fork(work: Any, *args: Any) -> int:
-    child = os.fork()
-    if child:
-        return child
-    status = 1
-    try:
-        os.setpgid(0, 0)
-        work(*args)
-        status = 0
-    except BaseException:
-        traceback.print_exc()
-        raise
-    finally:
-        os._exit(status)
+    return 0
 
 
 def _good(formats: Sequence[Format], folder: Path) -> dict[str, Any]:
     """What every command answers for whole files; all must succeed, or nothing is shown by damage."""
     log = folder / "good.json"
 
-    def work() -> None:
+    def work() -> int:
         found = {}
         for fmt in formats:
             status, out, err = answer(fmt, _prepared(fmt, folder, "good"))
@@ -192,17 +177,9 @@ def _good(formats: Sequence[Format], folder: Path) -> dict[str, Any]:
             found[fmt.name] = fmt.figures(json.loads(out))
             assert found[fmt.name] or not fmt.own, f"{fmt.name}: nothing to compare"
         log.write_text(json.dumps(found))
+        return 0
 
-    def told() -> None:
-        import traceback
-
-        try:
-            work()
-        except BaseException:
-            traceback.print_exc()
-            raise
-
-    assert tiny.ended(_fork(told)) == 0
+    assert tiny.ended(tiny.forked(work)) == 0
     found: dict[str, Any] = json.loads(log.read_text())
     return found
 
@@ -220,7 +197,7 @@ def try_all(formats: Sequence[Format], count: int, folder: Path, seed: int = 14,
             numbers = todo.pop(0)
             log = folder / f"slice-{numbers[0]}.jsonl"
             log.unlink(missing_ok=True)
-            child = _fork(_slice, formats, numbers, folder, seed, good, log)
+            child = tiny.forked(partial(_slice, formats, numbers, folder, seed, good, log))
             running[child] = (numbers, log, [time.monotonic(), 0.0])
         time.sleep(0.02)
         for child in list(running):

@@ -10,7 +10,8 @@ import os
 import resource
 import signal
 import sys
-from collections.abc import Mapping, Sequence
+import traceback
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,7 @@ def tiny_macromicro(*, input_shape: ImageShape = SHAPE, classes: int = 10) -> Ma
 def shrink() -> None:
     """Make the spaces known, and ``--preset quick`` quicker."""
     plugins.BUILT_IN["spaces"] |= {"tiny": "tiny:tiny", "tiny-macromicro": "tiny:tiny_macromicro"}
-    plugins._table.cache_clear()
+    plugins.forget()
     profiles.PLANS["quick"] = profiles.Plan(calibration=6, probes=2, holdout=3, target=0.01, blocks=40)
     kept = TimingOptions.preset
 
@@ -90,12 +91,8 @@ def start(
 ) -> int:
     """Run a command in a forked child, in `folder`; its streams go to `log` + ``.out``, ``.err``."""
     log.parent.mkdir(parents=True, exist_ok=True)
-    child = os.fork()
-    if child:
-        return child
-    status = 70
-    try:
-        os.setpgid(0, 0)
+
+    def work() -> int:
         signal.signal(signal.SIGINT, signal.default_int_handler)
         os.chdir(folder)
         os.environ.update(environment or {})
@@ -107,7 +104,26 @@ def start(
             handle = os.open(f"{log}{suffix}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
             os.dup2(handle, number)
             setattr(sys, stream, open(number, "w", closefd=False))  # noqa: SIM115
-        status = command(argv)
+        return command(argv)
+
+    return forked(work)
+
+
+def forked(work: Callable[[], int]) -> int:
+    """Run a function in a forked child, in a process group of its own; the child's id.
+
+    The function gives the child's exit status; it is 70 where an error ends it, which is printed.
+    """
+    child = os.fork()
+    if child:
+        return child
+    status = 70
+    try:
+        os.setpgid(0, 0)
+        status = work()
+    except BaseException:
+        traceback.print_exc()
+        raise
     finally:
         os._exit(status)
 

@@ -163,8 +163,7 @@ def profiler(totals: dict[str, float]) -> Any:
     """A profiler for a context's ``profiler``, which adds up milliseconds by layer name."""
     trt = module()
 
-    # As above: the base class is untyped.
-    class Adding(trt.IProfiler):  # type: ignore[misc, name-defined]
+    class Adding(trt.IProfiler):  # type: ignore[misc, name-defined]  # the base class is untyped
         """Called by TensorRT after each layer."""
 
         def __init__(self) -> None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from hwnas import plugins, schemas
 from hwnas.documents import read_json
-from hwnas.errors import DataFormatError
+from hwnas.errors import DataFormatError, InputError
 from hwnas.measure.table import LatencyTable
 from hwnas.protocols import Emit, SearchSpace
 from hwnas.records import Budget, Estimate
@@ -123,7 +123,14 @@ def prepare(strategy: type[Strategy[Any]], facts: Facts) -> Prepared | None:
 def _make(strategy: str, target: str, facts: Facts) -> Prepared | None:
     with plugins.blamed("strategies", strategy, f"has a preparation, {target}, that cannot be loaded"):
         preparation: Preparation = resolve_name(target)
-    return preparation(facts)
+    with plugins.blamed("strategies", strategy, f"failed in its preparation, {target}"):
+        prepared = preparation(facts)
+    if prepared is not None and not isinstance(prepared, Prepared):
+        raise InputError(
+            f"strategy {strategy}: its preparation, {target}, gave {type(prepared).__name__}; "
+            "expected Prepared (hwnas.jobs.preparations.prepare) or None"
+        )
+    return prepared
 
 
 def _read(facts: Facts) -> Prepared:

@@ -23,13 +23,13 @@ from hwnas.measure import reliability
 from hwnas.measure.patience import Patience
 from hwnas.measure.table import LatencyTable
 from hwnas.nets import spaces
-from hwnas.protocols import Emit, SearchContext, SearchSpace
-from hwnas.records import SearchResult, to_json
+from hwnas.protocols import Emit, Move, SearchContext, SearchSpace
+from hwnas.records import Proposal, SearchResult, to_json
 from hwnas.runs import RunFolder
 from hwnas.search import driver
 from hwnas.search.importance import judge as importance
 from hwnas.search.state import Limits
-from hwnas.search.strategy import find
+from hwnas.search.strategy import Judging, asked, find, made
 from hwnas.search.winner import refuse_infeasible
 from hwnas.spec import NetworkSpec
 from hwnas.train.options import Recipe
@@ -120,7 +120,7 @@ class _SearchJob:
         self.images = options.images or self.preset.images_of(train_images)
         self.strategy_options = self._strategy_options()
         self.context = SearchContext(self.space, self.tail.estimate, self.budgets[-1], self.strategy_options)
-        self.strategy = find(options.strategy)(self.context)
+        self.strategy = made(options.strategy, self.context)
 
     def _covering(self, early: LatencyTable | None) -> LatencyTable:
         """`early` or an older table that covers the space; where none is, a new one."""
@@ -239,7 +239,7 @@ class _SearchJob:
         if "images" in self.strategy_options:
             fresh["images"] = self.images
         self.context = replace(self.context, options={**self.strategy_options, **fresh})
-        self.strategy = find(self.options.strategy)(self.context)
+        self.strategy = made(self.options.strategy, self.context)
 
     def _drive(self, run: RunFolder, runtime: Any, setting: Any) -> SearchResult:
         patience = Patience(self.options.patience_s, emit=self.emit)
@@ -311,7 +311,7 @@ class _SearchJob:
     def _evaluator(self, run: RunFolder) -> Evaluator:
         from hwnas.train.evaluator import Evaluator
 
-        asked = self.strategy.asks_importance()
+        judging = self._judging()
         return Evaluator(
             self.dataset,
             self._recipe(),
@@ -319,22 +319,30 @@ class _SearchJob:
             self._importance(),
             self.options.seed,
             self.emit,
-            growths=self.strategy.growths,
+            growths=self._growths,
             importance_images=JUDGED,
-            ask_guessers=asked is not None
-            and asked.importance == "vip",  # which compares networks as they are
+            # Which compares networks as they are.
+            ask_guessers=judging is not None and judging.importance == "vip",
         )
+
+    def _judging(self) -> Judging | None:
+        with asked(self.strategy, "asks_importance"):
+            return self.strategy.asks_importance()
+
+    def _growths(self, proposal: Proposal) -> list[Move]:
+        with asked(self.strategy, "growths"):
+            return self.strategy.growths(proposal)
 
     def _importance(self) -> Importance | None:
         """The importance that the strategy asks for; None where it looks at accuracies alone."""
         from hwnas.train.precision import choose
 
-        asked = self.strategy.asks_importance()
-        if asked is None:
+        judging = self._judging()
+        if judging is None:
             return None
         recipe = self._recipe()
         autocast = choose(recipe).autocast
-        found = importance.make(asked.importance, images=asked.images, autocast=autocast)
+        found = importance.make(judging.importance, images=judging.images, autocast=autocast)
         return found if recipe.threads is None else OnThreads(found, recipe.threads)
 
     def _say(self, run: RunFolder, text: str) -> None:

@@ -6,7 +6,7 @@ interpret it.
 
 from __future__ import annotations
 
-from functools import cache, lru_cache
+from functools import lru_cache
 
 from hwnas import plugins
 from hwnas.errors import InputError
@@ -15,7 +15,6 @@ from hwnas.nets.kind import BlockKind, GrowthRule
 from hwnas.spec import BlockSpec, Convention
 
 
-@cache
 def kind_of(name: str) -> BlockKind:
     """The registered kind of a name.
 

@@ -169,6 +169,11 @@ class Auto(Strategy[AutoOptions]):
             made.append(Decision("stop", text, {"depths": list(now.depths)}))
         return made
 
+    @classmethod
+    def plan(cls, context: SearchContext) -> NetworkSpec | None:
+        """By the untrained score, as `HourNas` does."""
+        return HourNas.plan(context)
+
     def rank(self, trials: Sequence[Trial]) -> list[Trial]:
         """The newest network first; see `Stagewise.rank`."""
         return (self._untrained or self._last).rank(trials)

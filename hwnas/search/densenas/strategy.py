@@ -27,14 +27,13 @@ from hwnas.search.densenas.derive import Scores, Trust
 from hwnas.search.densenas.options import DenseNasOptions
 from hwnas.search.ranking import candidates, difference
 from hwnas.search.strategy import Decision, Strategy
+from hwnas.spec import NetworkSpec
 from hwnas.units import format_ms
 
 # Derivations for one budget after measurements refused the ones before.
 TRIES = 4
 # Part of the budget that the upper bound of a measured network uses when nothing larger is looked for.
 REFILL = 0.95
-# Part of the budget that the spare candidate aims at.
-SPARE = 0.95
 # Kinds of candidates for a budget, in the order in which they are trained and preferred.
 _KINDS = ("optimum", "most probable", "spare")
 # Standard errors by which the most probable network must be more accurate than the best within budget.
@@ -118,6 +117,11 @@ class DenseNas(Strategy[DenseNasOptions]):
             told += [self._about_drawn(budget, chooser) for budget in reversed(self._budgets)]
         return told
 
+    @classmethod
+    def plan(cls, context: SearchContext) -> NetworkSpec | None:
+        """The exact optimum of the untrained score."""
+        return Chooser(dense_space(context.space), None, context.estimate).optimum(context.budget).spec
+
     def rank(self, trials: Sequence[Trial]) -> list[Trial]:
         """Largest budget first; within it the newest best network, then the others, spares last.
 
@@ -177,7 +181,7 @@ class DenseNas(Strategy[DenseNasOptions]):
                 if not self._options.spares:
                     return None
                 assert budget.latency_ms is not None
-                return chooser.optimum(budget.scaled(SPARE))
+                return chooser.optimum(budget.scaled(options.SPARE))
         except BudgetInfeasible:  # after a measurement: what was predicted to fit does not
             return None
         likely = None if chooser.believed is None else chooser.most_probable()
@@ -193,7 +197,7 @@ class DenseNas(Strategy[DenseNasOptions]):
         if kind == "most probable":
             return f"most probable network, {self._bound(found, budget)}"
         basis = "proxy score" if self._chooser().believed is None else "learned scores"
-        what = {"optimum": "best", "spare": f"spare: best within {SPARE:.0%}"}[kind]
+        what = {"optimum": "best", "spare": f"spare: best within {options.SPARE:.0%}"}[kind]
         return f"{what} under the {basis}, {self._bound(found, budget)}"
 
     def _bound(self, found: ChosenNetwork, budget: Budget) -> str:

@@ -16,7 +16,7 @@ made again for a nearer budget where the check or a measurement refuses it. With
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -29,6 +29,7 @@ from hwnas.search import options
 from hwnas.search.hournas.choice import SlotChooser, SlotScores, proxy_scores, proxy_vital
 from hwnas.search.ranking import accuracy, candidates
 from hwnas.search.strategy import Decision, Strategy
+from hwnas.search.winner import refuse_infeasible
 from hwnas.spec import NetworkSpec
 from hwnas.units import format_ms
 
@@ -36,8 +37,6 @@ from hwnas.units import format_ms
 TRIES, NEARER = 6, 0.97
 # Weights of the untrained scores beside the learned ones, in turn.
 LEANINGS = (0.0, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
-# Part of the budget that the spare candidate aims at.
-SPARE = 0.95
 
 
 @dataclass(frozen=True)
@@ -119,7 +118,7 @@ class HourNas(Strategy[HourNasOptions]):
     def propose(self, history: Sequence[Trial], n: int, rng: np.random.Generator) -> list[Proposal]:
         """The next derived network; empty once each budget has its own."""
         for budget in reversed(self._budgets):
-            for kind, part in (("optimum", 1.0), ("spare", SPARE))[: 1 + self._options.spares]:
+            for kind, part in (("optimum", 1.0), ("spare", options.SPARE))[: 1 + self._options.spares]:
                 proposal = self._next(history, budget, kind, part)
                 if proposal is not None:
                     return [proposal]
@@ -149,6 +148,13 @@ class HourNas(Strategy[HourNasOptions]):
         else:
             text = f"required (vital) blocks: {'; '.join(words)}"
         return [Decision("growth", text, {"path": list(self._scores.path), "vital": list(fills)})]
+
+    @classmethod
+    def plan(cls, context: SearchContext) -> NetworkSpec | None:
+        """Vital blocks first, then the others: the first proposal without a super-network."""
+        untrained = replace(context, options={"score": "proxy"})
+        refuse_infeasible(untrained, [untrained.budget])
+        return HourNas(untrained).propose([], 1, np.random.default_rng(0))[0].spec
 
     def rank(self, trials: Sequence[Trial]) -> list[Trial]:
         """Largest budget first; spares last within one; then by accuracy."""

@@ -29,7 +29,7 @@ from hwnas.protocols import SearchContext
 from hwnas.records import Estimate, Proposal, Trial
 from hwnas.search.macromicro.options import MacroMicroOptions, length
 from hwnas.search.macromicro.paper import PaperWalk
-from hwnas.search.ranking import accuracy, by_accuracy, candidates, difference
+from hwnas.search.ranking import COLLAPSE, accuracy, by_accuracy, candidates, difference
 from hwnas.search.strategy import Decision, Strategy
 from hwnas.spec import NetworkSpec
 
@@ -38,8 +38,6 @@ CHOICES = ("full_conv", "kernel5")
 STAGES = 3
 # Times that a depth may be refused by measurement before it is passed over.
 TRIES = 2
-# Validation accuracy that a network may lose by a last widening and still be the one to train on.
-COLLAPSE = 0.1
 
 
 class GlobalWalk(Strategy[MacroMicroOptions]):

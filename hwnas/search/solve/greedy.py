@@ -11,11 +11,9 @@ from collections.abc import Callable
 
 from hwnas.protocols import SearchSpace
 from hwnas.records import Budget, Estimate
+from hwnas.search.moves import cost_of
 from hwnas.search.solve.entropy import entropy
 from hwnas.spec import NetworkSpec
-
-# A growth is taken to cost at least this part of the network's latency (as in `growth`).
-LEAST = 1e-3
 
 
 def filled(
@@ -27,14 +25,13 @@ def filled(
 ) -> NetworkSpec:
     """The network grown by score per millisecond until nothing that adds to the score fits the budget."""
     while True:
-        now, before_ms = score(spec), estimate(spec).latency_ms
+        now, before = score(spec), estimate(spec)
         best, best_worth = None, 0.0
         for move in space.grow(spec):
             after = estimate(move.spec)
             if not budget.fits(after):
                 continue
-            cost_ms = max(after.latency_ms - before_ms, LEAST * before_ms)
-            worth = (score(move.spec) - now) / cost_ms
+            worth = (score(move.spec) - now) / cost_of(before, after)
             if worth > best_worth:
                 best, best_worth = move.spec, worth
         if best is None:

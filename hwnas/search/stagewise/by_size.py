@@ -26,8 +26,6 @@ from hwnas.spec import NetworkSpec
 # Images for growing that each backward pass takes in each round; less than half of them judge. From there on
 # two seeds grew the same way in `resnet-cifar-wide` (docs/evidence/search.md).
 EVIDENCE = 512
-# Part of the budget that the first of two candidates fills; it wins where the second breaks its promise.
-SPARE = 0.95
 # Proposals for one place after measurements refused the ones before.
 TRIES = 6
 
@@ -83,9 +81,9 @@ class Unjudged:
             reason = f"{begin.depths_text}, the largest uniform network within {share}, grown"
             spares = [trial for trial in history if trial.notes.get("spare") == n]
             if _wanted(spares):
-                spec = self._filled(begin, budget.scaled(SPARE))
+                spec = self._filled(begin, budget.scaled(options.SPARE))
                 if spec.key not in tried:
-                    return [self._proposal(spec, f"{reason} to {SPARE:.0%}", None, {"spare": n})]
+                    return [self._proposal(spec, f"{reason} to {options.SPARE:.0%}", None, {"spare": n})]
             spare = next((trial for trial in spares if trial.evaluation is not None), None)
             if _wanted([trial for trial in history if trial.notes.get("full") == n]):
                 spec = self._filled(spare.spec if spare is not None else begin, budget)

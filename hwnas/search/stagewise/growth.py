@@ -21,16 +21,13 @@ from typing import Literal
 
 from hwnas.protocols import Move, SearchContext
 from hwnas.records import Budget, Estimate, StageImportance
-from hwnas.search.moves import further, returns
+from hwnas.search.moves import cost_of, further, returns
 from hwnas.search.stagewise.gains import Gains
 from hwnas.search.strategy import Decision
 from hwnas.spec import NetworkSpec
 from hwnas.units import format_ms
 
 Fate = Literal["grows", "weaker", "not significant", "closed", "unknown"]
-# A growth that is predicted to cost nothing would be infinitely good: this part of the network's
-# latency is the least that any is taken to cost.
-LEAST = 1e-3
 # Growths that are left when the end is near.
 LAST = 3
 
@@ -99,10 +96,10 @@ def growths(spec: NetworkSpec, budget: Budget, stride_ms: float, context: Search
     or not. A further step that costs nothing is taken in any case: runtimes are faster with some widths
     than with the next smaller ones.
     """
-    before_ms = context.estimate(spec).latency_ms
+    before = context.estimate(spec)
     found = []
     for move in context.space.grow(spec):
-        cost_ms = max(context.estimate(move.spec).latency_ms - before_ms, before_ms * LEAST)
+        cost_ms = cost_of(before, context.estimate(move.spec))
         most = round(stride_ms / cost_ms)
         while True:
             spec = further(context.space, move.spec, move.stage, 1, move.kind)
@@ -163,7 +160,7 @@ def weigh(
 
 def _growth(now: NetworkSpec, move: Move, found: StageImportance, context: SearchContext) -> Growth:
     before, after = context.estimate(now), context.estimate(move.spec)
-    cost_ms = max(after.latency_ms - before.latency_ms, before.latency_ms * LEAST)
+    cost_ms = cost_of(before, after)
     # Prediction errors of two networks that share all blocks but one are nearly proportional, so
     # their difference has the relative error of the whole.
     half = (after.high_ms - after.low_ms) / 2

@@ -18,7 +18,7 @@ from hwnas.protocols import Move, SearchContext
 from hwnas.records import Budget, Proposal, StageImportance, Trial
 from hwnas.search import options
 from hwnas.search.moves import further
-from hwnas.search.ranking import accuracy, by_accuracy, candidates, newest
+from hwnas.search.ranking import COLLAPSE, accuracy, by_accuracy, candidates, newest
 from hwnas.search.stagewise import growth
 from hwnas.search.stagewise.by_size import Unjudged, has_kinds, largest_uniform, needed
 from hwnas.search.stagewise.gains import Gains, pooled
@@ -27,9 +27,6 @@ from hwnas.search.stagewise.paper import Published
 from hwnas.search.strategy import Decision, Judging, Strategy
 from hwnas.spec import NetworkSpec
 from hwnas.units import format_ms
-
-# Validation accuracy that a network may lose by growing and still be the one to train on.
-COLLAPSE = 0.1
 
 
 class Stagewise(Strategy[StagewiseOptions]):

@@ -17,8 +17,8 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-# Standard errors by which the correlation must differ from none before anything is believed.
-SURE = 2.0
+# Standard errors by which the correlation must differ from none before the scores count.
+CORRELATED = 2.0
 
 
 class SplitHalves:
@@ -78,4 +78,4 @@ def reliability(sums: Sequence[Tensor], squares: Sequence[Tensor]) -> float:
     if float(norms.min()) == 0:
         return 0.0
     r = float(both[0] @ both[1] / (norms[0] * norms[1]))
-    return 2 * r / (1 + r) if r > SURE / math.sqrt(free) else 0.0
+    return 2 * r / (1 + r) if r > CORRELATED / math.sqrt(free) else 0.0

@@ -45,10 +45,10 @@ def made(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Facts]]:
     for strategy in (Mine, Nothing):
         target = f"{__name__}:{strategy.__name__}"
         monkeypatch.setitem(plugins.BUILT_IN["strategies"], strategy.name, target)
-    plugins._table.cache_clear()
+    plugins.forget()
     yield calls
     monkeypatch.undo()
-    plugins._table.cache_clear()
+    plugins.forget()
 
 
 def facts(path: Path, told: list[tuple[str, Mapping[str, Any]]] | None = None) -> Facts:

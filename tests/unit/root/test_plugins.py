@@ -157,6 +157,22 @@ def gives(*args, **kwargs):
     return 3
 class Half:
     name = "half"
+from hwnas.nets.spaces import resnet_cifar
+class Space:
+    def __init__(self, **given):
+        self._real = resnet_cifar(**given)
+        self.name = "odd"
+    def __getattr__(self, name):
+        return getattr(self._real, name)
+    def __contains__(self, spec):
+        return True
+    def blocks(self):
+        return {}["blocks"]
+    def sample(self, rng): return self._real.sample(rng)
+    def mutate(self, spec, rng): return spec
+    def smallest(self): return self._real.smallest()
+    def uniform(self): return self._real.uniform()
+    def grow(self, spec): return self._real.grow(spec)
 class Sayer:
     name, suffix, devices = "sayer", ".s", ("cpu",)
     setting = build = load = form = gives
@@ -176,6 +192,7 @@ WRONG = [
         "cannot read lines.txt: KeyError: 'odd'",
     ),
     ("importers", "odd:gives", "table import lines.txt --format {}", "gives int; expected"),
+    ("spaces", "odd:Space", "spaces show {}", "package odd failed (odd.blocks, line "),
     ("replays", "odd:fails", "replay lines.txt --strategy {}", "cannot replay lines.txt: KeyError: 'odd'"),
     ("replays", "odd:gives", "replay lines.txt --strategy {}", "'int' object is not iterable"),
     ("strategies", "odd:gives", "search --latency-budget 1ms --data digits --strategy {}", "not a subclass"),
