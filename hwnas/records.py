@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from hwnas.budgets import Percentile
-from hwnas.spec import NetworkSpec
+from hwnas.traced import AnyNetwork
 from hwnas.units import format_count, format_ms
 
 Provenance = Literal["measured", "estimated", "imported"]
@@ -222,7 +222,7 @@ class Asked(Record):
         notes: the strategy's own memory, which nothing else reads.
     """
 
-    spec: NetworkSpec
+    spec: AnyNetwork
     parent: int | None = None
     inherited_lr: float | None = Field(default=None, gt=0)
     teacher: int | None = None

@@ -21,6 +21,7 @@ from hwnas import schemas, seals
 from hwnas.documents import read_json
 from hwnas.errors import DataFormatError, InputError
 from hwnas.spec import NetworkSpec
+from hwnas.traced import VariantSpec, place_of
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -294,15 +295,20 @@ def parse(model: type[Model], body: Mapping[str, Any], where: object) -> Model:
         return model.model_validate(body)
     except ValidationError as exc:
         first = exc.errors()[0]
-        place = ".".join(str(part) for part in first["loc"]) or "the document"
+        place = place_of(first["loc"]) or "the document"
         raise DataFormatError(f"{where}: {place}: {first['msg']}") from exc
+
+
+def network_of(body: Mapping[str, Any], where: object) -> NetworkSpec:
+    """A network, or a variant of a traced model, out of a document; DataFormatError if it is damaged."""
+    return parse(VariantSpec if "base" in body else NetworkSpec, body, where)
 
 
 def read_network(path: Path) -> NetworkSpec:
     """Read a ``network.json``; DataFormatError if it is damaged or its shapes do not join."""
     body = read_json(path, "network", schemas.NETWORK)
     del body["schema"]
-    spec = parse(NetworkSpec, body, f"network {path}")
+    spec = network_of(body, f"network {path}")
     return spec if spec.name else spec.model_copy(update={"name": path.stem})
 
 

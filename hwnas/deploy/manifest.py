@@ -33,6 +33,7 @@ from hwnas.records import (
 )
 from hwnas.seals import file_sha256
 from hwnas.spec import NetworkSpec
+from hwnas.traced import AnyNetwork
 from hwnas.store import parse, write_json
 
 Weights = Mapping[str, Float32s]
@@ -148,7 +149,7 @@ class EngineManifest(Record):
     onnx_sha256: Digest | None = None
     weights_sha256: Digest
     network_key: str
-    network: NetworkSpec
+    network: AnyNetwork
     classes: tuple[str, ...] = ()
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()

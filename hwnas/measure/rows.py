@@ -12,7 +12,8 @@ from hwnas import seals
 from hwnas.documents import json_object
 from hwnas.errors import DataFormatError
 from hwnas.records import MOST_MS, Measurement, Record, Setting, checked_stamp, now_utc
-from hwnas.spec import MOST_CHANNELS, MOST_PIXELS, BlockSpec, NetworkSpec
+from hwnas.spec import MOST_CHANNELS, MOST_PIXELS, BlockSpec
+from hwnas.traced import AnyBlock, AnyNetwork, place_of
 
 SCHEMA = "hwlat/1"
 SUFFIX = ".hwlat.jsonl"
@@ -69,7 +70,7 @@ class BlockRow(Record):
     """One block. `value_ms` is the statistic that models use (the floor where it was measured)."""
 
     row: Literal["block"] = "block"
-    block: BlockSpec
+    block: AnyBlock
     value_ms: float = Field(gt=0, le=MOST_MS)
     se_ms: float = Field(default=0.0, ge=0, le=MOST_MS)
     method: Literal["isolated", "estimated", "imported"] = "isolated"
@@ -81,7 +82,7 @@ class ChainRow(Record):
     """Several blocks built and timed as one engine, for differences taken in context."""
 
     row: Literal["chain"] = "chain"
-    blocks: tuple[BlockSpec, ...]
+    blocks: tuple[AnyBlock, ...]
     measurement: Measurement
 
 
@@ -99,7 +100,7 @@ class NetworkRow(Record):
     """
 
     row: Literal["network"] = "network"
-    spec: NetworkSpec
+    spec: AnyNetwork
     role: RowRole
     measurement: Measurement
     campaign: int = Field(default=0, ge=0, le=1_000 * (CAMPAIGNS + 1))
@@ -117,7 +118,7 @@ class FailureRow(Record):
     """What could not be built or run; the sweep went on."""
 
     row: Literal["failure"] = "failure"
-    blocks: tuple[BlockSpec, ...]
+    blocks: tuple[AnyBlock, ...]
     error: str
 
 
@@ -224,5 +225,5 @@ def parse_row(path: Path, number: int, body: dict[str, Any]) -> Row:
 def first_fault(exc: ValidationError) -> str:
     """The first thing that a validation found, in one line."""
     error = exc.errors()[0]
-    place = ".".join(str(part) for part in error["loc"]) or "the line"
+    place = place_of(error["loc"]) or "the line"
     return f"{place}: {error['msg']} (got {error['input']!r})"

@@ -21,7 +21,7 @@ from hwnas.nets.count import count
 from hwnas.protocols import Emit, Importance, Move
 from hwnas.records import Evaluation, Proposal, StageImportance, to_json
 from hwnas.spec import NetworkSpec
-from hwnas.store import parse, write_json
+from hwnas.store import network_of, parse, write_json
 from hwnas.train import plan
 from hwnas.train.augment import chosen
 from hwnas.train.data import Dataset
@@ -177,7 +177,7 @@ class Evaluator:
             )
         body = read_json(record, "evaluation", schemas.EVALUATION, sealed=True)
         self._evaluation(record, body)
-        spec = parse(NetworkSpec, body.get("network", {}), f"evaluation {record}")
+        spec = network_of(body.get("network", {}), f"evaluation {record}")
         module = build(spec, seed=0)
         load_weights(module, read_weights(path))
         return module, spec

@@ -1,0 +1,168 @@
+"""A user's own network as data: pieces that were cut from a traced model, and variants of the whole.
+
+A piece takes the place that a block has in the spaces, a variant that of a network: tables, costs, budgets,
+promises and engines hold both alike. Unlike a block, a piece cannot be built from its fields: it is named by
+the hash of its structure, and the model that it was cut from (`ModelBase`) builds it (`hwnas.nets.model`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal, TypeAlias
+
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
+
+from hwnas import schemas
+from hwnas.errors import InputError
+from hwnas.spec import MOST_CHANNELS, MOST_PIXELS, BlockSpec, NetworkSpec
+
+TRACED = "traced"
+# Beyond these a count in a file is no network's.
+MOST_COUNT = 10**15
+
+
+class PieceSpec(BlockSpec):
+    """One piece of a traced model, in one form (whole, narrower): a key of a latency table.
+
+    Attributes:
+        graph: hash over its structure, shapes and types, whatever model it comes from; its identity.
+        c_in, c_out, size_in, side_out: channels, and the side in pixels of a square of as many pixels.
+        macs, params, params_stored, activation_bytes, weight_bytes, depth: its counts for one image, as in
+            `hwnas.nets.count.Counts`.
+    """
+
+    kind: Literal["traced"] = "traced"
+    graph: str = Field(pattern=r"^[0-9a-f]{8,64}$")
+    side_out: int = Field(gt=0, le=MOST_PIXELS)
+    macs: int = Field(ge=0, le=MOST_COUNT)
+    params: int = Field(ge=0, le=MOST_COUNT)
+    params_stored: int = Field(ge=0, le=MOST_COUNT)
+    activation_bytes: int = Field(ge=0, le=MOST_COUNT)
+    weight_bytes: int = Field(ge=0, le=MOST_COUNT)
+    depth: int = Field(ge=0, le=MOST_COUNT)
+
+    @model_validator(mode="after")
+    def _check(self) -> PieceSpec:
+        return self  # its structure was checked when it was traced
+
+    @property
+    def size_out(self) -> int:
+        """Side of the output in pixels; 1 where it has none."""
+        return self.side_out
+
+    @property
+    def joins_identity(self) -> bool:
+        """Whether input and output shapes are equal."""
+        return (self.c_in, self.size_in) == (self.c_out, self.side_out)
+
+    @property
+    def key(self) -> str:
+        """Readable table key, for example ``traced-64x64@16-1f0c...``."""
+        return f"{TRACED}-{self.c_in}x{self.c_out}@{self.size_in}-{self.graph[:12]}"
+
+    def repeated(self) -> PieceSpec:
+        """The piece itself, where its shapes allow it to follow itself."""
+        if not self.joins_identity:
+            raise InputError(f"{self.key} changes its shape, so it cannot be repeated")
+        return self
+
+
+class ModelBase(BaseModel):
+    """The model that variants are made from.
+
+    Attributes:
+        source: as the user wrote it (``torchvision:resnet18``, ``my_model.py:build``, a run).
+        input_shape: channels, height and width of one image.
+        classes: what its head gives.
+        graph: hash over the whole traced structure; another one is another model.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    source: str = Field(min_length=1, max_length=4096)
+    input_shape: tuple[
+        Annotated[int, Field(gt=0, le=MOST_CHANNELS)],
+        Annotated[int, Field(gt=0, le=MOST_PIXELS)],
+        Annotated[int, Field(gt=0, le=MOST_PIXELS)],
+    ]
+    classes: int = Field(gt=0, le=MOST_CHANNELS)
+    graph: str = Field(pattern=r"^[0-9a-f]{8,64}$")
+
+
+class VariantSpec(NetworkSpec):
+    """A traced model, whole or edited.
+
+    Attributes:
+        base: what it is a variant of.
+        edits: (name of a piece, what is done to it) in the order of the pieces; what is not named is kept.
+            ``drop``, ``width:0.5`` (that share of its inner channels) or ``repeat:2`` (times in a row).
+        stem, stages, head: the pieces that are there; a stage may be empty.
+    """
+
+    stem: PieceSpec
+    stages: tuple[tuple[PieceSpec, ...], ...]
+    head: PieceSpec
+    base: ModelBase
+    edits: tuple[tuple[str, str], ...] = ()
+
+    @model_validator(mode="after")
+    def _check(self) -> VariantSpec:
+        before = self.stem
+        for block in self.blocks[1:]:
+            assert isinstance(block, PieceSpec)
+            if (before.c_out, before.size_out) != (block.c_in, block.size_in):
+                raise ValueError(f"{block.key} cannot follow {before.key}: their shapes differ")
+            before = block
+        return self
+
+    @property
+    def classes(self) -> int:
+        """Number of classes."""
+        return self.base.classes
+
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of one image."""
+        return self.base.input_shape
+
+    def to_json(self) -> str:
+        """JSON text with its schema name."""
+        body = {"schema": schemas.NETWORK, **self.model_dump(mode="json")}
+        return json.dumps(body, indent=1) + "\n"
+
+
+def side(height: int, width: int) -> int:
+    """Side of the square of as many pixels, at least 1."""
+    return max(round(math.sqrt(height * width)), 1)
+
+
+def digest(text: str) -> str:
+    """Sixteen hexadecimal digits over a structure."""
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+BUILT = "built"
+
+
+def _which(value: Any) -> str:
+    """Whether a document or an object is traced."""
+    if isinstance(value, dict):
+        return TRACED if "graph" in value or "base" in value else BUILT
+    return TRACED if isinstance(value, (PieceSpec, VariantSpec)) else BUILT
+
+
+def place_of(location: Sequence[int | str]) -> str:
+    """Where in a document pydantic found a fault, without the name of the kind that it took it for."""
+    return ".".join(str(part) for part in location if part not in (BUILT, TRACED))
+
+
+# In records that travel through files: either kind, told apart by what only traced ones have.
+AnyBlock: TypeAlias = Annotated[
+    Annotated[BlockSpec, Tag(BUILT)] | Annotated[PieceSpec, Tag(TRACED)], Discriminator(_which)
+]
+AnyNetwork: TypeAlias = Annotated[
+    Annotated[NetworkSpec, Tag(BUILT)] | Annotated[VariantSpec, Tag(TRACED)], Discriminator(_which)
+]
