@@ -16,7 +16,7 @@ from .console import Output, common
 
 
 @click.command()
-@options.options(options.open_setting, options.space, options.input_shape)
+@options.options(options.open_setting, options.space, options.model, options.weights, options.input_shape)
 @click.option("--classes", type=click.IntRange(2, 1_000_000), metavar="N", help="Number of classes.")
 @options.preset
 @click.option("--only-missing", is_flag=True, help="Measure only what an existing table lacks.")
@@ -43,6 +43,9 @@ def _after_profile(body: dict[str, Any], shape: tuple[int, int, int] | None) -> 
     from hwnas.nets import spaces
 
     setting, space = body["setting"], body["space"]
+    if body["model"] is not None:
+        where = f"--model {shlex.quote(body['model'])} --table {shlex.quote(body['table'])}"
+        return f"hwnas search {where} --latency-budget 70%:model --data folder:PATH"
     if setting["provenance"] != "measured":
         return _without_measuring(space, shlex.quote(body["table"]))
     own_shape = spaces.make(space).smallest().input_shape

@@ -286,6 +286,17 @@ input_shape = _option(
     "--input", "input_shape", type=SHAPE, metavar="CxHxW", help="One image, for example 3x32x32."
 )
 space = _option("--space", type=Registered("spaces"), metavar="NAME", help="Search space (`hwnas spaces`).")
+model = _option(
+    "--model",
+    metavar="MODEL",
+    help="A model of your own in the place of a space: FILE.py:function, package.module:function (their code "
+    "runs), torchvision:NAME, timm:NAME, a run or a network.json.",
+)
+weights = _option(
+    "--weights",
+    type=click.Path(path_type=Path),
+    help="Weights of the model: safetensors, or a state dict of torch.",
+)
 strategy = _option(
     "--strategy", type=Registered("strategies"), metavar="NAME", help="Search strategy (`hwnas strategies`)."
 )

@@ -16,7 +16,7 @@ from . import classes, console, options
 from .console import Output, common
 
 IMPORTANCES = options.Registered("importances")
-BUDGET = "For example 18ms, 18ms@p95, 0.4ms,0.6ms for several, or 1.15x:resnet20 for a ratio."
+BUDGET = "For example 18ms, 18ms@p95, 0.4ms,0.6ms for several, 1.15x:resnet20 or 70%:model for a ratio."
 
 
 def _limit(name: str, example: str, parse: Callable[[str], float]) -> options.Option:
@@ -45,6 +45,8 @@ def _assignments(name: str, text: str) -> options.Option:
     options.data,
     options.strategy,
     options.space,
+    options.model,
+    options.weights,
     options.open_setting,
     options.table,
     options.insist,
@@ -67,7 +69,8 @@ def search(ui: Output, max_time: float | None, **chosen: Any) -> None:
     """Find the most accurate network that keeps a latency budget.
 
     Candidates over the budget are never trained, and the winner is measured as a whole before it is
-    accepted. Where no latency table of the device fits, a quick one is measured first; `hwnas profile`
+    accepted. With --model, the best variant of a trained network of your own is found and fine-tuned. Where
+    no latency table of the device fits, a quick one is measured first; `hwnas profile`
     makes a better one.
     """
     from hwnas.jobs.resolve.origin import export_command

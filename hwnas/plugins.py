@@ -52,6 +52,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "macromicro": "hwnas.search.macromicro.strategy:GlobalWalk",
         "hournas": "hwnas.search.hournas.strategy:HourNas",
         "auto": "hwnas.search.auto.strategy:Auto",
+        "fit": "hwnas.search.fit.strategy:Fit",
     },
     "blocks": {
         "conv": "hwnas.nets.blocks.plain:CONV",
@@ -73,6 +74,10 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "gradient": "hwnas.search.importance.gradient:Gradient",
         "probe": "hwnas.search.importance.probe:Probe",
         "vip": "hwnas.search.importance.vip:judge",
+    },
+    # How much a piece of a trained model is missed: made from (images=, autocast=).
+    "removals": {
+        "missed": "hwnas.search.importance.missed:Missed",
     },
     # Readers (place, shape or None) of ``--data NAME:PLACE``.
     "datasets": {
@@ -130,6 +135,7 @@ SINGULAR = {
     "strategies": "strategy",
     "blocks": "block kind",
     "importances": "importance",
+    "removals": "importance of pieces",
     "datasets": "data source",
     "formats": "export format",
     "importers": "table format",

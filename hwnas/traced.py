@@ -20,6 +20,8 @@ from hwnas.errors import InputError
 from hwnas.spec import MOST_CHANNELS, MOST_PIXELS, BlockSpec, NetworkSpec
 
 TRACED = "traced"
+# What is done to a piece: it stays as it is, or is left out; ``width:24`` and ``repeat:2`` have numbers.
+KEEP, DROP, WIDTH, REPEAT = "keep", "drop", "width", "repeat"
 # Beyond these a count in a file is no network's.
 MOST_COUNT = 10**15
 
@@ -30,7 +32,7 @@ class PieceSpec(BlockSpec):
     Attributes:
         graph: hash over its structure, shapes and types, whatever model it comes from; its identity.
         c_in, c_out, size_in, side_out: channels, and the side in pixels of a square of as many pixels.
-        macs, params, params_stored, activation_bytes, weight_bytes, depth: its counts for one image, as in
+        macs, params, activation_bytes, weight_bytes, depth: its counts for one image, as in
             `hwnas.nets.count.Counts`.
     """
 
@@ -39,7 +41,6 @@ class PieceSpec(BlockSpec):
     side_out: int = Field(gt=0, le=MOST_PIXELS)
     macs: int = Field(ge=0, le=MOST_COUNT)
     params: int = Field(ge=0, le=MOST_COUNT)
-    params_stored: int = Field(ge=0, le=MOST_COUNT)
     activation_bytes: int = Field(ge=0, le=MOST_COUNT)
     weight_bytes: int = Field(ge=0, le=MOST_COUNT)
     depth: int = Field(ge=0, le=MOST_COUNT)
@@ -78,6 +79,7 @@ class ModelBase(BaseModel):
         input_shape: channels, height and width of one image.
         classes: what its head gives.
         graph: hash over the whole traced structure; another one is another model.
+        recipe: what it is built from again, as JSON (`hwnas.nets.model.result`).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -90,6 +92,7 @@ class ModelBase(BaseModel):
     ]
     classes: int = Field(gt=0, le=MOST_CHANNELS)
     graph: str = Field(pattern=r"^[0-9a-f]{8,64}$")
+    recipe: str = Field(max_length=10**7)
 
 
 class VariantSpec(NetworkSpec):
@@ -98,7 +101,7 @@ class VariantSpec(NetworkSpec):
     Attributes:
         base: what it is a variant of.
         edits: (name of a piece, what is done to it) in the order of the pieces; what is not named is kept.
-            ``drop``, ``width:0.5`` (that share of its inner channels) or ``repeat:2`` (times in a row).
+            ``drop``, ``width:24`` (so many inner channels) or ``repeat:2`` (times in a row).
         stem, stages, head: the pieces that are there; a stage may be empty.
     """
 

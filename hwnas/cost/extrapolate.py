@@ -88,7 +88,8 @@ def _line(blocks: Sequence[BlockSpec]) -> Float64s:
     for block in blocks:
         counts = count_block(block)
         elements = block.c_in * block.size_in**2 + block.c_out * block.size_out**2
-        rows.append([np.log(counts.macs), np.log(counts.weight_bytes + BYTES * elements)])
+        # A pool that was cut out of a model has no multiply-accumulates.
+        rows.append([np.log(max(counts.macs, 1)), np.log(counts.weight_bytes + BYTES * elements)])
     return np.array(rows)
 
 

@@ -178,7 +178,7 @@ class TableModel:
 
     def _slot_ms(self, stage: tuple[BlockSpec, ...]) -> float:
         """Cost of the layers that a stage leaves out, in tables that price them."""
-        slot = self._slots.get((stage[0].c_out, stage[0].size_out))
+        slot = self._slots.get((stage[0].c_out, stage[0].size_out)) if stage else None
         return max(slot.slots - (len(stage) - 1), 0) * slot.value_ms if slot else 0.0
 
     def _extend(self, blocks: Iterable[BlockSpec]) -> None:

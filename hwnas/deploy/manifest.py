@@ -33,8 +33,8 @@ from hwnas.records import (
 )
 from hwnas.seals import file_sha256
 from hwnas.spec import NetworkSpec
-from hwnas.traced import AnyNetwork
 from hwnas.store import parse, write_json
+from hwnas.traced import AnyNetwork
 
 Weights = Mapping[str, Float32s]
 # Less spread than a quarter of one of 255 levels is no image's, and a division by it is no normalisation.

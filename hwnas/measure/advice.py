@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
+from hwnas import plugins
 from hwnas.arrays import ImageShape
 
 # What a command takes by itself, and a hint therefore need not say.
@@ -33,4 +34,5 @@ def command(verb: str, **options: Any) -> str:
 
 def profile(given: Mapping[str, Any], space: str, shape: ImageShape | None, **more: Any) -> str:
     """The profile that measures a space's blocks under some conditions (see `conditions`)."""
-    return command("profile", **given, space=space, input=shape, **more)
+    of = "space" if not space or space in plugins.names("spaces") else "model"
+    return command("profile", **given, **{of: space}, input=shape, **more)

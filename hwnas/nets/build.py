@@ -18,6 +18,7 @@ from hwnas.nets.op import INPUT, SKIP
 from hwnas.nets.weights import read_weights as read_weights
 from hwnas.nets.weights import save_weights
 from hwnas.spec import BlockSpec, Convention, NetworkSpec
+from hwnas.traced import VariantSpec
 
 
 class Block(nn.Module):
@@ -95,8 +96,15 @@ class Network(nn.Module):
         return sums
 
 
-def build(spec: NetworkSpec, *, seed: int) -> Network:
-    """A network with fresh weights; the same seed gives the same weights."""
+def build(spec: NetworkSpec, *, seed: int) -> nn.Module:
+    """A network with fresh weights; the same seed gives the same weights.
+
+    A variant of a traced model has the weights that its model was loaded with.
+    """
+    if isinstance(spec, VariantSpec):
+        from hwnas.nets.model import variants
+
+        return variants.build(spec)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         net = Network(spec)
@@ -132,7 +140,7 @@ def initialise(module: Block, block: BlockSpec) -> None:
         nn.init.zeros_(norm.weight)
 
 
-def inherit(module: nn.Module, spec_from: NetworkSpec, spec_to: NetworkSpec, *, seed: int) -> Network:
+def inherit(module: nn.Module, spec_from: NetworkSpec, spec_to: NetworkSpec, *, seed: int) -> nn.Module:
     """A network for `spec_to` that continues from the weights of a network of `spec_from`.
 
     Where `growth.preserves(spec_from, spec_to)` it computes the same function in eval mode, up to
@@ -147,6 +155,10 @@ def inherit(module: nn.Module, spec_from: NetworkSpec, spec_to: NetworkSpec, *, 
     Returns:
         A network on the device of `module`, in its mode (training or eval).
     """
+    if isinstance(spec_from, VariantSpec) and isinstance(spec_to, VariantSpec):
+        from hwnas.nets.model import variants
+
+        return variants.inherit(module, spec_from, spec_to)
     net = build(spec_to, seed=seed)
     load_weights(net, growth.inherited(weights(module), spec_from, spec_to, weights(net)))
     device = next(module.parameters()).device

@@ -17,6 +17,7 @@ from hwnas.nets.draft import Dataflow
 from hwnas.nets.op import INPUT, SKIP, Shape
 from hwnas.nets.ops import Conv
 from hwnas.spec import BlockSpec, Convention, NetworkSpec
+from hwnas.traced import PieceSpec
 
 BYTES = 4  # fp32
 
@@ -53,6 +54,10 @@ def count(spec: NetworkSpec) -> Counts:
 @lru_cache(maxsize=65536)
 def count_block(block: BlockSpec, convention: Convention = "torch") -> Counts:
     """Count one block."""
+    if isinstance(block, PieceSpec):
+        names = ("macs", "params", "activation_bytes", "weight_bytes", "depth")
+        told = {name: getattr(block, name) for name in names}
+        return Counts(**told, params_trainable=block.params, params_stored=block.params)
     ops = recipe(block, convention)
     return _total(
         [

@@ -42,7 +42,8 @@ def train_out(
         return []
     before = finals[-1] if finals else winner
     grown = winner.parent is not None and not finals
-    warm = not grown or _seen(job.trials, winner) >= WARM * images
+    goes_on = job.strategy.continues
+    warm = goes_on or not grown or _seen(job.trials, winner) >= WARM * images
     proposal = Proposal(
         spec=winner.spec,
         parent=before.index if warm else None,
@@ -51,7 +52,8 @@ def train_out(
         role="final",
         winner=winner.index,
         cut=images < left,
-        teacher=teacher,
+        teacher=winner.teacher if goes_on and teacher is None else teacher,
+        inherited_lr=winner.inherited_lr if goes_on else None,
     )
     trial = train(job, proposal, updated(untrained(job, proposal), measured=measured))
     return [trial] if trial.evaluation is not None else []
@@ -80,7 +82,7 @@ def _images_in_time(job: SearchState, winner: Trial) -> int:
     macs_per_s = sum(e.train_macs for e in done) / max(sum(e.wall_s for e in done), 1e-9)
     macs_per_image = winner.outcome.train_macs / max(winner.outcome.images, 1)
     if job.limits.seconds is None or not macs_per_image:
-        return sys.maxsize
+        return sys.maxsize  # no limit, or nothing was trained yet that would tell the rate
     # A tenth is kept for the validation and the files that follow.
     time_left_s = 0.9 * (job.limits.seconds - job.elapsed_s())
     return max(0, int(time_left_s * macs_per_s / macs_per_image))

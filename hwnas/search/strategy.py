@@ -62,12 +62,16 @@ class Judging:
     """How trained networks are asked which of their growths matter.
 
     Attributes:
-        importance: a registered name (`hwnas.plugins`, group ``importances``).
-        images: training images for judging one network.
+        importance: a registered name of `hwnas.plugins`.
+        images: images for judging one network.
+        group: of the registry that the name is of: ``importances`` of growths, or ``removals``.
+        held_out: whether it is given validation images instead of training images.
     """
 
     importance: str
     images: int
+    group: str = "importances"
+    held_out: bool = False
 
 
 @dataclass(frozen=True)
@@ -92,11 +96,14 @@ class Strategy(ABC, Generic[OptionsT]):
         preparation: ``module:function`` of what is trained before the first proposal
             (`hwnas.jobs.preparations`), imported on use; what it learned becomes the option ``scores``.
             None where nothing is.
+        continues: whether the final training goes on from the winner's weights in any case, with its
+            learning rate and its teacher: what was trained elsewhere is never thrown away.
     """
 
     name: ClassVar[str]
     Options: ClassVar[type[DataclassInstance]] = NoOptions
     preparation: ClassVar[str | None] = None
+    continues: ClassVar[bool] = False
 
     def __init__(self, context: SearchContext) -> None:
         """Read the options.

@@ -18,6 +18,7 @@ from hwnas.documents import read_json
 from hwnas.errors import DataFormatError
 from hwnas.nets.build import build, inherit, load_weights, read_weights, save
 from hwnas.nets.count import count
+from hwnas.nets.norms import recalibrate
 from hwnas.protocols import Emit, Importance, Move
 from hwnas.records import Evaluation, Proposal, StageImportance, to_json
 from hwnas.spec import NetworkSpec
@@ -25,9 +26,13 @@ from hwnas.store import network_of, parse, write_json
 from hwnas.train import plan
 from hwnas.train.augment import chosen
 from hwnas.train.data import Dataset
-from hwnas.train.loop import Teacher, train
+from hwnas.train.loop import Teacher, on_threads, train
 from hwnas.train.options import Recipe, TrainResult
 from hwnas.train.precision import choose
+from hwnas.train.score import score
+
+# Training images that batch norm of an untrained variant sees.
+RECALIBRATED = 2_000
 
 
 class Evaluator:
@@ -54,6 +59,7 @@ class Evaluator:
         growths: Callable[[Proposal], Sequence[Move]] = lambda proposal: (),
         importance_images: int = 2000,
         ask_guessers: bool = False,
+        held_out: bool = False,
     ) -> None:
         """Prepare; nothing is read or written yet.
 
@@ -67,13 +73,14 @@ class Evaluator:
             growths: those of a proposed network that the importance judges.
             ask_guessers: ask networks, too, that are no better than guessing. Gains of growths are judged
                 by what a network has learned, so that those of a guesser are noise.
-            importance_images: how many training images the importance is given.
+            importance_images: how many images the importance is given.
+            held_out: give it validation images instead of training images.
         """
         self._dataset, self._options, self._folder = dataset, options, folder
         self._importance, self._seed, self._emit = importance, seed, emit
         self._growths = growths
-        self._ask_guessers = ask_guessers
-        self._importance_images = min(importance_images, len(dataset.train))
+        self._ask_guessers, self._held_out = ask_guessers, held_out
+        self._importance_images = importance_images
 
     def __call__(self, proposal: Proposal, index: int) -> Evaluation:
         """Evaluate the proposal that will be trial `index`.
@@ -115,13 +122,15 @@ class Evaluator:
 
     def _train(self, proposal: Proposal, index: int, key: str) -> tuple[nn.Module, TrainResult]:
         seed = int(np.random.SeedSequence([self._seed, index]).generate_state(1)[0])
-        images = proposal.images or self._options.images
-        options = replace(self._options, seed=seed, images=images)
+        images = self._options.images if proposal.images is None else proposal.images
         if proposal.parent is None:
             module = build(proposal.spec, seed=seed)
         else:
             parent, spec = self._trained(proposal.parent)
             module = inherit(parent, spec, proposal.spec, seed=seed)
+        if not images:
+            return module, self._untrained(module, proposal)
+        options = replace(self._options, seed=seed, images=images)
         weights = self._weights(index)
         result = train(
             module,
@@ -137,6 +146,33 @@ class Evaluator:
             final=proposal.role == "final",
         )
         return module, result
+
+    def _untrained(self, module: nn.Module, proposal: Proposal) -> TrainResult:
+        """A network as it comes: of one that was changed, batch norm finds its statistics anew."""
+        split, compute = self._dataset.train, choose(self._options)
+        seen = min(RECALIBRATED, len(split))
+        module.to(compute.device).eval()
+        with on_threads(compute.threads):
+            if proposal.parent is not None:
+                at = torch.arange(seen) * len(split) // seen
+                recalibrate(module, split.normalised(at).to(compute.device))
+            held = score(module, self._dataset.val)
+        return TrainResult(
+            accuracy=held.accuracy,
+            se=held.se,
+            loss=held.loss,
+            images=0,
+            wall_s=0.0,
+            train_macs=0.0,
+            images_per_s=0.0,
+            train_loss=held.loss,
+            batch=0,
+            lr=0.0,
+            precision=compute.precision,
+            device=str(compute.device),
+            threads=compute.threads,
+            restored=0,
+        )
 
     def _asks(self, result: TrainResult) -> bool:
         """Whether a network is better than naming the most frequent class, or is asked all the same."""
@@ -154,7 +190,7 @@ class Evaluator:
         if self._importance is None or proposal.role == "final":
             return ()
         rng = np.random.default_rng([self._seed, index, 1])
-        split = self._dataset.train
+        split = self._dataset.val if self._held_out else self._dataset.train
         at = torch.from_numpy(np.sort(rng.permutation(len(split))[: self._importance_images]))
         device = next(module.parameters()).device
         images, labels = split.normalised(at).to(device), split.labels[at].to(device)

@@ -95,7 +95,7 @@ def train(
     _check_fit(spec, dataset)
     compute = choose(options)
     say(compute, emit)
-    with _threads(compute.threads):
+    with on_threads(compute.threads):
         job = _TrainingJob(
             module, spec, dataset, options, compute, teacher, rate, watch, emit, task, checkpoint
         )
@@ -362,7 +362,8 @@ def _check_fit(spec: NetworkSpec, dataset: Dataset) -> None:
 
 
 @contextmanager
-def _threads(number: int) -> Iterator[None]:
+def on_threads(number: int) -> Iterator[None]:
+    """So many threads of torch; afterwards as many as before."""
     before = torch.get_num_threads()
     set_threads: Callable[[int], None] = torch.set_num_threads
     set_threads(number)

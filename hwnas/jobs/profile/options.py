@@ -18,6 +18,7 @@ class ProfileOptions:
             timed in all of them and the fastest that keeps the scores is profiled.
         space, input_shape, classes: what is swept; None takes the space that suits the size of the
             images, and the size and classes that the space was made for.
+        model, weights: a model of the user's own in the place of a space, whose pieces are swept.
         preset: "quick", "default" or "thorough".
         out: table file; None takes a new one in the user's data folder, or goes on with an
             unfinished one of the same conditions.
@@ -32,6 +33,8 @@ class ProfileOptions:
 
     device: str = "auto"
     space: str | None = None
+    model: str | None = None
+    weights: Path | None = None
     backend: str | None = None
     precision: str = "fp32"
     batch: int = 1

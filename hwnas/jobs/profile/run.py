@@ -14,6 +14,7 @@ from hwnas import backends
 from hwnas.cost.heldout import summary
 from hwnas.cost.model import TableModel, cost_model
 from hwnas.errors import BuildError, InputError, MissingMeasurement
+from hwnas.jobs import own_model
 from hwnas.jobs.profile.choose import choose, is_open, kept
 from hwnas.jobs.profile.estimate import estimate
 from hwnas.jobs.profile.options import ProfileOptions
@@ -56,8 +57,7 @@ def profile(options: ProfileOptions, emit: Emit | None = None) -> dict[str, Any]
         plan = replace(plan, holdout=options.holdout)
     if options.estimate:
         return estimate(options)
-    name = options.space or spaces.advised(options.input_shape)
-    space = spaces.make(name, input_shape=options.input_shape, classes=options.classes)
+    space = _space(options)
     backend, setting, compared = _conditions(options, space, emit)
     member = space.smallest()
     timing = TimingOptions.preset(options.preset)
@@ -81,6 +81,7 @@ def profile(options: ProfileOptions, emit: Emit | None = None) -> dict[str, Any]
         "complete": table.complete,
         "setting": to_json(setting),
         "space": space.name,
+        "model": options.model,
         "preset": options.preset,
         "rows": len(table.rows),
         "failures": [
@@ -93,6 +94,14 @@ def profile(options: ProfileOptions, emit: Emit | None = None) -> dict[str, Any]
         **table.summary,
         "chosen_among": compared,
     }
+
+
+def _space(options: ProfileOptions) -> SearchSpace:
+    """What is swept: a space, or the pieces of the user's model."""
+    shape, classes = options.input_shape, options.classes
+    if options.model is not None:
+        return own_model.space(options.model, options.weights, input_shape=shape, classes=classes)
+    return spaces.make(options.space or spaces.advised(shape), input_shape=shape, classes=classes)
 
 
 def _conditions(

@@ -60,7 +60,9 @@ def measure(options: SearchOptions, space: SearchSpace, emit: Emit, left_s: floa
     given = {name: getattr(options, name) for name in ("backend", "precision", "batch", "threads")}
     chosen = ProfileOptions(
         device=options.device or "auto",
-        space=options.space,
+        space=None if options.model is not None else options.space,
+        model=options.model,
+        weights=options.weights,
         input_shape=smallest.input_shape,
         classes=smallest.classes,
         preset="quick",

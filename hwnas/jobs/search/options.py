@@ -22,6 +22,10 @@ class SearchOptions:
         latency_budget: ``0.6ms``, ``18ms@p95``, a list, or ``1.15x:resnet20`` (`hwnas.budgets`).
         data: see `hwnas.train.data.load`.
         strategy, space: names of plug-ins; None takes the space that suits the size of the images.
+        model: a model of the user's own in the place of a space (`hwnas.nets.model.sources.load`); the
+            strategy is then ``fit``, and in a budget the word ``model`` stands for it.
+        weights: of that model.
+        repeats: how often in a row a piece of it may stand, where the budget allows more than the model.
         device, backend, precision, batch, threads: the conditions that the table must have; None
             leaves them to the newest table; "auto" or a list, too, and where a table is measured first
             the fastest of them is.
@@ -52,6 +56,9 @@ class SearchOptions:
     data: str
     strategy: str = "auto"
     space: str | None = None
+    model: str | None = None
+    weights: Path | None = None
+    repeats: int = 2
     device: str | None = None
     backend: str | None = None
     precision: str | None = None
@@ -85,6 +92,14 @@ class SearchOptions:
         budgets.parse(self.latency_budget)
         plan.preset(self.preset)
         find(self.strategy)
+        if self.model is not None and (
+            self.space not in (None, self.model) or self.strategy not in ("auto", "fit")
+        ):
+            raise InputError(
+                "--model stands in the place of --space, and the strategy fit searches it; leave out the other"
+            )
+        if self.model is None and (self.weights is not None or self.strategy == "fit"):
+            raise InputError("--weights and the strategy fit need a model: --model torchvision:resnet18")
         if self.images is not None and self.images < 1:
             raise InputError(f"images is {self.images}; a search needs at least one")
         if self.max_trials < 1:

@@ -18,6 +18,7 @@ from hwnas.protocols import CostModel, SearchSpace
 from hwnas.records import Budget, Estimate
 from hwnas.search.strategy import find
 from hwnas.spec import NetworkSpec
+from hwnas.traced import VariantSpec
 from hwnas.units import parse_bytes, parse_macs, parse_params
 
 
@@ -50,6 +51,8 @@ PRESETS = {
 
 # In a ratio, the smallest network of the space that is searched.
 SMALLEST = "smallest"
+# ... and the user's own model as it is.
+MODEL = "model"
 
 
 def preset(name: str) -> Preset:
@@ -95,7 +98,7 @@ def check_references(text: str, space: SearchSpace) -> None:
     """InputError for a ratio to a network that a new table of the space would not cover."""
     known = set(space.blocks())
     for target in grammar.parse(text):
-        if target.latency_ms is not None or target.reference == SMALLEST:
+        if target.latency_ms is not None or target.reference in (SMALLEST, MODEL):
             continue
         # The classifier is priced for any number of classes, so it need not be in the space.
         other = [block for block in networks.network(target.reference).blocks[:-1] if block not in known]
@@ -114,6 +117,8 @@ def _latency_ms(target: grammar.WrittenBudget, model: CostModel, space: SearchSp
         return target.latency_ms
     name = target.reference
     own = space.smallest() if space is not None and name == SMALLEST else None
+    if space is not None and name == MODEL:
+        own = space.uniform()[-1] if isinstance(space.smallest(), VariantSpec) else None
     estimate = model.estimate(own or networks.network(name))
     if estimate.extrapolated:
         raise MissingMeasurement(

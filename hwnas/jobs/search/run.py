@@ -12,7 +12,7 @@ from hwnas import options as option_values
 from hwnas import runs
 from hwnas.cost.model import cost_model
 from hwnas.errors import DeviceUnavailable, HwnasError, MissingMeasurement
-from hwnas.jobs import predict
+from hwnas.jobs import own_model, predict
 from hwnas.jobs.preparations.prepare import Facts, Prepared, prepare
 from hwnas.jobs.profile.choose import is_open, takes
 from hwnas.jobs.search import first_table, plan
@@ -82,6 +82,8 @@ class _SearchJob:
         self.recipe = self._recipe()
         self._check_settings()
         self.preset = plan.preset(options.preset)
+        if options.model is not None:
+            self.options = options = own_model.prepared(options)
         early = self._table()
         data: dict[str, Any] = {
             "input_shape": options.input_shape,
@@ -99,15 +101,13 @@ class _SearchJob:
             if self.recipe.flip is not None:
                 self.dataset.mirrors = self.recipe.flip  # super-networks, too, train as the recipe says
         self.about, self.train_images = about, train_images
-        self.options = options = replace(options, space=options.space or spaces.advised(about.input_shape))
-        assert options.space is not None
-        self.space: SearchSpace = spaces.make(
-            options.space, input_shape=about.input_shape, classes=len(about.classes)
-        )
+        self.space = self._space()
+        self.options = options = replace(options, space=self.space.name)
         self.table = self._covering(early)
         reliability.require(self.table, options.insist)
         self.notes = [
             *about.notes,
+            *own_model.notes(self.space),
             *self.table.warnings,
             *plan.check_coverage(self.table, self.space),
             *predict.priced_heads(self.table, [self.space.smallest()]),
@@ -121,6 +121,13 @@ class _SearchJob:
         self.strategy_options = self._strategy_options()
         self.context = SearchContext(self.space, self.tail.estimate, self.budgets[-1], self.strategy_options)
         self.strategy = made(options.strategy, self.context)
+
+    def _space(self) -> SearchSpace:
+        """The space that was asked for, or the variants of the user's model."""
+        o, shape, classes = self.options, self.about.input_shape, len(self.about.classes)
+        if o.model is not None:
+            return own_model.space(o.model, o.weights, input_shape=shape, classes=classes, repeats=o.repeats)
+        return spaces.make(o.space or spaces.advised(shape), input_shape=shape, classes=classes)
 
     def _covering(self, early: LatencyTable | None) -> LatencyTable:
         """`early` or an older table that covers the space; where none is, a new one."""
@@ -292,6 +299,11 @@ class _SearchJob:
             "threads",
         ):
             del o[name]
+        if self.options.model is None:
+            for name in ("model", "weights", "repeats"):
+                del o[name]
+        else:
+            o |= own_model.identity(self.space, self.options.weights)
         return {
             **o,
             "table": str(self.table.path),
@@ -312,6 +324,7 @@ class _SearchJob:
         from hwnas.train.evaluator import Evaluator
 
         judging = self._judging()
+        held_out = judging is not None and judging.held_out
         return Evaluator(
             self.dataset,
             self._recipe(),
@@ -320,7 +333,8 @@ class _SearchJob:
             self.options.seed,
             self.emit,
             growths=self._growths,
-            importance_images=JUDGED,
+            importance_images=min(JUDGED, len(self.dataset.val if held_out else self.dataset.train)),
+            held_out=held_out,
             # Which compares networks as they are.
             ask_guessers=judging is not None and judging.importance == "vip",
         )
@@ -342,7 +356,9 @@ class _SearchJob:
             return None
         recipe = self._recipe()
         autocast = choose(recipe).autocast
-        found = importance.make(judging.importance, images=judging.images, autocast=autocast)
+        found = importance.make(
+            judging.importance, images=judging.images, autocast=autocast, group=judging.group
+        )
         return found if recipe.threads is None else OnThreads(found, recipe.threads)
 
     def _say(self, run: RunFolder, text: str) -> None:

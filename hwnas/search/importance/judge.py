@@ -21,15 +21,18 @@ from hwnas import plugins
 from hwnas.protocols import Autocast, Importance
 
 
-def make(name: str, *, images: int, autocast: Autocast = nullcontext) -> Importance:
+def make(
+    name: str, *, images: int, autocast: Autocast = nullcontext, group: str = "importances"
+) -> Importance:
     """An importance by its registered name.
 
     Args:
         name: for example ``vip``, ``gradient`` or ``probe``.
         images: training images that it may take.
         autocast: context of the forward pass in training, for half precision.
+        group: of the registry that the name is of.
     """
-    factory = plugins.load("importances", name)
-    with plugins.blamed("importances", name, "cannot be made"):
+    factory = plugins.load(group, name)
+    with plugins.blamed(group, name, "cannot be made"):
         made: Importance = factory(images=images, autocast=autocast)
     return made

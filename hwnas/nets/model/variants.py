@@ -1,0 +1,172 @@
+"""Variants of traced models by their specs: to modules, to ONNX, with weights handed on.
+
+A spec names its model by source and hash. Models that were loaded are remembered here by that hash, so
+that whatever holds a spec alone (a sweep, an evaluator, an export) can build from it.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from hwnas.arrays import Float32s
+from hwnas.documents import json_object
+from hwnas.errors import DataFormatError, InputError
+from hwnas.nets.model.cut import Form
+from hwnas.nets.model.edits import Edits
+from hwnas.nets.model.parent import Parent, parent
+from hwnas.nets.model.result import from_recipe, recipe
+from hwnas.nets.model.to_onnx import forms_onnx, module_onnx
+from hwnas.traced import ModelBase, PieceSpec, VariantSpec, digest, side
+
+if TYPE_CHECKING:
+    from hwnas.nets.model.bases import OwnModel
+
+BYTES = 4  # fp32
+
+_PARENTS: dict[str, Parent] = {}
+_FORMS: dict[str, Form] = {}
+
+
+def remember(own: OwnModel) -> tuple[ModelBase, Parent]:
+    """Trace a loaded model and make its variants buildable from their specs."""
+    traced = parent(own)
+    graph = digest(" ".join(f"{piece.name}={piece.key}" for piece in traced.pieces))
+    base = ModelBase(
+        source=own.source,
+        input_shape=own.input_shape,
+        classes=own.classes or traced.pieces[-1].shape_out[0],
+        graph=graph,
+        recipe=json.dumps(recipe(traced), sort_keys=True),
+    )
+    _PARENTS[graph] = traced
+    return base, traced
+
+
+def parent_of(base: ModelBase, source: str | None = None) -> Parent:
+    """The traced model of a base: remembered, or built again, its weights by chance.
+
+    Args:
+        base: of a variant.
+        source: the user's own function, where the model is one: code that a file names is not run.
+
+    Raises:
+        InputError: the user's function must be named.
+        DataFormatError: it is another model today.
+    """
+    if base.graph in _PARENTS:
+        return _PARENTS[base.graph]
+    where = f"a variant of {base.source}"
+    found, traced = remember(from_recipe(json_object(base.recipe, where), source or "", where))
+    if found.graph != base.graph:
+        raise DataFormatError(
+            f"{source or base.source} gives another model today than the one that this network was made from "
+            f"(structure {found.graph}, {base.graph} is recorded); give it as it was"
+        )
+    return traced
+
+
+def form_key(form: Form) -> PieceSpec:
+    """A form of a piece as a table key; it can be built from then on."""
+    spec = _described(form)
+    _FORMS[spec.graph] = form
+    return spec
+
+
+@lru_cache(maxsize=4096)
+def _described(form: Form) -> PieceSpec:
+    (c_in, *in_), (c_out, *out) = form.shape_in, form.shape_out
+    module = form.module()
+    return PieceSpec(
+        graph=form.key,
+        c_in=c_in,
+        c_out=c_out,
+        size_in=_side(in_),
+        side_out=_side(out),
+        macs=form.macs,
+        params=form.params,
+        activation_bytes=BYTES * (math.prod(form.shape_in) + math.prod(form.shape_out)),
+        weight_bytes=BYTES * form.params,
+        depth=sum(isinstance(layer, nn.Conv2d) for layer in module.modules()),
+    )
+
+
+def _side(sizes: Sequence[int]) -> int:
+    return side(math.prod(sizes), 1) if sizes else 1
+
+
+def edits_of(spec: VariantSpec) -> Edits:
+    """What is done to the model."""
+    dropped, widths, repeats = [], {}, {}
+    for name, what in spec.edits:
+        kind, _, value = what.partition(":")
+        if kind == "drop":
+            dropped.append(name)
+        elif kind == "width":
+            widths[name] = int(value)
+        else:
+            repeats[name] = int(value)
+    return Edits(dropped=frozenset(dropped), widths=widths, repeats=repeats)
+
+
+def build(spec: VariantSpec, importance: Mapping[str, torch.Tensor] | None = None) -> nn.Module:
+    """A module of a variant, with the weights that its model was loaded with."""
+    module: nn.Module = parent_of(spec.base).variant(edits_of(spec)).module(importance)
+    return module
+
+
+def inherit(module: nn.Module, spec_from: VariantSpec, spec_to: VariantSpec) -> nn.Module:
+    """A variant that goes on from the weights of another one of the same model.
+
+    From the whole model: what is kept keeps its weights, and narrower pieces keep their most important
+    channels. From a variant: every array that both have in the same shape.
+    """
+    from hwnas.nets.build import load_weights, weights
+
+    device, traced = next(module.parameters()).device, parent_of(spec_to.base)
+    if not spec_from.edits:
+        before = weights(traced.graph)
+        load_weights(traced.graph, weights(module))
+        try:
+            made = build(spec_to)
+        finally:
+            load_weights(traced.graph, before)
+    else:
+        made = build(spec_to)
+        own, given = weights(made), weights(module)
+        same = {n: given[n] for n, value in own.items() if n in given and given[n].shape == value.shape}
+        load_weights(made, own | same)
+    return made.to(device).train(module.training)
+
+
+def onnx_bytes(
+    spec: VariantSpec, weights: Mapping[str, Float32s] | None, *, batch: int | None, seed: int
+) -> bytes:
+    """A variant as ONNX; without weights those of the loaded model, whose times are the same."""
+    from hwnas.nets.build import load_weights
+
+    module = build(spec)
+    if weights is not None:
+        load_weights(module, weights)
+    return module_onnx(module.eval(), spec.input_shape, batch)
+
+
+def chain_bytes(pieces: Sequence[PieceSpec], *, batch: int | None) -> bytes:
+    """Pieces that follow each other as one ONNX graph, for measuring time.
+
+    Raises:
+        InputError: the model that one was cut from was not loaded.
+    """
+    unknown = [piece.key for piece in pieces if piece.graph not in _FORMS]
+    if unknown:
+        raise InputError(
+            f"the piece {unknown[0]} can only be built from the model that it was cut from; name it: "
+            "hwnas profile --model MODEL"
+        )
+    return forms_onnx([_FORMS[piece.graph] for piece in pieces], batch=1 if batch is None else batch)

@@ -1,0 +1,74 @@
+"""How much a piece of a trained model is missed where it is dropped or narrower.
+
+One piece is changed, batch norm finds the new statistics, and the rise of the loss is taken on images that
+the model was not trained on.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from hwnas.nets.build import inherit
+from hwnas.nets.norms import BATCH, recalibrate
+from hwnas.protocols import Autocast, Move
+from hwnas.records import StageImportance
+from hwnas.spec import NetworkSpec
+
+
+@torch.no_grad()
+def losses(module: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+    """Cross-entropy of every image, (n,), in eval mode."""
+    parts = [
+        F.cross_entropy(module(part).float(), at, reduction="none")
+        for part, at in zip(torch.split(images, BATCH), torch.split(labels, BATCH))
+    ]
+    return torch.cat(parts)
+
+
+@dataclass(frozen=True)
+class Missed:
+    """Rise of the loss where one piece is changed: half of the images for batch norm, half for the loss.
+
+    Attributes:
+        images: for each changed network.
+        autocast: context of the forward pass, for half precision.
+    """
+
+    images: int = 512
+    autocast: Autocast = nullcontext
+
+    def __call__(
+        self,
+        module: nn.Module,
+        spec: NetworkSpec,
+        moves: Sequence[Move],
+        images: Tensor,
+        labels: Tensor,
+        rng: np.random.Generator,
+    ) -> tuple[StageImportance, ...]:
+        """One value for every change; see `hwnas.protocols.Importance`."""
+        at = torch.from_numpy(rng.permutation(len(images))[: self.images]).to(images.device)
+        half = max(len(at) // 2, 1)
+        seen, held = images[at[:half]], at[half:] if len(at) > 1 else at
+        with self.autocast():
+            before = losses(module.eval(), images[held], labels[held])
+            found = []
+            for move in moves:
+                changed = inherit(module, spec, move.spec, seed=0)
+                recalibrate(changed, seen)
+                rise = losses(changed, images[held], labels[held]) - before
+                # Diverged statistics say that it cannot be missed more; the value must stay a number.
+                rise = torch.nan_to_num(rise, nan=1e3, posinf=1e3, neginf=-1e3)
+                se = float(rise.std()) / math.sqrt(len(rise)) if len(rise) > 1 else 0.0
+                found.append(
+                    StageImportance(stage=move.stage, kind=move.kind, value=float(rise.mean()), se=se)
+                )
+        return tuple(found)
