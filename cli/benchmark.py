@@ -16,7 +16,7 @@ from .console import Output, common
 
 @click.command()
 @click.argument("network", metavar="RUN|NETWORK|ONNX")
-@options.options(options.data, options.max_loss, options.device)
+@options.options(options.data, options.max_loss, options.device, options.own_function)
 @click.option("--weights", type=click.Path(path_type=Path), help="Weights, where NETWORK is a file.")
 @options.options(options.runtimes, options.precisions, options.batch, options.threads)
 @click.option("--images", type=options.COUNT, metavar="N", help="Images compared.  [default: 512]")

@@ -51,7 +51,7 @@ def _any_batch() -> list[str]:
     help="Allow any batch size ({}).",
 )
 @click.option("--verify/--no-verify", default=True, help="Compare outputs and measure the latency.")
-@options.options(options.max_time, options.patience, options.out, options.wait)
+@options.options(options.own_function, options.max_time, options.patience, options.out, options.wait)
 @common
 def export(ui: Output, max_time: float | None, **chosen: Any) -> None:
     """Write an engine of RUN with its manifest; prove its outputs and its latency.
@@ -76,7 +76,7 @@ def export(ui: Output, max_time: float | None, **chosen: Any) -> None:
 @click.option(
     "--against", metavar="RUN", help="Network and weights.  [default: the run that contains the engine]"
 )
-@options.options(options.data, budget, images, options.max_time, options.patience)
+@options.options(options.data, budget, images, options.own_function, options.max_time, options.patience)
 @common
 def verify(ui: Output, max_time: float | None, **chosen: Any) -> None:
     """Check an engine again, on the file as it is now. Exits 5 when a check fails.

@@ -122,7 +122,7 @@ def _conditions(setting: dict[str, Any]) -> str:
 
 @click.command()
 @click.argument("networks", nargs=-1, required=True, metavar="NETWORK...")
-@options.options(options.table, options.insist, options.setting)
+@options.options(options.table, options.insist, options.setting, options.own_function)
 @common
 def predict(ui: Output, networks: tuple[str, ...], **chosen: Any) -> None:
     """Predict the latency of networks from a table, with interval and cost by stage.
@@ -173,7 +173,7 @@ def _predicted(body: dict[str, Any]) -> None:
 
 @click.command()
 @click.argument("networks", nargs=-1, required=True, metavar="NETWORK|ONNX|ENGINE...")
-@options.options(options.setting, options.data, options.preset)
+@options.options(options.setting, options.data, options.preset, options.own_function)
 @click.option("--cache", type=click.Choice(["hot", "cold"]), help="Empty the caches before each call?")
 @options.options(options.seed, options.max_time, options.patience, options.dry_run)
 @common

@@ -360,6 +360,19 @@ def _set_patience(ctx: click.Context, param: click.Parameter, value: float | Non
     locks.patience_s.set(value or 0.0)
 
 
+def _set_own(ctx: click.Context, param: click.Parameter, value: str | None) -> None:
+    from hwnas.traced import own_function  # not needed for --help
+
+    own_function.set(value or "")
+
+
+own_function = _option(
+    "--model",
+    metavar="FUNCTION",
+    expose_value=False,
+    callback=_set_own,
+    help="FILE.py:function or package.module:function that the network is a variant of; its code runs.",
+)
 wait = _option(
     "--wait",
     type=DURATION,

@@ -254,7 +254,7 @@ def _planned(body: dict[str, Any]) -> None:
 @click.option("--ema", is_flag=True, help="Keep a moving average of the weights.")
 @click.option("--scratch", is_flag=True, help="Start from new weights.")
 @click.option("--limit", type=options.COUNT, metavar="N", help="Largest number of images to use.")
-@options.options(options.recipe, options.splits, options.strict)
+@options.options(options.recipe, options.splits, options.strict, options.own_function)
 @options.options(options.seed, options.out, options.dry_run, options.wait)
 @common
 def train(ui: Output, scratch: bool, **chosen: Any) -> None:

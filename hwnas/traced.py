@@ -11,6 +11,7 @@ import hashlib
 import json
 import math
 from collections.abc import Sequence
+from contextvars import ContextVar
 from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
@@ -20,6 +21,8 @@ from hwnas.errors import InputError
 from hwnas.spec import MOST_CHANNELS, MOST_PIXELS, BlockSpec, NetworkSpec
 
 TRACED = "traced"
+# A function of the user's that he named himself, now: code that a file names is not run.
+own_function: ContextVar[str] = ContextVar("own_function", default="")
 # What is done to a piece: it stays as it is, or is left out; ``width:24`` and ``repeat:2`` have numbers.
 KEEP, DROP, WIDTH, REPEAT = "keep", "drop", "width", "repeat"
 # Beyond these a count in a file is no network's.

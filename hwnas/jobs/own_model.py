@@ -33,9 +33,8 @@ def space(
     from hwnas.nets.model.sources import load
     from hwnas.nets.model.space import ModelSpace
 
-    return ModelSpace(
-        load(source, weights=weights, input_shape=input_shape, classes=classes), repeats=repeats
-    )
+    own = load(source, weights=weights, input_shape=input_shape, classes=classes)
+    return ModelSpace(own, repeats=repeats)
 
 
 def prepared(options: SearchOptions) -> SearchOptions:

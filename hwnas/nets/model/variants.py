@@ -23,7 +23,7 @@ from hwnas.nets.model.edits import Edits
 from hwnas.nets.model.parent import Parent, parent
 from hwnas.nets.model.result import from_recipe, recipe
 from hwnas.nets.model.to_onnx import forms_onnx, module_onnx
-from hwnas.traced import ModelBase, PieceSpec, VariantSpec, digest, side
+from hwnas.traced import ModelBase, PieceSpec, VariantSpec, digest, own_function, side
 
 if TYPE_CHECKING:
     from hwnas.nets.model.bases import OwnModel
@@ -54,7 +54,7 @@ def parent_of(base: ModelBase, source: str | None = None) -> Parent:
 
     Args:
         base: of a variant.
-        source: the user's own function, where the model is one: code that a file names is not run.
+        source: the user's own function, where the model is one; None takes the one that the user named.
 
     Raises:
         InputError: the user's function must be named.
@@ -63,7 +63,9 @@ def parent_of(base: ModelBase, source: str | None = None) -> Parent:
     if base.graph in _PARENTS:
         return _PARENTS[base.graph]
     where = f"a variant of {base.source}"
-    found, traced = remember(from_recipe(json_object(base.recipe, where), source or "", where))
+    found, traced = remember(
+        from_recipe(json_object(base.recipe, where), source or own_function.get(), where)
+    )
     if found.graph != base.graph:
         raise DataFormatError(
             f"{source or base.source} gives another model today than the one that this network was made from "
