@@ -23,8 +23,7 @@ from hwnas.nets.model.cut import structure
 from hwnas.nets.model.edits import Edits
 from hwnas.nets.model.parent import Parent, parent
 from hwnas.nets.weights import read_weights
-from hwnas.spec import NetworkSpec
-from hwnas.store import atomic_path, parse, read_network, write_json
+from hwnas.store import atomic_path, network_of, read_network, write_json
 
 LIBRARIES = ("torchvision", "timm")
 
@@ -142,6 +141,13 @@ def _rebuilt(body: Mapping[str, Any], source: str, where: str) -> OwnModel:
         raise DataFormatError(f"{where}: {exc}") from exc
     again = {"kind": "edited", **{k: body[k] for k in ("base", "edits", "structure")}}
     return replace(own, module=module, kind="edited", recipe=again)
+
+
+def from_recipe(given: Mapping[str, Any], source: str, where: str) -> OwnModel:
+    """What `recipe` gave, built again; `source` is the user's own function where it is one."""
+    if given.get("kind") == "edited":
+        return _rebuilt(given, source, where)
+    return _base(given, source, where)
 
 
 def _base(given: Mapping[str, Any], source: str, where: str) -> OwnModel:
