@@ -10,15 +10,19 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
-from hwnas import schemas
+from hwnas import plugins, schemas
+from hwnas.arrays import Float32s
 from hwnas.errors import InputError
 from hwnas.spec import MOST_CHANNELS, MOST_PIXELS, BlockSpec, NetworkSpec
+
+if TYPE_CHECKING:
+    import torch
 
 TRACED = "traced"
 # A function of the user's that he named himself, now: code that a file names is not run.
@@ -138,6 +142,36 @@ class VariantSpec(NetworkSpec):
         """JSON text with its schema name."""
         body = {"schema": schemas.NETWORK, **self.model_dump(mode="json")}
         return json.dumps(body, indent=1) + "\n"
+
+
+class Builder(Protocol):
+    """What makes modules and graphs of variants and pieces; registered in `hwnas.plugins`."""
+
+    def build(self, spec: VariantSpec) -> torch.nn.Module:
+        """A module of a variant, with the weights that its model was loaded with."""
+        ...
+
+    def inherit(
+        self, module: torch.nn.Module, spec_from: VariantSpec, spec_to: VariantSpec
+    ) -> torch.nn.Module:
+        """A variant that goes on from the weights of another one of the same model."""
+        ...
+
+    def network_onnx(
+        self, spec: VariantSpec, values: Mapping[str, Float32s] | None, batch: int | None
+    ) -> bytes:
+        """A variant as ONNX."""
+        ...
+
+    def chain_onnx(self, pieces: Sequence[PieceSpec], batch: int | None) -> bytes:
+        """Pieces that follow each other as one ONNX graph."""
+        ...
+
+
+def builder() -> Builder:
+    """What is registered for traced networks; imported when one is first built."""
+    found: Builder = plugins.load("networks", TRACED)
+    return found
 
 
 def side(height: int, width: int) -> int:

@@ -18,7 +18,7 @@ from hwnas.nets.op import INPUT, SKIP
 from hwnas.nets.weights import read_weights as read_weights
 from hwnas.nets.weights import save_weights
 from hwnas.spec import BlockSpec, Convention, NetworkSpec
-from hwnas.traced import VariantSpec
+from hwnas.traced import VariantSpec, builder
 
 
 class Block(nn.Module):
@@ -102,9 +102,7 @@ def build(spec: NetworkSpec, *, seed: int) -> nn.Module:
     A variant of a traced model has the weights that its model was loaded with.
     """
     if isinstance(spec, VariantSpec):
-        from hwnas.nets.model import variants
-
-        return variants.build(spec)
+        return builder().build(spec)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         net = Network(spec)
@@ -156,9 +154,7 @@ def inherit(module: nn.Module, spec_from: NetworkSpec, spec_to: NetworkSpec, *, 
         A network on the device of `module`, in its mode (training or eval).
     """
     if isinstance(spec_from, VariantSpec) and isinstance(spec_to, VariantSpec):
-        from hwnas.nets.model import variants
-
-        return variants.inherit(module, spec_from, spec_to)
+        return builder().inherit(module, spec_from, spec_to)
     net = build(spec_to, seed=seed)
     load_weights(net, growth.inherited(weights(module), spec_from, spec_to, weights(net)))
     device = next(module.parameters()).device

@@ -20,7 +20,7 @@ from hwnas.nets.op import INPUT, SKIP
 from hwnas.nets.ops import Linear
 from hwnas.nets.sources import GivenWeights, RandomWeights, Source
 from hwnas.spec import BlockSpec, Convention, NetworkSpec
-from hwnas.traced import PieceSpec, VariantSpec
+from hwnas.traced import PieceSpec, VariantSpec, builder
 
 # Old enough for TensorRT 8.6, new enough for HardSwish; onnx's own defaults are refused by
 # current runtimes.
@@ -48,9 +48,7 @@ def network(
         DataFormatError: where `weights` lacks an array or its shape is wrong.
     """
     if isinstance(spec, VariantSpec):
-        from hwnas.nets.model import variants
-
-        return variants.onnx_bytes(spec, weights, batch=batch, seed=seed)
+        return builder().network_onnx(spec, weights, batch)
     source: Source = GivenWeights(weights) if weights is not None else RandomWeights(seed)
     return _model(spec.walk(), source, spec.convention, batch, title=f"network {spec.key}")
 
@@ -76,9 +74,7 @@ def chain(
     """
     pieces = [block for block in blocks if isinstance(block, PieceSpec)]
     if pieces:
-        from hwnas.nets.model import variants
-
-        return variants.chain_bytes(pieces, batch=batch)
+        return builder().chain_onnx(pieces, batch)
     if not blocks:
         raise InputError("a chain needs at least one block")
     for before, after in pairwise(blocks):

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from hwnas.nets.build import build
 from hwnas.nets.count import Counts, count_block
 from hwnas.nets.densenas.graph import SKIP, CandidateOp, DenseSpace, RoutingBlock
 from hwnas.nets.spaces import make
@@ -189,8 +190,23 @@ class FakeTrainer:
         )
 
 
+@cache
+def own_model() -> SearchSpace:
+    """The variants of a small traced network; eight pieces, six of them in several forms."""
+    from hwnas.nets.model.bases import OwnModel
+    from hwnas.nets.model.space import ModelSpace
+
+    module = build(make("resnet-cifar", input_shape=(1, 8, 8)).uniform()[2], seed=0)
+    return ModelSpace(OwnModel(module.eval(), "own", "module", (1, 8, 8), classes=10), repeats=2)
+
+
+def space_of(name: str) -> SearchSpace:
+    """A registered space, or that of the small traced network."""
+    return own_model() if name == "own-model" else make(name)
+
+
 def context(space: str, budget_ms: float, cost: FakeCost, **options: object) -> SearchContext:
-    return SearchContext(make(space), cost.estimate, Budget(latency_ms=budget_ms), options)
+    return SearchContext(space_of(space), cost.estimate, Budget(latency_ms=budget_ms), options)
 
 
 def folder(path: Path, seed: int = 0) -> RunFolder:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hwnas import plugins
+from hwnas import plugins, traced
 from hwnas.backends import formats
 from hwnas.cost import importers
 from hwnas.errors import HwnasError, InputError
@@ -48,6 +48,20 @@ def test_a_format_says_what_it_is(name: str) -> None:
 
 def test_the_usual_format_is_registered_for_every_backend() -> None:
     assert {formats.usual(name) for name in plugins.names("backends")} <= set(plugins.names("formats"))
+
+
+@every("networks")
+def test_a_kind_of_network_is_built_alike(name: str) -> None:
+    found, wanted = plugins.load("networks", name), traced.Builder
+    for method in ("build", "inherit", "network_onnx", "chain_onnx"):
+        called = list(inspect.signature(getattr(found, method)).parameters)
+        assert called == list(inspect.signature(getattr(wanted, method)).parameters)[1:]
+
+
+@every("removals")
+def test_what_judges_removals_is_called_as_an_importance_is(name: str) -> None:
+    called = inspect.signature(importance(name, images=32, group="removals").__call__)
+    assert list(called.parameters) == list(inspect.signature(Importance.__call__).parameters)[1:]
 
 
 @every("importances")

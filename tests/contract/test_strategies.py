@@ -37,12 +37,14 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
     "hournas": [{}],
     "auto": [{}, {"score": "gains"}],  # few images, and many
     "macromicro": [{"max_depth": 24}, {"fidelity": "paper", "max_depth": 12}],
+    "fit": [{}],
     "densenas": [{}, {"spares": 0}],  # without learned scores: what learns them is not the strategy's
 }
 # Spaces, and a budget in each, of strategies that cannot search those above.
 OWN_SPACES: dict[str, dict[str, float]] = {
     "macromicro": {"macromicro": 0.2},
     "densenas": {"densenas-cifar": 0.25},
+    "fit": {"own-model": 0.07},
 }
 
 
@@ -268,7 +270,7 @@ def test_every_question_is_answered_of_every_history(
     ctx = context(space, spaces(name)[space], FakeCost(), images=IMAGES, **options)
     strategy = find(name)(ctx)
     asked = strategy.asks_importance()
-    assert asked is None or (asked.importance in plugins.names("importances") and asked.images > 0)
+    assert asked is None or (asked.importance in plugins.names(asked.group) and asked.images > 0)
     for length in range(len(history) + 1):
         part = history[:length]
         proposals = strategy.propose(part, 1, np.random.default_rng([0, length]))

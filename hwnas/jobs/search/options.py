@@ -96,7 +96,8 @@ class SearchOptions:
             self.space not in (None, self.model) or self.strategy not in ("auto", "fit")
         ):
             raise InputError(
-                "--model stands in the place of --space and is searched by the strategy fit; leave the other out"
+                "--model stands in the place of --space, and only the strategy fit searches it; leave the "
+                "other out"
             )
         if self.model is None and (self.weights is not None or self.strategy == "fit"):
             raise InputError("--weights and the strategy fit need a model: --model torchvision:resnet18")

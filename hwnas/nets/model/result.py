@@ -127,8 +127,7 @@ def _rebuilt(body: Mapping[str, Any], source: str, where: str) -> OwnModel:
     given, edits = body.get("base"), Edits.from_json(body.get("edits"), where)
     if not isinstance(given, dict):
         raise DataFormatError(f"{where}: base must be an object")
-    edited = given.get("kind") == "edited"
-    own = _rebuilt(given, source, where) if edited else _base(given, source, where)
+    own = from_recipe(given, source, where)
     original = parent(own)
     if structure(original.graph) != body.get("structure"):
         raise DataFormatError(
@@ -158,7 +157,7 @@ def _base(given: Mapping[str, Any], source: str, where: str) -> OwnModel:
     size = (shape[0], shape[1], shape[2])
     if kind == "network":
         told = given.get("spec")
-        spec = parse(NetworkSpec, told if isinstance(told, dict) else {}, where)
+        spec = network_of(told if isinstance(told, dict) else {}, where)
         return OwnModel(build(spec, seed=0).eval(), named, "network", spec.input_shape, recipe=dict(given))
     if kind in LIBRARIES and kind_of(named) == kind:
         own = base(named, size)

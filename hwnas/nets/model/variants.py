@@ -12,12 +12,12 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-import torch
 from torch import nn
 
 from hwnas.arrays import Float32s
 from hwnas.documents import json_object
 from hwnas.errors import DataFormatError, InputError
+from hwnas.nets.build import load_weights, weights
 from hwnas.nets.model.cut import Form
 from hwnas.nets.model.edits import Edits
 from hwnas.nets.model.parent import Parent, parent
@@ -117,58 +117,57 @@ def edits_of(spec: VariantSpec) -> Edits:
     return Edits(dropped=frozenset(dropped), widths=widths, repeats=repeats)
 
 
-def build(spec: VariantSpec, importance: Mapping[str, torch.Tensor] | None = None) -> nn.Module:
-    """A module of a variant, with the weights that its model was loaded with."""
-    module: nn.Module = parent_of(spec.base).variant(edits_of(spec)).module(importance)
-    return module
+class _Builder:
+    """Implements `hwnas.traced.Builder`."""
+
+    def build(self, spec: VariantSpec) -> nn.Module:
+        """A module of a variant, with the weights that its model was loaded with."""
+        module: nn.Module = parent_of(spec.base).variant(edits_of(spec)).module()
+        return module
+
+    def inherit(self, module: nn.Module, spec_from: VariantSpec, spec_to: VariantSpec) -> nn.Module:
+        """A variant that goes on from the weights of another one of the same model.
+
+        From the whole model: what is kept keeps its weights, and narrower pieces keep their most important
+        channels. From a variant: every array that both have in the same shape.
+        """
+        device, traced = next(module.parameters()).device, parent_of(spec_to.base)
+        if not spec_from.edits:
+            before = {name: value.copy() for name, value in weights(traced.graph).items()}
+            load_weights(traced.graph, weights(module))
+            try:
+                made = self.build(spec_to)
+            finally:
+                load_weights(traced.graph, before)
+        else:
+            made = self.build(spec_to)
+            own, given = weights(made), weights(module)
+            same = {n: given[n] for n, value in own.items() if n in given and given[n].shape == value.shape}
+            load_weights(made, own | same)
+        return made.to(device).train(module.training)
+
+    def network_onnx(
+        self, spec: VariantSpec, values: Mapping[str, Float32s] | None, batch: int | None
+    ) -> bytes:
+        """A variant as ONNX; without weights those of the loaded model, whose times are the same."""
+        module = self.build(spec)
+        if values is not None:
+            load_weights(module, values)
+        return module_onnx(module.eval(), spec.input_shape, batch)
+
+    def chain_onnx(self, pieces: Sequence[PieceSpec], batch: int | None) -> bytes:
+        """Pieces that follow each other as one ONNX graph, for measuring time.
+
+        Raises:
+            InputError: the model that one was cut from was not loaded.
+        """
+        unknown = [piece.key for piece in pieces if piece.graph not in _FORMS]
+        if unknown:
+            raise InputError(
+                f"the piece {unknown[0]} can only be built from the model that it was cut from; name it: "
+                "hwnas profile --model MODEL"
+            )
+        return forms_onnx([_FORMS[piece.graph] for piece in pieces], batch=1 if batch is None else batch)
 
 
-def inherit(module: nn.Module, spec_from: VariantSpec, spec_to: VariantSpec) -> nn.Module:
-    """A variant that goes on from the weights of another one of the same model.
-
-    From the whole model: what is kept keeps its weights, and narrower pieces keep their most important
-    channels. From a variant: every array that both have in the same shape.
-    """
-    from hwnas.nets.build import load_weights, weights
-
-    device, traced = next(module.parameters()).device, parent_of(spec_to.base)
-    if not spec_from.edits:
-        before = weights(traced.graph)
-        load_weights(traced.graph, weights(module))
-        try:
-            made = build(spec_to)
-        finally:
-            load_weights(traced.graph, before)
-    else:
-        made = build(spec_to)
-        own, given = weights(made), weights(module)
-        same = {n: given[n] for n, value in own.items() if n in given and given[n].shape == value.shape}
-        load_weights(made, own | same)
-    return made.to(device).train(module.training)
-
-
-def onnx_bytes(
-    spec: VariantSpec, weights: Mapping[str, Float32s] | None, *, batch: int | None, seed: int
-) -> bytes:
-    """A variant as ONNX; without weights those of the loaded model, whose times are the same."""
-    from hwnas.nets.build import load_weights
-
-    module = build(spec)
-    if weights is not None:
-        load_weights(module, weights)
-    return module_onnx(module.eval(), spec.input_shape, batch)
-
-
-def chain_bytes(pieces: Sequence[PieceSpec], *, batch: int | None) -> bytes:
-    """Pieces that follow each other as one ONNX graph, for measuring time.
-
-    Raises:
-        InputError: the model that one was cut from was not loaded.
-    """
-    unknown = [piece.key for piece in pieces if piece.graph not in _FORMS]
-    if unknown:
-        raise InputError(
-            f"the piece {unknown[0]} can only be built from the model that it was cut from; name it: "
-            "hwnas profile --model MODEL"
-        )
-    return forms_onnx([_FORMS[piece.graph] for piece in pieces], batch=1 if batch is None else batch)
+BUILDER = _Builder()
