@@ -69,7 +69,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "nasnet_reduction": "hwnas.nets.blocks.nasnet:REDUCTION",
         "classifier": "hwnas.nets.blocks.plain:CLASSIFIER",
     },
-    # What builds networks that are not made of registered blocks (`hwnas.traced.Builder`).
+    # What builds networks that are not made of registered blocks (`hwnas.traced.TracedBuilder`).
     "networks": {
         "traced": "hwnas.nets.model.variants:BUILDER",
     },

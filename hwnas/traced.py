@@ -144,7 +144,7 @@ class VariantSpec(NetworkSpec):
         return json.dumps(body, indent=1) + "\n"
 
 
-class Builder(Protocol):
+class TracedBuilder(Protocol):
     """What makes modules and graphs of variants and pieces; registered in `hwnas.plugins`."""
 
     def build(self, spec: VariantSpec) -> torch.nn.Module:
@@ -154,7 +154,7 @@ class Builder(Protocol):
     def inherit(
         self, module: torch.nn.Module, spec_from: VariantSpec, spec_to: VariantSpec
     ) -> torch.nn.Module:
-        """A variant that goes on from the weights of another one of the same model."""
+        """A variant that starts from the weights of another one of the same model."""
         ...
 
     def network_onnx(
@@ -168,9 +168,9 @@ class Builder(Protocol):
         ...
 
 
-def builder() -> Builder:
+def builder() -> TracedBuilder:
     """What is registered for traced networks; imported when one is first built."""
-    found: Builder = plugins.load("networks", TRACED)
+    found: TracedBuilder = plugins.load("networks", TRACED)
     return found
 
 

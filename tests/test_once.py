@@ -66,7 +66,6 @@ CALLED_BY_OTHERS = {
     "report_layer_time": "TensorRT calls it",
     "chain_hash": "for whoever writes tables without hwnas",
     "onnx_bytes": "for users of `hwnas.nets.model`",
-    "forms_onnx": "for users of `hwnas.nets.model`",
     "save_result": "for users of `hwnas.nets.model`",
     "forget": "for tests that register something",
     "faulty": "a fake device with planted faults, for tests of hwnas and of plug-ins",

@@ -96,8 +96,8 @@ class Strategy(ABC, Generic[OptionsT]):
         preparation: ``module:function`` of what is trained before the first proposal
             (`hwnas.jobs.preparations`), imported on use; what it learned becomes the option ``scores``.
             None where nothing is.
-        continues: whether the final training goes on from the winner's weights in any case, with its
-            learning rate and its teacher: what was trained elsewhere is never thrown away.
+        continues: whether the final training starts from the winner's weights in any case, at its
+            learning rate and with its teacher: what was trained elsewhere is never thrown away.
     """
 
     name: ClassVar[str]

@@ -148,7 +148,7 @@ class Evaluator:
         return module, result
 
     def _untrained(self, module: nn.Module, proposal: Proposal) -> TrainResult:
-        """A network as it comes: of one that was changed, batch norm finds its statistics anew."""
+        """A network as it comes: of one that was changed, batch norm finds new statistics."""
         split, compute = self._dataset.train, choose(self._options)
         seen = min(RECALIBRATED, len(split))
         module.to(compute.device).eval()

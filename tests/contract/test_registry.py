@@ -52,7 +52,7 @@ def test_the_usual_format_is_registered_for_every_backend() -> None:
 
 @every("networks")
 def test_a_kind_of_network_is_built_alike(name: str) -> None:
-    found, wanted = plugins.load("networks", name), traced.Builder
+    found, wanted = plugins.load("networks", name), traced.TracedBuilder
     for method in ("build", "inherit", "network_onnx", "chain_onnx"):
         called = list(inspect.signature(getattr(found, method)).parameters)
         assert called == list(inspect.signature(getattr(wanted, method)).parameters)[1:]

@@ -23,7 +23,7 @@ PARTS = (0.75, 0.5, 0.25)
 
 
 @dataclass(frozen=True)
-class Form:
+class PieceForm:
     """A piece in one form.
 
     Attributes:
@@ -52,7 +52,7 @@ class ModelSpace:
         self.notes = (*own.notes, *self.parent.notes)
         self.new_head = any("untrained" in note for note in own.notes)
         self.name, self.repeats = self.base.source, repeats
-        self.places: dict[str, tuple[Form, ...]] = {
+        self.places: dict[str, tuple[PieceForm, ...]] = {
             piece.name: tuple(self._forms(piece)) for piece in self.parent.pieces
         }
         if all(len(forms) == 1 for forms in self.places.values()):
@@ -62,14 +62,14 @@ class ModelSpace:
                 f"`hwnas model inspect {self.name}` shows all of them"
             )
 
-    def _forms(self, piece: Piece) -> list[Form]:
+    def _forms(self, piece: Piece) -> list[PieceForm]:
         whole = variants.form_key(piece.form())
-        forms = [Form(KEEP, (whole,))]
-        forms += [Form(f"{WIDTH}:{w}", (variants.form_key(piece.form(w)),)) for w in _few(piece)]
+        forms = [PieceForm(KEEP, (whole,))]
+        forms += [PieceForm(f"{WIDTH}:{w}", (variants.form_key(piece.form(w)),)) for w in _few(piece)]
         if piece.droppable:
-            forms.append(Form(DROP, ()))
+            forms.append(PieceForm(DROP, ()))
         if piece.repeatable:
-            forms += [Form(f"{REPEAT}:{n}", (whole,) * n) for n in range(2, self.repeats + 1)]
+            forms += [PieceForm(f"{REPEAT}:{n}", (whole,) * n) for n in range(2, self.repeats + 1)]
         return forms
 
     @cached_property
@@ -100,7 +100,7 @@ class ModelSpace:
             space=self.name,
         )
 
-    def _form(self, name: str, edit: str) -> Form:
+    def _form(self, name: str, edit: str) -> PieceForm:
         found = [form for form in self.places[name] if form.edit == edit]
         if not found:
             known = ", ".join(form.edit for form in self.places[name])
@@ -112,7 +112,7 @@ class ModelSpace:
         return self.variant({name: self._least(forms).edit for name, forms in self.places.items()})
 
     @staticmethod
-    def _least(forms: Sequence[Form]) -> Form:
+    def _least(forms: Sequence[PieceForm]) -> PieceForm:
         return min(forms, key=lambda form: (sum(b.macs for b in form.blocks), len(form.blocks)))
 
     def sample(self, rng: np.random.Generator) -> VariantSpec:

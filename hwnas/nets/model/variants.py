@@ -117,8 +117,8 @@ def edits_of(spec: VariantSpec) -> Edits:
     return Edits(dropped=frozenset(dropped), widths=widths, repeats=repeats)
 
 
-class _Builder:
-    """Implements `hwnas.traced.Builder`."""
+class _VariantBuilder:
+    """Implements `hwnas.traced.TracedBuilder`."""
 
     def build(self, spec: VariantSpec) -> nn.Module:
         """A module of a variant, with the weights that its model was loaded with."""
@@ -126,7 +126,7 @@ class _Builder:
         return module
 
     def inherit(self, module: nn.Module, spec_from: VariantSpec, spec_to: VariantSpec) -> nn.Module:
-        """A variant that goes on from the weights of another one of the same model.
+        """A variant that starts from the weights of another one of the same model.
 
         From the whole model: what is kept keeps its weights, and narrower pieces keep their most important
         channels. From a variant: every array that both have in the same shape.
@@ -170,4 +170,4 @@ class _Builder:
         return forms_onnx([_FORMS[piece.graph] for piece in pieces], batch=1 if batch is None else batch)
 
 
-BUILDER = _Builder()
+BUILDER = _VariantBuilder()

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 # Budgets, each nearer, that a choice is made for where the whole network turns out to be over the last.
 REPAIRS = 16
-Scores = Mapping[tuple[str, str], float]
+PieceScores = Mapping[tuple[str, str], float]
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Chosen:
 
 
 def choose(
-    space: ModelSpace, scores: Scores, estimate: Callable[[NetworkSpec], Estimate], budget: Budget
+    space: ModelSpace, scores: PieceScores, estimate: Callable[[NetworkSpec], Estimate], budget: Budget
 ) -> Chosen | None:
     """The variant of the largest score within the budget; None where not even the smallest fits.
 

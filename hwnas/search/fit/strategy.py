@@ -30,7 +30,7 @@ TRIES, NEARER = 6, 0.98
 
 
 class Fit(Strategy[FitOptions]):
-    """Choose what to drop, narrow and repeat of a trained model; see the module."""
+    """Choose what to drop, narrow and ."""
 
     name = "fit"
     Options = FitOptions
