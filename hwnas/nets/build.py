@@ -103,6 +103,11 @@ def build(spec: NetworkSpec, *, seed: int) -> nn.Module:
     """
     if isinstance(spec, VariantSpec):
         return builder().build(spec)
+    return fresh(spec, seed=seed)
+
+
+def fresh(spec: NetworkSpec, *, seed: int) -> Network:
+    """A network of blocks with fresh weights; the same seed gives the same weights."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         net = Network(spec)

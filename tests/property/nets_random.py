@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from hwnas.nets import spaces
-from hwnas.nets.build import Block, Network, build
+from hwnas.nets.build import Block, Network, fresh
 from hwnas.nets.conv import ChannelScale
 from hwnas.nets.count import count
 from hwnas.protocols import SearchSpace
@@ -67,7 +67,7 @@ def randomised(spec: NetworkSpec, seed: int) -> Network:
 
     Residual branches are scaled down, so that sums over many blocks stay near one.
     """
-    net = build(spec, seed=seed)
+    net = fresh(spec, seed=seed)
     rng = torch.Generator().manual_seed(seed)
     blocks = [b for b in net.modules() if isinstance(b, Block) and _has_norm(b)]
     ends = {id(b.get_submodule(f"{b.recipe.residual_end}_norm")) for b in blocks}

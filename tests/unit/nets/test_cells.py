@@ -10,7 +10,7 @@ import torch
 from pydantic import ValidationError
 
 from hwnas.errors import InputError
-from hwnas.nets.build import Block, build, weights
+from hwnas.nets.build import Block, fresh, weights
 from hwnas.nets.count import count_block
 from hwnas.nets.onnx import chain, network
 from hwnas.nets.stagewise.space import CellSpace, nasnet_cifar
@@ -135,7 +135,7 @@ def test_chain_that_begins_with_a_cell() -> None:
 
 def test_chain_and_network_wire_cells_alike() -> None:
     spec = CellSpace((3, 8, 8), 4, filters=4).express((2, 2, 1))
-    net = build(spec, seed=1).eval()
+    net = fresh(spec, seed=1).eval()
     images = torch.randn(1, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         # By hand, without `Network.forward`.

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch.nn.grad import conv2d_weight
 
 from hwnas.errors import InputError
-from hwnas.nets.build import Network, build, inherit, weights
+from hwnas.nets.build import Network, build, fresh, inherit, weights
 from hwnas.nets.spaces import make as make_space
 from hwnas.protocols import Move
 from hwnas.records import StageImportance
@@ -40,7 +40,7 @@ def problem(n: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
 
 def trained(steps: int = 20) -> Network:
     torch.set_num_threads(1)
-    net = build(SPEC, seed=1)
+    net = fresh(SPEC, seed=1)
     images, labels = problem(32 * steps)
     optimiser = torch.optim.SGD(net.parameters(), lr=0.05, momentum=0.9)
     for at in range(steps):
