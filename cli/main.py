@@ -52,6 +52,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "report": ("hwnas_cli.deploy:report", "One self-contained HTML page about runs."),
     },
     "Look": {
+        "model": ("hwnas_cli.model:model", "A network of your own: blocks, what can be dropped or narrowed."),
         "runs": ("hwnas_cli.history:runs", "List, show, compare and remove runs."),
         "devices": ("hwnas_cli.look:devices", "Known devices, and which are in this machine."),
         "spaces": ("hwnas_cli.look:spaces", "Search spaces; sample networks from one."),

@@ -164,15 +164,23 @@ def parse_share(text: str) -> float:
 
 def parse_shape(text: str) -> tuple[int, int, int]:
     """``3x32x32`` to channels, height and width; a square image is required."""
+    channels, height, width = parse_any_shape(text)
+    if height != width:
+        raise InputError(
+            f"input {text!r} must be positive and square (height = width); write for example 3x32x32"
+        )
+    return channels, height, width
+
+
+def parse_any_shape(text: str) -> tuple[int, int, int]:
+    """``3x32x48`` to channels, height and width."""
     match = re.fullmatch(r"(\d{1,9})x(\d{1,9})x(\d{1,9})", text.strip())
     if match is None:
         raise InputError(f"input {text!r} is not CHANNELSxHEIGHTxWIDTH in pixels; write for example 3x32x32")
     channels, height, width = (int(g) for g in match.groups())
-    if min(channels, height, width) < 1 or height != width:
-        raise InputError(
-            f"input {text!r} must be positive and square (height = width); write for example 3x32x32"
-        )
-    if channels > MOST_CHANNELS or height > MOST_PIXELS:
+    if min(channels, height, width) < 1:
+        raise InputError(f"input {text!r} must be positive; write for example 3x32x32")
+    if channels > MOST_CHANNELS or max(height, width) > MOST_PIXELS:
         raise InputError(f"input {text!r} is too large; at most {MOST_CHANNELS}x{MOST_PIXELS}x{MOST_PIXELS}")
     return channels, height, width
 
@@ -219,6 +227,7 @@ DURATION_OR_NONE = Quantity(
     lambda text: 0.0 if re.fullmatch(r"0+(\.0+)?\s*(s|min|h|ms)?", text) else units.parse_seconds(text),
 )
 SHAPE = Quantity("shape", parse_shape)
+ANY_SHAPE = Quantity("shape", parse_any_shape)
 PRECISIONS = click.Choice(["fp32", "fp16", "bf16", "int8"])
 PRESETS = click.Choice(["quick", "default", "thorough"])
 
@@ -284,6 +293,19 @@ threads = _option(
 )
 input_shape = _option(
     "--input", "input_shape", type=SHAPE, metavar="CxHxW", help="One image, for example 3x32x32."
+)
+any_input = _option(
+    "--input",
+    "input_shape",
+    type=ANY_SHAPE,
+    metavar="CxHxW",
+    help="One image, for example 3x224x160.  [default: what the model says]",
+)
+model_weights = _option(
+    "--weights",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="State dict of the model: safetensors, or of torch.save, read without running code.",
 )
 space = _option("--space", type=Registered("spaces"), metavar="NAME", help="Search space (`hwnas spaces`).")
 model = _option(

@@ -305,47 +305,6 @@ def read_state(path: Path) -> dict[str, Tensor]:
     return state
 
 
-def with_weights(own: OwnModel, state: Mapping[str, Tensor], where: object, digest: str = "") -> OwnModel:
-    """The network with the weights of a state dict; its head is replaced where theirs has other classes.
-
-    Raises:
-        DataFormatError: keys or shapes differ from the network's; they are named.
-    """
-    mine = own.module.state_dict()
-    counters = {n for n in mine if n.endswith("num_batches_tracked")}
-    missing = sorted(mine.keys() - state.keys() - counters)
-    extra = sorted(state.keys() - mine.keys())
-    if missing or extra:
-        parts = [
-            f"{what} {_some(names)}" for what, names in (("lacks", missing), ("has besides", extra)) if names
-        ]
-        raise DataFormatError(f"weights {where} do not fit {own.source}: the file {'; it '.join(parts)}")
-    differ = [n for n in mine if n in state and mine[n].shape != state[n].shape]
-    if differ:
-        own = _fitting_head(own, state, differ, where)
-    own.module.load_state_dict(dict(state), strict=False)
-    return replace(own, weights_sha256=digest)
-
-
-def _fitting_head(own: OwnModel, state: Mapping[str, Tensor], differ: list[str], where: object) -> OwnModel:
-    owners = {name.rpartition(".")[0] for name in differ}
-    module = own.module.get_submodule(owner) if len(owners) == 1 and (owner := next(iter(owners))) else None
-    if isinstance(module, (nn.Linear, nn.Conv2d)) and f"{owner}.weight" in state:
-        weight = state[f"{owner}.weight"]
-        if weight.shape[1:] == module.weight.shape[1:]:
-            return with_head(own, owner, len(weight), f"as in {where}")
-    name = differ[0]
-    theirs, ours = tuple(state[name].shape), tuple(own.module.state_dict()[name].shape)
-    more = f", and {len(differ) - 1} more differ" if len(differ) > 1 else ""
-    raise DataFormatError(
-        f"weights {where} do not fit {own.source}: {name} is {theirs} there, {ours} in the network{more}"
-    )
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-
-
 def with_head(own: OwnModel, name: str, classes: int, why: str = "new, untrained") -> OwnModel:
     """The network with a fresh last layer of so many outputs."""
     old = own.module.get_submodule(name)

@@ -156,7 +156,11 @@ def _name(graph: fx.GraphModule, node: fx.Node) -> str:
 
 def blocks(graph: fx.GraphModule) -> list[list[Segment]]:
     """Segments joined to blocks, by the user's own modules."""
-    return _split(graph, segments(graph), 0)
+    found = _split(graph, segments(graph), 0)
+    # What pools for the head is a part of it.
+    while len(found) > 1 and not any(weighted(graph, s.nodes) for s in found[-2]):
+        found[-2:] = [found[-2] + found[-1]]
+    return found
 
 
 def _split(graph: fx.GraphModule, found: list[Segment], depth: int) -> list[list[Segment]]:
@@ -242,8 +246,9 @@ class Form:
 
     @cached_property
     def _built(self) -> tuple[fx.GraphModule, str, int, int]:
-        made = self.piece.extracted(copied=self.width is not None)
+        made = self.piece.alone
         if self.width is not None:
+            made = copy.deepcopy(made)
             found = self.piece.channels
             widths.narrow(made, found, widths.kept(found, self.width))
             annotate(made, self.piece.shape_in, self.piece.start.meta["dtype"])
@@ -281,8 +286,8 @@ class Form:
         return self.piece.dtype
 
     def module(self) -> nn.Module:
-        """The form alone, with the network's weights; a copy."""
-        return copy.deepcopy(self._built[0])
+        """The form alone, in eval mode. Its weights are the network's own: copy it before changing them."""
+        return self._built[0]
 
 
 @dataclass(frozen=True, eq=False)
@@ -352,7 +357,7 @@ class Piece:
     @cached_property
     def channels(self) -> widths.Channels:
         """What the inner channels depend on."""
-        return widths.channels(self.extracted(), self.shared)
+        return widths.channels(self.alone, self.shared)
 
     @property
     def droppable(self) -> bool:
@@ -413,19 +418,18 @@ class Piece:
         branch = next(s for s in self.join.args[:2] if _through(self.graph, s) is not self.start)
         return _zero_end(self.graph, branch, set(self.nodes))
 
-    def extracted(self, *, copied: bool = False) -> fx.GraphModule:
-        """The piece alone: one tensor in, one out. Its modules are the network's unless `copied`."""
+    @cached_property
+    def alone(self) -> fx.GraphModule:
+        """The piece alone: one tensor in, one out. Its modules are the network's."""
         graph, at = fx.Graph(), {}
         at[self.start] = graph.placeholder("x")
-        at[self.start].meta = dict(self.start.meta)
+        at[self.start].meta = {name: self.start.meta[name] for name in ("shape", "dtype")}
         for node in needed(self.graph.graph, self.nodes, self.start):
             # The batch size, asked of the network's input, is asked of the piece's.
             at[node] = graph.node_copy(node, lambda n: at.get(n, at[self.start]))
             at[node].meta = dict(node.meta)
         graph.output(at[self.end])
-        made = fx.GraphModule(self.graph, graph, "Piece")
-        made.eval()
-        return copy.deepcopy(made) if copied else made
+        return fx.GraphModule(self.graph, graph, "Piece")
 
 
 def _zero_end(graph: fx.GraphModule, node: Any, inside: set[fx.Node]) -> fx.Node | None:
@@ -502,13 +506,18 @@ def _title(graph: fx.GraphModule, block: list[Segment], nodes: list[fx.Node]) ->
     layers = [n for n in nodes if n.op == "call_module"]
     path = _common(nodes)
     if path and len(nodes) > 1 and _whole(graph, path, nodes):
+        # `features.2`, not `features.2.conv`, where there is nothing else in it.
+        while not path.rpartition(".")[2].isdigit() and _whole(graph, path.rpartition(".")[0], nodes):
+            path = path.rpartition(".")[0]
         return path
     named = next((n for n in layers if n.meta.get("macs")), layers[0] if layers else None)
     return str(named.target) if named is not None else f"{path + '.' if path else ''}{nodes[0].name}"
 
 
 def _whole(graph: fx.GraphModule, path: str, nodes: list[fx.Node]) -> bool:
-    """Whether a block is all of a module."""
+    """Whether a block is all of a module, which the network itself is not."""
+    if not path:
+        return False
     mine = set(nodes)
     inside = f"{path}."
     return not any(

@@ -52,6 +52,14 @@ class Parent:
         """Trainable numbers."""
         return sum(p.numel() for p in self.graph.parameters())
 
+    @cached_property
+    def unchangeable(self) -> str:
+        """Why no block can be dropped, narrowed or repeated; empty where one can."""
+        if any(p.droppable or p.repeatable or p.widths for p in self.pieces):
+            return ""
+        why = sorted({reason for p in self.pieces for reason in p.reasons.values()})
+        return f"no block of {self.own.source} can be dropped, narrowed or repeated: {'; '.join(why)}"
+
     def variant(self, edits: Edits) -> Variant:
         """A changed form; InputError where a piece is unknown or cannot be changed so."""
         for name in (*edits.dropped, *edits.widths, *edits.repeats):

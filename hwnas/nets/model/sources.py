@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import torch
-from torch import fx, nn
+from torch import Tensor, fx, nn
 
 from hwnas.arrays import ImageShape
-from hwnas.errors import InputError
+from hwnas.errors import DataFormatError, InputError
 from hwnas.nets.model.bases import (
     OwnModel,
     base,
@@ -18,7 +20,6 @@ from hwnas.nets.model.bases import (
     network_file,
     read_state,
     with_head,
-    with_weights,
 )
 from hwnas.nets.model.result import reloaded
 from hwnas.nets.model.trace import traced
@@ -64,11 +65,52 @@ def load(
     if weights is not None:
         state = read_state(weights)
         digest = hashlib.sha256(weights.read_bytes()).hexdigest()
-        own = with_weights(own, state, weights, digest)
+        own = _with_weights(own, state, weights, digest)
     _finite(own)
     if classes is not None and not own.untrainable:
         own = _with_classes(own, classes)
     return own
+
+
+def _with_weights(own: OwnModel, state: Mapping[str, Tensor], where: object, digest: str) -> OwnModel:
+    """The network with the weights of a state dict; its head is replaced where theirs has other classes.
+
+    Raises:
+        DataFormatError: keys or shapes differ from the network's; they are named.
+    """
+    mine = own.module.state_dict()
+    counters = {n for n in mine if n.endswith("num_batches_tracked")}
+    missing = sorted(mine.keys() - state.keys() - counters)
+    extra = sorted(state.keys() - mine.keys())
+    if missing or extra:
+        parts = [
+            f"{what} {_some(names)}" for what, names in (("lacks", missing), ("has besides", extra)) if names
+        ]
+        raise DataFormatError(f"weights {where} do not fit {own.source}: the file {'; it '.join(parts)}")
+    differ = [n for n in mine if n in state and mine[n].shape != state[n].shape]
+    if differ:
+        own = _fitting_head(own, state, differ, where)
+    own.module.load_state_dict(dict(state), strict=False)
+    return replace(own, weights_sha256=digest)
+
+
+def _fitting_head(own: OwnModel, state: Mapping[str, Tensor], differ: list[str], where: object) -> OwnModel:
+    """The network with a last layer of as many outputs as the weights have."""
+    name, _ = head(traced(own.module, torch.zeros(own.input_shape)).graph)
+    if name and {n.rpartition(".")[0] for n in differ} == {name}:
+        theirs, ours = state[f"{name}.weight"], own.module.state_dict()[f"{name}.weight"]
+        if theirs.shape[1:] == ours.shape[1:]:
+            return with_head(own, name, len(theirs), f"as in {where}")
+    first = differ[0]
+    found, expected = tuple(state[first].shape), tuple(own.module.state_dict()[first].shape)
+    more = f", and {len(differ) - 1} more differ" if len(differ) > 1 else ""
+    raise DataFormatError(
+        f"weights {where} do not fit {own.source}: {first} is {found} there, {expected} in the network{more}"
+    )
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def _finite(own: OwnModel) -> None:

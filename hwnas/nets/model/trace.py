@@ -262,6 +262,9 @@ class _Tracer(fx.Tracer):
         values = self.values
 
         def known(arg: fx.Node) -> Any:
+            if arg not in values:  # a tensor of the code's own, which fx makes an attribute of
+                values[arg] = value = getattr(self.root, str(arg.target))
+                arg.meta |= {"path": "", "macs": 0, "shape": tuple(value.shape), "dtype": value.dtype}
             return values[arg]
 
         args = fx.node.map_arg(node.args, known)
@@ -346,9 +349,9 @@ def traced(module: nn.Module, example: Tensor) -> Traced:
             f"the code of {type(module).__name__} cannot be traced: {_reason(exc)}; move that code of its "
             "forward into a submodule of its own, which is then left as it is"
         ) from exc
+    _in_place(graph)
     notes = _one_output(graph, tracer)
     _open_batch(graph)
-    _in_place(graph)
     made = fx.GraphModule(module, graph, type(module).__name__)
     _training_dropout(made)
     graph.lint()
@@ -475,7 +478,9 @@ def _one_output(graph: fx.Graph, tracer: _Tracer) -> list[str]:
     end.args = (out,)
     if not many:
         return []
-    graph.eliminate_dead_code()
+    for node in reversed(list(graph.nodes)):
+        if not node.users and node.op not in ("placeholder", "output"):
+            graph.erase_node(node)
     return [f"the network has several outputs; {many!r} is taken as the main one, the others are left out"]
 
 

@@ -224,8 +224,9 @@ class _ChannelWalk:
             return self._unknown(node, f"they meet {node.target}, which takes several inputs")
         track = self._of(node.args[0])
         if node.target in self.twice:
-            self._unknown(node, f"they meet {node.target}, which is used several times")
-            return None
+            if list(module.parameters()):
+                self.result.fixed[node.name] = f"{node.target} is used several times"
+            return self._unknown(node, f"they meet {node.target}, which is used several times")
         if "parametrizations" in dict(module.named_children()):
             return self._unknown(node, f"they meet {node.target}, whose weights are computed")
         if isinstance(module, _CONVS) and not isinstance(module, nn.modules.lazy.LazyModuleMixin):
