@@ -70,7 +70,7 @@ def run_one(name: str, base: SearchOptions, seed: int, work: Path) -> list[dict[
         rows: list[dict[str, Any]] = read_json(kept, "benchmark")["rows"]
         return rows
     start = time.perf_counter()
-    body = search(replace(base, **CONTESTANTS[name], seed=seed, out=out))
+    body = search(replace(base, **CONTESTANTS[name], seed=seed, out=out)).as_json()
     tests = tested(body, base, seed, out)
     rows = []
     for target, test in zip(body["targets"], tests, strict=True):

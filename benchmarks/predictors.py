@@ -69,7 +69,7 @@ def run_case(case: str, networks: int, preset: str, seed: int, folder: Path, cha
     done = out.with_suffix(".json")
     if not done.exists():
         begun = time.perf_counter()
-        profiled = profile(
+        made = profile(
             ProfileOptions(
                 device="cpu",
                 backend=backend_name,
@@ -81,7 +81,7 @@ def run_case(case: str, networks: int, preset: str, seed: int, folder: Path, cha
             )
         )
         keep = ("measurements", "rows", "probes", "gates")
-        profiled = {key: profiled[key] for key in keep} | {"profile_s": time.perf_counter() - begun}
+        profiled = {key: made[key] for key in keep} | {"profile_s": time.perf_counter() - begun}
         write_json(done, profiled)
     profiled = read_json(done, "profile of a case")
     table, space = tables.load(out), spaces.make(name)

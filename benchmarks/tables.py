@@ -34,7 +34,7 @@ def twice(space: str, folder: Path) -> dict[str, Any]:
     paths = [folder / f"{name}{SUFFIX}" for name in "ab"]
     for seed, path in enumerate(paths):
         profile(ProfileOptions(device="cpu", space=space, preset="default", out=path, seed=seed))
-    return verbs.diff(*paths)
+    return verbs.diff(*paths).as_json()
 
 
 def killed(space: str, folder: Path, times: int, seed: int) -> dict[str, Any]:

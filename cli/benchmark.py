@@ -31,7 +31,7 @@ def benchmark(ui: Output, network: str, max_time: float | None, **chosen: Any) -
     from hwnas.jobs.benchmark import BenchmarkOptions
     from hwnas.jobs.benchmark import benchmark as job
 
-    body = job(BenchmarkOptions(network, **options.given(max_time_s=max_time, **chosen)), ui.emit)
+    body = job(BenchmarkOptions(network, **options.given(max_time_s=max_time, **chosen)), ui.emit).as_json()
     ui.result(schemas.BENCHMARK, body, lambda: _shown(body))
 
 

@@ -63,7 +63,7 @@ def export(ui: Output, max_time: float | None, **chosen: Any) -> None:
     from hwnas.jobs.export import export as job
 
     wanted = ExportOptions(**options.given(max_time_s=max_time, **chosen))
-    body = _proved(ui, schemas.EXPORT, lambda: job(wanted, ui.emit))
+    body = _proved(ui, schemas.EXPORT, lambda: job(wanted, ui.emit).as_json())
     run = chosen["run"]
     if body["verified"] and (run is None or Path(run).is_dir()):  # a report is about a run
         ui.next(f"hwnas report {run or ''}".rstrip())
@@ -87,7 +87,7 @@ def verify(ui: Output, max_time: float | None, **chosen: Any) -> None:
     from hwnas.jobs.verify import verify as job
 
     wanted = VerifyOptions(**options.given(max_time_s=max_time, **chosen))
-    _proved(ui, schemas.VERIFY, lambda: job(wanted, ui.emit))
+    _proved(ui, schemas.VERIFY, lambda: job(wanted, ui.emit).as_json())
     ui.next("hwnas report")
 
 
@@ -170,5 +170,5 @@ def report(ui: Output, **chosen: Any) -> None:
     from hwnas.jobs.report import ReportOptions
     from hwnas.jobs.report import report as job
 
-    body = job(ReportOptions(**options.given(**chosen)), ui.emit)
+    body = job(ReportOptions(**options.given(**chosen)), ui.emit).as_json()
     ui.result(schemas.REPORT, body, lambda: click.echo("\n".join([body["path"], *body["pictures"]])))

@@ -29,7 +29,7 @@ def list_(ui: Output) -> None:
     """Every run under runs/, oldest first."""
     from hwnas.jobs.runs import history
 
-    body = history()
+    body = history().as_json()
     ui.result(schemas.RUNS, body, lambda: _table(body["runs"], body["root"]))
 
 
@@ -40,7 +40,7 @@ def show(ui: Output, run: str | None) -> None:
     """One run: figures, configuration, files.  [default: the newest]"""
     from hwnas.jobs.runs import show as job
 
-    body = job(run)
+    body = job(run).as_json()
     ui.result("hwnas.runs.show/1", body, lambda: _show(body))
 
 
@@ -51,7 +51,7 @@ def compare(ui: Output, names: tuple[str, ...]) -> None:
     """Runs side by side, with the settings in which they differ."""
     from hwnas.jobs.runs import compare as job
 
-    body = job(names)
+    body = job(names).as_json()
 
     def show() -> None:
         _table(body["runs"], "")
@@ -70,12 +70,12 @@ def rm(ui: Output, names: tuple[str, ...], dry_run: bool, yes: bool) -> None:
     """Delete run folders."""
     from hwnas.jobs.runs import remove
 
-    found = remove(names, dry_run=True)["removed"]
+    found = remove(names, dry_run=True).removed
     if not (yes or dry_run):
         if ui.as_json or not sys.stdin.isatty():
             raise click.UsageError(f"this would delete {', '.join(found)}; add --yes to do so")
         click.confirm(f"Delete {', '.join(found)}?", abort=True, err=True)
-    body = remove(names, dry_run=dry_run)
+    body = remove(names, dry_run=dry_run).as_json()
     verb = "would delete" if dry_run else "deleted"
     ui.result("hwnas.runs.rm/1", body, lambda: click.echo(f"{verb} {', '.join(body['removed'])}"))
 

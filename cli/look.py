@@ -25,7 +25,7 @@ def count(ui: Output, networks: tuple[str, ...]) -> None:
     """
     from hwnas.jobs.inspect import count as job
 
-    body = job(networks)
+    body = job(networks).as_json()
     columns = ["network", "MACs", "params", "depth", "activations", "blocks a stage", "input"]
     ui.result(schemas.COUNT, body, lambda: console.table(columns, map(_counted, body["networks"])))
 
@@ -59,12 +59,12 @@ def doctor(ui: Output, noise: bool, record: Path | None, seconds: float | None) 
     from hwnas.jobs.doctor import record_noise
 
     if record is not None:
-        found = record_noise(record, seconds or 100.0, ui.emit)
+        found = record_noise(record, seconds or 100.0, ui.emit).as_json()
         ui.result(schemas.DOCTOR, found, lambda: _recorded(found))
         return
     if seconds is not None:
         raise click.UsageError("--seconds is the length of a record; name its file by --record FILE")
-    body = job(ui.emit, noise=noise)
+    body = job(ui.emit, noise=noise).as_json()
     ui.result(schemas.DOCTOR, body, lambda: _doctor(body))
     ui.next(f"hwnas profile --device {body['device']} --space resnet-cifar --preset quick")
 
@@ -124,7 +124,7 @@ def _listing(name: str, text: str) -> click.Group:
 def _rows(ui: Output, name: str) -> None:
     from hwnas.jobs import inspect as look
 
-    rows = getattr(look, name)()
+    rows = [row.as_json() for row in getattr(look, name)()]
     columns = [name[:-1].replace("strategie", "strategy"), "works here", "about"]
 
     def line(row: dict[str, Any]) -> list[str]:
@@ -169,7 +169,7 @@ def show_device(ui: Output, name: str) -> None:
     """One device with its description."""
     from hwnas.jobs import inspect as look
 
-    _show(ui, "devices", look.device(name))
+    _show(ui, "devices", look.device(name).as_json())
 
 
 @spaces.command("show")
@@ -180,7 +180,7 @@ def show_space(ui: Output, name: str, input_shape: tuple[int, int, int] | None) 
     """What a space holds, and its smallest network."""
     from hwnas.jobs import inspect as look
 
-    _show(ui, "spaces", look.space(name, input_shape))
+    _show(ui, "spaces", look.space(name, input_shape).as_json())
 
 
 @strategies.command("show")
@@ -190,7 +190,7 @@ def show_strategy(ui: Output, name: str) -> None:
     """A strategy and its options, which `hwnas search --set NAME=VALUE` changes."""
     from hwnas.jobs import inspect as look
 
-    body = look.strategy(name)
+    body = look.strategy(name).as_json()
     _show(ui, "strategies", body, _strategy)
 
 
@@ -219,7 +219,7 @@ def show_backend(ui: Output, name: str) -> None:
     """One runtime."""
     from hwnas.jobs import inspect as look
 
-    _show(ui, "backends", look.one(look.backends(), "backend", name))
+    _show(ui, "backends", look.one(look.backends(), "backend", name).as_json())
 
 
 @spaces.command()
@@ -239,6 +239,6 @@ def sample(
     from hwnas.jobs import inspect as look
 
     folder = where["out"] or Path("networks")
-    body = look.sample(space or "resnet-cifar", count_, seed or 0, folder, input_shape)
+    body = look.sample(space or "resnet-cifar", count_, seed or 0, folder, input_shape).as_json()
     ui.result("hwnas.spaces.sample/1", body, lambda: click.echo("\n".join(body["paths"])))
     ui.next(f"hwnas predict {body['paths'][0]}")

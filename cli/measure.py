@@ -31,7 +31,7 @@ def profile(ui: Output, max_time: float | None, **chosen: Any) -> None:
     from hwnas.jobs.profile import ProfileOptions
     from hwnas.jobs.profile import profile as job
 
-    body = job(ProfileOptions(**options.given(max_time_s=max_time, **chosen)), ui.emit)
+    body = job(ProfileOptions(**options.given(max_time_s=max_time, **chosen)), ui.emit).as_json()
     ui.result(schemas.PROFILE, body, lambda: _profiled(body))
     if not chosen["dry_run"]:
         ui.next(_after_profile(body, chosen["input_shape"]))
@@ -134,7 +134,7 @@ def predict(ui: Output, networks: tuple[str, ...], **chosen: Any) -> None:
 
     if chosen["table"] is None and chosen["device"] is None:
         chosen["device"] = "auto"
-    body = job(PredictOptions(networks, **options.given(**chosen)))
+    body = job(PredictOptions(networks, **options.given(**chosen))).as_json()
     for warning in body["warnings"]:
         ui.warn(warning)
     ui.result(schemas.PREDICT, body, lambda: _predicted(body))
@@ -185,7 +185,7 @@ def bench(ui: Output, networks: tuple[str, ...], max_time: float | None, **chose
     from hwnas.jobs.bench import BenchOptions
     from hwnas.jobs.bench import bench as job
 
-    body = job(BenchOptions(networks, **options.given(max_time_s=max_time, **chosen)), ui.emit)
+    body = job(BenchOptions(networks, **options.given(max_time_s=max_time, **chosen)), ui.emit).as_json()
     ui.result(schemas.BENCH, body, lambda: _benched(body))
 
 

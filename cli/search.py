@@ -86,7 +86,8 @@ def search(ui: Output, max_time: float | None, **chosen: Any) -> None:
         ui.log("no --data given: searching on the built-in digits data set")
     chosen |= {"data": chosen["data"] or "digits", "recipe": dict(chosen["recipe"])}
     settings = dict(chosen.pop("set"))
-    body = job(SearchOptions(**options.given(max_time_s=max_time, settings=settings, **chosen)), ui.emit)
+    wanted = SearchOptions(**options.given(max_time_s=max_time, settings=settings, **chosen))
+    body = job(wanted, ui.emit).as_json()
     ui.result(schemas.SEARCH, body, lambda: _found(body))
     if not chosen["dry_run"]:
         ui.next(export_command(body["run"]))
@@ -117,7 +118,7 @@ def plan(ui: Output, **chosen: Any) -> None:
 
     if chosen["latency_budget"] is None:
         raise click.UsageError("name a budget: --latency-budget 18ms")
-    body = job(PlanOptions(**options.given(**chosen)), ui.emit)
+    body = job(PlanOptions(**options.given(**chosen)), ui.emit).as_json()
     ui.result(schemas.PLAN, body, lambda: _scored(body))
     if body["run"]:
         ui.next(f"hwnas train {body['run']}/network.json --data DATA")
@@ -139,7 +140,7 @@ def replay(ui: Output, log: Path, strategy: str | None) -> None:
 
     if strategy is None:
         raise click.UsageError("name the log's strategy: --strategy macromicro")
-    body = job(ReplayOptions(log, strategy), ui.emit)
+    body = job(ReplayOptions(log, strategy), ui.emit).as_json()
     ui.result(schemas.REPLAY, body, lambda: click.echo(json.dumps(body, indent=2)))
 
 
@@ -157,6 +158,7 @@ def _found(body: dict[str, Any]) -> None:
                 target["budget"],
                 format_depths(best["depths"]),
                 f"{best['accuracy']:.2%}",
+                f"{target['accuracy']['test']:.2%}",
                 f"{format_ms(best['predicted_ms'])} ({interval})",
                 format_ms(best["measured"]["median_ms"]),
                 format_ms(best["measured"]["p95_ms"]),
@@ -165,7 +167,8 @@ def _found(body: dict[str, Any]) -> None:
                 format_count(best["params"], "param"),
             ]
         )
-    columns = ["budget", "blocks", "val accuracy", "predicted", "p50", "p95", "promise", "MACs", "params"]
+    columns = ["budget", "blocks", "val accuracy", "test accuracy", "predicted", "p50", "p95", "promise"]
+    columns += ["MACs", "params"]
     console.table(columns, rows)
     took, figures = body["seconds"], classes.of(body, "test")
     console.facts(
@@ -270,7 +273,7 @@ def train(ui: Output, scratch: bool, **chosen: Any) -> None:
     data = options.sources(chosen)
     chosen["recipe"] = dict(chosen["recipe"])
     start = "scratch" if scratch else "weights"
-    body = job(TrainOptions(**options.given(data=data, start=start, **chosen)), ui.emit)
+    body = job(TrainOptions(**options.given(data=data, start=start, **chosen)), ui.emit).as_json()
     ui.result(schemas.TRAIN, body, lambda: _trained(body))
     if not chosen["dry_run"]:
         ui.next(export_command(body["run"]))

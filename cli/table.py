@@ -29,7 +29,7 @@ def list_(ui: Output) -> None:
     """Every table in the user's data folder, newest first."""
     from hwnas.jobs.table import listed
 
-    body = listed()
+    body = listed().as_json()
 
     def show() -> None:
         rows = [
@@ -62,7 +62,7 @@ def show(ui: Output, file: Path | None) -> None:
     """Conditions, rows and figures of a table."""
     from hwnas.jobs.table import show as job
 
-    body = job(file)
+    body = job(file).as_json()
     _warn(ui, body)
     ui.result("hwnas.table.show/1", body, lambda: _show(body))
 
@@ -109,7 +109,7 @@ def validate(ui: Output, file: Path | None, seed: int | None) -> None:
     """Is a table still true for this machine? Measures its sentinels again; exit 6 when it is not."""
     from hwnas.jobs.table import validate as job
 
-    body = job(file, ui.emit, **options.given(seed=seed))
+    body = job(file, ui.emit, **options.given(seed=seed)).as_json()
 
     def show() -> None:
         click.echo(f"{body['verdict']}: {body['path']}")
@@ -128,7 +128,7 @@ def diff(ui: Output, a: Path, b: Path) -> None:
     """Compare two tables: same, slower, faster or different."""
     from hwnas.jobs.table import diff as job
 
-    body = job(a, b)
+    body = job(a, b).as_json()
 
     def flat(value: object) -> object:
         return f"{value:.4g}" if isinstance(value, float) else value
@@ -147,7 +147,7 @@ def merge(ui: Output, files: tuple[Path, ...], out: Path | None) -> None:
     """Join tables that were taken under the same conditions."""
     from hwnas.jobs.table import merge as job
 
-    body = job(files, out)
+    body = job(files, out).as_json()
     _warn(ui, body)
     ui.result("hwnas.table.merge/1", body, lambda: click.echo(body["table"]))
 
@@ -160,7 +160,7 @@ def export(ui: Output, out: Path, table: Path | None) -> None:
     """Copy a checked table to the file OUT, to share it."""
     from hwnas.jobs.table import export as job
 
-    body = job(out, table)
+    body = job(out, table).as_json()
     _warn(ui, body)
     ui.result("hwnas.table.export/1", body, lambda: click.echo(body["table"]))
 
@@ -181,7 +181,7 @@ def import_(ui: Output, file: Path, **chosen: Any) -> None:
     """Take a table from another machine, or a published one, into the user's data folder."""
     from hwnas.jobs.table import import_ as job
 
-    body = job(file, **options.given(**chosen))
+    body = job(file, **options.given(**chosen)).as_json()
     _warn(ui, body)
     left_out = body["not_imported"]
     for name in left_out:

@@ -60,9 +60,11 @@ def names(home: Path) -> dict[str, Any]:
     return {**names, "said": said}
 
 
-def test_the_page_leads_to_a_verified_engine(names: dict[str, Any]) -> None:
-    assert Path(names["exported"]["engine"]).is_file()
-    assert names["checked"]["passed"]
+def test_the_page_leads_to_a_verified_engine(names: dict[str, Any], home: Path) -> None:
+    assert Path(names["exported"].engine).is_file()
+    assert names["checked"].passed
+    assert json.loads((home / "found.json").read_text()) == names["found"].as_json()
+    assert names["planned"].dry_run
     assert names["probabilities"].shape == (2, 10)
     assert names["probabilities"].sum(axis=1) == pytest.approx([1.0, 1.0], abs=1e-5)
     said = [" ".join(map(str, words)) for words in names["said"]]

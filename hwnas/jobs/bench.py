@@ -24,6 +24,7 @@ from hwnas.measure.timing import Builder, SessionOptions, TimingOptions, measure
 from hwnas.nets import onnx
 from hwnas.protocols import Backend, Emit, Engine
 from hwnas.records import Measurement, Precision, Setting, to_json
+from hwnas.results import DryRun, Result
 
 # A machine that is slower than its best in less than this share of the time is quiet.
 QUIET = 0.05
@@ -71,16 +72,52 @@ class _Benched:
     note: str = ""
 
 
-def bench(options: BenchOptions, emit: Emit) -> dict[str, Any]:
+class Timed(Result):
+    """One entry of a bench: its times in milliseconds a call, against the first (`relative`).
+
+    `differs` is whether the two floors are further apart than their standard errors explain, at 95 %.
+    """
+
+    path: str
+    kind: BenchKind
+    setting: Setting
+    note: str
+    floor_ms: float
+    se_ms: float
+    median_ms: float
+    p10_ms: float
+    p90_ms: float
+    p95_ms: float
+    p99_ms: float
+    samples: int
+    sessions: int
+    gates: tuple[str, ...]
+    relative: float
+    differs: bool
+
+
+class Machine(Result):
+    """How the machine was meanwhile: `slow_share` of the time in which it was slower than its best."""
+
+    state: Literal["quiet", "slow", "unknown"]
+    slow_share: float | None
+    waited_s: float
+
+
+class Bench(Result):
+    """Entries timed in turn, in the order given, and the state of the machine."""
+
+    networks: tuple[Timed, ...]
+    cache: str
+    preset: str
+    machine: Machine
+
+
+def bench(options: BenchOptions, emit: Emit | None = None) -> Bench | DryRun:
     """Time everything in interleaved sessions.
 
     Returns:
-        ``networks``: for each, in the order given, ``path, kind, floor_ms, se_ms, median_ms, p10_ms,
-        p90_ms, p95_ms, p99_ms, samples, sessions, wall_cpu_ratio, gates, setting`` and ``relative``
-        (floor over that of the first), with ``differs`` (whether the two floors are further apart
-        than their standard errors explain, at 95 %). ``machine``: ``state`` ("quiet", "slow" or
-        "unknown"), ``slow_share`` of the time in which its sentinel was slower than its best, and
-        ``waited_s`` for it to be quiet.
+        The times of each; with `dry_run` what would be timed.
 
     Raises:
         InputError: nothing given, or not a network, a model or an engine.
@@ -98,7 +135,7 @@ def bench(options: BenchOptions, emit: Emit) -> dict[str, Any]:
     ]
     if options.dry_run:
         sessions = len(entries) * timing.sessions
-        return {"networks": listed, "measurements": sessions, "dry_run": True}
+        return DryRun.of({"networks": listed, "measurements": sessions, "dry_run": True})
     begun = time.perf_counter()
     runtime = next(iter(entries.values())).setting
     guard, past = watched(backends.get(runtime.backend), runtime)
@@ -116,12 +153,13 @@ def bench(options: BenchOptions, emit: Emit) -> dict[str, Any]:
     first = next(iter(found.values()))
     rows = [{**row, **_figures(m, first)} for row, m in zip(listed, found.values())]
     state = _state(past, time.perf_counter() - begun, timing.gates.sentinel)
-    return {
+    body = {
         "networks": rows,
         "cache": options.cache,
         "preset": options.preset,
         "machine": {**state, "waited_s": round(patience.waited_s, 1)},
     }
+    return Bench.of(body)
 
 
 def _state(past: SentinelHistory | None, seconds: float, gate: float) -> dict[str, Any]:

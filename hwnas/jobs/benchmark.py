@@ -25,7 +25,8 @@ from hwnas.jobs.resolve.origin import origin
 from hwnas.measure.candidates import AUTO, RuntimeCandidate, candidates
 from hwnas.measure.timing import Builder, TimingOptions, measure
 from hwnas.protocols import Emit, Engine
-from hwnas.records import Measurement, to_json
+from hwnas.records import Measurement, Precision, to_json
+from hwnas.results import Result
 from hwnas.store import scratch, write_json
 
 if TYPE_CHECKING:
@@ -83,13 +84,57 @@ class Row:
     checks: list[Any] = field(default_factory=list)
 
 
-def benchmark(options: BenchmarkOptions, emit: Emit | None = None) -> dict[str, Any]:
+class EngineLine(Result):
+    """One line of the table; `error` says why there is no engine, and the figures are None then."""
+
+    backend: str
+    precision: Precision
+    format: str
+    bytes: int | None
+    floor_ms: float | None
+    se_ms: float | None
+    median_ms: float | None
+    p95_ms: float | None
+    samples: int | None
+    accuracy: float | None
+    top1_agreement: float | None
+    parity: dict[str, float] | None
+    passed: bool | None
+    error: str | None
+
+
+class Benchmark(Result):
+    """A network in everything that works here.
+
+    Attributes:
+        network, device, device_arch, batch, threads: what was timed, where.
+        images: how many were compared.
+        accuracy: of the fp32 network on them; None without labels.
+        max_loss: the accuracy that fewer bits may cost.
+        engines: by runtime, format and precision.
+        fastest, fastest_within_loss: places in `engines`; None where none is.
+        notes: what the reader should know.
+    """
+
+    network: str
+    device: str
+    device_arch: str
+    batch: int
+    threads: int
+    images: int
+    max_loss: float
+    accuracy: float | None
+    engines: tuple[EngineLine, ...]
+    fastest: int | None
+    fastest_within_loss: int | None
+    notes: tuple[str, ...]
+
+
+def benchmark(options: BenchmarkOptions, emit: Emit | None = None) -> Benchmark:
     """Build, compare and time a network in everything that works here; timings are interleaved.
 
     Returns:
-        ``engines``: by line ``backend, precision, format, bytes, floor_ms, median_ms, p95_ms, accuracy,
-        top1_agreement, parity, passed, error``; ``fastest`` and ``fastest_within_loss``: places in that
-        list (None where none is); ``accuracy`` of the fp32 network, ``max_loss``, ``notes``.
+        One line for each runtime, format and precision, and the fastest.
 
     Raises:
         InputError: no such network, or data of another shape.
@@ -128,7 +173,7 @@ def benchmark(options: BenchmarkOptions, emit: Emit | None = None) -> dict[str, 
     }
     if subject.folder is not None:
         write_json(subject.folder / FILE, {"schema": schemas.BENCHMARK, **body})
-    return body
+    return Benchmark.of(body)
 
 
 @dataclass(frozen=True)

@@ -18,9 +18,32 @@ from hwnas.measure.grade import noise_grade, probes
 from hwnas.measure.trace import record
 from hwnas.protocols import Emit
 from hwnas.records import now_utc, to_json
+from hwnas.results import Result
 
 
-def doctor(emit: Emit | None = None, *, noise: bool = True) -> dict[str, Any]:
+class Diagnosis(Result):
+    """What works on this machine.
+
+    Attributes:
+        cpu, gpus, fingerprint: the machine; each GPU with the ``advice`` which TensorRT serves it.
+        backends: by name: version, and why one does not work here.
+        noise: how noisy timing is (`hwnas.measure.grade.noise_grade`); None where it was not timed.
+        device: what ``--device auto`` means here.
+        packages: versions; empty where one is not installed.
+        problems: what is wrong with the installation, with the cure.
+    """
+
+    cpu: dict[str, Any]
+    fingerprint: str
+    gpus: tuple[dict[str, Any], ...]
+    backends: dict[str, dict[str, Any]]
+    noise: dict[str, Any] | None
+    device: str
+    packages: dict[str, str]
+    problems: tuple[str, ...]
+
+
+def doctor(emit: Emit | None = None, *, noise: bool = True) -> Diagnosis:
     """Look at the processor, the GPUs, the runtimes and the installation; time for some seconds.
 
     Args:
@@ -28,14 +51,12 @@ def doctor(emit: Emit | None = None, *, noise: bool = True) -> dict[str, Any]:
         noise: whether to time at all; without, ``noise`` is None (a health check must not disturb).
 
     Returns:
-        ``cpu``, ``gpus`` (each with ``advice``), ``backends`` by name, ``noise`` (see
-        `measure.grade.noise_grade`), ``device`` (what ``--device auto`` means here), ``packages``,
-        ``problems`` in words.
+        What was found.
     """
 
     info = detect()
     machine = to_json(info)
-    return {
+    body = {
         "cpu": {
             "model": info.cpu,
             **{k: v for k, v in machine.items() if k not in ("cpu", "gpus")},
@@ -52,9 +73,20 @@ def doctor(emit: Emit | None = None, *, noise: bool = True) -> dict[str, Any]:
         "packages": _packages(),
         "problems": problems(packages_distributions()),
     }
+    return Diagnosis.of(body)
 
 
-def record_noise(path: Path, seconds: float, emit: Emit | None = None) -> dict[str, Any]:
+class Recording(Result):
+    """A record of calls, with the 2 % quantile and the median of every engine in ms."""
+
+    path: str
+    seconds: float
+    calls: int
+    conditions: str
+    engines: dict[str, dict[str, float]]
+
+
+def record_noise(path: Path, seconds: float, emit: Emit | None = None) -> Recording:
     """Record every call of four small engines in turn, for `python -m benchmarks.noise`.
 
     Args:
@@ -63,8 +95,7 @@ def record_noise(path: Path, seconds: float, emit: Emit | None = None) -> dict[s
         emit: told of progress.
 
     Returns:
-        ``path``, ``seconds``, ``calls``, ``conditions``, and for each engine its 2 % quantile and
-        median in ms.
+        Where it is, and what it holds.
     """
 
     builders, guard, _ = probes()
@@ -82,13 +113,14 @@ def record_noise(path: Path, seconds: float, emit: Emit | None = None) -> dict[s
     trace = record(builders, seconds, conditions, clock=time.perf_counter, told=told)
     trace.save(path)
     quantiles = {name: np.quantile(trace.of(name)[1], [0.02, 0.5]) for name in trace.names}
-    return {
+    body = {
         "path": str(path),
         "seconds": trace.seconds,
         "calls": len(trace.wall_ms),
         "conditions": conditions,
         "engines": {n: {"low_ms": float(q[0]), "median_ms": float(q[1])} for n, q in quantiles.items()},
     }
+    return Recording.of(body)
 
 
 def _tried(row: Mapping[str, Any]) -> Mapping[str, Any]:

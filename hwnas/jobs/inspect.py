@@ -20,12 +20,54 @@ from hwnas.nets.spaces import describe as describe_space
 from hwnas.nets.spaces import make
 from hwnas.options import described
 from hwnas.plugins import unknown
+from hwnas.results import Result
 from hwnas.search.strategy import find as find_strategy
 from hwnas.spec import NetworkSpec
 from hwnas.store import write_network
 
 
-def count(names: Sequence[str]) -> dict[str, Any]:
+class Count(Result):
+    """What one network costs in counts."""
+
+    path: str
+    name: str
+    key: str
+    macs: int
+    params: int
+    depth: int
+    activation_bytes: int
+    depths: tuple[int, ...]
+    input: tuple[int, ...]
+    classes: int
+
+
+class Counts(Result):
+    """Counts of networks, in the order given."""
+
+    networks: tuple[Count, ...]
+
+
+class Listed(Result):
+    """Something built in or plugged in: whether it can be used here, and why not.
+
+    Of a device also `kind`, `label` and `backend`; of a runtime `version`, `devices` and `suffix`; of a
+    space or a strategy `summary`.
+    """
+
+    name: str
+    available: bool
+    reason: str | None
+
+
+class Sampled(Result):
+    """The networks that were drawn and written."""
+
+    paths: tuple[str, ...]
+    space: str
+    seed: int
+
+
+def count(names: Sequence[str]) -> Counts:
     """MACs, parameters, depth and memory of networks (files, runs or examples)."""
 
     listed = []
@@ -42,13 +84,13 @@ def count(names: Sequence[str]) -> dict[str, Any]:
                 "classes": spec.classes,
             }
         )
-    return {"networks": listed}
+    return Counts.of({"networks": listed})
 
 
-def devices() -> list[dict[str, Any]]:
+def devices() -> list[Listed]:
     """Every known device: name, available (it is this machine's), reason where not, kind, label, backend."""
 
-    return [
+    rows = [
         {
             "name": device.name,
             "available": device.here,
@@ -61,28 +103,29 @@ def devices() -> list[dict[str, Any]]:
         }
         for device in known().values()
     ]
+    return [Listed.of(row) for row in rows]
 
 
-def device(name: str) -> dict[str, Any]:
+def device(name: str) -> Listed:
     """One device with its description; InputError for an unknown name."""
 
     found = resolve(name, here=False)
-    row = next(row for row in devices() if row["name"] == found.name)
-    return {**row, "description": found.description}
+    row = next(row for row in devices() if row.name == found.name)
+    return Listed.of({**row.as_json(), "description": found.description})
 
 
-def backends() -> list[dict[str, Any]]:
+def backends() -> list[Listed]:
     """Every runtime: name, available, reason where not, version, devices, suffix of its engine files."""
 
-    return describe()
+    return [Listed.of(row) for row in describe()]
 
 
-def strategies() -> list[dict[str, Any]]:
+def strategies() -> list[Listed]:
     """Every search strategy: name, available, reason where not, summary."""
-    return [_strategy(name) for name in plugins.names("strategies")]
+    return [Listed.of(_strategy(name)) for name in plugins.names("strategies")]
 
 
-def strategy(name: str) -> dict[str, Any]:
+def strategy(name: str) -> Listed:
     """One strategy with its options: name, default, what is expected, help, types and bounds of each.
 
     `prepared` says whether something is trained before its first proposal, `plans` whether `hwnas plan` can
@@ -92,38 +135,40 @@ def strategy(name: str) -> dict[str, Any]:
     try:
         found = find_strategy(name)
     except InputError:  # of another package, and broken; the row has the reason
-        return row
+        return Listed.of(row)
     listed = [{**asdict(option), "default": _json(option.default)} for option in described(found.Options)]
-    return {**row, "prepared": found.preparation is not None, "plans": found.plans(), "options": listed}
+    body = {**row, "prepared": found.preparation is not None, "plans": found.plans(), "options": listed}
+    return Listed.of(body)
 
 
-def spaces() -> list[dict[str, Any]]:
+def spaces() -> list[Listed]:
     """Every search space: name, available, reason where not, summary."""
-    return [_plugged("spaces", name) for name in plugins.names("spaces")]
+    return [Listed.of(_plugged("spaces", name)) for name in plugins.names("spaces")]
 
 
-def space(name: str, input_shape: tuple[int, int, int] | None = None) -> dict[str, Any]:
+def space(name: str, input_shape: tuple[int, int, int] | None = None) -> Listed:
     """One search space: what it holds, and the costs of its smallest member."""
     made = make(name, input_shape=input_shape) if input_shape else make(name)
     smallest = made.smallest()
-    return {
+    body = {
         **_plugged("spaces", name),
         **describe_space(made),
         "smallest": {"depths": list(smallest.depths), **asdict(count_spec(smallest))},
     }
+    return Listed.of(body)
 
 
-def one(rows: Sequence[dict[str, Any]], what: str, name: str) -> dict[str, Any]:
+def one(rows: Sequence[Listed], what: str, name: str) -> Listed:
     """The row of a name; InputError with the nearest one where there is none."""
     for row in rows:
-        if row["name"] == name:
+        if row.name == name:
             return row
-    raise InputError(unknown(what, name, [row["name"] for row in rows]))
+    raise InputError(unknown(what, name, [row.name for row in rows]))
 
 
 def sample(
     name: str, n: int, seed: int, out: Path, input_shape: tuple[int, int, int] | None = None
-) -> dict[str, Any]:
+) -> Sampled:
     """Write `n` different random members of a space as ``<space>-<seed>-<number>.json``.
 
     Raises:
@@ -145,7 +190,7 @@ def sample(
         path = out / f"{name}-{seed}-{number:03d}.json"
         write_network(path, spec.model_copy(update={"name": path.stem, "space": name}))
         paths.append(str(path))
-    return {"paths": paths, "space": name, "seed": seed}
+    return Sampled.of({"paths": paths, "space": name, "seed": seed})
 
 
 def _plugged(group: str, name: str) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from hwnas.measure.table import LatencyTable
 from hwnas.nets import spaces
 from hwnas.protocols import Emit, SearchContext, SearchSpace
 from hwnas.records import Budget, Estimate, Precision
+from hwnas.results import Result
 from hwnas.search.solve.entropy import entropy
 from hwnas.search.strategy import Strategy, asked, find
 from hwnas.spec import NetworkSpec
@@ -77,6 +78,63 @@ class PlanOptions:
         grammar.parse(self.latency_budget)
 
 
+class Planned(Result):
+    """A network of a plan: its predicted costs and its untrained score."""
+
+    network: str
+    depths: tuple[int, ...]
+    widths: tuple[int, ...]
+    predicted_ms: float
+    low_ms: float
+    high_ms: float
+    coverage: float
+    macs: int
+    params: int
+    score: float
+    extrapolated: tuple[str, ...]
+    within_budget: bool
+
+
+class PlanTarget(Result):
+    """The best network for a budget, and the best whose whole interval is within it (None: there is none)."""
+
+    budget: str
+    best: Planned
+    sure: Planned | None
+    within_budget: bool
+
+
+class NetworkPlan(PlanTarget):
+    """A plan; of several budgets its own figures are those of the largest.
+
+    Attributes:
+        targets: one for each of several budgets.
+        published: the shipped networks of the space, priced.
+        strategy, space, members: how and out of how many networks.
+        trials, trained, train_macs: 0, for nothing is trained.
+        table, table_id, conditions: what latencies are from.
+        note, notes: what a plan is worth.
+        run: where it was written.
+        seconds: how long it took.
+    """
+
+    targets: tuple[PlanTarget, ...] = ()
+    published: tuple[Planned, ...]
+    strategy: str
+    space: str
+    members: float | None
+    trials: int
+    trained: int
+    train_macs: float
+    table: str
+    table_id: str
+    conditions: str
+    note: str
+    notes: tuple[str, ...]
+    run: str | None
+    seconds: dict[str, float]
+
+
 def planners() -> list[str]:
     """The strategies that choose by an untrained score; broken packages are left out."""
     able = []
@@ -86,15 +144,11 @@ def planners() -> list[str]:
     return able
 
 
-def plan(options: PlanOptions, emit: Emit | None = None) -> dict[str, Any]:
+def plan(options: PlanOptions, emit: Emit | None = None) -> NetworkPlan:
     """Plan.
 
     Returns:
-        ``best{network, depths, predicted_ms, low_ms, high_ms, macs, params, score, extrapolated}`` for the
-        largest budget; ``sure``, the best whose whole interval is within it, or None;
-        ``within_budget`` (of the prediction); ``targets`` for several budgets; ``published``;
-        ``trials``, ``trained`` and ``train_macs``, all 0; ``members``, ``table``, ``conditions``,
-        ``seconds{total}``, ``note``. With `options.out` the best network is written there.
+        The best network for each budget. With `options.out` the best one is written there.
 
     Raises:
         InputError: the strategy or the space is not of this kind.
@@ -136,7 +190,8 @@ def plan(options: PlanOptions, emit: Emit | None = None) -> dict[str, Any]:
     if options.out is not None and not options.dry_run:
         body["run"] = str(options.out)
         _keep(options.out, body)
-    return {**body, "seconds": {"training": 0.0, "measuring": 0.0, "total": time.monotonic() - started}}
+    seconds = {"training": 0.0, "measuring": 0.0, "total": time.monotonic() - started}
+    return NetworkPlan.of({**body, "seconds": seconds})
 
 
 def _table(o: PlanOptions) -> LatencyTable:

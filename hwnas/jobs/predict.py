@@ -15,6 +15,7 @@ from hwnas.measure import reliability, table_folder
 from hwnas.measure import table as tables
 from hwnas.measure.table import LatencyTable
 from hwnas.records import Setting, to_json
+from hwnas.results import Result
 from hwnas.spec import NetworkSpec
 
 
@@ -39,11 +40,43 @@ class PredictOptions:
     insist: bool = False
 
 
-def predict(options: PredictOptions) -> dict[str, Any]:
+class Prediction(Result):
+    """What a network is predicted to cost; `low_ms` to `high_ms` hold the truth with probability `coverage`.
+
+    `by_stage_ms` splits the latency, `extrapolated` names the blocks that were never measured.
+    """
+
+    path: str
+    name: str
+    key: str
+    latency_ms: float
+    low_ms: float
+    high_ms: float
+    coverage: float
+    macs: int
+    params: int
+    activation_bytes: int
+    weight_bytes: int
+    by_stage_ms: dict[str, float]
+    extrapolated: tuple[str, ...]
+
+
+class Predictions(Result):
+    """Predictions of networks, in the order given, from one table."""
+
+    networks: tuple[Prediction, ...]
+    table: str
+    table_id: str
+    setting: Setting
+    conditions: str
+    warnings: tuple[str, ...]
+
+
+def predict(options: PredictOptions) -> Predictions:
     """Predict the latency of networks.
 
     Returns:
-        `networks` with the keys of docs/cli.md, the table's id, path and setting, and warnings.
+        What every network costs, the table's id, path and setting, and warnings.
 
     Raises:
         InputError: no network was named, or one does not exist.
@@ -67,7 +100,7 @@ def predict(options: PredictOptions) -> dict[str, Any]:
     rows = []
     for name, spec, estimate in zip(options.networks, specs, model.estimates(specs)):
         rows.append({"path": name, "name": spec.name, "key": spec.key, **to_json(estimate)})
-    return {
+    body = {
         "networks": rows,
         "table": str(table.path),
         "table_id": table.table_id,
@@ -75,6 +108,7 @@ def predict(options: PredictOptions) -> dict[str, Any]:
         "conditions": table.setting.describe(),
         "warnings": [*table.warnings, *priced_heads(table, specs), *_warnings(rows, specs)],
     }
+    return Predictions.of(body)
 
 
 def find(

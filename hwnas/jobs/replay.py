@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from hwnas import plugins
 from hwnas.errors import InputError
 from hwnas.protocols import Emit
+from hwnas.results import Result
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,14 @@ class ReplayOptions:
             )
 
 
-def replay(options: ReplayOptions, emit: Emit | None = None) -> dict[str, Any]:
+class Replay(Result):
+    """What our controller made of a log: candidates, how many differ, and the log's own result keys."""
+
+    candidates: int
+    mismatches: int
+
+
+def replay(options: ReplayOptions, emit: Emit | None = None) -> Replay:
     """Feed the logged accuracies to the strategy's controller.
 
     Returns:
@@ -52,4 +59,4 @@ def replay(options: ReplayOptions, emit: Emit | None = None) -> dict[str, Any]:
         emit("note", {"text": f"replayed {body['candidates']} candidates of {options.log}: {verdict}"})
         for text in body["mismatch_details"]:
             emit("note", {"text": text})
-    return {key: value for key, value in body.items() if key != "mismatch_details"}
+    return Replay.of({key: value for key, value in body.items() if key != "mismatch_details"})

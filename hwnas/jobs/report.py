@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from hwnas import runs
 from hwnas.protocols import Emit
 from hwnas.report import html
 from hwnas.report.compose import compose
+from hwnas.results import Result
 from hwnas.store import refuse_foreign
 
 
@@ -28,11 +28,20 @@ class ReportOptions:
     pictures: str | None = None
 
 
-def report(options: ReportOptions, emit: Emit) -> dict[str, Any]:
+class Page(Result):
+    """The report that was written: headlines and missing parts by run, and the pictures' files."""
+
+    path: str
+    headlines: dict[str, str]
+    missing: dict[str, tuple[str, ...]]
+    pictures: tuple[str, ...]
+
+
+def report(options: ReportOptions, emit: Emit | None = None) -> Page:
     """Draw the report.
 
     Returns:
-        ``path`` of the page, ``headline``s, ``missing`` parts and the ``pictures`` written.
+        Where the page is, and what it says.
 
     Raises:
         InputError: no such run, or an unknown kind of picture.
@@ -45,14 +54,16 @@ def report(options: ReportOptions, emit: Emit) -> dict[str, Any]:
         refuse_foreign(options.out, 'content="hwnas report"', "a report of hwnas")
     out = options.out or paths[0] / ("report.html" if len(paths) == 1 else "comparison.html")
     html.write(page, out)
-    emit("report", {"text": f"report written to {out}", "path": str(out)})
+    if emit is not None:
+        emit("report", {"text": f"report written to {out}", "path": str(out)})
     pictures: list[Path] = []
     if options.pictures is not None:
         folder = out.with_suffix("").with_name(f"{out.stem}-pictures")
         pictures = html.write_pictures(page, folder, options.pictures)
-    return {
+    body = {
         "path": str(out),
         "headlines": {chapter.name: chapter.headline for chapter in page.chapters},
         "missing": {chapter.name: list(chapter.missing) for chapter in page.chapters},
         "pictures": [str(path) for path in pictures],
     }
+    return Page.of(body)

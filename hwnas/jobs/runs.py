@@ -12,31 +12,97 @@ from hwnas import locks, runs, schemas
 from hwnas.documents import read_json
 from hwnas.errors import HwnasError, InputError
 from hwnas.records import SearchResult
+from hwnas.results import Result
 from hwnas.runs import RUNS, read_manifest
 from hwnas.store import parse
 
 
-def history(root: Path = RUNS) -> dict[str, Any]:
-    """``runs``: one summary a run under `root`, oldest first."""
+class Run(Result):
+    """One run of the history; a figure that it does not have is None.
+
+    `state` is "done", "unfinished" or "damaged", and `note` says what is damaged.
+    """
+
+    name: str
+    path: str
+    verb: str | None
+    created: str
+    state: str
+    data: str | None
+    space: str | None
+    strategy: str | None
+    network: str | None
+    device: str | None
+    precision: str | None
+    accuracy: float | None
+    test_accuracy: float | None
+    latency_ms: float | None
+    budget_ms: float | None
+    macs: int | None
+    params: int | None
+    trials: int | None
+    engines: tuple[str, ...]
+    note: str
+
+
+class Runs(Result):
+    """The runs under a folder, oldest first."""
+
+    root: str
+    runs: tuple[Run, ...]
+
+
+class File(Result):
+    """A file of a run, by its place in it."""
+
+    path: str
+    bytes: int
+
+
+class RunDetails(Run):
+    """One run with its configuration, the versions that it ran under, and its files."""
+
+    config: dict[str, Any]
+    environment: dict[str, Any]
+    files: tuple[File, ...]
+
+
+class Comparison(Result):
+    """Several runs, and the configuration values in which they differ, in the order of the runs."""
+
+    runs: tuple[Run, ...]
+    differences: dict[str, tuple[Any, ...]]
+
+
+class Removed(Result):
+    """The folders that were deleted; in a dry run those that would be."""
+
+    removed: tuple[str, ...]
+    dry_run: bool
+
+
+def history(root: Path = RUNS) -> Runs:
+    """Every run under `root`, oldest first."""
     folders = [p.parent for p in root.glob("*/manifest.json") if not p.parent.is_symlink()]
     found = [summary(folder) for folder in folders]
-    return {"root": str(root), "runs": sorted(found, key=lambda r: (r["created"], r["name"]))}
+    return Runs.of({"root": str(root), "runs": sorted(found, key=lambda r: (r["created"], r["name"]))})
 
 
-def show(name: str | None = None, root: Path = RUNS) -> dict[str, Any]:
+def show(name: str | None = None, root: Path = RUNS) -> RunDetails:
     """Everything about one run: summary, configuration, files with their sizes in bytes."""
     folder = runs.resolve(name, root=root)
     manifest = read_manifest(folder)
     files = sorted(p for p in folder.rglob("*") if p.is_file())
-    return {
+    body = {
         **summary(folder),
         "config": manifest["config"],
         "environment": {k: manifest[k] for k in ("hwnas", "python", "platform") if k in manifest},
         "files": [{"path": str(p.relative_to(folder)), "bytes": p.stat().st_size} for p in files],
     }
+    return RunDetails.of(body)
 
 
-def compare(names: Sequence[str], root: Path = RUNS) -> dict[str, Any]:
+def compare(names: Sequence[str], root: Path = RUNS) -> Comparison:
     """Several runs side by side: summaries, and the configuration values in which they differ."""
     if len(names) < 2:
         raise InputError("runs compare needs at least two runs; `hwnas runs list` lists the runs")
@@ -48,10 +114,10 @@ def compare(names: Sequence[str], root: Path = RUNS) -> dict[str, Any]:
         for key in keys
         if any(config.get(key) != configs[0].get(key) for config in configs)
     }
-    return {"runs": [summary(folder) for folder in folders], "differences": differing}
+    return Comparison.of({"runs": [summary(folder) for folder in folders], "differences": differing})
 
 
-def remove(names: Sequence[str], root: Path = RUNS, *, dry_run: bool = False) -> dict[str, Any]:
+def remove(names: Sequence[str], root: Path = RUNS, *, dry_run: bool = False) -> Removed:
     """Delete run folders; every name is resolved, checked and locked before the first is deleted.
 
     Only what holds a run manifest of hwnas is deleted. Of links only ``latest`` is followed, so that
@@ -75,7 +141,7 @@ def remove(names: Sequence[str], root: Path = RUNS, *, dry_run: bool = False) ->
             lock.release()
         for parent in {folder.parent for folder in folders}:
             _relink(parent)
-    return {"removed": [str(folder) for folder in folders], "dry_run": dry_run}
+    return Removed.of({"removed": [str(folder) for folder in folders], "dry_run": dry_run})
 
 
 def _refuse_link(name: str, root: Path) -> None:

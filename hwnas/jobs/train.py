@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from hwnas import options as option_values
 from hwnas import runs, schemas
+from hwnas.by_class import ByClass
 from hwnas.documents import read_json
 from hwnas.errors import DataFormatError, InputError
 from hwnas.jobs.resolve.networks import find
@@ -18,6 +19,7 @@ from hwnas.nets.count import count
 from hwnas.plugins import unknown
 from hwnas.protocols import Emit
 from hwnas.records import now_utc, to_json
+from hwnas.results import DryRun, Result
 from hwnas.spec import NetworkSpec
 from hwnas.store import parse, read_network, write_json, write_network
 from hwnas.train.options import Recipe
@@ -70,7 +72,41 @@ class TrainOptions:
             raise InputError(unknown("start", self.start, ("weights", "scratch")))
 
 
-def train(options: TrainOptions, emit: Emit | None = None) -> dict[str, Any]:
+class Training(Result):
+    """A finished training, as it stands in the run's ``result.json``.
+
+    Attributes:
+        run, network, data: its folder, what was trained on what.
+        accuracy, accuracy_se, balanced_accuracy, loss: by split, "val" and "test".
+        by_class: figures of every class, by split.
+        epochs, seconds: how long.
+        curve: rows of the learning curve.
+        macs, params: of the network.
+        classes, mean, std: names of the classes, normalisation of images in [0, 1].
+        images_in_two_splits: how many are in both, by "train_val", "train_test" and "val_test".
+    """
+
+    run: str
+    network: str
+    data: str
+    accuracy: dict[str, float]
+    accuracy_se: dict[str, float]
+    balanced_accuracy: dict[str, float]
+    loss: dict[str, float]
+    by_class: dict[str, ByClass]
+    epochs: float
+    seconds: float
+    curve: tuple[dict[str, float], ...]
+    macs: int
+    params: int
+    classes: tuple[str, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    data_notes: tuple[str, ...]
+    images_in_two_splits: dict[str, int]
+
+
+def train(options: TrainOptions, emit: Emit | None = None) -> Training | DryRun:
     """Train into a run folder: ``weights.safetensors``, ``network.json``, ``result.json``.
 
     Returns:
@@ -109,7 +145,7 @@ def train(options: TrainOptions, emit: Emit | None = None) -> dict[str, Any]:
     }
     run = runs.RunFolder(options.out or runs.reserve("train"), "train", config)
     if (run.path / "result.json").is_file():
-        return read_json(run.path / "result.json", "result", schemas.TRAIN, sealed=True)
+        return Training.of(read_json(run.path / "result.json", "result", schemas.TRAIN, sealed=True))
     if emit is not None:
         emit("run", {"run": str(run.path), "text": f"run folder {run.path}"})
     if spec != given:
@@ -126,7 +162,7 @@ def _train(
     weights: Path | None,
     teacher: Teacher | None,
     emit: Emit | None,
-) -> dict[str, Any]:
+) -> Training:
     from hwnas.nets.build import build, load_weights, read_weights, save
     from hwnas.train import loop
     from hwnas.train.score import judge
@@ -185,7 +221,7 @@ def _train(
     text = f"test accuracy {test.accuracy:.2%} (validation {result.accuracy:.2%})"
     run.append("trained", {"text": text, "accuracy": body["accuracy"]})
     runs.link_latest(run.path)
-    return body
+    return Training.of(body)
 
 
 def with_classes(spec: NetworkSpec, classes: int) -> NetworkSpec:
@@ -340,11 +376,11 @@ def _teacher(options: TrainOptions, dataset: Dataset) -> Teacher | None:
 
 def _plan(
     options: TrainOptions, spec: NetworkSpec, dataset: Dataset, recipe: Recipe, weights: Path | None
-) -> dict[str, Any]:
+) -> DryRun:
     """What would be done."""
     from hwnas.train.plan import steps_of
 
-    return {
+    body = {
         "schema": schemas.TRAIN,
         "dry_run": True,
         "run": str(options.out or runs.next_path("train")),
@@ -356,6 +392,7 @@ def _plan(
         "starts_from": str(weights) if weights else "scratch",
         "notes": _notes(dataset, recipe),
     }
+    return DryRun.of(body)
 
 
 def _hash(weights: Path | None) -> str | None:

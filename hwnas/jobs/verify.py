@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from hwnas.budgets import parse_latency
 from hwnas.deploy.engine import is_timed, runtime
 from hwnas.deploy.manifest import check_file, find_engine, read_manifest
 from hwnas.deploy.parity import TOLERANCES
 from hwnas.errors import InputError
-from hwnas.jobs.export.run import summary
+from hwnas.jobs.export.run import Exported, summary
 from hwnas.jobs.export.samples import samples
 from hwnas.jobs.resolve.origin import Origin, origin
 from hwnas.measure.patience import PATIENCE_S
@@ -42,7 +41,7 @@ class VerifyOptions:
     patience_s: float = PATIENCE_S
 
 
-def verify(options: VerifyOptions, emit: Emit | None = None) -> dict[str, Any]:
+def verify(options: VerifyOptions, emit: Emit | None = None) -> Exported:
     """Check an engine again. Writes nothing.
 
     Returns:
@@ -84,7 +83,7 @@ def verify(options: VerifyOptions, emit: Emit | None = None) -> dict[str, Any]:
         emit=emit,
     )
     result = summary(path, found.complete(manifest))
-    found.require(path, result)
+    found.require(path, result.as_json())
     return result
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from hwnas.by_class import ByClass
+from hwnas.errors import HwnasError
 from hwnas.report import class_plots, phrases
 from hwnas.report.collect import RunData
 from hwnas.report.page import Picture, Section, Table
 from hwnas.report.sections import picture
+from hwnas.store import parse
 
 MISTAKES = 10
 
@@ -40,7 +42,34 @@ def by_class(run: RunData) -> Section | None:
         wrong = [(m.true, m.named, str(m.images)) for m in figures.mistakes[:MISTAKES]]
         tables.append(Table(("true class", "predicted as", "images"), wrong, "The most frequent mistakes"))
     tables.append(Table(head, rows, f"All {len(rows)} classes, the weakest first"))
+    tables += _by_budget(run)
     return Section("Class by class", lead, drawn, tables)
+
+
+def _by_budget(run: RunData) -> list[Table]:
+    """The winners for several budgets on the test images, each with its weakest classes."""
+    recorded = run.extra.get("target_figures")
+    if run.result is None or not isinstance(recorded, list) or len(recorded) != len(run.result.targets):
+        return []
+    rows = []
+    for target, body in zip(run.result.targets, recorded):
+        try:
+            figures = parse(ByClass, body["by_class"]["test"], "result.json: target_figures")
+        except (HwnasError, KeyError, TypeError):
+            continue
+        weak = ", ".join(
+            f"{r.name} {phrases.percent(r.recall)}" for r in figures.weakest[:3] if r.recall is not None
+        )
+        rows.append(
+            (
+                target.budget.describe(),
+                phrases.percent(figures.accuracy),
+                phrases.percent(figures.balanced_accuracy),
+                weak,
+            )
+        )
+    head = ("budget", "test accuracy", "balanced", "weakest classes")
+    return [Table(head, rows, "The winner for each budget")] if rows else []
 
 
 def base_lines(figures: ByClass) -> str:
@@ -69,7 +98,7 @@ def learning(run: RunData) -> Section | None:
     drawn = class_plots.learning(run.curve, base)
     if drawn is None:
         return None
-    watched = any("accuracy" in row for row in run.curve)
+    watched = sum("accuracy" in row for row in run.curve) > 1  # of a search's winner only the end is known
     lead = "The loss of the network that was kept, on its augmented training images"
     lead += "; validation accuracy during training was measured for this picture only." if watched else "."
     alt = "training loss and validation accuracy over the images seen"

@@ -234,8 +234,12 @@ def save_winners(run: RunFolder, result: SearchResult) -> None:
     """Write the winner's network and weights; those of each budget under ``targets/``."""
     _save_one(run.path, run.path, result.trials[result.best])
     for target in result.targets:
-        folder = run.path / "targets" / f"{target.budget.latency_ms:g}ms"
-        _save_one(run.path, folder, result.trials[target.best])
+        _save_one(run.path, target_folder(run.path, target), result.trials[target.best])
+
+
+def target_folder(run: Path, target: Target) -> Path:
+    """Where the winner for one of several budgets lies."""
+    return run / "targets" / f"{target.budget.latency_ms:g}ms"
 
 
 def _save_one(run: Path, folder: Path, trial: Trial) -> None:

@@ -105,7 +105,7 @@ def train(
         held = score(module, dataset.val)
     counters = job.state.counters
     curve = [dict(row) for row in counters.curve]
-    if watch and curve:
+    if curve:
         # Of the weights that are kept: the average, where there is one.
         curve[-1]["accuracy"] = held.accuracy
     macs = 3 * count(spec).macs + (teacher.macs if teacher else 0)

@@ -122,7 +122,8 @@ class TrainResult:
         precision, device, threads: how it was computed.
         restored: how often the NaN guard went back to the last good state.
         curve: the course of the training, at most `loop.CURVE_POINTS` rows: ``images`` seen, running mean
-            of the ``loss``, ``lr``, and validation ``accuracy`` in some of them where it was watched.
+            of the ``loss``, ``lr``, and validation ``accuracy`` in the last one, and on the way where it was
+            watched.
     """
 
     accuracy: float

@@ -11,9 +11,19 @@ from hwnas import plugins
 from hwnas.arrays import Float32s
 from hwnas.backends import formats
 from hwnas.budgets import parse_latency
+from hwnas.by_class import ByClass
 from hwnas.deploy import engine as engines
 from hwnas.deploy.engine import is_timed, metadata, one_batch
-from hwnas.deploy.manifest import EngineManifest, engine_name, manifest_path, write_manifest
+from hwnas.deploy.manifest import (
+    EngineManifest,
+    FineTuned,
+    Parity,
+    Preprocessing,
+    SpeedGain,
+    engine_name,
+    manifest_path,
+    write_manifest,
+)
 from hwnas.deploy.parity import TOLERANCES
 from hwnas.errors import BackendUnavailable, InputError
 from hwnas.jobs.export.remedy import MAX_LOSS, remedied
@@ -24,7 +34,8 @@ from hwnas.measure import device as devices
 from hwnas.measure import reliability
 from hwnas.measure.patience import PATIENCE_S
 from hwnas.protocols import Backend, Emit
-from hwnas.records import Budget, Precision, Setting, to_json
+from hwnas.records import Budget, Check, Precision, Promise, Setting, to_json
+from hwnas.results import Result
 from hwnas.store import write_bytes
 
 if TYPE_CHECKING:
@@ -77,12 +88,58 @@ class ExportOptions:
             raise InputError(f"images {self.images} must be at least 1")
 
 
-def export(options: ExportOptions, emit: Emit | None = None) -> dict[str, Any]:
+class Times(Result):
+    """What an engine takes, in milliseconds a call."""
+
+    median_ms: float
+    p95_ms: float
+    samples: int | None = None
+
+
+class Exported(Result):
+    """An engine with its proof.
+
+    Attributes:
+        engine, manifest: the two files.
+        format, setting, bytes, sha256: what the engine is, and what it was built for.
+        parity: how near its scores are to the network's; None where it was not verified.
+        measured: its latency; None where it is not timed here.
+        fine_tuned, speed, preprocessing, by_class: see `hwnas.deploy.manifest.EngineManifest`.
+        dynamic_batch: whether it takes any number of images at once.
+        budget: in words; None without one.
+        promise: verdict of the measured budget test.
+        within_budget: whether it is kept; None where no budget was judged, or undecided.
+        checks: what was looked at.
+        verified: whether anything was.
+        passed: whether all checks passed; None where nothing was checked.
+    """
+
+    engine: str
+    manifest: str
+    format: str
+    setting: Setting
+    bytes: int
+    sha256: str
+    parity: Parity | None
+    measured: Times | None
+    fine_tuned: FineTuned | None
+    speed: SpeedGain | None
+    preprocessing: Preprocessing | None
+    by_class: ByClass | None
+    dynamic_batch: bool
+    budget: str | None
+    promise: Promise | None
+    within_budget: bool | None
+    checks: tuple[Check, ...]
+    verified: bool
+    passed: bool | None
+
+
+def export(options: ExportOptions, emit: Emit | None = None) -> Exported:
     """Write an engine, verify that very file, complete its manifest.
 
     Returns:
-        ``engine``, ``manifest``, ``parity``, ``measured``, ``within_budget`` (None where no budget
-        was judged), ``passed``, ``checks`` and the conditions.
+        The two files and the proof.
 
     Raises:
         InputError: no run, no weights, unknown data, or another process writes there.
@@ -98,7 +155,7 @@ def export(options: ExportOptions, emit: Emit | None = None) -> dict[str, Any]:
         return _export(options, source, folder, emit)
 
 
-def _export(options: ExportOptions, source: Origin, folder: Path, emit: Emit | None) -> dict[str, Any]:
+def _export(options: ExportOptions, source: Origin, folder: Path, emit: Emit | None) -> Exported:
     try:
         backend, setting = conditions(options, source)
     except BackendUnavailable as exc:
@@ -129,7 +186,7 @@ def _export(options: ExportOptions, source: Origin, folder: Path, emit: Emit | N
     manifest = found.complete(manifest)
     write_manifest(folder, manifest)
     result = summary(path, manifest)
-    found.require(path, result)
+    found.require(path, result.as_json())
     return result
 
 
@@ -241,11 +298,11 @@ def check(
     )
 
 
-def summary(path: Path, manifest: EngineManifest) -> dict[str, Any]:
+def summary(path: Path, manifest: EngineManifest) -> Exported:
     """The result of an export or a verification as the command line gives it."""
     verdict = {"kept": True, "broken": False, "ambiguous": None}
     m, p = manifest.measured, manifest.parity
-    return {
+    body = {
         "engine": str(path),
         "manifest": str(manifest_path(path)),
         "format": manifest.format,
@@ -268,6 +325,7 @@ def summary(path: Path, manifest: EngineManifest) -> dict[str, Any]:
         "verified": bool(manifest.checks),
         "passed": manifest.passed if manifest.checks else None,
     }
+    return Exported.of(body)
 
 
 def _elsewhere(

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import time
-from typing import Any
 
 from hwnas.cost import roofline
 from hwnas.jobs.profile.options import ProfileOptions
+from hwnas.jobs.profile.result import Profile
 from hwnas.measure import device as devices
 from hwnas.measure import table_folder
 from hwnas.measure.candidates import precision_of
 from hwnas.measure.writer import write
 from hwnas.nets import spaces
 from hwnas.records import to_json
+from hwnas.results import DryRun
 
 
-def estimate(options: ProfileOptions) -> dict[str, Any]:
+def estimate(options: ProfileOptions) -> Profile | DryRun:
     """Write a table of estimated block times; every use of it is marked `estimated`."""
     begun = time.perf_counter()
     found = devices.resolve(options.device, here=False)
@@ -35,15 +36,10 @@ def estimate(options: ProfileOptions) -> dict[str, Any]:
     )
     path = options.out or table_folder.new_path(table.header)
     if options.dry_run:
-        return {
-            "dry_run": True,
-            "table": str(path),
-            "blocks": len(table.rows),
-            "measurements": 0,
-            "seconds": 0.0,
-        }
+        planned = {"table": str(path), "blocks": len(table.rows), "measurements": 0, "seconds": 0.0}
+        return DryRun.of({"dry_run": True, **planned})
     table = write(path, table)
-    return {
+    body = {
         "table": str(path),
         "table_id": table.table_id,
         "complete": True,
@@ -59,3 +55,4 @@ def estimate(options: ProfileOptions) -> dict[str, Any]:
         "holdout": None,
         "supports": profile.support,
     }
+    return Profile.of(body)

@@ -19,6 +19,7 @@ from hwnas.jobs.profile.choose import choose, is_open, kept
 from hwnas.jobs.profile.estimate import estimate
 from hwnas.jobs.profile.options import ProfileOptions
 from hwnas.jobs.profile.plan import PLANS, Plan, anchors, blocks_of, draw, schedule
+from hwnas.jobs.profile.result import Profile
 from hwnas.measure import device as devices
 from hwnas.measure import table as tables
 from hwnas.measure import table_folder
@@ -34,17 +35,18 @@ from hwnas.nets import onnx, spaces
 from hwnas.nets.count import count, count_block
 from hwnas.protocols import Backend, Emit, SearchSpace
 from hwnas.records import Setting, to_json
+from hwnas.results import DryRun
 from hwnas.spec import BlockSpec, NetworkSpec
 
 # Candidates that active probing chooses from, and how many it takes at a time.
 _CANDIDATES, _BATCH = 256, 10
 
 
-def profile(options: ProfileOptions, emit: Emit | None = None) -> dict[str, Any]:
+def profile(options: ProfileOptions, emit: Emit | None = None) -> Profile | DryRun:
     """Measure (or estimate) a latency table.
 
     Returns:
-        The keys of docs/cli.md: table, rows, probes, measurements, seconds, holdout and more.
+        The table and how good it is; with `dry_run` what would be measured.
 
     Raises:
         InputError: an option is wrong.
@@ -75,7 +77,7 @@ def profile(options: ProfileOptions, emit: Emit | None = None) -> dict[str, Any]
         task.run()
     seconds = time.perf_counter() - begun
     table = writer.table
-    return {
+    body = {
         "table": str(path),
         "table_id": table.table_id,
         "complete": table.complete,
@@ -94,6 +96,7 @@ def profile(options: ProfileOptions, emit: Emit | None = None) -> dict[str, Any]
         **table.summary,
         "chosen_among": compared,
     }
+    return Profile.of(body)
 
 
 def _space(options: ProfileOptions) -> SearchSpace:
@@ -269,7 +272,7 @@ def _dry(
     path: Path,
     timing: TimingOptions,
     speed: _Speed,
-) -> dict[str, Any]:
+) -> DryRun:
     """What would be measured, and how long that takes, from the speed of one network."""
     blocks = _blocks(space, plan, options)
     missing = list(blocks)
@@ -281,7 +284,7 @@ def _dry(
     seconds = speed.seconds([[block] for block in missing], timing) + networks / len(whole) * speed.seconds(
         whole, timing
     )
-    return {
+    body = {
         "dry_run": True,
         "table": str(path),
         "blocks": len(blocks),
@@ -290,3 +293,4 @@ def _dry(
         "measurements": len(missing) + networks,
         "seconds": seconds,
     }
+    return DryRun.of(body)

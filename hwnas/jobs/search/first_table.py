@@ -10,10 +10,11 @@ from hwnas.errors import MissingMeasurement
 from hwnas.jobs import predict
 from hwnas.jobs.profile import ProfileOptions
 from hwnas.jobs.profile import profile as job
-from hwnas.jobs.search.options import SearchOptions
+from hwnas.jobs.search.options import STRATEGY, SearchOptions
 from hwnas.jobs.search.plan import check_references
 from hwnas.measure.table import LatencyTable
 from hwnas.protocols import Emit, SearchSpace
+from hwnas.results import DryRun
 from hwnas.units import format_seconds
 
 
@@ -24,20 +25,21 @@ class NotYet(Exception):
         super().__init__("no table yet")
         self.planned = planned
 
-    def dry(self, options: SearchOptions) -> dict[str, Any]:
+    def dry(self, options: SearchOptions) -> DryRun:
         """What would be done, as far as it is known without a table."""
         seconds = format_seconds(self.planned["seconds"])
-        return {
+        body = {
             "dry_run": True,
             "run": None if options.out is None else str(options.out),
             "table": f"none yet: a quick profile is measured first, about {seconds}",
             "profile": self.planned,
             "data": options.data,
             "budgets": [options.latency_budget],
-            "strategy": options.strategy,
+            "strategy": options.strategy or STRATEGY,
             "seconds": self.planned["seconds"],
             "notes": ["whether the budget can be met is known after the profile"],
         }
+        return DryRun.of(body)
 
 
 def measure(options: SearchOptions, space: SearchSpace, emit: Emit, left_s: float | None) -> LatencyTable:
@@ -70,7 +72,7 @@ def measure(options: SearchOptions, space: SearchSpace, emit: Emit, left_s: floa
         max_time_s=left_s,
         **{name: value for name, value in given.items() if value is not None},
     )
-    planned = job(replace(chosen, dry_run=True))
+    planned = job(replace(chosen, dry_run=True)).as_json()
     if options.dry_run:
         raise NotYet(planned)
     text = (

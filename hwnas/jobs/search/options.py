@@ -13,6 +13,9 @@ from hwnas.jobs.search import plan
 from hwnas.measure.patience import PATIENCE_S
 from hwnas.search.strategy import find
 
+# Where the user names no strategy.
+STRATEGY = "auto"
+
 
 @dataclass(frozen=True)
 class SearchOptions:
@@ -21,7 +24,8 @@ class SearchOptions:
     Attributes:
         latency_budget: ``0.6ms``, ``18ms@p95``, a list, or ``1.15x:resnet20`` (`hwnas.budgets`).
         data: see `hwnas.train.data.load`.
-        strategy, space: names of plug-ins; None takes the space that suits the size of the images.
+        strategy: name of a plug-in; None goes on with that of the run in `out`, and begins with "auto".
+        space: name of a plug-in; None takes the one that suits the size of the images.
         model: a model of the user's own in the place of a space (`hwnas.nets.model.sources.load`); the
             strategy is then ``fit``, and in a budget the word ``model`` stands for it.
         weights: of that model.
@@ -54,7 +58,7 @@ class SearchOptions:
 
     latency_budget: str
     data: str
-    strategy: str = "auto"
+    strategy: str | None = None
     space: str | None = None
     model: str | None = None
     weights: Path | None = None
@@ -91,9 +95,10 @@ class SearchOptions:
     def __post_init__(self) -> None:
         budgets.parse(self.latency_budget)
         plan.preset(self.preset)
-        find(self.strategy)
+        if self.strategy is not None:
+            find(self.strategy)
         if self.model is not None and (
-            self.space not in (None, self.model) or self.strategy not in ("auto", "fit")
+            self.space not in (None, self.model) or self.strategy not in (None, "auto", "fit")
         ):
             raise InputError(
                 "--model stands in the place of --space, and only the strategy fit searches it; leave the "

@@ -32,6 +32,7 @@ from hwnas.records import (
     trained,
 )
 from hwnas.runs import RunFolder
+from hwnas.search.driver import target_folder
 from hwnas.search.log import images_of
 from hwnas.spec import NetworkSpec
 from hwnas.store import write_json
@@ -186,19 +187,33 @@ def test_once(run: RunFolder, result: SearchResult, dataset: Dataset, data: str)
         "std",
         "data",
         "data_notes",
+        "target_figures",
     )
     if all(name in body for name in kept):
         return {name: body[name] for name in kept}
-    best = result.trials[result.best]
-    module = build(best.spec, seed=0)
-    load_weights(module, read_weights(run.path / "weights.safetensors"))
-    _, on_val = judge(module, dataset.val, dataset.classes)
-    test, on_test = judge(module, dataset.test(), dataset.classes)
+    best, unseen = result.trials[result.best], dataset.test()
+
+    def judged(trial: Trial, folder: Path) -> dict[str, Any]:
+        module = build(trial.spec, seed=0)
+        load_weights(module, read_weights(folder / "weights.safetensors"))
+        _, on_val = judge(module, dataset.val, dataset.classes)
+        test, on_test = judge(module, unseen, dataset.classes)
+        return {
+            "accuracy": {"val": trial.outcome.accuracy, "test": test.accuracy},
+            "accuracy_se": {"val": trial.outcome.accuracy_se, "test": test.se},
+            "balanced_accuracy": {"val": on_val.balanced_accuracy, "test": on_test.balanced_accuracy},
+            "by_class": {"val": to_json(on_val), "test": to_json(on_test)},
+        }
+
+    found = judged(best, run.path)
     extra: dict[str, Any] = {
-        "accuracy": {"val": best.outcome.accuracy, "test": test.accuracy},
-        "accuracy_se": {"val": best.outcome.accuracy_se, "test": test.se},
-        "balanced_accuracy": {"val": on_val.balanced_accuracy, "test": on_test.balanced_accuracy},
-        "by_class": {"val": to_json(on_val), "test": to_json(on_test)},
+        **found,
+        "target_figures": [
+            found
+            if target.best == result.best
+            else judged(result.trials[target.best], target_folder(run.path, target))
+            for target in result.targets
+        ],
         "weights_sha256": digests(run.path),
         "classes": list(dataset.classes),
         "mean": list(dataset.mean),
@@ -207,7 +222,7 @@ def test_once(run: RunFolder, result: SearchResult, dataset: Dataset, data: str)
         "data_notes": list(dataset.notes),
     }
     write_json(path, {**body, **extra}, sealed=True)
-    text = f"test accuracy {test.accuracy:.2%} (validation {best.outcome.accuracy:.2%})"
+    text = f"test accuracy {found['accuracy']['test']:.2%} (validation {best.outcome.accuracy:.2%})"
     return {**extra, "text": text}
 
 

@@ -16,8 +16,9 @@ from hwnas.jobs import own_model, predict
 from hwnas.jobs.preparations.prepare import Facts, Prepared, prepare
 from hwnas.jobs.profile.choose import is_open, takes
 from hwnas.jobs.search import first_table, plan
-from hwnas.jobs.search.options import SearchOptions
+from hwnas.jobs.search.options import STRATEGY, SearchOptions
 from hwnas.jobs.search.parts import NetworkBuilder, OnThreads, figures, test_once, training_rate
+from hwnas.jobs.search.result import Search
 from hwnas.measure import device as devices
 from hwnas.measure import reliability
 from hwnas.measure.patience import Patience
@@ -25,6 +26,7 @@ from hwnas.measure.table import LatencyTable
 from hwnas.nets import spaces
 from hwnas.protocols import Emit, Move, SearchContext, SearchSpace
 from hwnas.records import Proposal, SearchResult, to_json
+from hwnas.results import DryRun
 from hwnas.runs import RunFolder
 from hwnas.search import driver
 from hwnas.search.importance import judge as importance
@@ -47,14 +49,11 @@ JUDGED = 6000
 CONDITIONS = ("backend", "precision", "batch", "threads")
 
 
-def search(options: SearchOptions, emit: Emit | None = None) -> dict[str, Any]:
+def search(options: SearchOptions, emit: Emit | None = None) -> Search | DryRun:
     """Search, train the winner out, measure it, and read the test split once.
 
     Returns:
-        ``best{network, accuracy, predicted_ms, low_ms, high_ms, measured{median_ms, p95_ms}, macs,
-        params, depths}``, ``within_budget``, ``trials``, ``trained``, ``train_macs``,
-        ``seconds{training, measuring, total}``, ``run``, ``accuracy{val, test}`` and more. With
-        ``dry_run`` the plan instead.
+        The winner and what was tried; with `dry_run` what would be.
 
     Raises:
         InputError: an option is wrong, or `out` holds another run.
@@ -78,6 +77,7 @@ class _SearchJob:
         from hwnas.train.data import load, outline
 
         self.options, self.emit, self.begun = options, emit, time.monotonic()
+        self.options = options = replace(options, strategy=options.strategy or self._strategy_of_run())
         # What the user wrote is checked first: neither a table nor images are read for a slip.
         self.recipe = self._recipe()
         self._check_settings()
@@ -120,7 +120,7 @@ class _SearchJob:
         self.images = options.images or self.preset.images_of(train_images)
         self.strategy_options = self._strategy_options()
         self.context = SearchContext(self.space, self.tail.estimate, self.budgets[-1], self.strategy_options)
-        self.strategy = made(options.strategy, self.context)
+        self.strategy = made(str(options.strategy), self.context)
 
     def _space(self) -> SearchSpace:
         """The space that was asked for, or the variants of the user's model."""
@@ -183,6 +183,14 @@ class _SearchJob:
         table = runs.read_manifest(manifest.parent)["config"].get("table")
         return Path(table) if isinstance(table, str) and Path(table).is_file() else None
 
+    def _strategy_of_run(self) -> str:
+        """That of the run that is resumed: a default may have changed since it began."""
+        manifest = self._manifest()
+        known = (
+            runs.read_manifest(manifest.parent)["config"].get("strategy") if manifest is not None else None
+        )
+        return known if isinstance(known, str) else STRATEGY
+
     def _manifest(self) -> Path | None:
         """The manifest of the run that is resumed; None for a new one."""
         manifest = self.options.out / "manifest.json" if self.options.out is not None else None
@@ -194,13 +202,13 @@ class _SearchJob:
         return {**self.options.settings, **{k: v for k, v in named.items() if v is not None}}
 
     def _check_settings(self) -> None:
-        find(self.options.strategy).read_options(self._given())
+        find(str(self.options.strategy)).read_options(self._given())
 
     def _strategy_options(self) -> dict[str, Any]:
         o, given = self.options, self._given()
-        return plan.strategy_options(o.strategy, self.preset, self.images, self.budgets, given)
+        return plan.strategy_options(str(o.strategy), self.preset, self.images, self.budgets, given)
 
-    def run(self) -> dict[str, Any]:
+    def run(self) -> Search:
         """Search into the run folder."""
 
         runtime, setting = self._conditions()
@@ -220,7 +228,10 @@ class _SearchJob:
         if "text" in extra:
             self._say(run, extra.pop("text"))
         runs.link_latest(run.path)
-        return {**figures(result, prepared), **extra, "run": str(run.path), "table": str(self.table.path)}
+        body = {**figures(result, prepared), **extra}
+        for target, found in zip(body.get("targets", ()), body.pop("target_figures")):
+            target.update(found)
+        return Search.of({**body, "run": str(run.path), "table": str(self.table.path)})
 
     def _facts(self, run: RunFolder) -> Facts:
         left_s = self._left_s()
@@ -246,7 +257,7 @@ class _SearchJob:
         if "images" in self.strategy_options:
             fresh["images"] = self.images
         self.context = replace(self.context, options={**self.strategy_options, **fresh})
-        self.strategy = made(self.options.strategy, self.context)
+        self.strategy = made(str(self.options.strategy), self.context)
 
     def _drive(self, run: RunFolder, runtime: Any, setting: Any) -> SearchResult:
         patience = Patience(self.options.patience_s, emit=self.emit)
@@ -368,13 +379,13 @@ class _SearchJob:
     def _fits(self, spec: NetworkSpec) -> bool:
         return self.context.budget.fits(self.context.estimate(spec))
 
-    def dry(self) -> dict[str, Any]:
+    def dry(self) -> DryRun:
         """What would be done."""
 
         refuse_infeasible(self.context, self.budgets)
         fitting = [spec for spec in self.space.uniform() if self._fits(spec)] or [self.space.smallest()]
         rate = training_rate(fitting[-1], self._recipe())
-        return {
+        body = {
             "dry_run": True,
             "run": str(self.options.out or runs.next_path("search")),
             "table": str(self.table.path),
@@ -389,3 +400,4 @@ class _SearchJob:
             "seconds": min(self.images / rate, self.options.max_time_s or math.inf),
             "notes": self.notes,
         }
+        return DryRun.of(body)

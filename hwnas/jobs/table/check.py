@@ -20,6 +20,8 @@ from hwnas.measure.table import LatencyTable
 from hwnas.measure.timing import TimingOptions
 from hwnas.measure.writer import TableWriter
 from hwnas.protocols import Emit
+from hwnas.records import Check
+from hwnas.results import Result
 from hwnas.store import scratch
 from hwnas.units import format_ms
 
@@ -32,12 +34,32 @@ def resolve(path: Path | None) -> LatencyTable:
     return tables.load(path) if path is not None else table_folder.newest()
 
 
-def validate(path: Path | None = None, emit: Emit | None = None, *, seed: int = 0) -> dict[str, Any]:
+class Validation(Result):
+    """Whether a table is still true here.
+
+    Attributes:
+        path, table_id: the table.
+        verdict: "valid"; "scaled" where all its networks moved by one common `factor`.
+        factor, spread_percent, sentinels, seconds: what was measured; None of a table that is not measured.
+        checks, warnings: what was looked at.
+    """
+
+    path: str
+    table_id: str
+    verdict: str
+    checks: tuple[Check, ...]
+    warnings: tuple[str, ...]
+    factor: float | None = None
+    spread_percent: float | None = None
+    sentinels: tuple[dict[str, Any], ...] = ()
+    seconds: float | None = None
+
+
+def validate(path: Path | None = None, emit: Emit | None = None, *, seed: int = 0) -> Validation:
     """Check a table against this machine: conditions, then its sentinels measured again.
 
     Returns:
-        `verdict`: "valid"; "scaled" where all sentinels moved by one common factor (given as
-        `factor`; profile again, or take it into account); `checks` says what was looked at.
+        The verdict; of "scaled" profile again, or take the factor into account.
 
     Raises:
         StaleTable: other conditions, or the sentinels moved apart.
@@ -46,7 +68,7 @@ def validate(path: Path | None = None, emit: Emit | None = None, *, seed: int = 
     table = resolve(path)
     checks = [{"name": "file", "passed": True, "detail": f"schema, units, hashes; id {table.table_id}"}]
     if table.setting.provenance != "measured":
-        return {
+        unmeasured = {
             "path": str(table.path),
             "table_id": table.table_id,
             "verdict": "valid",
@@ -56,6 +78,7 @@ def validate(path: Path | None = None, emit: Emit | None = None, *, seed: int = 
                 "measuring"
             ],
         }
+        return Validation.of(unmeasured)
     backend, live = devices.conditions(
         table.setting.device,
         table.setting.backend,
@@ -89,7 +112,7 @@ def validate(path: Path | None = None, emit: Emit | None = None, *, seed: int = 
             f"Profile again: {table.profile_command()}"
         )
     checks.append({"name": "sentinels", "passed": verdict == "same", "detail": detail})
-    return {
+    body = {
         "path": str(table.path),
         "table_id": table.table_id,
         "verdict": "valid" if verdict == "same" else "scaled",
@@ -100,6 +123,7 @@ def validate(path: Path | None = None, emit: Emit | None = None, *, seed: int = 
         "warnings": warnings,
         "seconds": time.perf_counter() - begun,
     }
+    return Validation.of(body)
 
 
 def _sentinels(table: LatencyTable) -> list[NetworkRow]:

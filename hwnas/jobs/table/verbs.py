@@ -16,16 +16,81 @@ from hwnas.jobs.table.check import resolve, validate
 from hwnas.measure import compare, table_folder
 from hwnas.measure import table as tables
 from hwnas.measure.writer import write
-from hwnas.records import Precision, to_json
+from hwnas.records import Precision, Setting, to_json
+from hwnas.results import Result
 from hwnas.store import write_bytes
 
 __all__ = ["diff", "export", "import_", "listed", "merge", "show", "validate"]
 
 
-def listed() -> dict[str, Any]:
-    """Every table in the user's data folder, newest first; ``damaged`` names the files that are none."""
+class TableLine(Result):
+    """A table of the user's data folder."""
+
+    path: str
+    created: str
+    space: str
+    input: tuple[int, ...] | None
+    classes: int | None
+    error_percent: float | None
+    finished: bool
+    conditions: str
+
+
+class Tables(Result):
+    """Every table, newest first; `damaged` names the files that are none, and why."""
+
+    folder: str
+    tables: tuple[TableLine, ...]
+    damaged: tuple[dict[str, str], ...]
+
+
+class Table(Result):
+    """What is in a table; figures of its profile (``holdout``, ...) are attributes too."""
+
+    path: str
+    table_id: str
+    complete: bool
+    warnings: tuple[str, ...]
+    created: str
+    space: str
+    source: str
+    setting: Setting
+    conditions: str
+    rows: int
+    networks: dict[str, int]
+    failures: tuple[dict[str, Any], ...]
+    gates: dict[str, int]
+    blocks: tuple[dict[str, Any], ...]
+
+
+class Difference(Result):
+    """How table `b` differs from `a`; `verdict` is "same", "slower", "faster" or "different"."""
+
+    a: str
+    b: str
+    verdict: str
+
+
+class Written(Result):
+    """A table that was written."""
+
+    table: str
+    table_id: str
+    rows: int
+    warnings: tuple[str, ...]
+
+
+class Imported(Written):
+    """A table that was imported, and the entries that have no block here."""
+
+    conditions: str
+    not_imported: tuple[str, ...]
+
+
+def listed() -> Tables:
+    """Every table in the user's data folder."""
     found = table_folder.survey()
-    return {
+    body = {
         "folder": str(table_folder.folder()),
         "tables": [
             {
@@ -42,6 +107,7 @@ def listed() -> dict[str, Any]:
         ],
         "damaged": [{"path": str(path), "note": note} for path, note in found.bad],
     }
+    return Tables.of(body)
 
 
 def _error(path: Path) -> float | None:
@@ -51,12 +117,12 @@ def _error(path: Path) -> float | None:
     return float(found) if isinstance(found, (int, float)) else None
 
 
-def show(path: Path | None = None) -> dict[str, Any]:
+def show(path: Path | None = None) -> Table:
     """What is in a table: conditions, counts, rows, the figures of its profile."""
     table = resolve(path)
     roles = Counter(net.role for net in table.networks)
     gates = Counter(gate for row in table.rows.values() if row.measurement for gate in row.measurement.gates)
-    return {
+    body = {
         **table.summary,  # first: its names come from the file, and hide none of these
         "path": str(table.path),
         "table_id": table.table_id,
@@ -84,37 +150,40 @@ def show(path: Path | None = None) -> dict[str, Any]:
             for block, row in sorted(table.rows.items())
         ],
     }
+    return Table.of(body)
 
 
-def diff(a: Path, b: Path) -> dict[str, Any]:
+def diff(a: Path, b: Path) -> Difference:
     """Compare two tables; `verdict` is "same", "slower", "faster" or "different"."""
     one, two = tables.load(a), tables.load(b)
-    return {"a": one.table_id, "b": two.table_id, **asdict(compare.diff(one, two))}
+    return Difference.of({"a": one.table_id, "b": two.table_id, **asdict(compare.diff(one, two))})
 
 
-def merge(paths: Sequence[Path], out: Path | None = None) -> dict[str, Any]:
+def merge(paths: Sequence[Path], out: Path | None = None) -> Written:
     """Join tables of the same conditions into a new one."""
     parts = [tables.load(path) for path in paths]
     merged = compare.merge(parts)
     path = out or table_folder.new_path(merged.header)
     table = write(path, merged)
-    return {
+    body = {
         "table": str(path),
         "table_id": table.table_id,
         "rows": len(table),
         "networks": len(table.networks),
         "warnings": [note for part in parts for note in part.warnings],
     }
+    return Written.of(body)
 
 
-def export(out: Path, path: Path | None = None) -> dict[str, Any]:
+def export(out: Path, path: Path | None = None) -> Written:
     """Copy a table out, after checking it; the file is the table, byte for byte."""
     table = resolve(path)
     assert table.path is not None
     data = read_bytes(table.path, "table", tables.MOST_BYTES)
     table = tables.parse(table.path, data)  # what is written is what was checked
     write_bytes(out, data, new=True)
-    return {"table": str(out), "table_id": table.table_id, "rows": len(table), "warnings": table.warnings}
+    body = {"table": str(out), "table_id": table.table_id, "rows": len(table), "warnings": table.warnings}
+    return Written.of(body)
 
 
 def import_(
@@ -125,7 +194,7 @@ def import_(
     device: str | None = None,
     batch: int | None = None,
     precision: Precision = "fp32",
-) -> dict[str, Any]:
+) -> Imported:
     """Take a table into the user's data folder.
 
     Args:
@@ -151,7 +220,7 @@ def import_(
         table = write(path, table)
     else:
         raise InputError(plugins.unknown("table format", fmt, ["hwlat", *plugins.names("importers")]))
-    return {
+    body = {
         "table": str(path),
         "table_id": table.table_id,
         "rows": len(table),
@@ -159,6 +228,7 @@ def import_(
         "not_imported": left_out,
         "warnings": table.warnings,
     }
+    return Imported.of(body)
 
 
 def _copy(path: Path, data: bytes) -> None:

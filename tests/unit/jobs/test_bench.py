@@ -30,7 +30,7 @@ def quiet(kind: str, fields: Mapping[str, Any]) -> None:
 
 
 def fake(*paths: str, **options: Any) -> dict[str, Any]:
-    return bench(BenchOptions(paths, device="fake", preset="quick", **options), quiet)
+    return bench(BenchOptions(paths, device="fake", preset="quick", **options), quiet).as_json()
 
 
 def test_networks_against_each_other() -> None:

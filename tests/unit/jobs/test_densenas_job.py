@@ -171,7 +171,7 @@ def test_planning_lands_within_nine_tenths_of_random_budgets(home: Path) -> None
     assert "nothing was trained and nothing was measured" in body["note"]
     assert [row["network"] for row in body["published"]] == ["densenas-a", "densenas-b", "densenas-c"]
     assert space.name == body["space"]
-    json.dumps(body)
+    json.dumps(body.as_json())
 
 
 def test_a_plan_is_kept_where_it_is_asked_to_be(home: Path, tmp_path: Path) -> None:

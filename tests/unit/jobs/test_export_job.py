@@ -301,7 +301,7 @@ def test_the_next_command_writes_what_the_searched_runtime_takes(run: Path) -> N
 
 
 def test_json_ready(run: Path) -> None:
-    json.dumps(export(ExportOptions()), allow_nan=False)
+    json.dumps(export(ExportOptions()).as_json(), allow_nan=False)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])

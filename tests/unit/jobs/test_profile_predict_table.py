@@ -41,7 +41,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]
         body = profile(ProfileOptions(device="fake", space="resnet-cifar", preset="quick", out=path))
     finally:
         PLANS.update(plans)
-    return path, body
+    return path, body.as_json()
 
 
 def test_a_profile_says_how_good_it_is(made: tuple[Path, dict[str, Any]]) -> None:

@@ -25,6 +25,8 @@ from hwnas.jobs.search import SearchOptions, plan, search
 from hwnas.measure.table import LatencyTable, load
 from hwnas.nets.spaces import make
 from hwnas.records import Budget, Estimate, SearchResult
+from hwnas.report.class_sections import by_class
+from hwnas.report.collect import collect
 from hwnas.spec import NetworkSpec
 from hwnas.store import read_network
 
@@ -70,8 +72,10 @@ def options(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Sear
 def test_search_keeps_what_it_says(options: SearchOptions) -> None:
     told: list[tuple[str, Any]] = []
     body = search(options, lambda kind, fields: told.append((kind, dict(fields))))
-    assert json.loads(json.dumps(body)) == body
-    assert {"best", "within_budget", "trials", "trained", "train_macs", "seconds", "run"} <= set(body)
+    assert json.loads(json.dumps(body.as_json())) == body.as_json()
+    assert {"best", "within_budget", "trials", "trained", "train_macs", "seconds", "run"} <= set(
+        body.as_json()
+    )
     best = body["best"]
     assert {"network", "accuracy", "predicted_ms", "low_ms", "high_ms", "measured", "macs", "params"} <= set(
         best
@@ -182,6 +186,30 @@ def test_baselines_and_several_budgets(strategy: str, options: SearchOptions) ->
     for target, limit_ms in zip(body["targets"], (0.09, 0.16), strict=True):
         assert target["best"]["measured"]["median_ms"] <= limit_ms
         assert (Path(body["run"]) / "targets" / f"{limit_ms:g}ms" / "weights.safetensors").is_file()
+        assert target["accuracy"]["val"] == target["best"]["accuracy"]
+        assert target["by_class"]["test"]["images"] == 80  # a fifth of the 400 images
+        assert target["by_class"]["test"]["accuracy"] == target["accuracy"]["test"]
+    assert body["targets"][-1]["accuracy"] == body["accuracy"]
+    section = by_class(collect(Path(body["run"])))
+    assert section is not None
+    tables = section.tables
+    assert [row[0] for row in tables[-1].rows] == ["0.09ms@p50", "0.16ms@p50"]
+    assert search(several).as_json()["targets"] == body["targets"]
+
+
+def test_the_strategy_of_a_run_is_gone_on_with(options: SearchOptions) -> None:
+    """A default that has changed since a run began is no other configuration."""
+    first = search(options)
+    assert search(replace(options, strategy=None)).as_json()["best"] == first["best"]
+    assert SearchOptions("1ms", "digits").strategy is None
+    with pytest.raises(InputError, match="strategy was 'stagewise', is 'uniform'"):
+        search(replace(options, strategy="uniform", importance=None, settings={}))
+
+
+def test_the_curve_of_a_winner_ends_at_its_accuracy(options: SearchOptions) -> None:
+    body = search(replace(options, strategy="uniform", importance=None, settings={}, images=900))
+    curve = collect(Path(body["run"])).curve
+    assert curve[-1]["accuracy"] == body["best"]["accuracy"]
 
 
 def test_dry_run_touches_nothing(options: SearchOptions, tmp_path: Path) -> None:

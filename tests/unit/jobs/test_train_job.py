@@ -50,7 +50,7 @@ def test_run_folder(place: Path) -> None:
     run = place / body["run"]
     assert run == place / "runs" / "train-0001"
     assert (place / "runs" / "latest").resolve() == run
-    assert read_json(run / "result.json", "result", sealed=True) == body
+    assert read_json(run / "result.json", "result", sealed=True) == body.as_json()
     assert body["schema"] == "hwnas.train/1"
     assert body["images"] == 6 * 1294
     assert body["epochs"] == 6
@@ -84,8 +84,8 @@ def test_resumed_equals_unbroken(place: Path, monkeypatch: pytest.MonkeyPatch) -
     resumed = train(options(out=Path("b")), lambda _, fields: seen.append(fields.get("done", 0)))
     assert min(s for s in seen if s) > 1000
     changing = {"run", "seconds", "images_per_s", "finished"}
-    assert {k: v for k, v in resumed.items() if k not in changing} == {
-        k: v for k, v in unbroken.items() if k not in changing
+    assert {k: v for k, v in resumed.as_json().items() if k not in changing} == {
+        k: v for k, v in unbroken.as_json().items() if k not in changing
     }
     weights = [(place / name / "weights.safetensors").read_bytes() for name in "ab"]
     assert weights[0] == weights[1]
