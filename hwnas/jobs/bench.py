@@ -72,7 +72,7 @@ class _Benched:
     note: str = ""
 
 
-class Timed(Result):
+class BenchLine(Result):
     """One entry of a bench: its times in milliseconds a call, against the first (`relative`).
 
     `differs` is whether the two floors are further apart than their standard errors explain, at 95 %.
@@ -104,16 +104,16 @@ class Machine(Result):
     waited_s: float
 
 
-class Bench(Result):
+class BenchOutcome(Result):
     """Entries timed in turn, in the order given, and the state of the machine."""
 
-    networks: tuple[Timed, ...]
+    networks: tuple[BenchLine, ...]
     cache: str
     preset: str
     machine: Machine
 
 
-def bench(options: BenchOptions, emit: Emit | None = None) -> Bench | DryRun:
+def bench(options: BenchOptions, emit: Emit | None = None) -> BenchOutcome | DryRun:
     """Time everything in interleaved sessions.
 
     Returns:
@@ -159,7 +159,7 @@ def bench(options: BenchOptions, emit: Emit | None = None) -> Bench | DryRun:
         "preset": options.preset,
         "machine": {**state, "waited_s": round(patience.waited_s, 1)},
     }
-    return Bench.of(body)
+    return BenchOutcome.of(body)
 
 
 def _state(past: SentinelHistory | None, seconds: float, gate: float) -> dict[str, Any]:

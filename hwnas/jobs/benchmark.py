@@ -103,7 +103,7 @@ class EngineLine(Result):
     error: str | None
 
 
-class Benchmark(Result):
+class BenchmarkOutcome(Result):
     """A network in everything that works here.
 
     Attributes:
@@ -130,7 +130,7 @@ class Benchmark(Result):
     notes: tuple[str, ...]
 
 
-def benchmark(options: BenchmarkOptions, emit: Emit | None = None) -> Benchmark:
+def benchmark(options: BenchmarkOptions, emit: Emit | None = None) -> BenchmarkOutcome:
     """Build, compare and time a network in everything that works here; timings are interleaved.
 
     Returns:
@@ -173,7 +173,7 @@ def benchmark(options: BenchmarkOptions, emit: Emit | None = None) -> Benchmark:
     }
     if subject.folder is not None:
         write_json(subject.folder / FILE, {"schema": schemas.BENCHMARK, **body})
-    return Benchmark.of(body)
+    return BenchmarkOutcome.of(body)
 
 
 @dataclass(frozen=True)

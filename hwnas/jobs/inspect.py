@@ -41,7 +41,7 @@ class Count(Result):
     classes: int
 
 
-class Counts(Result):
+class CountOutcome(Result):
     """Counts of networks, in the order given."""
 
     networks: tuple[Count, ...]
@@ -59,7 +59,7 @@ class Listed(Result):
     reason: str | None
 
 
-class Sampled(Result):
+class SampleOutcome(Result):
     """The networks that were drawn and written."""
 
     paths: tuple[str, ...]
@@ -67,7 +67,7 @@ class Sampled(Result):
     seed: int
 
 
-def count(names: Sequence[str]) -> Counts:
+def count(names: Sequence[str]) -> CountOutcome:
     """MACs, parameters, depth and memory of networks (files, runs or examples)."""
 
     listed = []
@@ -84,7 +84,7 @@ def count(names: Sequence[str]) -> Counts:
                 "classes": spec.classes,
             }
         )
-    return Counts.of({"networks": listed})
+    return CountOutcome.of({"networks": listed})
 
 
 def devices() -> list[Listed]:
@@ -168,7 +168,7 @@ def one(rows: Sequence[Listed], what: str, name: str) -> Listed:
 
 def sample(
     name: str, n: int, seed: int, out: Path, input_shape: tuple[int, int, int] | None = None
-) -> Sampled:
+) -> SampleOutcome:
     """Write `n` different random members of a space as ``<space>-<seed>-<number>.json``.
 
     Raises:
@@ -190,7 +190,7 @@ def sample(
         path = out / f"{name}-{seed}-{number:03d}.json"
         write_network(path, spec.model_copy(update={"name": path.stem, "space": name}))
         paths.append(str(path))
-    return Sampled.of({"paths": paths, "space": name, "seed": seed})
+    return SampleOutcome.of({"paths": paths, "space": name, "seed": seed})
 
 
 def _plugged(group: str, name: str) -> dict[str, Any]:

@@ -61,7 +61,7 @@ class Prediction(Result):
     extrapolated: tuple[str, ...]
 
 
-class Predictions(Result):
+class PredictOutcome(Result):
     """Predictions of networks, in the order given, from one table."""
 
     networks: tuple[Prediction, ...]
@@ -72,7 +72,7 @@ class Predictions(Result):
     warnings: tuple[str, ...]
 
 
-def predict(options: PredictOptions) -> Predictions:
+def predict(options: PredictOptions) -> PredictOutcome:
     """Predict the latency of networks.
 
     Returns:
@@ -108,7 +108,7 @@ def predict(options: PredictOptions) -> Predictions:
         "conditions": table.setting.describe(),
         "warnings": [*table.warnings, *priced_heads(table, specs), *_warnings(rows, specs)],
     }
-    return Predictions.of(body)
+    return PredictOutcome.of(body)
 
 
 def find(

@@ -31,14 +31,14 @@ class ReplayOptions:
             )
 
 
-class Replay(Result):
+class ReplayOutcome(Result):
     """What our controller made of a log: candidates, how many differ, and the log's own result keys."""
 
     candidates: int
     mismatches: int
 
 
-def replay(options: ReplayOptions, emit: Emit | None = None) -> Replay:
+def replay(options: ReplayOptions, emit: Emit | None = None) -> ReplayOutcome:
     """Feed the logged accuracies to the strategy's controller.
 
     Returns:
@@ -59,4 +59,4 @@ def replay(options: ReplayOptions, emit: Emit | None = None) -> Replay:
         emit("note", {"text": f"replayed {body['candidates']} candidates of {options.log}: {verdict}"})
         for text in body["mismatch_details"]:
             emit("note", {"text": text})
-    return Replay.of({key: value for key, value in body.items() if key != "mismatch_details"})
+    return ReplayOutcome.of({key: value for key, value in body.items() if key != "mismatch_details"})

@@ -28,7 +28,7 @@ class ReportOptions:
     pictures: str | None = None
 
 
-class Page(Result):
+class ReportOutcome(Result):
     """The report that was written: headlines and missing parts by run, and the pictures' files."""
 
     path: str
@@ -37,7 +37,7 @@ class Page(Result):
     pictures: tuple[str, ...]
 
 
-def report(options: ReportOptions, emit: Emit | None = None) -> Page:
+def report(options: ReportOptions, emit: Emit | None = None) -> ReportOutcome:
     """Draw the report.
 
     Returns:
@@ -66,4 +66,4 @@ def report(options: ReportOptions, emit: Emit | None = None) -> Page:
         "missing": {chapter.name: list(chapter.missing) for chapter in page.chapters},
         "pictures": [str(path) for path in pictures],
     }
-    return Page.of(body)
+    return ReportOutcome.of(body)

@@ -72,7 +72,7 @@ class TrainOptions:
             raise InputError(unknown("start", self.start, ("weights", "scratch")))
 
 
-class Training(Result):
+class TrainOutcome(Result):
     """A finished training, as it stands in the run's ``result.json``.
 
     Attributes:
@@ -106,7 +106,7 @@ class Training(Result):
     images_in_two_splits: dict[str, int]
 
 
-def train(options: TrainOptions, emit: Emit | None = None) -> Training | DryRun:
+def train(options: TrainOptions, emit: Emit | None = None) -> TrainOutcome | DryRun:
     """Train into a run folder: ``weights.safetensors``, ``network.json``, ``result.json``.
 
     Returns:
@@ -145,7 +145,7 @@ def train(options: TrainOptions, emit: Emit | None = None) -> Training | DryRun:
     }
     run = runs.RunFolder(options.out or runs.reserve("train"), "train", config)
     if (run.path / "result.json").is_file():
-        return Training.of(read_json(run.path / "result.json", "result", schemas.TRAIN, sealed=True))
+        return TrainOutcome.of(read_json(run.path / "result.json", "result", schemas.TRAIN, sealed=True))
     if emit is not None:
         emit("run", {"run": str(run.path), "text": f"run folder {run.path}"})
     if spec != given:
@@ -162,7 +162,7 @@ def _train(
     weights: Path | None,
     teacher: Teacher | None,
     emit: Emit | None,
-) -> Training:
+) -> TrainOutcome:
     from hwnas.nets.build import build, load_weights, read_weights, save
     from hwnas.train import loop
     from hwnas.train.score import judge
@@ -221,7 +221,7 @@ def _train(
     text = f"test accuracy {test.accuracy:.2%} (validation {result.accuracy:.2%})"
     run.append("trained", {"text": text, "accuracy": body["accuracy"]})
     runs.link_latest(run.path)
-    return Training.of(body)
+    return TrainOutcome.of(body)
 
 
 def with_classes(spec: NetworkSpec, classes: int) -> NetworkSpec:

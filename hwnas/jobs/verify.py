@@ -10,7 +10,7 @@ from hwnas.deploy.engine import is_timed, runtime
 from hwnas.deploy.manifest import check_file, find_engine, read_manifest
 from hwnas.deploy.parity import TOLERANCES
 from hwnas.errors import InputError
-from hwnas.jobs.export.run import Exported, summary
+from hwnas.jobs.export.run import ExportOutcome, summary
 from hwnas.jobs.export.samples import samples
 from hwnas.jobs.resolve.origin import Origin, origin
 from hwnas.measure.patience import PATIENCE_S
@@ -41,7 +41,7 @@ class VerifyOptions:
     patience_s: float = PATIENCE_S
 
 
-def verify(options: VerifyOptions, emit: Emit | None = None) -> Exported:
+def verify(options: VerifyOptions, emit: Emit | None = None) -> ExportOutcome:
     """Check an engine again. Writes nothing.
 
     Returns:

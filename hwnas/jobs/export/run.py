@@ -96,7 +96,7 @@ class Times(Result):
     samples: int | None = None
 
 
-class Exported(Result):
+class ExportOutcome(Result):
     """An engine with its proof.
 
     Attributes:
@@ -135,7 +135,7 @@ class Exported(Result):
     passed: bool | None
 
 
-def export(options: ExportOptions, emit: Emit | None = None) -> Exported:
+def export(options: ExportOptions, emit: Emit | None = None) -> ExportOutcome:
     """Write an engine, verify that very file, complete its manifest.
 
     Returns:
@@ -155,7 +155,7 @@ def export(options: ExportOptions, emit: Emit | None = None) -> Exported:
         return _export(options, source, folder, emit)
 
 
-def _export(options: ExportOptions, source: Origin, folder: Path, emit: Emit | None) -> Exported:
+def _export(options: ExportOptions, source: Origin, folder: Path, emit: Emit | None) -> ExportOutcome:
     try:
         backend, setting = conditions(options, source)
     except BackendUnavailable as exc:
@@ -298,7 +298,7 @@ def check(
     )
 
 
-def summary(path: Path, manifest: EngineManifest) -> Exported:
+def summary(path: Path, manifest: EngineManifest) -> ExportOutcome:
     """The result of an export or a verification as the command line gives it."""
     verdict = {"kept": True, "broken": False, "ambiguous": None}
     m, p = manifest.measured, manifest.parity
@@ -325,7 +325,7 @@ def summary(path: Path, manifest: EngineManifest) -> Exported:
         "verified": bool(manifest.checks),
         "passed": manifest.passed if manifest.checks else None,
     }
-    return Exported.of(body)
+    return ExportOutcome.of(body)
 
 
 def _elsewhere(

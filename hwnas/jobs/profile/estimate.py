@@ -6,7 +6,7 @@ import time
 
 from hwnas.cost import roofline
 from hwnas.jobs.profile.options import ProfileOptions
-from hwnas.jobs.profile.result import Profile
+from hwnas.jobs.profile.result import ProfileOutcome
 from hwnas.measure import device as devices
 from hwnas.measure import table_folder
 from hwnas.measure.candidates import precision_of
@@ -16,7 +16,7 @@ from hwnas.records import to_json
 from hwnas.results import DryRun
 
 
-def estimate(options: ProfileOptions) -> Profile | DryRun:
+def estimate(options: ProfileOptions) -> ProfileOutcome | DryRun:
     """Write a table of estimated block times; every use of it is marked `estimated`."""
     begun = time.perf_counter()
     found = devices.resolve(options.device, here=False)
@@ -55,4 +55,4 @@ def estimate(options: ProfileOptions) -> Profile | DryRun:
         "holdout": None,
         "supports": profile.support,
     }
-    return Profile.of(body)
+    return ProfileOutcome.of(body)

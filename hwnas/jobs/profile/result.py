@@ -32,7 +32,7 @@ class Failure(Result):
     error: str
 
 
-class Profile(Result):
+class ProfileOutcome(Result):
     """A latency table that was measured or estimated.
 
     Attributes:

@@ -19,7 +19,7 @@ from hwnas.jobs.profile.choose import choose, is_open, kept
 from hwnas.jobs.profile.estimate import estimate
 from hwnas.jobs.profile.options import ProfileOptions
 from hwnas.jobs.profile.plan import PLANS, Plan, anchors, blocks_of, draw, schedule
-from hwnas.jobs.profile.result import Profile
+from hwnas.jobs.profile.result import ProfileOutcome
 from hwnas.measure import device as devices
 from hwnas.measure import table as tables
 from hwnas.measure import table_folder
@@ -42,7 +42,7 @@ from hwnas.spec import BlockSpec, NetworkSpec
 _CANDIDATES, _BATCH = 256, 10
 
 
-def profile(options: ProfileOptions, emit: Emit | None = None) -> Profile | DryRun:
+def profile(options: ProfileOptions, emit: Emit | None = None) -> ProfileOutcome | DryRun:
     """Measure (or estimate) a latency table.
 
     Returns:
@@ -96,7 +96,7 @@ def profile(options: ProfileOptions, emit: Emit | None = None) -> Profile | DryR
         **table.summary,
         "chosen_among": compared,
     }
-    return Profile.of(body)
+    return ProfileOutcome.of(body)
 
 
 def _space(options: ProfileOptions) -> SearchSpace:

@@ -1,7 +1,7 @@
 """`hwnas search`: the most accurate network that keeps a latency budget."""
 
 from hwnas.jobs.search.options import SearchOptions
-from hwnas.jobs.search.result import Search, Winner
+from hwnas.jobs.search.result import SearchOutcome, Winner
 from hwnas.jobs.search.run import search
 
-__all__ = ["Search", "SearchOptions", "Winner", "search"]
+__all__ = ["SearchOptions", "SearchOutcome", "Winner", "search"]

@@ -28,7 +28,7 @@ class Winner(Result):
     params: int
 
 
-class Target(Result):
+class TargetOutcome(Result):
     """The winner for one of several budgets; figures by split, "val" and "test"."""
 
     budget: str
@@ -48,7 +48,7 @@ class Seconds(Result):
     total: float
 
 
-class Search(Result):
+class SearchOutcome(Result):
     """A finished search.
 
     Attributes:
@@ -89,4 +89,4 @@ class Search(Result):
     mean: tuple[float, ...]
     std: tuple[float, ...]
     data_notes: tuple[str, ...]
-    targets: tuple[Target, ...] = ()
+    targets: tuple[TargetOutcome, ...] = ()

@@ -18,7 +18,7 @@ from hwnas.jobs.profile.choose import is_open, takes
 from hwnas.jobs.search import first_table, plan
 from hwnas.jobs.search.options import STRATEGY, SearchOptions
 from hwnas.jobs.search.parts import NetworkBuilder, OnThreads, figures, test_once, training_rate
-from hwnas.jobs.search.result import Search
+from hwnas.jobs.search.result import SearchOutcome
 from hwnas.measure import device as devices
 from hwnas.measure import reliability
 from hwnas.measure.patience import Patience
@@ -49,7 +49,7 @@ JUDGED = 6000
 CONDITIONS = ("backend", "precision", "batch", "threads")
 
 
-def search(options: SearchOptions, emit: Emit | None = None) -> Search | DryRun:
+def search(options: SearchOptions, emit: Emit | None = None) -> SearchOutcome | DryRun:
     """Search, train the winner out, measure it, and read the test split once.
 
     Returns:
@@ -208,7 +208,7 @@ class _SearchJob:
         o, given = self.options, self._given()
         return plan.strategy_options(str(o.strategy), self.preset, self.images, self.budgets, given)
 
-    def run(self) -> Search:
+    def run(self) -> SearchOutcome:
         """Search into the run folder."""
 
         runtime, setting = self._conditions()
@@ -231,7 +231,7 @@ class _SearchJob:
         body = {**figures(result, prepared), **extra}
         for target, found in zip(body.get("targets", ()), body.pop("target_figures")):
             target.update(found)
-        return Search.of({**body, "run": str(run.path), "table": str(self.table.path)})
+        return SearchOutcome.of({**body, "run": str(run.path), "table": str(self.table.path)})
 
     def _facts(self, run: RunFolder) -> Facts:
         left_s = self._left_s()

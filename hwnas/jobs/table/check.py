@@ -34,7 +34,7 @@ def resolve(path: Path | None) -> LatencyTable:
     return tables.load(path) if path is not None else table_folder.newest()
 
 
-class Validation(Result):
+class ValidateOutcome(Result):
     """Whether a table is still true here.
 
     Attributes:
@@ -55,7 +55,7 @@ class Validation(Result):
     seconds: float | None = None
 
 
-def validate(path: Path | None = None, emit: Emit | None = None, *, seed: int = 0) -> Validation:
+def validate(path: Path | None = None, emit: Emit | None = None, *, seed: int = 0) -> ValidateOutcome:
     """Check a table against this machine: conditions, then its sentinels measured again.
 
     Returns:
@@ -78,7 +78,7 @@ def validate(path: Path | None = None, emit: Emit | None = None, *, seed: int = 
                 "measuring"
             ],
         }
-        return Validation.of(unmeasured)
+        return ValidateOutcome.of(unmeasured)
     backend, live = devices.conditions(
         table.setting.device,
         table.setting.backend,
@@ -123,7 +123,7 @@ def validate(path: Path | None = None, emit: Emit | None = None, *, seed: int = 
         "warnings": warnings,
         "seconds": time.perf_counter() - begun,
     }
-    return Validation.of(body)
+    return ValidateOutcome.of(body)
 
 
 def _sentinels(table: LatencyTable) -> list[NetworkRow]:

@@ -44,7 +44,7 @@ class Tables(Result):
     damaged: tuple[dict[str, str], ...]
 
 
-class Table(Result):
+class TableShown(Result):
     """What is in a table; figures of its profile (``holdout``, ...) are attributes too."""
 
     path: str
@@ -63,7 +63,7 @@ class Table(Result):
     blocks: tuple[dict[str, Any], ...]
 
 
-class Difference(Result):
+class DiffOutcome(Result):
     """How table `b` differs from `a`; `verdict` is "same", "slower", "faster" or "different"."""
 
     a: str
@@ -71,7 +71,7 @@ class Difference(Result):
     verdict: str
 
 
-class Written(Result):
+class TableWritten(Result):
     """A table that was written."""
 
     table: str
@@ -80,7 +80,7 @@ class Written(Result):
     warnings: tuple[str, ...]
 
 
-class Imported(Written):
+class TableImported(TableWritten):
     """A table that was imported, and the entries that have no block here."""
 
     conditions: str
@@ -117,7 +117,7 @@ def _error(path: Path) -> float | None:
     return float(found) if isinstance(found, (int, float)) else None
 
 
-def show(path: Path | None = None) -> Table:
+def show(path: Path | None = None) -> TableShown:
     """What is in a table: conditions, counts, rows, the figures of its profile."""
     table = resolve(path)
     roles = Counter(net.role for net in table.networks)
@@ -150,16 +150,16 @@ def show(path: Path | None = None) -> Table:
             for block, row in sorted(table.rows.items())
         ],
     }
-    return Table.of(body)
+    return TableShown.of(body)
 
 
-def diff(a: Path, b: Path) -> Difference:
+def diff(a: Path, b: Path) -> DiffOutcome:
     """Compare two tables; `verdict` is "same", "slower", "faster" or "different"."""
     one, two = tables.load(a), tables.load(b)
-    return Difference.of({"a": one.table_id, "b": two.table_id, **asdict(compare.diff(one, two))})
+    return DiffOutcome.of({"a": one.table_id, "b": two.table_id, **asdict(compare.diff(one, two))})
 
 
-def merge(paths: Sequence[Path], out: Path | None = None) -> Written:
+def merge(paths: Sequence[Path], out: Path | None = None) -> TableWritten:
     """Join tables of the same conditions into a new one."""
     parts = [tables.load(path) for path in paths]
     merged = compare.merge(parts)
@@ -172,10 +172,10 @@ def merge(paths: Sequence[Path], out: Path | None = None) -> Written:
         "networks": len(table.networks),
         "warnings": [note for part in parts for note in part.warnings],
     }
-    return Written.of(body)
+    return TableWritten.of(body)
 
 
-def export(out: Path, path: Path | None = None) -> Written:
+def export(out: Path, path: Path | None = None) -> TableWritten:
     """Copy a table out, after checking it; the file is the table, byte for byte."""
     table = resolve(path)
     assert table.path is not None
@@ -183,7 +183,7 @@ def export(out: Path, path: Path | None = None) -> Written:
     table = tables.parse(table.path, data)  # what is written is what was checked
     write_bytes(out, data, new=True)
     body = {"table": str(out), "table_id": table.table_id, "rows": len(table), "warnings": table.warnings}
-    return Written.of(body)
+    return TableWritten.of(body)
 
 
 def import_(
@@ -194,7 +194,7 @@ def import_(
     device: str | None = None,
     batch: int | None = None,
     precision: Precision = "fp32",
-) -> Imported:
+) -> TableImported:
     """Take a table into the user's data folder.
 
     Args:
@@ -228,7 +228,7 @@ def import_(
         "not_imported": left_out,
         "warnings": table.warnings,
     }
-    return Imported.of(body)
+    return TableImported.of(body)
 
 
 def _copy(path: Path, data: bytes) -> None:

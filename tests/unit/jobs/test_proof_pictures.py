@@ -19,7 +19,7 @@ from hwnas.deploy.manifest import read_manifest
 from hwnas.deploy.parity import at_least
 from hwnas.deploy.session import Session
 from hwnas.errors import DataFormatError, VerificationFailed
-from hwnas.jobs.export import Exported, ExportOptions, export
+from hwnas.jobs.export import ExportOptions, ExportOutcome, export
 from hwnas.jobs.export.samples import spread
 from hwnas.jobs.train import TrainOptions, train
 from hwnas.jobs.verify import VerifyOptions, verify
@@ -65,7 +65,7 @@ def thirty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield home
 
 
-def by_name(body: Mapping[str, Any] | Exported) -> dict[str, dict[str, Any]]:
+def by_name(body: Mapping[str, Any] | ExportOutcome) -> dict[str, dict[str, Any]]:
     return {check["name"]: check for check in body["checks"]}
 
 
