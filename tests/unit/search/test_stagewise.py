@@ -144,7 +144,7 @@ def test_several_budgets_are_filled_on_one_path(tmp_path: Path) -> None:
 def test_widths_and_operators_grow_by_the_same_rule(tmp_path: Path) -> None:
     kinds = set()
     for space, budget_ms in (("resnet-cifar-wide", 0.6), ("mbv2-cifar", 0.2)):
-        result, _ = grow(tmp_path / space, budget_ms, space=space, rounds=30, begin="smallest")
+        result, _ = grow(tmp_path / space, budget_ms, space=space, rounds=12, begin="smallest")
         kinds |= {trial.notes["kind"] for trial in result.trials if "kind" in trial.notes}
     assert {"deeper", "wider"} <= kinds
     assert kinds & {"kernel", "expand", "se"}

@@ -106,12 +106,13 @@ def test_sampling_frequencies_follow_the_probabilities() -> None:
     with torch.no_grad():
         model.alpha[0].copy_(torch.tensor([2.0, 0.0, 0.0, 0.0, 0.0, 1.0]))
     g = torch.Generator().manual_seed(0)
-    draws = [model.sample(1, g, uniform=False)[0][0] for _ in range(3000)]
-    share = torch.bincount(torch.tensor(draws), minlength=6) / 3000
-    assert torch.allclose(share, torch.softmax(model.alpha[0].detach(), 0), atol=0.03)
-    uniform = [model.sample(2, g, uniform=True)[0] for _ in range(3000)]
+    draws = [model.sample(1, g, uniform=False)[0][0] for _ in range(1000)]
+    share = torch.bincount(torch.tensor(draws), minlength=6) / 1000
+    # Three standard deviations of a share of one half in 1,000 draws are 0.047.
+    assert torch.allclose(share, torch.softmax(model.alpha[0].detach(), 0), atol=0.05)
+    uniform = [model.sample(2, g, uniform=True)[0] for _ in range(1000)]
     assert all(len(set(k)) == 2 for k in uniform)
-    assert sum(0 in k for k in uniform) / 3000 == pytest.approx(2 / 6, abs=0.03)
+    assert sum(0 in k for k in uniform) / 1000 == pytest.approx(2 / 6, abs=0.05)
 
 
 def test_rescaling_keeps_the_mass_of_the_kept_and_the_rest_untouched() -> None:
