@@ -227,9 +227,15 @@ def _loaded(group: str, name: str) -> Any:
         raise InputError(
             f"the {what} {name!r} is registered by {' and by '.join(entry.packages)}; uninstall one of them"
         )
-    module, _, attribute = entry.target.partition(":")
     with blamed(group, name, "cannot be loaded"):
-        return getattr(import_module(module), attribute)
+        return _imported(entry)
+
+
+@cache
+def _imported(entry: _Entry) -> Any:
+    """What an entry names; kept, for block kinds are asked for whenever a block is made."""
+    module, _, attribute = entry.target.partition(":")
+    return getattr(import_module(module), attribute)
 
 
 @contextmanager

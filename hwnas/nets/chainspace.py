@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import cached_property, lru_cache
 from itertools import pairwise
 from typing import Any
 
@@ -18,6 +19,7 @@ from hwnas.spec import BlockSpec, NetworkSpec
 Edit = tuple[str, Gene]
 # Growth moves that raise an attribute of a stage's operators, which they are named after.
 RAISES = ("kernel", "expand", "se")
+MEMO = 4096  # networks whose growths are remembered
 
 
 class ChainSpace(Levels):
@@ -170,6 +172,14 @@ class ChainSpace(Levels):
         Raises:
             InputError: for a network that is not a member.
         """
+        return list(self._grown(spec))
+
+    @cached_property
+    def _grown(self) -> Callable[[NetworkSpec], list[Move]]:
+        """`grow`, worked out once for each of the last `MEMO` networks: a search asks again and again."""
+        return lru_cache(MEMO)(self._growths)
+
+    def _growths(self, spec: NetworkSpec) -> list[Move]:
         gene = self.gene(spec)
         moves = []
         for s, (at, operators) in enumerate(zip(gene.path, gene.operators)):

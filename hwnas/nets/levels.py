@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
+from typing import Literal
 
 from hwnas.errors import InputError
 from hwnas.spec import Act, BlockSpec, Convention, Kind, NetworkSpec
@@ -154,37 +155,21 @@ class Levels:
     def stem_block(self, first: int) -> BlockSpec:
         """The stem of networks whose path begins at level `first`."""
         kernel, stride = self.stem
-        return BlockSpec(
-            kind="conv",
-            c_in=self.input_shape[0],
-            c_out=self.stem_width or self.levels[first].width,
-            kernel=kernel,
-            stride=2 if stride == 2 else 1,
-            act=self.stem_act,
-            size_in=self.input_shape[1],
-        )
+        width = self.stem_width or self.levels[first].width
+        stem = Operator("conv", kernel)
+        shape = (self.input_shape[0], width, self.input_shape[1])
+        return _made(stem, shape, 2 if stride == 2 else 1, self.stem_act)
 
     def head_block(self, last: int) -> BlockSpec:
         """The classifier of networks whose path ends at level `last`."""
         level = self.levels[last]
-        size = self.size(level.halvings)
-        return BlockSpec(
-            kind="classifier", c_in=level.width, c_out=self.classes, kernel=1, act="none", size_in=size
-        )
+        shape = (level.width, self.classes, self.size(level.halvings))
+        return _made(Operator("classifier", 1), shape, 1, "none")
 
     def _block(self, operator: Operator, c_in: int, c_out: int, halvings: tuple[int, int]) -> BlockSpec:
         """A block that leads from one number of halvings to another."""
-        return BlockSpec(
-            kind=operator.kind,
-            kernel=operator.kernel,
-            expand=operator.expand,
-            se=operator.se,
-            c_in=c_in,
-            c_out=c_out,
-            stride=2 if halvings[1] > halvings[0] else 1,
-            act=self.act,
-            size_in=self.size(halvings[0]),
-        )
+        stride = 2 if halvings[1] > halvings[0] else 1
+        return _made(operator, (c_in, c_out, self.size(halvings[0])), stride, self.act)
 
     def first(self, before: int | None, at: int, operator: Operator) -> BlockSpec:
         """The first block of a level, after another level or (None) the stem."""
@@ -275,3 +260,20 @@ class Levels:
         except InputError:
             return False
         return True
+
+
+@lru_cache(maxsize=65536)
+def _made(operator: Operator, shape: tuple[int, int, int], stride: Literal[1, 2], act: Act) -> BlockSpec:
+    """A block of `shape` (input and output channels, input size), made and checked once."""
+    c_in, c_out, size_in = shape
+    return BlockSpec(
+        kind=operator.kind,
+        kernel=operator.kernel,
+        expand=operator.expand,
+        se=operator.se,
+        c_in=c_in,
+        c_out=c_out,
+        stride=stride,
+        act=act,
+        size_in=size_in,
+    )

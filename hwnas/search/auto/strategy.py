@@ -194,7 +194,7 @@ class Auto(Strategy[AutoOptions]):
             return operators.operators(space, spec, "other")
 
         rounds = o.rounds
-        every = View(space, remembered(space.grow))
+        every = View(space, space.grow)
         macro = View(space, lambda spec: operators.shapes(every, spec))
         self._last = self._grower(every, 1.0, 1.0, rounds + 3)
         return [

@@ -14,10 +14,8 @@ from typing import Any
 import numpy as np
 
 from hwnas.options import option
-from hwnas.protocols import SearchContext
 from hwnas.records import Proposal, Trial, trained
 from hwnas.search import options
-from hwnas.search.moves import remembered
 from hwnas.search.ranking import accuracy
 from hwnas.search.strategy import Strategy
 from hwnas.spec import NetworkSpec
@@ -57,10 +55,6 @@ class Tpe(Strategy[TpeOptions]):
 
     name = "tpe"
     Options = TpeOptions
-
-    def __init__(self, context: SearchContext) -> None:
-        super().__init__(context)
-        self._grow = remembered(context.space.grow)
 
     @classmethod
     def unavailable(cls) -> str | None:
@@ -132,7 +126,7 @@ class Tpe(Strategy[TpeOptions]):
 
     def _step(self, spec: NetworkSpec, name: str) -> NetworkSpec | None:
         """The network after one growth of the kind; None where there is none."""
-        moves = self._grow(spec)
+        moves = self._context.space.grow(spec)
         return next((move.spec for move in moves if f"{move.stage}.{move.kind}" == name), None)
 
     def _decode(self, code: dict[str, int]) -> NetworkSpec:
