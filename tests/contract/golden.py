@@ -1,4 +1,4 @@
-"""What every strategy did on the fake device when its course was last looked at: ``golden.json``.
+"""What strategies, plans and a profile gave on the fake device when last looked at: ``golden.json``.
 
 A change that is to leave behaviour alone leaves this file alone. Where a change of course is wanted, renew
 the file, look at what differs, and commit both together::
@@ -19,10 +19,16 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import pytest
 from strategy_fakes import FakeCost, FakeTrainer, context, walked
 
 from hwnas.backends.fake_price import FakeDevice, price_ms
+from hwnas.jobs.profile import ProfileOptions, profile
+from hwnas.jobs.profile import plan as profile_plan
+from hwnas.jobs.profile.plan import Plan
+from hwnas.measure.table import load
 from hwnas.nets.onnx import chain
+from hwnas.search.solve.entropy import entropy
 from hwnas.search.state import Limits
 from hwnas.search.strategy import find
 from hwnas.spec import BlockSpec, Convention, NetworkSpec
@@ -48,6 +54,12 @@ CASES: dict[str, tuple[str, float, dict[str, Any]]] = {
     "tpe": ("resnet-cifar", 0.5, {"samples": 4, "startup": 2, "asks": 60}),
     "uniform": ("resnet-cifar", 0.5, {}),
 }
+
+
+# Plans without training: space and budget in milliseconds, by strategy.
+PLANS = {"auto": ("mbv2-cifar", 1.0), "densenas": ("densenas-cifar", 1.5), "hournas": ("mbv2-cifar", 1.0)}
+# A short profile: networks for fitting and for judging the fit.
+SHORT = Plan(calibration=3, probes=1, holdout=3, target=0.0, blocks=40)
 
 
 @cache
@@ -99,6 +111,29 @@ def course(case: str, path: Path) -> dict[str, Any]:
     }
 
 
+def planned(name: str) -> str:
+    """What a strategy plans without training; networks of the same score may take each other's place."""
+    space, budget_ms = PLANS[name]
+    ctx = context(space, budget_ms, DeviceCost())
+    spec = find(name).plan(ctx)
+    assert spec is not None
+    return f"{spec.depths_text}: {shown(ctx.estimate(spec).latency_ms)} ms, score {shown(entropy(spec))}"
+
+
+def table(path: Path) -> list[str]:
+    """Rows of a latency table of the fake device; which networks it measures follows from its seed."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(profile_plan.PLANS, "quick", SHORT)
+        options = ProfileOptions(
+            device="fake", space="resnet-cifar", preset="quick", input_shape=(3, 16, 16), out=path
+        )
+        profile(options)
+    found = load(path)
+    blocks = [f"{block.key} {shown(row.value_ms)} ms" for block, row in found.rows.items()]
+    networks = [f"{net.spec.key} {net.role} {shown(net.measurement.floor_ms)} ms" for net in found.networks]
+    return [*blocks, *networks, *(f"{key} {shown(ms)} ms again" for key, ms in found.repeats.items())]
+
+
 def told(kind: str, fields: Mapping[str, Any]) -> list[str]:
     """A decision in one line: its kind, the number of trials before it, its figures."""
     if "after" not in fields:
@@ -119,7 +154,9 @@ def shown(value: Any) -> Any:
 def main() -> None:
     """Write the file anew."""
     with tempfile.TemporaryDirectory() as place:
-        found = {case: course(case, Path(place) / case) for case in CASES}
+        found: dict[str, Any] = {case: course(case, Path(place) / case) for case in CASES}
+        found["table"] = table(Path(place) / "table.hwlat.jsonl")
+    found["plans"] = {name: planned(name) for name in PLANS}
     FILE.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
 
