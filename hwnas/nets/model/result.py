@@ -158,8 +158,9 @@ def _base(given: Mapping[str, Any], source: str, where: str) -> OwnModel:
     if kind == "network":
         told = given.get("spec")
         spec = network_of(told if isinstance(told, dict) else {}, where)
-        return OwnModel(build(spec, seed=0).eval(), named, "network", spec.input_shape, recipe=dict(given))
-    if kind in LIBRARIES and kind_of(named) == kind:
+        module = build(spec, seed=0).eval()
+        own = OwnModel(module, named, "network", spec.input_shape, recipe=dict(given))
+    elif kind in LIBRARIES and kind_of(named) == kind:
         own = base(named, size)
     elif kind in ("file", "module"):
         own = _users(given, source, size, where)

@@ -297,9 +297,15 @@ def run(root: nn.Module, node: fx.Node, args: Any, kwargs: Any) -> Any:
 def counted(node: fx.Node, compute: Callable[[], Any], root: nn.Module) -> Any:
     """The value of an operation, with its multiply-accumulates of one image in `meta`."""
     module = root.get_submodule(str(node.target)) if node.op == "call_module" else None
-    cheap = isinstance(module, NO_OPERATION) or (
-        module is None and getattr(node.target, "__name__", node.target) in _CHEAP
-    )
+    if isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)):
+        value = compute()
+        if isinstance(value, Tensor):
+            node.meta["macs"] = value.numel() // len(value) * module.weight[0].numel()
+        return value
+    if module is not None:
+        cheap = type(module).__module__.startswith("torch.nn") and not isinstance(module, _MULTIPLIES)
+    else:
+        cheap = getattr(node.target, "__name__", node.target) in _CHEAP
     if cheap:
         node.meta["macs"] = 0
         return compute()
@@ -309,6 +315,11 @@ def counted(node: fx.Node, compute: Callable[[], Any], root: nn.Module) -> Any:
     return value
 
 
+# Of torch's own layers these multiply matrices; they are counted as they run, as is what is not torch's.
+_MULTIPLIES = (
+    nn.modules.conv._ConvTransposeNd, nn.Bilinear, nn.MultiheadAttention, nn.RNNBase, nn.Transformer,
+    nn.TransformerEncoder, nn.TransformerEncoderLayer, nn.TransformerDecoder, nn.TransformerDecoderLayer,
+)  # fmt: skip
 _CHEAP = frozenset((
     "add", "iadd", "sub", "mul", "imul", "truediv", "size", "getitem", "cat", "flatten", "relu",
     "relu_", "permute", "view", "reshape", "mean", "getattr", "dropout", "contiguous", "add_", "mul_",

@@ -94,7 +94,8 @@ class Gated(nn.Module):
         y = F.hardswish(self.norm(self.expand(x)))
         y = self.depth(y)
         gate = torch.sigmoid(self.excite(torch.relu(self.squeeze(F.adaptive_avg_pool2d(y, 1)))))
-        return x + self.project(y * gate)
+        out: Tensor = x + self.project(y * gate)
+        return out
 
 
 class Grouped(nn.Module):
@@ -109,7 +110,8 @@ class Grouped(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.c(torch.relu(self.b(torch.relu(self.a(x)))))
+        out: Tensor = x + self.c(torch.relu(self.b(torch.relu(self.a(x)))))
+        return out
 
 
 class Dense(nn.Module):
@@ -140,6 +142,13 @@ class Shared(nn.Module):
 
 def own(module: nn.Module, shape: tuple[int, int, int] = (3, 8, 8)) -> Parent:
     return parent(OwnModel(module.eval(), "test", "file", shape))
+
+
+def weight(module: nn.Module, name: str) -> Tensor:
+    """The weight of a layer."""
+    found = module.get_submodule(name).weight
+    assert isinstance(found, Tensor)
+    return found
 
 
 def settle(module: nn.Module) -> Any:
