@@ -33,7 +33,8 @@ test-sim: $(STAMP)
 	$(BIN)/python tests/sim/prepare.py
 	HWNAS_SIM=1 $(BIN)/pytest tests/sim
 
-# On a machine with an NVIDIA GPU and `pip install 'hwnas[trt]'`: writes gpu-report.json (docs/gpu.md).
+# On a machine with an NVIDIA GPU and `pip install 'hwnas[trt]'`: ten minutes, writes gpu-report.json
+# (docs/gpu.md; without the tests: `hwnas doctor --gpu-report FILE`).
 # Warnings stay warnings: a newer driver package may have some that nobody here has seen.
 test-gpu: $(STAMP)
 	$(BIN)/pytest tests/gpu -W default --gpu-report gpu-report.json

@@ -40,7 +40,9 @@ def _any_batch() -> list[str]:
     show_default=True,
     help="Engine format.",
 )
-@options.options(options.precision, options.device, options.backend, options.batch, options.threads)
+@options.options(
+    options.precision, options.device, options.gpu, options.backend, options.batch, options.threads
+)
 @click.option("--weights", type=click.Path(path_type=Path), help="Weights, where RUN is a network file.")
 @options.options(options.data, budget, images, options.max_loss)
 @click.option(

@@ -52,12 +52,25 @@ def _counted(row: dict[str, Any]) -> list[str]:
 @click.option(
     "--seconds", type=options.DURATION, metavar="TIME", help="Length of the record.  [default: 100s]"
 )
+@click.option(
+    "--gpu-report",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Instead try all that only a GPU can show (ten minutes), and write it to a JSON file.",
+)
+@options.gpu
 @common
-def doctor(ui: Output, noise: bool, record: Path | None, seconds: float | None) -> None:
+def doctor(
+    ui: Output, noise: bool, record: Path | None, seconds: float | None, gpu_report: Path | None
+) -> None:
     """What works here: processor, GPUs, runtimes, and how noisy timing is (5 s)."""
     from hwnas.jobs.doctor import doctor as job
+    from hwnas.jobs.doctor import gpu_report as tried
     from hwnas.jobs.doctor import record_noise
 
+    if gpu_report is not None:
+        steps = tried(gpu_report, ui.emit).as_json()
+        ui.result(schemas.DOCTOR, steps, lambda: _reported(steps))
+        return
     if record is not None:
         found = record_noise(record, seconds or 100.0, ui.emit).as_json()
         ui.result(schemas.DOCTOR, found, lambda: _recorded(found))
@@ -67,6 +80,19 @@ def doctor(ui: Output, noise: bool, record: Path | None, seconds: float | None) 
     body = job(ui.emit, noise=noise).as_json()
     ui.result(schemas.DOCTOR, body, lambda: _doctor(body))
     ui.next(f"hwnas profile --device {body['device']} --space resnet-cifar --preset quick")
+
+
+def _reported(body: dict[str, Any]) -> None:
+    rows = [
+        [name, "passed" if step["passed"] else "FAILED", f"{step['seconds']:.0f} s", _last_line(step["said"])]
+        for name, step in body["steps"].items()
+    ]
+    console.table(["step", "outcome", "took", "said"], rows)
+    console.say(f"{body['path']}: docs/gpu.md says where to send it")
+
+
+def _last_line(text: str) -> str:
+    return text.strip().rpartition("\n")[2]
 
 
 def _recorded(body: dict[str, Any]) -> None:

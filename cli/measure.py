@@ -173,8 +173,16 @@ def _predicted(body: dict[str, Any]) -> None:
 
 @click.command()
 @click.argument("networks", nargs=-1, required=True, metavar="NETWORK|ONNX|ENGINE...")
-@options.options(options.setting, options.data, options.preset, options.own_function)
+@options.options(options.device, options.gpu, options.backend, options.precision, options.batches)
+@options.options(options.threads, options.data, options.preset, options.own_function)
 @click.option("--cache", type=click.Choice(["hot", "cold"]), help="Empty the caches before each call?")
+@click.option(
+    "--sustained",
+    "sustained_s",
+    type=options.DURATION,
+    metavar="TIME",
+    help="Keep the device busy for so long first, as a server does; a warm GPU boosts less.",
+)
 @options.options(options.seed, options.max_time, options.patience, options.dry_run)
 @common
 def bench(ui: Output, networks: tuple[str, ...], max_time: float | None, **chosen: Any) -> None:
@@ -185,6 +193,8 @@ def bench(ui: Output, networks: tuple[str, ...], max_time: float | None, **chose
     from hwnas.jobs.bench import BenchOptions
     from hwnas.jobs.bench import bench as job
 
+    if (batches := chosen.pop("batches")) is not None:
+        chosen |= {"batch": batches[0], "batches": batches[1:]}
     body = job(BenchOptions(networks, **options.given(max_time_s=max_time, **chosen)), ui.emit).as_json()
     ui.result(schemas.BENCH, body, lambda: _benched(body))
 
@@ -193,13 +203,16 @@ def _benched(body: dict[str, Any]) -> None:
     if body.get("dry_run"):
         click.echo(f"would time {len(body['networks'])} engines in {body['measurements']} sessions")
         return
+    sweep = len({row["setting"]["batch"] for row in body["networks"]}) > 1
     columns = ["network", "floor", "p50", "p10", "p90", "p95", "calls", "against the first", "gates"]
+    columns = [columns[0], *(["batch", "images/s"] if sweep else []), *columns[1:]]
     rows: list[list[object]] = []
     for row in body["networks"]:
         within = rows and not row["differs"]
         apart = f"{row['relative']:.3f}x" + (", within the error" if within else "")
         times = (format_ms(row[k]) for k in ("floor_ms", "median_ms", "p10_ms", "p90_ms", "p95_ms"))
-        rows.append([row["path"], *times, row["samples"], apart, ", ".join(row["gates"])])
+        many = [row["setting"]["batch"], f"{row['images_per_s']:,.0f}"] if sweep else []
+        rows.append([row["path"], *many, *times, row["samples"], apart, ", ".join(row["gates"])])
     console.table(columns, rows)
     for setting in dict.fromkeys(_conditions(row["setting"]) for row in body["networks"]):
         console.say(f"conditions: {setting}")

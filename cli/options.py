@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -94,6 +95,22 @@ class Late(click.Option):
         """The option and its help, filled in."""
         record = super().get_help_record(ctx)
         return record and (record[0], record[1].format(", ".join(self.late())))
+
+
+class BatchSizes(ParamType):
+    """Whole numbers separated by commas, each at least 1."""
+
+    name = "integer range"  # as where one number is taken
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """A tuple of different numbers."""
+        if isinstance(value, tuple):
+            return value
+        parts = value if isinstance(value, list) else str(value).split(",")
+        texts = [str(part).strip() for part in parts]
+        if not all(text.isdigit() and 1 <= int(text) <= MOST_BATCH for text in texts):
+            self.fail(f"{value!r}: expected numbers from 1 to {MOST_BATCH}, such as 1,8,32", param, ctx)
+        return tuple(dict.fromkeys(map(int, texts)))
 
 
 class Names(ParamType):
@@ -241,10 +258,34 @@ def _option(*names_: str, **settings: Any) -> Option:
     return click.option(*names_, **settings)
 
 
+_GPU = re.compile(r"\d{1,3}|(GPU|MIG)-[0-9a-fA-F][0-9a-fA-F/-]*")
+
+
+def _chosen_gpu(ctx: click.Context, param: click.Parameter, value: str | None) -> None:
+    """Show CUDA one GPU: whatever opens CUDA in this process (TensorRT, ONNX Runtime, torch) sees that."""
+    if value is None:
+        return
+    if not _GPU.fullmatch(value):
+        raise click.BadParameter(
+            f"{value!r} is neither a number nor a UUID (GPU-..., MIG-...); `nvidia-smi -L` lists both",
+            ctx,
+            param,
+        )
+    os.environ["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"  # nvidia-smi's order; CUDA's own puts the fastest first
+    os.environ["CUDA_VISIBLE_DEVICES"] = value
+
+
 device = _option(
     "--device",
     metavar="NAME",
     help="Device to run on or plan for (`hwnas devices`).  [default: a GPU that works, else cpu]",
+)
+gpu = _option(
+    "--gpu",
+    metavar="INDEX|UUID",
+    callback=_chosen_gpu,
+    expose_value=False,
+    help="Which NVIDIA GPU, by nvidia-smi's number or UUID (a MIG slice's too).  [default: the first]",
 )
 backend = _option(
     "--backend", type=Registered("backends"), metavar="NAME", help="Runtime.  [default: the device's]"
@@ -284,6 +325,13 @@ max_loss = _option(
 )
 batch = _option(
     "--batch", type=click.IntRange(1, MOST_BATCH), metavar="N", help="Images per call.  [default: 1]"
+)
+batches = _option(
+    "--batch",
+    "batches",
+    type=BatchSizes(),
+    metavar="N,...",
+    help="Images per call; several are timed against each other, with images a second.  [default: 1]",
 )
 threads = _option(
     "--threads",
@@ -407,9 +455,9 @@ wait = _option(
 )
 
 # What decides the conditions a latency is true for.
-setting: Sequence[Option] = (device, backend, precision, batch, threads)
+setting: Sequence[Option] = (device, gpu, backend, precision, batch, threads)
 # The same where a profile may be measured, and runtime and precision may be left to the clock.
-open_setting: Sequence[Option] = (device, runtime_choice, precision_choice, batch, threads)
+open_setting: Sequence[Option] = (device, gpu, runtime_choice, precision_choice, batch, threads)
 
 
 def options(*chosen: Option | Sequence[Option]) -> Option:

@@ -41,17 +41,33 @@ Emit = Callable[[str, Mapping[str, Any]], None]
 class CallTimes:
     """Times of single calls on the backend's own clock, input already resident.
 
-    `wall_ms` holds one value per call; `cpu_ms` is the process CPU time over all of them (None
-    where the work is not the CPU's), so that cpu_ms / sum(wall_ms) shows contention.
+    Attributes:
+        wall_ms: one value for each call that was asked for.
+        cpu_ms: process CPU time over all of them, so that cpu_ms / sum(wall_ms) shows contention; None
+            where the work is not the CPU's.
+        each: calls behind each value, which is their mean: more than one where a single call is too
+            short for the device's clock.
+        error_ms: standard error that the step of the clock leaves in each value.
+        host_ms: what a program waits for one call, transfers aside; None where `wall_ms` is that.
+        enqueue_ms: what the host needs to start a call; None where it does the work itself.
     """
 
     wall_ms: Float64s
     cpu_ms: float | None = None
+    each: int = 1
+    error_ms: float = 0.0
+    host_ms: float | None = None
+    enqueue_ms: float | None = None
 
 
 @runtime_checkable
 class Engine(Protocol):
-    """A network built by a backend, ready to run."""
+    """A network built by a backend, ready to run.
+
+    An engine may have besides: `flush()`, which empties the caches before the next calls; `watch()`, names of
+    what made the last times doubtful; `warms`, true where a device settles at a lower clock as it warms, so
+    that its speed is compared with that of a moment ago and not with the best that was ever seen.
+    """
 
     setting: Setting
 

@@ -79,7 +79,8 @@ class Measurement(Record):
     over the accepted sessions, for budgets on percentiles. `session_ms` holds each accepted
     session's own median. `gates` names the checks that fired and could not be cured. `sentinel_ms` is
     the floor of the sentinel in the state of the machine that `floor_ms` is referred to; None where
-    nothing was referred (`hwnas.measure.timing`).
+    nothing was referred (`hwnas.measure.timing`). On a device of its own, `host_ms` is what a program waits
+    for one call and `enqueue_ms` what the host needs to start it (`protocols.CallTimes`).
     """
 
     floor_ms: float = Field(gt=0, le=MOST_MS)
@@ -94,6 +95,8 @@ class Measurement(Record):
     wall_cpu_ratio: float | None = None
     gates: tuple[str, ...] = ()
     sentinel_ms: float | None = Field(default=None, gt=0, le=MOST_MS)
+    host_ms: float | None = Field(default=None, gt=0, le=MOST_MS)
+    enqueue_ms: float | None = Field(default=None, gt=0, le=MOST_MS)
     taken_at: str = Field(default_factory=lambda: now_utc())
 
     @field_validator("taken_at")

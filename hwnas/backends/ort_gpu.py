@@ -206,6 +206,8 @@ def content_key(graph: bytes, setting: Setting) -> str:
 class OrtGpuEngine(Life):
     """One session whose input and output stay in device memory."""
 
+    warms = True
+
     memory = "cuda"  # where they stay, as ONNX Runtime names it
 
     def __init__(self, model: bytes, setting: Setting, provider: str, options: ProviderOptions) -> None:

@@ -92,6 +92,50 @@ def plain(model: bytes) -> bytes:
     return with_nodes(proto, nodes)
 
 
+def spare_depthwise(model: bytes) -> bytes:
+    """A quantized graph whose depthwise convolutions, and those behind a pool to one pixel, stay float."""
+    proto = read(model)
+    made = {out: node for node in proto.graph.node for out in node.output}
+    weights = {tensor.name: tensor.dims for tensor in proto.graph.initializer}
+
+    def source(name: str) -> str:
+        """What goes into a Q/DQ pair; the tensor itself where it comes from none."""
+        behind = made.get(name)
+        if behind is None or behind.op_type != "DequantizeLinear":
+            return name
+        before = made.get(behind.input[0])
+        is_pair = before is not None and before.op_type == "QuantizeLinear"
+        return before.input[0] if is_pair and before is not None else name
+
+    def pooled(name: str) -> bool:
+        """Whether a tensor is a global pool's, up to four operators on."""
+        for _ in range(4):
+            node = made.get(source(name))
+            if node is None:
+                return False
+            if node.op_type == "GlobalAveragePool":
+                return True
+            name = node.input[0]
+        return False
+
+    for node in proto.graph.node:
+        if node.op_type != "Conv":
+            continue
+        groups = next((a.i for a in node.attribute if a.name == "group"), 1)
+        shape = weights.get(source(node.input[1]), ())
+        if (groups > 1 and groups == next(iter(shape), 0)) or pooled(node.input[0]):
+            for at in (0, 1):
+                node.input[at] = source(node.input[at])
+    read_by_others = {name for node in proto.graph.node for name in node.input}
+    read_by_others |= {port.name for port in proto.graph.output}
+    kept = list(proto.graph.node)
+    for kind in ("DequantizeLinear", "QuantizeLinear"):  # pairs that nothing reads any more
+        kept = [n for n in kept if n.op_type != kind or n.output[0] in read_by_others]
+        read_by_others = {name for node in kept for name in node.input}
+        read_by_others |= {port.name for port in proto.graph.output}
+    return with_nodes(proto, kept)
+
+
 def to_half(model: bytes) -> bytes:
     """Weights and arithmetic in float16, behind a cast at the input and before one at the output.
 

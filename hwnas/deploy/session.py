@@ -11,6 +11,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
@@ -29,6 +30,9 @@ from hwnas.protocols import Backend, Engine
 
 class Session:
     """An engine with its manifest, ready to classify images.
+
+    Several threads may call one session: it runs one call at a time, and the others wait, since an engine has
+    one input, one output and (on a GPU) one stream. For calls at once open a session for each thread.
 
     Attributes:
         manifest: what the engine is, how it was verified and how fast it was.
@@ -66,6 +70,7 @@ class Session:
         spec = self.manifest.network
         self.classes = self.manifest.classes or tuple(str(i) for i in range(spec.classes))
         self._bgr = bgr
+        self._one_at_a_time = threading.Lock()
 
     def scores(self, images: NDArray[Any] | Sequence[NDArray[Any]]) -> Float32s:
         """Raw scores (logits), (n, classes) float32.
@@ -79,7 +84,8 @@ class Session:
         Raises:
             InputError: another type or shape.
         """
-        return preprocess.scores(self._engine, self.manifest, images, bgr=self._bgr)
+        with self._one_at_a_time:
+            return preprocess.scores(self._engine, self.manifest, images, bgr=self._bgr)
 
     def __call__(self, images: NDArray[Any] | Sequence[NDArray[Any]]) -> Float32s:
         """Class probabilities (n, classes) of images as in `scores`; each row sums to 1."""
@@ -97,8 +103,9 @@ class Session:
         return [[(self.classes[i], float(row[i])) for i in best] for row, best in zip(rows, order)]
 
     def close(self) -> None:
-        """Free what the runtime holds."""
-        self._engine.close()
+        """Free what the runtime holds, once a call that is running is done."""
+        with self._one_at_a_time:
+            self._engine.close()
 
     def __enter__(self) -> Session:
         return self

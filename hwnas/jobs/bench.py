@@ -39,11 +39,13 @@ class BenchOptions:
         networks: each a NETWORK (file, run or example), an ``.onnx`` file, or an engine file. An
             engine with a manifest beside it runs under the conditions that it was built for.
         device, backend, precision, batch, threads: the conditions of everything else.
+        batches: further batch sizes that everything without conditions of its own is timed at.
         data: training images that ONNX files are calibrated on at int8; random ones where None.
         preset: "quick", "default" or "thorough".
         cache: "hot" (calls back to back) or "cold" (caches emptied before each call).
         max_time_s: begin no further session after this long.
         patience_s: seconds that may be waited in all while the machine is slower than it was seen to be.
+        sustained_s: seconds for which the device is kept busy first.
         seed: of the random weights of networks, and of the order of measuring.
         dry_run: say what would be measured, touch nothing.
     """
@@ -53,12 +55,14 @@ class BenchOptions:
     backend: str | None = None
     precision: Precision = "fp32"
     batch: int = 1
+    batches: tuple[int, ...] = ()
     threads: int = 1
     data: str | None = None
     preset: str = "default"
     cache: Literal["hot", "cold"] = "hot"
     max_time_s: float | None = None
     patience_s: float = PATIENCE_S
+    sustained_s: float = 0.0
     seed: int = 0
     dry_run: bool = False
 
@@ -75,7 +79,8 @@ class _Benched:
 class BenchLine(Result):
     """One entry of a bench: its times in milliseconds a call, against the first (`relative`).
 
-    `differs` is whether the two floors are further apart than their standard errors explain, at 95 %.
+    `differs` is whether the two floors are further apart than their standard errors explain, at 95 %;
+    `images_per_s` is that of batches one after the other; `host_ms` and `enqueue_ms` as in `Measurement`.
     """
 
     path: str
@@ -92,6 +97,9 @@ class BenchLine(Result):
     samples: int
     sessions: int
     gates: tuple[str, ...]
+    images_per_s: float
+    host_ms: float | None
+    enqueue_ms: float | None
     relative: float
     differs: bool
 
@@ -149,9 +157,11 @@ def bench(options: BenchOptions, emit: Emit | None = None) -> BenchOutcome | Dry
         sentinel=guard,
         patience=patience,
         levels=past,
+        sustained_s=options.sustained_s,
     )
     first = next(iter(found.values()))
-    rows = [{**row, **_figures(m, first)} for row, m in zip(listed, found.values())]
+    batches = [e.setting.batch for e in entries.values()]
+    rows = [{**row, **_figures(m, first, b)} for row, m, b in zip(listed, found.values(), batches)]
     state = _state(past, time.perf_counter() - begun, timing.gates.sentinel)
     body = {
         "networks": rows,
@@ -185,10 +195,15 @@ def _entries(options: BenchOptions) -> dict[str, _Benched]:
     """Everything that is to be timed by a unique name, in the order given."""
     entries: dict[str, _Benched] = {}
     for given in options.networks:
-        name, copy = given, 2
-        while name in entries:  # the same file twice is an honest A/A test
-            name, copy = f"{given}#{copy}", copy + 1
-        entries[name] = _entry(given, options)
+        for batch in dict.fromkeys((options.batch, *options.batches)):
+            entry = _entry(given, replace(options, batch=batch))
+            if entry.setting.batch != batch and batch != options.batch:
+                continue  # it was built for one batch
+            first = given if not options.batches else f"{given} (batch {entry.setting.batch})"
+            name, copy = first, 2
+            while name in entries:  # the same file twice is an honest A/A test
+                name, copy = f"{first}#{copy}", copy + 1
+            entries[name] = entry
     return entries
 
 
@@ -261,8 +276,9 @@ def _conditions(options: BenchOptions, backend: str | None = None) -> tuple[Back
     )
 
 
-def _figures(m: Measurement, first: Measurement) -> dict[str, Any]:
+def _figures(m: Measurement, first: Measurement, batch: int) -> dict[str, Any]:
     body = to_json(m)
+    body["images_per_s"] = batch / m.floor_ms * 1e3
     body["sessions"] = len(body.pop("session_ms"))
     apart = abs(m.floor_ms - first.floor_ms)
     body["relative"] = m.floor_ms / first.floor_ms

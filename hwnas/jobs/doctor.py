@@ -12,6 +12,7 @@ import numpy as np
 
 from hwnas import backends
 from hwnas.backends import conflicts
+from hwnas.backends import gpu_report as gpu_steps
 from hwnas.backends.cuda.gpus import serves
 from hwnas.measure.device import detect, resolve
 from hwnas.measure.grade import noise_grade, probes
@@ -84,6 +85,21 @@ class Recording(Result):
     calls: int
     conditions: str
     engines: dict[str, dict[str, float]]
+
+
+class GpuReport(Result):
+    """What was tried on a GPU: where the report lies, and of each step ``passed``, ``seconds``, ``said``."""
+
+    path: str
+    passed: bool
+    steps: dict[str, dict[str, Any]]
+
+
+def gpu_report(path: Path, emit: Emit | None = None) -> GpuReport:
+    """Try everything that only a GPU can show, and write it all to a JSON file; ten minutes at most."""
+    found = gpu_steps.report(path, emit)["steps"]
+    steps = {name: {k: v for k, v in step.items() if k != "figures"} for name, step in found.items()}
+    return GpuReport(path=str(path), passed=all(step["passed"] for step in steps.values()), steps=steps)
 
 
 def record_noise(path: Path, seconds: float, emit: Emit | None = None) -> Recording:

@@ -12,7 +12,8 @@ from hwnas.errors import InputError
 from hwnas.measure.session import Gates, SessionOptions, TimingSession
 from hwnas.records import Measurement
 
-TOLERATED = frozenset({"spikes"})  # the device's own tail: reported, never repeated away
+# The device's own tail, and how its engine is run: reported, never repeated away.
+TOLERATED = frozenset({"spikes", "enqueue-bound"})
 FLOOR_HOLDS = TOLERATED | {"contention"}  # gates that leave the floor of a session usable
 FEW = 2  # sessions that can be compared
 LONE_SE = 0.02  # relative error of a floor from one session (docs/measuring.md)
@@ -105,8 +106,15 @@ class Ledger:
 
     def settled(self, options: TimingOptions) -> bool:
         """Whether the floor is known to the target."""
-        value, se = floor_of(self.floors)
+        value, se = self._floor()
         return 1.96 * se <= options.target * value
+
+    def _floor(self) -> tuple[float, float]:
+        """The floor and its standard error, which is no less than what the clock's step leaves: sessions
+        that all end on one step agree with each other, not with the truth.
+        """
+        value, se = floor_of(self.floors)
+        return value, max(se, min((s.error_ms for s in self.sessions), default=0.0))
 
     def measurement(self, options: TimingOptions, extra: Sequence[str] = ()) -> Measurement:
         """The result: percentiles over the undisturbed sessions, or over all with the gates that fired.
@@ -117,7 +125,7 @@ class Ledger:
         """
         undisturbed = self.undisturbed
         accepted = undisturbed if len(undisturbed) >= min(2, options.sessions) else self.sessions
-        floor_ms, se_ms = floor_of(self.floors)
+        floor_ms, se_ms = self._floor()
         wall = np.concatenate([s.wall_ms for s in accepted])
         p10, p50, p90, p95, p99 = (float(v) for v in np.percentile(wall, [10, 50, 90, 95, 99]))
         ratios = [s.wall_cpu_ratio for s in accepted if s.wall_cpu_ratio is not None]
@@ -139,7 +147,15 @@ class Ledger:
             wall_cpu_ratio=float(np.median(ratios)) if ratios else None,
             gates=tuple(sorted({*gates, *extra})),
             sentinel_ms=self.base_ms,
+            host_ms=_typical([s.host_ms for s in accepted]),
+            enqueue_ms=_typical([s.enqueue_ms for s in accepted]),
         )
+
+
+def _typical(values: Sequence[float | None]) -> float | None:
+    """The median of what was told; None where nothing was."""
+    told = [value for value in values if value is not None]
+    return float(np.median(told)) if told else None
 
 
 def floor_of(floors: Sequence[float]) -> tuple[float, float]:

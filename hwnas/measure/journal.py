@@ -39,7 +39,11 @@ class Journal:
     def __init__(self, path: Path, conditions: Mapping[str, Any]) -> None:
         self.path = path
         # The form in which it is compared.
-        self._head: dict[str, Any] = {"schema": schemas.SESSIONS, **json.loads(json.dumps(conditions))}
+        self._head: dict[str, Any] = {
+            "schema": schemas.SESSIONS,
+            "fields": list(_PLAIN),
+            **json.loads(json.dumps(conditions)),
+        }
         self._found: dict[str, list[TimingSession]] = {}
         store.refuse_foreign(path, f'{{"schema":"{schemas.SESSIONS}"', "a journal of hwnas")
         lines, self._seal = _lines(path)
@@ -92,7 +96,10 @@ class TaskJournal:
         self._journal.append(f"{self._task}: {name}", session)
 
 
-_PLAIN = ("floor_ms", "median_ms", "disturbed", "wall_cpu_ratio", "gates", "level_ms")
+_PLAIN = (
+    *("floor_ms", "median_ms", "disturbed", "wall_cpu_ratio", "gates", "level_ms"),
+    *("error_ms", "host_ms", "enqueue_ms"),
+)
 
 
 def _lines(path: Path) -> tuple[list[dict[str, Any]], str]:

@@ -17,7 +17,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +27,7 @@ import numpy as np
 from hwnas import store
 from hwnas.errors import InputError
 from hwnas.locks import Lock
+from hwnas.protocols import Engine
 from hwnas.records import Setting, to_json
 
 MOST_BYTES = 1 << 18  # about 6,000 looks: an hour of measuring, or weeks of short commands
@@ -41,6 +42,19 @@ class SentinelLook:
 
     at_s: float
     ms: float
+
+
+RECENT = 9  # looks whose median is the level of a device that settles as it warms
+
+
+def warms(engine: Engine) -> bool:
+    """Whether an engine's device settles at a lower clock as it warms (`protocols.Engine`)."""
+    return bool(getattr(engine, "warms", False))
+
+
+def level_ms(looks: Sequence[float], *, of_now: bool) -> float:
+    """The level that a look is compared with: the best of all looks, or the usual one of now."""
+    return float(np.median(looks[-RECENT:]) if of_now else np.percentile(looks, 10))
 
 
 class SentinelHistory:

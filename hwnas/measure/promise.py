@@ -37,7 +37,7 @@ import numpy as np
 from hwnas.budgets import Percentile
 from hwnas.errors import InputError
 from hwnas.measure.aggregate import FLOOR_HOLDS, TOLERATED, Ledger, TimingOptions
-from hwnas.measure.levels import SentinelHistory
+from hwnas.measure.levels import SentinelHistory, level_ms, warms
 from hwnas.measure.order_statistics import Verdict, decide, stages, tail
 from hwnas.measure.patience import Patience
 from hwnas.measure.session import Gates, SessionOptions, TimingSession, run_session
@@ -156,11 +156,15 @@ class _Test:
         self.slowdowns: list[float] = []  # of the sentinel, one for each counted session
         self.patience, self.levels, self.ends_s = patience, levels, float("inf")
         self.known_ms = levels.best_ms() if levels is not None else None
+        self.warms = False
         self.waited_s = 0.0
         self.undecided: Literal["border", "calls", "disturbed", "time"] | None = None
 
     def run(self, guard: Engine, late: Callable[[], bool], emit: Emit | None) -> tuple[Verdict, str]:
         """Sessions until there is a verdict; with it the reason in words where it is not plain."""
+        self.warms = warms(guard)
+        if self.warms:
+            self.known_ms = None  # of a colder device, it may be
         for _ in range(2):
             self._look(guard)
         while True:
@@ -211,7 +215,7 @@ class _Test:
 
     def _slowdown(self, look_ms: float) -> float:
         """A look over the best level that is known of the sentinel, here or from before."""
-        best_ms = float(np.percentile(self.looks, 10))
+        best_ms = level_ms(self.looks, of_now=self.warms)
         return look_ms / min(best_ms, self.known_ms or best_ms)
 
     def _one(self, guard: Engine) -> tuple[TimingSession, float]:

@@ -11,6 +11,7 @@ machine).
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Literal
@@ -27,6 +28,7 @@ STEADY = 0.98  # a warm-up batch that is faster than this share of the best befo
 SPIKE = 3.0  # medians
 WARMUP_CALLS = 3
 WARMUP_BATCHES = 8
+SUSTAINED_MS = 50.0  # of calls between two looks at the clock
 MOST_CALLS = 20_000  # in a batch; keeps the arrays of an absurdly fast engine small
 
 
@@ -93,6 +95,8 @@ class TimingSession:
         wall_cpu_ratio: wall over CPU time per thread; None where the CPU does not do the work.
         gates: names of the gates that fired.
         level_ms: floor of the sentinel around it; None where floors are not referred to one.
+        error_ms: what the step of the device's clock leaves uncertain in each call's time.
+        host_ms, enqueue_ms: as `protocols.CallTimes` has them.
     """
 
     wall_ms: Float64s = field(repr=False)
@@ -103,6 +107,9 @@ class TimingSession:
     wall_cpu_ratio: float | None
     gates: tuple[str, ...]
     level_ms: float | None = None
+    error_ms: float = 0.0
+    host_ms: float | None = None
+    enqueue_ms: float | None = None
 
     def flagged(self, *names: str) -> TimingSession:
         """A copy on which further gates fired."""
@@ -143,44 +150,58 @@ def run_session(
         call_ms, unsteady = engine.time(WARMUP_CALLS).wall_ms.min(), False
     else:
         call_ms, unsteady = _warm_up(engine, options)
-    batches = _batches(engine, options, call_ms, flush)
-    session = judge(batches, gates)
+    batches, last = _batches(engine, options, call_ms, flush)
+    session = replace(
+        judge(batches, gates), error_ms=last.error_ms, host_ms=last.host_ms, enqueue_ms=last.enqueue_ms
+    )
     watch: Callable[[], tuple[str, ...]] = getattr(engine, "watch", tuple)
     return session.flagged(*(("warmup",) if unsteady else ()), *watch())
 
 
+def sustain(engine: Engine, seconds: float, clock: Callable[[], float] = time.perf_counter) -> None:
+    """Keep a device busy for so long: a server's, which is warm and boosts less than one that just began."""
+    ends_s = clock() + seconds
+    calls = 1
+    while clock() < ends_s:
+        times = engine.time(calls)
+        calls = int(np.clip(SUSTAINED_MS / (float(times.wall_ms.mean()) * times.each), 1, MOST_CALLS))
+
+
 def _warm_up(engine: Engine, options: SessionOptions) -> tuple[float, bool]:
-    """Call until a batch is no faster than the best before; (best call in ms, never got there)."""
-    best = float(engine.time(1).wall_ms[0])
+    """Call until a batch is no faster than the best before; (best value's time in ms, never got there)."""
+    first = engine.time(1)
+    best = float(first.wall_ms[0])
     if best > options.session_ms:  # a long call warms itself up
         return best, False
     best = min(best, float(engine.time(WARMUP_CALLS - 1).wall_ms.min()))
     for _ in range(WARMUP_BATCHES):
-        now = float(engine.time(_calls(options, best)).wall_ms.min())
+        now = float(engine.time(_calls(options, best * first.each)).wall_ms.min())
         steady, best = now > STEADY * best, min(now, best)
         if steady:
-            return best, False
-    return best, True
+            return best * first.each, False
+    return best * first.each, True
 
 
-def _calls(options: SessionOptions, call_ms: float) -> int:
-    return int(np.clip(options.batch_ms / call_ms, 1, MOST_CALLS))
+def _calls(options: SessionOptions, value_ms: float) -> int:
+    """Values of a batch, each of which takes so long."""
+    return int(np.clip(options.batch_ms / value_ms, 1, MOST_CALLS))
 
 
 def _batches(
     engine: Engine, options: SessionOptions, call_ms: float, flush: Callable[[], None] | None
-) -> list[_Batch]:
+) -> tuple[list[_Batch], CallTimes]:
+    """Batches until the session is long enough, and what the last of them told besides."""
     calls = _calls(options, call_ms) if options.cache == "hot" else 1
     batches: list[_Batch] = []
     spent_ms, done = 0.0, 0
     while spent_ms < options.session_ms or (done < options.calls and spent_ms < options.most_ms):
         if options.cache == "cold" and flush is not None:
             flush()
-        times: CallTimes = engine.time(calls)
+        times = engine.time(calls)
         batches.append(_Batch(times.wall_ms, times.cpu_ms, engine.setting.threads))
-        spent_ms += float(times.wall_ms.sum())
-        done += calls
-    return batches
+        spent_ms += float(times.wall_ms.sum()) * times.each
+        done += calls * times.each
+    return batches, times
 
 
 def judge(batches: list[_Batch], gates: Gates) -> TimingSession:

@@ -33,9 +33,9 @@ from hwnas.errors import BuildError
 from hwnas.measure.aggregate import Ledger, TimingOptions
 from hwnas.measure.host import cpu_flush, others_load
 from hwnas.measure.journal import Journal, TaskJournal
-from hwnas.measure.levels import SentinelHistory
+from hwnas.measure.levels import SentinelHistory, level_ms, warms
 from hwnas.measure.patience import Patience
-from hwnas.measure.session import Gates, SessionOptions, TimingSession, run_session
+from hwnas.measure.session import Gates, SessionOptions, TimingSession, run_session, sustain
 from hwnas.protocols import Emit, Engine
 from hwnas.records import Measurement
 
@@ -63,6 +63,7 @@ def measure(
     on_failure: Callable[[str, BuildError], None] | None = None,
     patience: Patience | None = None,
     levels: SentinelHistory | None = None,
+    sustained_s: float = 0.0,
     clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, Measurement]:
     """Time several engines against each other.
@@ -82,6 +83,7 @@ def measure(
         patience: seconds that may be waited while the sentinel is slower than its best known level;
             None does not wait.
         levels: what the sentinel took here before, and where its looks are noted.
+        sustained_s: seconds for which the device is kept busy first.
         clock: gives seconds, for the deadline.
 
     Returns:
@@ -102,7 +104,7 @@ def measure(
         levels=levels if sentinel is not None else None,
         clock=clock,
     )
-    return campaign.run(sentinel, ends_s) if builders else {}
+    return campaign.run(sentinel, ends_s, sustained_s) if builders else {}
 
 
 class Campaign:
@@ -133,16 +135,23 @@ class Campaign:
         self.windows: list[list[tuple[str, int]]] = []  # sessions between look i and look i + 1
         self.since_ms = 0.0
         self.guard: Engine | None = None
-        self.late = False
+        self.late = self.warms = False
 
-    def run(self, sentinel: Builder | None, ends_s: float) -> dict[str, Measurement]:
+    def run(
+        self, sentinel: Builder | None, ends_s: float, sustained_s: float = 0.0
+    ) -> dict[str, Measurement]:
         """Measure until nothing is due or the time is over."""
         load = others_load()
         self.guard = self._guard(sentinel)
         if self.guard is None:
             return {}
+        self.warms = warms(self.guard)
+        if self.warms:
+            self.known_ms = None  # of a colder device, it may be
         setting = self.guard.setting
         try:
+            if sustained_s:
+                sustain(self.guard, sustained_s, self.clock)
             self._look()
             # Rounds: one session of every engine that needs more, until none does or the time is over.
             while due := self._due():
@@ -245,7 +254,7 @@ class Campaign:
         return self.looks[-1] / self._best_ms()
 
     def _best_ms(self) -> float:
-        best_ms = float(np.percentile(self.looks, 10))
+        best_ms = level_ms(self.looks, of_now=self.warms)
         return min(best_ms, self.known_ms or best_ms)
 
     def _session(self, engine: Engine, session: SessionOptions) -> TimingSession:
@@ -269,7 +278,8 @@ class Campaign:
             self._refer()
             return
         limit_ms = (1.0 + self.options.gates.sentinel) * self._best_ms()
-        for window, before_ms, after_ms in zip(self.windows, self.looks, self.looks[1:]):
+        judged = list(zip(self.windows, self.looks, self.looks[1:]))
+        for window, before_ms, after_ms in judged[-1:] if self.warms else judged:
             if max(before_ms, after_ms) > limit_ms:
                 self._flag(window)
         if len(self.windows) > 1:

@@ -181,7 +181,7 @@ def _natives(root: Path) -> None:
     rest = partial / "unsupported.c"
     rest.write_text(_unsupported(_site(root)))
     _compile(partial / "libcuda.so.1", [NATIVE / "fakecuda.c", rest], "-Wl,-soname,libcuda.so.1", "-ldl")
-    _compile(partial / "libnvidia-ml.so.1", [NATIVE / "fakenvml.c"])
+    _compile(partial / "libnvidia-ml.so.1", [NATIVE / "fakenvml.c"], "-ldl")
     for major in BINDINGS:
         _stand_in(partial / f"trt{major}", major)
     shim = ["-x", "c++", "-std=c++17", "-ffp-contract=off", "-DHWNAS_ON_HOST", f"-I{KERNELS}"]

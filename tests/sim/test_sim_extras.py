@@ -11,7 +11,6 @@ import sys
 from functools import cache
 
 import pytest
-import tomllib
 from machines import ROOT
 from packaging.requirements import Requirement
 

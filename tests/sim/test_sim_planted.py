@@ -84,8 +84,8 @@ PLANTS = [
     ),
     Plant(
         "stream leaked",
-        "cuda/by_pycuda.py",
-        "        del self._streams[stream]\n",
+        "cuda/by_cuda_python.py",
+        '        self._call("destroying a stream", self._cuda.cuStreamDestroy(stream))\n',
         "        pass\n",
         "save_and_load",
     ),
@@ -113,8 +113,8 @@ PLANTS = [
     ),
     Plant(
         "context left current",
-        "cuda/by_pycuda.py",
-        "        self._cuda.Context.pop()\n",
+        "cuda/by_cuda_python.py",
+        '        self._call("leaving the context", self._cuda.cuCtxPopCurrent())\n',
         "        pass\n",
         "save_and_load",
     ),
@@ -124,6 +124,148 @@ PLANTS = [
         "            self._engine = None\n",
         "",
         "closed_engine",
+    ),
+    Plant(
+        "B4 only not-supported is caught",
+        "cuda/state.py",
+        "        except nvml.NVMLError:  # not",
+        "        except nvml.NVMLError_NotSupported:  # not",
+        "b4_nvml",
+    ),
+    Plant(
+        "B4 slices are another model",
+        "cuda/gpus.py",
+        "|nvl|mig|\\d+g|me|gfx|collectors|edition",
+        "|nvl",
+        "b4_a_slice",
+    ),
+    Plant(
+        "B6 no fallback",
+        "trt/build.py",
+        '        if setting.precision != "int8":\n            raise\n',
+        "        raise\n",
+        "b6_int8",
+        "titanxp",
+    ),
+    Plant(
+        "B7 PyCUDA's errors unwrapped",
+        "cuda/by_pycuda.py",
+        '        with self._errors("entering the context"):\n            self._context.push()\n',
+        "        self._context.push()\n",
+        "b7_a_context",
+    ),
+    Plant(
+        "B7 inspector's odd answer",
+        "trt/compat.py",
+        "(json.JSONDecodeError, KeyError, TypeError, AttributeError)",
+        "(json.JSONDecodeError, KeyError)",
+        "b7_another_shape",
+    ),
+    Plant(
+        "M1 each call by its own events",
+        "trt/engine.py",
+        "        return int(np.clip(np.ceil(known.clock.span_ms / known.call_ms), 1, self._fit()))",
+        "        return 1",
+        "m1_short_calls and 1024",
+    ),
+    Plant(
+        "M1 the empty pair is left in",
+        "trt/engine.py",
+        "driver.elapsed_ms(start, end) - empty_ms",
+        "driver.elapsed_ms(start, end) - 0 * empty_ms",
+        "m1_short_calls and 32",
+    ),
+    Plant(
+        "M1 the step is no error",
+        "trt/engine.py",
+        "            error_ms=known.clock.error_ms / each,\n",
+        "",
+        "m1_floors",
+    ),
+    Plant(
+        "M2 no graph",
+        "trt/engine.py",
+        "        self._graphs_fail = not driver.graphs\n",
+        "        self._graphs_fail = True\n",
+        "m2_a_graph",
+    ),
+    Plant(
+        "M2 launches are hidden",
+        "trt/engine.py",
+        "known.bound = self._graph is None and",
+        "known.bound = False and",
+        "m2_without_graphs",
+    ),
+    Plant(
+        "M3 against the fastest clock",
+        "cuda/state.py",
+        "SLOW_CLOCK * median(self._seen_mhz)",
+        "0.97 * max(self._seen_mhz)",
+        "m3_a_warm",
+    ),
+    Plant(
+        "M3 against the best look",
+        "../measure/levels.py",
+        'return bool(getattr(engine, "warms", False))',
+        "return False",
+        "m3_a_warm",
+    ),
+    Plant(
+        "M3 throttling asked for when idle",
+        "trt/engine.py",
+        "            gates = judge.gates()\n            self._driver.synchronize(self._stream)\n",
+        "            self._driver.synchronize(self._stream)\n            gates = judge.gates()\n",
+        "m3_what_holds",
+    ),
+    Plant(
+        "M3 no warm-up by time",
+        "trt/engine.py",
+        "WARM_S, COOL_S = 0.2, 0.1",
+        "WARM_S, COOL_S = 0.0, 0.1",
+        "m3_a_card",
+    ),
+    Plant(
+        "M4 the input travels every time",
+        "trt/engine.py",
+        "        if not self._is_resident:\n",
+        "        if True:\n",
+        "m4_a_second",
+    ),
+    Plant(
+        "M4 the delay only grows",
+        "trt/engine.py",
+        "        self._delay_ns = int(np.clip(1.5 * queued_ns, FIRST_DELAY_NS, LONGEST_DELAY_NS))\n",
+        "",
+        "m4_the_delay",
+    ),
+    Plant(
+        "M5 int8 alone",
+        "trt/compat.py",
+        '        if half and precision == "int8":\n',
+        "        if False:\n",
+        "asked_in_its_own_way",
+        "rtx2080ti",
+    ),
+    Plant(
+        "M6 a builder each build",
+        "trt/build.py",
+        "    builder = compat.builder()\n",
+        "    builder = compat.construct(trt.Builder, name)\n",
+        "m6_one_builder",
+    ),
+    Plant(
+        "M7 a blocking stream",
+        "cuda/by_pycuda.py",
+        "self._cuda.Stream(NON_BLOCKING)",
+        "self._cuda.Stream()",
+        "m7_no_stream",
+    ),
+    Plant(
+        "M7 a blocking stream of cuda-python",
+        "cuda/by_cuda_python.py",
+        "self._cuda.cuStreamCreate(flags)",
+        "self._cuda.cuStreamCreate(0)",
+        "m7_no_stream",
     ),
 ]
 
@@ -140,7 +282,9 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run(library: Path, device: str, tests: str, home: Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q", "--tb=line"]
-    command += [str(ROOT / "tests" / "sim" / "inside" / "test_inside_backend.py"), "-k", tests]
+    inside = ROOT / "tests" / "sim" / "inside"
+    files = [str(inside / f"test_inside_{name}.py") for name in ("backend", "timing")]
+    command += [*files, "-k", tests]
     env = environment(MACHINES[device], home, library, HWNAS_SIM="1", PYTHONDONTWRITEBYTECODE="1")
     return subprocess.run(command, cwd=library, env=env, capture_output=True, text=True, timeout=300)
 

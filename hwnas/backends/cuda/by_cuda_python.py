@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -18,6 +18,7 @@ class CudaPythonDriver:
     """The primary context of one GPU, through cuda-python."""
 
     name = "cuda-python"
+    graphs = True
 
     def __init__(self, index: int = 0) -> None:
         """Open GPU `index`; BackendUnavailable says what is missing."""
@@ -158,6 +159,30 @@ class CudaPythonDriver:
         packed = ctypes.addressof(addresses)
         launched = self._cuda.cuLaunchKernel(function, *grid, *block, 0, stream, packed, 0)
         self._call("launching a kernel", launched)
+
+    def capture(self, work: Callable[[], None], stream: int) -> int:
+        """A graph of what `work` queues on a stream."""
+        cuda = self._cuda
+        mode = cuda.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL  # other threads go on as they are
+        self._call("starting a capture", cuda.cuStreamBeginCapture(stream, mode))
+        try:
+            work()
+        except BaseException:
+            cuda.cuStreamEndCapture(stream)  # the capture is void; its own error would hide the first one
+            raise
+        noted = self._call("ending a capture", cuda.cuStreamEndCapture(stream))
+        try:
+            return int(self._call("making a graph", cuda.cuGraphInstantiate(noted, 0)))
+        finally:
+            self._call("freeing a capture", cuda.cuGraphDestroy(noted))
+
+    def replay(self, graph: int, stream: int) -> None:
+        """Queue a graph."""
+        self._call("launching a graph", self._cuda.cuGraphLaunch(graph, stream))
+
+    def free_graph(self, graph: int) -> None:
+        """Destroy a graph."""
+        self._call("destroying a graph", self._cuda.cuGraphExecDestroy(graph))
 
 
 def _data(array: NDArray[Any]) -> int:

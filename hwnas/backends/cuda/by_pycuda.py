@@ -6,7 +6,7 @@ handles, so that freeing happens when it is asked for and nowhere else.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Any
@@ -23,6 +23,7 @@ class PyCudaDriver:
     """The primary context of one GPU, through PyCUDA."""
 
     name = "pycuda"
+    graphs = False  # PyCUDA has no stream capture
 
     def __init__(self, index: int = 0) -> None:
         """Open GPU `index`; BackendUnavailable says what is missing."""
@@ -176,3 +177,14 @@ class PyCudaDriver:
                 block=block,
                 stream=self._streams[stream],
             )
+
+    def capture(self, work: Callable[[], None], stream: int) -> int:
+        """Not offered."""
+        raise GpuError("PyCUDA has no CUDA graphs: pip install cuda-python")
+
+    def replay(self, graph: int, stream: int) -> None:
+        """Not offered."""
+        raise GpuError("PyCUDA has no CUDA graphs: pip install cuda-python")
+
+    def free_graph(self, graph: int) -> None:
+        """Nothing to free."""

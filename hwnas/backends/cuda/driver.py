@@ -11,7 +11,7 @@ manager: inside its ``with`` block the context is current, outside it is not.
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from types import TracebackType
@@ -67,6 +67,7 @@ class CudaDriver(Protocol):
 
     name: str
     properties: GpuProperties
+    graphs: bool  # whether `capture` is offered
 
     def __enter__(self) -> CudaDriver:
         """Make the primary context current; nests."""
@@ -148,6 +149,18 @@ class CudaDriver(Protocol):
         """Queue a kernel. `arguments` are copied before the call returns."""
         ...
 
+    def capture(self, work: Callable[[], None], stream: int) -> int:
+        """A graph of what `work` queues on a stream, which is noted and not run; replayed by `replay`."""
+        ...
+
+    def replay(self, graph: int, stream: int) -> None:
+        """Queue a graph: one launch, however many kernels it holds."""
+        ...
+
+    def free_graph(self, graph: int) -> None:
+        """Destroy a graph."""
+        ...
+
 
 class Owned:
     """What one owner has taken from a driver; `close` gives all of it back, last taken first."""
@@ -173,6 +186,12 @@ class Owned:
         event = self.driver.event()
         self._stack.callback(self.driver.free_event, event)
         return event
+
+    def graph(self, work: Callable[[], None], stream: int) -> int:
+        """A graph that lives as long as the owner."""
+        graph = self.driver.capture(work, stream)
+        self._stack.callback(self.driver.free_graph, graph)
+        return graph
 
     def module(self, image: bytes) -> int:
         """A module that lives as long as the owner."""

@@ -233,7 +233,7 @@ def check_device(device: str, first: str, found: tuple[GpuInfo, ...]) -> None:
     if any(_means(device, gpu.name) for gpu in found):
         raise BackendUnavailable(
             f"{device!r} is in this machine ({here}), but CUDA's first GPU is {first}; choose it with "
-            "CUDA_VISIBLE_DEVICES"
+            "--gpu (or CUDA_VISIBLE_DEVICES)"
         )
     raise DeviceUnavailable(f"the device {device!r} is not in this machine; its GPU is {here}")
 

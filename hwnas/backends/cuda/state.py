@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import cache
 from importlib.util import find_spec
+from statistics import median
 from typing import Any
 
 from hwnas.lazy import lazy_import
@@ -36,13 +38,15 @@ class GpuState:
     others: int | None
 
 
-SLOW_CLOCK = 0.97  # of the fastest clock seen
+# Of the median of the last clocks seen. A warm card boosts less, by a step every few degrees, and more than
+# 10 % below a cold one in the end: that is its state, not a disturbance.
+SLOW_CLOCK, SEEN = 0.95, 15
 # A clock that somebody fixed is a condition, not a fault; everything else slows a GPU down unasked.
 BENIGN = frozenset({"GpuIdle", "ApplicationsClocksSetting", "UserDefinedClocks", "None", "All"})
 
 
 class Watcher:
-    """Reads the state of one GPU between timings, never during (reading disturbs)."""
+    """Reads the state of one GPU, never while something is timed (reading disturbs)."""
 
     def __init__(self, bus_id: str) -> None:
         """Find the GPU by its PCI bus: CUDA and NVML count devices differently."""
@@ -53,6 +57,10 @@ class Watcher:
     def state(self) -> GpuState:
         """The state now."""
         return read_state(self._nvml, self._handle)
+
+    def free_bytes(self) -> int:
+        """Free device memory."""
+        return int(self._nvml.nvmlDeviceGetMemoryInfo(self._handle).free)
 
     def close(self) -> None:
         """Let NVML go."""
@@ -108,20 +116,20 @@ def watcher(bus_id: str) -> Watcher | None:
 
 
 class Judge:
-    """Judges the state of one GPU against the fastest clock that this process saw on it."""
+    """Judges the state of one GPU against the clocks that this process saw on it last."""
 
     def __init__(self, source: Watcher) -> None:
         self._source = source
-        self._fastest_mhz = 0
+        self._seen_mhz: deque[int] = deque(maxlen=SEEN)
 
     def gates(self) -> tuple[str, ...]:
         """Names of what is wrong now."""
         state: GpuState = self._source.state()
         fired = [f"throttle:{reason}" for reason in state.reasons or ()]
         if state.sm_mhz is not None:
-            self._fastest_mhz = max(self._fastest_mhz, state.sm_mhz)
-            if state.sm_mhz < SLOW_CLOCK * self._fastest_mhz:
+            if self._seen_mhz and state.sm_mhz < SLOW_CLOCK * median(self._seen_mhz):
                 fired.append("clock")
+            self._seen_mhz.append(state.sm_mhz)
         if state.others:
             fired.append("gpu-shared")
         return tuple(fired)

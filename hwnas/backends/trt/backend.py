@@ -99,7 +99,9 @@ class Trt:
         properties = driver.properties
         check_device(device, properties.name, gpus())
         if refusal := serves(properties.capability).refuses(self.version):
-            raise BackendUnavailable(f"{refusal}; to use another GPU set CUDA_VISIBLE_DEVICES")
+            raise BackendUnavailable(
+                f"{refusal}; to use another GPU give --gpu (or set CUDA_VISIBLE_DEVICES)"
+            )
         if threads != 1:
             raise InputError(f"--threads {threads} does not apply to a GPU; leave it at 1")
         check_precision(properties.name, properties.capability, precision)
@@ -133,7 +135,9 @@ class Trt:
         key = hashlib.sha256(model + setting.model_dump_json().encode()).hexdigest()
         if key not in self._plans:
             with driver:
-                plan = build_plan(model, setting, self.options, driver.properties.memory_bytes)
+                half = "fp16" in serves(driver.properties.capability).precisions
+                memory_bytes = driver.properties.memory_bytes
+                plan = build_plan(model, setting, self.options, memory_bytes, half=half)
             self._keep(key, plan)
         self._plans.move_to_end(key)
         return TrtEngine(self._plans[key], setting, driver)

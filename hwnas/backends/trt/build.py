@@ -87,14 +87,21 @@ def trtexec(onnx: str, engine: str, precision: Precision) -> str:
     return f"{command} (and --{precision} with a TensorRT before 11)"
 
 
-def build_plan(model: bytes, setting: Setting, options: TrtOptions, memory_bytes: int) -> bytes:
+def build_plan(
+    model: bytes, setting: Setting, options: TrtOptions, memory_bytes: int, *, half: bool = False
+) -> bytes:
     """A serialised TensorRT engine.
+
+    An int8 network that the builder has no kernels for is built once more with depthwise and gating
+    convolutions in float: TensorRT 8 lacks int8 kernels for some of them (NVIDIA/TensorRT issues 3385, 4060).
 
     Args:
         model: float32 ONNX, batch fixed or open.
         setting: precision and batch decide.
         options: how.
         memory_bytes: memory of the GPU.
+        half: whether layers of an int8 network that stay float may be half precision; where the GPU is
+            fast in it, they would else be the slowest.
 
     Raises:
         BuildError: with TensorRT's own words and the network's name.
@@ -105,14 +112,35 @@ def build_plan(model: bytes, setting: Setting, options: TrtOptions, memory_bytes
     log.take()
     name = title(model)
     graph = typed_model(model, setting.precision, half_in_graph=compat.typed_only(trt))
-    builder = compat.construct(trt.Builder, name)
+    try:
+        return _built(graph, name, setting, options, memory_bytes, half)
+    except BuildError as first:
+        if setting.precision != "int8":
+            raise
+        from hwnas.backends.typed import spare_depthwise  # imports onnx, which asking for a backend must not
+
+        spared = spare_depthwise(graph)
+        if spared == graph:
+            raise
+        try:
+            return _built(spared, name, setting, options, memory_bytes, half)
+        except BuildError:
+            raise first from None
+
+
+def _built(
+    graph: bytes, name: str, setting: Setting, options: TrtOptions, memory_bytes: int, half: bool
+) -> bytes:
+    """The plan of a graph in its final types."""
+    trt, log = compat.module(), compat.logger()
+    builder = compat.builder()
     network = builder.create_network(compat.creation_flags(trt))
     parser = trt.OnnxParser(network, log)
     if not parser.parse(graph):
         said = compat.parser_errors(parser) or log.take()
         raise BuildError(f"TensorRT {trt.__version__} cannot parse {name}: {said}")
     config = builder.create_builder_config()
-    configure(trt, config, setting.precision, options, memory_bytes)
+    configure(trt, config, setting.precision, options, memory_bytes, half=half)
     _add_profile(builder, network, config, setting.batch, name)
     cache = TimingCache(config, cache_path(setting), log) if options.cache else None
     plan = builder.build_serialized_network(network, config)
@@ -125,7 +153,15 @@ def build_plan(model: bytes, setting: Setting, options: TrtOptions, memory_bytes
     return bytes(plan)
 
 
-def configure(trt: Any, config: Any, precision: Precision, options: TrtOptions, memory_bytes: int) -> None:
+def configure(
+    trt: Any,
+    config: Any,
+    precision: Precision,
+    options: TrtOptions,
+    memory_bytes: int,
+    *,
+    half: bool = False,
+) -> None:
     """Set a builder configuration: one stream, bounded scratch memory, repeated timing of kernels."""
     pool = trt.MemoryPoolType.WORKSPACE
     config.set_memory_pool_limit(pool, int(options.workspace * memory_bytes))
@@ -134,7 +170,7 @@ def configure(trt: Any, config: Any, precision: Precision, options: TrtOptions, 
     config.max_aux_streams = 0
     verbosity = trt.ProfilingVerbosity
     config.profiling_verbosity = verbosity.DETAILED if options.detailed else verbosity.LAYER_NAMES_ONLY
-    compat.set_precision(trt, config, precision)
+    compat.set_precision(trt, config, precision, half=half)
 
 
 def _add_profile(builder: Any, network: Any, config: Any, batch: int, name: str) -> None:

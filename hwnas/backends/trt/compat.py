@@ -7,6 +7,7 @@ what is absent is not needed in that version.
 
 from __future__ import annotations
 
+import atexit
 import json
 from dataclasses import dataclass
 from functools import cache
@@ -84,11 +85,11 @@ def refuses_precision(version: str, precision: Precision) -> str | None:
     return None
 
 
-def set_precision(trt: Any, config: Any, precision: Precision) -> None:
+def set_precision(trt: Any, config: Any, precision: Precision, *, half: bool = False) -> None:
     """Ask a builder for a precision by flags, where the version has them.
 
     fp32 means IEEE float32: TF32, which rounds inputs to 10 bits of mantissa and is on by default,
-    is switched off.
+    is switched off. With `half`, layers of an int8 network that are not quantized may be half precision.
 
     Raises:
         InputError: the version cannot give the precision at all.
@@ -100,6 +101,8 @@ def set_precision(trt: Any, config: Any, precision: Precision) -> None:
         config.clear_flag(trt.BuilderFlag.TF32)
     elif not typed_only(trt):
         config.set_flag(getattr(trt.BuilderFlag, PRECISION_FLAGS[precision]))
+        if half and precision == "int8":
+            config.set_flag(getattr(trt.BuilderFlag, PRECISION_FLAGS["fp16"]))
 
 
 @cache
@@ -139,6 +142,18 @@ def construct(kind: Any, name: str) -> Any:
         return kind(logger())
     except TypeError as exc:
         raise BuildError(f"TensorRT cannot start for {name}: {logger().take()}") from exc
+
+
+@cache
+def builder() -> Any:
+    """The one builder of this process: each start takes seconds and up to 2 GB of the host's memory.
+
+    Raises:
+        BuildError: with the library's own words.
+    """
+    made = construct(module().Builder, "building engines")
+    atexit.register(builder.cache_clear)  # before the logger that it speaks to is gone
+    return made
 
 
 def parser_errors(parser: Any) -> str:

@@ -32,12 +32,14 @@ def everything_is_given_back(simulation: Any) -> Iterator[None]:
         ("streams", "streams_freed"),
         ("events", "events_freed"),
         ("modules", "modules_freed"),
+        ("graphs", "graphs_freed"),
     ):
         assert change[taken] == change[given], f"{change[taken]} {taken}, {change[given]} {given}"
     assert after["live_bytes"] == before["live_bytes"]
     assert after["contexts_pushed"] == 0, "a context was left current"
     assert change["default_stream_uses"] == 0, "the default stream was used"
     assert change["red_zone_hits"] == 0, "a kernel wrote outside its memory"
+    assert change["blocking"] == 0, "a stream that waits for the legacy one was made"
     assert simulation.unknown == []
     assert simulation.problems == []
     assert simulation.alive("ICudaEngine", "IExecutionContext") == 0

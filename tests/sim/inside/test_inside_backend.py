@@ -1,5 +1,6 @@
 """The backend `trt` on a simulated machine, through TensorRT's real bindings."""
 
+import dataclasses
 import json
 import os
 from pathlib import Path
@@ -9,12 +10,14 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from driver_state import driver_counts
+from driver_state import by_pycuda, driver_counts
 
 from hwnas.arrays import Float32s
 from hwnas.backends import images, typed
 from hwnas.backends.cuda import gpus
+from hwnas.backends.cuda import opening as cuda
 from hwnas.backends.cuda.driver import GpuError, GpuOutOfMemory
+from hwnas.backends.trt import compat
 from hwnas.backends.trt.backend import Trt
 from hwnas.backends.trt.build import TrtOptions, cache_path
 from hwnas.backends.trt.compat import Layer
@@ -99,7 +102,9 @@ def test_each_version_is_asked_in_its_own_way(backend: Trt, precision: Precision
     engine.close()
     explicit_batch = {8: 1, 10: 0, 11: 0}[MAJOR]
     assert head["network_flags"] == explicit_batch
-    by_flag = {"fp16": ["FP16"], "int8": ["INT8"], "fp32": []}[precision] if MAJOR < 11 else []
+    # On a card that is fast in fp16, layers that are not quantized may be half precision.
+    int8 = ["INT8"] if MACHINE == "titanxp" else ["FP16", "INT8"]
+    by_flag = {"fp16": ["FP16"], "int8": int8, "fp32": []}[precision] if MAJOR < 11 else []
     tf32 = [] if precision == "fp32" else ["TF32"]  # on by default; fp32 means IEEE float32
     assert head["flags"] == sorted([*by_flag, *tf32])
     casts = [kind for _, kind in head["layers"]].count("Cast")
@@ -206,11 +211,19 @@ def driver_launches() -> int:
 def test_a_gpu_that_waited_for_the_host_is_timed_again(backend: Trt, monkeypatch: pytest.MonkeyPatch) -> None:
     engine = built(backend)
     engine.time(3)
-    before = engine._delay_ns
+    delays: list[int] = []
+    delay = engine._kernels.delay
+
+    def noted(delay_ns: int, stream: int) -> None:
+        delays.append(delay_ns)
+        delay(delay_ns, stream)
+
+    monkeypatch.setattr(engine._kernels, "delay", noted)
+    engine._delay_ns = 100_000
     monkeypatch.setenv("FAKECUDA_EAGER", "1")  # everything runs when it is queued: the GPU always waits
     monkeypatch.setattr("hwnas.backends.trt.engine.LONGEST_DELAY_NS", 400_000)
     assert len(engine.time(3).wall_ms) == 3  # gives up hiding the host, ends all the same
-    assert engine._delay_ns > before
+    assert delays[:3] == [100_000, 200_000, 400_000]
     engine.close()
 
 
@@ -283,7 +296,6 @@ def test_a_node_without_importer_is_named(backend: Trt, monkeypatch: pytest.Monk
 
 
 FAULTS = {
-    "create_Builder": (BuildError, "cannot start"),
     "create_Runtime": (BuildError, "cannot start"),
     "build": (BuildError, "out of memory while timing kernels"),
     "deserialize": (BuildError, "not compatible"),
@@ -304,6 +316,95 @@ def test_every_refusal_becomes_an_error_and_nothing_leaks(
     with pytest.raises(error, match=words) as caught:
         build_and_run(backend)
     assert isinstance(caught.value, HwnasError)
+
+
+def test_b6_int8_without_kernels_for_depthwise_falls_back_to_float_there(backend: Trt) -> None:
+    """8.6 does not build DwConv + Swish in int8; the other layers stay quantized."""
+    engine = built(backend, precision="int8")
+    proto = onnx.load_model_from_string(engine._plan[engine._plan.index(b"\0") + 1 :])
+    engine.close()
+    made = {out: node for node in proto.graph.node for out in node.output}
+    quantized = {
+        n.name
+        for n in proto.graph.node
+        if n.op_type == "Conv"
+        and made.get(n.input[0]) is not None
+        and made[n.input[0]].op_type == "DequantizeLinear"
+    }
+    depthwise = {
+        n.name
+        for n in proto.graph.node
+        if n.op_type == "Conv" and any(a.name == "group" and a.i > 1 for a in n.attribute)
+    }
+    assert depthwise
+    assert quantized - depthwise
+    assert bool(quantized & depthwise) == (MAJOR != 8)
+
+
+def test_b6_what_no_precision_builds_is_refused_in_the_first_words(
+    backend: Trt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRTSIM_FAULT", "build")
+    words = "implementation for node" if MAJOR == 8 else "out of memory while timing"
+    with pytest.raises(BuildError, match=words):
+        built(backend, precision="int8")
+
+
+def test_m6_one_builder_serves_every_build(backend: Trt, simulation: Any) -> None:
+    built(backend).close()
+    before = sum(o.kind == "Builder" for o in simulation.objects.values())
+    for seed in (5, 6):
+        built(backend, writer.chain(BLOCKS, batch=BATCH, seed=seed)).close()
+    assert sum(o.kind == "Builder" for o in simulation.objects.values()) == before
+
+
+def test_m6_a_builder_that_does_not_start_is_an_error(backend: Trt, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRTSIM_FAULT", "create_Builder")
+    compat.builder.cache_clear()
+    with pytest.raises(BuildError, match="cannot start"):
+        built(backend, writer.chain(BLOCKS, batch=BATCH, seed=7))
+
+
+@pytest.mark.parametrize("answer", ['{"Layers": [1]}', '{"Layers": null}', "[]", '{"Schichten": []}'])
+def test_b7_another_shape_of_the_inspectors_answer_is_an_error_in_words(
+    backend: Trt, monkeypatch: pytest.MonkeyPatch, answer: str
+) -> None:
+    engine = built(backend)
+    monkeypatch.setenv("TRTSIM_INSPECTOR", answer)
+    try:
+        with pytest.raises(BuildError, match="unexpected answer"):
+            engine.layers()
+    finally:
+        engine.close()
+
+
+def test_b7_a_context_that_cannot_be_entered_is_an_error_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    driver = by_pycuda()
+
+    class Dead:
+        def push(self) -> None:
+            raise driver._cuda.LogicError("cuCtxPushCurrent failed: invalid device context")
+
+    monkeypatch.setattr(driver, "_context", Dead())
+    with pytest.raises(GpuError, match="entering the context failed: cuCtxPushCurrent"):
+        driver.__enter__()
+    monkeypatch.undo()
+
+
+def test_b4_a_slice_and_an_edition_are_the_device_that_they_are_part_of(
+    backend: Trt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = {
+        "titanxp": "NVIDIA TITAN Xp COLLECTORS EDITION",
+        "rtx2080ti": "NVIDIA GeForce RTX 2080 Ti MIG 1g.5gb",
+        "rtx3090": "NVIDIA GeForce RTX 3090 MIG 1g.5gb+me",
+    }
+    real = cuda.open_driver()
+    properties = dataclasses.replace(real.properties, name=names[MACHINE])
+    monkeypatch.setattr(real, "properties", properties)
+    setting = backend.setting(MACHINE, "fp32", 1, 1)
+    assert names[MACHINE] in setting.device_arch  # its times are not those of the whole card
+    assert setting.driver == gpus.gpus()[0].driver
 
 
 def build_and_run(backend: Trt) -> None:

@@ -6,11 +6,11 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+from driver_state import by_pycuda
 
 from hwnas.backends import images
 from hwnas.backends.cuda import nvrtc
 from hwnas.backends.cuda.by_cuda_python import CudaPythonDriver
-from hwnas.backends.cuda.by_pycuda import PyCudaDriver
 from hwnas.backends.cuda.driver import CudaDriver, GpuError, GpuOutOfMemory, Owned
 from hwnas.backends.cuda.kernels import Kernels, Preprocessor, cubin
 
@@ -18,7 +18,7 @@ MEAN = np.array([0.4914, 0.4822, 0.4465], np.float32)
 STD = np.array([0.2470, 0.2435, 0.2616], np.float32)
 
 
-@pytest.fixture(params=[PyCudaDriver, CudaPythonDriver], ids=["pycuda", "cuda-python"])
+@pytest.fixture(params=[by_pycuda, CudaPythonDriver], ids=["pycuda", "cuda-python"])
 def driver(request: pytest.FixtureRequest) -> CudaDriver:
     return opened(request.param)
 
@@ -93,7 +93,7 @@ def test_code_for_another_chip_does_not_load(driver: CudaDriver) -> None:
 
 
 def test_pycuda_counts_the_bytes_of_arguments() -> None:
-    driver = opened(PyCudaDriver)
+    driver = opened(by_pycuda)
     with driver, Owned(driver) as owned:
         stream, module = owned.stream(), owned.module(cubin(driver.properties))
         delay = driver.function(module, "delay")

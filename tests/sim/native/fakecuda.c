@@ -9,6 +9,13 @@
  * Environment: FAKECUDA_NAME, FAKECUDA_CAPABILITY ("6.1"), FAKECUDA_MEMORY_MB (all that can be
  * allocated), FAKECUDA_KERNELS (library with NAME_on_host and NAME_pack), FAKECUDA_EAGER (run work
  * when it is queued), FAKECUDA_NO_GPU (no device). All but the last two are read once.
+ *
+ * FAKECUDA_CLOCK gives the device a time of its own, and with it faults of real cards (read at every call):
+ * work takes what it says it takes, begins when it was queued or when the stream is done with the work
+ * before, and the arithmetic is done unseen whenever something waits. Its value is the step of the event
+ * clock in ns. Besides: FAKECUDA_LAUNCH_NS (host time of one launch), FAKECUDA_EVENT_NS (device time of an
+ * event), FAKECUDA_JITTER (a share), FAKECUDA_BOOST ("1923,1695,4000": MHz cold, MHz warm, and the ms of work
+ * in which two thirds of the fall happen).
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -27,7 +34,8 @@ enum {
 typedef int Status;
 typedef uint64_t Address;
 typedef struct Op Op;
-typedef struct Stream { struct Stream *next; Op *first, *last; Status failed; } Stream;
+typedef struct Graph { Op *first, *last; } Graph;
+typedef struct Stream { struct Stream *next; Op *first, *last; Status failed; Graph *capturing; double busy_until_ms; } Stream;
 typedef struct Event { double at_ms; int recorded, happened, untimed; } Event;
 struct Op {
     Op *next;
@@ -41,13 +49,14 @@ struct Op {
     unsigned grid[3], block[3];
     int (*callback)(void *);
     void *argument;
+    double device_ms; /* by the device's own clock */
     char packed[512];
 };
 
 /* In this order fakecuda_stats gives them. */
 static struct {
     long allocations, frees, streams, streams_freed, events, events_freed, modules, modules_freed, launches,
-        live_bytes, peak_bytes, contexts_pushed, default_stream_uses, red_zone_hits;
+        live_bytes, peak_bytes, contexts_pushed, default_stream_uses, red_zone_hits, graphs, graphs_freed, blocking;
 } stats;
 void fakecuda_stats(long *out) { memcpy(out, &stats, sizeof stats); }
 
@@ -61,6 +70,37 @@ static const char *setting(const char *name, const char *otherwise)
 {
     const char *value = getenv(name);
     return value && *value ? value : otherwise;
+}
+
+/* ---- the device's own time ---- */
+static double figure(const char *name) { return atof(setting(name, "0")); }
+static int own_clock(void) { return getenv("FAKECUDA_CLOCK") != NULL; }
+static double worked_ms;
+double fakecuda_mhz(void) /* for the simulated NVML; 0 where nothing is said of boost */
+{
+    double cold, warm, fall_ms, share = 1;
+    if (sscanf(setting("FAKECUDA_BOOST", ""), "%lf,%lf,%lf", &cold, &warm, &fall_ms) != 3) return 0;
+    for (double left = worked_ms / fall_ms; left > 0; left -= 0.01) share -= share * (left < 0.01 ? left : 0.01);
+    return warm + (cold - warm) * share;
+}
+static double lasting_ms(double ms)
+{
+    static uint64_t seed = 1;
+    double cold;
+    seed = seed * 6364136223846793005ULL + 1442695040888963407ULL;
+    ms *= 1 + figure("FAKECUDA_JITTER") * ((double)(seed >> 40) / (1 << 24));
+    if (sscanf(setting("FAKECUDA_BOOST", ""), "%lf,", &cold) == 1) ms *= cold / fakecuda_mhz();
+    worked_ms += ms;
+    return ms;
+}
+static double stepped(double at_ms)
+{
+    const double step_ms = figure("FAKECUDA_CLOCK") * 1e-6;
+    return step_ms > 0 ? step_ms * (double)(long long)(at_ms / step_ms) : at_ms;
+}
+static void until(double at_ms)
+{
+    while (now_ms() < at_ms) {}
 }
 
 /* ---- device ---- */
@@ -232,6 +272,12 @@ static Status drain(Stream *s)
     }
     return s->failed;
 }
+int fakecuda_busy(void) /* for the simulated NVML */
+{
+    for (Stream *s = streams; s; s = s->next)
+        if (s->first || now_ms() < s->busy_until_ms) return 1;
+    return 0;
+}
 static void drain_all(void)
 {
     drain(&default_stream);
@@ -245,6 +291,17 @@ static Status queue(void *handle, Op template)
     Op *op = malloc(sizeof *op);
     *op = template;
     op->next = NULL;
+    if (s->capturing) {
+        if (s->capturing->last) s->capturing->last->next = op;
+        else s->capturing->first = op;
+        s->capturing->last = op;
+        return SUCCESS;
+    }
+    if (own_clock()) {
+        const double now = now_ms(), begins_ms = now > s->busy_until_ms ? now : s->busy_until_ms;
+        s->busy_until_ms = begins_ms + (op->device_ms > 0 ? lasting_ms(op->device_ms) : 0);
+        if (op->event) op->event->at_ms = stepped(s->busy_until_ms);
+    }
     if (s->last) s->last->next = op;
     else s->first = op;
     s->last = op;
@@ -252,8 +309,8 @@ static Status queue(void *handle, Op template)
 }
 Status cuStreamCreate(void **out, unsigned flags)
 {
-    (void)flags;
     if (!depth) return INVALID_CONTEXT;
+    if (!(flags & 1)) stats.blocking++; /* it would wait for the legacy stream */
     Stream *s = calloc(1, sizeof *s);
     s->next = streams;
     streams = s;
@@ -277,7 +334,66 @@ Status cuStreamDestroy_v2(void *handle)
 Status cuStreamSynchronize(void *handle)
 {
     Stream *s = find(handle);
+    if (s && own_clock()) until(s->busy_until_ms);
     return s ? drain(s) : INVALID_HANDLE;
+}
+
+/* ---- graphs ---- */
+enum { CAPTURING = 900 };
+Status cuStreamBeginCapture_v2(void *handle, int mode)
+{
+    (void)mode;
+    Stream *s = find(handle);
+    if (!s || s == &default_stream) return INVALID_HANDLE;
+    s->capturing = calloc(1, sizeof *s->capturing);
+    return SUCCESS;
+}
+Status cuStreamEndCapture(void *handle, Graph **out)
+{
+    Stream *s = find(handle);
+    if (!s || !s->capturing) return INVALID_HANDLE;
+    *out = s->capturing;
+    s->capturing = NULL;
+    return getenv("FAKECUDA_NO_CAPTURE") ? CAPTURING : SUCCESS;
+}
+static Graph *copied(const Graph *graph)
+{
+    Graph *copy = calloc(1, sizeof *copy);
+    for (const Op *op = graph->first; op; op = op->next) {
+        Op *mine = malloc(sizeof *mine);
+        *mine = *op;
+        mine->next = NULL;
+        if (copy->last) copy->last->next = mine;
+        else copy->first = mine;
+        copy->last = mine;
+    }
+    return copy;
+}
+Status cuGraphInstantiateWithFlags(Graph **out, Graph *graph, unsigned long long flags)
+{
+    (void)flags;
+    *out = copied(graph);
+    stats.graphs++;
+    return SUCCESS;
+}
+static void destroyed(Graph *graph)
+{
+    for (Op *op = graph->first, *next; op; op = next) {
+        next = op->next;
+        free(op);
+    }
+    free(graph);
+}
+Status cuGraphDestroy(Graph *graph) { destroyed(graph); return SUCCESS; }
+Status cuGraphExecDestroy(Graph *graph) { drain_all(); destroyed(graph); stats.graphs_freed++; return SUCCESS; }
+Status cuGraphLaunch(Graph *graph, void *stream)
+{
+    until(now_ms() + figure("FAKECUDA_LAUNCH_NS") * 1e-6);
+    for (const Op *op = graph->first; op; op = op->next) {
+        const Status status = queue(stream, *op);
+        if (status) return status;
+    }
+    return SUCCESS;
 }
 Status cuCtxSynchronize(void) { drain_all(); return SUCCESS; }
 
@@ -305,7 +421,12 @@ Status cuMemsetD8Async(Address to, unsigned char byte, size_t n, void *s)
 }
 
 /* ---- events ---- */
-static Status run_record(Op *op) { op->event->at_ms = now_ms(); op->event->happened = 1; return SUCCESS; }
+static Status run_record(Op *op)
+{
+    if (!own_clock()) op->event->at_ms = now_ms();
+    op->event->happened = 1;
+    return SUCCESS;
+}
 Status cuEventCreate(Event **out, unsigned flags)
 {
     if (!depth) return INVALID_CONTEXT;
@@ -319,9 +440,13 @@ Status cuEventRecord(Event *e, void *s)
 {
     e->recorded = 1;
     e->happened = 0;
-    return queue(s, (Op){.run = run_record, .event = e});
+    return queue(s, (Op){.run = run_record, .event = e, .device_ms = figure("FAKECUDA_EVENT_NS") * 1e-6});
 }
-Status cuEventQuery(Event *e) { return !e->recorded || e->happened ? SUCCESS : NOT_READY; }
+Status cuEventQuery(Event *e)
+{
+    if (own_clock() && e->recorded) return now_ms() >= e->at_ms ? SUCCESS : NOT_READY;
+    return !e->recorded || e->happened ? SUCCESS : NOT_READY;
+}
 Status cuEventSynchronize(Event *e) { (void)e; drain_all(); return SUCCESS; }
 Status cuEventElapsedTime_v2(float *ms, Event *a, Event *b)
 {
@@ -333,7 +458,11 @@ Status cuEventElapsedTime_v2(float *ms, Event *a, Event *b)
 Status cuEventElapsedTime(float *ms, Event *a, Event *b) { return cuEventElapsedTime_v2(ms, a, b); }
 
 /* ---- modules and launches ---- */
-typedef struct { int (*run)(const unsigned *, const unsigned *, const char *); size_t (*pack)(void **, char *); } Function;
+typedef struct {
+    int (*run)(const unsigned *, const unsigned *, const char *);
+    size_t (*pack)(void **, char *);
+    int is_delay;
+} Function;
 static void *kernels(void)
 {
     static void *library;
@@ -365,6 +494,7 @@ Status cuModuleGetFunction(void **out, void *module, const char *name)
     *(void **)&f->run = dlsym(kernels(), symbol);
     snprintf(symbol, sizeof symbol, "%s_pack", name);
     *(void **)&f->pack = dlsym(kernels(), symbol);
+    f->is_delay = !strcmp(name, "delay");
     *out = f;
     return f->run && f->pack ? SUCCESS : NOT_FOUND;
 }
@@ -377,6 +507,7 @@ Status cuFuncSetBlockShape(void *f, int x, int y, int z)
 }
 static Status run_kernel(Op *op)
 {
+    if (own_clock() && ((Function *)op->function)->is_delay) return SUCCESS; /* its time went by already */
     return ((Function *)op->function)->run(op->grid, op->block, op->packed) ? LAUNCH_FAILED : SUCCESS;
 }
 Status cuLaunchKernel(Function *f, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz,
@@ -400,14 +531,28 @@ Status cuLaunchKernel(Function *f, unsigned gx, unsigned gy, unsigned gz, unsign
         memcpy(op.packed, buffer, size);
     }
     stats.launches++;
+    op.device_ms = f->is_delay ? (double)*(uint64_t *)op.packed * 1e-6 : 2e-3;
+    until(now_ms() + figure("FAKECUDA_LAUNCH_NS") * 1e-6);
     return queue(stream, op);
 }
 
 /* For libnvinfer's stand-in: work that belongs to a stream. */
 static Status run_callback(Op *op) { return op->callback(op->argument) ? LAUNCH_FAILED : SUCCESS; }
-int fakecuda_enqueue(void *stream, int (*callback)(void *), void *argument)
+int fakecuda_enqueue(void *stream, int (*callback)(void *), void *argument, int kernels, double device_ms)
 {
-    return queue(stream, (Op){.run = run_callback, .callback = callback, .argument = argument});
+    /* Kernel by kernel: the host needs its time for each, and the last begins when it is launched. */
+    Stream *s = find(stream);
+    const int captured = s && s->capturing;
+    const double launch_ms = captured ? 0 : figure("FAKECUDA_LAUNCH_NS") * 1e-6, begun_ms = now_ms();
+    until(begun_ms + launch_ms);
+    const Status status =
+        queue(stream, (Op){.run = run_callback, .callback = callback, .argument = argument, .device_ms = device_ms});
+    until(begun_ms + kernels * launch_ms);
+    if (!status && !captured && own_clock() && kernels > 0) {
+        const double last_ms = now_ms() + device_ms / kernels;
+        if (launch_ms > 0 && s->busy_until_ms < last_ms) s->busy_until_ms = last_ms;
+    }
+    return status;
 }
 
 /* ---- words, and the way cuda-python finds functions ---- */
@@ -426,6 +571,7 @@ static const struct { Status status; const char *name, *text; } words[] = {
     {ILLEGAL_ADDRESS, "CUDA_ERROR_ILLEGAL_ADDRESS", "an illegal memory access was encountered"},
     {LAUNCH_FAILED, "CUDA_ERROR_LAUNCH_FAILED", "unspecified launch failure"},
     {NOT_SUPPORTED, "CUDA_ERROR_NOT_SUPPORTED", "operation not supported"},
+    {CAPTURING, "CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED", "operation not permitted when stream is capturing"},
 };
 static int word(Status s)
 {

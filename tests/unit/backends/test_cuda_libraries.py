@@ -82,9 +82,9 @@ def test_b1_a_runtime_is_loaded_in_a_process_of_its_own(monkeypatch: pytest.Monk
         words = f"Traceback ...\nhwnas.errors.BackendUnavailable: TensorRT cannot be loaded: {MISSING}\n"
         return subprocess.CompletedProcess(command, 1, "", words)
 
-    monkeypatch.setattr(backends.subprocess, "run", ran)
+    monkeypatch.setattr("hwnas.backends.subprocess.run", ran)
     assert backends.load_problem("trt") == f"TensorRT cannot be loaded: {MISSING}"
     assert "'trt'" in asked[0]
     dead = subprocess.CompletedProcess([], -11, "", "")
-    monkeypatch.setattr(backends.subprocess, "run", lambda *_, **__: dead)
+    monkeypatch.setattr("hwnas.backends.subprocess.run", lambda *_, **__: dead)
     assert backends.load_problem("trt") == "loading it ended the process with signal 11"

@@ -1,6 +1,9 @@
 """The five lines that a user deploys with."""
 
+import threading
+import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -109,3 +112,23 @@ def test_an_engine_with_wrong_scores_is_refused(folder: Path) -> None:
     write_manifest(folder, manifest.model_copy(update={"checks": (wrong,)}))
     with pytest.raises(VerificationFailed, match="scores differ by at most 3"):
         Session(folder)
+
+
+def test_m7_a_session_runs_one_call_at_a_time(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    running, most = [0], [0]
+
+    def slow(*_: Any, **__: Any) -> Any:
+        running[0] += 1
+        most[0] = max(most[0], running[0])
+        time.sleep(0.01)
+        running[0] -= 1
+        return np.zeros((1, 10), np.float32)
+
+    monkeypatch.setattr("hwnas.deploy.session.preprocess.scores", slow)
+    with Session(folder) as session:
+        threads = [threading.Thread(target=session.scores, args=(np.zeros(1),)) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert most == [1]

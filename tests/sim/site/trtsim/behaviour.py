@@ -46,7 +46,8 @@ class Simulation:
         self.cuda = ctypes.CDLL("libcuda.so.1")
         self.cuda.fakecuda_inside.argtypes = [ctypes.c_uint64, ctypes.c_size_t]
         self._runner = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p)(self._run)
-        self._queued = {}
+        self.cuda.fakecuda_enqueue.argtypes = [*[ctypes.c_void_p] * 3, ctypes.c_int, ctypes.c_double]
+        self._queued, self._numbers = [], {}
         library.handler = self._handle
 
     def alive(self, *kinds):
@@ -279,12 +280,33 @@ class Simulation:
                 return "Calibration failure: int8 asked for without ranges, calibrator or Q/DQ"
             if quantized and not asked:
                 return "Int8 precision has not been enabled, but the network has Q/DQ layers"
+        if self.major == 8 and quantized and (name := self._depthwise_swish(graph)):
+            return f"Could not find any implementation for node {name}."
         open_ones = [v.name for v in graph.input if -1 in self._port(v, INPUT)["shape"]]
         given = config.profiles[0] if config.profiles else {}
         if any(name not in given for name in open_ones):
             return "Network has dynamic inputs, but no optimization profile has been defined"
         if self._fault("build"):
             return "simulated: out of memory while timing kernels"
+        return None
+
+    @staticmethod
+    def _depthwise_swish(graph):
+        """Name of a quantized depthwise convolution that no ReLU follows: 8.6 has no kernel for it."""
+        made = {out: node for node in graph.node for out in node.output}
+        for node in graph.node:
+            groups = next((a.i for a in node.attribute if a.name == "group"), 1)
+            before = made.get(node.input[0])
+            if (
+                node.op_type != "Conv"
+                or groups == 1
+                or before is None
+                or before.op_type != "DequantizeLinear"
+            ):
+                continue
+            after = {n.op_type for n in graph.node if node.output[0] in n.input}
+            if after & {"HardSigmoid", "Sigmoid", "Mul"}:
+                return node.name
         return None
 
     def Builder_build(self, o, _returned, network, config, *_):
@@ -370,6 +392,8 @@ class Simulation:
     def EngineInspector_get_engine_information(self, o, *_):
         """The JSON of the version: names only, or with formats in one field (10) or two (11)."""
         plan = o.engine.plan
+        if answer := os.environ.get("TRTSIM_INSPECTOR"):
+            return self._text(answer)
         if not plan.get("detailed"):
             return self._text(json.dumps({"Layers": [name for name, _ in plan["layers"]], "Bindings": []}))
         types = {"Format/Datatype": "Row major linear FP32"}
@@ -437,18 +461,22 @@ class Simulation:
                 self.problems.append(f"{port['name']}: {size} bytes do not lie in one allocation")
                 return 0
             work.append((port, tuple(shape), kind, o.addresses[port["name"]], size))
-        number = len(self._queued)
-        self._queued[number] = (o.engine, work)
+        # A captured call is run again and again: what it does is kept by number.
+        key = (id(o.engine), *((port["name"], shape, address) for port, shape, _, address, _ in work))
+        number = self._numbers.setdefault(key, len(self._queued))
+        if number == len(self._queued):
+            self._queued.append((o.engine, work))
         if o.profiler:
             for name, kind in o.engine.plan["layers"]:
                 self.library.report(o.profiler, self.user_slot, name or kind, 0.01)
-        pointer = ctypes.c_void_p(stream)
-        return not self.cuda.fakecuda_enqueue(pointer, self._runner, ctypes.c_void_p(number))
+        layers = max(1, len(o.engine.plan["layers"]))
+        call_ms = float(os.environ.get("TRTSIM_CALL_US", 0)) / 1e3 or layers * 3e-3
+        return not self.cuda.fakecuda_enqueue(stream, self._runner, number, layers, call_ms)
 
     def _run(self, number):
         """One queued execution, when the simulated stream gets to it."""
         try:
-            engine, work = self._queued.pop(number or 0)
+            engine, work = self._queued[number or 0]
             session = self._session(engine)
             feed = {
                 port["name"]: np.frombuffer(ctypes.string_at(address, size), kind).reshape(shape)
@@ -457,7 +485,14 @@ class Simulation:
             }
             names = [port["name"] for port, *_ in work if port["mode"] == OUTPUT]
             targets = [address for port, _, _, address, _ in work if port["mode"] == OUTPUT]
-            for value, address in zip(session.run(names, feed), targets, strict=True):
+            # On a clock of its own the device's arithmetic takes no time: equal inputs are computed once.
+            known = {name: array.tobytes() for name, array in feed.items()}
+            if "FAKECUDA_CLOCK" in os.environ and engine.get("known") == known:
+                values = engine.answers
+            else:
+                values = session.run(names, feed)
+                engine.known, engine.answers = known, values
+            for value, address in zip(values, targets, strict=True):
                 value = np.ascontiguousarray(value)
                 ctypes.memmove(address, value.ctypes.data, value.nbytes)
             return 0
