@@ -1,0 +1,251 @@
+"""A trained network within a part of its own milliseconds: hwnas beside the other ways to make it smaller.
+
+    python -m benchmarks.own_model --data parquet:PATH --out FILE
+    python -m benchmarks.own_model --data parquet:PATH --parents resnet20@3x16x16 --targets 0.5 --images 10000 \
+        --seeds 0 --contestants ours uniform --out FILE
+
+A parent is a network file, an example or a run, with ``@CxHxW`` for another image size; it is trained first where
+it has no weights (``--parent-images``). Targets are parts of the parent's measured milliseconds. Every
+contestant fine-tunes by the same loop, on the same images, at the same rate, taught by the parent.
+
+``uniform``: blocks dropped evenly over the network, the largest such network that keeps the target.
+``torch-pruning``: global magnitude pruning with channels rounded to 8 (``pip install torch-pruning``), the least
+pruned network that keeps the target, found by bisection over measured milliseconds.
+``ours``: `hwnas search --model`. Times are of ONNX Runtime, one thread, each interleaved with its parent.
+A contestant that is left out or cannot be imported has no rows.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import importlib
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from benchmarks.common import machine
+from hwnas.jobs import own_model
+from hwnas.jobs.profile import ProfileOptions, profile
+from hwnas.jobs.search import SearchOptions, search
+from hwnas.jobs.train import TrainOptions, train
+from hwnas.measure import device
+from hwnas.measure.timing import Builder, TimingOptions, measure
+from hwnas.nets.build import build, load_weights, read_weights
+from hwnas.nets.count import count
+from hwnas.nets.model.space import ModelSpace
+from hwnas.nets.model.to_onnx import module_onnx
+from hwnas.nets.norms import recalibrate
+from hwnas.nets.spaces import make
+from hwnas.records import now_utc
+from hwnas.search.fit.options import FitOptions
+from hwnas.store import write_json, write_network
+from hwnas.train import data as datasets
+from hwnas.train import loop
+from hwnas.train.data import Dataset
+from hwnas.train.options import Recipe
+from hwnas.train.score import accuracy
+
+TARGETS, SEEDS, IMAGES = (0.7, 0.5, 0.35), (0, 1, 2), 40_000
+# Bisections of the pruning ratio; each is a measurement.
+HALVINGS = 5
+
+
+class Parent:
+    """A trained network with its data, its table and its milliseconds."""
+
+    def __init__(self, name: str, data: str, images: int, work: Path) -> None:
+        self.name, self.data = name, data
+        depth, _, size = name.partition("@")
+        shape = tuple(int(part) for part in (size or "3x32x32").split("x"))
+        self.shape = (shape[0], shape[1], shape[2])
+        self.folder = work / name.replace("@", "-")
+        self.run = self.folder / "parent"
+        self.dataset: Dataset = datasets.load(data, input_shape=self.shape, seed=0)
+        if not (self.run / "result.json").is_file():
+            network = self.folder / "network.json"
+            write_network(network, _resnet(depth, self.shape))
+            epochs = images / len(self.dataset.train)
+            train(TrainOptions(str(network), data=data, epochs=epochs, out=self.run))
+        self.test = json.loads((self.run / "result.json").read_text())["accuracy"]["test"]
+        table = self.folder / "table.hwlat.jsonl"
+        profile(ProfileOptions(model=str(self.run), preset="quick", device="cpu", out=table))
+        self.table = table
+        self.space: ModelSpace = own_model.space(str(self.run))
+        self.module = build(self.space.variant(), seed=0).eval()
+        self.ms = self.against(self.module)[1]
+
+    def against(self, module: nn.Module) -> tuple[float, float]:
+        """Milliseconds of a module, and of the parent in the same sessions."""
+        backend, setting = device.conditions("cpu", "ort", precision="fp32", batch=1, threads=1)
+        graphs = {
+            name: module_onnx(one, self.shape) for name, one in (("one", module), ("parent", self.module))
+        }
+        builders: dict[str, Builder] = {
+            name: lambda graph=graph: backend.build(graph, setting)  # type: ignore[misc]
+            for name, graph in graphs.items()
+        }
+        found = measure(builders, TimingOptions.preset("quick"), rng=np.random.default_rng(0))
+        return found["one"].floor_ms, found["parent"].floor_ms
+
+    def tuned(self, module: nn.Module, images: int, seed: int) -> nn.Module:
+        """Fine-tune in place as `hwnas search --model` does."""
+        recalibrate(module, self.dataset.train.normalised(torch.arange(2_000)))
+        spec = self.space.variant()
+        teacher = loop.Teacher(copy.deepcopy(self.module), count(spec).macs)
+        recipe = Recipe(images=images, seed=seed)
+        loop.train(module, spec, self.dataset, recipe, teacher=teacher, rate=FitOptions().rate)
+        return module
+
+
+def _resnet(name: str, shape: tuple[int, int, int]) -> Any:
+    """ResNet-20, -32, -56 (He et al. 2016a, section 4.2): 16, 32, 64 channels, 6n + 2 layers."""
+    blocks = (int(name.removeprefix("resnet")) - 2) // 6
+    return next(s for s in make("resnet-cifar", input_shape=shape).uniform() if s.depths == (blocks,) * 3)
+
+
+def ours(parent: Parent, target: float, images: int, seed: int) -> nn.Module:
+    """`hwnas search --model`."""
+    out = parent.folder / f"ours-{target:g}-{images}-{seed}"
+    body = search(
+        SearchOptions(
+            latency_budget=f"{target * parent.ms:.6f}ms",
+            data=parent.data,
+            model=str(parent.run),
+            table=parent.table,
+            device="cpu",
+            images=images,
+            seed=seed,
+            out=out,
+        ),
+        lambda kind, fields: print("  ", fields["text"], flush=True) if "text" in fields else None,
+    )
+    run = Path(body["run"])
+    spec = parent.space.variant(dict(json.loads((run / "network.json").read_text())["edits"]))
+    module = build(spec, seed=0)
+    load_weights(module, read_weights(run / "weights.safetensors"))
+    return module.eval()
+
+
+def uniform(parent: Parent, target: float, images: int, seed: int) -> nn.Module:
+    """The largest evenly thinned network that keeps the target as measured."""
+    chosen = None
+    for spec in parent.space.uniform():
+        module = build(spec, seed=0).eval()
+        ms, whole_ms = parent.against(module)
+        if ms > target * whole_ms:
+            break
+        chosen = module
+    return parent.tuned(chosen or build(parent.space.uniform()[0], seed=0), images, seed)
+
+
+def torch_pruning(parent: Parent, target: float, images: int, seed: int) -> nn.Module:
+    """Global magnitude pruning, the ratio by bisection over measured milliseconds."""
+    tp = importlib.import_module("torch_pruning")
+    low, high, chosen = 0.0, 0.95, None
+    for _ in range(HALVINGS):
+        ratio = (low + high) / 2
+        module = copy.deepcopy(parent.module)
+        heads = [layer for layer in module.modules() if isinstance(layer, nn.Linear)]
+        pruner = tp.pruner.MagnitudePruner(
+            module,
+            torch.zeros(1, *parent.shape),
+            importance=tp.importance.MagnitudeImportance(p=2),
+            global_pruning=True,
+            pruning_ratio=ratio,
+            max_pruning_ratio=0.95,
+            round_to=8,
+            ignored_layers=heads,
+        )
+        pruner.step()
+        ms, whole_ms = parent.against(module.eval())
+        print(f"   torch-pruning ratio {ratio:.3f}: {ms / whole_ms:.3f} of the parent", flush=True)
+        if ms <= target * whole_ms:
+            high, chosen = ratio, module
+        else:
+            low = ratio
+    return parent.tuned(chosen if chosen is not None else module, images, seed)
+
+
+CONTESTANTS: dict[str, Callable[[Parent, float, int, int], nn.Module]] = {
+    "ours": ours,
+    "uniform": uniform,
+    "torch-pruning": torch_pruning,
+}
+
+
+def cell(parent: Parent, name: str, target: float, images: int, seed: int) -> dict[str, Any]:
+    """One contestant, one target, one seed: its test accuracy and its measured part of the milliseconds."""
+    module = CONTESTANTS[name](parent, target, images, seed)
+    ms, whole_ms = parent.against(module.eval())
+    row = {
+        "parent": parent.name,
+        "contestant": name,
+        "target": target,
+        "seed": seed,
+        "test": accuracy(module, parent.dataset.test()),
+        "ms": ms,
+        "ratio": ms / whole_ms,
+        "kept": ms <= target * whole_ms,
+    }
+    print(json.dumps(row), flush=True)
+    return row
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    """Every cell; the file is written after each of them."""
+    reader = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    reader.add_argument("--data", required=True, metavar="SOURCE")
+    reader.add_argument("--parents", nargs="+", default=["resnet56"])
+    reader.add_argument("--targets", nargs="+", type=float, default=TARGETS)
+    reader.add_argument("--images", type=int, default=IMAGES)
+    reader.add_argument("--parent-images", type=int, default=400_000)
+    reader.add_argument("--seeds", nargs="+", type=int, default=SEEDS)
+    reader.add_argument("--contestants", nargs="+", choices=list(CONTESTANTS), default=list(CONTESTANTS))
+    reader.add_argument("--work", type=Path, default=Path("runs/own-model"))
+    reader.add_argument("--out", type=Path, required=True)
+    asked = reader.parse_args(words)
+    torch.set_num_threads(1)
+    rows: list[dict[str, Any]] = []
+    parents: dict[str, Any] = {}
+    for name in asked.parents:
+        parent = Parent(name, asked.data, asked.parent_images, asked.work)
+        parents[name] = {"test": parent.test, "ms": parent.ms, "images": asked.parent_images}
+        print(name, parents[name], flush=True)
+        for seed in asked.seeds:
+            for target in asked.targets:
+                for contestant in asked.contestants:
+                    rows.append(cell(parent, contestant, target, asked.images, seed))
+                    _write(asked, parents, rows)
+
+
+def _write(asked: argparse.Namespace, parents: dict[str, Any], rows: list[dict[str, Any]]) -> None:
+    means = {
+        f"{name} {target:g}": mean(
+            r["test"] for r in rows if (r["contestant"], r["target"]) == (name, target)
+        )
+        for name, target in dict.fromkeys((r["contestant"], r["target"]) for r in rows)
+    }
+    options = {k: v for k, v in vars(asked).items() if k not in ("data", "out", "work")}
+    write_json(
+        asked.out,
+        {
+            "benchmark": "own_model",
+            "options": options,
+            "taken_at": now_utc(),
+            "machine": machine(),
+            "parents": parents,
+            "rows": rows,
+            "mean_test": means,
+        },
+    )
+
+
+if __name__ == "__main__":
+    main()
