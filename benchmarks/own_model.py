@@ -1,15 +1,15 @@
 """A trained network within a part of its own milliseconds: hwnas beside the other ways to make it smaller.
 
     python -m benchmarks.own_model --data parquet:PATH --out FILE
-    python -m benchmarks.own_model --data parquet:PATH --parents resnet20@3x16x16 --targets 0.5 --images 10000 \
-        --seeds 0 --contestants ours uniform --out FILE
+    python -m benchmarks.own_model --data parquet:PATH --parents resnet20@3x16x16 --targets 0.5 --seeds 0 \
+        --images 10000 --contestants ours uniform --out FILE
 
-A parent is a network file, an example or a run, with ``@CxHxW`` for another image size; it is trained first where
-it has no weights (``--parent-images``). Targets are parts of the parent's measured milliseconds. Every
+A parent is a ResNet for small images by its depth, with ``@CxHxW`` for another image size; it is trained
+first (``--parent-images``). Targets are parts of the parent's measured milliseconds. Every
 contestant fine-tunes by the same loop, on the same images, at the same rate, taught by the parent.
 
 ``uniform``: blocks dropped evenly over the network, the largest such network that keeps the target.
-``torch-pruning``: global magnitude pruning with channels rounded to 8 (``pip install torch-pruning``), the least
+``torch-pruning``: global magnitude pruning, channels rounded to 8 (``pip install torch-pruning``), the least
 pruned network that keeps the target, found by bisection over measured milliseconds.
 ``ours``: `hwnas search --model`. Times are of ONNX Runtime, one thread, each interleaved with its parent.
 A contestant that is left out or cannot be imported has no rows.

@@ -110,6 +110,7 @@ class VariantSpec(NetworkSpec):
         edits: (name of a piece, what is done to it) in the order of the pieces; what is not named is kept.
             ``drop``, ``width:24`` (so many inner channels) or ``repeat:2`` (times in a row).
         stem, stages, head: the pieces that are there; a stage may be empty.
+        places: the names of these pieces, in the order of `blocks`.
     """
 
     stem: PieceSpec
@@ -117,9 +118,12 @@ class VariantSpec(NetworkSpec):
     head: PieceSpec
     base: ModelBase
     edits: tuple[tuple[str, str], ...] = ()
+    places: tuple[str, ...] = ()
 
     @model_validator(mode="after")
     def _check(self) -> VariantSpec:
+        if len(self.places) != len(self.blocks):
+            raise ValueError(f"places names {len(self.places)} pieces, and there are {len(self.blocks)}")
         before = self.stem
         for block in self.blocks[1:]:
             assert isinstance(block, PieceSpec)

@@ -43,7 +43,7 @@ def prepared(options: SearchOptions) -> SearchOptions:
 
     assert options.model is not None
     shape = options.input_shape or load(options.model, weights=options.weights).input_shape
-    return replace(options, strategy="fit", input_shape=shape)
+    return replace(options, input_shape=shape)
 
 
 def identity(found: SearchSpace, weights: Path | None) -> dict[str, Any]:

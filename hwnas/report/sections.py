@@ -12,6 +12,7 @@ from hwnas.report.importance_plot import importance as importance_plot
 from hwnas.report.importance_plot import of_trials, weighed
 from hwnas.report.page import Picture, Section, Table
 from hwnas.report.style import Figure
+from hwnas.traced import VariantSpec
 from hwnas.units import format_ms, format_seconds
 
 
@@ -63,8 +64,10 @@ def _target(run: RunData, target: Target) -> tuple[str, ...]:
 
 
 def growth(run: RunData) -> Section | None:
-    """How the network grew, step by step, and what was refused."""
+    """How the network grew, step by step, and what was refused; a model that was cut down did not grow."""
     budget, best = run.budget, run.chosen
+    if best is not None and isinstance(best.spec, VariantSpec):
+        return None
     drawn = plots.growth(run.trials, budget, best)
     rows = _steps(run, best)
     refusals = [_text(e) for e in run.of("refusal")]
@@ -208,6 +211,8 @@ def _trial_label(run: RunData, index: int) -> str:
 
 def importance(run: RunData) -> Section | None:
     """Importance of each possible growth."""
+    if run.chosen is not None and isinstance(run.chosen.spec, VariantSpec):
+        return None
     found = weighed(run.events)
     drawn = importance_plot(found or of_trials(run.trials, run.chosen), run.trials)
     if drawn is None:

@@ -76,6 +76,8 @@ class _SearchJob:
     def __init__(self, options: SearchOptions, emit: Emit) -> None:
         from hwnas.train.data import load, outline
 
+        if options.model is not None:
+            options = replace(options, strategy="fit")
         self.options, self.emit, self.begun = options, emit, time.monotonic()
         self.options = options = replace(options, strategy=options.strategy or self._strategy_of_run())
         # What the user wrote is checked first: neither a table nor images are read for a slip.

@@ -24,6 +24,7 @@ from hwnas.nets.model.edits import Edits
 from hwnas.nets.model.parent import Parent, parent
 from hwnas.nets.weights import read_weights
 from hwnas.store import atomic_path, network_of, read_network, write_json
+from hwnas.traced import own_function
 
 LIBRARIES = ("torchvision", "timm")
 
@@ -94,7 +95,11 @@ def load_model(run_or_folder: str | Path, source: str | None = None) -> nn.Modul
         raise InputError(f"{file} has no weights beside it ({beside.name}); is the run finished?")
     if documents.read_json(file, "network").get("schema") == schemas.ARCHITECTURE:
         return reloaded(file, source or "").module
-    made = build(read_network(file), seed=0)
+    named = own_function.set(source or own_function.get())
+    try:
+        made = build(read_network(file), seed=0)
+    finally:
+        own_function.reset(named)
     load_weights(made, read_weights(beside))
     return made.eval()
 

@@ -96,6 +96,7 @@ class ModelSpace:
             ),
             head=chosen[last].blocks[0],
             base=self.base,
+            places=tuple(name for name, form in chosen.items() for _ in form.blocks),
             edits=tuple((name, form.edit) for name, form in chosen.items() if form.edit != KEEP),
             space=self.name,
         )

@@ -1,0 +1,173 @@
+"""`hwnas search --model` as a whole, on the fake device: a run like every other one."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import hwnas
+from hwnas.errors import BudgetInfeasible, InputError
+from hwnas.jobs import own_model
+from hwnas.jobs.export import ExportOptions, export
+from hwnas.jobs.report import ReportOptions, report
+from hwnas.jobs.search import SearchOptions, search
+from hwnas.measure import device
+from hwnas.measure.sweep import header_for, sweep
+from hwnas.measure.table_folder import new_path
+from hwnas.measure.timing import TimingOptions
+from hwnas.nets.build import weights
+from hwnas.nets.model import variants
+from hwnas.nets.weights import save_weights
+from hwnas.store import read_network
+from hwnas.traced import VariantSpec, own_function
+from hwnas.train.data import load
+from hwnas.train.score import score
+
+MODEL = """
+import torch
+from torch import nn
+
+
+class Block(nn.Module):
+    def __init__(self, width):
+        super().__init__()
+        self.conv1 = nn.Conv2d(width, 16, 3, padding=1, bias=False)
+        self.norm1 = nn.BatchNorm2d(16)
+        self.conv2 = nn.Conv2d(16, width, 3, padding=1, bias=False)
+        self.norm2 = nn.BatchNorm2d(width)
+
+    def forward(self, x):
+        return torch.relu(x + self.norm2(self.conv2(torch.relu(self.norm1(self.conv1(x))))))
+
+
+def build():
+    stem = nn.Sequential(nn.Conv2d(1, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8), nn.ReLU())
+    head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 10))
+    return nn.Sequential(stem, Block(8), Block(8), Block(8), head)
+"""
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A model of three blocks that tells ten levels of grey apart, with weights and a table of its blocks."""
+    path = tmp_path_factory.mktemp("home")
+    before = os.environ.get("HWNAS_HOME")
+    os.environ["HWNAS_HOME"] = str(path)
+    rng = np.random.default_rng(0)
+    labels = np.arange(400) % 10
+    images = rng.integers(0, 60, (400, 8, 8, 1)) + (labels * 19)[:, None, None, None]
+    np.savez(path / "levels.npz", images=images.astype(np.uint8), labels=labels)
+    (path / "mine.py").write_text(MODEL)
+    space = own_model.space(f"{path / 'mine.py'}:build", input_shape=(1, 8, 8), classes=10)
+    module = space.parent.graph.train()
+    data = load(f"npz:{path / 'levels.npz'}", input_shape=(1, 8, 8))
+    optimiser = torch.optim.SGD(module.parameters(), lr=0.1, momentum=0.9)
+    for step in range(60):
+        at = torch.arange(32 * step, 32 * step + 32) % len(data.train)
+        optimiser.zero_grad()
+        loss = torch.nn.functional.cross_entropy(module(data.train.normalised(at)), data.train.labels[at])
+        torch.autograd.backward(loss)
+        optimiser.step()
+    assert score(module.eval(), data.val).accuracy > 0.5
+    save_weights(path / "mine.safetensors", weights(module))
+    backend, setting = device.conditions("fake", None, precision="fp32", batch=1, threads=1)
+    header = header_for(setting, space.name, (1, 8, 8), 10, TimingOptions.preset("quick"))
+    sweep(space, backend, header, new_path(header))
+    yield path
+    if before is None:
+        del os.environ["HWNAS_HOME"]
+    else:
+        os.environ["HWNAS_HOME"] = before
+
+
+@pytest.fixture
+def options(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SearchOptions:
+    monkeypatch.chdir(tmp_path)
+    return SearchOptions(
+        latency_budget="80%:model",
+        data=f"npz:{home / 'levels.npz'}",
+        model=f"{home / 'mine.py'}:build",
+        weights=home / "mine.safetensors",
+        device="fake",
+        input_shape=(1, 8, 8),
+        images=600,
+        recipe={"batch": 32, "checkpoint_s": 0.0},
+        settings={"judged": 64},
+        patience_s=0.0,
+        profile=False,
+        out=tmp_path / "run",
+    )
+
+
+def test_the_whole_way(options: SearchOptions) -> None:
+    body = search(options)
+    assert body["within_budget"]
+    assert body["strategy"] == "fit"
+    assert options.out is not None
+    spec = read_network(options.out / "network.json")
+    assert isinstance(spec, VariantSpec)
+    assert spec.edits
+    assert len(spec.places) == len(spec.blocks)
+    module = hwnas.load_model(options.out, source=options.model)
+    scores = module(torch.zeros(2, 1, 8, 8))
+    assert scores.shape == (2, 10)
+    made = export(ExportOptions(run=str(options.out), device="cpu", backend="ort", patience_s=0.0))
+    assert [c["name"] for c in made["checks"] if c["passed"]] == [c["name"] for c in made["checks"]]
+    page = report(ReportOptions((str(options.out),)), lambda kind, fields: None)
+    text = Path(page["path"]).read_text()
+    assert "block by block" in text
+    assert "dropped" in text or "inner channels" in text
+
+
+def test_the_function_is_named_by_the_user(options: SearchOptions, monkeypatch: pytest.MonkeyPatch) -> None:
+    search(options)
+    assert options.out is not None
+    monkeypatch.setattr(variants, "_PARENTS", {})  # as in another process
+    with pytest.raises(InputError, match="code is not run"):
+        hwnas.load_model(options.out)
+    assert hwnas.load_model(options.out, source=options.model)(torch.zeros(1, 1, 8, 8)).shape == (1, 10)
+    assert own_function.get() == ""
+
+
+def test_below_the_smallest_variant(options: SearchOptions) -> None:
+    with pytest.raises(BudgetInfeasible) as refused:
+        search(replace(options, latency_budget="0.1%:model"))
+    assert refused.value.exit_status == 3
+    assert refused.value.smallest_ms is not None
+
+
+def test_slips_are_named(options: SearchOptions) -> None:
+    with pytest.raises(InputError, match="--space"):
+        replace(options, space="resnet-cifar")
+    with pytest.raises(InputError, match="--model"):
+        replace(options, model=None)
+    with pytest.raises(InputError, match="no better than guessing"):
+        search(replace(options, weights=None))
+
+
+def test_killed_is_as_unbroken(options: SearchOptions, tmp_path: Path) -> None:
+    whole = search(replace(options, out=tmp_path / "whole"))
+    code = f"from hwnas.jobs.search import SearchOptions, search\nfrom pathlib import *\nsearch({options!r})"
+    process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
+    assert options.out is not None
+    events = options.out / "events.jsonl"
+    while process.poll() is None:
+        if events.is_file() and events.read_text().count('"event":"trial"') >= 1:
+            process.send_signal(signal.SIGKILL)
+            break
+        time.sleep(0.01)
+    process.wait()
+    again = search(options)
+    assert again["best"]["accuracy"] == whole["best"]["accuracy"]
+    for name in ("weights.safetensors", "network.json"):
+        assert (options.out / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
