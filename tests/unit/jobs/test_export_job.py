@@ -14,7 +14,7 @@ from hwnas import backends, runs
 from hwnas.deploy.manifest import read_manifest
 from hwnas.errors import BackendUnavailable, DataFormatError, InputError, VerificationFailed
 from hwnas.jobs.export import ExportOptions, export
-from hwnas.jobs.resolve.origin import export_command, origin
+from hwnas.jobs.resolve.origin import export_command, origin, run_of
 from hwnas.jobs.verify import VerifyOptions, verify
 from hwnas.nets import build
 from hwnas.records import (
@@ -298,6 +298,15 @@ def test_the_next_command_writes_what_the_searched_runtime_takes(run: Path) -> N
     assert export_command(str(run)) == f"hwnas export {run} --format trt"
     assert next_commands(collect(run))[0].startswith(f"hwnas export {run} --format trt ")
     assert export_command("runs/none") == "hwnas export runs/none --format onnx"
+
+
+def test_a_run_is_found_from_its_targets_and_from_nowhere_else(tmp_path: Path) -> None:
+    """Other programs, too, have files called manifest.json."""
+    (tmp_path / "manifest.json").write_text("{}")
+    for name in ("targets/1ms", "nets/a"):
+        (tmp_path / name).mkdir(parents=True)
+    assert run_of(tmp_path / "targets" / "1ms") == tmp_path
+    assert run_of(tmp_path / "nets" / "a") is None
 
 
 def test_json_ready(run: Path) -> None:

@@ -14,13 +14,16 @@ from table_samples import network, setting
 
 from hwnas.cost.roofline import describe
 from hwnas.cost.roofline import table as planning_table
-from hwnas.errors import DataFormatError, MissingMeasurement
+from hwnas.errors import DataFormatError, DeviceUnavailable, MissingMeasurement
 from hwnas.jobs.predict import PredictOptions, predict
-from hwnas.jobs.search import SearchOptions, plan, search
+from hwnas.jobs.profile import ProfileOptions
+from hwnas.jobs.search import SearchOptions, first_table, plan, search
 from hwnas.measure import advice, reliability, table_folder
 from hwnas.measure.table import LatencyTable
 from hwnas.measure.writer import write
 from hwnas.nets import spaces
+from hwnas.protocols import Emit
+from hwnas.results import Result
 from hwnas.train.data import load, outline
 
 
@@ -100,6 +103,30 @@ def test_a_reliable_table_wins_over_a_newer_unreliable_one() -> None:
     bad.summary = {"holdout": {"mape_percent": 19.0}}
     keep(bad, "bad", created="2026-02-01T00:00:00+00:00")
     assert table_folder.newest("cpu", covering=[network(1, 1)]).table_id == good.table_id
+
+
+@pytest.mark.parametrize("insist", [False, True])
+def test_a_first_table_that_is_far_off_is_used_where_the_user_insists(
+    insist: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The quick profile before a search may itself be disturbed."""
+    made = spaces.make("resnet-cifar")
+    table = planning_table(describe("titanxp"), made.blocks(), precision="fp32", batch=1, threads=1)
+    table.summary = {"holdout": {"mape_percent": 19.0}}
+    path = keep(table, "first", space="resnet-cifar").path
+
+    def quick(options: ProfileOptions, emit: Emit | None = None) -> Result:
+        planned = {"seconds": 1.0, "table": str(path), "complete": True}
+        return Result.of({**planned, "dry_run": True} if options.dry_run else planned)
+
+    monkeypatch.setattr(first_table, "job", quick)
+    options = SearchOptions("1000ms", "digits", "uniform", "resnet-cifar", device="cpu", insist=insist)
+    if insist:
+        with pytest.raises(DeviceUnavailable, match="titanxp"):  # it goes on: the winner cannot be measured
+            search(options)
+    else:
+        with pytest.raises(DataFormatError, match=r"19 % off.*--insist"):
+            search(options)
 
 
 def test_hints_repeat_what_differs_from_the_usual() -> None:
