@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Literal
 from hwnas.lazy import lazy_import
 from hwnas.nets.activations import ACTIVATIONS
 from hwnas.nets.op import Arithmetic, Op, Shape, WithoutMacs, WithoutWeights
-from hwnas.nets.sources import NORM_EPS, Source
+from hwnas.nets.sources import NORM_EPS, ConvForm, Source
 
 if TYPE_CHECKING:
     import torch
@@ -133,14 +133,8 @@ class Conv(Op):
         self, graph: GraphWriter, inputs: Sequence[str], name: str, source: Source, *, ends_branch: bool
     ) -> str:
         """One Conv with everything folded in."""
-        weight, bias = source.conv(
-            name,
-            self.weight_shape,
-            bias=self.bias,
-            norm=self.norm,
-            scale=self.scale,
-            ends_branch=ends_branch,
-        )
+        form = ConvForm(self.weight_shape, self.bias, self.norm, self.scale, ends_branch)
+        weight, bias = source.conv(name, form)
         operands = [inputs[0], graph.tensor(f"{name}.weight", weight)]
         operands += [graph.tensor(f"{name}.bias", bias)] if bias is not None else []
         return graph.node(

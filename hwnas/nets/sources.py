@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import cache
 from typing import Protocol
 
@@ -15,19 +16,27 @@ from hwnas.errors import DataFormatError
 NORM_EPS = 1e-5  # of batch norms
 
 
+@dataclass(frozen=True)
+class ConvForm:
+    """A convolution and what is folded into it.
+
+    Attributes:
+        shape: of its weight: (out, in per group, kernel, kernel).
+        bias, norm, scale: whether it has a bias, a batch norm, a layer scale.
+        ends_branch: whether its output is added to a residual sum.
+    """
+
+    shape: tuple[int, int, int, int]
+    bias: bool
+    norm: bool
+    scale: bool
+    ends_branch: bool
+
+
 class Source(Protocol):
     """Weights of operations by their place in the network."""
 
-    def conv(
-        self,
-        place: str,
-        shape: tuple[int, int, int, int],
-        *,
-        bias: bool,
-        norm: bool,
-        scale: bool,
-        ends_branch: bool,
-    ) -> tuple[Float32s, Float32s | None]:
+    def conv(self, place: str, form: ConvForm) -> tuple[Float32s, Float32s | None]:
         """Weight and bias of a convolution with its batch norm and layer scale folded in."""
 
     def linear(self, place: str, shape: tuple[int, int]) -> tuple[Float32s, Float32s]:
@@ -51,20 +60,11 @@ class GivenWeights:
             raise DataFormatError(f"weight {name!r} has shape {value.shape}; the network needs {shape}")
         return value
 
-    def conv(
-        self,
-        place: str,
-        shape: tuple[int, int, int, int],
-        *,
-        bias: bool,
-        norm: bool,
-        scale: bool,
-        ends_branch: bool,
-    ) -> tuple[Float32s, Float32s | None]:
+    def conv(self, place: str, form: ConvForm) -> tuple[Float32s, Float32s | None]:
         """Weight and bias of a convolution with its batch norm and layer scale folded in."""
-        weight, channel = self._get(f"{place}.weight", shape), shape[:1]
-        shift = self._get(f"{place}.bias", channel) if bias else None
-        if norm:
+        weight, channel = self._get(f"{place}.weight", form.shape), form.shape[:1]
+        shift = self._get(f"{place}.bias", channel) if form.bias else None
+        if form.norm:
             gamma, beta, mean, var = (
                 self._get(f"{place}_norm.{part}", channel).astype(np.float64)
                 for part in ("weight", "bias", "running_mean", "running_var")
@@ -73,7 +73,7 @@ class GivenWeights:
             moved = beta + ((0.0 if shift is None else shift) - mean) * factor
             weight = (weight * factor[:, None, None, None]).astype(np.float32)
             shift = moved.astype(np.float32)
-        if scale:
+        if form.scale:
             layer_scale = self._get(f"{place}_scale.weight", channel)
             weight = weight * layer_scale[:, None, None, None]
             shift = None if shift is None else shift * layer_scale
@@ -106,23 +106,14 @@ class RandomWeights:
         flat: Float32s = np.resize(np.roll(pool, -start), math.prod(shape)) * np.float32(std)
         return flat.reshape(shape)
 
-    def conv(
-        self,
-        place: str,
-        shape: tuple[int, int, int, int],
-        *,
-        bias: bool,
-        norm: bool,
-        scale: bool,
-        ends_branch: bool,
-    ) -> tuple[Float32s, Float32s | None]:
+    def conv(self, place: str, form: ConvForm) -> tuple[Float32s, Float32s | None]:
         """Weight of variance 2 / fan-in, and a small bias where the folded layer has one.
 
         At the end of a residual branch a fifth of that, or deep sums would overflow fp16.
         """
-        fan_in = math.prod(shape[1:])
-        weight = self._draw(shape, (2.0 / fan_in) ** 0.5 * (0.2 if ends_branch else 1.0))
-        return weight, self._draw(shape[:1], 0.1) if norm or bias else None
+        fan_in = math.prod(form.shape[1:])
+        weight = self._draw(form.shape, (2.0 / fan_in) ** 0.5 * (0.2 if form.ends_branch else 1.0))
+        return weight, self._draw(form.shape[:1], 0.1) if form.norm or form.bias else None
 
     def linear(self, place: str, shape: tuple[int, int]) -> tuple[Float32s, Float32s]:
         """Weight of variance 1 / fan-in and a small bias."""

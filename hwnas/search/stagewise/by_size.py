@@ -54,7 +54,7 @@ def largest_uniform(context: SearchContext, budget: Budget) -> NetworkSpec:
     return max(fitting, key=lambda spec: estimate(spec).latency_ms, default=context.space.smallest())
 
 
-class Unjudged:
+class BySize:
     """Proposes, for each budget in turn, a network that fills most of it, then one that fills it.
 
     Args:

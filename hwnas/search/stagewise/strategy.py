@@ -20,7 +20,7 @@ from hwnas.search import options
 from hwnas.search.moves import further
 from hwnas.search.ranking import COLLAPSE, accuracy, by_accuracy, candidates, newest
 from hwnas.search.stagewise import growth
-from hwnas.search.stagewise.by_size import Unjudged, has_kinds, largest_uniform, needed
+from hwnas.search.stagewise.by_size import BySize, has_kinds, largest_uniform, needed
 from hwnas.search.stagewise.gains import Gains, pooled
 from hwnas.search.stagewise.options import StagewiseOptions
 from hwnas.search.stagewise.paper import Published
@@ -45,15 +45,15 @@ class Stagewise(Strategy[StagewiseOptions]):
         if o.begin == "auto" and has_kinds(context.space):
             few = o.importance == "gradient" and 0 < o.growing < least
             self._begin = "unjudged" if few else "uniform"
-        unjudged = Unjudged(context, o.targets_ms, o.begin_share, o.growing, least)
-        self._unjudged = unjudged if self._begin == "unjudged" and self._published is None else None
+        by_size = BySize(context, o.targets_ms, o.begin_share, o.growing, least)
+        self._by_size = by_size if self._begin == "unjudged" and self._published is None else None
 
     def propose(self, history: Sequence[Trial], n: int, rng: np.random.Generator) -> list[Proposal]:
         """The next network of the path, or its temporary network; empty at the end of the path."""
         if self._published is not None:
             return self._published.propose(history, self._options.images)
-        if self._unjudged is not None:
-            return self._unjudged.propose(history)
+        if self._by_size is not None:
+            return self._by_size.propose(history)
         # Step 1: start from a shallow network.
         now = self._now(history)
         if now is None:
@@ -75,7 +75,7 @@ class Stagewise(Strategy[StagewiseOptions]):
 
     def growths(self, proposal: Proposal) -> list[Move]:
         """The growths of a proposed network that are to be judged: those that fit the (largest) budget."""
-        return [] if self._unjudged is not None else self.fitting(proposal.spec)
+        return [] if self._by_size is not None else self.fitting(proposal.spec)
 
     def fitting(self, spec: NetworkSpec) -> list[Move]:
         """The growths of a network that fit the (largest) budget."""
@@ -84,7 +84,7 @@ class Stagewise(Strategy[StagewiseOptions]):
 
     def asks_importance(self) -> Judging | None:
         """An even part of the images for judging in each round; the published controller asks for VIP."""
-        if self._unjudged is not None:
+        if self._by_size is not None:
             return None
         return Judging("vip" if self._published is not None else self._options.importance, self._judging())
 
@@ -97,8 +97,8 @@ class Stagewise(Strategy[StagewiseOptions]):
         """What was decided after the newest trial, and why; see `Strategy.explain`."""
         if self._published is not None:
             return self._published.explain(history)
-        if self._unjudged is not None:
-            return self._unjudged.explain(history)
+        if self._by_size is not None:
+            return self._by_size.explain(history)
         now = self._now(history)
         if now is None or (self._options.importance == "vip" and self._temporary(history, now) is None):
             return []
