@@ -218,7 +218,7 @@ def load(group: str, name: str) -> Any:
     return _loaded(group, name)
 
 
-@cache
+@cache  # block kinds are asked for whenever a block is made
 def _loaded(group: str, name: str) -> Any:
     table, what = _table(group), SINGULAR[group]
     if name not in table:
@@ -229,14 +229,8 @@ def _loaded(group: str, name: str) -> Any:
             f"the {what} {name!r} is registered by {' and by '.join(entry.packages)}; uninstall one of them"
         )
     with blamed(group, name, "cannot be loaded"):
-        return _imported(entry)
-
-
-@cache
-def _imported(entry: _Entry) -> Any:
-    """What an entry names; kept, for block kinds are asked for whenever a block is made."""
-    module, _, attribute = entry.target.partition(":")
-    return getattr(import_module(module), attribute)
+        module, _, attribute = entry.target.partition(":")
+        return getattr(import_module(module), attribute)
 
 
 @contextmanager
