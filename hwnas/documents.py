@@ -70,6 +70,8 @@ def read_bytes(path: Path, what: str, limit_bytes: int = JSON_BYTES) -> bytes:
         raise InputError(f"{what} {path} is not a file") from None
     except OSError as exc:
         raise DataFormatError(f"{what} {path} cannot be read: {exc.strerror or exc}") from exc
+    except InputError:  # it is a ValueError, too
+        raise
     except ValueError as exc:  # a NUL in a name
         raise InputError(f"{what} {str(path)!r} is not a valid file name: {exc}") from exc
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -46,6 +47,15 @@ def test_the_reference_has_every_option(name: str) -> None:
         for param in command.params:
             for option in param.opts if isinstance(param, click.Option) else ():
                 assert option in section.group(1), f"{path} {option}: run `python docs/generate_cli.py`"
+
+
+def test_figures_of_the_new_user_are_those_of_the_committed_run() -> None:
+    body = json.loads((ROOT / "tests" / "campaign" / "new_user.json").read_text(encoding="utf-8"))
+    assert body["passed"]
+    assert body["verified"]
+    first, second, third = (f"{step['seconds']:.0f} s" for step in body["commands"])
+    page = (ROOT / "docs" / "tutorials" / "own-images.md").read_text(encoding="utf-8")
+    assert f"{first}, {second} and {third}, to an engine" in page
 
 
 def test_the_same_option_means_the_same_everywhere() -> None:

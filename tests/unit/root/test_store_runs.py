@@ -1,6 +1,7 @@
 """Files are written whole or not at all; a run folder resumes, and refuses another configuration."""
 
 import json
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -8,8 +9,17 @@ from pathlib import Path
 import pytest
 
 from hwnas import plugins, runs, store
-from hwnas.documents import read_json
+from hwnas.documents import read_bytes, read_json
 from hwnas.errors import DataFormatError, InputError, MissingMeasurement
+
+
+def test_what_is_no_file_is_told_in_one_sentence(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe.json"
+    os.mkfifo(pipe)
+    with pytest.raises(InputError, match=f"^table {re.escape(str(pipe))} is not a file$"):
+        read_bytes(pipe, "table")
+    with pytest.raises(InputError, match="is not a valid file name"):
+        read_bytes(Path("a\0b"), "table")
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
