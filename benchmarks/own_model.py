@@ -49,6 +49,7 @@ from hwnas.store import write_json, write_network
 from hwnas.train import data as datasets
 from hwnas.train import loop
 from hwnas.train.data import Dataset
+from hwnas.train.evaluator import RECALIBRATED
 from hwnas.train.options import Recipe
 from hwnas.train.score import accuracy
 
@@ -96,7 +97,8 @@ class Parent:
 
     def tuned(self, module: nn.Module, images: int, seed: int) -> nn.Module:
         """Fine-tune in place as `hwnas search --model` does."""
-        recalibrate(module, self.dataset.train.normalised(torch.arange(2_000)))
+        split = self.dataset.train
+        recalibrate(module, split.normalised(torch.arange(min(RECALIBRATED, len(split)))))
         spec = self.space.variant()
         teacher = loop.Teacher(copy.deepcopy(self.module), count(spec).macs)
         recipe = Recipe(images=images, seed=seed)
