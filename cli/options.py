@@ -258,7 +258,7 @@ def _option(*names_: str, **settings: Any) -> Option:
     return click.option(*names_, **settings)
 
 
-_GPU = re.compile(r"\d{1,3}|(GPU|MIG)-[0-9a-fA-F][0-9a-fA-F/-]*")
+_GPU = re.compile(r"\d{1,3}|(GPU|MIG|MIG-GPU)-[0-9a-fA-F][0-9a-fA-F/-]*")
 
 
 def _chosen_gpu(ctx: click.Context, param: click.Parameter, value: str | None) -> None:

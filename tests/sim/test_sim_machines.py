@@ -63,5 +63,5 @@ def test_the_tests_for_a_real_gpu_run(device: str, tmp_path: Path) -> None:
     body = json.loads(report.read_text())
     assert body["machine"]["gpus"][0]["name"] == MACHINES[device].gpu
     assert {name for name, step in body["steps"].items() if step["passed"]} == set(chosen.split(" or "))
-    assert body["steps"]["clock"]["figures"]["tick_ms"] == pytest.approx(1.024e-3)
+    assert body["steps"]["clock"]["figures"]["tick_ms"] == pytest.approx(1.024e-3, rel=0.01)
     assert len(body["steps"]["modes"]["figures"]["device_ms"]) == 200  # raw samples

@@ -45,6 +45,14 @@ def test_networks_against_each_other() -> None:
     assert rows[0]["setting"]["device"] == "fake"
 
 
+def test_batch_sizes_against_each_other() -> None:
+    rows = fake("resnet20", batch=1, batches=(8, 32))["networks"]
+    assert [row["setting"]["batch"] for row in rows] == [1, 8, 32]
+    for row in rows:
+        assert row["images_per_s"] == pytest.approx(row["setting"]["batch"] / row["floor_ms"] * 1e3)
+    assert rows[2]["floor_ms"] > rows[0]["floor_ms"]
+
+
 def test_batch_is_passed_on() -> None:
     one, four = (fake("resnet20", batch=n)["networks"][0] for n in (1, 4))
     assert four["setting"]["batch"] == 4

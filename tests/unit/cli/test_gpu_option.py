@@ -1,0 +1,47 @@
+"""``--gpu``: what CUDA is shown is chosen before anything opens it."""
+
+import os
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from hwnas_cli import options
+
+
+@click.command()
+@options.gpu
+def shown() -> None:
+    click.echo(f"{os.environ.get('CUDA_DEVICE_ORDER')} {os.environ.get('CUDA_VISIBLE_DEVICES')}")
+
+
+@pytest.mark.parametrize(
+    "value", ["0", "11", "GPU-8932f937-d72c-4106-c12f-20bd9faed9f6", "MIG-GPU-8932f937/1/0", "MIG-41b3-aa"]
+)
+def test_a_number_or_a_uuid_in_nvidia_smis_order(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    for name in ("CUDA_DEVICE_ORDER", "CUDA_VISIBLE_DEVICES"):
+        monkeypatch.setenv(name, "before")  # so that it is restored
+    done = CliRunner().invoke(shown, ["--gpu", value])
+    assert done.output == f"PCI_BUS_ID {value}\n"
+
+
+@pytest.mark.parametrize("value", ["-1", "0,1", "titanxp", "GPU-", "1; rm"])
+def test_other_words_are_refused(value: str) -> None:
+    done = CliRunner().invoke(shown, ["--gpu", value])
+    assert done.exit_code == 2
+    assert "nvidia-smi -L" in done.output
+
+
+def test_without_it_nothing_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
+    monkeypatch.delenv("CUDA_DEVICE_ORDER", raising=False)
+    assert CliRunner().invoke(shown, []).output == "None 3\n"
+
+
+def test_batch_sizes_are_a_list() -> None:
+    sizes = options.BatchSizes()
+    assert sizes.convert("1,8, 32,8", None, None) == (1, 8, 32)
+    assert sizes.convert(4, None, None) == (4,)
+    for wrong in ("0", "1,x", "", "99999999"):
+        with pytest.raises(click.BadParameter, match="such as 1,8,32"):
+            sizes.convert(wrong, None, None)
