@@ -89,7 +89,9 @@ def densenas(text: str) -> LatencyTable:
     try:
         body = ast.literal_eval(text.strip())
     except (ValueError, SyntaxError, MemoryError, RecursionError) as exc:
-        raise DataFormatError(f"not a Python literal of nested lists: {exc}") from exc
+        raise DataFormatError(
+            "not a Python literal of nested lists of numbers, which is what DenseNAS's own profiler writes"
+        ) from exc
     stem, blocks, last, fc = _list(body, "the table", 4)
     spaces = {len(s.routing) - 2: s for s in (densenas_mbv2(), densenas_resnet())}
     if not isinstance(blocks, list) or len(blocks) not in spaces:
