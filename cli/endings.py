@@ -176,6 +176,17 @@ def flush() -> None:
             stream.flush()
 
 
+def occupy() -> None:
+    """Standard streams that are closed lead nowhere: else the next file that is opened takes their number,
+    and what a library prints lands in it.
+    """
+    for number in (0, 1, 2):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+
+
 def silence() -> None:
     """Let the interpreter's own last flush go nowhere: what it would say has been said."""
     with suppress(OSError, ValueError, AttributeError):

@@ -11,7 +11,7 @@ import click
 
 from hwnas import __version__
 
-from .endings import PIPE_CLOSED, Ending, flush, plain_warnings, silence, spell_anything
+from .endings import PIPE_CLOSED, Ending, flush, occupy, plain_warnings, silence, spell_anything
 
 # section -> command -> (module:attribute, one line of help). The help lines are here so that
 # `hwnas --help` imports none of the modules.
@@ -122,6 +122,7 @@ class Lazy(click.Group):
         argv = list(sys.argv[1:] if args is None else args)
         ending = Ending("--json" in argv, any(a == "--verbose" or _short_v(a) for a in argv))
         if standalone_mode:
+            occupy()
             spell_anything()
             plain_warnings()
         try:

@@ -178,3 +178,19 @@ def test_values_are_bounded_before_anything_starts(
     assert result.exit_code == 2, result.stderr
     assert "Traceback" not in result.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_no_file_takes_the_number_of_a_closed_stream(tmp_path: Path) -> None:
+    """A library that prints would write into it."""
+    script = tmp_path / "closed.py"
+    script.write_text(
+        "import os\n"
+        "from hwnas_cli.endings import occupy\n"
+        "for number in (0, 1, 2):\n    os.close(number)\n"
+        "occupy()\n"
+        "file = os.open('mine', os.O_CREAT | os.O_WRONLY)\n"
+        "os.write(1, b'a library')\n"
+        "os.write(file, str(file).encode())\n"
+    )
+    subprocess.run([sys.executable, str(script)], cwd=tmp_path, check=True)
+    assert int((tmp_path / "mine").read_text()) > 2
