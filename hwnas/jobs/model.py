@@ -17,8 +17,8 @@ class InspectOptions:
     """What is looked at.
 
     Attributes:
-        model: ``FILE.py:function``, ``package.module:function``, ``torchvision:NAME``, ``timm:NAME``, a run
-            or a network.json.
+        model: ``FILE.py:function``, ``package.module:function``, ``torchvision:NAME``, ``timm:NAME``,
+            ``FILE.onnx``, a run or a network.json.
         weights: a state dict of it.
         input_shape: channels, height, width of an image; None takes what the model says.
     """

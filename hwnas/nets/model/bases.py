@@ -26,6 +26,7 @@ from hwnas.arrays import ImageShape
 from hwnas.errors import BackendUnavailable, DataFormatError, HwnasError, InputError
 from hwnas.lazy import lazy_import
 from hwnas.nets.build import build, load_weights
+from hwnas.nets.model import from_onnx
 from hwnas.nets.weights import read_weights
 from hwnas.plugins import unknown
 from hwnas.runs import RUNS
@@ -33,7 +34,10 @@ from hwnas.store import read_network
 
 timm = lazy_import("timm")  # an extra
 
-KINDS = "FILE.py:function, package.module:function, torchvision:NAME, timm:NAME, a run or a network.json"
+KINDS = (
+    "FILE.py:function, package.module:function, torchvision:NAME, timm:NAME, FILE.onnx, a run or a "
+    "network.json"
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,7 +47,7 @@ class OwnModel:
     Attributes:
         module: the network.
         source: as the user named it.
-        kind: "file", "module", "torchvision", "timm", "network", or "edited" for a changed one.
+        kind: "file", "module", "torchvision", "timm", "network", "onnx", or "edited" for a changed one.
         input_shape: channels, height, width of an image.
         sha256: of the file that defines it; empty where it is a library's or hwnas's own.
         weights_sha256: of the weights that were given; empty where they are the network's own.
@@ -73,6 +77,8 @@ def kind_of(source: str) -> str:
     if before in ("torchvision", "timm") and after:
         return before
     path = Path(source)
+    if path.suffix == ".onnx":
+        return "onnx"
     if colon and before.endswith(".py"):
         return "file"
     if network_file(source) is not None:
@@ -249,12 +255,18 @@ def _network(source: str) -> tuple[nn.Module, ImageShape | None, str]:
     return made, spec.input_shape, ""
 
 
+def _onnx(source: str) -> tuple[nn.Module, ImageShape | None, str]:
+    made, shape = from_onnx.network(Path(source))
+    return made, shape, hashlib.sha256(Path(source).read_bytes()).hexdigest()
+
+
 _MAKERS: dict[str, Callable[[str], tuple[nn.Module, ImageShape | None, str]]] = {
     "file": _file,
     "module": _module,
     "torchvision": _torchvision,
     "timm": _timm,
     "network": _network,
+    "onnx": _onnx,
 }
 
 

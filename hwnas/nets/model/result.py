@@ -167,7 +167,7 @@ def _base(given: Mapping[str, Any], source: str, where: str) -> OwnModel:
         own = OwnModel(module, named, "network", spec.input_shape, recipe=dict(given))
     elif kind in LIBRARIES and kind_of(named) == kind:
         own = base(named, size)
-    elif kind in ("file", "module"):
+    elif kind in ("file", "module", "onnx"):
         own = _users(given, source, size, where)
     else:
         raise DataFormatError(f"{where}: base of kind {kind!r} cannot be built again")
@@ -183,9 +183,9 @@ def _base(given: Mapping[str, Any], source: str, where: str) -> OwnModel:
 def _users(given: Mapping[str, Any], source: str, size: tuple[int, int, int], where: str) -> OwnModel:
     """The user's own function, which the caller has named; its file must be what it was."""
     named = given["source"]
-    if not source or kind_of(source) not in ("file", "module"):
+    if not source or kind_of(source) != given["kind"]:
         raise InputError(
-            f"{where} began with {named}, whose code is not run from a stored name; give it: "
+            f"{where} began with {named}, which is not read or run from a stored name; give it: "
             f"hwnas.load_model(..., source={named!r})"
         )
     own = base(source, size)

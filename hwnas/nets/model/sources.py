@@ -45,7 +45,7 @@ def load(
 
     Args:
         source: ``FILE.py:function``, ``package.module:function`` (their code runs), ``torchvision:NAME``,
-            ``timm:NAME``, a run or a network.json.
+            ``timm:NAME``, ``FILE.onnx``, a run or a network.json.
         weights: a state dict: safetensors, or of torch.save, read without running code.
         input_shape: of an image; None takes what the source says.
         classes: of the data; another last layer is put in where the network has as many outputs.
