@@ -20,7 +20,7 @@ def passes(device: str, home: Path, *arguments: str, before: Path | None = None)
     env = environment(MACHINES[device], home, HWNAS_SIM="1")
     if before is not None:
         env["PYTHONPATH"] = f"{before}:{env['PYTHONPATH']}"
-    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=1200)
+    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=2400)
     assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-2000:]
     assert " skipped" not in done.stdout, done.stdout[-2000:]
 
@@ -57,7 +57,7 @@ def test_the_tests_for_a_real_gpu_run(device: str, tmp_path: Path) -> None:
         env=env,
         capture_output=True,
         text=True,
-        timeout=600,
+        timeout=1200,
     )
     assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-2000:]
     body = json.loads(report.read_text())

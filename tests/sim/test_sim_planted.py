@@ -220,8 +220,8 @@ PLANTS = [
     Plant(
         "M3 no warm-up by time",
         "trt/engine.py",
-        "WARM_S, COOL_S = 0.2, 0.1",
-        "WARM_S, COOL_S = 0.0, 0.1",
+        "WARM_S, COOL_S = 0.2, 1.0",
+        "WARM_S, COOL_S = 0.0, 1.0",
         "m3_a_card",
     ),
     Plant(

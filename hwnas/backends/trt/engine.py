@@ -33,9 +33,9 @@ from hwnas.store import write_bytes
 QUEUE = 512  # launches that may wait on a stream before a launch blocks the host (CUDA holds 1024)
 MOST_SPANS = 64  # timed behind one delay
 FIRST_DELAY_NS, LONGEST_DELAY_NS = 100_000, 50_000_000
-HOSTED = 20  # calls that are waited for one by one, to know what a program waits
+HOSTED = 10  # calls that are waited for one by one, to know what a program waits
 ENQUEUE_BOUND = 0.8  # of the device's time, as trtexec warns
-WARM_S, COOL_S = 0.2, 0.1  # a GPU that idled for the second is kept busy for the first before it is timed
+WARM_S, COOL_S = 0.2, 1.0  # a GPU that idled for the second is kept busy for the first before it is timed
 LOAD_MS = 8.0  # of untimed calls, under which the GPU is asked what holds it back
 DRIFT = 1e-2  # of the largest score: sums in another order stay far below
 
@@ -342,7 +342,7 @@ class TrtEngine(Life):
         known.enqueue_ms, known.host_ms = (float(np.median(v)) * 1e3 for v in (queued, done))
 
     def _warm(self, known: _Timing) -> None:
-        """Keep a GPU busy that idled: its clocks fall within milliseconds and rise slowly."""
+        """Keep a GPU busy that idled: its clocks fall within seconds, and rise when there is work."""
         now = time.perf_counter()
         if now - _last_busy_s.get(id(self._driver), -COOL_S) < COOL_S:
             return

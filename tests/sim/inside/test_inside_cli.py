@@ -24,7 +24,7 @@ def hwnas(folder: Path, *arguments: str, status: int = 0) -> str:
     hurry = ("--patience", "0s") if arguments[0] in waits else ()
     command = [sys.executable, "-c", "from hwnas_cli.main import cli; cli()", *arguments, *hurry]
     env = {**os.environ, "HWNAS_HOME": str(folder / "home")}
-    done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=600)
+    done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=1200)
     assert done.returncode == status, f"{arguments} ended with {done.returncode}: {done.stderr[-3000:]}"
     return done.stderr if status else done.stdout
 

@@ -58,7 +58,8 @@ def test_m1_short_calls_are_right_whatever_the_clocks_step(
     known = engine._timing
     engine.close()
     assert known is not None
-    assert found.floor_ms == pytest.approx(call_us / 1e3, rel=0.005)
+    # The review asks for 0.5 %; where the clock is fine, what remains is the empty pair of events.
+    assert found.floor_ms == pytest.approx(call_us / 1e3, rel=0.005 if tick_ns > 500 else 0.002)
     assert known.clock.tick_ms == pytest.approx(tick_ns / 1e6, rel=0.05)
     assert known.clock.tick_ms <= 0.002 * known.clock.span_ms
     assert found.gates == ()
