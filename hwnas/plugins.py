@@ -69,10 +69,6 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "nasnet_reduction": "hwnas.nets.blocks.nasnet:REDUCTION",
         "classifier": "hwnas.nets.blocks.plain:CLASSIFIER",
     },
-    # What builds networks that are not made of registered blocks (`hwnas.traced.TracedBuilder`).
-    "networks": {
-        "traced": "hwnas.nets.model.variants:BUILDER",
-    },
     # How much a growth matters: made from (images=, autocast=).
     "importances": {
         "gradient": "hwnas.search.importance.gradient:Gradient",
@@ -141,7 +137,6 @@ SINGULAR = {
     "blocks": "block kind",
     "importances": "importance",
     "removals": "importance of pieces",
-    "networks": "kind of network",
     "datasets": "data source",
     "formats": "export format",
     "importers": "table format",

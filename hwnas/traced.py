@@ -12,11 +12,12 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
+from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
-from hwnas import plugins, schemas
+from hwnas import schemas
 from hwnas.arrays import Float32s
 from hwnas.errors import InputError
 from hwnas.spec import MOST_CHANNELS, MOST_PIXELS, BlockSpec, NetworkSpec
@@ -149,7 +150,7 @@ class VariantSpec(NetworkSpec):
 
 
 class TracedBuilder(Protocol):
-    """What makes modules and graphs of variants and pieces; registered in `hwnas.plugins`."""
+    """What makes modules and graphs of variants and pieces: `hwnas.nets.model.variants`."""
 
     def build(self, spec: VariantSpec) -> torch.nn.Module:
         """A module of a variant, with the weights that its model was loaded with."""
@@ -173,8 +174,8 @@ class TracedBuilder(Protocol):
 
 
 def builder() -> TracedBuilder:
-    """What is registered for traced networks; imported when one is first built."""
-    found: TracedBuilder = plugins.load("networks", TRACED)
+    """What builds traced networks; it needs torch, and is imported when one is first built."""
+    found: TracedBuilder = resolve_name("hwnas.nets.model.variants:BUILDER")
     return found
 
 
