@@ -157,7 +157,7 @@ def test_m3_a_card_that_idled_is_kept_busy_before_it_is_timed(
     second = len(launched) - first
     engine.close()
     assert second <= 5
-    assert first > 20 * second
+    assert first >= 100  # a fifth of a second of calls of 0.2 ms, and time for a slow host
 
 
 def test_m4_a_second_timing_prepares_nothing(
