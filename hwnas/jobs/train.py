@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -143,14 +144,14 @@ def train(options: TrainOptions, emit: Emit | None = None) -> TrainOutcome | Dry
         "data_fingerprint": dataset.fingerprint,
         "weights": _hash(weights),
     }
-    run = runs.RunFolder(options.out or runs.reserve("train"), "train", config)
-    if (run.path / "result.json").is_file():
-        return TrainOutcome.of(read_json(run.path / "result.json", "result", schemas.TRAIN, sealed=True))
-    if emit is not None:
-        emit("run", {"run": str(run.path), "text": f"run folder {run.path}"})
-    if spec != given:
-        _say(run, emit, f"the head of {options.network} now gives the data's {spec.classes} classes")
-    return _train(options, run, spec, dataset, recipe, weights, teacher, emit)
+    with closing(runs.RunFolder(options.out or runs.reserve("train"), "train", config)) as run:
+        if (run.path / "result.json").is_file():
+            return TrainOutcome.of(read_json(run.path / "result.json", "result", schemas.TRAIN, sealed=True))
+        if emit is not None:
+            emit("run", {"run": str(run.path), "text": f"run folder {run.path}"})
+        if spec != given:
+            _say(run, emit, f"the head of {options.network} now gives the data's {spec.classes} classes")
+        return _train(options, run, spec, dataset, recipe, weights, teacher, emit)
 
 
 def _train(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -68,13 +69,13 @@ def profile(options: ProfileOptions, emit: Emit | None = None) -> ProfileOutcome
     if options.dry_run:
         return _dry(options, plan, space, path, timing, _Speed.of(backend, setting, space))
     begun = time.perf_counter()
-    writer = TableWriter(path, header)
-    sweep_options = SweepOptions(timing=timing, seed=options.seed, deadline_s=options.max_time_s)
-    patience = Patience(options.patience_s, emit=emit)
-    task = _Profile(Sweep(writer, backend, sweep_options, emit, patience=patience), space, plan, options)
-    finished = writer.table.complete and writer.table.header.protocol == header.protocol
-    if options.only_missing or not finished:  # a finished table stays what it is, and so does its id
-        task.run()
+    with closing(TableWriter(path, header)) as writer:
+        sweep_options = SweepOptions(timing=timing, seed=options.seed, deadline_s=options.max_time_s)
+        patience = Patience(options.patience_s, emit=emit)
+        task = _Profile(Sweep(writer, backend, sweep_options, emit, patience=patience), space, plan, options)
+        finished = writer.table.complete and writer.table.header.protocol == header.protocol
+        if options.only_missing or not finished:  # a finished table stays what it is, and so does its id
+            task.run()
     seconds = time.perf_counter() - begun
     table = writer.table
     body = {

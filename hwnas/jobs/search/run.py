@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from contextlib import closing
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -216,7 +217,10 @@ class _SearchJob:
         runtime, setting = self._conditions()
         if self._manifest() is None:  # a search that cannot begin leaves no folder behind
             refuse_infeasible(self.context, self.budgets)
-        run = RunFolder(self.options.out or runs.reserve("search"), "search", self._config())
+        with closing(RunFolder(self.options.out or runs.reserve("search"), "search", self._config())) as run:
+            return self._run(run, runtime, setting)
+
+    def _run(self, run: RunFolder, runtime: Any, setting: Any) -> SearchOutcome:
         self.emit("run", {"run": str(run.path), "text": f"run folder {run.path}"})
         self._say(run, f"table {self.table.path} ({self.table.setting.describe()})")
         self._say(run, self.dataset.describe())

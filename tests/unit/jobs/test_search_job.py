@@ -208,6 +208,7 @@ def test_the_strategy_of_a_run_is_gone_on_with(options: SearchOptions) -> None:
 
 def test_the_curve_of_a_winner_ends_at_its_accuracy(options: SearchOptions) -> None:
     body = search(replace(options, strategy="uniform", importance=None, settings={}, images=900))
+    assert not list(Path(body["run"]).glob(".*")), "the run is given back, whoever still holds the strategy"
     curve = collect(Path(body["run"])).curve
     assert curve[-1]["accuracy"] == body["best"]["accuracy"]
 
