@@ -103,13 +103,18 @@ def course(case: str, path: Path) -> dict[str, Any]:
     )
     return {
         "trials": [
-            f"{trial.spec.key} {'-'.join(map(str, trial.spec.depths))} {trial.role} {trial.state} "
+            f"{called(trial.spec)} {'-'.join(map(str, trial.spec.depths))} {trial.role} {trial.state} "
             f"from {trial.parent}: {shown(trial.estimate.latency_ms)} ms"
             for trial in result.trials
         ],
         "decisions": events,
         "best": [target.best for target in result.targets] or [result.best],
     }
+
+
+def called(spec: object) -> str:
+    """The key of a network; a variant of a model has one that follows torch's version, and is left out."""
+    return spec.key if isinstance(spec, NetworkSpec) else "variant"
 
 
 def planned(name: str) -> str:

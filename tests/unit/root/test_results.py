@@ -40,7 +40,7 @@ def test_attributes_are_the_keys_of_the_json_object() -> None:
 def test_a_result_is_frozen_and_of_its_types() -> None:
     found = Found.of(BODY)
     with pytest.raises(ValidationError):
-        found.note = "x"  # type: ignore[misc]  # it is frozen
+        found.note = "x"
     with pytest.raises(DataFormatError, match=r"the result: best\.accuracy"):
         Found.of({**BODY, "best": {"accuracy": "much"}})
 
