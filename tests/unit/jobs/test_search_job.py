@@ -190,6 +190,7 @@ def test_baselines_and_several_budgets(strategy: str, options: SearchOptions) ->
         assert target["by_class"]["test"]["images"] == 80  # a fifth of the 400 images
         assert target["by_class"]["test"]["accuracy"] == target["accuracy"]["test"]
     assert body["targets"][-1]["accuracy"] == body["accuracy"]
+    assert not list(Path(body["run"]).glob(".*")), "the lock is given back, whoever still holds the strategy"
     section = by_class(collect(Path(body["run"])))
     assert section is not None
     tables = section.tables
@@ -208,7 +209,6 @@ def test_the_strategy_of_a_run_is_gone_on_with(options: SearchOptions) -> None:
 
 def test_the_curve_of_a_winner_ends_at_its_accuracy(options: SearchOptions) -> None:
     body = search(replace(options, strategy="uniform", importance=None, settings={}, images=900))
-    assert not list(Path(body["run"]).glob(".*")), "the run is given back, whoever still holds the strategy"
     curve = collect(Path(body["run"])).curve
     assert curve[-1]["accuracy"] == body["best"]["accuracy"]
 
