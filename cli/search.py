@@ -54,6 +54,11 @@ def _assignments(name: str, text: str) -> options.Option:
     LIMITS,
     options.preset,
 )
+@click.option(
+    "--trainer",
+    metavar="FUNCTION",
+    help="package.module:function that fine-tunes a variant of --model; its code runs.",
+)
 @click.option("--images", type=options.COUNT, metavar="N", help="Training images of the whole search.")
 @click.option("--max-trials", type=options.COUNT, metavar="N", help="Largest number of networks to try.")
 @click.option("--importance", type=IMPORTANCES, help="How stage-wise growth is judged.")

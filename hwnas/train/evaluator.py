@@ -23,7 +23,7 @@ from hwnas.protocols import Emit, Importance, Move
 from hwnas.records import Evaluation, Proposal, StageImportance, to_json
 from hwnas.spec import NetworkSpec
 from hwnas.store import network_of, parse, write_json
-from hwnas.train import plan
+from hwnas.train import own, plan
 from hwnas.train.augment import chosen
 from hwnas.train.data import Dataset
 from hwnas.train.loop import Teacher, on_threads, train
@@ -60,6 +60,7 @@ class Evaluator:
         importance_images: int = 2000,
         ask_guessers: bool = False,
         held_out: bool = False,
+        trainer: own.Trainer | None = None,
     ) -> None:
         """Prepare; nothing is read or written yet.
 
@@ -75,11 +76,12 @@ class Evaluator:
                 by what a network has learned, so that those of a guesser are noise.
             importance_images: how many images the importance is given.
             held_out: give it validation images instead of training images.
+            trainer: a loop of the user's in the place of `loop.train`.
         """
         self._dataset, self._options, self._folder = dataset, options, folder
         self._importance, self._seed, self._emit = importance, seed, emit
         self._growths = growths
-        self._ask_guessers, self._held_out = ask_guessers, held_out
+        self._ask_guessers, self._held_out, self._trainer = ask_guessers, held_out, trainer
         self._importance_images = importance_images
 
     def __call__(self, proposal: Proposal, index: int) -> Evaluation:
@@ -130,6 +132,8 @@ class Evaluator:
             module = inherit(parent, spec, proposal.spec, seed=seed)
         if not images:
             return module, self._untrained(module, proposal)
+        if self._trainer is not None:
+            return self._by_user(module, proposal, index, images, seed)
         options = replace(self._options, seed=seed, images=images)
         weights = self._weights(index)
         result = train(
@@ -146,6 +150,27 @@ class Evaluator:
             final=proposal.role == "final",
         )
         return module, result
+
+    def _by_user(
+        self, module: nn.Module, proposal: Proposal, index: int, images: int, seed: int
+    ) -> tuple[nn.Module, TrainResult]:
+        """Trained by the user's own loop; it keeps no checkpoint, so that a killed one begins again."""
+        assert self._trainer is not None
+        teacher = self._teacher(proposal)
+
+        def progress(seen: int, loss: float) -> None:
+            if self._emit is not None:
+                told = {"task": f"trial {index}", "done": seen, "total": images, "note": f"loss {loss:.3f}"}
+                self._emit("progress", told)
+
+        order = own.OwnTraining(
+            self._dataset, images, teacher.module.eval() if teacher else None, progress, seed
+        )
+        made, seconds = own.run(self._trainer, module.train(), order)
+        macs = 3 * count(proposal.spec).macs + (teacher.macs if teacher else 0)
+        found = self._untrained(made, proposal.model_copy(update={"parent": None}))
+        took = {"images": images, "wall_s": seconds, "train_macs": float(images * macs)}
+        return made, replace(found, **took, images_per_s=images / max(seconds, 1e-9))
 
     def _untrained(self, module: nn.Module, proposal: Proposal) -> TrainResult:
         """A network as it comes: of one that was changed, batch norm finds new statistics."""

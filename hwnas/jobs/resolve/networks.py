@@ -6,6 +6,7 @@ from pathlib import Path
 
 from hwnas import runs
 from hwnas.errors import InputError
+from hwnas.jobs import own_model
 from hwnas.plugins import unknown
 from hwnas.spec import NetworkSpec
 from hwnas.store import data_dir, read_network
@@ -43,5 +44,10 @@ def find(name: str, root: Path = runs.RUNS) -> Path:
 
 
 def network(name: str, root: Path = runs.RUNS) -> NetworkSpec:
-    """Read the network that `name` means (see `find`); DataFormatError if its file is damaged."""
+    """Read the network that `name` means (see `find`); DataFormatError if its file is damaged.
+
+    A source of a model of the user's own (``torchvision:NAME``, ``FILE.py:function``) is one, too.
+    """
+    if ":" in name and not Path(name).exists():
+        return own_model.space(name).variant()
     return read_network(find(name, root))

@@ -29,6 +29,7 @@ class SearchOptions:
         model: a model of the user's own in the place of a space (`hwnas.nets.model.sources.load`); the
             strategy is then ``fit``, and in a budget the word ``model`` stands for it.
         weights: of that model.
+        trainer: ``package.module:function``, a loop of the user's own that fine-tunes (`hwnas.train.own`).
         repeats: how often in a row a piece of it may stand, where the budget allows more than the model.
         device, backend, precision, batch, threads: the conditions that the table must have; None
             leaves them to the newest table; "auto" or a list, too, and where a table is measured first
@@ -62,6 +63,7 @@ class SearchOptions:
     space: str | None = None
     model: str | None = None
     weights: Path | None = None
+    trainer: str | None = None
     repeats: int = 2
     device: str | None = None
     backend: str | None = None
@@ -104,8 +106,11 @@ class SearchOptions:
                 "--model stands in the place of --space, and only the strategy fit searches it; leave the "
                 "other out"
             )
-        if self.model is None and (self.weights is not None or self.strategy == "fit"):
-            raise InputError("--weights and the strategy fit need a model: --model torchvision:resnet18")
+        alone = self.weights is not None or self.trainer is not None or self.strategy == "fit"
+        if self.model is None and alone:
+            raise InputError(
+                "--weights, --trainer and the strategy fit need a model: --model torchvision:resnet18"
+            )
         if self.images is not None and self.images < 1:
             raise InputError(f"images is {self.images}; a search needs at least one")
         if self.max_trials < 1:

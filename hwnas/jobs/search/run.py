@@ -317,7 +317,7 @@ class _SearchJob:
         ):
             del o[name]
         if self.options.model is None:
-            for name in ("model", "weights", "repeats"):
+            for name in ("model", "weights", "repeats", "trainer"):
                 del o[name]
         else:
             o |= own_model.identity(self.space, self.options.weights)
@@ -338,6 +338,7 @@ class _SearchJob:
         return option_values.read(Recipe, self.options.recipe, "training option")
 
     def _evaluator(self, run: RunFolder) -> Evaluator:
+        from hwnas.train import own
         from hwnas.train.evaluator import Evaluator
 
         judging = self._judging()
@@ -352,6 +353,7 @@ class _SearchJob:
             growths=self._growths,
             importance_images=min(JUDGED, len(self.dataset.val if held_out else self.dataset.train)),
             held_out=held_out,
+            trainer=None if self.options.trainer is None else own.trainer(self.options.trainer),
             # Which compares networks as they are.
             ask_guessers=judging is not None and judging.importance == "vip",
         )

@@ -21,6 +21,7 @@ from hwnas.records import Budget, Proposal, Trial
 from hwnas.search import options
 from hwnas.search.fit.choice import choose, told
 from hwnas.search.fit.options import FitOptions
+from hwnas.search.ranking import candidates
 from hwnas.search.strategy import Decision, Judging, Strategy
 from hwnas.traced import DROP, KEEP, REPEAT
 from hwnas.units import format_ms
@@ -99,6 +100,13 @@ class Fit(Strategy[FitOptions]):
                     gain = sum(1.0 / at for at in range(1, copies))
                     scores[name, form.edit] = self._options.repeat * whole * gain
         return scores
+
+    def rank(self, trials: Sequence[Trial]) -> list[Trial]:
+        """By score: untrained variants are far below what they become, so their accuracies say little."""
+        return sorted(
+            candidates(trials),
+            key=lambda t: (-float(t.notes.get("score", 0.0)), t.estimate.latency_ms, t.index),
+        )
 
     def explain(self, history: Sequence[Trial]) -> list[Decision]:
         """What is missed most and least, once it is known."""

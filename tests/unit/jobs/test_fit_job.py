@@ -10,15 +10,17 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 import hwnas
-from hwnas.errors import BudgetInfeasible, InputError
+from hwnas.errors import BudgetInfeasible, InputError, TrainingFailed
 from hwnas.jobs import own_model
 from hwnas.jobs.export import ExportOptions, export
+from hwnas.jobs.predict import PredictOptions, predict
 from hwnas.jobs.report import ReportOptions, report
 from hwnas.jobs.search import SearchOptions, search
 from hwnas.measure import device
@@ -31,6 +33,7 @@ from hwnas.nets.weights import save_weights
 from hwnas.store import read_network
 from hwnas.traced import VariantSpec, own_function
 from hwnas.train.data import load
+from hwnas.train.own import OwnTraining
 from hwnas.train.score import score
 
 MODEL = """
@@ -48,6 +51,9 @@ class Block(nn.Module):
 
     def forward(self, x):
         return torch.relu(x + self.norm2(self.conv2(torch.relu(self.norm1(self.conv1(x))))))
+
+
+input_shape = (1, 8, 8)
 
 
 def build():
@@ -153,6 +159,48 @@ def test_slips_are_named(options: SearchOptions) -> None:
         replace(options, model=None)
     with pytest.raises(InputError, match="no better than guessing"):
         search(replace(options, weights=None))
+
+
+def by_hand(module: torch.nn.Module, order: OwnTraining) -> torch.nn.Module:
+    """A loop of the user's: one step on as many images as are allowed."""
+    assert order.teacher is not None
+    assert not order.teacher.training
+    at = torch.arange(min(order.images, 64))
+    optimiser = torch.optim.SGD(module.parameters(), lr=0.01)
+    scores = module(order.dataset.train.normalised(at))
+    torch.autograd.backward(torch.nn.functional.cross_entropy(scores, order.dataset.train.labels[at]))
+    optimiser.step()
+    order.progress(len(at), 1.0)
+    return module
+
+
+def another(module: torch.nn.Module, order: OwnTraining) -> torch.nn.Module:
+    return torch.nn.Linear(1, 1)
+
+
+def test_several_budgets_and_a_loop_of_the_users_own(
+    options: SearchOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "own_loop", sys.modules[__name__])
+    told: list[tuple[str, dict[str, Any]]] = []
+    asked = replace(options, trainer="own_loop:by_hand", latency_budget="60%:model,85%:model")
+    body = search(asked, lambda kind, fields: told.append((kind, dict(fields))))
+    assert [target["within_budget"] for target in body["targets"]] == [True, True]
+    small, large = (target["best"]["predicted_ms"] for target in body["targets"])
+    assert small <= large  # a piece that is not missed at all is dropped for either
+    assert any(fields.get("note") == "loss 1.000" for kind, fields in told if kind == "progress")
+    assert options.out is not None
+    with pytest.raises(TrainingFailed, match="--trainer"):
+        search(replace(asked, trainer="own_loop:another", out=options.out.with_name("other")))
+    with pytest.raises(InputError, match="--trainer"):
+        search(replace(asked, trainer="own_loop:nothing", out=options.out.with_name("none")))
+
+
+def test_a_model_is_a_network_for_predict_too(options: SearchOptions) -> None:
+    assert options.model is not None
+    body = predict(PredictOptions((options.model,), device="fake"))
+    assert body["networks"][0]["extrapolated"] == []
+    assert body["networks"][0]["latency_ms"] > 0
 
 
 def test_killed_is_as_unbroken(options: SearchOptions, tmp_path: Path) -> None:

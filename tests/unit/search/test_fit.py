@@ -112,6 +112,16 @@ def test_the_model_first_then_a_variant_that_it_teaches() -> None:
     assert strategy.propose(history, 1, rng) == []
 
 
+def test_the_score_decides_and_not_the_accuracy_before_fine_tuning() -> None:
+    strategy = Fit(SearchContext(space(), estimate, Budget(latency_ms=1e3)))
+    one, other = space().variant(), space().smallest()
+    low = trial(1, other).model_copy(update={"notes": {"score": -2.0}})
+    high = trial(2, one).model_copy(update={"notes": {"score": -1.0}})
+    worse = Evaluation(accuracy=0.1, loss=3.0)
+    high = high.model_copy(update={"evaluation": worse})
+    assert strategy.rank([low, high]) == [high, low]
+
+
 def test_a_model_that_guesses_is_refused() -> None:
     budget = Budget(latency_ms=1e3)
     strategy = Fit(SearchContext(space(), estimate, budget))
