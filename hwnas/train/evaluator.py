@@ -169,8 +169,13 @@ class Evaluator:
         made, seconds = own.run(self._trainer, module.train(), order)
         macs = 3 * count(proposal.spec).macs + (teacher.macs if teacher else 0)
         found = self._untrained(made, proposal.model_copy(update={"parent": None}))
-        took = {"images": images, "wall_s": seconds, "train_macs": float(images * macs)}
-        return made, replace(found, **took, images_per_s=images / max(seconds, 1e-9))
+        return made, replace(
+            found,
+            images=images,
+            wall_s=seconds,
+            train_macs=float(images * macs),
+            images_per_s=images / max(seconds, 1e-9),
+        )
 
     def _untrained(self, module: nn.Module, proposal: Proposal) -> TrainResult:
         """A network as it comes: of one that was changed, batch norm finds new statistics."""
