@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hwnas.protocols import SearchSpace
 
 if TYPE_CHECKING:
-    from hwnas.jobs.search.options import SearchOptions
     from hwnas.nets.model.space import ModelSpace
 
 
@@ -37,13 +35,11 @@ def space(
     return ModelSpace(own, repeats=repeats)
 
 
-def prepared(options: SearchOptions) -> SearchOptions:
-    """The options of a search for a model, with what the model says where the user left it open."""
+def stated_input(source: str, weights: Path | None) -> tuple[int, int, int]:
+    """The size of images that a model says it is for."""
     from hwnas.nets.model.sources import load
 
-    assert options.model is not None
-    shape = options.input_shape or load(options.model, weights=options.weights).input_shape
-    return replace(options, input_shape=shape)
+    return load(source, weights=weights).input_shape
 
 
 def identity(found: SearchSpace, weights: Path | None) -> dict[str, Any]:

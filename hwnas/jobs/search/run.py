@@ -85,8 +85,9 @@ class _SearchJob:
         self.recipe = self._recipe()
         self._check_settings()
         self.preset = plan.preset(options.preset)
-        if options.model is not None:
-            self.options = options = own_model.prepared(options)
+        if options.model is not None and options.input_shape is None:
+            shape = own_model.stated_input(options.model, options.weights)
+            self.options = options = replace(options, input_shape=shape)
         early = self._table()
         data: dict[str, Any] = {
             "input_shape": options.input_shape,
