@@ -47,11 +47,13 @@ def without_inputs(piece: Piece, width: int) -> nn.Module:
 
 def normalises(piece: Piece) -> bool:
     """Whether a norm over channels is inside, whose result depends on how many there are."""
-    return any(
-        each.what == "norm"
-        and isinstance(piece.graph.get_submodule(str(each.node.target)), nn.GroupNorm | nn.LayerNorm)
+    modules = [
+        piece.graph.get_submodule(str(each.node.target))
         for each in piece.channels.slices
-    )
+        if each.what in ("norm", "in", "grouped")
+    ]
+    # Convolutions of standardised weights normalise those.
+    return any(isinstance(m, nn.GroupNorm | nn.LayerNorm) or "Std" in type(m).__name__ for m in modules)
 
 
 def outcome(name: str) -> dict[str, Any]:

@@ -292,6 +292,8 @@ class _ChannelWalk:
         if track is not None and (track.axis != 1 or len(track.atoms) != module.in_channels):
             self._unknown(node, f"they meet {node.target} along another axis")
             track = None
+        if any(len(value) != module.out_channels for value in _extra(module).values()):
+            return self._unknown(node, f"they meet {node.target}, which has numbers of its own")
         if module.groups == 1:
             atoms = self.union.fresh(module.out_channels)
             self.result.producers[node.name] = atoms
@@ -610,10 +612,18 @@ def _set(target: nn.Module, name: str, axis: int, index: Tensor) -> None:
         setattr(module, last, cut)
 
 
+def _extra(module: nn.Module) -> dict[str, Tensor]:
+    """Numbers of a layer besides weight and bias, such as a gain for each output channel."""
+    own = {**dict(module.named_parameters(recurse=False)), **dict(module.named_buffers(recurse=False))}
+    return {n: v for n, v in own.items() if n not in ("weight", "bias") and v.dim()}
+
+
 def _layer(module: Any, axis: int, index: Tensor) -> None:
     _set(module, "weight", axis, index)
     linear = isinstance(module, nn.Linear)
     if axis == 0:
+        for name in _extra(module):
+            _set(module, name, 0, index)
         if module.bias is not None:
             _set(module, "bias", 0, index)
         setattr(module, "out_features" if linear else "out_channels", len(index))

@@ -114,6 +114,27 @@ class Grouped(nn.Module):
         return out
 
 
+class Gained(nn.Conv2d):
+    """A convolution with a gain for each output channel, as in normaliser-free networks."""
+
+    def __init__(self, c_in: int, c_out: int) -> None:
+        super().__init__(c_in, c_out, 1)
+        self.gain = nn.Parameter(torch.ones(c_out, 1, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.conv2d(x, self.weight * self.gain, self.bias)
+
+
+class WithGain(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = Gained(32, 24), Gained(24, 32)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = x + self.b(torch.relu(self.a(x)))
+        return out
+
+
 class Dense(nn.Module):
     """Concatenated features, as in a DenseNet."""
 

@@ -57,7 +57,13 @@ def test_equal_structures_of_different_code_share_a_key() -> None:
 
 @pytest.mark.parametrize(
     ("module", "width"),
-    [(nets.Residual(32, 24), 16), (nets.Gated(), 40), (nets.Grouped(), 24), (nets.Dense(), 8)],
+    [
+        (nets.Residual(32, 24), 16),
+        (nets.Gated(), 40),
+        (nets.Grouped(), 24),
+        (nets.Dense(), 8),
+        (nets.WithGain(), 16),
+    ],
 )
 def test_narrowed_is_the_same_without_the_channels_that_were_taken(module: nn.Module, width: int) -> None:
     whole = nets.own(nets.settle(nets.Wrapped(module)))
