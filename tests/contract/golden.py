@@ -32,6 +32,7 @@ from hwnas.search.solve.entropy import entropy
 from hwnas.search.state import Limits
 from hwnas.search.strategy import find
 from hwnas.spec import BlockSpec, Convention, NetworkSpec
+from hwnas.traced import VariantSpec
 
 FILE = Path(__file__).with_name("golden.json")
 IMAGES = 40_000
@@ -112,9 +113,9 @@ def course(case: str, path: Path) -> dict[str, Any]:
     }
 
 
-def called(spec: object) -> str:
+def called(spec: NetworkSpec | VariantSpec) -> str:
     """The key of a network; a variant of a model has one that follows torch's version, and is left out."""
-    return spec.key if isinstance(spec, NetworkSpec) else "variant"
+    return "variant" if isinstance(spec, VariantSpec) else spec.key
 
 
 def planned(name: str) -> str:
