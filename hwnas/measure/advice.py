@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Mapping
 from typing import Any
@@ -34,5 +35,6 @@ def command(verb: str, **options: Any) -> str:
 
 def profile(given: Mapping[str, Any], space: str, shape: ImageShape | None, **more: Any) -> str:
     """The profile that measures a space's blocks under some conditions (see `conditions`)."""
-    of = "space" if not space or space in plugins.names("spaces") else "model"
+    # A model's source names a file or a function: it has a colon, a slash or a point.
+    of = "model" if re.search(r"[:/.]", space) and space not in plugins.names("spaces") else "space"
     return command("profile", **given, **{of: space}, input=shape, **more)

@@ -56,6 +56,7 @@ CALLS: dict[str, list[tuple[str, ...]]] = {
     "predict": [("RUN", "--device", "fake")],
     "bench": [("RUN", "--device", "cpu", "--preset", "quick", "--max-time", "1s")],
     "count": [("RUN",)],
+    "model": [("inspect", "RUN")],
     "table": [("list",), ("show", "TABLE"), ("validate", "TABLE"), ("diff", "TABLE", "TABLE")],
     "search": [(*BUDGET, *TINY, "--out", "other")],
     "plan": [("--latency-budget", "1ms", "--strategy", "hournas", "--table", "slots.hwlat.jsonl", *SLOTS)],

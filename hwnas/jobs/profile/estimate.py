@@ -45,6 +45,7 @@ def estimate(options: ProfileOptions) -> ProfileOutcome | DryRun:
         "complete": True,
         "setting": to_json(table.setting),
         "space": space.name,
+        "model": None,
         "preset": "estimate",
         "rows": len(table.rows),
         "failures": [],

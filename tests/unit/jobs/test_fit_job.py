@@ -139,7 +139,7 @@ def test_the_function_is_named_by_the_user(options: SearchOptions, monkeypatch: 
     search(options)
     assert options.out is not None
     monkeypatch.setattr(variants, "_PARENTS", {})  # as in another process
-    with pytest.raises(InputError, match="code is not run"):
+    with pytest.raises(InputError, match="not read or run from a stored name"):
         hwnas.load_model(options.out)
     assert hwnas.load_model(options.out, source=options.model)(torch.zeros(1, 1, 8, 8)).shape == (1, 10)
     assert own_function.get() == ""
