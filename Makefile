@@ -31,7 +31,7 @@ test-campaign: $(STAMP)
 # TensorRT's real bindings and PyCUDA on simulated GPUs; downloads about 100 MB from PyPI, once.
 test-sim: $(STAMP)
 	$(BIN)/python tests/sim/prepare.py
-	HWNAS_SIM=1 $(BIN)/pytest tests/sim
+	HWNAS_SIM=1 $(BIN)/pytest -n 2 tests/sim
 
 # On a machine with an NVIDIA GPU and `pip install 'hwnas[trt]'`: ten minutes, writes gpu-report.json
 # (docs/gpu.md; without the tests: `hwnas doctor --gpu-report FILE`).
