@@ -58,6 +58,21 @@ def test_figures_of_the_new_user_are_those_of_the_committed_run() -> None:
     assert f"{first}, {second} and {third}, to an engine" in page
 
 
+def test_figures_of_reliability_are_those_of_the_committed_campaign() -> None:
+    """The page shows the file, and the file shows what the page promises."""
+    sys.path.insert(0, str(ROOT / "docs"))
+    try:
+        import generate_reliability as page
+    finally:
+        sys.path.pop(0)
+    shown = page.PAGE.read_text(encoding="utf-8")
+    assert page.text(shown) == shown, "run `python docs/generate_reliability.py`"
+    parts = json.loads(page.RESULT.read_text(encoding="utf-8"))["parts"]
+    assert parts["SIGKILL"]["tried"] >= 200
+    assert parts["damaged files"]["tried"] >= 4000
+    assert all(part["clear"] == part["jobs"] and not part["faults"] for part in parts.values())
+
+
 def test_the_same_option_means_the_same_everywhere() -> None:
     """One kind of value under one name; `--out` may be a file or a folder, both are paths."""
     kinds: dict[str, set[str]] = {}

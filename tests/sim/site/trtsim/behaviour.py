@@ -470,7 +470,8 @@ class Simulation:
             for name, kind in o.engine.plan["layers"]:
                 self.library.report(o.profiler, self.user_slot, name or kind, 0.01)
         layers = max(1, len(o.engine.plan["layers"]))
-        call_ms = float(os.environ.get("TRTSIM_CALL_US", 0)) / 1e3 or layers * 3e-3
+        layer_us = float(os.environ.get("TRTSIM_LAYER_US", 3))
+        call_ms = float(os.environ.get("TRTSIM_CALL_US", 0)) / 1e3 or layers * layer_us / 1e3
         return not self.cuda.fakecuda_enqueue(stream, self._runner, number, layers, call_ms)
 
     def _run(self, number):
