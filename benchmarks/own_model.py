@@ -88,6 +88,7 @@ class Parent:
         graphs = {
             name: module_onnx(one, self.shape) for name, one in (("one", module), ("parent", self.module))
         }
+        # mypy cannot infer a lambda that binds the graph of its own round by a default.
         builders: dict[str, Builder] = {
             name: lambda graph=graph: backend.build(graph, setting)  # type: ignore[misc]
             for name, graph in graphs.items()

@@ -83,6 +83,7 @@ class _Known(fx.Proxy):
 
     @property
     def value(self) -> Any:
+        # torch.fx types `tracer` as its own base class; `_Tracer.proxy` alone makes these.
         return self.tracer.values[self.node]  # type: ignore[attr-defined]
 
     def _sizes(self) -> _Sizes:
