@@ -25,7 +25,8 @@ class SearchOptions:
         latency_budget: ``0.6ms``, ``18ms@p95``, a list, or ``1.15x:resnet20`` (`hwnas.budgets`).
         data: see `hwnas.train.data.load`.
         strategy: name of a plug-in; None goes on with that of the run in `out`, and begins with "auto".
-        space: name of a plug-in; None takes the one that suits the size of the images.
+        space: name of a plug-in; None takes that of the newest table of such images, else the one that
+            suits their size.
         model: a model of the user's own in the place of a space (`hwnas.nets.model.sources.load`); the
             strategy is then ``fit``, and in a budget the word ``model`` stands for it.
         weights: of that model.

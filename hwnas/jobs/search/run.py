@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hwnas import options as option_values
-from hwnas import runs
+from hwnas import plugins, runs
 from hwnas.cost.model import cost_model
 from hwnas.errors import DeviceUnavailable, HwnasError, MissingMeasurement
 from hwnas.jobs import own_model, predict
@@ -105,7 +105,7 @@ class _SearchJob:
             if self.recipe.flip is not None:
                 self.dataset.mirrors = self.recipe.flip  # super-networks, too, train as the recipe says
         self.about, self.train_images = about, train_images
-        self.space = self._space()
+        self.space = self._space(early)
         self.options = options = replace(options, space=self.space.name)
         self.table = self._covering(early)
         reliability.require(self.table, options.insist)
@@ -126,12 +126,20 @@ class _SearchJob:
         self.context = SearchContext(self.space, self.tail.estimate, self.budgets[-1], self.strategy_options)
         self.strategy = made(str(options.strategy), self.context)
 
-    def _space(self) -> SearchSpace:
-        """The space that was asked for, or the variants of the user's model."""
+    def _space(self, early: LatencyTable | None) -> SearchSpace:
+        """The user's model with its variants; or the space asked for, that of the table, the usual one."""
         o, shape, classes = self.options, self.about.input_shape, len(self.about.classes)
         if o.model is not None:
             return own_model.space(o.model, o.weights, input_shape=shape, classes=classes, repeats=o.repeats)
-        return spaces.make(o.space or spaces.advised(shape), input_shape=shape, classes=classes)
+        name = o.space or self._profiled(early) or spaces.advised(shape)
+        return spaces.make(name, input_shape=shape, classes=classes)
+
+    def _profiled(self, early: LatencyTable | None) -> str:
+        """The space that the newest table is of, for it was profiled to be searched; empty where none fits."""
+        if early is None or early.header.space not in plugins.names("spaces"):
+            return ""
+        of_these = early.header.input_shape == self.about.input_shape and self._good(early)
+        return early.header.space if of_these or self.options.table is not None else ""
 
     def _covering(self, early: LatencyTable | None) -> LatencyTable:
         """`early` or an older table that covers the space; where none is, a new one."""

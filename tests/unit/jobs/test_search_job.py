@@ -258,6 +258,16 @@ def test_a_table_of_other_images_is_not_used(options: SearchOptions) -> None:
         search(replace(options, input_shape=(3, 16, 16), profile=False))
 
 
+def test_without_a_space_that_of_the_newest_table_is_searched(options: SearchOptions, home: Path) -> None:
+    """As the README's two commands: `--space` stands in the profile, not in the search."""
+    search(replace(options, space=None, max_trials=1))
+    assert options.out is not None
+    assert json.loads((options.out / "manifest.json").read_text())["config"]["space"] == "resnet-cifar"
+    other = replace(options, space=None, input_shape=(1, 16, 16), dry_run=True, out=None)
+    planned = search(other)["profile"]  # no table is of such images: a new one, of the usual space
+    assert "mbv2-cifar" in str(planned)
+
+
 def test_no_table_names_the_command(options: SearchOptions) -> None:
     with pytest.raises(MissingMeasurement, match="hwnas profile --device fake --space mbv2-cifar"):
         search(replace(options, space="mbv2-cifar", profile=False))
