@@ -135,7 +135,7 @@ class _SearchJob:
         return spaces.make(name, input_shape=shape, classes=classes)
 
     def _profiled(self, early: LatencyTable | None) -> str:
-        """The space that the newest table is of, for it was profiled to be searched; empty where none fits."""
+        """The space of the newest table, which was profiled to be searched; empty where it does not fit."""
         if early is None or early.header.space not in plugins.names("spaces"):
             return ""
         of_these = early.header.input_shape == self.about.input_shape and self._good(early)
