@@ -201,14 +201,14 @@ PLANTS = [
         "cuda/state.py",
         "SLOW_CLOCK * median(self._seen_mhz)",
         "0.97 * max(self._seen_mhz)",
-        "m3_a_warm",
+        "m3_a_clock_is_judged",
     ),
     Plant(
         "M3 against the best look",
         "../measure/levels.py",
         'return bool(getattr(engine, "warms", False))',
         "return False",
-        "m3_a_warm",
+        "m3_a_card_that_warms",
     ),
     Plant(
         "M3 throttling asked for when idle",

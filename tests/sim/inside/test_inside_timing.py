@@ -16,6 +16,7 @@ from hwnas.backends.cuda import state as gpu_state
 from hwnas.backends.trt import engine as engines
 from hwnas.backends.trt.backend import Trt
 from hwnas.backends.trt.engine import TrtEngine
+from hwnas.measure import levels
 from hwnas.measure.promise import keep
 from hwnas.measure.session import Gates, SessionOptions, run_session
 from hwnas.measure.timing import TimingOptions, measure
@@ -126,6 +127,33 @@ def test_m3_a_warm_card_fires_no_gate_and_its_promise_is_decided(gpu: Callable[.
     assert (kept.verdict, kept.misses) == ("kept", 0)
     broken, _ = keep(build, 0.95 * warm_ms)
     assert broken.verdict == "broken"
+
+
+class ReadOff:
+    """What NVML says, look after look."""
+
+    def __init__(self, mhz: list[int]) -> None:
+        self._mhz = iter(mhz)
+
+    def state(self) -> gpu_state.GpuState:
+        return gpu_state.GpuState(next(self._mhz), 5000, 70, 300.0, (), 0)
+
+
+def test_m3_a_clock_is_judged_by_the_last_ones() -> None:
+    """By hand: forty steps of 6 MHz down from 1923 stay within 42 MHz (2.5 %) of the median of fifteen."""
+    falling = [1923 - 6 * step for step in range(40)]
+    judge = gpu_state.Judge(ReadOff([*falling, 1560]))  # type: ignore[arg-type]  # only its state is asked for
+    assert [judge.gates() for _ in falling] == [()] * 40
+    assert judge.gates() == ("clock",)  # 9 % below the median of 1731
+
+
+def test_m3_a_card_that_warms_is_compared_with_its_level_of_now(gpu: Callable[..., Build]) -> None:
+    engine = gpu(300)()
+    assert levels.warms(engine)
+    engine.close()
+    looks = [1.0] * 10 + [1.13] * 20
+    assert levels.level_ms(looks, of_now=True) == 1.13
+    assert levels.level_ms(looks, of_now=False) == 1.0
 
 
 def test_m3_what_holds_a_card_back_shows_under_load_only(gpu: Callable[..., Build]) -> None:
