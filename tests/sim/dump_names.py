@@ -37,7 +37,7 @@ def names(major: int) -> set[str]:
     """Every public name, and every public member of a class."""
     machine = next(m for m in MACHINES.values() if m.tensorrt == major)
     with tempfile.TemporaryDirectory() as home:
-        command = [sys.executable, "-c", f"import tensorrt\n{LIST}"]
+        command = [sys.executable, "-c", f"from hwnas.backends.trt import compat\ncompat.module()\n{LIST}"]
         env = environment(machine, Path(home))
         done = subprocess.run(command, env=env, capture_output=True, text=True, check=True)
     return set(done.stdout.split())

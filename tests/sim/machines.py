@@ -42,6 +42,7 @@ def environment(machine: Machine, home: Path, library: Path = ROOT, **more: str)
     """
     here = prepared()
     path = [library, HERE / "site", here.site, here.bindings[machine.tensorrt]]
+    path += [here.trt[machine.tensorrt].parent / "wheels"]  # libraries that pip installs
     kept = ("PATH", "HOME", "LANG", "TMPDIR", "HWNAS_SIM_CACHE", "HWNAS_TEST_DATA")
     return {
         **{name: os.environ[name] for name in kept if name in os.environ},

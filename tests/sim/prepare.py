@@ -200,9 +200,17 @@ def _stand_in(folder: Path, major: int) -> None:
     )
     nothing = folder / "nothing.c"
     nothing.write_text("typedef int nothing;\n")
+    needs: list[str] = []
+    if major == 8:
+        # As in the real one, 8.6's plugins are linked to cuDNN 8, which pip puts where no loader looks.
+        cudnn = folder / "wheels" / "nvidia" / "cudnn" / "lib" / "libcudnn.so.8"
+        cudnn.parent.mkdir(parents=True)
+        _compile(cudnn, [nothing], f"-Wl,-soname,{cudnn.name}")
+        needs = ["-Wl,--no-as-needed", str(cudnn)]
     for library in ("nvinfer_plugin", "nvonnxparser", "nvparsers"):
         name = f"lib{library}.so.{major}"
-        _compile(folder / name, [nothing], f"-Wl,-soname,{name}")
+        more = needs if library == "nvinfer_plugin" else []
+        _compile(folder / name, [nothing], f"-Wl,-soname,{name}", *more)
 
 
 def _unsupported(site: Path) -> str:

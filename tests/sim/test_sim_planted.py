@@ -1,8 +1,10 @@
 """Faults planted into a copy of hwnas, one at a time: each must make the simulated machines fail."""
 
+import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +16,16 @@ pytestmark = pytest.mark.sim
 
 @dataclass(frozen=True)
 class Plant:
-    """One fault: what is replaced in which file, on which machine it shows, in which test."""
+    """One fault: what is replaced in which file, where it shows.
+
+    Attributes:
+        name: what was wrong.
+        file: from `hwnas/backends`.
+        old, new: the cure, and what stood there before.
+        shows_in: expression that chooses tests.
+        device: simulated machine; empty for an ordinary test.
+        tests: file of the test, where it is none of a machine's usual ones.
+    """
 
     name: str
     file: str
@@ -22,6 +33,7 @@ class Plant:
     new: str
     shows_in: str
     device: str = "rtx3090"
+    tests: str = ""
 
 
 PLANTS = [
@@ -126,6 +138,102 @@ PLANTS = [
         "closed_engine",
     ),
     Plant(
+        "B1 libraries of wheels are not loaded",
+        "trt/compat.py",
+        '        libraries.preload("cuda_runtime", "cuda_nvrtc", "cublas", "cudnn")\n',
+        "        pass\n",
+        "it_is_available",
+        "titanxp",
+    ),
+    Plant(
+        "B1 the extra asks for any cuDNN",
+        "../../pyproject.toml",
+        '"nvidia-cudnn-cu12>=8.9,<9"',
+        '"nvidia-cudnn-cu12>=8.9"',
+        "b1_the_extra",
+        "",
+        "tests/unit/backends/test_cuda_libraries.py",
+    ),
+    Plant(
+        "B1 no cure is named",
+        "cuda/libraries.py",
+        "    if found is None:\n",
+        "    if True:\n",
+        "b1_a_missing or b1_the_loaders",
+        "",
+        "tests/unit/backends/test_cuda_libraries.py",
+    ),
+    Plant(
+        "B1 a runtime takes the process with it",
+        "__init__.py",
+        "    if done.returncode < 0:\n",
+        "    if False:\n",
+        "b1_a_runtime",
+        "",
+        "tests/unit/backends/test_cuda_libraries.py",
+    ),
+    Plant(
+        "B2 any GPU is trained on",
+        "../train/precision.py",
+        'unserved = "" if missing or options.device == "cpu" else cuda_refusal()',
+        'unserved = ""',
+        "b2_",
+        "",
+        "tests/unit/train/test_train_device.py",
+    ),
+    Plant(
+        "B3 kept engines under ONNX Runtime's own name",
+        "ort_gpu.py",
+        '            "trt_engine_cache_prefix": content_key(graph, setting),\n',
+        "",
+        "b3_an_engine",
+        "",
+        "tests/unit/backends/test_trt_ort_gpu.py",
+    ),
+    Plant(
+        "B3 kept engines without the weights",
+        "ort_gpu.py",
+        'hashlib.sha256(graph + b"\\0" + setting',
+        'hashlib.sha256(b"\\0" + setting',
+        "b3_an_engine",
+        "",
+        "tests/unit/backends/test_trt_ort_gpu.py",
+    ),
+    Plant(
+        "B5 PyCUDA is needed",
+        "cuda/opening.py",
+        '        found.append("cuda-python")\n',
+        "        pass\n",
+        "b5_either",
+        tests="tests/sim/inside/test_inside_drivers.py",
+    ),
+    Plant(
+        "B5 one package or none",
+        "cuda/opening.py",
+        "                said.append(str(exc))\n",
+        "                raise exc\n",
+        "b5_either",
+        tests="tests/sim/inside/test_inside_drivers.py",
+    ),
+    Plant(
+        "B5 an extra that is built from source",
+        "../../pyproject.toml",
+        '  "cuda-python>=13,<14",\n',
+        '  "pycuda>=2024.1",\n',
+        "b5_no_extra",
+        "",
+        "tests/unit/backends/test_cuda_libraries.py",
+    ),
+    Plant(
+        "B5 an older driver is given CUDA 13",
+        "cuda/gpus.py",
+        '"trt-cu12" if older else "trt"',
+        '"trt"',
+        "b5_an_older",
+        "",
+        "tests/unit/backends/test_trt_gpus.py",
+    ),
+    Plant(
         "B4 only not-supported is caught",
         "cuda/state.py",
         "        except nvml.NVMLError:  # not",
@@ -160,6 +268,24 @@ PLANTS = [
         "(json.JSONDecodeError, KeyError, TypeError, AttributeError)",
         "(json.JSONDecodeError, KeyError)",
         "b7_another_shape",
+    ),
+    Plant(
+        "B7 a part of the graph on the CPU",
+        "ort_gpu.py",
+        '        wanted.add_session_config_entry("session.disable_cpu_ep_fallback", "1")\n',
+        "        pass\n",
+        "b7_a_provider",
+        "",
+        "tests/unit/backends/test_trt_ort_gpu.py",
+    ),
+    Plant(
+        "B7 Python's own fallback",
+        "ort_gpu.py",
+        ", enable_fallback=0\n",
+        "\n",
+        "b7_a_provider",
+        "",
+        "tests/unit/backends/test_trt_ort_gpu.py",
     ),
     Plant(
         "M1 each call by its own events",
@@ -275,24 +401,34 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """hwnas and its data folders, to be spoiled."""
     target = tmp_path_factory.mktemp("planted")
     shutil.copytree(ROOT / "hwnas", target / "hwnas", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "pyproject.toml", target)
     for data in ("profiles", "kernels"):
         (target / data).symlink_to(ROOT / data)
     return target
 
 
-def run(library: Path, device: str, tests: str, home: Path) -> subprocess.CompletedProcess[str]:
+USUAL = ("tests/sim/inside/test_inside_backend.py", "tests/sim/inside/test_inside_timing.py")
+
+
+def run(
+    library: Path, device: str, files: Sequence[str], tests: str, home: Path
+) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q", "--tb=line"]
-    inside = ROOT / "tests" / "sim" / "inside"
-    files = [str(inside / f"test_inside_{name}.py") for name in ("backend", "timing")]
-    command += [*files, "-k", tests]
-    env = environment(MACHINES[device], home, library, HWNAS_SIM="1", PYTHONDONTWRITEBYTECODE="1")
+    command += [*(str(ROOT / file) for file in files), "-k", tests]
+    if device:
+        env = environment(MACHINES[device], home, library, HWNAS_SIM="1")
+    else:
+        env = {**os.environ, "PYTHONPATH": str(library), "HWNAS_HOME": str(home)}
+    env["PYTHONDONTWRITEBYTECODE"] = "1"
     return subprocess.run(command, cwd=library, env=env, capture_output=True, text=True, timeout=300)
 
 
 @pytest.mark.parametrize("device", sorted({plant.device for plant in PLANTS}))
 def test_the_copy_itself_is_sound(copy: Path, device: str, tmp_path: Path) -> None:
-    tests = sorted({f"({plant.shows_in})" for plant in PLANTS if plant.device == device})
-    done = run(copy, device, " or ".join(tests), tmp_path)
+    here = [plant for plant in PLANTS if plant.device == device]
+    files = sorted({plant.tests for plant in here if plant.tests})
+    tests = " or ".join(sorted({f"({plant.shows_in})" for plant in here}))
+    done = run(copy, device, [*USUAL, *files] if device else files, tests, tmp_path)
     assert done.returncode == 0, done.stdout[-3000:]
 
 
@@ -303,7 +439,7 @@ def test_a_planted_fault_is_found(copy: Path, plant: Plant, tmp_path: Path) -> N
     assert plant.old in sound, f"{plant.file} has changed; plant the fault anew"
     path.write_text(sound.replace(plant.old, plant.new))
     try:
-        done = run(copy, plant.device, plant.shows_in, tmp_path)
+        done = run(copy, plant.device, [plant.tests] if plant.tests else USUAL, plant.shows_in, tmp_path)
     finally:
         path.write_text(sound)
     said = done.stdout + done.stderr

@@ -8,12 +8,15 @@ from typing import Any
 import pytest
 from driver_state import FIELDS, driver_counts
 
+from hwnas.backends.trt import compat
+
 collect_ignore_glob = ["*"] if "HWNAS_SIM_MACHINE" not in os.environ else []
 
 
 @pytest.fixture
 def simulation() -> Any:
-    """The simulated TensorRT of this process."""
+    """The simulated TensorRT of this process, loaded as hwnas loads the real one."""
+    compat.module()
     from trtsim import start
 
     return start()

@@ -2,6 +2,7 @@
 
 import functools
 import os
+import sys
 from collections.abc import Callable
 
 import numpy as np
@@ -9,8 +10,9 @@ import pytest
 from driver_state import by_pycuda
 
 from hwnas.backends import images
-from hwnas.backends.cuda import nvrtc
+from hwnas.backends.cuda import nvrtc, opening
 from hwnas.backends.cuda.by_cuda_python import CudaPythonDriver
+from hwnas.backends.cuda.by_pycuda import PyCudaDriver
 from hwnas.backends.cuda.driver import CudaDriver, GpuError, GpuOutOfMemory, Owned
 from hwnas.backends.cuda.kernels import Kernels, Preprocessor, cubin
 
@@ -165,3 +167,20 @@ def test_largest_difference_on_the_device(driver: CudaDriver) -> None:
         b[4321] = np.nan
         driver.upload(at[1], b, stream)
         assert np.isnan(kernels.max_abs_diff(at[0], at[1], a.size, stream))
+
+
+@pytest.mark.parametrize(
+    ("missing", "serves"),
+    [("pycuda", CudaPythonDriver), ("cuda.bindings.driver", PyCudaDriver)],
+)
+def test_b5_either_package_serves_where_the_other_is_missing(
+    monkeypatch: pytest.MonkeyPatch, missing: str, serves: type
+) -> None:
+    """The first is what `pip install 'hwnas[trt]'` gives: wheels only, no toolkit, no PyCUDA."""
+    package, _, module = missing.rpartition(".")
+    if package:  # what was imported before is an attribute of its package, too
+        monkeypatch.delattr(f"{package}.{module}", raising=False)
+    monkeypatch.setitem(sys.modules, missing, None)
+    monkeypatch.setattr(opening, "_open", {})
+    monkeypatch.setattr(opening, "PyCudaDriver", lambda _: by_pycuda())
+    assert type(opening.open_driver()) is serves

@@ -8,11 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from packaging.requirements import Requirement
 
+import hwnas
 from hwnas import backends
 from hwnas.backends.cuda import libraries
 from hwnas.backends.trt import compat
 from hwnas.errors import BackendUnavailable
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 MISSING = "libcudnn.so.8: cannot open shared object file: No such file or directory"
 
@@ -88,3 +95,24 @@ def test_b1_a_runtime_is_loaded_in_a_process_of_its_own(monkeypatch: pytest.Monk
     dead = subprocess.CompletedProcess([], -11, "", "")
     monkeypatch.setattr("hwnas.backends.subprocess.run", lambda *_, **__: dead)
     assert backends.load_problem("trt") == "loading it ended the process with signal 11"
+
+
+def extras() -> dict[str, list[Requirement]]:
+    """The extras of the tree that hwnas is imported from."""
+    body = tomllib.loads((Path(hwnas.__file__).resolve().parents[1] / "pyproject.toml").read_text())
+    found = body["project"]["optional-dependencies"]
+    return {name: [Requirement(line) for line in lines] for name, lines in found.items()}
+
+
+def test_b1_the_extra_for_8_6_asks_for_the_cudnn_that_its_plugins_are_linked_to() -> None:
+    (cudnn,) = [need for need in extras()["trt8"] if need.name == "nvidia-cudnn-cu12"]
+    assert cudnn.specifier.contains("8.9.7.29")
+    assert not cudnn.specifier.contains("9.0.0")
+
+
+@pytest.mark.parametrize("extra", ["trt", "trt-cu12", "trt8"])
+def test_b5_no_extra_of_tensorrt_needs_a_cuda_toolkit(extra: str) -> None:
+    """PyCUDA is only there as sources, which nvcc's headers must be at hand for."""
+    names = {need.name for need in extras()[extra]}
+    assert "pycuda" not in names
+    assert "cuda-python" in names

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from ort_provider import CPU, CUDA, REAL, TENSORRT, Provider, cache_names
 
 from hwnas.backends import ort_gpu
 from hwnas.backends.cuda.gpus import GpuInfo
@@ -16,7 +17,6 @@ from hwnas.records import Setting
 from hwnas.spec import BlockSpec
 
 onnxruntime = pytest.importorskip("onnxruntime")
-CPU = "CPUExecutionProvider"
 MODEL = writer.chain([BlockSpec(kind="conv", c_in=3, c_out=8, size_in=16)], batch=2)
 IMAGES = np.random.default_rng(0).standard_normal((2, 3, 16, 16), dtype=np.float32)
 AMPERE = GpuInfo(name="NVIDIA A100-SXM4-40GB", compute_capability="8.0", memory_bytes=40 << 30, driver="580")
@@ -113,26 +113,62 @@ def test_provider_options_follow_the_setting(monkeypatch: pytest.MonkeyPatch, tm
     assert given["trt_engine_cache_path"].startswith(str(tmp_path))
 
 
-def ort_cache_names(model: bytes) -> tuple[str, ...]:
-    """What ONNX Runtime makes the name of a kept engine of: names in the graph, no weights and no shapes
-    (`TRTGenerateId` of its TensorRT provider).
-    """
-    import onnx
-
-    graph = onnx.load_model_from_string(model).graph
-    return (graph.name, *(i.name for i in graph.input), *(o for n in graph.node for o in n.output))
-
-
 def test_b3_kept_engines_are_named_by_content(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HWNAS_HOME", str(tmp_path))
     block = BlockSpec(kind="conv", c_in=3, c_out=8, size_in=16)
     models = [MODEL, writer.chain([block], batch=2, seed=1), writer.chain([block], batch=4)]
-    assert len({ort_cache_names(model) for model in models}) == 1  # one name for three different networks
+    assert len({cache_names(model) for model in models}) == 1  # one name for three different networks
     prefixes = [OrtTrt().options(SETTING, model)["trt_engine_cache_prefix"] for model in models]
     half = SETTING.model_copy(update={"precision": "fp16"})
     prefixes.append(OrtTrt().options(half, MODEL)["trt_engine_cache_prefix"])
     assert len(set(prefixes)) == 4
     assert OrtTrt().options(SETTING, MODEL)["trt_engine_cache_prefix"] == prefixes[0]
+
+
+@pytest.fixture
+def provider(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Provider:
+    """A machine with ONNX Runtime's TensorRT provider, simulated."""
+    made = Provider()
+    monkeypatch.setenv("HWNAS_HOME", str(tmp_path))
+    monkeypatch.setattr(OrtGpuEngine, "memory", "cpu")
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [TENSORRT, CUDA, CPU])
+    monkeypatch.setattr(onnxruntime, "InferenceSession", made)
+    return made
+
+
+def test_b3_an_engine_computes_its_own_network_whatever_was_kept(provider: Provider) -> None:
+    """Other weights, then another precision and batch, under the very names that were kept before."""
+    block = BlockSpec(kind="conv", c_in=3, c_out=8, size_in=16)
+    for seed in (0, 1):
+        model = writer.chain([block], batch=2, seed=seed)
+        expected = REAL(model, providers=[CPU]).run(None, {"input": IMAGES})[0]
+        engine = OrtTrt().build(model, SETTING.model_copy(update={"backend": "ort-trt"}))
+        assert np.array_equal(engine.run(IMAGES), expected)
+        engine.close()
+    four = SETTING.model_copy(update={"batch": 4})
+    engine = OrtTrt().build(writer.chain([block], batch=4), four)
+    assert engine.run(np.concatenate([IMAGES, IMAGES])).shape[0] == 4
+    engine.close()
+    assert provider.loaded == []
+    OrtTrt().build(writer.chain([block], batch=4), four).close()
+    assert len(provider.loaded) == 1  # the same network again is what the cache is for
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        ({"silent": True}, "would run this on the CPU"),
+        ({"lacks": ("Conv",)}, "would run this on the CPU"),
+        ({"problem": "libnvinfer.so.10: cannot open shared object file"}, r"libnvinfer\.so\.10"),
+    ],
+)
+def test_b7_a_provider_that_falls_back_is_an_error_with_its_reason(
+    provider: Provider, fault: dict[str, object], words: str
+) -> None:
+    for name, value in fault.items():
+        setattr(provider, name, value)
+    with pytest.raises((BackendUnavailable, BuildError), match=words):
+        OrtTrt().build(MODEL, SETTING)
 
 
 def test_b7_pythons_own_fallback_is_off_and_pips_libraries_are_loaded(
