@@ -37,11 +37,18 @@ class Patience:
     ) -> None:
         self.left_s, self.waited_s = float(seconds), 0.0
         self._emit, self._clock, self._sleep = emit, clock, sleep
+        self._lender: Patience | None = None
 
     @property
     def spent(self) -> bool:
         """Whether there is none left."""
         return self.left_s <= 0.0
+
+    def lend(self, share: float) -> Patience:
+        """Part of what is left, for something that must not use it all; what it waits is counted here too."""
+        part = Patience(share * max(self.left_s, 0.0), emit=self._emit, clock=self._clock, sleep=self._sleep)
+        part._lender = self
+        return part
 
     def pause(self, seconds: float) -> None:
         """Wait some seconds, as far as there are any."""
@@ -77,6 +84,8 @@ class Patience:
     def _took(self, seconds: float) -> None:
         self.left_s -= seconds
         self.waited_s += seconds
+        if self._lender is not None:
+            self._lender._took(seconds)
 
     def _say(self, slower: float) -> None:
         if self._emit is None:

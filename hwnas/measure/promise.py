@@ -300,6 +300,9 @@ class _Test:
             notes.append(f"{len(self.aside)} disturbed sessions were repeated")
         if self.waited_s >= 1.0:
             notes.append(f"waited {self.waited_s:.0f} s for a quiet machine")
+        if verdict == "ambiguous" and self.patience.spent and self.patience.waited_s > self.waited_s + 1.0:
+            before_s = self.patience.waited_s - self.waited_s
+            notes.append(f"{before_s:.0f} s of the patience were used up before this test")
         share = float(np.mean([s.disturbed for s in self.counted])) if self.counted else 0.0
         if self.percentile == "p50" and share > 0.01:
             notes.append(

@@ -53,6 +53,8 @@ else:
 _RATED_MACS = 3e9
 # Candidates that may be measured against one budget until one keeps it; they share its error.
 TRIES = 3
+# Part of the patience that is left which a candidate's first measurement may use; the promise needs the rest.
+MEASURE_SHARE = 0.25
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,7 @@ class NetworkBuilder:
             sentinel=guard,
             refer=guard is not None,
             base_ms=self.sentinel_ms,
-            patience=self.patience,
+            patience=self.patience.lend(MEASURE_SHARE),
             levels=past,
         )
         return found["network"]

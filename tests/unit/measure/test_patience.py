@@ -140,6 +140,42 @@ def test_patience_is_shared() -> None:
     assert patience.until_calm(lambda: 1.01, 0.02)
 
 
+def test_what_is_lent_is_a_part_and_counts() -> None:
+    now = [0.0]
+
+    def sleep(seconds: float) -> None:
+        now[0] += seconds
+
+    patience = Patience(40.0, clock=lambda: now[0], sleep=sleep)
+    part = patience.lend(0.25)
+    assert not part.until_calm(lambda: 1.5, 0.02)
+    assert now[0] == pytest.approx(10.0)
+    assert part.spent
+    assert patience.left_s == pytest.approx(30.0)
+    assert patience.waited_s == pytest.approx(10.0)
+
+
+def test_an_undecided_promise_says_who_used_the_patience_up(tmp_path: Path) -> None:
+    device = faulty(throttle=1.2)
+    clock = device.clock
+
+    def sleep(seconds: float) -> None:
+        clock.now_s += seconds
+
+    patience = Patience(10.0, clock=clock, sleep=sleep)
+    patience.pause(10.0)
+    promise, _ = keep(
+        builder(device, MODEL),
+        BUDGET,
+        sentinel=builder(device, GUARD),
+        patience=patience,
+        levels=memory(tmp_path, clock),
+        clock=clock,
+    )
+    assert promise.verdict == "ambiguous"
+    assert "10 s of the patience were used up before this test" in promise.note
+
+
 def test_levels(tmp_path: Path) -> None:
     setting = Fake().setting("fake", "fp32", 1, 1)
     now = [1e9]
