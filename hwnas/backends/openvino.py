@@ -10,11 +10,9 @@ kind of processor. `load` also takes a portable ``.onnx``.
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 import io
 import sys
-from collections import OrderedDict
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -31,6 +29,7 @@ from hwnas.backends.base import (
     refusals_of,
     time_calls,
 )
+from hwnas.backends.compiled import Compiled
 from hwnas.backends.formats import Format
 from hwnas.backends.forms import openvino as openvino_form
 from hwnas.backends.onnx_file import read_model
@@ -49,8 +48,6 @@ HINTS: dict[Precision, tuple[str, str]] = {
 }
 BF16_UNITS = {"avx512_bf16", "amx_bf16", "avx_ne_convert", "bf16"}  # x86, x86, x86, ARM
 
-KEPT_BYTES = 256 << 20
-
 
 class OpenVino:
     """OpenVINO on this machine's CPU."""
@@ -60,9 +57,7 @@ class OpenVino:
     devices: tuple[str, ...] = ("cpu",)
 
     def __init__(self) -> None:
-        # Compiled models by source and conditions: a fresh session of a model that was compiled
-        # before takes 20 ms instead of 100, and is no faster or slower to run (docs/measuring.md).
-        self._compiled: OrderedDict[tuple[bytes, Setting], bytes] = OrderedDict()
+        self._compiled = Compiled()  # a fresh session takes 20 ms then, and 100 where it is compiled
         self._quantized = Quantized()
 
     @property
@@ -99,9 +94,8 @@ class OpenVino:
         """Compile an ONNX model; BuildError with the runtime's words if it refuses."""
         if setting.precision == "int8":
             model = self._quantized(model, self.form())
-        key = (hashlib.sha256(model).digest(), setting)
-        if key in self._compiled:
-            return self._import(self._compiled[key], setting)
+        if (kept := self._compiled.get(model, setting)) is not None:
+            return self._import(kept, setting)
         core = _core()
         with refusals_of(f"OpenVINO {self.version}"):
             graph = core.read_model(model)
@@ -110,9 +104,7 @@ class OpenVino:
                 graph.reshape([setting.batch, *shape[1:]])
             compiled = core.compile_model(graph, "CPU", _properties(setting))
             engine = OpenVinoEngine(compiled, setting)
-        self._compiled[key] = compiled.export_model().getvalue()
-        while sum(map(len, self._compiled.values())) > KEPT_BYTES:
-            self._compiled.popitem(last=False)
+        self._compiled.keep(model, setting, compiled.export_model().getvalue())
         return engine
 
     def _import(self, blob: bytes, setting: Setting) -> OpenVinoEngine:

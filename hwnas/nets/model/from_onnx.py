@@ -45,7 +45,15 @@ def network(path: Path) -> tuple[nn.Module, ImageShape | None]:
         InputError: there is no such file, or an operator has no counterpart here; it is named.
         DataFormatError: the file is no ONNX model.
     """
-    data = read_bytes(path, "model")
+    return from_bytes(read_bytes(path, "model"), path)
+
+
+def from_bytes(data: bytes, path: Path) -> tuple[nn.Module, ImageShape | None]:
+    """The same from a file's content; `path` is what messages call it.
+
+    Raises:
+        InputError, DataFormatError: as `network`.
+    """
     try:
         proto = onnx.load_model_from_string(data)
     except Exception as exc:  # protobuf's DecodeError has moved between versions
