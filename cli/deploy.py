@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from hwnas import schemas
+from hwnas.by_block import Mixed
 from hwnas.by_class import ByClass
 from hwnas.errors import VerificationFailed
 from hwnas.units import format_ms
@@ -142,6 +143,7 @@ def _checks(body: dict[str, Any]) -> None:
                 f"p95 {format_ms(measured['p95_ms'])}, {measured['samples']} calls",
             ),
             ("fine-tuned", body["fine_tuned"] and _tuned(body["fine_tuned"])),
+            ("by block", body["mixed"] and Mixed.model_validate(body["mixed"]).describe()),
             ("beside fp32", body["speed"] and _speed(body["speed"], body["setting"]["precision"])),
             (
                 "preparation",

@@ -35,6 +35,7 @@ class TrainedNetwork:
         metadata: what a program without hwnas must know to feed an ONNX file.
         form: the int8 graph that the runtime wants; None where it takes none.
         tuned: the weights were fine-tuned for int8, with what rounding moves; biases are then not corrected.
+        floats: outputs of the ONNX nodes that stay in float, at int8.
     """
 
     spec: NetworkSpec
@@ -46,6 +47,7 @@ class TrainedNetwork:
     metadata: Mapping[str, str] = field(default_factory=dict)
     form: Int8Form | None = None
     tuned: bool = False
+    floats: frozenset[str] = frozenset()
 
     def onnx(self, precision: Precision = "fp32", rewrite: Callable[[bytes], bytes] = bytes) -> bytes:
         """The network as an ONNX model.
@@ -62,7 +64,14 @@ class TrainedNetwork:
         from hwnas.nets import onnx
 
         model = onnx.network(self.spec, self.weights, batch=None if self.dynamic_batch else self.batch)
-        model = in_precision(rewrite(model), precision, self.form, self.calibration, correct=not self.tuned)
+        model = in_precision(
+            rewrite(model),
+            precision,
+            self.form,
+            self.calibration,
+            correct=not self.tuned,
+            floats=self.floats,
+        )
         return onnx.with_metadata(model, self.metadata)
 
 

@@ -13,7 +13,7 @@ channel, biases int32 in the scale of their products.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 import numpy as np
 import onnx
@@ -46,9 +46,10 @@ class QuantizePlan:
         same_as: points whose values are those of another point, moved: they share its range.
         weighted: outputs of the weighted nodes that are quantized.
         ends: by the output of a quantized node, the point that its kernel gives.
+        moved: by a tensor whose values are another's in other places, that other one.
     """
 
-    def __init__(self, proto: onnx.ModelProto, form: Int8Form) -> None:
+    def __init__(self, proto: onnx.ModelProto, form: Int8Form, floats: Collection[str] = ()) -> None:
         graph = proto.graph
         self.constants = {t.name: t for t in graph.initializer}
         self.outputs = {v.name for v in graph.output}
@@ -61,10 +62,13 @@ class QuantizePlan:
         self.weighted: set[str] = set()
         self.ends: dict[str, str] = {}
         self.same_as: dict[str, str] = {}
+        self.moved = {n.output[0]: n.input[0] for n in graph.node if n.op_type in MOVES}
         found: set[str] = set()
         used: dict[str, str] = {}
         for node in graph.node:
             out = node.output[0]
+            if out in floats:
+                continue
             if node.op_type in WEIGHTED:
                 self._check_weight(node, used)
             if node.op_type in MOVES and form.sums:
@@ -130,7 +134,11 @@ def weighted_inputs(model: bytes, form: Int8Form) -> dict[str, str]:
 
 
 def to_int8(
-    model: bytes, ranges: Mapping[str, Range], form: Int8Form, means: Mapping[str, Float32s] | None = None
+    model: bytes,
+    ranges: Mapping[str, Range],
+    form: Int8Form,
+    means: Mapping[str, Float32s] | None = None,
+    floats: Collection[str] = (),
 ) -> bytes:
     """A float32 graph with Q/DQ pairs in a runtime's form.
 
@@ -141,15 +149,17 @@ def to_int8(
         means: mean by channel of the tensors that weighted nodes read (`weighted_inputs`). Where they
             are given, biases are corrected: by how much the rounded weights change the mean of each
             output channel.
+        floats: outputs of the nodes that stay in float; ranges of the whole graph serve, too.
 
     Raises:
         BuildError: the graph is quantized already or cannot be, or a range is missing.
     """
     proto = _checked(model)
-    plan = QuantizePlan(proto, form)
+    plan = QuantizePlan(proto, form, floats)
     if not plan.weighted:
         raise BuildError(
-            "the graph has no convolution or linear layer with constant weights, so nothing is quantized"
+            "the graph has no convolution or linear layer with constant weights"
+            f"{' but those that stay in float' if floats else ''}, so nothing is quantized"
         )
     writer = _Writer(plan, ranges, means or {})
     for value in proto.graph.input:
@@ -180,12 +190,11 @@ class _Writer:
         self.tensors: list[onnx.TensorProto] = []
         self.replaced: set[str] = set()
         self.read_as: dict[str, str] = {}  # a point's name -> the dequantized tensor that readers take
-        missing = [n for n in plan.points if n not in plan.same_as and n not in ranges]
+        sources = {name: _ranged(name, plan, ranges) for name in plan.points}
+        missing = [name for name, source in sources.items() if source not in ranges]
         if missing:
             raise BuildError(f"no calibrated range for {', '.join(missing[:3])}; calibrate this very graph")
-        self.steps = {
-            name: step(ranges[_root(name, plan.same_as)], self.form.unsigned) for name in plan.points
-        }
+        self.steps = {name: step(ranges[source], self.form.unsigned) for name, source in sources.items()}
 
     def add(self, node: onnx.NodeProto) -> None:
         """One node of the original, reading quantized values."""
@@ -277,9 +286,12 @@ class _Writer:
         return name
 
 
-def _root(name: str, same_as: Mapping[str, str]) -> str:
-    while name in same_as:
-        name = same_as[name]
+def _ranged(name: str, plan: QuantizePlan, ranges: Mapping[str, Range]) -> str:
+    """The tensor whose range is a point's: that of the point whose values it has, or from where a node in
+    float moved them.
+    """
+    while name in plan.same_as or (name not in ranges and name in plan.moved):
+        name = plan.same_as.get(name) or plan.moved[name]
     return name
 
 

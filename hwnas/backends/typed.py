@@ -9,6 +9,8 @@ operator than those below is refused, since its types are not defined here.
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
@@ -37,6 +39,7 @@ def in_precision(
     calibration: Float32s | None,
     *,
     correct: bool = True,
+    floats: Collection[str] = (),
 ) -> bytes:
     """A float32 model written in another precision; itself at fp32.
 
@@ -46,6 +49,7 @@ def in_precision(
         form: the int8 graph that the runtime wants.
         calibration: (n, C, H, W) normalised training images, for int8.
         correct: biases by what rounding the weights moves, at int8.
+        floats: outputs of the nodes that stay in float, at int8.
 
     Raises:
         InputError: int8 without images or for a runtime that takes none, or a precision that is not
@@ -69,7 +73,7 @@ def in_precision(
             "--precision int8 needs real images to find the ranges of activations; give --data DATA"
         )
     found = calibrate.calibrate(model, calibration, form)
-    return quantize.to_int8(model, found.ranges, form, found.means if correct else None)
+    return quantize.to_int8(model, found.ranges, form, found.means if correct else None, floats)
 
 
 def plain(model: bytes) -> bytes:

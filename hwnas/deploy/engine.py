@@ -8,7 +8,7 @@ in words what differs before the runtime sees the file.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +49,7 @@ def export(
     calibration: Float32s | None = None,
     dynamic_batch: bool = False,
     tuned: Weights | None = None,
+    floats: Collection[str] = (),
     **about: Any,
 ) -> EngineManifest:
     """Build a network with its weights and write engine and manifest into a folder.
@@ -67,6 +68,7 @@ def export(
         calibration: normalised training images (n, C, H, W) for int8.
         dynamic_batch: the file takes any number of images at once, where its format can.
         tuned: weights that were fine-tuned for int8 and are written in place of `weights`.
+        floats: outputs of the ONNX nodes that stay in float, at int8.
         about: further fields of `EngineManifest` (classes, mean, std, budget, predicted, run, accuracy).
 
     Raises:
@@ -88,6 +90,7 @@ def export(
         metadata(spec, **about),
         backend.form(),
         tuned is not None,
+        frozenset(floats),
     )
     path = folder / engine_name(chosen.suffix, setting.precision)
     _refuse_foreign(path)

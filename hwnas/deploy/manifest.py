@@ -17,6 +17,7 @@ from pydantic import Field, model_validator
 import hwnas
 from hwnas import plugins, schemas
 from hwnas.arrays import Float32s
+from hwnas.by_block import Mixed
 from hwnas.by_class import ByClass
 from hwnas.documents import read_json
 from hwnas.errors import DataFormatError, InputError
@@ -133,6 +134,7 @@ class EngineManifest(Record):
         dynamic_batch: whether the file takes any number of images at once.
         table_id: the latency table that the search used.
         fine_tuned: whether its weights were fine-tuned for int8, and what that gave.
+        mixed: precision by block, for an int8 engine with blocks in float; None where all are in int8.
         speed: beside fp32, for an engine of another precision that is timed here.
         preprocessing: what preparing a picture costs beside `measured`.
         by_class: how right the engine is on the labelled images that it was compared on, class by class.
@@ -160,6 +162,7 @@ class EngineManifest(Record):
     predicted: Estimate | None = None
     measured: Measurement | None = None
     fine_tuned: FineTuned | None = None
+    mixed: Mixed | None = None
     speed: SpeedGain | None = None
     preprocessing: Preprocessing | None = None
     promise: Promise | None = None

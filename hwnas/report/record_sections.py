@@ -8,7 +8,8 @@ from hwnas.deploy.manifest import EngineManifest
 from hwnas.records import Setting
 from hwnas.report import phrases
 from hwnas.report.collect import RunData
-from hwnas.report.page import Section, Table
+from hwnas.report.page import Picture, Section, Table
+from hwnas.report.precision_plot import by_block
 from hwnas.units import format_count, format_ms
 
 
@@ -35,6 +36,11 @@ def engine(engine: EngineManifest) -> Section:
     if engine.measured is not None:
         m = engine.measured
         rows.append(("measured", f"median {format_ms(m.median_ms)}, p95 {format_ms(m.p95_ms)}"))
+    pictures = []
+    if engine.mixed is not None:
+        rows.append(("precision by block", engine.mixed.describe()))
+        alt = "points of top-1 that each block loses in int8, and its precision"
+        pictures.append(Picture(f"precision-{engine.engine}", by_block(engine.mixed), alt))
     checks = [("passed" if c.passed else "FAILED", c.name, c.detail) for c in engine.checks]
     verdict = "Not verified yet."
     if checks:
@@ -54,6 +60,7 @@ def engine(engine: EngineManifest) -> Section:
     return Section(
         f"Engine {engine.engine}",
         f"{verdict} The figures belong to this file, identified by its hash.",
+        pictures,
         tables=tables,
     )
 

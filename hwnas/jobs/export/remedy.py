@@ -1,8 +1,11 @@
-"""What int8 costs in accuracy, and the remedy where it is too much: a short fine-tuning."""
+"""What int8 costs in accuracy, and the remedies where it is too much: a short fine-tuning, then blocks in
+float.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +15,7 @@ from hwnas.arrays import Float32s
 from hwnas.deploy import engine as engines
 from hwnas.deploy import preprocess
 from hwnas.deploy.manifest import EngineManifest, FineTuned
+from hwnas.jobs.export.mixed import Mixing, by_block
 from hwnas.jobs.export.samples import Samples, recorded_data
 from hwnas.jobs.resolve.origin import Origin
 from hwnas.protocols import Backend, Emit
@@ -22,8 +26,9 @@ if TYPE_CHECKING:
 MAX_LOSS = 0.005
 IMAGES = 10_000  # training images that are drawn from
 OTHER_LEVELS = 127  # where a runtime does not say
+LEAST_BATCHES = 10  # of training images; fewer are learnt by heart
 
-Write = Callable[[dict[str, Float32s] | None], EngineManifest]
+Write = Callable[[dict[str, Float32s] | None, frozenset[str]], EngineManifest]
 
 
 def lost(path: Path, manifest: EngineManifest, backend: Backend, source: Origin, drawn: Samples) -> float:
@@ -45,25 +50,13 @@ def lost(path: Path, manifest: EngineManifest, backend: Backend, source: Origin,
     return float((exact != given).mean())
 
 
-def remedied(
-    write: Write,
-    manifest: EngineManifest,
-    folder: Path,
-    backend: Backend,
-    source: Origin,
-    drawn: Samples,
-    *,
-    data: str | None,
-    max_loss: float,
-    emit: Emit | None = None,
-    options: TuneOptions | None = None,
-) -> EngineManifest:
-    """The engine as it is where it loses no more than is allowed; else one of fine-tuned weights, if that
-    loses less.
+@dataclass
+class Remedy:
+    """What an int8 engine is made of and compared on.
 
-    Args:
-        write: writes the engine, of the source's weights (None) or of others, and gives its manifest.
-        manifest: of the engine that was written.
+    Attributes:
+        write: writes the engine, of the source's weights (None) or of others, with these ONNX nodes in float,
+            and gives its manifest.
         folder: where.
         backend, source, drawn: runtime, network and images.
         data: what the user names; None takes what the run was trained on.
@@ -71,45 +64,108 @@ def remedied(
         emit: progress, and a word on what was done.
         options: of the fine-tuning.
     """
-    from hwnas.train.data import load, normalise
-    from hwnas.train.quantized import TuneOptions, tune
 
-    path = folder / manifest.engine
-    uri = data if data is not None else recorded_data(source)
-    if drawn.prepared is None or uri is None:
-        return manifest
-    before = lost(path, manifest, backend, source, drawn)
-    if before <= max_loss:
-        return manifest
-    _say(emit, f"int8 loses {_points(before)}, {_points(max_loss)} are allowed: fine-tuning for int8")
-    dataset = load(uri, input_shape=source.spec.input_shape, seed=source.seed, limit=source.limit)
-    about = {"mean": dataset.mean, "std": dataset.std, **drawn.about}
-    some = dataset.train.images[:: max(1, len(dataset.train) // IMAGES)][:IMAGES]
-    images = normalise(some, about["mean"], about["std"])
-    form, chosen = backend.form(), options or TuneOptions()
-    tuned = tune(
-        source.spec,
-        source.read_weights(),
-        images,
-        levels=form.weight_levels if form is not None else OTHER_LEVELS,
-        rng=np.random.default_rng(source.seed),
-        options=chosen,
-        emit=emit,
-    )
-    better = write(tuned)
-    after = lost(path, better, backend, source, drawn)
-    if after >= before:
-        _say(emit, f"fine-tuning did not help ({_points(after)} lost); the network's weights are kept")
-        return write(None)
-    _say(emit, f"after {chosen.steps} steps of fine-tuning int8 loses {_points(after)}")
-    found = FineTuned(steps=chosen.steps, lost_before=before, lost_after=after)
-    return better.model_copy(update={"fine_tuned": found})
+    write: Write
+    folder: Path
+    backend: Backend
+    source: Origin
+    drawn: Samples
+    data: str | None
+    max_loss: float
+    emit: Emit | None = None
+    options: TuneOptions | None = None
+
+    def lost(self, manifest: EngineManifest) -> float:
+        """What an engine that was written loses."""
+        return lost(self.folder / manifest.engine, manifest, self.backend, self.source, self.drawn)
+
+    def tried(self, manifest: EngineManifest) -> EngineManifest:
+        """The engine as it is where it loses no more than is allowed; else one of fine-tuned weights; where
+        that does not do either, or the data are too few for it, one with blocks in float. Of what still
+        loses too much, the one that loses least.
+
+        Args:
+            manifest: of the engine that was written, all in int8.
+        """
+        uri = self.data if self.data is not None else recorded_data(self.source)
+        if self.drawn.prepared is None or uri is None:
+            return manifest
+        before = self.lost(manifest)
+        if before <= self.max_loss:
+            return manifest
+        self._say(f"int8 loses {_points(before)}, {_points(self.max_loss)} are allowed")
+        manifest, weights, before = self._fine_tuned(manifest, uri, before)
+        if before <= self.max_loss:
+            return manifest
+        return self._by_block(manifest, weights, before)
+
+    def _fine_tuned(
+        self, manifest: EngineManifest, uri: str, before: float
+    ) -> tuple[EngineManifest, dict[str, Float32s] | None, float]:
+        """Manifest, weights (None: the network's) and loss after fine-tuning, if that loses less."""
+        from hwnas.train.data import load, normalise
+        from hwnas.train.quantized import TuneOptions, tune
+
+        source, chosen = self.source, self.options or TuneOptions()
+        dataset = load(uri, input_shape=source.spec.input_shape, seed=source.seed, limit=source.limit)
+        if len(dataset.train) < LEAST_BATCHES * chosen.batch:
+            self._say(f"{len(dataset.train)} training images are too few for fine-tuning")
+            return manifest, None, before
+        self._say("fine-tuning for int8")
+        about = {"mean": dataset.mean, "std": dataset.std, **self.drawn.about}
+        some = dataset.train.images[:: max(1, len(dataset.train) // IMAGES)][:IMAGES]
+        form = self.backend.form()
+        tuned = tune(
+            source.spec,
+            source.read_weights(),
+            normalise(some, about["mean"], about["std"]),
+            levels=form.weight_levels if form is not None else OTHER_LEVELS,
+            rng=np.random.default_rng(source.seed),
+            options=chosen,
+            emit=self.emit,
+        )
+        better = self.write(tuned, frozenset())
+        after = self.lost(better)
+        if after >= before:
+            self._say(f"fine-tuning did not help ({_points(after)} lost); the network's weights are kept")
+            return self.write(None, frozenset()), None, before
+        self._say(f"after {chosen.steps} steps of fine-tuning int8 loses {_points(after)}")
+        found = FineTuned(steps=chosen.steps, lost_before=before, lost_after=after)
+        return better.model_copy(update={"fine_tuned": found}), tuned, after
+
+    def _by_block(
+        self, manifest: EngineManifest, weights: dict[str, Float32s] | None, before: float
+    ) -> EngineManifest:
+        """With blocks in float, where that keeps what is allowed."""
+        if self.backend.form() is None or self.drawn.calibration is None:
+            return manifest
+        self._say("looking for the blocks that lose it")
+        mixing = Mixing(
+            self.source.spec,
+            self.source.read_weights() if weights is None else weights,
+            self.backend,
+            manifest.setting,
+            self.drawn.calibration,
+            correct=weights is None,
+        )
+        made = by_block(
+            mixing,
+            lambda floats: self.write(weights, floats),
+            self.lost,
+            manifest,
+            before=before,
+            max_loss=self.max_loss,
+            emit=self.emit,
+        )
+        if made is None:
+            self._say("no mix of int8 and float blocks loses that little; export --precision fp32")
+            made = self.write(weights, frozenset())
+        return made.model_copy(update={"fine_tuned": manifest.fine_tuned})
+
+    def _say(self, text: str) -> None:
+        if self.emit is not None:
+            self.emit("note", {"text": text})
 
 
 def _points(share: float) -> str:
     return f"{100 * share:.2f} points of top-1"
-
-
-def _say(emit: Emit | None, text: str) -> None:
-    if emit is not None:
-        emit("note", {"text": text})

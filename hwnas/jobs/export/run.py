@@ -11,6 +11,7 @@ from hwnas import plugins
 from hwnas.arrays import Float32s
 from hwnas.backends import formats
 from hwnas.budgets import parse_latency
+from hwnas.by_block import Mixed
 from hwnas.by_class import ByClass
 from hwnas.deploy import engine as engines
 from hwnas.deploy.engine import is_timed, metadata, one_batch
@@ -26,7 +27,7 @@ from hwnas.deploy.manifest import (
 )
 from hwnas.deploy.parity import TOLERANCES
 from hwnas.errors import BackendUnavailable, InputError
-from hwnas.jobs.export.remedy import MAX_LOSS, remedied
+from hwnas.jobs.export.remedy import MAX_LOSS, Remedy
 from hwnas.jobs.export.samples import Samples, samples
 from hwnas.jobs.resolve.origin import Origin, origin
 from hwnas.locks import Lock
@@ -57,7 +58,8 @@ class ExportOptions:
         latency_budget: None takes the run's.
         dynamic_batch: the file takes any number of images at once, where its format can.
         images: how many validation images are compared.
-        max_loss: share of the images that int8 may get wrong beyond the network before it is fine-tuned.
+        max_loss: share of the images that int8 may get wrong beyond the network before it is fine-tuned or
+            some of its blocks stay in float.
         verify: whether outputs and latency are checked at all.
         max_time_s: for the test of the budget, which is ambiguous when undecided by then.
         patience_s: seconds that may be waited in all while the machine is slower than it was seen to be.
@@ -104,7 +106,7 @@ class ExportOutcome(Result):
         format, setting, bytes, sha256: what the engine is, and what it was built for.
         parity: how near its scores are to the network's; None where it was not verified.
         measured: its latency; None where it is not timed here.
-        fine_tuned, speed, preprocessing, by_class: see `hwnas.deploy.manifest.EngineManifest`.
+        fine_tuned, mixed, speed, preprocessing, by_class: see `hwnas.deploy.manifest.EngineManifest`.
         dynamic_batch: whether it takes any number of images at once.
         budget: in words; None without one.
         promise: verdict of the measured budget test.
@@ -123,6 +125,7 @@ class ExportOutcome(Result):
     parity: Parity | None
     measured: Times | None
     fine_tuned: FineTuned | None
+    mixed: Mixed | None
     speed: SpeedGain | None
     preprocessing: Preprocessing | None
     by_class: ByClass | None
@@ -167,9 +170,8 @@ def _export(options: ExportOptions, source: Origin, folder: Path, emit: Emit | N
         drawn = samples(options.data, source, options.images, TOLERANCES[setting.precision].images)
     manifest = _write(options, source, folder, backend, setting, drawn)
     if setting.precision == "int8" and drawn is not None and options.verify:
-        manifest = remedied(
-            lambda tuned: _write(options, source, folder, backend, setting, drawn, tuned),
-            manifest,
+        remedy = Remedy(
+            lambda tuned, floats: _write(options, source, folder, backend, setting, drawn, tuned, floats),
             folder,
             backend,
             source,
@@ -178,6 +180,7 @@ def _export(options: ExportOptions, source: Origin, folder: Path, emit: Emit | N
             max_loss=options.max_loss,
             emit=emit,
         )
+        manifest = remedy.tried(manifest)
     path = folder / manifest.engine
     _say(emit, f"wrote {path} ({manifest.engine_bytes / 1024:.0f} KiB): {setting.describe()}")
     if drawn is None or not options.verify:
@@ -235,6 +238,7 @@ def _write(
     setting: Setting,
     drawn: Samples | None,
     tuned: dict[str, Float32s] | None = None,
+    floats: frozenset[str] = frozenset(),
 ) -> EngineManifest:
     """Write engine and manifest without proof."""
 
@@ -256,6 +260,7 @@ def _write(
         calibration=drawn.calibration if drawn else None,
         dynamic_batch=options.dynamic_batch,
         tuned=tuned,
+        floats=floats,
         **about,
     )
 
@@ -314,6 +319,7 @@ def summary(path: Path, manifest: EngineManifest) -> ExportOutcome:
         if m is None
         else {"median_ms": m.median_ms, "p95_ms": m.p95_ms, "samples": m.samples},
         "fine_tuned": None if manifest.fine_tuned is None else to_json(manifest.fine_tuned),
+        "mixed": None if manifest.mixed is None else to_json(manifest.mixed),
         "speed": None if manifest.speed is None else to_json(manifest.speed),
         "preprocessing": None if manifest.preprocessing is None else to_json(manifest.preprocessing),
         "by_class": None if manifest.by_class is None else to_json(manifest.by_class),

@@ -45,7 +45,8 @@ def test_fine_tuning_where_too_much_is_lost(
     setting = backend.setting("cpu", "int8", 1, 1)
     written: list[bool] = []
 
-    def write(given: dict[str, Float32s] | None) -> EngineManifest:
+    def write(given: dict[str, Float32s] | None, floats: frozenset[str]) -> EngineManifest:
+        assert not floats
         written.append(given is not None)
         return engines.export(
             SPEC,
@@ -58,14 +59,14 @@ def test_fine_tuning_where_too_much_is_lost(
             **drawn.about,
         )
 
-    first = write(None)
+    first = write(None, frozenset())
     share = remedy.lost(tmp_path / first.engine, first, backend, source, drawn)
     assert -1 <= share <= 1
     left, said = list(losses), list[str]()
     monkeypatch.setattr(remedy, "lost", lambda *_: left.pop(0))
-    made = remedy.remedied(
+    monkeypatch.setattr(remedy, "by_block", lambda *_, **__: None)
+    made = remedy.Remedy(
         write,
-        first,
         tmp_path,
         backend,
         source,
@@ -74,7 +75,7 @@ def test_fine_tuning_where_too_much_is_lost(
         max_loss=0.005,
         emit=lambda kind, fields: said.append(fields.get("text", "")),
         options=TuneOptions(steps=2, batch=8),
-    )
+    ).tried(first)
     assert not left
     assert (made.fine_tuned is not None) == tuned
     assert made.weights_sha256 == first.weights_sha256  # the float network's, which it is compared with
