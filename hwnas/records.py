@@ -276,12 +276,13 @@ class Trial(Asked):
     """One network of a search, whatever became of it.
 
     `predicted` is the estimate from before this network was measured, where it was measured for
-    this trial; `estimate` knows that measurement already.
+    this trial; `estimate` knows that measurement already. "pending" is a trial whose result a strategy must
+    not look at (`Strategy.sees`); no file holds such a one.
     """
 
     index: int
     estimate: Estimate
-    state: Literal["done", "over_budget", "failed"]
+    state: Literal["done", "over_budget", "failed", "pending"]
     evaluation: Evaluation | None = None
     measured: Measurement | None = None
     predicted: Estimate | None = None

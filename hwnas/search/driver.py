@@ -13,20 +13,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 import hwnas
 from hwnas import seals
-from hwnas.errors import BuildError, InputError
+from hwnas.errors import InputError
 from hwnas.protocols import Emit, Evaluate, SearchContext
 from hwnas.records import Budget, Proposal, SearchResult, Setting, Target, Trial
 from hwnas.runs import RunFolder
+from hwnas.search.ahead import Ahead
 from hwnas.search.final import train_out
 from hwnas.search.log import SearchLog, images_of
 from hwnas.search.ranking import by_accuracy
-from hwnas.search.state import Clock, Limits, Measure, SearchState, attempt, searched
-from hwnas.search.strategy import Strategy, proposed, ranked
+from hwnas.search.state import Clock, Limits, Measure, SearchState, searched
+from hwnas.search.strategy import Strategy, ranked
 from hwnas.search.winner import Confirm, Observe, crown, pareto, refuse_infeasible, settle
+from hwnas.search.workers import InProcess, Workers
 from hwnas.store import atomic_path, write_network
 
 
@@ -34,7 +34,7 @@ def search(
     strategy: Strategy[Any],
     context: SearchContext,
     *,
-    evaluate: Evaluate,
+    evaluate: Evaluate | Workers,
     confirm: Confirm,
     run: RunFolder,
     setting: Setting,
@@ -53,7 +53,7 @@ def search(
     Args:
         strategy: proposes, tells what it decided, ranks what was trained.
         context: space, estimates and the (largest) budget.
-        evaluate: trains a proposal.
+        evaluate: trains a proposal; `Workers` train several at a time, where the strategy allows it.
         confirm: measures a candidate winner whole and tests the budget's promise.
         run: where events, ``result.json``, ``network.json`` and ``weights.safetensors`` go.
         setting, table_id: conditions of the latencies, for the result.
@@ -83,7 +83,7 @@ def search(
     job = SearchState(
         strategy,
         context,
-        evaluate,
+        InProcess(evaluate) if callable(evaluate) else evaluate,
         confirm,
         measure,
         observe,
@@ -96,8 +96,13 @@ def search(
     )
     if not log.trials:
         refuse_infeasible(context, budgets)
-    stopped, complete = _loop(job)
-    winners = _finish(job, budgets)
+    try:
+        stopped, complete = _loop(job)
+        winners = _finish(job, budgets)
+    finally:
+        abandoned = job.workers.abandon()
+        if abandoned:
+            log.abandoned(abandoned)
     result = _result(job, winners, setting, table_id, stopped)
     save_winners(run, result)
     log.result(result, complete=complete)
@@ -109,33 +114,33 @@ def _loop(job: SearchState) -> tuple[str, bool]:
     closed = job.log.closed
     if closed is not None:
         return closed, True
+    ahead = Ahead(job)
     while True:
-        # Step 1: stop at a limit of this session.
+        # Step 1: stop at a limit of this session; what is being trained is waited for.
         reason = _limit(job)
         if reason is not None:
+            while ahead.waiting:
+                ahead.settle()
             return reason, False
-        # Step 2: the strategy proposes, from the history and a seed of its length alone.
-        history = searched(job.trials)
-        rng = np.random.default_rng([job.seed, len(job.trials)])
-        proposals, decisions = proposed(job.strategy, history, 1, rng)
-        job.log.decisions(decisions)
-        # Step 3: stop if there is nothing to try or the budget of trials or images is used up.
-        reason = _end(job, proposals)
+        # Step 2: wait until a training more may be begun.
+        if not ahead.has_room():
+            ahead.settle_done()
+            continue
+        # Step 3: the strategy proposes, from the history and a seed of its length alone.
+        proposals, decisions = ahead.propose()
+        # Step 4: stop if there is nothing to try or the budget of trials or images is used up.
+        reason = _end(job, ahead, proposals)
+        if reason and ahead.waiting:  # one that fails costs no images, and another may follow
+            ahead.settle()
+            continue
         if reason:
+            job.log.decisions(decisions)
             told = next((one.text for one in decisions if one.kind == "stop"), None)
             job.log.close(told or reason, said=told is not None)
             return told or reason, True
-        # Step 4: reject or train each proposal; either way it is a trial.
-        for proposal in proposals:
-            attempt(job, proposal)
-        _raise_if_all_fail(job.trials)
-
-
-def _raise_if_all_fail(trials: Sequence[Trial]) -> None:
-    """Stop after three failures in a row: they are not the fault of one network."""
-    last = trials[-3:]
-    if len(last) == 3 and all(trial.state == "failed" for trial in last):
-        raise BuildError(f"three networks in a row could not be trained; the last: {last[-1].error}")
+        # Step 5: reject or train each proposal; either way it is a trial.
+        for number, proposal in enumerate(proposals):
+            ahead.add(proposal, [] if number else decisions)
 
 
 def _limit(job: SearchState) -> str | None:
@@ -148,14 +153,14 @@ def _limit(job: SearchState) -> str | None:
     return "the time limit (--max-time) was reached; repeat the command to continue"
 
 
-def _end(job: SearchState, proposals: Sequence[Proposal]) -> str:
+def _end(job: SearchState, ahead: Ahead, proposals: Sequence[Proposal]) -> str:
     """Why the search ends; empty if it continues."""
     if not proposals:
         return "the strategy has no further network to propose"
-    if len(job.trials) >= job.limits.trials:
+    if ahead.count >= job.limits.trials:
         return f"the limit of {job.limits.trials} networks (--max-trials) was reached"
     total = job.limits.images
-    spent = sum(map(images_of, job.trials))
+    spent = sum(map(images_of, job.trials)) + ahead.images
     if total is not None and spent + (proposals[0].images or 0) > total:
         return f"the training images are used up: {spent:,} of {total:,}"
     return ""

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from hwnas.records import Measurement, Proposal, Trial, trained
 from hwnas.search.log import images_of
-from hwnas.search.state import SearchState, searched, train, untrained, updated
+from hwnas.search.state import SearchState, finish, searched, untrained, updated
 
 # A final training of less than this part of all images (a rounding rest) is not worth its restart.
 WORTH = 0.01
@@ -55,7 +55,8 @@ def train_out(
         teacher=winner.teacher if goes_on and teacher is None else teacher,
         inherited_lr=winner.inherited_lr if goes_on else None,
     )
-    trial = train(job, proposal, updated(untrained(job, proposal), measured=measured))
+    trial = updated(untrained(job, proposal), measured=measured)
+    trial = finish(job, trial, job.workers.begin(proposal, trial.index))
     return [trial] if trial.evaluation is not None else []
 
 

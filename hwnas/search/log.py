@@ -107,10 +107,23 @@ class SearchLog:
         self._remember({"event": kind, **event})
         self._emit(kind, event)
 
-    def trial(self, trial: Trial, measuring_s: float, training_s: float) -> None:
-        """Add a trial; `measuring_s` above zero says that its measurement is new, not another trial's."""
-        seconds = {"measuring_s": round(measuring_s, 6), "training_s": round(training_s, 6)}
-        self._write("trial", {"trial": to_json(trial), **seconds}, describe(trial))
+    def trial(self, trial: Trial, measuring_s: float, training_s: float, where: str = "") -> None:
+        """Add a trial.
+
+        Args:
+            trial: what became of it.
+            measuring_s: above zero says that its measurement is new, not another trial's.
+            training_s: of its evaluation, where it ran.
+            where: the machine that trained it, if it was not this process.
+        """
+        fields = {"measuring_s": round(measuring_s, 6), "training_s": round(training_s, 6)}
+        place = {"where": where} if where else {}
+        self._write("trial", {"trial": to_json(trial), **fields, **place}, describe(trial))
+
+    def abandoned(self, trainings: int) -> None:
+        """Note that trainings were stopped before they were done."""
+        text = f"{trainings} trainings that had begun were stopped; a repeated command begins them again"
+        self._write("abandoned", {"trainings": trainings}, text)
 
     def confirm(self, index: int, promise: Promise, measured: Measurement, measuring_s: float) -> None:
         """Add the verdict on a candidate winner."""

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from hwnas.errors import DataFormatError, HwnasError, InputError, TrainingFailed
-from hwnas.protocols import Evaluate, SearchContext
+from hwnas.protocols import SearchContext
 from hwnas.records import Asked, Budget, Estimate, Measurement, Proposal, Trial
 from hwnas.search.log import SearchLog
 from hwnas.search.strategy import Strategy
 from hwnas.search.winner import Confirm, Observe
+from hwnas.search.workers import Begun, Workers
 from hwnas.spec import NetworkSpec
 from hwnas.units import format_ms
 
@@ -45,7 +46,7 @@ class SearchState:
 
     strategy: Strategy[Any]
     context: SearchContext
-    evaluate: Evaluate
+    workers: Workers
     confirm: Confirm
     measure: Measure | None
     observe: Observe | None
@@ -66,19 +67,16 @@ class SearchState:
         return self.clock() - self.started
 
 
-def attempt(job: SearchState, proposal: Proposal) -> Trial:
-    """Refuse a proposal or train it; either way it is a trial in the log."""
-    trial, measuring_s = _looked_at(job, proposal)
-    if trial.error:
-        job.log.trial(trial, measuring_s, 0.0)
-        return trial
-    return train(job, proposal, trial, measuring_s)
+def looked_at(job: SearchState, proposal: Proposal, waiting: Sequence[Trial] = ()) -> tuple[Trial, float]:
+    """The trial before any training, with `error` where it is refused; seconds of a new measurement.
 
-
-def _looked_at(job: SearchState, proposal: Proposal) -> tuple[Trial, float]:
-    """The trial before any training, with `error` where it is refused; seconds of a new measurement."""
-    budget = job.context.budget
-    trial = untrained(job, proposal)
+    Args:
+        job: the search.
+        proposal: what is looked at.
+        waiting: trials before it that are not in the log yet.
+    """
+    budget, ahead = job.context.budget, len(waiting)
+    trial = untrained(job, proposal, ahead)
     if proposal.spec not in job.context.space:
         return updated(trial, state="failed", error="not a member of the space"), 0.0
     if proposal.role != "candidate":
@@ -87,43 +85,45 @@ def _looked_at(job: SearchState, proposal: Proposal) -> tuple[Trial, float]:
         return updated(trial, error=overrun(budget, trial.estimate)), 0.0
     if job.measure is None:
         return trial, 0.0
-    measured, measuring_s = _measured(job, proposal.spec, job.measure)
+    measured, measuring_s = _measured(job, proposal.spec, job.measure, [*job.trials, *waiting])
     before = trial.estimate if measuring_s else None  # the honest prediction, for the report
-    trial = updated(untrained(job, proposal), measured=measured, predicted=before)
+    trial = updated(untrained(job, proposal, ahead), measured=measured, predicted=before)
     if not budget.fits(trial.estimate):
         took = format_ms(measured.at(budget.percentile))
         trial = updated(trial, error=f"measured at {took}: {overrun(budget, trial.estimate)}")
     return trial, measuring_s
 
 
-def untrained(job: SearchState, proposal: Proposal) -> Trial:
-    """The trial of a proposal before anything was done with it."""
+def untrained(job: SearchState, proposal: Proposal, ahead: int = 0) -> Trial:
+    """The trial of a proposal before anything was done with it; `ahead` are not in the log yet."""
     return Trial(
-        index=len(job.trials),
+        index=len(job.trials) + ahead,
         estimate=job.context.estimate(proposal.spec),
         state="over_budget",
         **{name: getattr(proposal, name) for name in Asked.model_fields},
     )
 
 
-def train(job: SearchState, proposal: Proposal, trial: Trial, measuring_s: float = 0.0) -> Trial:
-    """Evaluate a proposal and add the trial to the log.
+def finish(job: SearchState, trial: Trial, training: Begun | None, measuring_s: float = 0.0) -> Trial:
+    """Wait for a training (None where the proposal was refused) and add the trial to the log.
 
     An error of ours (training diverged, ...) makes it a failed trial. Not so a damaged file of the
     run: it ends the search, for once the file is mended the network can be trained. Nor a wrong option
     or a file that cannot be written; and any other error is a bug.
     """
-    start = time.monotonic()
+    if training is None:
+        job.log.trial(trial, measuring_s, 0.0)
+        return trial
     try:
-        evaluation = job.evaluate(proposal, trial.index)
+        evaluation = training.result()
         trial = updated(trial, state="done", evaluation=evaluation)
-        took_s = max(time.monotonic() - start, evaluation.wall_s)  # a part may be an earlier session's
+        took_s = max(training.took_s, evaluation.wall_s)  # a part may be an earlier session's
     except (DataFormatError, InputError, TrainingFailed):
         raise
     except HwnasError as exc:
         trial = updated(trial, state="failed", error=str(exc))
-        took_s = time.monotonic() - start
-    job.log.trial(trial, measuring_s, took_s)
+        took_s = training.took_s
+    job.log.trial(trial, measuring_s, took_s, training.where)
     return trial
 
 
@@ -138,9 +138,11 @@ def overrun(budget: Budget, estimate: Estimate) -> str:
     return f"over the budget: {over}"
 
 
-def _measured(job: SearchState, spec: NetworkSpec, measure: Measure) -> tuple[Measurement, float]:
+def _measured(
+    job: SearchState, spec: NetworkSpec, measure: Measure, earlier: Sequence[Trial]
+) -> tuple[Measurement, float]:
     """A whole measurement, and the seconds it took (0 where an earlier trial had the same network)."""
-    for trial in job.trials:
+    for trial in earlier:
         if trial.measured is not None and trial.spec.key == spec.key:
             return trial.measured, 0.0
     start = time.monotonic()

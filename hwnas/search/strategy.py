@@ -132,6 +132,14 @@ class Strategy(ABC, Generic[OptionsT]):
             rng: for all that is random.
         """
 
+    def sees(self, trials: int) -> int:
+        """Of so many trials, how many of the first ones' results the next proposal may depend on.
+
+        The others are shown without results (state "pending"), with one job as with many, so that they may
+        be trained at the same time. By default every result is waited for.
+        """
+        return trials
+
     def explain(self, history: Sequence[Trial]) -> list[Decision]:
         """What was decided after the newest trial, and why; asked after every `propose`.
 

@@ -60,6 +60,10 @@ class Random(Strategy[RandomOptions]):
             proposals.append(Proposal(spec=spec, images=share or None, reason=reason))
         return proposals
 
+    def sees(self, trials: int) -> int:
+        """No result: draws are blind."""
+        return 0
+
     def _draw(
         self, seen: set[str], budget: Budget, rng: np.random.Generator
     ) -> tuple[NetworkSpec, int] | None:

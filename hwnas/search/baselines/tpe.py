@@ -34,6 +34,7 @@ class TpeOptions(options.TrainingOptions):
             training to the evaluator's default.
         search_share: part of `images` that is spread evenly over the samples.
         startup: random samples before the estimator is used.
+        batch: samples that are drawn before results are looked at again, so that they may be trained at once.
         asks: how often to ask for one sample that fits before giving up.
         targets_ms: smaller budgets, in milliseconds; samples are asked for each in turn.
     """
@@ -41,6 +42,7 @@ class TpeOptions(options.TrainingOptions):
     samples: int = option(8, "Networks to train.", low=1, high=1_000_000)
     search_share: float = option(0.5, "Part of images that is spread over the samples.", low=0, high=1)
     startup: int = option(4, "Random samples before the estimator is used.", low=0, high=1_000_000)
+    batch: int = option(1, "Samples that may be trained at the same time.", low=1, high=4_096)
     asks: int = option(300, "Most attempts to draw one sample that fits.", low=1, high=1_000_000)
     targets_ms: tuple[float, ...] = option((), "Smaller budgets, in milliseconds.")
 
@@ -92,6 +94,10 @@ class Tpe(Strategy[TpeOptions]):
             reason = f"TPE sample after {trial.number + 1} draws"
             proposals.append(Proposal(spec=spec, images=share or None, reason=reason, notes=dict(code)))
         return proposals
+
+    def sees(self, trials: int) -> int:
+        """The results of whole batches."""
+        return trials - trials % self._options.batch
 
     def _study(self, history: Sequence[Trial], levels: dict[str, int], seed: int) -> Any:
         """A study that knows the finished trials."""

@@ -54,6 +54,10 @@ class Uniform(Strategy[UniformOptions]):
         ahead = [spec for spec in members if spec.key not in seen]
         return [self._proposal(spec, members, sharing) for spec in ahead[:n]]
 
+    def sees(self, trials: int) -> int:
+        """No result, unless the one that succeeds ends the search."""
+        return trials if self._options.largest else 0
+
     def _fits(self, spec: NetworkSpec) -> bool:
         return self._context.budget.fits(self._context.estimate(spec))
 
