@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: setup test test-campaign test-sim test-gpu lint demo bench docs clean
+.PHONY: setup test test-campaign test-sim test-remote test-gpu lint demo bench docs clean
 
 setup: $(STAMP)
 
@@ -32,6 +32,11 @@ test-campaign: $(STAMP)
 test-sim: $(STAMP)
 	$(BIN)/python tests/sim/prepare.py
 	HWNAS_SIM=1 $(BIN)/pytest -n 2 tests/sim
+
+# Devices over ssh: a real sshd on loopback, from Debian's package, which is unpacked and not installed.
+test-remote: $(STAMP)
+	$(BIN)/python tests/remote/prepare.py
+	HWNAS_REMOTE=1 OMP_NUM_THREADS=1 $(BIN)/pytest tests/remote
 
 # On a machine with an NVIDIA GPU and `pip install 'hwnas[trt]'`: ten minutes, writes gpu-report.json
 # (docs/gpu.md; without the tests: `hwnas doctor --gpu-report FILE`).

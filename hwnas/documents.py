@@ -20,15 +20,16 @@ from hwnas import seals
 from hwnas.errors import DataFormatError, InputError
 from hwnas.lazy import lazy_import
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
-
 if TYPE_CHECKING:
     import yaml
+
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        import tomli as tomllib
 else:
     yaml = lazy_import("yaml")
+    tomllib = lazy_import("tomllib" if sys.version_info >= (3, 11) else "tomli")
 
 # A megabyte of YAML takes a second to parse; of JSON a hundred take one, and tables grow to tens.
 JSON_BYTES = 512 << 20

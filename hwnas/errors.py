@@ -7,6 +7,7 @@
     |-- BudgetInfeasible        exit 3   no member of the space fits; names the smallest reachable latency
     |-- BackendUnavailable      exit 4   device or runtime is not here; says how to get it
     |   `-- DeviceUnavailable   exit 4
+    |       `-- LinkLost        exit 4   the link to another machine broke; repeating the command continues
     |-- VerificationFailed      exit 5   outputs differ, or the measured budget is not kept
     |-- DataFormatError         exit 6   a file is damaged, of another schema, or not what its name says
     |   |-- MissingMeasurement  exit 6   a table lacks a key; names the command that measures it
@@ -18,6 +19,8 @@ Each message says what came, what was expected and what to do. The command line 
 them into that message and the exit status beside it; any other exception is a bug and keeps
 its traceback.
 """
+
+from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
@@ -57,6 +60,10 @@ class BackendUnavailable(HwnasError):
 
 class DeviceUnavailable(BackendUnavailable):
     """A device is known but is not in this machine."""
+
+
+class LinkLost(DeviceUnavailable):
+    """The link to a device of another machine broke while it was used."""
 
 
 class VerificationFailed(HwnasError):

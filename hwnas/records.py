@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Callable, Iterable
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Union
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -205,7 +205,7 @@ class StageImportance(Record):
 # What a proposal is for: a network that may win, an instrument that may not (it is never kept, so
 # a budget does not bind it), or the last training of a winner.
 TrialRole = Literal["candidate", "probe", "final"]
-Notes = dict[str, int | float | str]
+Notes = dict[str, Union[int, float, str]]  # noqa: UP007  # a target of ssh may have Python 3.9
 
 
 class Asked(Record):

@@ -3,6 +3,8 @@
 A root file imports no room, so the class is fetched on first use.
 """
 
+from __future__ import annotations
+
 from importlib import import_module
 from typing import Any
 

@@ -21,6 +21,7 @@ CHECKPOINT = "hwnas.checkpoint/3"
 DENSE = "hwnas.dense/4"
 PREPARATION = "hwnas.preparation/1"
 HOURNAS = "hwnas.hournas/2"
+DEVICES = "hwnas.devices/1"  # names that a user gave to devices of other machines
 ARCHITECTURE = "hwnas.architecture/1"  # a changed network of a user's
 IMAGES = "hwnas.images/1"  # decoded ones, in the cache
 

@@ -12,16 +12,21 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from platformdirs import user_data_path
 from pydantic import BaseModel, ValidationError
 
 from hwnas import schemas, seals
 from hwnas.documents import read_json
 from hwnas.errors import DataFormatError, InputError
+from hwnas.lazy import lazy_import
 from hwnas.spec import NetworkSpec
 from hwnas.traced import VariantSpec, place_of
+
+if TYPE_CHECKING:
+    import platformdirs
+else:
+    platformdirs = lazy_import("platformdirs")  # a target of ssh has none, and needs no such folder
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -43,7 +48,7 @@ def home() -> Path:
     """Where the user's tables and caches live: ``HWNAS_HOME``, else the platform's data folder."""
     if "HWNAS_HOME" in os.environ:
         return Path(os.environ["HWNAS_HOME"]).expanduser()
-    return user_data_path("hwnas", appauthor=False)
+    return platformdirs.user_data_path("hwnas", appauthor=False)
 
 
 # Temporary files: `.NAME.hwnas-XXXXXXXX.tmp`. Their maker holds a lock on them, which ends with it.

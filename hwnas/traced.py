@@ -13,7 +13,7 @@ import math
 from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
 from pkgutil import resolve_name
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol, Union
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
@@ -23,6 +23,8 @@ from hwnas.errors import InputError
 from hwnas.spec import MOST_CHANNELS, MOST_PIXELS, BlockSpec, NetworkSpec
 
 if TYPE_CHECKING:
+    from typing import TypeAlias
+
     import torch
 
 TRACED = "traced"
@@ -204,10 +206,13 @@ def place_of(location: Sequence[int | str]) -> str:
     return ".".join(str(part) for part in location if part not in (BUILT, TRACED))
 
 
-# In records that travel through files: either kind, told apart by what only traced ones have.
+# In records that travel through files: either kind, told apart by what only traced ones have. Written with
+# Union: this file is read on targets of ssh, too (`measure.remote`), where Python 3.9 has no `|` of types.
 AnyBlock: TypeAlias = Annotated[
-    Annotated[BlockSpec, Tag(BUILT)] | Annotated[PieceSpec, Tag(TRACED)], Discriminator(_which)
+    Union[Annotated[BlockSpec, Tag(BUILT)], Annotated[PieceSpec, Tag(TRACED)]],  # noqa: UP007
+    Discriminator(_which),
 ]
 AnyNetwork: TypeAlias = Annotated[
-    Annotated[NetworkSpec, Tag(BUILT)] | Annotated[VariantSpec, Tag(TRACED)], Discriminator(_which)
+    Union[Annotated[NetworkSpec, Tag(BUILT)], Annotated[VariantSpec, Tag(TRACED)]],  # noqa: UP007
+    Discriminator(_which),
 ]

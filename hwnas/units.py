@@ -4,6 +4,8 @@ A bare number is refused: users of an earlier tool asked for 25 ms and got 62, b
 was in seconds. A multiply-accumulate (MAC) is two floating-point operations (FLOP).
 """
 
+from __future__ import annotations
+
 import re
 from collections.abc import Iterable, Mapping
 

@@ -118,6 +118,11 @@ def own_devices() -> dict[str, str]:
     return found
 
 
+def is_own(device: str) -> bool:
+    """Whether a setting's device is part of a backend, here or at the end of an address."""
+    return device.partition("?")[0].rpartition("/")[2] in own_devices()
+
+
 def about(name: str) -> str:
     """What a backend says about itself, in one line."""
     text: str = plugins.load("backends", name).__doc__ or ""

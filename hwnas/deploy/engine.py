@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hwnas import backends
 from hwnas.arrays import Float32s
 from hwnas.backends import formats
 from hwnas.backends.formats import Format, TrainedNetwork
@@ -31,6 +30,7 @@ from hwnas.deploy.manifest import (
     write_manifest,
 )
 from hwnas.errors import BackendUnavailable, BuildError, HwnasError, InputError
+from hwnas.measure.device import backend_of
 from hwnas.protocols import Backend, Engine
 from hwnas.records import Setting
 from hwnas.spec import NetworkSpec
@@ -240,7 +240,7 @@ def load(path: Path, backend: Backend | None = None, *, threads: int | None = No
 
 def runtime(manifest: EngineManifest) -> Backend:
     """The backend that an engine was exported for; BackendUnavailable where it is not here."""
-    return _stand_in(manifest) or backends.get(manifest.setting.backend)
+    return _stand_in(manifest) or backend_of(manifest.setting)
 
 
 def is_timed(manifest: EngineManifest) -> bool:

@@ -146,7 +146,7 @@ def bench(options: BenchOptions, emit: Emit | None = None) -> BenchOutcome | Dry
         return DryRun.of({"networks": listed, "measurements": sessions, "dry_run": True})
     begun = time.perf_counter()
     runtime = next(iter(entries.values())).setting
-    guard, past = watched(backends.get(runtime.backend), runtime)
+    guard, past = watched(device.backend_of(runtime), runtime)
     patience = Patience(options.patience_s, emit=emit)
     found = measure(
         {name: entry.build for name, entry in entries.items()},

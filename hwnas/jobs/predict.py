@@ -13,6 +13,7 @@ from hwnas.jobs.resolve import networks
 from hwnas.measure import device as devices
 from hwnas.measure import reliability, table_folder
 from hwnas.measure import table as tables
+from hwnas.measure.remote.address import is_remote
 from hwnas.measure.table import LatencyTable
 from hwnas.records import Setting, to_json
 from hwnas.results import Result
@@ -136,7 +137,7 @@ def find(
     if path is not None:
         table = tables.load(path)
     else:
-        name = devices.resolve(device, here=False).name if device else None
+        name = devices.spelling(device) if device else None
         table = table_folder.newest(name, space=space, covering=specs, **conditions)
     live = live_setting(table.setting)
     if live is not None:
@@ -151,6 +152,8 @@ def find(
 
 def live_setting(setting: Setting) -> Setting | None:
     """The same conditions on this machine; None where device or runtime is not here."""
+    if is_remote(setting.device):  # a prediction asks no other machine, and a search measures there anyway
+        return None
     try:
         _, live = devices.conditions(
             setting.device,

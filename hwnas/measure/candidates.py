@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import get_args
 
-from hwnas import backends
 from hwnas.errors import BackendUnavailable, InputError
-from hwnas.measure.device import resolve
+from hwnas.measure.device import MeasuredMachine, machine_of, place_of, resolve_on
 from hwnas.plugins import unknown
 from hwnas.protocols import Backend
 from hwnas.records import Precision, Setting
@@ -59,11 +58,12 @@ def candidates(
         BackendUnavailable: a runtime that is named is not here, or this processor lacks the precision.
     """
     wanted = [precision_of(name) for name in precisions]
-    found = resolve(device)
-    place = "cpu" if found.kind == "cpu" else found.name
+    machine, plain = machine_of(device)
+    found = resolve_on(machine, plain)
+    place = place_of(found)
     made: list[RuntimeCandidate] = []
     refused: list[InputError | BackendUnavailable] = []
-    for backend in _runtimes(runtimes, found.kind):
+    for backend in _runtimes(machine, runtimes, found.kind):
         for precision in PRECISIONS:
             if wanted and precision not in wanted:
                 continue
@@ -80,14 +80,14 @@ def candidates(
     return made
 
 
-def _runtimes(named: Sequence[str], kind: str) -> list[Backend]:
+def _runtimes(machine: MeasuredMachine, named: Sequence[str], kind: str) -> list[Backend]:
     if named:
-        chosen = [backends.get(name) for name in dict.fromkeys(named)]
+        chosen = [machine.get(name) for name in dict.fromkeys(named)]
         for backend in chosen:
             if kind not in backend.devices:
                 raise InputError(
                     f"backend {backend.name!r} runs on {' and '.join(backend.devices)}, not on a {kind}"
                 )
         return chosen
-    here = [row for row in backends.describe() if row["available"] and kind in row["devices"]]
-    return [backends.get(row["name"]) for row in here]
+    here = [row for row in machine.describe() if row["available"] and kind in row["devices"]]
+    return [machine.get(row["name"]) for row in here]

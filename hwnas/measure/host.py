@@ -6,10 +6,13 @@ import hashlib
 import os
 import platform
 import re
+import shutil
+import subprocess
 import time
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -73,6 +76,42 @@ def detect() -> DeviceInfo:
         python=platform.python_version(),
         gpus=gpus(),
     )
+
+
+CPUFREQ = Path("/sys/devices/system/cpu/cpufreq")
+NVPMODEL_S = 5
+
+
+def power() -> dict[str, Any]:
+    """What holds this machine's clocks: governors, clocks in MHz, the power mode of a Jetson.
+
+    What the system does not tell is left out: most virtual machines tell nothing.
+    """
+    policies = sorted(CPUFREQ.glob("policy*"))
+    told: dict[str, Any] = {}
+    for name, file in (("governors", "scaling_governor"), ("limits_mhz", "scaling_max_freq")):
+        values = [_read(policy / file).strip() for policy in policies]
+        if any(values):
+            told[name] = [int(v) // 1000 if v.isdigit() else v for v in values]
+    clocks = [_read(policy / "scaling_cur_freq").strip() for policy in policies]
+    if clocks and all(value.isdigit() for value in clocks):
+        told["clocks_mhz"] = [int(value) // 1000 for value in clocks]
+    if (mode := _nvpmodel()) is not None:
+        told["power_mode"] = mode
+    return told
+
+
+def _nvpmodel() -> str | None:
+    """The power mode of a Jetson ("MODE_15W"); None on other machines."""
+    tool = shutil.which("nvpmodel", path=os.environ.get("PATH", "") + ":/usr/sbin")
+    if tool is None:
+        return None
+    try:
+        done = subprocess.run([tool, "-q"], capture_output=True, text=True, timeout=NVPMODEL_S, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    found = re.search(r"Power Mode:\s*(\S{1,40})", done.stdout)
+    return found.group(1) if found else None
 
 
 def llc_bytes() -> int:

@@ -72,7 +72,7 @@ def refuse_implausible(table: Measured, path: Path) -> None:
         )
     if table.setting.provenance == "measured":
         # A device that is part of a backend has a clock of its own; its milliseconds may pass in no time.
-        if table.setting.device not in backends.own_devices():
+        if not backends.is_own(table.setting.device):
             _refuse_slow(table, path)
         _refuse_fast(table, path)
 

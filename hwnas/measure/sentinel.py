@@ -43,7 +43,7 @@ def levels(setting: Setting) -> SentinelHistory | None:
     """What the sentinel took on this device before; None for a device that is part of a backend, whose clock
     may be its own.
     """
-    if setting.device in backends.own_devices():
+    if backends.is_own(setting.device):
         return None
     return SentinelHistory(identity(setting)["onnx_sha256"], setting)
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -117,7 +117,9 @@ class TimingSession:
 
 
 @dataclass(frozen=True)
-class _Batch:
+class Batch:
+    """Calls between two looks at the CPU clock, and the CPU time of all of them."""
+
     wall_ms: Float64s
     cpu_ms: float | None
     threads: int
@@ -128,6 +130,32 @@ class _Batch:
         if not self.cpu_ms:
             return 1.0
         return float(self.wall_ms.sum()) * self.threads / self.cpu_ms
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """What one session saw, before it is judged.
+
+    Attributes:
+        batches: every timed batch, in order.
+        last: what the last batch told besides its times.
+        unsteady: the warm-up never became steady.
+        watched: what made the times doubtful, in the engine's own words (`protocols.Engine`).
+    """
+
+    batches: list[Batch]
+    last: CallTimes
+    unsteady: bool
+    watched: tuple[str, ...]
+
+
+@runtime_checkable
+class Elsewhere(Protocol):
+    """An engine on another machine: the whole session runs there, so that no link is part of a time."""
+
+    def record(self, options: SessionOptions) -> Recorded:
+        """As `record`, where the engine is."""
+        ...
 
 
 def run_session(
@@ -144,6 +172,23 @@ def run_session(
     Raises:
         InputError: cold caches are asked for and the device cannot flush them.
     """
+    recorded = engine.record(options) if isinstance(engine, Elsewhere) else record(engine, options, flush)
+    last = recorded.last
+    session = replace(
+        judge(recorded.batches, gates),
+        error_ms=last.error_ms,
+        host_ms=last.host_ms,
+        enqueue_ms=last.enqueue_ms,
+    )
+    return session.flagged(*(("warmup",) if recorded.unsteady else ()), *recorded.watched)
+
+
+def record(engine: Engine, options: SessionOptions, flush: Callable[[], None] | None = None) -> Recorded:
+    """Warm up and time one engine on this machine; nothing is judged yet.
+
+    Raises:
+        InputError: cold caches are asked for and the device cannot flush them.
+    """
     if options.cache == "cold":
         if flush is None:
             raise InputError("cache is cold, but the caches of this device cannot be flushed; use hot")
@@ -151,11 +196,8 @@ def run_session(
     else:
         call_ms, unsteady = _warm_up(engine, options)
     batches, last = _batches(engine, options, call_ms, flush)
-    session = replace(
-        judge(batches, gates), error_ms=last.error_ms, host_ms=last.host_ms, enqueue_ms=last.enqueue_ms
-    )
     watch: Callable[[], tuple[str, ...]] = getattr(engine, "watch", tuple)
-    return session.flagged(*(("warmup",) if unsteady else ()), *watch())
+    return Recorded(batches, last, unsteady, watch())
 
 
 def sustain(engine: Engine, seconds: float, clock: Callable[[], float] = time.perf_counter) -> None:
@@ -189,22 +231,22 @@ def _calls(options: SessionOptions, value_ms: float) -> int:
 
 def _batches(
     engine: Engine, options: SessionOptions, call_ms: float, flush: Callable[[], None] | None
-) -> tuple[list[_Batch], CallTimes]:
+) -> tuple[list[Batch], CallTimes]:
     """Batches until the session is long enough, and what the last of them told besides."""
     calls = _calls(options, call_ms) if options.cache == "hot" else 1
-    batches: list[_Batch] = []
+    batches: list[Batch] = []
     spent_ms, done = 0.0, 0
     while spent_ms < options.session_ms or (done < options.calls and spent_ms < options.most_ms):
         if options.cache == "cold" and flush is not None:
             flush()
         times = engine.time(calls)
-        batches.append(_Batch(times.wall_ms, times.cpu_ms, engine.setting.threads))
+        batches.append(Batch(times.wall_ms, times.cpu_ms, engine.setting.threads))
         spent_ms += float(times.wall_ms.sum()) * times.each
         done += calls * times.each
     return batches, times
 
 
-def judge(batches: list[_Batch], gates: Gates) -> TimingSession:
+def judge(batches: list[Batch], gates: Gates) -> TimingSession:
     """Statistics and gates of a session's batches."""
     wall = np.concatenate([b.wall_ms for b in batches])
     single = batches[0].threads == 1

@@ -23,9 +23,8 @@ from typing import Any
 import numpy as np
 
 import hwnas
-from hwnas.backends.cuda.state import conditions as gpu_conditions
 from hwnas.errors import BuildError
-from hwnas.measure.device import detect
+from hwnas.measure.device import machine_of
 from hwnas.measure.graphs import TimedGraph
 from hwnas.measure.journal import SUFFIX as JOURNAL_SUFFIX
 from hwnas.measure.journal import Journal, TaskJournal
@@ -67,8 +66,9 @@ class SweepOptions:
 def header_for(
     setting: Setting, space: str, input_shape: tuple[int, int, int], classes: int, timing: TimingOptions
 ) -> Header:
-    """Header of a table measured on this machine."""
-    machine = detect()
+    """Header of a table that is measured under a setting."""
+    there = machine_of(setting.device)[0]
+    machine = there.info()
     return Header(
         setting=setting,
         space=space,
@@ -84,7 +84,7 @@ def header_for(
             "input": "seeded standard normal",
             "transfers": False,
             "cache": timing.session.cache,
-            **gpu_conditions(setting.device_arch),
+            **there.state(setting.device_arch),
         },
         protocol={
             "statistic": "floor: mean of the faster half of session floors, each over its sentinel's",

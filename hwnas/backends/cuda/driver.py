@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Protocol
+from typing import Any, Protocol, Union
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +24,7 @@ from hwnas.errors import BuildError, HwnasError
 
 Grid = tuple[int, int, int]
 # Scalars of a kernel launch, each with its exact width; addresses travel as uint64.
-Argument = np.uint64 | np.int32 | np.float32
+Argument = Union[np.uint64, np.int32, np.float32]  # noqa: UP007  # a target of ssh may have Python 3.9
 
 
 class GpuError(HwnasError):

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from hwnas import backends
 from hwnas.cost.heldout import summary
 from hwnas.cost.model import TableModel, cost_model
 from hwnas.errors import BuildError, InputError, MissingMeasurement
@@ -122,7 +121,7 @@ def _conditions(
         return *made, []
     if o.out is not None and o.out.exists():
         there = tables.load(o.out).setting
-        return backends.get(there.backend), there, []
+        return devices.backend_of(there), there, []
     setting, compared = choose(
         space,
         o.device,
@@ -134,7 +133,7 @@ def _conditions(
         emit=emit,
         timed=not o.dry_run,
     )
-    return backends.get(setting.backend), setting, kept(compared)
+    return devices.backend_of(setting), setting, kept(compared)
 
 
 def _path(options: ProfileOptions, header: Header) -> Path:

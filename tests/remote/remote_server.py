@@ -1,0 +1,73 @@
+"""The server that the tests reach, and what it needs to run without being installed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+CACHE = Path(__file__).resolve().parent / ".cache"
+
+
+@dataclass(frozen=True)
+class Sshd:
+    """A server that runs: what reaches it, and what ends its connections."""
+
+    process: subprocess.Popen[bytes]
+    port: int
+    folder: Path
+
+    def address(self, device: str = "fake", python: str = sys.executable) -> str:
+        """The address of a device behind it."""
+        return f"ssh://localhost:{self.port}/{device}?python={python}"
+
+    def cut(self) -> int:
+        """Kill the server's side of every connection, as a lost link does; how many there were."""
+        found = children(self.process.pid)
+        for pid in found:
+            os.kill(pid, signal.SIGKILL)
+        return len(found)
+
+
+def wrapped(libraries: list[Path], folder: Path) -> dict[str, str]:
+    """Environment in which sshd finds its libraries, and the user "sshd" that it needs as root."""
+    users = folder / "passwd"
+    users.write_text(Path("/etc/passwd").read_text() + "sshd:x:74:65534::/run/sshd:/usr/sbin/nologin\n")
+    return {
+        "LD_LIBRARY_PATH": os.pathsep.join(map(str, libraries)),
+        "LD_PRELOAD": "libnss_wrapper.so",
+        "NSS_WRAPPER_PASSWD": str(users),
+        "NSS_WRAPPER_GROUP": "/etc/group",
+    }
+
+
+def children(parent: int) -> list[int]:
+    """Processes that another one started, by their ids."""
+    text = Path(f"/proc/{parent}/task/{parent}/children").read_text()
+    return [int(pid) for pid in text.split()]
+
+
+def missing() -> str | None:
+    """Why there can be no server here; None where there can."""
+    if not (CACHE / "done").is_file():
+        return "no sshd: `python tests/remote/prepare.py` could not fetch Debian's openssh-server"
+    return None
+
+
+def wait_for(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
+    """Until the server answers."""
+    for _ in range(100):
+        if process.poll() is not None:
+            pytest.fail(f"sshd ended: {log.read_text()}")
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.05)
+    pytest.fail("sshd does not answer")
