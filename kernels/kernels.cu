@@ -15,6 +15,7 @@ typedef unsigned long long u64;
 #ifdef HWNAS_ON_HOST
 __device__ __forceinline__ u64 global_ns() { return host_ns(); }
 __device__ __forceinline__ u16 half_bits(float v) { return host_half_bits(v); }
+__device__ __forceinline__ float half_value(u16 bits) { return host_half_value(bits); }
 __device__ __forceinline__ void pause() {}
 #else
 __device__ __forceinline__ u64 global_ns()
@@ -30,6 +31,12 @@ __device__ __forceinline__ u16 half_bits(float v)
     asm("cvt.rn.f16.f32 %0, %1;" : "=h"(bits) : "f"(v));
     return bits;
 }
+__device__ __forceinline__ float half_value(u16 bits)
+{
+    float v;
+    asm("cvt.f32.f16 %0, %1;" : "=f"(v) : "h"(bits));
+    return v;
+}
 __device__ __forceinline__ void pause()
 {
 #if __CUDA_ARCH__ >= 700  // older chips have no nanosleep and spin
@@ -40,6 +47,8 @@ __device__ __forceinline__ void pause()
 
 __device__ __forceinline__ void put(float* at, float v) { *at = v; }
 __device__ __forceinline__ void put(u16* at, float v) { *at = half_bits(v); }
+__device__ __forceinline__ float get(const float* at) { return *at; }
+__device__ __forceinline__ float get(const u16* at) { return half_value(*at); }
 
 // uint8 (n, src_h, src_w, channels) with `pitch` bytes a row -> (n, channels, dst_h, dst_w):
 // separable resize, division by 255, normalisation by channel, optional swap of the channel order.
@@ -116,14 +125,14 @@ extern "C" __global__ void delay(u64 ns)
 __device__ __forceinline__ float worse(float a, float b) { return a != a || b <= a ? a : b; }
 
 // Largest |a[i] - b[i]| by block, to partial[blockIdx.x]. Needs 256 threads a block.
-extern "C" __global__ void max_abs_diff(const float* __restrict__ a, const float* __restrict__ b, u64 count,
-                                        float* __restrict__ partial)
+template <typename T>
+__device__ __forceinline__ void max_abs_diff(const T* __restrict__ a, const T* __restrict__ b, u64 count,
+                                             float* __restrict__ partial, float* best)
 {
-    __shared__ float best[256];
     float mine = 0.f;
     const u64 step = (u64)gridDim.x * blockDim.x;
     for (u64 i = (u64)blockIdx.x * blockDim.x + threadIdx.x; i < count; i += step)
-        mine = worse(mine, fabsf(__fsub_rn(a[i], b[i])));
+        mine = worse(mine, fabsf(__fsub_rn(get(a + i), get(b + i))));
     best[threadIdx.x] = mine;
     __syncthreads();
     for (int half = 128; half > 0; half >>= 1) {
@@ -131,4 +140,16 @@ extern "C" __global__ void max_abs_diff(const float* __restrict__ a, const float
         __syncthreads();
     }
     if (threadIdx.x == 0) partial[blockIdx.x] = best[0];
+}
+extern "C" __global__ void max_abs_diff_f32(const float* __restrict__ a, const float* __restrict__ b, u64 count,
+                                            float* __restrict__ partial)
+{
+    __shared__ float best[256];
+    max_abs_diff(a, b, count, partial, best);
+}
+extern "C" __global__ void max_abs_diff_f16(const u16* __restrict__ a, const u16* __restrict__ b, u64 count,
+                                            float* __restrict__ partial)
+{
+    __shared__ float best[256];
+    max_abs_diff(a, b, count, partial, best);
 }

@@ -305,7 +305,7 @@ def int8_blocks() -> Figures:
         found[name] = {
             "ms": float(np.median(times.wall_ms)),
             "layers": [vars(layer) for layer in engine.layers()],
-            "asked_for": len(typed_model(model, "int8", half_in_graph=False)),
+            "asked_for": len(typed_model(model, "int8")),
         }
         engine.close()
     return found

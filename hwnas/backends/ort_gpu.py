@@ -195,7 +195,7 @@ class OrtTrt(OrtCuda):
     def typed(self, model: bytes, setting: Setting) -> bytes:
         """The graph as TensorRT takes it; fp16 by the provider's flag, int8 by Q/DQ pairs."""
 
-        return typed_model(model, setting.precision, half_in_graph=False)
+        return typed_model(model, setting.precision)
 
 
 def content_key(graph: bytes, setting: Setting) -> str:

@@ -139,6 +139,8 @@ class EngineManifest(Record):
         preprocessing: what preparing a picture costs beside `measured`.
         by_class: how right the engine is on the labelled images that it was compared on, class by class.
         layers: times of the runtime's layers, in order, where it tells them.
+        float_layers: layers of an int8 engine that stay float, since the runtime has no int8 kernels for
+            them.
         accuracy: fraction of images right, by split, of the network that was exported.
         run: name of the run that it came from.
     """
@@ -169,6 +171,7 @@ class EngineManifest(Record):
     parity: Parity | None = None
     by_class: ByClass | None = None
     layers: tuple[LayerTime, ...] = ()
+    float_layers: tuple[str, ...] = ()
     accuracy: dict[str, float] = Field(default_factory=dict)
     checks: tuple[Check, ...] = ()
     hwnas: str = hwnas.__version__

@@ -26,6 +26,8 @@ from hwnas.traced import PieceSpec, VariantSpec, builder
 # current runtimes.
 OPSET, IR_VERSION = 17, 8
 INPUT_NAME, OUTPUT_NAME = "input", "scores"
+# `doc_string` of a graph that stands for a piece of a network: its ends are what lies between two blocks.
+PART = "part of a network"
 
 
 def network(
@@ -86,7 +88,16 @@ def chain(
             if given != (block.c_skip, block.size_skip):
                 raise InputError(f"{block.key} does not fit here: its second input would be {given}")
     walk = ((str(i), b) for i, b in enumerate(blocks))
-    return _model(walk, RandomWeights(seed), convention, batch, title=" + ".join(b.key for b in blocks))
+    return _model(
+        walk, RandomWeights(seed), convention, batch, title=" + ".join(b.key for b in blocks), doc=PART
+    )
+
+
+def as_part(model: bytes) -> bytes:
+    """A model marked as a part of a network."""
+    proto = onnx.load_from_string(model)
+    proto.graph.doc_string = PART
+    return bytes(proto.SerializeToString())
 
 
 def _second_input(blocks: Sequence[BlockSpec], at: int) -> tuple[int, int]:
@@ -103,6 +114,7 @@ def _model(
     convention: Convention,
     batch: int | None,
     title: str,
+    doc: str | None = None,
 ) -> bytes:
     """The model; `title` names its graph, for the messages of runtimes that refuse it."""
     places = list(walk)
@@ -126,6 +138,7 @@ def _model(
         [helper.make_tensor_value_info(INPUT_NAME, TensorProto.FLOAT, shape_in)],
         [helper.make_tensor_value_info(OUTPUT_NAME, TensorProto.FLOAT, shape_out)],
         list(writer.tensors.values()),
+        doc,
     )
     model = helper.make_model(
         graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION, producer_name="hwnas"

@@ -45,6 +45,8 @@ def engine(engine: EngineManifest) -> Section:
     verdict = "Not verified yet."
     if checks:
         verdict = "All checks passed." if engine.passed else "Not every check passed."
+    if engine.float_layers:
+        rows.append(("no int8 kernels, kept in float", ", ".join(engine.float_layers)))
     tables = [Table(("", ""), rows)]
     tables += [Table(("check", "", ""), checks)] if checks else []
     if engine.layers:

@@ -15,7 +15,7 @@ from hwnas.backends.cuda import nvrtc
 from hwnas.backends.cuda.driver import Argument, CudaDriver, GpuProperties, Grid, Owned
 from hwnas.store import data_dir, home, write_bytes
 
-NAMES = ("preprocess_f32", "preprocess_f16", "l2_flush", "delay", "max_abs_diff")
+NAMES = ("preprocess_f32", "preprocess_f16", "l2_flush", "delay", "max_abs_diff_f32", "max_abs_diff_f16")
 THREADS = 256  # a block; max_abs_diff's shared memory is made for this number
 BLOCKS_PER_MULTIPROCESSOR = 8
 
@@ -65,14 +65,14 @@ class Kernels:
         words = size_bytes // 4
         self._launch("l2_flush", words, [np.uint64(address), np.uint64(words)], stream)
 
-    def max_abs_diff(self, a: int, b: int, count: int, stream: int) -> float:
-        """Largest absolute difference of two float32 buffers; NaN if any difference is.
+    def max_abs_diff(self, a: int, b: int, count: int, stream: int, *, half: bool = False) -> float:
+        """Largest absolute difference of two buffers of float32, or of float16; NaN if any difference is.
 
         Waits for the stream.
         """
         blocks = max(1, min(len(self._partial), -(-count // THREADS)))
         arguments = [np.uint64(a), np.uint64(b), np.uint64(count), np.uint64(self._partial_at)]
-        function = self._functions["max_abs_diff"]
+        function = self._functions["max_abs_diff_f16" if half else "max_abs_diff_f32"]
         self._driver.launch(function, (blocks, 1, 1), (THREADS, 1, 1), arguments, stream)
         self._driver.download(self._partial, self._partial_at, stream)
         self._driver.synchronize(stream)

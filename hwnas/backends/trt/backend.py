@@ -28,7 +28,7 @@ from hwnas.backends.cuda.state import watcher
 from hwnas.backends.formats import Format, TrainedNetwork
 from hwnas.backends.forms import TENSORRT
 from hwnas.backends.trt import compat
-from hwnas.backends.trt.build import TrtOptions, build_plan, trtexec
+from hwnas.backends.trt.build import BuiltPlan, TrtOptions, build_plan, trtexec
 from hwnas.backends.trt.engine import TrtEngine
 from hwnas.errors import (
     BackendUnavailable,
@@ -55,7 +55,7 @@ class Trt:
 
     def __init__(self, options: TrtOptions | None = None) -> None:
         self.options = options or TrtOptions()
-        self._plans: OrderedDict[str, bytes] = OrderedDict()
+        self._plans: OrderedDict[str, BuiltPlan] = OrderedDict()
 
     @property
     def version(self) -> str:
@@ -140,11 +140,14 @@ class Trt:
                 plan = build_plan(model, setting, self.options, memory_bytes, half=half)
             self._keep(key, plan)
         self._plans.move_to_end(key)
-        return TrtEngine(self._plans[key], setting, driver)
+        plan = self._plans[key]
+        return TrtEngine(plan.data, setting, driver, plan.float_layers)
 
-    def _keep(self, key: str, plan: bytes) -> None:
+    def _keep(self, key: str, plan: BuiltPlan) -> None:
         self._plans[key] = plan
-        while len(self._plans) > 1 and sum(map(len, self._plans.values())) > KEPT_PLANS_BYTES:
+        while (
+            len(self._plans) > 1 and sum(len(plan.data) for plan in self._plans.values()) > KEPT_PLANS_BYTES
+        ):
             self._plans.popitem(last=False)
 
     def load(self, path: Path, setting: Setting) -> TrtEngine:

@@ -59,23 +59,37 @@ def title(model: bytes) -> str:
         return f"a model of {len(model)} bytes"
 
 
-def typed_model(model: bytes, precision: Precision, *, half_in_graph: bool) -> bytes:
-    """The graph that TensorRT gets for a precision.
+@dataclass(frozen=True)
+class BuiltPlan:
+    """What was built.
+
+    Attributes:
+        data: TensorRT's serialised engine.
+        float_layers: convolutions of an int8 network that TensorRT had no int8 kernels for.
+    """
+
+    data: bytes
+    float_layers: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Graph:
+    """A graph in its final types; `half_ends` are those that a builder's flags are to make half."""
+
+    data: bytes
+    half_ends: frozenset[str] = frozenset()
+
+
+def typed_model(model: bytes, precision: Precision) -> bytes:
+    """The graph that TensorRT gets for a precision that it is asked for by flags.
 
     int8 takes Q/DQ pairs in every version. A graph that has them already is used as it is; else the
     ranges come from a few seeded random images, which is right for measuring time and only a
     starting point for accuracy (`verify` tells).
-
-    Args:
-        model: float32 ONNX.
-        precision: to compute in.
-        half_in_graph: write float16 into the graph, instead of asking for it by a builder flag.
     """
     from hwnas.backends import calibrate, typed  # import onnx, which asking for a backend must not
 
     model = typed.plain(model)
-    if precision == "fp16" and half_in_graph:
-        return typed.to_half(model)
     return calibrate.for_timing(model, TENSORRT) if precision == "int8" else model
 
 
@@ -87,13 +101,20 @@ def trtexec(onnx: str, engine: str, precision: Precision) -> str:
     return f"{command} (and --{precision} with a TensorRT before 11)"
 
 
+SPARED_ROUNDS = 8  # builds that each spare the layers that the one before named
+
+
 def build_plan(
     model: bytes, setting: Setting, options: TrtOptions, memory_bytes: int, *, half: bool = False
-) -> bytes:
+) -> BuiltPlan:
     """A serialised TensorRT engine.
 
-    An int8 network that the builder has no kernels for is built once more with depthwise and gating
-    convolutions in float: TensorRT 8 lacks int8 kernels for some of them (NVIDIA/TensorRT issues 3385, 4060).
+    TensorRT 8 lacks int8 kernels for some depthwise convolutions (NVIDIA/TensorRT issues 3385, 4060). An
+    int8 network that it cannot build is built again with the layer in float that it named, and so on; where
+    that does not end, with all depthwise and gating convolutions in float.
+
+    The ends of a part of a network (`nets.onnx.chain`) are half precision where the network computes in it:
+    within a network nothing is converted between two blocks.
 
     Args:
         model: float32 ONNX, batch fixed or open.
@@ -107,38 +128,73 @@ def build_plan(
         BuildError: with TensorRT's own words and the network's name.
         InputError: the version cannot give this precision, or the batch is not the setting's.
     """
-    trt = compat.module()
-    log = compat.logger()
-    log.take()
-    name = title(model)
-    graph = typed_model(model, setting.precision, half_in_graph=compat.typed_only(trt))
-    try:
-        return _built(graph, name, setting, options, memory_bytes, half)
-    except BuildError as first:
-        if setting.precision != "int8":
-            raise
-        from hwnas.backends.typed import spare_depthwise  # imports onnx, which asking for a backend must not
+    from hwnas.backends import typed  # imports onnx, which asking for a backend must not
 
-        spared = spare_depthwise(graph)
-        if spared == graph:
-            raise
+    typed_only = compat.typed_only(compat.module())
+    compat.logger().take()
+    name, precision = title(model), setting.precision
+    in_half = precision == "fp16" or (precision == "int8" and half)
+    ends = typed.inner_ends(model) if in_half else frozenset()
+
+    def built(graph: bytes) -> bytes:
+        """The plan of a graph whose layers are quantized or not as they will be."""
+        final = _Graph(graph, frozenset() if typed_only else ends)
+        if typed_only and in_half:
+            final = _Graph(_halved(graph, ends))
+        return _built(final, name, setting, options, memory_bytes, half)
+
+    graph = typed_model(model, precision)
+    if precision != "int8":
+        return BuiltPlan(built(graph))
+    spared: frozenset[str] = frozenset()
+    first: BuildError | None = None
+    for attempt in range(SPARED_ROUNDS + 1):
         try:
-            return _built(spared, name, setting, options, memory_bytes, half)
-        except BuildError:
-            raise first from None
+            return BuiltPlan(built(typed.spare(graph, spared) if spared else graph), tuple(sorted(spared)))
+        except BuildError as exc:
+            first = first or exc
+            left = typed.quantized_layers(graph) - spared
+            named = {layer for layer in left if _names(str(exc), layer)}
+            hard = typed.hard_to_quantize(graph) & left
+            more = named if named and attempt < SPARED_ROUNDS - 1 else hard
+            if not more:
+                break
+            spared |= more
+    assert first is not None
+    raise first
+
+
+def _names(words: str, layer: str) -> bool:
+    """Whether TensorRT's words name a layer, alone or among those that it fused."""
+    return bool(layer) and re.search(rf"(?<![\w.]){re.escape(layer)}(?!\w|\.\w)", words) is not None
+
+
+def _halved(graph: bytes, ends: frozenset[str]) -> bytes:
+    """A graph whose float arithmetic is float16. A quantized one that cannot be written so keeps float32."""
+    from hwnas.backends import quantize, typed
+
+    try:
+        return typed.to_half(graph, ends)
+    except BuildError:
+        if quantize.is_quantized(graph):
+            return graph
+        raise
 
 
 def _built(
-    graph: bytes, name: str, setting: Setting, options: TrtOptions, memory_bytes: int, half: bool
+    graph: _Graph, name: str, setting: Setting, options: TrtOptions, memory_bytes: int, half: bool
 ) -> bytes:
     """The plan of a graph in its final types."""
     trt, log = compat.module(), compat.logger()
     builder = compat.builder()
     network = builder.create_network(compat.creation_flags(trt))
     parser = trt.OnnxParser(network, log)
-    if not parser.parse(graph):
+    if not parser.parse(graph.data):
         said = compat.parser_errors(parser) or log.take()
         raise BuildError(f"TensorRT {trt.__version__} cannot parse {name}: {said}")
+    for port in (network.get_input(0), network.get_output(0)):
+        if port.name in graph.half_ends:
+            compat.set_half(trt, port)
     config = builder.create_builder_config()
     configure(trt, config, setting.precision, options, memory_bytes, half=half)
     _add_profile(builder, network, config, setting.batch, name)

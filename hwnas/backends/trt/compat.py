@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import atexit
 import json
+import warnings
 from dataclasses import dataclass
 from functools import cache
 from types import ModuleType
@@ -103,6 +104,14 @@ def set_precision(trt: Any, config: Any, precision: Precision, *, half: bool = F
         config.set_flag(getattr(trt.BuilderFlag, PRECISION_FLAGS[precision]))
         if half and precision == "int8":
             config.set_flag(getattr(trt.BuilderFlag, PRECISION_FLAGS["fp16"]))
+
+
+def set_half(trt: Any, port: Any) -> None:
+    """Make an end of a network float16 where flags decide the precision (before 11)."""
+    with warnings.catch_warnings():
+        # 10.12 and later warn that strong typing supersedes it; as an error, the warning would undo it.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        port.dtype = trt.DataType.HALF
 
 
 @cache

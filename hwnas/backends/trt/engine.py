@@ -76,14 +76,19 @@ class TrtEngine(Life):
 
     warms = True
 
-    def __init__(self, plan: bytes, setting: Setting, driver: CudaDriver) -> None:
+    def __init__(
+        self, plan: bytes, setting: Setting, driver: CudaDriver, float_layers: tuple[str, ...] = ()
+    ) -> None:
         """Deserialise a plan and reserve everything that calls need.
+
+        `float_layers` are the layers of an int8 engine that stayed float, for the manifest.
 
         Raises:
             BuildError: TensorRT refused the plan, or it has other inputs and outputs than one each.
             GpuOutOfMemory: no room for it.
         """
         self.setting, self._plan, self._driver = setting, plan, driver
+        self.float_layers = float_layers
         self._delay_ns = FIRST_DELAY_NS
         self._cold = False
         self._timing: _Timing | None = None
@@ -133,10 +138,14 @@ class TrtEngine(Life):
         outputs = [n for n in names if self._engine.get_tensor_mode(n) == mode.OUTPUT]
         # Not trt.nptype: in 8.6 it names np.bool, which numpy lacked from 1.24 to 1.26.
         types = {n: self._engine.get_tensor_dtype(n) for n in names}
-        float32 = self._trt.DataType.FLOAT
-        if (len(inputs), len(outputs)) != (1, 1) or any(t != float32 for t in types.values()):
-            raise BuildError(f"expected one float32 input and one float32 output, found {types}")
+        known: dict[Any, type[np.floating[Any]]] = {
+            self._trt.DataType.FLOAT: np.float32,
+            self._trt.DataType.HALF: np.float16,  # between the blocks of a network
+        }
+        if (len(inputs), len(outputs)) != (1, 1) or any(t not in known for t in types.values()):
+            raise BuildError(f"expected one input and one output of float32 or float16, found {types}")
         self._input, self._output = inputs[0], outputs[0]
+        self._takes, self._gives = (np.dtype(known[types[n]]) for n in (self._input, self._output))
         declared = tuple(self._engine.get_tensor_shape(self._input))
         self.shape = (0 if declared[0] == -1 else declared[0], *declared[1:])
         full = (self.setting.batch, *declared[1:])
@@ -146,9 +155,9 @@ class TrtEngine(Life):
         if -1 in answer:
             raise BuildError(f"the output shape {answer} is still dynamic although the input is {full}")
         self._scores_shape = answer
-        self._images = self._owned.alloc(4 * int(np.prod(full)))
-        self._scores = self._owned.alloc(4 * int(np.prod(answer)))
-        self._expected = self._owned.alloc(4 * int(np.prod(answer)))
+        self._images = self._owned.alloc(self._takes.itemsize * int(np.prod(full)))
+        self._scores = self._owned.alloc(self._gives.itemsize * int(np.prod(answer)))
+        self._expected = self._owned.alloc(self._gives.itemsize * int(np.prod(answer)))
         self._attach(self._context)
 
     def _set_batch(self, context: Any, batch: int) -> None:
@@ -198,16 +207,17 @@ class TrtEngine(Life):
         array = self._check_images(images)
         if len(array) > self.setting.batch:
             raise InputError(f"{len(array)} images; this engine was built for at most {self.setting.batch}")
-        scores = np.empty((len(array), *self._scores_shape[1:]), np.float32)
+        given = array.astype(self._takes, copy=False)  # must live until the stream is done with it
+        scores = np.empty((len(array), *self._scores_shape[1:]), self._gives)
         with self._driver:
             if len(array) != self._batch:
                 self._set_batch(self._context, len(array))
             self._is_resident = False
-            self._driver.upload(self._images, array, self._stream)
+            self._driver.upload(self._images, given, self._stream)
             self._call()
             self._driver.download(scores, self._scores, self._stream)
             self._driver.synchronize(self._stream)
-        return scores
+        return scores.astype(np.float32, copy=False)
 
     def run_bytes(
         self, images: Uint8s, mean: Float32s, std: Float32s, *, swap_channels: bool = False
@@ -222,6 +232,8 @@ class TrtEngine(Life):
             swap_channels: the channels come in reverse order.
         """
         self._check_open()
+        if self._takes != np.float32 or self._gives != np.float32:
+            raise InputError("this engine is a part of a network, which takes no images")
         if len(images) != self.setting.batch:
             raise InputError(f"{len(images)} images; this engine takes {self.setting.batch} at a time")
         images = np.ascontiguousarray(images)
@@ -302,7 +314,8 @@ class TrtEngine(Life):
         if self._batch != self.setting.batch:
             self._set_batch(self._context, self.setting.batch)
         if not self._is_resident:
-            self._driver.upload(self._images, resident_input(self._full_shape), self._stream)
+            resident = resident_input(self._full_shape).astype(self._takes, copy=False)
+            self._driver.upload(self._images, resident, self._stream)
             self._driver.synchronize(self._stream)
             self._is_resident = True
         if self._timing is None:
@@ -321,12 +334,17 @@ class TrtEngine(Life):
 
     def _reference(self) -> float:
         """Run once and keep the scores on the device; the largest of them, found there."""
-        size, count = 4 * int(np.prod(self._scores_shape)), int(np.prod(self._scores_shape))
+        count = int(np.prod(self._scores_shape))
         self._attach(self._context, self._expected)
         self._enqueue(self._context)
         self._attach(self._context)
-        self._driver.fill(self._scores, 0, size, self._stream)
-        return self._kernels.max_abs_diff(self._scores, self._expected, count, self._stream)
+        self._driver.fill(self._scores, 0, self._gives.itemsize * count, self._stream)
+        return self._difference()
+
+    def _difference(self) -> float:
+        """Largest difference between the last scores and those of the first call."""
+        count, half = int(np.prod(self._scores_shape)), self._gives == np.float16
+        return self._kernels.max_abs_diff(self._scores, self._expected, count, self._stream, half=half)
 
     def _by_host(self, known: _Timing) -> None:
         """Time calls one by one by the host's clock: until each is queued, and until it is done."""
@@ -372,8 +390,7 @@ class TrtEngine(Life):
         """
         if not np.isfinite(scale):
             return  # random weights overflowed: nothing to compare
-        count = int(np.prod(self._scores_shape))
-        off = self._kernels.max_abs_diff(self._scores, self._expected, count, self._stream)
+        off = self._difference()
         if not off <= DRIFT * max(scale, 1e-6):  # a NaN is no drift either
             raise GpuError(
                 f"the timed calls gave different scores than the first call (off by {off:.3g}, scores reach "

@@ -23,6 +23,7 @@ from hwnas.nets.model.edits import Edits
 from hwnas.nets.model.parent import Parent, parent
 from hwnas.nets.model.result import from_recipe, recipe
 from hwnas.nets.model.to_onnx import forms_onnx, module_onnx
+from hwnas.nets.onnx import as_part
 from hwnas.traced import ModelBase, PieceSpec, VariantSpec, digest, own_function, side
 
 if TYPE_CHECKING:
@@ -167,7 +168,7 @@ class _VariantBuilder:
                 f"the piece {unknown[0]} can only be built from the model that it was cut from; name it: "
                 "hwnas profile --model MODEL"
             )
-        return forms_onnx([_FORMS[piece.graph] for piece in pieces], batch=1 if batch is None else batch)
+        return as_part(forms_onnx([_FORMS[p.graph] for p in pieces], batch=1 if batch is None else batch))
 
 
 BUILDER = _VariantBuilder()

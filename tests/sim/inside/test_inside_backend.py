@@ -107,8 +107,9 @@ def test_each_version_is_asked_in_its_own_way(backend: Trt, precision: Precision
     by_flag = {"fp16": ["FP16"], "int8": int8, "fp32": []}[precision] if MAJOR < 11 else []
     tf32 = [] if precision == "fp32" else ["TF32"]  # on by default; fp32 means IEEE float32
     assert head["flags"] == sorted([*by_flag, *tf32])
+    # TensorRT 11 takes half precision from the graph: all of an fp16 one, what int8 leaves of the other.
     casts = [kind for _, kind in head["layers"]].count("Cast")
-    assert casts == (2 if precision == "fp16" and MAJOR == 11 else 0)
+    assert casts == (2 if precision != "fp32" and MAJOR == 11 else 0)
     assert ("QuantizeLinear" in [kind for _, kind in head["layers"]]) == (precision == "int8")
     assert "HardSwish" not in [kind for _, kind in head["layers"]]
 
@@ -323,22 +324,15 @@ def test_b6_int8_without_kernels_for_depthwise_falls_back_to_float_there(backend
     engine = built(backend, precision="int8")
     proto = onnx.load_model_from_string(engine._plan[engine._plan.index(b"\0") + 1 :])
     engine.close()
-    made = {out: node for node in proto.graph.node for out in node.output}
-    quantized = {
-        n.name
-        for n in proto.graph.node
-        if n.op_type == "Conv"
-        and made.get(n.input[0]) is not None
-        and made[n.input[0]].op_type == "DequantizeLinear"
-    }
-    depthwise = {
+    (depthwise,) = (
         n.name
         for n in proto.graph.node
         if n.op_type == "Conv" and any(a.name == "group" and a.i > 1 for a in n.attribute)
-    }
-    assert depthwise
-    assert quantized - depthwise
-    assert bool(quantized & depthwise) == (MAJOR != 8)
+    )
+    weighted = {n.name for n in proto.graph.node if n.op_type in ("Conv", "Gemm")}
+    spared = {depthwise} if MAJOR == 8 else set()
+    assert typed.quantized_layers(proto.SerializeToString()) == weighted - spared  # the gate's among them
+    assert set(engine.float_layers) == spared
 
 
 def test_b6_what_no_precision_builds_is_refused_in_the_first_words(
@@ -348,6 +342,32 @@ def test_b6_what_no_precision_builds_is_refused_in_the_first_words(
     words = "implementation for node" if MAJOR == 8 else "out of memory while timing"
     with pytest.raises(BuildError, match=words):
         built(backend, precision="int8")
+
+
+@pytest.mark.parametrize("precision", [p for p in PRECISIONS if p != "fp32"])
+def test_m5_a_block_has_the_ends_that_it_has_within_a_network(backend: Trt, precision: Precision) -> None:
+    """Half precision between blocks where the card is fast in it; an image and scores are float32."""
+    block = writer.chain(BLOCKS[1:2], batch=BATCH)
+    engine = built(backend, block, precision)
+    half = {p["name"]: p["type"] == onnx.TensorProto.FLOAT16 for p in plan_head(engine._plan)["ports"]}
+    maps = np.random.default_rng(0).standard_normal((BATCH, 8, 16, 16), dtype=np.float32)
+    found, reference = engine.run(maps), on_cpu(block, maps)
+    assert len(engine.time(3).wall_ms) == 3
+    with pytest.raises(InputError, match="part of a network" if MAJOR > 8 else "takes"):
+        engine.run_bytes(np.zeros((2, 16, 16, 3), np.uint8), np.zeros(3, np.float32), np.ones(3, np.float32))
+    engine.close()
+    assert half == {"input": MAJOR > 8, "scores": MAJOR > 8}
+    assert found.dtype == np.float32
+    assert np.abs(found - reference).max() <= (0.1 if precision == "int8" else 2e-3) * np.abs(reference).max()
+    for part, ends in (
+        (BLOCKS[:1], (False, MAJOR > 8)),
+        (BLOCKS[3:], (MAJOR > 8, False)),
+        (BLOCKS, (False, False)),
+    ):
+        engine = built(backend, writer.chain(part, batch=BATCH), precision)
+        ports = plan_head(engine._plan)["ports"]
+        engine.close()
+        assert tuple(p["type"] == onnx.TensorProto.FLOAT16 for p in ports) == ends
 
 
 def test_m6_one_builder_serves_every_build(backend: Trt, simulation: Any) -> None:

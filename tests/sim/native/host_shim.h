@@ -47,6 +47,12 @@ static inline unsigned short host_half_bits(float v)
     std::memcpy(&bits, &half, sizeof bits);
     return bits;
 }
+static inline float host_half_value(unsigned short bits)
+{
+    _Float16 half;
+    std::memcpy(&half, &bits, sizeof half);
+    return (float)half;
+}
 
 namespace host {
 

@@ -108,3 +108,51 @@ def test_refuses_what_does_not_fit(model: bytes, images: np.ndarray) -> None:
         quantize.to_int8(in_int8(model, images), {}, TENSORRT)
     with pytest.raises(BuildError, match="not an ONNX model"):
         typed.to_half(b"nonsense")
+
+
+def test_m5_what_int8_leaves_is_half_precision_with_the_pairs(model: bytes, images: np.ndarray) -> None:
+    """For TensorRT 11, which computes in the types of the graph."""
+    small = in_int8(typed.plain(model), images)
+    half = typed.to_half(small)
+    proto = onnx.load_model_from_string(half)
+    onnx.checker.check_model(proto, full_check=True)
+    assert proto.opset_import[0].version == 19  # the first whose pairs may have float16 scales
+    assert {t.data_type for t in proto.graph.initializer} == {TensorProto.FLOAT16, TensorProto.INT8}
+    assert ops(half).count("QuantizeLinear") == ops(small).count("QuantizeLinear")
+    assert cosine(scores(half, images), scores(model, images)) > 0.99
+
+
+def test_m5_a_scale_that_half_precision_does_not_hold_is_refused(model: bytes, images: np.ndarray) -> None:
+    proto = onnx.load_model_from_string(in_int8(model, images))
+    scale = next(t for t in proto.graph.initializer if t.name.endswith(".scale"))
+    scale.CopyFrom(numpy_helper.from_array(np.float32(1e-6), scale.name))
+    with pytest.raises(BuildError, match="below what float16 holds"):
+        typed.to_half(proto.SerializeToString())
+
+
+def test_m5_inner_ends_are_feature_maps_of_parts() -> None:
+    network_like = onnx.load_model_from_string(writer.chain(BLOCKS[1:2], batch=2))
+    network_like.graph.doc_string = ""
+    found = [
+        typed.inner_ends(writer.chain(blocks)) for blocks in (BLOCKS, BLOCKS[:1], BLOCKS[1:3], BLOCKS[-1:])
+    ]
+    assert found == [set(), {"scores"}, {"input", "scores"}, {"input"}]
+    assert typed.inner_ends(network_like.SerializeToString()) == set()
+    half = typed.to_half(typed.plain(writer.chain(BLOCKS[1:3])), {"input", "scores"})
+    ends = onnx.load_model_from_string(half).graph
+    assert {v.type.tensor_type.elem_type for v in (*ends.input, *ends.output)} == {TensorProto.FLOAT16}
+    assert "Cast" not in ops(half)
+
+
+def test_b6_layers_are_spared_one_by_one(model: bytes, images: np.ndarray) -> None:
+    small = in_int8(typed.plain(model), images)
+    layers = typed.quantized_layers(small)
+    # Of each MBConv the depthwise convolution; of the first also the two of its gate.
+    hard = typed.hard_to_quantize(small)
+    assert len(hard) == 4
+    assert hard < layers
+    one = min(hard)
+    spared = typed.spare(small, {one})
+    assert typed.quantized_layers(spared) == layers - {one}
+    assert ops(small).count("QuantizeLinear") - ops(spared).count("QuantizeLinear") == 2  # input and weight
+    assert cosine(scores(spared, images), scores(model, images)) > 0.99

@@ -45,7 +45,9 @@ def test_the_report_shows_where_the_time_goes(tmp_path: Path) -> None:
         network_key=SPEC.key,
         network=SPEC,
         layers=layer_times(Telling()),
+        float_layers=("stage1.depthwise",),
     )
+    assert ("no int8 kernels, kept in float", "stage1.depthwise") in section(manifest).tables[0].rows
     table = section(manifest).tables[-1]
     assert "3 layers" in table.folded
     assert table.head == ("layer", "kind", "kernel", "types", "time", "share")

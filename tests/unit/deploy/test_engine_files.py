@@ -262,3 +262,13 @@ def test_any_number_of_images_through_an_engine_of_one_batch(tmp_path: Path) -> 
     assert scores.shape == (7, 10)
     np.testing.assert_allclose(scores[4:], engines.run_all(engine, batch[4:]), atol=1e-6)
     engine.close()
+
+
+def test_b6_layers_without_int8_kernels_are_named_in_the_manifest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from hwnas.backends.ort import OrtEngine
+
+    monkeypatch.setattr(OrtEngine, "float_layers", ("stem.conv",), raising=False)
+    path = exported(tmp_path, "ort", "ort")
+    assert manifests.read_manifest(path).float_layers == ("stem.conv",)

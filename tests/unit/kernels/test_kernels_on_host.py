@@ -122,7 +122,8 @@ def test_delay_lasts_as_long_as_asked(library: ctypes.CDLL) -> None:
 
 def max_abs_diff(library: ctypes.CDLL, a: np.ndarray, b: np.ndarray, blocks: int = 4) -> float:
     partial = np.full(blocks, -1, np.float32)
-    assert launch(library, "max_abs_diff", blocks, 256, a, b, U64(a.size), partial) == 0
+    name = "max_abs_diff_f16" if a.dtype == np.float16 else "max_abs_diff_f32"
+    assert launch(library, name, blocks, 256, a, b, U64(a.size), partial) == 0
     return float(partial.max())
 
 
@@ -132,6 +133,14 @@ def test_max_abs_diff_is_bit_equal_to_numpy(library: ctypes.CDLL, count: int) ->
     a = rng.normal(size=count).astype(np.float32)
     b = a + rng.normal(size=count).astype(np.float32)
     assert max_abs_diff(library, a, b) == np.abs(a - b).max()
+
+
+def test_max_abs_diff_of_halves_is_that_of_their_values(library: ctypes.CDLL) -> None:
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(size=(2, 1000)).astype(np.float16)
+    assert max_abs_diff(library, a, b) == np.abs(a.astype(np.float32) - b.astype(np.float32)).max()
+    b[700] = np.nan
+    assert np.isnan(max_abs_diff(library, a, b))
 
 
 @pytest.mark.parametrize("at", [0, 300, 999])

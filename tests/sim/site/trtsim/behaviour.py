@@ -259,7 +259,30 @@ class Simulation:
         return {"name": value.name, "type": tensor.elem_type, "shape": shape, "mode": mode}
 
     def INetworkDefinition_get_input(self, o, _returned, index, *_):
-        return self._new("ITensor", **self._port(o.model.graph.input[index & 0xFFFFFFFF], INPUT))
+        value = o.model.graph.input[index & 0xFFFFFFFF]
+        return self._new("ITensor", network=o, value=value, **self._port(value, INPUT))
+
+    def INetworkDefinition_get_output(self, o, _returned, index, *_):
+        value = o.model.graph.output[index & 0xFFFFFFFF]
+        return self._new("ITensor", network=o, value=value, **self._port(value, OUTPUT))
+
+    def ITensor_set_dtype(self, o, _returned, dtype, *_):
+        """Another type at an end of the network, which the builder converts: a cast in the graph."""
+        import onnx
+
+        if self.major >= 11:
+            self.problems.append("the types of a strongly typed network are the graph's")
+        if dtype & 0xFF != int(self.trt.DataType.HALF):
+            return
+        graph, inside, half, full = o.network.model.graph, f"{o.name}.full", 10, 1
+        for node in graph.node:
+            for names in (node.input, node.output):
+                for i, name in enumerate(names):
+                    names[i] = inside if name == o.name else name
+        ends = (o.name, inside, full) if o.mode == INPUT else (inside, o.name, half)
+        cast = onnx.helper.make_node("Cast", [ends[0]], [ends[1]], name=f"{o.name}.reformat", to=ends[2])
+        graph.node.insert(0, cast) if o.mode == INPUT else graph.node.append(cast)
+        o.value.type.tensor_type.elem_type = half
 
     def ITensor_name(self, o, *_):
         return self._text(o.name)

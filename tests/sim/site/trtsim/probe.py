@@ -123,6 +123,8 @@ class Probe:
         o.tensor = make("INetworkDefinition", "get_input", lambda: n.get_input(0), gives="ITensor")
         make("ITensor", "name", lambda: o.tensor.name, answer=o.text)
         make("ITensor", "shape", lambda: o.tensor.shape)
+        make("ITensor", "set_dtype", lambda: setattr(o.tensor, "dtype", t.DataType.HALF))
+        make("INetworkDefinition", "get_output", lambda: n.get_output(0), gives="ITensor")
         p = t.OnnxParser(n, o.logger)
         make("OnnxParser", "parse", lambda: p.parse(b""))
         make("OnnxParser", "num_errors", lambda: p.num_errors, answer=0)
