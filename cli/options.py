@@ -17,6 +17,7 @@ import click
 
 from hwnas import budgets, units
 from hwnas.errors import InputError
+from hwnas.executors import MOST_JOBS
 from hwnas.plugins import SINGULAR, names, unknown
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -418,6 +419,17 @@ patience = _option(
     metavar="TIME",
     help="Longest time to wait, in all, while the machine is slower than usual; 0s does not wait.  "
     "[default: 60s]",
+)
+executor = _option(
+    "--executor",
+    metavar="local|ray[://ADDRESS]",
+    help="What runs the trainings: this machine, or a Ray cluster.  [default: local]",
+)
+jobs = _option(
+    "--jobs",
+    type=click.IntRange(1, MOST_JOBS),
+    metavar="N",
+    help="Trainings at the same time, where the strategy allows it.  [default: 1]",
 )
 dry_run = _option(
     "--dry-run", is_flag=True, help="Show what would be done and how long it would take; change nothing."

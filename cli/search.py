@@ -68,6 +68,7 @@ def _assignments(name: str, text: str) -> options.Option:
 @_assignments("set", "A further option of the strategy; may be repeated.")
 @options.options(options.recipe, options.splits, options.strict)
 @click.option("--profile/--no-profile", default=True, help="Measure a quick latency table if none fits.")
+@options.options(options.executor, options.jobs)
 @options.options(options.seed, options.max_time, options.patience, options.out, options.dry_run, options.wait)
 @common
 def search(ui: Output, max_time: float | None, **chosen: Any) -> None:

@@ -102,6 +102,11 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "densenas": "hwnas.cost.importers:densenas",
         "ofa": "hwnas.cost.importers:ofa",
     },
+    # What runs the trainings of a search, here or on other machines.
+    "executors": {
+        "local": "hwnas.cluster.local:Local",
+        "ray": "hwnas.cluster.by_ray:ByRay",
+    },
     # Parts of the report of a run, in the order of the page: made from `report.collect.RunData`.
     "sections": {
         "accuracy": "hwnas.report.sections:accuracy",
@@ -142,6 +147,7 @@ SINGULAR = {
     "datasets": "data source",
     "formats": "export format",
     "importers": "table format",
+    "executors": "executor",
     "replays": "strategy with search logs",
     "sections": "report section",
 }

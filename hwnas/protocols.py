@@ -144,6 +144,98 @@ class Backend(Protocol):
 
 
 @dataclass(frozen=True)
+class Needs:
+    """What a task needs of the machine that runs it.
+
+    Attributes:
+        cores, gpus: of them for itself.
+        device: the name of a device that the machine must have (its label); None where any will do.
+        avoid: the name of a device that the machine must not have, as something is timed on it.
+        timing: whether the task measures time: one such task at a time on a machine, and nothing beside it.
+    """
+
+    cores: int = 1
+    gpus: int = 0
+    device: str | None = None
+    avoid: str | None = None
+    timing: bool = False
+
+
+class Running(Protocol):
+    """A task that was handed to an executor.
+
+    Attributes:
+        name: for display.
+        where: the machine and process that runs it, or ran it; empty while it waits for one.
+        took_s: seconds that it took there.
+    """
+
+    name: str
+    where: str
+    took_s: float
+
+    def done(self) -> bool:
+        """Whether `result` would answer at once."""
+        ...
+
+    def result(self) -> Any:
+        """What the task returned; waits for it, and raises what it raised."""
+        ...
+
+    def cancel(self) -> None:
+        """Stop it, or never begin it."""
+        ...
+
+
+# A task of an executor: a function of a module, called with its arguments and `emit`.
+Task = Callable[..., Any]
+
+
+class Executor(Protocol):
+    """Runs tasks, here or on other machines; made from (address, jobs=, device=, emit=).
+
+    Only values travel: a task gets its arguments by value and returns one, and reads and writes no file of
+    the caller's. What it tells by `emit` arrives at the caller's.
+
+    Attributes:
+        jobs: how many tasks are to run at once.
+        times_elsewhere: whether tasks that measure time run on the machine with the device, wherever that is;
+            else the caller measures by itself, while nothing else runs.
+    """
+
+    jobs: int
+    times_elsewhere: bool
+
+    def apart(self, device: str) -> bool:
+        """Whether there are machines for other tasks than those that have the device."""
+        ...
+
+    def share(self, value: Any) -> Any:
+        """Send a large value once; what is returned stands for it among the arguments of tasks."""
+        ...
+
+    def submit(self, name: str, needs: Needs, task: Task, *args: Any) -> Running:
+        """Hand over a task.
+
+        Raises:
+            DeviceUnavailable: no machine could ever run it; names what there is.
+        """
+        ...
+
+    def wait(self, running: Sequence[Running]) -> None:
+        """Return once one of these is done.
+
+        Raises:
+            DeviceUnavailable: the machine that one of them needs has gone, and none has come for a while.
+        """
+        ...
+
+    def close(self) -> None:
+        """Stop everything that runs."""
+        ...
+
+
+@dataclass(frozen=True)
 class Move:
     """A growth: what is done to which stage, how many steps of it, and the network it leads to."""
 

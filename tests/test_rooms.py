@@ -18,9 +18,10 @@ ORDER = [
     ["deploy"],
     ["report"],
     ["jobs"],
+    ["cluster"],
 ]
 RANK = {room: rank for rank, rooms in enumerate(ORDER, start=1) for room in rooms}
-HEAVY = ("torch", "onnxruntime", "tensorrt", "openvino", "sklearn", "onnx", "pycuda")
+HEAVY = ("torch", "onnxruntime", "tensorrt", "openvino", "sklearn", "onnx", "pycuda", "ray")
 
 
 def room_of(module: str) -> str | None:

@@ -171,7 +171,9 @@ def _result(
 ) -> SearchResult:
     main = winners[-1]
     seconds = {"training": job.log.training_s, "measuring": job.log.measuring_s}
-    seconds["total"] = max(job.elapsed_s() + job.log.prepared_s, sum(seconds.values()))
+    # Trainings of earlier sessions count as well; of several at once each takes its own time.
+    alone = job.log.measuring_s + job.log.training_s / job.workers.jobs
+    seconds["total"] = max(job.elapsed_s() + job.log.prepared_s, alone)
     return SearchResult(
         strategy=job.strategy.name,
         space=job.context.space.name,

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from hwnas.errors import DataFormatError, HwnasError, InputError, TrainingFailed
+from hwnas.errors import BackendUnavailable, DataFormatError, HwnasError, InputError, TrainingFailed
 from hwnas.protocols import SearchContext
 from hwnas.records import Asked, Budget, Estimate, Measurement, Proposal, Trial
 from hwnas.search.log import SearchLog
@@ -108,8 +108,8 @@ def finish(job: SearchState, trial: Trial, training: Begun | None, measuring_s: 
     """Wait for a training (None where the proposal was refused) and add the trial to the log.
 
     An error of ours (training diverged, ...) makes it a failed trial. Not so a damaged file of the
-    run: it ends the search, for once the file is mended the network can be trained. Nor a wrong option
-    or a file that cannot be written; and any other error is a bug.
+    run: it ends the search, for once the file is mended the network can be trained. Nor a wrong option,
+    a machine that has gone or a file that cannot be written; and any other error is a bug.
     """
     if training is None:
         job.log.trial(trial, measuring_s, 0.0)
@@ -118,7 +118,7 @@ def finish(job: SearchState, trial: Trial, training: Begun | None, measuring_s: 
         evaluation = training.result()
         trial = updated(trial, state="done", evaluation=evaluation)
         took_s = max(training.took_s, evaluation.wall_s)  # a part may be an earlier session's
-    except (DataFormatError, InputError, TrainingFailed):
+    except (BackendUnavailable, DataFormatError, InputError, TrainingFailed):
         raise
     except HwnasError as exc:
         trial = updated(trial, state="failed", error=str(exc))

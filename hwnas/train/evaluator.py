@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,16 @@ from hwnas.train.score import score
 
 # Training images that batch norm of an untrained variant sees.
 RECALIBRATED = 2_000
+
+
+@dataclass(frozen=True)
+class _Fixed:
+    """Growths that are known beforehand."""
+
+    moves: tuple[Move, ...]
+
+    def __call__(self, proposal: Proposal) -> Sequence[Move]:
+        return self.moves
 
 
 class Evaluator:
@@ -121,6 +132,30 @@ class Evaluator:
         for checkpoint in weights.parent.glob(f"{weights.stem}-*.checkpoint"):
             checkpoint.unlink()
         return evaluation
+
+    def portable(self) -> Evaluator:
+        """A copy that can be sent to another process: of the data set only what training looks at."""
+        data = self._dataset
+        train, val = (replace(split, originals=None) for split in (data.train, data.val))
+        twin = copy.copy(self)
+        twin._dataset = replace(data, train=train, val=val, _test=val)  # nobody there may read the real one
+        twin._growths, twin._emit = _Fixed(()), None
+        return twin
+
+    def elsewhere(self, folder: Path, moves: Sequence[Move], emit: Emit) -> Evaluator:
+        """A copy that writes into another folder, with the growths of one proposal."""
+        twin = copy.copy(self)
+        twin._folder, twin._growths, twin._emit = folder, _Fixed(tuple(moves)), emit
+        return twin
+
+    def finished(self, proposal: Proposal, index: int) -> Evaluation | None:
+        """The evaluation of this proposal as trial `index` where it was kept; DataFormatError if damaged."""
+        return self._finished(index, self._key(proposal, index))
+
+    def files(self, index: int) -> tuple[Path, Path]:
+        """The files of a trial: its weights, and its evaluation, which is written last."""
+        weights = self._weights(index)
+        return weights, weights.with_suffix(".json")
 
     def _train(self, proposal: Proposal, index: int, key: str) -> tuple[nn.Module, TrainResult]:
         seed = int(np.random.SeedSequence([self._seed, index]).generate_state(1)[0])

@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hwnas import plugins, traced
+from hwnas import executors, plugins, traced
 from hwnas.backends import formats
 from hwnas.cost import importers
 from hwnas.errors import HwnasError, InputError
 from hwnas.jobs.replay import ReplayOptions, replay
 from hwnas.nets import spaces
-from hwnas.protocols import Importance, SearchSpace
+from hwnas.protocols import Executor, Importance, SearchSpace
 from hwnas.records import Setting
 from hwnas.report.collect import RunData
 from hwnas.report.page import Section
@@ -92,6 +92,17 @@ def test_a_replay_refuses_what_is_no_log(name: str, tmp_path: Path) -> None:
     for file in ("rubbish", "missing"):
         with pytest.raises(HwnasError, match=file):
             replay(ReplayOptions(tmp_path / file, name))
+
+
+@every("executors")
+def test_an_executor_has_the_door(name: str) -> None:
+    found = plugins.load("executors", name)
+    assert found.unavailable() is None or "pip install" in found.unavailable()
+    for method in ("apart", "share", "submit", "wait", "close"):
+        wanted = list(inspect.signature(getattr(Executor, method)).parameters)
+        assert list(inspect.signature(getattr(found, method)).parameters) == wanted
+    assert executors.parse(name) == (name, "")
+    assert executors.parse(f"{name}://somewhere:1") == (name, "somewhere:1")
 
 
 @every("sections")

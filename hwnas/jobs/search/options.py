@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hwnas import budgets
+from hwnas import budgets, executors
 from hwnas.errors import InputError
 from hwnas.jobs.search import plan
 from hwnas.measure.patience import PATIENCE_S
@@ -55,6 +55,8 @@ class SearchOptions:
         out: run folder; None takes the next free one. The same one again resumes.
         profile: where no table fits, measure one first; False refuses to.
         insist: take a table of which the error is above `reliability.REFUSED_PERCENT`, too.
+        executor: what runs the trainings (`hwnas.executors`): "local", "ray", "ray://ADDRESS".
+        jobs: how many of them at once, where the strategy allows it.
         dry_run: say what would be done, touch nothing.
     """
 
@@ -93,6 +95,8 @@ class SearchOptions:
     out: Path | None = None
     profile: bool = True
     insist: bool = False
+    executor: str = "local"
+    jobs: int = 1
     dry_run: bool = False
 
     def __post_init__(self) -> None:
@@ -112,6 +116,9 @@ class SearchOptions:
             raise InputError(
                 "--weights, --trainer and the strategy fit need a model: --model torchvision:resnet18"
             )
+        executors.parse(self.executor)
+        if not 1 <= self.jobs <= executors.MOST_JOBS:
+            raise InputError(f"jobs is {self.jobs}; expected a number from 1 to {executors.MOST_JOBS}")
         if self.images is not None and self.images < 1:
             raise InputError(f"images is {self.images}; a search needs at least one")
         if self.max_trials < 1:

@@ -112,6 +112,22 @@ class NetworkBuilder:
         )
 
 
+@dataclass(frozen=True)
+class Here:
+    """Measures networks whole on this machine."""
+
+    builder: NetworkBuilder
+    emit: Emit
+
+    def measure(self, spec: NetworkSpec) -> Measurement:
+        """See `NetworkBuilder.measure`."""
+        return self.builder.measure(spec)
+
+    def confirm(self, spec: NetworkSpec, weights: Path | None, budget: Budget) -> tuple[Promise, Measurement]:
+        """See `NetworkBuilder.confirm`."""
+        return self.builder.confirm(spec, weights, budget, self.emit)
+
+
 def figures(result: SearchResult, prepared: Prepared | None = None) -> dict[str, Any]:
     """The keys of docs/cli.md out of a result; what a preparation cost is part of the costs."""
     done = trained(result.trials)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 import time
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hwnas import executors, plugins, runs
 from hwnas import options as option_values
-from hwnas import plugins, runs
 from hwnas.cost.model import cost_model
 from hwnas.errors import DeviceUnavailable, HwnasError, MissingMeasurement
 from hwnas.jobs import own_model, predict
@@ -18,14 +18,14 @@ from hwnas.jobs.preparations.prepare import Facts, Prepared, prepare
 from hwnas.jobs.profile.choose import is_open, takes
 from hwnas.jobs.search import first_table, plan
 from hwnas.jobs.search.options import STRATEGY, SearchOptions
-from hwnas.jobs.search.parts import NetworkBuilder, OnThreads, figures, test_once, training_rate
+from hwnas.jobs.search.parts import Here, NetworkBuilder, OnThreads, figures, test_once, training_rate
 from hwnas.jobs.search.result import SearchOutcome
 from hwnas.measure import device as devices
 from hwnas.measure import reliability
 from hwnas.measure.patience import Patience
 from hwnas.measure.table import LatencyTable
 from hwnas.nets import spaces
-from hwnas.protocols import Emit, Move, SearchContext, SearchSpace
+from hwnas.protocols import Emit, Executor, Move, Needs, SearchContext, SearchSpace
 from hwnas.records import Proposal, SearchResult, to_json
 from hwnas.results import DryRun
 from hwnas.runs import RunFolder
@@ -38,6 +38,7 @@ from hwnas.spec import NetworkSpec
 from hwnas.train.options import Recipe
 
 if TYPE_CHECKING:
+    from hwnas.jobs.search.spread import Bencher, Spread
     from hwnas.protocols import Importance
     from hwnas.train.data import Dataset, Outline
     from hwnas.train.evaluator import Evaluator
@@ -80,6 +81,7 @@ class _SearchJob:
         if options.model is not None:
             options = replace(options, strategy="fit")
         self.options, self.emit, self.begun = options, emit, time.monotonic()
+        self.executor: Executor | None = None  # None trains one network after the other in this process
         self.options = options = replace(options, strategy=options.strategy or self._strategy_of_run())
         # What the user wrote is checked first: neither a table nor images are read for a slip.
         self.recipe = self._recipe()
@@ -223,11 +225,25 @@ class _SearchJob:
     def run(self) -> SearchOutcome:
         """Search into the run folder."""
 
+        with ExitStack() as stack:
+            stack.callback(self._close)
+            return self._begin()
+
+    def _begin(self) -> SearchOutcome:
+        o = self.options
+        if (o.executor, o.jobs) != ("local", 1):
+            self.executor = executors.made(
+                o.executor, jobs=o.jobs, device=self.table.setting.device, emit=self.emit
+            )
         runtime, setting = self._conditions()
         if self._manifest() is None:  # a search that cannot begin leaves no folder behind
             refuse_infeasible(self.context, self.budgets)
         with closing(RunFolder(self.options.out or runs.reserve("search"), "search", self._config())) as run:
             return self._run(run, runtime, setting)
+
+    def _close(self) -> None:
+        if self.executor is not None:
+            self.executor.close()
 
     def _run(self, run: RunFolder, runtime: Any, setting: Any) -> SearchOutcome:
         self.emit("run", {"run": str(run.path), "text": f"run folder {run.path}"})
@@ -275,14 +291,19 @@ class _SearchJob:
         self.strategy = made(str(self.options.strategy), self.context)
 
     def _drive(self, run: RunFolder, runtime: Any, setting: Any) -> SearchResult:
-        patience = Patience(self.options.patience_s, emit=self.emit)
-        builder = NetworkBuilder(runtime, setting, self.options.seed, patience, self.table.sentinel_ms)
+        bencher: Bencher | Here
+        if self.executor is not None and self.executor.times_elsewhere:
+            bencher = self._bencher(self.executor)
+        else:
+            patience = Patience(self.options.patience_s, emit=self.emit)
+            builder = NetworkBuilder(runtime, setting, self.options.seed, patience, self.table.sentinel_ms)
+            bencher = Here(builder, self.emit)
         return driver.search(
             self.strategy,
             self.context,
-            evaluate=self._evaluator(run),
-            confirm=lambda spec, weights, budget: builder.confirm(spec, weights, budget, self.emit),
-            measure=builder.measure if self.options.measure else None,
+            evaluate=self._trainer(run),
+            confirm=bencher.confirm,
+            measure=bencher.measure if self.options.measure else None,
             observe=self.model.observe,
             run=run,
             setting=setting,
@@ -294,9 +315,31 @@ class _SearchJob:
             distill=self.options.distill,
         )
 
+    def _trainer(self, run: RunFolder) -> Evaluator | Spread:
+        """Trains here, or on the executor: apart from what is timed where there are machines for both."""
+        from hwnas.jobs.search.spread import Spread
+
+        evaluator, executor = self._evaluator(run), self.executor
+        if executor is None:
+            return evaluator
+        recipe, device = self._recipe(), self.table.setting.device
+        apart = self.options.measure and executor.apart(device)
+        needs = Needs(recipe.threads or 1, int(recipe.device == "cuda"), avoid=device if apart else None)
+        in_waves = self.options.measure and not apart
+        return Spread(executor, evaluator, run.path, self._growths, needs, in_waves, self.emit)
+
+    def _bencher(self, executor: Executor) -> Bencher:
+        from hwnas.jobs.search.spread import Bencher
+        from hwnas.jobs.search.tasks import Bench
+
+        bench = Bench(self.table.setting, self.options.seed, self.table.sentinel_ms)
+        return Bencher(executor, bench, self.options.patience_s)
+
     def _conditions(self) -> tuple[Any, Any]:
-        """Runtime and setting of the table on this machine, where the winner will be measured."""
+        """Runtime and setting of the table where the winner will be measured: here, or on the executor."""
         s = self.table.setting
+        if self.executor is not None and self.executor.times_elsewhere:
+            return None, self._bencher(self.executor).conditions()
         try:
             return devices.conditions(
                 s.device, s.backend, precision=s.precision, batch=s.batch, threads=s.threads
@@ -315,6 +358,8 @@ class _SearchJob:
             "strict",
             "insist",
             "dry_run",
+            "executor",
+            "jobs",
             "max_time_s",
             "patience_s",
             "profile",

@@ -1,0 +1,1 @@
+"""What runs tasks elsewhere: `hwnas.protocols.Executor`, one file each."""

@@ -1,0 +1,165 @@
+"""The trainings and measurements of a search on an executor; this process alone writes the run folder."""
+
+from __future__ import annotations
+
+import hashlib
+import socket
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from hwnas.errors import HwnasError
+from hwnas.jobs.search import tasks
+from hwnas.jobs.search.tasks import Bench, Order
+from hwnas.protocols import Emit, Executor, Move, Needs, Running
+from hwnas.records import Budget, Evaluation, Measurement, Promise, Proposal, Setting
+from hwnas.search.workers import Begun
+from hwnas.spec import NetworkSpec
+from hwnas.store import write_bytes
+from hwnas.train.evaluator import Evaluator
+
+
+@dataclass(eq=False)
+class _Training:
+    """A training that was handed over."""
+
+    owner: Spread
+    proposal: Proposal
+    index: int
+    running: Running | None
+    outcome: Evaluation | HwnasError | None = None
+    where: str = ""
+    took_s: float = 0.0
+
+    def done(self) -> bool:
+        """See `Begun.done`."""
+        return self.outcome is not None
+
+    def result(self) -> Evaluation:
+        """See `Begun.result`."""
+        while self.outcome is None:
+            self.owner.wait()
+        if isinstance(self.outcome, HwnasError):
+            raise self.outcome
+        return self.outcome
+
+
+@dataclass
+class Spread:
+    """Trains proposals on an executor; see `hwnas.search.workers.Workers`.
+
+    A training that is done is in the run folder before anything else, whatever its turn in the log is, so
+    that a search that is killed and repeated finds it there.
+    """
+
+    executor: Executor
+    evaluator: Evaluator
+    folder: Path
+    growths: Callable[[Proposal], Sequence[Move]]
+    needs: Needs
+    in_waves: bool
+    emit: Emit
+    open: list[_Training] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.run = hashlib.sha256(f"{socket.gethostname()}:{self.folder.resolve()}".encode()).hexdigest()[:12]
+        self._shared = self.executor.share(self.evaluator.portable())
+
+    @property
+    def jobs(self) -> int:
+        """See `Workers.jobs`."""
+        return self.executor.jobs
+
+    def begin(self, proposal: Proposal, index: int) -> Begun:
+        """See `Workers.begin`; what an earlier session trained is not trained again."""
+        known = self.evaluator.finished(proposal, index)
+        if known is not None:
+            return _Training(self, proposal, index, None, known, took_s=known.wall_s)
+        names = [path for at in tasks.ancestors(proposal) for path in self.evaluator.files(at)]
+        files = tuple((str(path.relative_to(self.folder)), path.read_bytes()) for path in names)
+        order = Order(self.run, proposal, index, tuple(self.growths(proposal)), files)
+        running = self.executor.submit(f"trial {index}", self.needs, tasks.train, self._shared, order)
+        one = _Training(self, proposal, index, running)
+        self.open.append(one)
+        return one
+
+    def wait(self) -> None:
+        """See `Workers.wait`."""
+        self.executor.wait([one.running for one in self.open if one.running is not None])
+        for one in [one for one in self.open if one.running is not None and one.running.done()]:
+            self.open.remove(one)
+            self._keep(one)
+
+    def _keep(self, one: _Training) -> None:
+        assert one.running is not None
+        try:
+            for name, data in one.running.result():  # the evaluation last: it says that the weights are there
+                write_bytes(self.folder / name, data)
+            one.outcome = self.evaluator.finished(one.proposal, one.index)
+            if one.outcome is None:
+                one.outcome = HwnasError(
+                    f"trial {one.index} was trained at {one.running.where} in another precision than would "
+                    "be used here; name one with --recipe precision=fp32"
+                )
+        except HwnasError as exc:
+            one.outcome = exc
+        one.where, one.took_s = one.running.where, one.running.took_s
+
+    def abandon(self) -> int:
+        """See `Workers.abandon`."""
+        left = [one for one in self.open if one.running is not None and not one.running.done()]
+        for one in left:
+            assert one.running is not None
+            one.running.cancel()
+        for one in [one for one in self.open if one not in left]:  # done, and worth keeping
+            self._keep(one)
+        self.open.clear()
+        return len(left)
+
+
+@dataclass
+class Bencher:
+    """Measures networks whole on the machine of an executor that has the device."""
+
+    executor: Executor
+    bench: Bench
+    patience_s: float
+
+    @property
+    def needs(self) -> Needs:
+        """The device, and nothing beside the measurement."""
+        return Needs(device=self.bench.setting.device, timing=True)
+
+    def conditions(self) -> Setting:
+        """The setting there; DeviceUnavailable where no machine has the device."""
+        setting: Setting = self.executor.submit(
+            "conditions", self.needs, tasks.conditions, self.bench
+        ).result()
+        return setting
+
+    def measure(self, spec: NetworkSpec) -> Measurement:
+        """See `parts.NetworkBuilder.measure`."""
+        name = f"measuring {spec.depths_text}"
+        running = self.executor.submit(name, self.needs, tasks.measure, self.bench, self.patience_s, spec)
+        measured, waited_s = running.result()
+        self.patience_s -= waited_s
+        found: Measurement = measured
+        return found
+
+    def confirm(self, spec: NetworkSpec, weights: Path | None, budget: Budget) -> tuple[Promise, Measurement]:
+        """See `parts.NetworkBuilder.confirm`."""
+        data = None if weights is None else weights.read_bytes()
+        running = self.executor.submit(
+            f"testing {spec.depths_text}",
+            self.needs,
+            tasks.confirm,
+            self.bench,
+            self.patience_s,
+            spec,
+            data,
+            budget,
+        )
+        found, waited_s = running.result()
+        self.patience_s -= waited_s
+        promise, measured = found
+        return promise, measured

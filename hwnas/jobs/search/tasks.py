@@ -1,0 +1,130 @@
+"""The tasks of a search that may run in another process or on another machine: values in, values out."""
+
+from __future__ import annotations
+
+import getpass
+import shutil
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hwnas import locks
+from hwnas.errors import InputError
+from hwnas.measure import device as devices
+from hwnas.measure.patience import Patience
+from hwnas.protocols import Emit, Move
+from hwnas.records import Budget, Measurement, Promise, Proposal, Setting
+from hwnas.spec import NetworkSpec
+from hwnas.train.evaluator import Evaluator
+
+# What a killed training has left is of use to the next one on this machine; after that it is rubbish.
+KEPT_S = 7 * 86_400.0
+
+
+@dataclass(frozen=True)
+class Order:
+    """A training.
+
+    Attributes:
+        run: of the run folder, so that two searches on one machine have scratch folders of their own.
+        proposal, index: what is trained, and as which trial.
+        moves: growths to judge.
+        files: of the trials that it inherits from or learns from, by name in the run folder.
+    """
+
+    run: str
+    proposal: Proposal
+    index: int
+    moves: tuple[Move, ...] = ()
+    files: tuple[tuple[str, bytes], ...] = ()
+
+
+def train(evaluator: Evaluator, order: Order, *, emit: Emit) -> list[tuple[str, bytes]]:
+    """Train, and give the files that the evaluator wrote: weights and evaluation.
+
+    A training that was killed here continues from its checkpoint, which is why the folder has a name that
+    follows from the order. It is this machine's own: nothing depends on a shared disk.
+    """
+    root = Path(tempfile.gettempdir()) / f"hwnas-tasks-{getpass.getuser()}"
+    folder = root / f"{order.run}-{order.index}"
+    folder.mkdir(parents=True, exist_ok=True)
+    _sweep(root)
+    try:
+        lock = locks.Lock(folder, folder=True)
+    except InputError:  # a search that was killed a moment ago is still training there
+        with tempfile.TemporaryDirectory() as other:
+            return _trained(evaluator, Path(other), order, emit)
+    try:
+        return _trained(evaluator, folder, order, emit)
+    finally:
+        lock.release()
+
+
+def _trained(evaluator: Evaluator, folder: Path, order: Order, emit: Emit) -> list[tuple[str, bytes]]:
+    for name, data in order.files:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(data)
+    twin = evaluator.elsewhere(folder, order.moves, emit)
+    twin(order.proposal, order.index)
+    made = [(str(path.relative_to(folder)), path.read_bytes()) for path in twin.files(order.index)]
+    shutil.rmtree(folder, ignore_errors=True)
+    return made
+
+
+def _sweep(root: Path) -> None:
+    for old in root.glob("*"):
+        if time.time() - old.stat().st_mtime > KEPT_S:
+            shutil.rmtree(old, ignore_errors=True)
+
+
+@dataclass(frozen=True)
+class Bench:
+    """How networks are measured whole: the setting, and what `parts.NetworkBuilder` takes."""
+
+    setting: Setting
+    seed: int
+    sentinel_ms: float | None
+
+    def builder(self, patience: Patience) -> Any:
+        """The builder with the runtime of this machine; BackendUnavailable where it is not here."""
+        from hwnas.jobs.search.parts import NetworkBuilder
+
+        s = self.setting
+        runtime, setting = devices.conditions(
+            s.device, s.backend, precision=s.precision, batch=s.batch, threads=s.threads
+        )
+        return NetworkBuilder(runtime, setting, self.seed, patience, self.sentinel_ms)
+
+
+def conditions(bench: Bench, *, emit: Emit) -> Setting:
+    """The setting in which networks would be measured here."""
+    setting: Setting = bench.builder(Patience(0.0)).setting
+    return setting
+
+
+def measure(bench: Bench, patience_s: float, spec: NetworkSpec, *, emit: Emit) -> tuple[Measurement, float]:
+    """A quick whole measurement, and the seconds that were waited for a quiet machine."""
+    patience = Patience(patience_s, emit=emit)
+    measured: Measurement = bench.builder(patience).measure(spec)
+    return measured, patience.waited_s
+
+
+def confirm(
+    bench: Bench, patience_s: float, spec: NetworkSpec, weights: bytes | None, budget: Budget, *, emit: Emit
+) -> tuple[tuple[Promise, Measurement], float]:
+    """The measured promise of a candidate winner, and the seconds that were waited."""
+    patience = Patience(patience_s, emit=emit)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "weights.safetensors"
+        if weights is not None:
+            path.write_bytes(weights)
+        found = bench.builder(patience).confirm(spec, path if weights is not None else None, budget, emit)
+    return found, patience.waited_s
+
+
+def ancestors(proposal: Proposal) -> Sequence[int]:
+    """The trials whose files a training needs."""
+    return [index for index in dict.fromkeys((proposal.parent, proposal.teacher)) if index is not None]
