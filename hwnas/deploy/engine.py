@@ -104,7 +104,7 @@ def export(
             manifest_path(path).unlink(missing_ok=True)
         raise
     try:
-        floats: tuple[str, ...] = getattr(written.engine, "float_layers", ())
+        without_int8: tuple[str, ...] = getattr(written.engine, "float_layers", ())
         built, layers = _taken_down(written.engine) if written.engine is not None else (setting, ())
         manifest = describe(
             path,
@@ -115,7 +115,7 @@ def export(
             onnx=written.onnx,
             table_id=table_id,
             layers=layers,
-            float_layers=floats,
+            float_layers=without_int8,
             dynamic_batch=written.dynamic_batch,
             **about,
         )
