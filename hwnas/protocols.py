@@ -188,7 +188,7 @@ class Running(Protocol):
 
 
 # A task of an executor: a function of a module, called with its arguments and `emit`.
-Task = Callable[..., Any]
+Work = Callable[..., Any]
 
 
 class Executor(Protocol):
@@ -214,7 +214,7 @@ class Executor(Protocol):
         """Send a large value once; what is returned stands for it among the arguments of tasks."""
         ...
 
-    def submit(self, name: str, needs: Needs, task: Task, *args: Any) -> Running:
+    def submit(self, name: str, needs: Needs, task: Work, *args: Any) -> Running:
         """Hand over a task.
 
         Raises:

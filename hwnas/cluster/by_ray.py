@@ -22,7 +22,7 @@ from typing import Any
 
 import hwnas
 from hwnas.errors import BackendUnavailable, DeviceUnavailable, HwnasError, InputError
-from hwnas.protocols import Emit, Needs, Running, Task
+from hwnas.protocols import Emit, Needs, Running, Work
 
 LABEL, MUTEX = "hwnas-device", "hwnas_timing"
 # A task whose process or machine went so often is at fault itself.
@@ -32,7 +32,7 @@ GRACE_S = 120.0
 LOOK_S = 0.5
 
 
-class _Task:
+class _OnRay:
     """A task of `ByRay`."""
 
     def __init__(self, owner: ByRay, name: str, needs: Needs, ref: Any, number: int) -> None:
@@ -97,7 +97,7 @@ class ByRay:
         """
         self.ray = ray = import_module("ray")
         self.jobs, self._emit, self._grace_s = jobs, emit, grace_s
-        self._tasks: dict[int, _Task] = {}
+        self._tasks: dict[int, _OnRay] = {}
         self._missing_since: dict[int, float] = {}
         address = address or os.environ.get("RAY_ADDRESS", "")
         plain: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
@@ -141,7 +141,7 @@ class ByRay:
         """See `Executor.share`."""
         return self.ray.put(value)
 
-    def submit(self, name: str, needs: Needs, task: Task, *args: Any) -> Running:
+    def submit(self, name: str, needs: Needs, task: Work, *args: Any) -> Running:
         """See `Executor.submit`."""
         able = self._able(needs)
         if not able:
@@ -160,12 +160,12 @@ class ByRay:
             label_selector=labels,
         )
         ref = run.remote(hwnas.__version__, self._board, number, task, *args)
-        self._tasks[number] = one = _Task(self, name, needs, ref, number)
+        self._tasks[number] = one = _OnRay(self, name, needs, ref, number)
         return one
 
     def wait(self, running: Sequence[Running]) -> None:
         """See `Executor.wait`."""
-        mine = {one.ref: one for one in running if isinstance(one, _Task)}
+        mine = {one.ref: one for one in running if isinstance(one, _OnRay)}
         while mine:
             ready, rest = self.ray.wait(list(mine), num_returns=1, timeout=LOOK_S)
             if ready or time.monotonic() - self._looked_at >= LOOK_S:
@@ -218,7 +218,7 @@ class ByRay:
             f"that has it: `ray start --address HOST:6379{flags}`"
         )
 
-    def _look_for_machine(self, one: _Task) -> None:
+    def _look_for_machine(self, one: _OnRay) -> None:
         if self._able(one.needs):
             self._missing_since.pop(one.number, None)
             return
@@ -235,7 +235,7 @@ class ByRay:
                 self._emit(kind, {"task": self._tasks[number].name, **fields})
 
 
-def _run(version: str, board: Any, number: int, task: Task, *args: Any) -> tuple[Any, str, float]:
+def _run(version: str, board: Any, number: int, task: Work, *args: Any) -> tuple[Any, str, float]:
     """On the machine that Ray chose: the value or an error meant for the user, where, and how long."""
     where = f"{socket.gethostname()}, process {os.getpid()}"
     if version != hwnas.__version__:

@@ -13,19 +13,19 @@ from dataclasses import dataclass
 from typing import Any
 
 from hwnas.errors import HwnasError, InputError
-from hwnas.protocols import Emit, Needs, Running, Task
+from hwnas.protocols import Emit, Needs, Running, Work
 
 # A task that ends its process so often is at fault itself.
 MOST_DEATHS = 5
 
 
 @dataclass(eq=False)
-class _Local:
+class _InPool:
     """A task of `Local`."""
 
     owner: Local
     name: str
-    task: Task
+    task: Work
     args: tuple[Any, ...]
     future: Future[tuple[Any, str, float]]
     where: str = ""
@@ -79,18 +79,18 @@ class Local:
         """Values travel with each task."""
         return value
 
-    def submit(self, name: str, needs: Needs, task: Task, *args: Any) -> Running:
+    def submit(self, name: str, needs: Needs, task: Work, *args: Any) -> Running:
         """See `Executor.submit`; the needs are those of a machine that has all there is."""
-        return _Local(self, name, task, args, self._begun(task, args))
+        return _InPool(self, name, task, args, self._begun(task, args))
 
-    def _begun(self, task: Task, args: tuple[Any, ...]) -> Future[tuple[Any, str, float]]:
+    def _begun(self, task: Work, args: tuple[Any, ...]) -> Future[tuple[Any, str, float]]:
         try:
             return self._pool.submit(_run, task, args)
         except BrokenProcessPool:
             self._pool = self._new()
             return self._pool.submit(_run, task, args)
 
-    def revive(self, one: _Local) -> None:
+    def revive(self, one: _InPool) -> None:
         """Begin a task again whose process died; HwnasError from its result where that goes on and on."""
         if not isinstance(one.future.exception(), BrokenProcessPool):
             return
@@ -106,7 +106,7 @@ class Local:
 
     def wait(self, running: Sequence[Running]) -> None:
         """See `Executor.wait`."""
-        mine = [one for one in running if isinstance(one, _Local)]
+        mine = [one for one in running if isinstance(one, _InPool)]
         while mine and not any(one.done() for one in mine):
             wait([one.future for one in mine], return_when=FIRST_COMPLETED)
 
@@ -118,7 +118,7 @@ class Local:
             process.terminate()
 
 
-def _run(task: Task, args: tuple[Any, ...]) -> tuple[Any, str, float]:
+def _run(task: Work, args: tuple[Any, ...]) -> tuple[Any, str, float]:
     """In a process of the pool: the value or an error meant for the user, where, and how long."""
     start = time.monotonic()
     try:

@@ -60,7 +60,7 @@ class Workers(Protocol):
 
 
 @dataclass
-class _Here:
+class _InTurn:
     """A training of `InProcess`."""
 
     evaluate: Evaluate
@@ -99,11 +99,11 @@ class InProcess:
     evaluate: Evaluate
     jobs: int = 1
     in_waves: bool = False
-    begun: deque[_Here] = field(default_factory=deque)
+    begun: deque[_InTurn] = field(default_factory=deque)
 
     def begin(self, proposal: Proposal, index: int) -> Begun:
         """See `Workers.begin`."""
-        self.begun.append(_Here(self.evaluate, proposal, index))
+        self.begun.append(_InTurn(self.evaluate, proposal, index))
         return self.begun[-1]
 
     def wait(self) -> None:

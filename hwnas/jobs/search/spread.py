@@ -20,7 +20,7 @@ from hwnas.train.evaluator import Evaluator
 
 
 @dataclass(eq=False)
-class _Training:
+class _HandedOver:
     """A training that was handed over."""
 
     owner: Spread
@@ -59,7 +59,7 @@ class Spread:
     needs: Needs
     in_waves: bool
     emit: Emit
-    open: list[_Training] = field(default_factory=list)
+    open: list[_HandedOver] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.run = hashlib.sha256(f"{socket.gethostname()}:{self.folder.resolve()}".encode()).hexdigest()[:12]
@@ -74,12 +74,12 @@ class Spread:
         """See `Workers.begin`; what an earlier session trained is not trained again."""
         known = self.evaluator.finished(proposal, index)
         if known is not None:
-            return _Training(self, proposal, index, None, known, took_s=known.wall_s)
+            return _HandedOver(self, proposal, index, None, known, took_s=known.wall_s)
         names = [path for at in tasks.ancestors(proposal) for path in self.evaluator.files(at)]
         files = tuple((str(path.relative_to(self.folder)), path.read_bytes()) for path in names)
         order = Order(self.run, proposal, index, tuple(self.growths(proposal)), files)
         running = self.executor.submit(f"trial {index}", self.needs, tasks.train, self._shared, order)
-        one = _Training(self, proposal, index, running)
+        one = _HandedOver(self, proposal, index, running)
         self.open.append(one)
         return one
 
@@ -90,7 +90,7 @@ class Spread:
             self.open.remove(one)
             self._keep(one)
 
-    def _keep(self, one: _Training) -> None:
+    def _keep(self, one: _HandedOver) -> None:
         assert one.running is not None
         try:
             for name, data in one.running.result():  # the evaluation last: it says that the weights are there
