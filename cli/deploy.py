@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -71,7 +72,9 @@ def export(ui: Output, max_time: float | None, **chosen: Any) -> None:
     if body["verified"] and (run is None or Path(run).is_dir()):  # a report is about a run
         ui.next(f"hwnas report {run or ''}".rstrip())
     else:
-        ui.next(f"hwnas verify {body['engine']}")
+        device = str(body["setting"]["device"])
+        far = f" --device {shlex.quote(device)}" if "://" in device else ""
+        ui.next(f"hwnas verify {body['engine']}{far}")
 
 
 @click.command()
@@ -79,7 +82,8 @@ def export(ui: Output, max_time: float | None, **chosen: Any) -> None:
 @click.option(
     "--against", metavar="RUN", help="Network and weights.  [default: the run that contains the engine]"
 )
-@options.options(options.data, budget, images, options.own_function, options.max_time, options.patience)
+@options.options(options.device, options.data, budget, images)
+@options.options(options.own_function, options.max_time, options.patience)
 @common
 def verify(ui: Output, max_time: float | None, **chosen: Any) -> None:
     """Check an engine again, on the file as it is now. Exits 5 when a check fails.

@@ -57,16 +57,23 @@ def _counted(row: dict[str, Any]) -> list[str]:
     type=click.Path(path_type=Path, dir_okay=False),
     help="Instead try all that only a GPU can show (ten minutes), and write it to a JSON file.",
 )
-@options.gpu
+@options.options(options.device, options.gpu)
 @common
 def doctor(
-    ui: Output, noise: bool, record: Path | None, seconds: float | None, gpu_report: Path | None
+    ui: Output,
+    noise: bool,
+    record: Path | None,
+    seconds: float | None,
+    gpu_report: Path | None,
+    device: str | None,
 ) -> None:
-    """What works here: processor, GPUs, runtimes, and how noisy timing is (5 s)."""
+    """What works here (or where a device is): processor, GPUs, runtimes, and how noisy timing is (5 s)."""
     from hwnas.jobs.doctor import doctor as job
     from hwnas.jobs.doctor import gpu_report as tried
     from hwnas.jobs.doctor import record_noise
 
+    if device is not None and (record or gpu_report):
+        raise click.UsageError("--record and --gpu-report look at this machine; leave out --device")
     if gpu_report is not None:
         steps = tried(gpu_report, ui.emit).as_json()
         ui.result(schemas.DOCTOR, steps, lambda: _reported(steps))
@@ -77,7 +84,7 @@ def doctor(
         return
     if seconds is not None:
         raise click.UsageError("--seconds is the length of a record; name its file by --record FILE")
-    body = job(ui.emit, noise=noise).as_json()
+    body = job(ui.emit, noise=noise, device=device or "auto").as_json()
     ui.result(schemas.DOCTOR, body, lambda: _doctor(body))
     ui.next(f"hwnas profile --device {body['device']} --space resnet-cifar --preset quick")
 
@@ -196,6 +203,33 @@ def show_device(ui: Output, name: str) -> None:
     from hwnas.jobs import inspect as look
 
     _show(ui, "devices", look.device(name).as_json())
+
+
+@devices.command("add")
+@click.argument("name")
+@click.argument("address")
+@common
+def add_device(ui: Output, name: str, address: str) -> None:
+    """Give a device of another machine a name: ADDRESS is ssh://user@host[:port][/NAME][?python=PATH].
+
+    Nothing is connected to. `hwnas doctor --device NAME` tries it.
+    """
+    from hwnas.jobs import inspect as look
+
+    body = look.add_device(name, address).as_json()
+    ui.result("hwnas.devices.add/1", body, lambda: click.echo(f"{body['name']}  {body['address']}"))
+    ui.next(f"hwnas doctor --device {body['name']}")
+
+
+@devices.command("rm")
+@click.argument("name")
+@common
+def remove_device(ui: Output, name: str) -> None:
+    """Forget the name of a device; its tables stay."""
+    from hwnas.jobs import inspect as look
+
+    body = look.remove_device(name).as_json()
+    ui.result("hwnas.devices.rm/1", body, lambda: click.echo(f"forgotten: {body['name']}"))
 
 
 @spaces.command("show")

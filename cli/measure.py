@@ -53,7 +53,8 @@ def _after_profile(body: dict[str, Any], shape: tuple[int, int, int] | None) -> 
     data = start.find(Path())  # images that lie here are what the user has in mind
     if data == "digits" and size[1] > spaces.LARGEST_SMALL_SIDE:
         data = "folder:PATH"
-    where = f" --table {shlex.quote(body['table'])}"  # which holds device, runtime, precision, batch, threads
+    far = f" --device {shlex.quote(setting['device'])}" if "://" in setting["device"] else ""
+    where = f"{far} --table {shlex.quote(body['table'])}"  # which holds all conditions
     if shape is not None or data != "digits":
         where += " --input " + "x".join(map(str, size))
     usual = space.startswith("resnet-cifar") and size == (3, 32, 32)  # resnet20 is of these

@@ -260,6 +260,7 @@ def _engine(path: Path, options: BenchOptions) -> _Benched:
 
     if manifest.manifest_path(path).is_file():
         setting = manifest.read_manifest(path).setting
+        device.refuse_unasked(setting, options.device, f"engine {path}")
         return _Benched(str(path), "engine", lambda: engine.load(path), setting)
     runtime = backends.for_file(path)
     setting = _conditions(options, runtime.name)[1]

@@ -14,7 +14,7 @@ from hwnas import backends
 from hwnas.backends import conflicts
 from hwnas.backends import gpu_report as gpu_steps
 from hwnas.backends.cuda.gpus import serves
-from hwnas.measure.device import detect, resolve
+from hwnas.measure.device import MeasuredMachine, detect, machine_of, resolve
 from hwnas.measure.grade import noise_grade, probes
 from hwnas.measure.trace import record
 from hwnas.protocols import Emit
@@ -44,18 +44,20 @@ class Diagnosis(Result):
     problems: tuple[str, ...]
 
 
-def doctor(emit: Emit | None = None, *, noise: bool = True) -> Diagnosis:
+def doctor(emit: Emit | None = None, *, noise: bool = True, device: str = "auto") -> Diagnosis:
     """Look at the processor, the GPUs, the runtimes and the installation; time for some seconds.
 
     Args:
         emit: told of progress.
         noise: whether to time at all; without, ``noise`` is None (a health check must not disturb).
+        device: a device of the machine that is looked at, which may be another one (``ssh://...``).
 
     Returns:
         What was found.
     """
 
-    info = detect()
+    looked_at, name = machine_of(device)
+    far, info = looked_at.address is not None, looked_at.info()
     machine = to_json(info)
     body = {
         "cpu": {
@@ -67,14 +69,23 @@ def doctor(emit: Emit | None = None, *, noise: bool = True) -> Diagnosis:
             {**to_json(gpu), "advice": _advice(gpu.compute_capability, gpu.driver)} for gpu in info.gpus
         ],
         "backends": {
-            row["name"]: {k: v for k, v in _tried(row).items() if k != "name"} for row in backends.describe()
+            row["name"]: {k: v for k, v in (row if far else _tried(row)).items() if k != "name"}
+            for row in looked_at.describe()
         },
-        "noise": noise_grade(rng=np.random.default_rng(0), emit=emit) if noise else None,
-        "device": resolve("auto").name,
-        "packages": _packages(),
-        "problems": problems(packages_distributions()),
+        "noise": _noise(looked_at, emit) if noise else None,
+        "device": resolve(looked_at.spelled(name)).name,
+        "packages": {} if far else _packages(),
+        "problems": [] if far else problems(packages_distributions()),
     }
     return Diagnosis.of(body)
+
+
+def _noise(machine: MeasuredMachine, emit: Emit | None) -> dict[str, Any] | None:
+    """How noisy timing is on a machine's processor; None where no runtime of it is there."""
+    cpu = machine.usual("cpu")
+    if not any(row["name"] == cpu and row["available"] for row in machine.describe()):
+        return None
+    return noise_grade(rng=np.random.default_rng(0), emit=emit, device=machine.spelled("cpu"))
 
 
 class Recording(Result):

@@ -15,6 +15,7 @@ from hwnas.backends import describe
 from hwnas.errors import InputError
 from hwnas.jobs.resolve.networks import find, network
 from hwnas.measure.device import known, resolve
+from hwnas.measure.remote import names
 from hwnas.nets.count import count as count_spec
 from hwnas.nets.spaces import describe as describe_space
 from hwnas.nets.spaces import make
@@ -67,11 +68,18 @@ class SampleOutcome(Result):
     seed: int
 
 
-def count(names: Sequence[str]) -> CountOutcome:
+class NamedDevice(Result):
+    """A device of another machine, by the name that the user gave it."""
+
+    name: str
+    address: str
+
+
+def count(given: Sequence[str]) -> CountOutcome:
     """MACs, parameters, depth and memory of networks (files, runs or examples)."""
 
     listed = []
-    for name in names:
+    for name in given:
         spec = network(name)
         listed.append(
             {
@@ -103,12 +111,39 @@ def devices() -> list[Listed]:
         }
         for device in known().values()
     ]
-    return [Listed.of(row) for row in rows]
+    far = [_named(name, address) for name, address in sorted(names.named().items())]
+    return [Listed.of(row) for row in [*rows, *far]]
+
+
+def _named(name: str, address: str) -> dict[str, Any]:
+    """A device of another machine, which is not asked: listing must not wait for it."""
+    reason = f"on another machine; `hwnas doctor --device {name}` asks it"
+    return {"name": name, "available": False, "reason": reason, "label": address, "address": address}
+
+
+def add_device(name: str, address: str) -> NamedDevice:
+    """Give a device of another machine a name.
+
+    Raises:
+        InputError: no address, or a name that cannot be one or is that of a known device.
+    """
+    if name in known():
+        raise InputError(f"{name!r} is the name of a known device (`hwnas devices`); take another one")
+    return NamedDevice.of({"name": name, "address": names.add(name, address)})
+
+
+def remove_device(name: str) -> NamedDevice:
+    """Forget a name; InputError where there is none."""
+    address = names.named().get(name, "")
+    names.remove(name)
+    return NamedDevice.of({"name": name, "address": address})
 
 
 def device(name: str) -> Listed:
     """One device with its description; InputError for an unknown name."""
 
+    if (address := names.named().get(name)) is not None:
+        return Listed.of({**_named(name, address), "description": None})
     found = resolve(name, here=False)
     row = next(row for row in devices() if row.name == found.name)
     return Listed.of({**row.as_json(), "description": found.description})

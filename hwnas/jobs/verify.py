@@ -13,6 +13,7 @@ from hwnas.errors import InputError
 from hwnas.jobs.export.run import ExportOutcome, summary
 from hwnas.jobs.export.samples import samples
 from hwnas.jobs.resolve.origin import Origin, origin
+from hwnas.measure.device import refuse_unasked
 from hwnas.measure.patience import PATIENCE_S
 from hwnas.protocols import Emit
 from hwnas.records import Budget
@@ -24,6 +25,7 @@ class VerifyOptions:
 
     Attributes:
         engine: engine file, or a folder that holds one.
+        device: must name the machine where that is another one, as the engine runs there.
         against: run with the network and weights; None takes the run that the engine lies in.
         data: None takes what the run was trained on.
         latency_budget: None takes the manifest's.
@@ -33,6 +35,7 @@ class VerifyOptions:
     """
 
     engine: str
+    device: str | None = None
     against: str | None = None
     data: str | None = None
     latency_budget: str | None = None
@@ -58,6 +61,7 @@ def verify(options: VerifyOptions, emit: Emit | None = None) -> ExportOutcome:
     path = find_engine(Path(options.engine))
     manifest = read_manifest(path)
     check_file(path, manifest)
+    refuse_unasked(manifest.setting, options.device, f"engine {path}")
     backend = runtime(manifest)
     source = _source(options, path)
     drawn = samples(options.data, source, options.images, TOLERANCES[manifest.setting.precision].images)

@@ -6,6 +6,7 @@ gave that (`measure.remote.names`); its `Setting` holds the address.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -122,9 +123,24 @@ def machine_of(device: str) -> tuple[MeasuredMachine, str]:
         get=there.backend,
         describe=there.rows,
         info=lambda: found.info,
-        state=lambda arch: dict(found.state),
+        state=lambda arch: {k: v for k, v in found.state.items() if v},
     )
     return machine, parse(text).device or "auto"
+
+
+def refuse_unasked(setting: Setting, asked: str | None, what: str) -> None:
+    """InputError where a file that may come from someone else names a machine that the user did not name.
+
+    Args:
+        setting: out of a file.
+        asked: what the user gave as ``--device``.
+        what: the file, for the message.
+    """
+    if is_remote(setting.device) and (asked is None or spelling(asked) != setting.device):
+        raise InputError(
+            f"{what} is of {setting.device}, and a machine is only connected to where you name it; give "
+            f"--device {shlex.quote(setting.device)}"
+        )
 
 
 def backend_of(setting: Setting) -> Backend:

@@ -22,6 +22,7 @@ def noise_grade(
     rng: np.random.Generator,
     emit: Emit | None = None,
     levels: SentinelHistory | None = None,
+    device: str = "cpu",
 ) -> dict[str, Any]:
     """How well this machine repeats itself: every engine is timed against a second of itself.
 
@@ -32,6 +33,7 @@ def noise_grade(
         rng: for the order.
         emit: told of progress.
         levels: looks at the sentinel by all commands; this CPU's if `builders` is None.
+        device: what `builders` of None are for.
 
     Returns:
         ``grade`` ("quiet", "usable", "noisy" or "loud"), ``text`` in words, ``repeat_percent``
@@ -40,7 +42,7 @@ def noise_grade(
     """
     guard: Builder | None = None
     if builders is None:
-        builders, guard, levels = probes()
+        builders, guard, levels = probes(device)
     twins = {f"{name} {half}": build for name, build in builders.items() for half in ("A", "B")}
     options = TimingOptions(sessions=6, sessions_max=6, repeats=0, target=1.0)
 
@@ -91,12 +93,12 @@ def slow_lately(levels: SentinelHistory | None, seconds: float = HOUR_S) -> dict
     return {"slow_share": share, "seen_s": seen_s, "best_ms": levels.best_ms(), "text": text}
 
 
-def probes() -> tuple[dict[str, Builder], Builder | None, SentinelHistory | None]:
+def probes(device: str = "cpu") -> tuple[dict[str, Builder], Builder | None, SentinelHistory | None]:
     """Chains of residual blocks of 0.1 to 3 ms on a present-day core; the sentinel and its levels."""
     from hwnas.measure.sentinel import watched
     from hwnas.nets import onnx
 
-    backend, setting = conditions("cpu")
+    backend, setting = conditions(device)
     builders: dict[str, Builder] = {}
     for width, size, depth in ((16, 32, 1), (32, 32, 2), (64, 32, 4)):
         block = BlockSpec(kind="basic", c_in=width, c_out=width, size_in=size)

@@ -209,6 +209,8 @@ def conditions(options: ExportOptions, source: Origin) -> tuple[Backend, Setting
     stand_in = wanted.stand_in(source.spec, precision)
     backend = bound or options.backend or (known.backend if known and options.device is None else None)
     device = options.device or _device_for(bound, known)
+    if known is not None and device == known.device:
+        devices.refuse_unasked(known, options.device, "this run")
     if stand_in is None or precision in wanted.runtimes:
         try:
             return devices.conditions(device, backend, precision=precision, batch=batch, threads=threads)

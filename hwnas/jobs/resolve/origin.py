@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from hwnas.deploy.manifest import weights_digest
 from hwnas.documents import read_json
 from hwnas.errors import DataFormatError, HwnasError, InputError
 from hwnas.jobs.resolve.networks import find
+from hwnas.measure.remote.address import is_remote
 from hwnas.nets.weights import read_weights
 from hwnas.records import Budget, Estimate, SearchResult, Setting
 from hwnas.spec import NetworkSpec
@@ -103,7 +105,8 @@ def export_command(run: str) -> str:
         setting = origin(run).setting
     except HwnasError:  # a search for several budgets: its networks lie one folder deeper
         setting = None
-    return f"hwnas export {run} --format {usual(setting.backend if setting else '')}"
+    far = f" --device {shlex.quote(setting.device)}" if setting and is_remote(setting.device) else ""
+    return f"hwnas export {run} --format {usual(setting.backend if setting else '')}{far}"
 
 
 def newest(root: Path = runs.RUNS) -> Path:

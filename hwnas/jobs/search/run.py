@@ -340,6 +340,7 @@ class _SearchJob:
         s = self.table.setting
         if self.executor is not None and self.executor.times_elsewhere:
             return None, self._bencher(self.executor).conditions()
+        devices.refuse_unasked(s, self.options.device, f"table {self.table.table_id}")
         try:
             return devices.conditions(
                 s.device, s.backend, precision=s.precision, batch=s.batch, threads=s.threads
