@@ -316,22 +316,29 @@ class Evaluate(Protocol):
         ...
 
 
-class Importance(Protocol):
-    """Says how much each growth, or each stage, of a trained network matters, with a standard error.
+@dataclass(frozen=True)
+class Question:
+    """A trained network, and what an importance is to judge about it.
 
-    `module` is in eval mode and built from `spec`; `moves` are the growths to judge (a stage that is
-    judged by itself has none); `images` (n, C, H, W) float32 already normalised, `labels` (n,) int64,
-    both from the training split.
+    Attributes:
+        module: the network, in eval mode, built from `spec`.
+        spec: what it is built from.
+        moves: the growths to judge; a stage that is judged by itself has none.
+        images, labels: (n, C, H, W) float32, already normalised, and (n,) int64; of the training split.
+        rng: where anything is drawn.
     """
 
-    def __call__(
-        self,
-        module: torch.nn.Module,
-        spec: NetworkSpec,
-        moves: Sequence[Move],
-        images: torch.Tensor,
-        labels: torch.Tensor,
-        rng: np.random.Generator,
-    ) -> tuple[StageImportance, ...]:
+    module: torch.nn.Module
+    spec: NetworkSpec
+    moves: Sequence[Move]
+    images: torch.Tensor
+    labels: torch.Tensor
+    rng: np.random.Generator
+
+
+class Importance(Protocol):
+    """Says how much each growth, or each stage, of a trained network matters, with a standard error."""
+
+    def __call__(self, question: Question) -> tuple[StageImportance, ...]:
         """One value per growth or stage."""
         ...

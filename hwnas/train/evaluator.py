@@ -20,7 +20,7 @@ from hwnas.errors import DataFormatError
 from hwnas.nets.build import build, inherit, load_weights, read_weights, save
 from hwnas.nets.count import count
 from hwnas.nets.norms import recalibrate
-from hwnas.protocols import Emit, Importance, Move
+from hwnas.protocols import Emit, Importance, Move, Question
 from hwnas.records import Evaluation, Proposal, StageImportance, to_json
 from hwnas.spec import NetworkSpec
 from hwnas.store import network_of, parse, write_json
@@ -260,7 +260,7 @@ class Evaluator:
         device = next(module.parameters()).device
         images, labels = split.normalised(at).to(device), split.labels[at].to(device)
         moves = self._growths(proposal)
-        return self._importance(module.eval(), proposal.spec, moves, images, labels, rng)
+        return self._importance(Question(module.eval(), proposal.spec, moves, images, labels, rng))
 
     def _teacher(self, proposal: Proposal) -> Teacher | None:
         if proposal.teacher is None:

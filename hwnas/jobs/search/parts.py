@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +19,7 @@ from hwnas.measure.patience import Patience
 from hwnas.measure.sentinel import watched
 from hwnas.nets import onnx
 from hwnas.nets.count import count
-from hwnas.protocols import Backend, Emit, Engine, Importance, Move
+from hwnas.protocols import Backend, Emit, Engine, Importance, Question
 from hwnas.records import (
     Budget,
     Measurement,
@@ -271,19 +271,11 @@ class OnThreads:
     importance: Importance
     threads: int
 
-    def __call__(
-        self,
-        module: torch.nn.Module,
-        spec: NetworkSpec,
-        moves: Sequence[Move],
-        images: torch.Tensor,
-        labels: torch.Tensor,
-        rng: np.random.Generator,
-    ) -> tuple[StageImportance, ...]:
+    def __call__(self, question: Question) -> tuple[StageImportance, ...]:
         """See `hwnas.protocols.Importance`."""
         before = torch.get_num_threads()
         torch.set_num_threads(self.threads)
         try:
-            return self.importance(module, spec, moves, images, labels, rng)
+            return self.importance(question)
         finally:
             torch.set_num_threads(before)

@@ -16,7 +16,7 @@ from hwnas.arrays import Float64s
 from hwnas.errors import InputError
 from hwnas.nets.build import inherit
 from hwnas.nets.conv import ChannelScale
-from hwnas.protocols import Autocast, Move
+from hwnas.protocols import Autocast, Move, Question
 from hwnas.records import StageImportance
 from hwnas.search.importance import packing
 from hwnas.search.moves import first_order, returns
@@ -62,17 +62,16 @@ class Gradient:
     diminishing: bool = True
     autocast: Autocast = nullcontext
 
-    def __call__(
-        self,
-        module: nn.Module,
-        spec: NetworkSpec,
-        moves: Sequence[Move],
-        images: Tensor,
-        labels: Tensor,
-        rng: np.random.Generator,
-    ) -> tuple[StageImportance, ...]:
+    def __call__(self, question: Question) -> tuple[StageImportance, ...]:
         """One value per growth; see `hwnas.protocols.Importance`."""
-        groups, old = packing.groups(spec, moves), packing.shapes(spec)
+        module, spec, images, labels, rng = (
+            question.module,
+            question.spec,
+            question.images,
+            question.labels,
+            question.rng,
+        )
+        groups, old = packing.groups(spec, question.moves), packing.shapes(spec)
         seed = int(rng.integers(2**31))
         found: dict[Move, StageImportance] = {}
         for group, whole in groups:
@@ -90,7 +89,7 @@ class Gradient:
                 share = scale * (_share(spec, move) if self.diminishing else 1.0)
                 spent = sum(map(len, parts)) if n == 0 else 0  # a pass is paid for once
                 found[move] = said(move, gain * share, se * share, spent)
-        return tuple(found[move] for move in moves)
+        return tuple(found[move] for move in question.moves)
 
     def _gradients(
         self, grown: nn.Module, old: packing.Shapes, single: Sequence[packing.Shapes], x: Tensor, y: Tensor

@@ -7,20 +7,17 @@ the model was not trained on.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hwnas.nets.build import inherit
 from hwnas.nets.norms import BATCH, recalibrate
-from hwnas.protocols import Autocast, Move
+from hwnas.protocols import Autocast, Question
 from hwnas.records import StageImportance
-from hwnas.spec import NetworkSpec
 
 
 @torch.no_grad()
@@ -45,24 +42,17 @@ class Missed:
     images: int = 512
     autocast: Autocast = nullcontext
 
-    def __call__(
-        self,
-        module: nn.Module,
-        spec: NetworkSpec,
-        moves: Sequence[Move],
-        images: Tensor,
-        labels: Tensor,
-        rng: np.random.Generator,
-    ) -> tuple[StageImportance, ...]:
+    def __call__(self, question: Question) -> tuple[StageImportance, ...]:
         """One value for every change; see `hwnas.protocols.Importance`."""
-        at = torch.from_numpy(rng.permutation(len(images))[: self.images]).to(images.device)
+        images, labels = question.images, question.labels
+        at = torch.from_numpy(question.rng.permutation(len(images))[: self.images]).to(images.device)
         half = max(len(at) // 2, 1)
         seen, held = images[at[:half]], at[half:] if len(at) > 1 else at
         with self.autocast():
-            before = losses(module.eval(), images[held], labels[held])
+            before = losses(question.module.eval(), images[held], labels[held])
             found = []
-            for move in moves:
-                changed = inherit(module, spec, move.spec, seed=0)
+            for move in question.moves:
+                changed = inherit(question.module, question.spec, move.spec, seed=0)
                 recalibrate(changed, seen)
                 rise = losses(changed, images[held], labels[held]) - before
                 # Diverged statistics say that it cannot be missed more; the value must stay a number.

@@ -14,11 +14,10 @@ from torch import Tensor, nn
 from hwnas.arrays import Float64s
 from hwnas.errors import InputError
 from hwnas.nets.build import inherit
-from hwnas.protocols import Autocast, Move
+from hwnas.protocols import Autocast, Question
 from hwnas.records import StageImportance
 from hwnas.search.importance.gradient import batches, said
 from hwnas.search.importance.vip import CHUNK
-from hwnas.spec import NetworkSpec
 
 
 @dataclass(frozen=True)
@@ -50,16 +49,9 @@ class Probe:
         if self.repeats < 2:
             raise InputError(f"a probe needs at least 2 repeats to estimate its error, not {self.repeats}")
 
-    def __call__(
-        self,
-        module: nn.Module,
-        spec: NetworkSpec,
-        moves: Sequence[Move],
-        images: Tensor,
-        labels: Tensor,
-        rng: np.random.Generator,
-    ) -> tuple[StageImportance, ...]:
+    def __call__(self, question: Question) -> tuple[StageImportance, ...]:
         """One value per growth; see `hwnas.protocols.Importance`."""
+        moves, images, labels, rng = question.moves, question.images, question.labels, question.rng
         if not moves:
             return ()
         order = torch.from_numpy(rng.permutation(len(images)))
@@ -71,8 +63,8 @@ class Probe:
             seed = int(rng.integers(2**31))
             ends = []
             # Train the network as it is, then each growth, on the same batches.
-            for to in (spec, *(move.spec for move in moves)):
-                grown = inherit(module, spec, to, seed=seed)
+            for to in (question.spec, *(move.spec for move in moves)):
+                grown = inherit(question.module, question.spec, to, seed=seed)
                 self._train(grown, images, labels, parts)
                 ends.append(_losses(grown, images[held], labels[held]))
             drops.append(torch.stack([(ends[0] - end) / ends[0].mean() for end in ends[1:]]))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
@@ -14,9 +14,8 @@ from torch import Tensor, nn
 
 from hwnas.arrays import Float64s
 from hwnas.lazy import lazy_import
-from hwnas.protocols import Move
+from hwnas.protocols import Question
 from hwnas.records import StageImportance
-from hwnas.spec import NetworkSpec
 
 if TYPE_CHECKING:
     from hwnas.nets.build import Network
@@ -51,24 +50,16 @@ class Vip:
     components: int = 2
     bootstrap: int = 20
 
-    def __call__(
-        self,
-        module: nn.Module,
-        spec: NetworkSpec,
-        moves: Sequence[Move],
-        images: Tensor,
-        labels: Tensor,
-        rng: np.random.Generator,
-    ) -> tuple[StageImportance, ...]:
+    def __call__(self, question: Question) -> tuple[StageImportance, ...]:
         """One value per stage; see `hwnas.protocols.Importance`."""
-        target = np.eye(spec.classes)[labels.cpu().numpy()]
+        target = np.eye(question.spec.classes)[question.labels.cpu().numpy()]
         found = []
-        for stage, x in enumerate(pooled_features(module, images)):
+        for stage, x in enumerate(pooled_features(question.module, question.images)):
             # The score of the stage, then its standard error by a bootstrap over images.
             value = float(vip(x, target, self.components).mean())
             again = []
             for _ in range(self.bootstrap):
-                pick = rng.integers(len(x), size=len(x))
+                pick = question.rng.integers(len(x), size=len(x))
                 again.append(vip(x[pick], target[pick], self.components).mean())
             se = float(np.std(again, ddof=1)) if len(again) > 1 else 0.0
             found.append(StageImportance(stage=stage, value=value, se=se))

@@ -15,7 +15,7 @@ from torch.nn.grad import conv2d_weight
 from hwnas.errors import InputError
 from hwnas.nets.build import Network, build, fresh, inherit, weights
 from hwnas.nets.spaces import make as make_space
-from hwnas.protocols import Move
+from hwnas.protocols import Move, Question
 from hwnas.records import StageImportance
 from hwnas.search.importance.gradient import Gradient, _share, _squared_mean
 from hwnas.search.importance.judge import make
@@ -115,17 +115,17 @@ def test_features_of_the_cifar_skeleton_have_256_128_and_64_values() -> None:
 def test_vip_of_a_network_with_its_bootstrap_error(net: Network) -> None:
     images, labels = problem(400, seed=7)
     rng = np.random.default_rng(0)
-    found = Vip()(net, SPEC, [], images, labels, rng)
+    found = Vip()(Question(net, SPEC, [], images, labels, rng))
     assert [one.stage for one in found] == [0, 1, 2]
     assert all(0 < one.value <= 1 for one in found)
     # Against the spread over 12 independent samples of the same size, within a factor of 2.5.
     again = []
     for seed in range(12):
         fresh = problem(400, seed=100 + seed)
-        again.append([one.value for one in Vip(bootstrap=0)(net, SPEC, [], *fresh, rng)])
+        again.append([one.value for one in Vip(bootstrap=0)(Question(net, SPEC, [], *fresh, rng))])
     for one, spread in zip(found, np.std(again, axis=0, ddof=1), strict=True):
         assert spread / 2.5 < one.se < spread * 2.5
-    assert Vip(bootstrap=0)(net, SPEC, [], images, labels, rng)[0].se == 0.0
+    assert Vip(bootstrap=0)(Question(net, SPEC, [], images, labels, rng))[0].se == 0.0
 
 
 def test_squared_mean_by_hand_and_without_bias() -> None:
@@ -150,7 +150,7 @@ def test_gradient_is_that_of_the_values_which_are_new(net: Network) -> None:
     images, labels = problem(192, seed=3)
     rng = np.random.default_rng(0)
     one = Gradient(images=192, batch=24, rate=1.0, diminishing=False)
-    found = {(g.stage, g.kind): g for g in one(net, SPEC, SPACE.grow(SPEC), images, labels, rng)}
+    found = {(g.stage, g.kind): g for g in one(Question(net, SPEC, SPACE.grow(SPEC), images, labels, rng))}
     assert set(found) == {(0, "deeper"), (1, "deeper"), (2, "deeper")}
     assert [g.images for g in found.values()] == [192, 0, 0]  # one pass for all three
 
@@ -191,9 +191,8 @@ def test_gradient_of_other_kinds_of_growth() -> None:
     space = make_space("mbv2-cifar", input_shape=(3, 16, 16), classes=4)
     spec = space.smallest()
     moves = space.grow(spec)
-    found = Gradient(images=64 * len(moves))(
-        build(spec, seed=0).eval(), spec, moves, *problem(64), np.random.default_rng(0)
-    )
+    question = Question(build(spec, seed=0).eval(), spec, moves, *problem(64), np.random.default_rng(0))
+    found = Gradient(images=64 * len(moves))(question)
     assert [(one.stage, one.kind) for one in found] == [(m.stage, m.kind) for m in moves]
     kinds = {one.kind for one in found}
     assert {"deeper", "kernel", "expand", "se"} <= kinds
@@ -204,13 +203,13 @@ def test_probe_leaves_the_network_alone_and_counts_its_images(net: Network) -> N
     before = {name: value.copy() for name, value in weights(net).items()}
     images, labels = problem(256, seed=4)
     probe = Probe(images=512)  # 4 trainings, twice: 64 images in 8 steps each
-    found = probe(net, SPEC, SPACE.grow(SPEC), images, labels, np.random.default_rng(0))
+    found = probe(Question(net, SPEC, SPACE.grow(SPEC), images, labels, np.random.default_rng(0)))
     assert [one.stage for one in found] == [0, 1, 2]
     assert [one.images for one in found] == [256, 128, 128]  # the comparison is one training more
     assert all(one.se > 0 for one in found)
     after = weights(net)
     assert all(np.array_equal(after[name], value) for name, value in before.items())
-    assert probe(net, SPEC, SPACE.grow(SPEC), images, labels, np.random.default_rng(0)) == found
+    assert probe(Question(net, SPEC, SPACE.grow(SPEC), images, labels, np.random.default_rng(0))) == found
 
 
 def test_the_error_of_a_probe_holds_the_chance_of_training() -> None:
@@ -227,14 +226,14 @@ def test_a_probe_does_not_take_chance_for_a_gain(net: Network) -> None:
     """Growths that are no growths: their drops are zero but for the chance of training."""
     images, labels = problem(400, seed=6)
     same = [Move(stage, "deeper", SPEC) for stage in range(3)]
-    found = Probe(images=1024)(net, SPEC, same, images, labels, np.random.default_rng(0))
+    found = Probe(images=1024)(Question(net, SPEC, same, images, labels, np.random.default_rng(0)))
     assert [one.value for one in found] == [0.0, 0.0, 0.0]  # the same batches, the same weights
     with pytest.raises(InputError, match="at least 2 repeats"):
         Probe(repeats=1)
 
 
 def test_probe_without_growths_is_empty(net: Network) -> None:
-    assert Probe()(net, SPEC, [], *problem(8), np.random.default_rng(0)) == ()
+    assert Probe()(Question(net, SPEC, [], *problem(8), np.random.default_rng(0))) == ()
 
 
 def test_make_by_name() -> None:

@@ -7,12 +7,11 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
 
 from hwnas.errors import DataFormatError
 from hwnas.nets.build import build, load_weights, read_weights
 from hwnas.nets.count import count
-from hwnas.protocols import Evaluate, Move
+from hwnas.protocols import Evaluate, Move, Question
 from hwnas.records import Proposal, StageImportance
 from hwnas.spec import NetworkSpec
 from hwnas.train import evaluator, loop
@@ -33,11 +32,10 @@ class Watched:
     def __init__(self) -> None:
         self.calls: list[tuple[bool, torch.Tensor, torch.Tensor, float]] = []
 
-    def __call__(self, module: nn.Module, *given: Any, **named: Any) -> tuple[StageImportance, ...]:
-        _, moves, images, labels, rng = given
-        value = rng.random()
-        self.calls.append((module.training, images, labels, value))
-        return tuple(StageImportance(stage=move.stage, value=value) for move in moves)
+    def __call__(self, question: Question) -> tuple[StageImportance, ...]:
+        value = question.rng.random()
+        self.calls.append((question.module.training, question.images, question.labels, value))
+        return tuple(StageImportance(stage=move.stage, value=value) for move in question.moves)
 
 
 def asked(proposal: Proposal) -> list[Move]:
