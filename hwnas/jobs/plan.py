@@ -19,13 +19,14 @@ from hwnas import plugins, schemas
 from hwnas.cost.model import cost_model
 from hwnas.errors import BudgetInfeasible, InputError
 from hwnas.jobs import predict
+from hwnas.jobs.conditions import TableAndLimits
 from hwnas.jobs.resolve import networks
 from hwnas.jobs.search import plan as search_plan
 from hwnas.measure import reliability
 from hwnas.measure.table import LatencyTable
 from hwnas.nets import spaces
 from hwnas.protocols import Emit, SearchContext, SearchSpace
-from hwnas.records import Budget, Estimate, Precision
+from hwnas.records import Budget, Estimate
 from hwnas.results import Result
 from hwnas.search.solve.entropy import entropy
 from hwnas.search.strategy import Strategy, asked, find
@@ -36,38 +37,21 @@ NOTE = "planned by an untrained score: nothing was trained and nothing was measu
 
 
 @dataclass(frozen=True)
-class PlanOptions:
-    """What to plan for.
+class PlanOptions(TableAndLimits):
+    """What to plan for, besides the table and the limits.
 
     Attributes:
         latency_budget: ``0.6ms``, ``18ms@p95``, a list, or ``1.15x:resnet20`` (`hwnas.budgets`).
         strategy, space: names of plug-ins; the strategy must be able to choose by an untrained score.
-        device, backend, precision, batch, threads: the conditions that the table must have; None
-            leaves them to the newest table.
-        table: latency table; None takes the newest valid one of these conditions.
-        input_shape: channels, height and width; None takes the table's.
-        max_macs, max_params, max_memory: further limits, with units.
         out: folder for the plan and its network; None writes nothing.
         dry_run: write nothing.
-        insist: take a table of which the error is above `reliability.REFUSED_PERCENT`, too.
     """
 
     latency_budget: str
     strategy: str = "densenas"
     space: str = "densenas-mbv2"
-    device: str | None = None
-    backend: str | None = None
-    precision: Precision | None = None
-    batch: int | None = None
-    threads: int | None = None
-    table: Path | str | None = None
-    input_shape: tuple[int, int, int] | None = None
-    max_macs: str | None = None
-    max_params: str | None = None
-    max_memory: str | None = None
     out: Path | None = None
     dry_run: bool = False
-    insist: bool = False
 
     def __post_init__(self) -> None:
         if not find(self.strategy).plans():

@@ -9,6 +9,7 @@ from typing import Any
 
 from hwnas.cost.model import cost_model
 from hwnas.errors import BackendUnavailable, InputError, StaleTable
+from hwnas.jobs.conditions import Conditions
 from hwnas.jobs.resolve import networks
 from hwnas.measure import device as devices
 from hwnas.measure import reliability, table_folder
@@ -21,23 +22,17 @@ from hwnas.spec import NetworkSpec
 
 
 @dataclass(frozen=True)
-class PredictOptions:
-    """Which networks, from which table.
+class PredictOptions(Conditions):
+    """Which networks, from which table; the conditions choose among tables where no file is named.
 
     Attributes:
         networks: files, runs or names of shipped examples.
         table: table file; None takes the newest valid one (of `device`, if given) that fits them.
-        device, backend, precision, batch, threads: choose among tables where no file is named.
         insist: take a table of which the error is above `reliability.REFUSED_PERCENT`, too.
     """
 
     networks: tuple[str, ...]
     table: Path | None = None
-    device: str | None = None
-    backend: str | None = None
-    precision: str | None = None
-    batch: int | None = None
-    threads: int | None = None
     insist: bool = False
 
 

@@ -5,18 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from hwnas.budgets import parse_latency
-from hwnas.deploy.engine import is_timed, runtime
+from hwnas.deploy.engine import runtime
 from hwnas.deploy.manifest import check_file, find_engine, read_manifest
 from hwnas.deploy.parity import TOLERANCES
 from hwnas.errors import InputError
-from hwnas.jobs.export.run import ExportOutcome, summary
+from hwnas.jobs.export.run import ExportOutcome, check, summary, with_latency
 from hwnas.jobs.export.samples import samples
 from hwnas.jobs.resolve.origin import Origin, origin
 from hwnas.measure.device import refuse_unasked
 from hwnas.measure.patience import PATIENCE_S
 from hwnas.protocols import Emit
-from hwnas.records import Budget
 
 
 @dataclass(frozen=True)
@@ -56,8 +54,6 @@ def verify(options: VerifyOptions, emit: Emit | None = None) -> ExportOutcome:
         BackendUnavailable: its runtime is not here.
         VerificationFailed: a check did not pass; `result` is what a pass would have returned.
     """
-    from hwnas.deploy import verify as checks
-
     path = find_engine(Path(options.engine))
     manifest = read_manifest(path)
     check_file(path, manifest)
@@ -65,27 +61,9 @@ def verify(options: VerifyOptions, emit: Emit | None = None) -> ExportOutcome:
     backend = runtime(manifest)
     source = _source(options, path)
     drawn = samples(options.data, source, options.images, TOLERANCES[manifest.setting.precision].images)
-    budget = manifest.budget
-    if options.latency_budget is not None:
-        latency_ms, percentile = parse_latency(options.latency_budget)
-        budget = (budget or Budget()).model_copy(update={"latency_ms": latency_ms, "percentile": percentile})
-    found = checks.verify(
-        path,
-        spec=source.spec,
-        weights=source.read_weights(),
-        images=drawn.pictures,
-        reference_images=drawn.prepared,
-        labels=drawn.labels,
-        training=drawn.training(source),
-        checked=drawn.checks,
-        budget=budget,
-        data=drawn.text,
-        backend=backend,
-        options=checks.CheckOptions(
-            timed=is_timed(manifest), deadline_s=options.max_time_s, patience_s=options.patience_s
-        ),
-        emit=emit,
-    )
+    budget = with_latency(manifest.budget, options.latency_budget)
+    patience = (options.max_time_s, options.patience_s)
+    found = check(path, manifest, source, backend, drawn, budget=budget, patience=patience, emit=emit)
     result = summary(path, found.complete(manifest))
     found.require(path, result.as_json())
     return result

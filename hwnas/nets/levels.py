@@ -14,6 +14,7 @@ from functools import cached_property, lru_cache
 from typing import Literal
 
 from hwnas.errors import InputError
+from hwnas.nets.member import is_member
 from hwnas.spec import Act, BlockSpec, Convention, Kind, NetworkSpec
 
 
@@ -253,13 +254,7 @@ class Levels:
 
     def __contains__(self, spec: object) -> bool:
         """Whether a network is a member; its name does not matter."""
-        if not isinstance(spec, NetworkSpec):
-            return False
-        try:
-            self.gene(spec)
-        except InputError:
-            return False
-        return True
+        return is_member(spec, self.gene)
 
 
 @lru_cache(maxsize=65536)

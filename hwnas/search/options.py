@@ -30,6 +30,17 @@ class TrainingOptions(Checked):
     )
 
 
+@dataclass(frozen=True)
+class SeveralBudgets(TrainingOptions):
+    """What the options of a strategy that fills several budgets at once begin with.
+
+    Attributes:
+        targets_ms: smaller budgets of the same search, in milliseconds.
+    """
+
+    targets_ms: tuple[float, ...] = option((), "Smaller budgets, in milliseconds.")
+
+
 def spent(history: Sequence[Trial]) -> int:
     """Training images that the trials cost."""
     return sum(map(images_of, history))

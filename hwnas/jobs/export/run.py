@@ -27,6 +27,7 @@ from hwnas.deploy.manifest import (
 )
 from hwnas.deploy.parity import TOLERANCES
 from hwnas.errors import BackendUnavailable, InputError
+from hwnas.jobs.conditions import Conditions
 from hwnas.jobs.export.remedy import MAX_LOSS, Remedy
 from hwnas.jobs.export.samples import Samples, samples
 from hwnas.jobs.resolve.origin import Origin, origin
@@ -44,14 +45,12 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class ExportOptions:
-    """What to export, for what.
+class ExportOptions(Conditions):
+    """What to export, for what; conditions that are left open are the run's.
 
     Attributes:
         run: run, target of a run, or network file; None takes the newest search or training.
         format: name of an export format.
-        precision: numbers of the engine; None takes the run's.
-        device, backend, batch, threads: conditions; None takes the run's.
         weights: file of weights, for a network file.
         out: folder of the engine; None takes the network's own.
         data: real images for the check of the outputs; None takes what the run was trained on.
@@ -67,11 +66,6 @@ class ExportOptions:
 
     run: str | None = None
     format: str = formats.PORTABLE
-    precision: Precision | None = None
-    device: str | None = None
-    backend: str | None = None
-    batch: int | None = None
-    threads: int | None = None
     weights: Path | None = None
     out: Path | None = None
     data: str | None = None
@@ -185,7 +179,10 @@ def _export(options: ExportOptions, source: Origin, folder: Path, emit: Emit | N
     _say(emit, f"wrote {path} ({manifest.engine_bytes / 1024:.0f} KiB): {setting.describe()}")
     if drawn is None or not options.verify:
         return summary(path, manifest)
-    found = check(options, manifest, path, source, backend, drawn, emit)
+    patience = (options.max_time_s, options.patience_s)
+    found = check(
+        path, manifest, source, backend, drawn, budget=manifest.budget, patience=patience, emit=emit
+    )
     manifest = found.complete(manifest)
     write_manifest(folder, manifest)
     result = summary(path, manifest)
@@ -246,7 +243,7 @@ def _write(
 
     about: dict[str, Any] = {
         "table_id": source.table_id,
-        "budget": _budget(options, source),
+        "budget": with_latency(source.budget, options.latency_budget),
         "predicted": source.predicted,
         "accuracy": source.accuracy,
         "run": source.folder.resolve().name,
@@ -267,23 +264,29 @@ def _write(
     )
 
 
-def _budget(options: ExportOptions, source: Origin) -> Budget | None:
-    if options.latency_budget is None:
-        return source.budget
-    latency_ms, percentile = parse_latency(options.latency_budget)
-    return (source.budget or Budget()).model_copy(update={"latency_ms": latency_ms, "percentile": percentile})
+def with_latency(budget: Budget | None, text: str | None) -> Budget | None:
+    """The budget with the latency that the user asks for; as it is where none is asked for."""
+    if text is None:
+        return budget
+    latency_ms, percentile = parse_latency(text)
+    return (budget or Budget()).model_copy(update={"latency_ms": latency_ms, "percentile": percentile})
 
 
 def check(
-    options: ExportOptions,
-    manifest: EngineManifest,
     path: Path,
+    manifest: EngineManifest,
     source: Origin,
     backend: Backend,
     drawn: Samples,
+    *,
+    budget: Budget | None,
+    patience: tuple[float | None, float],
     emit: Emit | None,
 ) -> Verified:
-    """Verify an engine file; what no runtime here would run as the target does is not timed."""
+    """Verify an engine file; what no runtime here would run as the target does is not timed.
+
+    `patience`: seconds that the test of the budget may take (None: as it needs), and that may be waited.
+    """
     from hwnas.deploy.verify import CheckOptions, verify
 
     return verify(
@@ -295,12 +298,10 @@ def check(
         labels=drawn.labels,
         training=drawn.training(source),
         checked=drawn.checks,
-        budget=manifest.budget,
+        budget=budget,
         data=drawn.text,
         backend=backend,
-        options=CheckOptions(
-            timed=is_timed(manifest), deadline_s=options.max_time_s, patience_s=options.patience_s
-        ),
+        options=CheckOptions(timed=is_timed(manifest), deadline_s=patience[0], patience_s=patience[1]),
         emit=emit,
     )
 

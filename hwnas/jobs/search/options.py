@@ -9,6 +9,7 @@ from typing import Any
 
 from hwnas import budgets, executors
 from hwnas.errors import InputError
+from hwnas.jobs.conditions import TableAndLimits
 from hwnas.jobs.search import plan
 from hwnas.measure.patience import PATIENCE_S
 from hwnas.search.strategy import find
@@ -18,8 +19,8 @@ STRATEGY = "auto"
 
 
 @dataclass(frozen=True)
-class SearchOptions:
-    """What to search for, where, with what effort.
+class SearchOptions(TableAndLimits):
+    """What to search for, where, with what effort; images are resized to `input_shape`.
 
     Attributes:
         latency_budget: ``0.6ms``, ``18ms@p95``, a list, or ``1.15x:resnet20`` (`hwnas.budgets`).
@@ -32,12 +33,7 @@ class SearchOptions:
         weights: of that model.
         trainer: ``package.module:function``, a loop of the user's own that fine-tunes (`hwnas.train.own`).
         repeats: how often in a row a piece of it may stand, where the budget allows more than the model.
-        device, backend, precision, batch, threads: the conditions that the table must have; None
-            leaves them to the newest table; "auto" or a list, too, and where a table is measured first
-            the fastest of them is.
-        table: latency table; None takes the newest valid one of these conditions.
-        input_shape: channels, height and width that images are resized to; None follows the data.
-        max_macs, max_params, max_memory: further limits, with units.
+        backend: "auto" or a list, too; where a table is measured first, the fastest of them is taken.
         preset: "quick", "default" or "thorough".
         images: training images of the search and the final training together; None by the preset.
         importance: of the stage-wise search: "probe", "gradient" or "vip".
@@ -54,7 +50,6 @@ class SearchOptions:
         seed: of everything random.
         out: run folder; None takes the next free one. The same one again resumes.
         profile: where no table fits, measure one first; False refuses to.
-        insist: take a table of which the error is above `reliability.REFUSED_PERCENT`, too.
         executor: what runs the trainings (`hwnas.executors`): "local", "ray", "ray://ADDRESS".
         jobs: how many of them at once, where the strategy allows it.
         dry_run: say what would be done, touch nothing.
@@ -68,16 +63,6 @@ class SearchOptions:
     weights: Path | None = None
     trainer: str | None = None
     repeats: int = 2
-    device: str | None = None
-    backend: str | None = None
-    precision: str | None = None
-    batch: int | None = None
-    threads: int | None = None
-    table: Path | str | None = None
-    input_shape: tuple[int, int, int] | None = None
-    max_macs: str | None = None
-    max_params: str | None = None
-    max_memory: str | None = None
     preset: str = "default"
     images: int | None = None
     importance: str | None = None
@@ -94,7 +79,6 @@ class SearchOptions:
     seed: int = 0
     out: Path | None = None
     profile: bool = True
-    insist: bool = False
     executor: str = "local"
     jobs: int = 1
     dry_run: bool = False

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from hwnas.errors import InputError
+from hwnas.nets.member import is_member
 from hwnas.protocols import Move
 from hwnas.spec import BlockSpec, Kind, NetworkSpec
 
@@ -141,13 +142,7 @@ class MacroMicro:
 
     def __contains__(self, spec: object) -> bool:
         """Whether a network is a member; its name does not matter."""
-        if not isinstance(spec, NetworkSpec):
-            return False
-        try:
-            self.chain(spec)
-        except InputError:
-            return False
-        return True
+        return is_member(spec, self.chain)
 
     @property
     def members(self) -> int:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from hwnas.errors import InputError
+from hwnas.nets.member import is_member
 from hwnas.protocols import Move
 from hwnas.spec import BlockSpec, NetworkSpec, with_skips
 
@@ -104,13 +105,7 @@ class CellSpace:
 
     def __contains__(self, spec: object) -> bool:
         """Whether a network is a member; its name does not matter."""
-        if not isinstance(spec, NetworkSpec):
-            return False
-        try:
-            self.numbers(spec)
-        except InputError:
-            return False
-        return True
+        return is_member(spec, self.numbers)
 
     @property
     def members(self) -> int:

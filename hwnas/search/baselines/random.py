@@ -10,30 +10,23 @@ import numpy as np
 from hwnas.options import option
 from hwnas.records import Budget, Proposal, Trial
 from hwnas.search import options
+from hwnas.search.baselines.samples import SampleOptions
 from hwnas.search.strategy import Strategy
 from hwnas.spec import NetworkSpec
 
 
 @dataclass(frozen=True)
-class RandomOptions(options.TrainingOptions):
+class RandomOptions(SampleOptions):
     """Options of `Random`.
 
     Attributes:
-        samples: networks to train.
-        images: training images of the whole search, final training included; 0 leaves each
-            training to the evaluator's default.
-        search_share: part of `images` that is spread evenly over the samples.
         draws: how often to draw for one sample before giving up.
         least: smallest part of the latency budget that a sample should use. Small members fill
             most of a space; a search that knows its budget does not waste training on them.
-        targets_ms: smaller budgets, in milliseconds; samples are drawn for each in turn.
     """
 
-    samples: int = option(8, "Networks to train.", low=1, high=1_000_000)
-    search_share: float = option(0.5, "Part of images that is spread over the samples.", low=0, high=1)
     draws: int = option(2000, "Most attempts to draw one sample that fits.", low=1, high=1_000_000)
     least: float = option(0.0, "Smallest part of the budget that a sample should use.", low=0, high=1)
-    targets_ms: tuple[float, ...] = option((), "Smaller budgets, in milliseconds.")
 
 
 class Random(Strategy[RandomOptions]):
@@ -47,7 +40,6 @@ class Random(Strategy[RandomOptions]):
         asked = self._options
         missing = min(n, asked.samples - len(history))
         seen = {trial.spec.key for trial in history}
-        share = int(asked.images * asked.search_share) // max(asked.samples, 1)
         budgets = options.budgets(self._context, asked.targets_ms)
         proposals: list[Proposal] = []
         for at in range(len(history), len(history) + missing):
@@ -57,7 +49,7 @@ class Random(Strategy[RandomOptions]):
             spec, draws = drawn
             seen.add(spec.key)
             reason = f"random member, {draws} draw{'s' * (draws > 1)}"
-            proposals.append(Proposal(spec=spec, images=share or None, reason=reason))
+            proposals.append(Proposal(spec=spec, images=asked.sample_images, reason=reason))
         return proposals
 
     def sees(self, trials: int) -> int:

@@ -16,6 +16,7 @@ import numpy as np
 from hwnas.options import option
 from hwnas.records import Proposal, Trial, trained
 from hwnas.search import options
+from hwnas.search.baselines.samples import SampleOptions
 from hwnas.search.ranking import accuracy
 from hwnas.search.strategy import Strategy
 from hwnas.spec import NetworkSpec
@@ -25,26 +26,18 @@ MOST_TOLD = 128  # trials that the estimator is told; building it takes a time i
 
 
 @dataclass(frozen=True)
-class TpeOptions(options.TrainingOptions):
+class TpeOptions(SampleOptions):
     """Options of `Tpe`.
 
     Attributes:
-        samples: networks to train.
-        images: training images of the whole search, final training included; 0 leaves each
-            training to the evaluator's default.
-        search_share: part of `images` that is spread evenly over the samples.
         startup: random samples before the estimator is used.
         batch: samples that are drawn before results are looked at again, so that they may be trained at once.
         asks: how often to ask for one sample that fits before giving up.
-        targets_ms: smaller budgets, in milliseconds; samples are asked for each in turn.
     """
 
-    samples: int = option(8, "Networks to train.", low=1, high=1_000_000)
-    search_share: float = option(0.5, "Part of images that is spread over the samples.", low=0, high=1)
     startup: int = option(4, "Random samples before the estimator is used.", low=0, high=1_000_000)
     batch: int = option(1, "Samples that may be trained at the same time.", low=1, high=4_096)
     asks: int = option(300, "Most attempts to draw one sample that fits.", low=1, high=1_000_000)
-    targets_ms: tuple[float, ...] = option((), "Smaller budgets, in milliseconds.")
 
 
 class Tpe(Strategy[TpeOptions]):
@@ -72,7 +65,6 @@ class Tpe(Strategy[TpeOptions]):
         levels = self._levels()
         study = self._study(history, levels, int(rng.integers(2**31)))
         seen = {trial.spec.key for trial in history}
-        share = int(asked.images * asked.search_share) // max(asked.samples, 1)
         budgets = options.budgets(self._context, asked.targets_ms)
         proposals: list[Proposal] = []
         for _ in range(asked.asks):
@@ -92,7 +84,7 @@ class Tpe(Strategy[TpeOptions]):
                 continue
             seen.add(spec.key)
             reason = f"TPE sample after {trial.number + 1} draws"
-            proposals.append(Proposal(spec=spec, images=share or None, reason=reason, notes=dict(code)))
+            proposals.append(Proposal(spec=spec, images=asked.sample_images, reason=reason, notes=dict(code)))
         return proposals
 
     def sees(self, trials: int) -> int:

@@ -11,7 +11,7 @@ from hwnas.search import options
 
 
 @dataclass(frozen=True)
-class DenseNasOptions(options.TrainingOptions):
+class DenseNasOptions(options.SeveralBudgets):
     """Options of `DenseNas`.
 
     Attributes:
@@ -35,7 +35,6 @@ class DenseNasOptions(options.TrainingOptions):
             decides; ``auto`` trains one where its share of the images is at least `options.LEARNABLE`.
         scores: what was learned: ``edges`` and ``layers`` of `derive.Scores`, ``trust`` of
             `derive.Trust` (1 and 1 where left out).
-        targets_ms: smaller budgets, in milliseconds.
     """
 
     share: float = option(0.25, "Part of all images that the super-network takes.", above=0, below=1)
@@ -53,7 +52,6 @@ class DenseNasOptions(options.TrainingOptions):
         "auto", "Whether a super-network is trained for the scores."
     )
     scores: Mapping[str, Any] | None = option(None, "Learned scores; set by the search.")
-    targets_ms: tuple[float, ...] = option((), "Smaller budgets, in milliseconds.")
 
     def learns(self, images: int) -> bool:
         """Whether a search of so many training images trains a super-network."""

@@ -10,7 +10,7 @@ from hwnas.search import options
 
 
 @dataclass(frozen=True)
-class FitOptions(options.TrainingOptions):
+class FitOptions(options.SeveralBudgets):
     """Options of `Fit`.
 
     Attributes:
@@ -21,7 +21,6 @@ class FitOptions(options.TrainingOptions):
         distill: whether the model as it was teaches its variants.
         first: part of `images` for the model itself, where its head is new.
         repeat: what one more copy of a piece is taken to bring, as a part of what the piece is missed.
-        targets_ms: smaller budgets of the same search, in ms.
     """
 
     importance: str = option("missed", "How it is found what a piece is worth.", choices=names("removals"))
@@ -32,4 +31,3 @@ class FitOptions(options.TrainingOptions):
     repeat: float = option(
         0.1, "Worth of one more copy of a piece, as a part of what the piece is missed.", low=0, high=1
     )
-    targets_ms: tuple[float, ...] = option((), "Smaller budgets, in milliseconds.")

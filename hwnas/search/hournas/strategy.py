@@ -40,7 +40,7 @@ LEANINGS = (0.0, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 
 
 @dataclass(frozen=True)
-class HourNasOptions(options.TrainingOptions):
+class HourNasOptions(options.SeveralBudgets):
     """Options of `HourNas`.
 
     Attributes:
@@ -60,7 +60,6 @@ class HourNasOptions(options.TrainingOptions):
         score: ``learned`` by a super-network; ``proxy`` leaves it out, and the untrained score alone
             decides; ``auto`` trains one where its share of the images is at least `options.LEARNABLE`.
         scores: what was learned; see `choice.SlotScores`.
-        targets_ms: smaller budgets, in milliseconds.
     """
 
     share: float = option(0.25, "Part of all images that the super-network takes.", above=0, below=1)
@@ -81,7 +80,6 @@ class HourNasOptions(options.TrainingOptions):
         "auto", "Whether a super-network is trained for the scores."
     )
     scores: Mapping[str, Any] | None = option(None, "Learned scores; set by the search.")
-    targets_ms: tuple[float, ...] = option((), "Smaller budgets, in milliseconds.")
 
     def learns(self, images: int) -> bool:
         """Whether a search of so many training images trains a super-network."""

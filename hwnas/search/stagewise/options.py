@@ -14,7 +14,7 @@ MOST_SHARE = 0.3
 
 
 @dataclass(frozen=True)
-class StagewiseOptions(options.TrainingOptions):
+class StagewiseOptions(options.SeveralBudgets):
     """Options of `Stagewise`.
 
     Attributes:
@@ -37,7 +37,6 @@ class StagewiseOptions(options.TrainingOptions):
             Where widths do too, the smallest network is too thin to be a start, and it takes the second,
             or the third if images are too few for gradients to tell kinds of growth apart.
         begin_share: see `begin`.
-        targets_ms: smaller budgets, in milliseconds, to be filled on the way.
         fidelity: ``default``, or ``paper`` for the published controller.
         growth_step, iterations, start: of the published controller: blocks added to a stage, times
             that it may grow, blocks a stage of the first network.
@@ -66,7 +65,6 @@ class StagewiseOptions(options.TrainingOptions):
     begin_share: float = option(
         0.5, "Part of the smallest budget that a uniform start may use.", above=0, high=1
     )
-    targets_ms: tuple[float, ...] = option((), "Smaller budgets, in milliseconds.")
     fidelity: Literal["default", "paper"] = option("default", "`default`, or `paper` for the published form.")
     growth_step: int = option(2, "Blocks added to a stage; published controller only.", low=1, high=1_000)
     iterations: int = option(5, "Most growths of a stage; published controller only.", low=1, high=1_000)
