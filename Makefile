@@ -20,9 +20,10 @@ lint: $(STAMP)
 	if [ -x $(BIN)/hadolint ]; then $(BIN)/hadolint Dockerfile; fi
 
 # One thread: the tests' tensors are small, and threads that wait for each other crawl on a busy machine.
-# A process for each of two cores; a file's tests stay together, for they share what they prepare.
+# A process for each of two cores; a file's tests stay together, for they share what they prepare. Files begin
+# in the order of tests/conftest.py, the slow ones first, so that no process waits for a long one at the end.
 test: lint
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 # Kills, two processes at once, full disks, damaged files, the small form (docs/reliability.md).
 test-campaign: $(STAMP)

@@ -1,4 +1,4 @@
-"""For every test: no waiting for a quiet machine in real time, and lines of any length."""
+"""For every test: no waiting for a quiet machine in real time, lines of any length, slow files first."""
 
 from __future__ import annotations
 
@@ -30,3 +30,9 @@ def any_width() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("COLUMNS", raising=False)
         yield
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with tests that are marked slow begin first, so that no process is left with one at the end."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)

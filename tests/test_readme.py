@@ -63,6 +63,7 @@ def test_extras_exist() -> None:
         assert re.search(rf"^{extra} = \[", project, re.MULTILINE), extra
 
 
+@pytest.mark.slow
 def test_the_path_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The commands of the README in their order on the fake device, then its lines of Python."""
     monkeypatch.chdir(tmp_path)

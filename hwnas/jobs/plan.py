@@ -140,6 +140,8 @@ def plan(options: PlanOptions, emit: Emit | None = None) -> NetworkPlan:
         MissingMeasurement: there is no table for the space.
     """
     started = time.monotonic()
+    if options.out is not None:
+        _refuse_other(options.out)
     table = _table(options)
     reliability.require(table, options.insist)
     space = _space(options, table)
@@ -264,9 +266,13 @@ def _row(spec: NetworkSpec, estimate: Callable[[NetworkSpec], Estimate], budget:
     }
 
 
-def _keep(folder: Path, body: dict[str, Any]) -> None:
-    """Write the plan and its network; a folder that holds something else is refused."""
+def _refuse_other(folder: Path) -> None:
+    """Refuse a folder that holds something else than a plan, before anything is computed."""
     if folder.exists() and any(folder.iterdir()) and not (folder / "plan.json").is_file():
         raise InputError(f"{folder} is not empty and holds no plan; choose another --out")
+
+
+def _keep(folder: Path, body: dict[str, Any]) -> None:
+    """Write the plan and its network."""
     write_network(folder / "network.json", NetworkSpec.model_validate(body["best"]["spec"]))
     write_json(folder / "plan.json", {"schema": schemas.PLAN, **body})

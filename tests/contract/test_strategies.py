@@ -5,24 +5,23 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import signal
-import subprocess
-import sys
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any, get_args
 
 import numpy as np
 import pytest
+from killing import has_event, killed, needs_sigkill
 from strategy_fakes import FakeCost, FakeTrainer, context, folder, price_ms, walked
 
 from hwnas import plugins
 from hwnas.errors import BudgetInfeasible, InputError
 from hwnas.jobs import inspect
 from hwnas.options import described
-from hwnas.records import Budget, Proposal, SearchResult, Trial
+from hwnas.records import Budget, Evaluation, Proposal, SearchResult, Trial
 from hwnas.search.ranking import candidates
 from hwnas.search.state import Limits
 from hwnas.search.strategy import Decision, DecisionKind, NoOptions, Strategy, find
@@ -204,6 +203,7 @@ def test_a_budget_for_the_smallest_alone_is_answered(
         assert result.trials[result.best].spec.key == least.key
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "options"), strategies())
 def test_no_budget_is_ever_exceeded(name: str, options: dict[str, Any], tmp_path: Path) -> None:
     """Random budgets, and a cost model that is wrong by up to 10 %: the result keeps the budget.
@@ -364,38 +364,24 @@ def test_trials_survive_json() -> None:
     assert Budget(latency_ms=1.0).fits(trial.estimate)
 
 
-SCRIPT = """
-import sys, time
-from pathlib import Path
-sys.path.insert(0, {here!r})
-import test_strategies as t
-from strategy_fakes import FakeTrainer, context, FakeCost
-path = Path(sys.argv[1])
-trainer = FakeTrainer(path, context("resnet-cifar", 1.0, FakeCost()).space)
 class Slow(FakeTrainer):
-    def __call__(self, proposal, index):
+    def __call__(self, proposal: Proposal, index: int) -> Evaluation:
         time.sleep(0.05)
         return super().__call__(proposal, index)
-t.run(path, "stagewise", {{}}, "resnet-cifar", trainer=Slow(path, trainer.space))
-"""
 
 
-@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no SIGKILL on this platform")
+def run_slowly(path: Path) -> None:
+    trainer = Slow(path, context("resnet-cifar", 1.0, FakeCost()).space)
+    run(path, "stagewise", {}, "resnet-cifar", trainer=trainer)
+
+
+@needs_sigkill
 def test_a_real_kill_loses_nothing(tmp_path: Path) -> None:
     """A process killed by the system in mid-search, twice, and repeated."""
     whole = run(tmp_path / "whole", "stagewise", {}, "resnet-cifar")
     path = tmp_path / "killed"
-    script = SCRIPT.format(here=str(Path(__file__).parent))
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     for lines in (2, 9):
-        process = subprocess.Popen([sys.executable, "-c", script, str(path)], env=environment)
-        deadline = time.monotonic() + 60
-        while len(texts(path) if (path / "events.jsonl").exists() else []) < lines:
-            assert process.poll() is None, "the search ended before it was killed"
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
-        process.send_signal(signal.SIGKILL)
-        assert process.wait() == -signal.SIGKILL
+        killed(run_slowly, path, when=partial(has_event, path, "", lines))
     assert len(texts(path)) < len(texts(tmp_path / "whole"))
     again = run(path, "stagewise", {}, "resnet-cifar")
     assert summary(again) == summary(whole)

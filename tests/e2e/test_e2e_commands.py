@@ -222,6 +222,7 @@ report:
 """
 
 
+@pytest.mark.slow
 def test_a_pipeline_runs_and_resumes(fake: House) -> None:
     Path("pipe.yaml").write_text(PIPELINE)
     body = fake.json("run", "pipe.yaml")

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from e2e_house import BUDGET, SMALL, TINY, House
+from killing import has_event, hwnas, killed, needs_sigkill
 
 from hwnas.measure.table_folder import headers
 
@@ -146,6 +146,7 @@ def test_a_finished_search_repeated_gives_its_result_at_once(fake: House, search
     assert again["best"] == searched["best"]
 
 
+@needs_sigkill
 def test_a_killed_search_ends_as_if_it_had_not_been(fake: House) -> None:
     """SIGKILL in the middle; the repeated command ends with the network and weights of an unbroken run."""
     args = ["search", *BUDGET, *TINY]
@@ -153,16 +154,7 @@ def test_a_killed_search_ends_as_if_it_had_not_been(fake: House) -> None:
     args[args.index("--images") + 1] = "800"
     whole = fake.json(*args, "--out", "runs/whole")
     run = Path("runs/killed")
-    command = [sys.executable, "-m", "hwnas_cli.main", *args, "--out", str(run)]
-    child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline and child.poll() is None:
-        if (run / "events.jsonl").exists() and '"event":"trial"' in (run / "events.jsonl").read_text():
-            break
-        time.sleep(0.005)
-    assert child.poll() is None, "the search ended before it could be killed"
-    os.kill(child.pid, signal.SIGKILL)
-    child.wait()
+    killed(hwnas, *args, "--out", str(run), when=partial(has_event, run, "trial"))
     assert not (run / "result.json").exists()
     done = fake.json(*args, "--out", str(run))
     assert done["best"] == whole["best"]
@@ -171,20 +163,11 @@ def test_a_killed_search_ends_as_if_it_had_not_been(fake: House) -> None:
         assert (run / name).read_bytes() == Path("runs/whole", name).read_bytes()
 
 
+@needs_sigkill
 def test_a_killed_profile_goes_on(fake: House) -> None:
     out = Path("killed.hwlat.jsonl")
     args = ["profile", *SMALL, "--preset", "thorough", "--out", str(out)]
-    child = subprocess.Popen(
-        [sys.executable, "-m", "hwnas_cli.main", *args], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline and child.poll() is None:
-        if out.exists() and out.read_bytes().count(b"\n") >= 3:
-            break
-        time.sleep(0.005)
-    assert child.poll() is None, "the profile ended before it could be killed"
-    os.kill(child.pid, signal.SIGKILL)
-    child.wait()
+    killed(hwnas, *args, when=lambda: out.exists() and out.read_bytes().count(b"\n") >= 3)
     kept = out.read_bytes()[: out.read_bytes().rfind(b"\n") + 1]
     fake.json("profile", *SMALL, "--preset", "thorough", "--out", str(out), "--max-time", "1s")
     assert out.read_bytes().startswith(kept), "every completed row is still there"

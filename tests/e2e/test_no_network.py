@@ -111,6 +111,7 @@ def test_a_command_needs_no_network(
     assert tried == []
 
 
+@pytest.mark.slow
 def test_verify_needs_no_network(fake: House, searched: dict[str, Any], tried: list[str]) -> None:
     _checked("export", searched["run"], "--out", "apart")
     _checked("verify", "apart/engine.onnx", "--against", searched["run"])

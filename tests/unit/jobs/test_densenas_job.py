@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import signal
-import subprocess
-import sys
-import time
-from collections.abc import Iterator
-from dataclasses import asdict, replace
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
+from killing import has_event, killed, needs_sigkill
 
 from hwnas.cost.importers import read
 from hwnas.errors import BudgetInfeasible, InputError
@@ -26,39 +23,22 @@ from hwnas.store import read_network
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def home(levels: Path) -> Path:
     """Tables: of the fake device for 1x8x8 images, and a planning table of a device that is not here."""
-    path = tmp_path_factory.mktemp("home")
-    before = os.environ.get("HWNAS_HOME")
-    os.environ["HWNAS_HOME"] = str(path)
     profile(ProfileOptions(device="fake", space="densenas-cifar", preset="quick", input_shape=(1, 8, 8)))
     profile(ProfileOptions(device="titanxp", space="densenas-mbv2", batch=32, estimate=True, classes=100))
-    rng = np.random.default_rng(0)
-    labels = np.arange(400) % 10
-    images = rng.integers(0, 60, (400, 8, 8, 1)) + (labels * 19)[:, None, None, None]
-    np.savez(path / "levels.npz", images=images.astype(np.uint8), labels=labels)
-    yield path
-    if before is None:
-        del os.environ["HWNAS_HOME"]
-    else:
-        os.environ["HWNAS_HOME"] = before
+    return levels
 
 
 @pytest.fixture
-def options(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SearchOptions:
-    monkeypatch.chdir(tmp_path)
-    return SearchOptions(
-        latency_budget="0.1ms",
-        data=f"npz:{home / 'levels.npz'}",
+def options(home: Path, levels_search: SearchOptions) -> SearchOptions:
+    return replace(
+        levels_search,
         strategy="densenas",
         space="densenas-cifar",
-        device="fake",
-        input_shape=(1, 8, 8),
-        preset="quick",
         images=600,
         recipe={"batch": 32, "lr": 0.1, "threads": 1, "checkpoint_s": 0.0},
         settings={"epochs": 2, "share": 0.4, "warmup": 0.4, "score": "learned"},
-        out=tmp_path / "run",
     )
 
 
@@ -68,16 +48,8 @@ def events(path: Path, kind: str) -> list[dict[str, object]]:
     return [event for line in lines if (event := json.loads(line))["event"] == kind]
 
 
-SCRIPT = """
-import sys
-from pathlib import Path
-from hwnas.jobs.search import SearchOptions, search
-given = eval(sys.argv[1])
-search(SearchOptions(**given, out=Path(sys.argv[2])))
-"""
-
-
-@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no SIGKILL on this platform")
+@pytest.mark.slow
+@needs_sigkill
 def test_a_search_and_one_killed_twice_end_alike(options: SearchOptions, tmp_path: Path) -> None:
     """Killed in the super-network's second epoch and after the first trial, then repeated."""
     whole = search(options)
@@ -101,18 +73,9 @@ def test_a_search_and_one_killed_twice_end_alike(options: SearchOptions, tmp_pat
     assert 0 <= float(str(derived[2]["probability_within"])) <= 1
     assert read_network(run / "network.json") in make("densenas-cifar", input_shape=(1, 8, 8))
 
-    given = {k: v for k, v in asdict(options).items() if k not in ("out", "dry_run")}
     path = tmp_path / "killed"
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
     for kind in ("supernet", "trial"):
-        process = subprocess.Popen([sys.executable, "-c", SCRIPT, repr(given), str(path)], env=environment)
-        deadline = time.monotonic() + 120
-        while not events(path, kind):
-            assert process.poll() is None, "the search ended before it was killed"
-            assert time.monotonic() < deadline
-            time.sleep(0.005)
-        process.send_signal(signal.SIGKILL)
-        assert process.wait() == -signal.SIGKILL
+        killed(search, replace(options, out=path), when=partial(has_event, path, kind))
     again = search(replace(options, out=path))
     kept = ("best", "accuracy", "trials", "trained", "images", "train_macs", "stopped", "promise")
     assert {k: again[k] for k in kept} == {k: whole[k] for k in kept}

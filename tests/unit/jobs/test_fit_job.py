@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
 import sys
-import time
-from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
+from killing import has_event, killed, needs_sigkill
 
 import hwnas
 from hwnas.errors import BudgetInfeasible, InputError, TrainingFailed
@@ -64,15 +60,9 @@ def build():
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def home(levels: Path) -> Path:
     """A model of three blocks that tells ten levels of grey apart, with weights and a table of its blocks."""
-    path = tmp_path_factory.mktemp("home")
-    before = os.environ.get("HWNAS_HOME")
-    os.environ["HWNAS_HOME"] = str(path)
-    rng = np.random.default_rng(0)
-    labels = np.arange(400) % 10
-    images = rng.integers(0, 60, (400, 8, 8, 1)) + (labels * 19)[:, None, None, None]
-    np.savez(path / "levels.npz", images=images.astype(np.uint8), labels=labels)
+    path = levels
     (path / "mine.py").write_text(MODEL)
     space = own_model.space(f"{path / 'mine.py'}:build", input_shape=(1, 8, 8), classes=10)
     module = space.parent.graph.train()
@@ -89,29 +79,21 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     backend, setting = device.conditions("fake", None, precision="fp32", batch=1, threads=1)
     header = header_for(setting, space.name, (1, 8, 8), 10, TimingOptions.preset("quick"))
     sweep(space, backend, header, new_path(header))
-    yield path
-    if before is None:
-        del os.environ["HWNAS_HOME"]
-    else:
-        os.environ["HWNAS_HOME"] = before
+    return path
 
 
 @pytest.fixture
-def options(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SearchOptions:
-    monkeypatch.chdir(tmp_path)
-    return SearchOptions(
+def options(home: Path, levels_search: SearchOptions) -> SearchOptions:
+    return replace(
+        levels_search,
         latency_budget="80%:model",
-        data=f"npz:{home / 'levels.npz'}",
         model=f"{home / 'mine.py'}:build",
         weights=home / "mine.safetensors",
-        device="fake",
-        input_shape=(1, 8, 8),
         images=600,
         recipe={"batch": 32, "checkpoint_s": 0.0},
         settings={"judged": 64},
         patience_s=0.0,
         profile=False,
-        out=tmp_path / "run",
     )
 
 
@@ -203,18 +185,11 @@ def test_a_model_is_a_network_for_predict_too(options: SearchOptions) -> None:
     assert body["networks"][0]["latency_ms"] > 0
 
 
+@needs_sigkill
 def test_killed_is_as_unbroken(options: SearchOptions, tmp_path: Path) -> None:
     whole = search(replace(options, out=tmp_path / "whole"))
-    code = f"from hwnas.jobs.search import SearchOptions, search\nfrom pathlib import *\nsearch({options!r})"
-    process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
     assert options.out is not None
-    events = options.out / "events.jsonl"
-    while process.poll() is None:
-        if events.is_file() and events.read_text().count('"event":"trial"') >= 1:
-            process.send_signal(signal.SIGKILL)
-            break
-        time.sleep(0.01)
-    process.wait()
+    killed(search, options, when=partial(has_event, options.out, "trial"))
     again = search(options)
     assert again["best"]["accuracy"] == whole["best"]["accuracy"]
     for name in ("weights.safetensors", "network.json"):

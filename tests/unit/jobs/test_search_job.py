@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
-import signal
-import subprocess
-import sys
-import time
-from collections.abc import Iterator
-from dataclasses import asdict, replace
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from killing import has_event, killed, needs_sigkill
 
 from hwnas.errors import BudgetInfeasible, InputError, MissingMeasurement
 from hwnas.jobs.profile import ProfileOptions, profile
@@ -27,51 +23,60 @@ from hwnas.nets.spaces import make
 from hwnas.records import Budget, Estimate, SearchResult
 from hwnas.report.class_sections import by_class
 from hwnas.report.collect import collect
+from hwnas.results import Result
 from hwnas.spec import NetworkSpec
 from hwnas.store import read_network
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A folder with tables of the fake device for 1x8x8 images, and a small data set."""
-    path = tmp_path_factory.mktemp("home")
-    before = {name: os.environ.get(name) for name in ("HWNAS_HOME",)}
-    os.environ["HWNAS_HOME"] = str(path)
+def home(levels: Path) -> Path:
+    """With a table of the fake device for 1x8x8 images."""
     profile(ProfileOptions(device="fake", space="resnet-cifar", preset="quick", input_shape=(1, 8, 8)))
-    rng = np.random.default_rng(0)
-    labels = np.arange(400) % 10
-    images = rng.integers(0, 60, (400, 8, 8, 1)) + (labels * 19)[:, None, None, None]
-    np.savez(path / "levels.npz", images=images.astype(np.uint8), labels=labels)
-    yield path
-    for name, value in before.items():
-        if value is None:
-            del os.environ[name]
-        else:
-            os.environ[name] = value
+    return levels
 
 
 @pytest.fixture
-def options(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SearchOptions:
-    monkeypatch.chdir(tmp_path)
-    return SearchOptions(
+def options(home: Path, levels_search: SearchOptions) -> SearchOptions:
+    return replace(
+        levels_search,
         latency_budget="0.12ms",
-        data=f"npz:{home / 'levels.npz'}",
-        device="fake",
         space="resnet-cifar",
         strategy="stagewise",
-        input_shape=(1, 8, 8),
-        preset="quick",
         images=2000,
-        recipe={"batch": 32, "lr": 0.1},
+        recipe={"batch": 32, "lr": 0.1, "threads": 1, "checkpoint_s": 0.0},
         settings={"rounds": 2},
         importance="gradient",
-        out=tmp_path / "run",
     )
 
 
-def test_search_keeps_what_it_says(options: SearchOptions) -> None:
-    told: list[tuple[str, Any]] = []
-    body = search(options, lambda kind, fields: told.append((kind, dict(fields))))
+@dataclass(frozen=True)
+class Whole:
+    """A search that nothing interrupted: its result, its folder, and what was told on the way."""
+
+    body: Result
+    out: Path
+    told: list[tuple[str, Any]]
+
+
+@pytest.fixture(scope="module")
+def wholes() -> list[Whole]:
+    return []
+
+
+@pytest.fixture
+def whole(wholes: list[Whole], options: SearchOptions, tmp_path_factory: pytest.TempPathFactory) -> Whole:
+    """The search of `options`, made once; what reads or repeats it leaves it as it is."""
+    if not wholes:
+        torch.set_num_threads(1)
+        told: list[tuple[str, Any]] = []
+        out = tmp_path_factory.mktemp("whole") / "run"
+        body = search(replace(options, out=out), lambda kind, fields: told.append((kind, dict(fields))))
+        wholes.append(Whole(body, out, told))
+    return wholes[0]
+
+
+def test_search_keeps_what_it_says(options: SearchOptions, whole: Whole) -> None:
+    body, options = whole.body, replace(options, out=whole.out)
     assert json.loads(json.dumps(body.as_json())) == body.as_json()
     assert {"best", "within_budget", "trials", "trained", "train_macs", "seconds", "run"} <= set(
         body.as_json()
@@ -86,7 +91,7 @@ def test_search_keeps_what_it_says(options: SearchOptions) -> None:
     assert body["images"] <= 2000
     assert set(body["seconds"]) == {"training", "measuring", "total"}
     assert body["train_macs"] > 3 * best["macs"] * 500
-    assert all("text" in fields for kind, fields in told if kind != "progress")
+    assert all("text" in fields for kind, fields in whole.told if kind != "progress")
     run = Path(body["run"])
     assert read_network(run / "network.json").depths == tuple(best["depths"])
     saved = json.loads((run / "result.json").read_text())
@@ -119,52 +124,30 @@ def test_test_split_is_read_once_and_only_at_the_end(
         return real(self)
 
     monkeypatch.setattr(Dataset, "test", counted)
-    search(options)
-    search(options)
+    plain = replace(options, strategy="uniform", importance=None, settings={}, images=900)
+    search(plain)
+    search(plain)
     assert len(reads) == 1
 
 
-SCRIPT = """
-import sys
-from pathlib import Path
-from hwnas.jobs.search import SearchOptions, search
-given = eval(sys.argv[1])
-search(SearchOptions(**given, out=Path(sys.argv[2])))
-"""
-
-
-@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no SIGKILL on this platform")
-def test_a_killed_search_ends_as_an_unbroken_one(options: SearchOptions, tmp_path: Path) -> None:
+@pytest.mark.slow
+@needs_sigkill
+def test_a_killed_search_ends_as_an_unbroken_one(
+    options: SearchOptions, whole: Whole, tmp_path: Path
+) -> None:
     """The process is killed in the middle of a training and between two events, then repeated."""
-    torch.set_num_threads(1)
-    options = replace(options, recipe={**options.recipe, "threads": 1, "checkpoint_s": 0.0})
-    whole = search(options)
-    given = {k: v for k, v in asdict(options).items() if k not in ("out", "dry_run")}
     path = tmp_path / "killed"
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
-
-    def seen() -> list[str]:
-        file = path / "events.jsonl"
-        return file.read_text().splitlines() if file.exists() else []
 
     def training() -> bool:
         return any(path.glob("weights/trial-0001*.checkpoint"))
 
-    for reached in (training, lambda: sum('"event":"trial"' in line for line in seen()) >= 2):
-        process = subprocess.Popen([sys.executable, "-c", SCRIPT, repr(given), str(path)], env=environment)
-        deadline = time.monotonic() + 120
-        while not reached():
-            assert process.poll() is None, "the search ended before it was killed"
-            assert time.monotonic() < deadline
-            time.sleep(0.005)
-        process.send_signal(signal.SIGKILL)
-        assert process.wait() == -signal.SIGKILL
+    for reached in (training, partial(has_event, path, "trial", 2)):
+        killed(search, replace(options, out=path), when=reached)
     assert not (path / "result.json").exists()
     again = search(replace(options, out=path))
     kept = ("best", "accuracy", "trials", "trained", "images", "train_macs", "stopped", "promise")
-    assert {k: again[k] for k in kept} == {k: whole[k] for k in kept}
-    assert options.out is not None
-    weights = [(run / "weights.safetensors").read_bytes() for run in (path, options.out)]
+    assert {k: again[k] for k in kept} == {k: whole.body[k] for k in kept}
+    weights = [(run / "weights.safetensors").read_bytes() for run in (path, whole.out)]
     assert weights[0] == weights[1]
 
 
@@ -198,10 +181,10 @@ def test_baselines_and_several_budgets(strategy: str, options: SearchOptions) ->
     assert search(several).as_json()["targets"] == body["targets"]
 
 
-def test_the_strategy_of_a_run_is_gone_on_with(options: SearchOptions) -> None:
+def test_the_strategy_of_a_run_is_gone_on_with(options: SearchOptions, whole: Whole) -> None:
     """A default that has changed since a run began is no other configuration."""
-    first = search(options)
-    assert search(replace(options, strategy=None)).as_json()["best"] == first["best"]
+    options = replace(options, out=whole.out)
+    assert search(replace(options, strategy=None)).as_json()["best"] == whole.body["best"]
     assert SearchOptions("1ms", "digits").strategy is None
     with pytest.raises(InputError, match="strategy was 'stagewise', is 'uniform'"):
         search(replace(options, strategy="uniform", importance=None, settings={}))

@@ -7,6 +7,9 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import NamedTuple
+
+import pytest
 
 from hwnas import plugins
 
@@ -25,14 +28,38 @@ def install(site: Path, package: str, points: dict[str, str], **modules: str) ->
     (info / "entry_points.txt").write_text(text)
 
 
-def hwnas(site: Path, *args: str) -> subprocess.CompletedProcess[str]:
+class Ended(NamedTuple):
+    """How a command ended."""
+
+    status: int
+    stdout: str
+    stderr: str
+
+
+# One process for the commands of a test: importing torch takes longer than most of them.
+WORKER = """
+import json, sys
+from click.testing import CliRunner
+from hwnas_cli.main import cli
+for args in json.loads(sys.argv[1]):
+    done = CliRunner().invoke(cli, args, prog_name="hwnas")
+    print(json.dumps([done.exit_code, done.stdout, done.stderr]), flush=True)
+"""
+
+
+def hwnas(site: Path, *commands: str) -> list[Ended]:
+    """Commands in their turn, in an interpreter that finds the packages of `site`."""
     env = {
         **os.environ,
         "PYTHONPATH": os.pathsep.join([str(site), str(ROOT), os.environ.get("PYTHONPATH", "")]),
         "HWNAS_HOME": str(site.parent / "home"),
     }
-    command = [sys.executable, "-c", "from hwnas_cli.main import cli; cli()", *args]
-    return subprocess.run(command, capture_output=True, text=True, env=env, cwd=site.parent)
+    given = json.dumps([command.split() for command in commands])
+    command = [sys.executable, "-c", WORKER, given]
+    done = subprocess.run(command, capture_output=True, text=True, env=env, cwd=site.parent)
+    ends = [Ended(*json.loads(line)) for line in done.stdout.splitlines()]
+    assert len(ends) == len(commands), done.stdout + done.stderr
+    return ends
 
 
 RINGS = """
@@ -72,6 +99,7 @@ def price(*, images, autocast):
 """
 
 
+@pytest.mark.slow
 def test_a_data_source_and_an_importance_from_outside_are_searched_with(tmp_path: Path) -> None:
     site = tmp_path / "site"
     install(
@@ -81,47 +109,50 @@ def test_a_data_source_and_an_importance_from_outside_are_searched_with(tmp_path
         rings=RINGS,
         price=PRICE,
     )
-    small = ("--device", "fake", "--space", "resnet-cifar", "--json")
-    done = hwnas(site, "profile", *small, "--preset", "quick", "--input", "3x16x16")
-    assert done.returncode == 0, done.stderr
-    wanted = ("--strategy", "stagewise", "--importance", "price", "--set", "begin=smallest")
-    chosen = ("--latency-budget", "1ms", "--data", "rings:far", "--images", "600")
-    done = hwnas(site, "search", *small, *wanted, *chosen)
-    assert done.returncode == 0, done.stdout + done.stderr
+    small = "--device fake --space resnet-cifar --json"
+    wanted = "--strategy stagewise --importance price --set begin=smallest --latency-budget 1ms"
+    profile, search, slip = hwnas(
+        site,
+        f"profile {small} --preset quick --input 3x16x16",
+        f"search {small} {wanted} --data rings:far --images 600",
+        f"search {small} --latency-budget 1ms --data ring:far",
+    )
+    assert profile.status == 0, profile.stderr
+    assert search.status == 0, search.stdout + search.stderr
     assert (tmp_path / "read-rings").read_text() == "far"
     assert int((tmp_path / "judged").read_text()) > 0
-    done = hwnas(site, "search", *small, "--latency-budget", "1ms", "--data", "ring:far")
-    assert done.returncode == 2
-    assert "did you mean 'rings'" in done.stdout + done.stderr
+    assert slip.status == 2
+    assert "did you mean 'rings'" in slip.stdout + slip.stderr
 
 
 def test_an_importer_from_outside_reads_a_table(tmp_path: Path) -> None:
     site = tmp_path / "site"
     install(site, "mine", {"importers": "copied = copied:copied"}, copied=TABLE)
     (tmp_path / "lats").write_text("8 0.25\n16 0.5\n")
-    done = hwnas(site, "table", "import", "lats", "--format", "copied", "--json")
-    assert done.returncode == 0, done.stdout + done.stderr
+    done, slip = hwnas(
+        site, "table import lats --format copied --json", "table import lats --format copeid --json"
+    )
+    assert done.status == 0, done.stdout + done.stderr
     assert json.loads(done.stdout)["rows"] == 2
     assert "mine" in json.loads(done.stdout)["conditions"]
-    done = hwnas(site, "table", "import", "lats", "--format", "copeid", "--json")
-    assert done.returncode == 2
-    assert "did you mean 'copied'" in done.stdout + done.stderr
+    assert slip.status == 2
+    assert "did you mean 'copied'" in slip.stdout + slip.stderr
 
 
 def test_a_replay_from_outside_reads_a_log(tmp_path: Path) -> None:
     site = tmp_path / "site"
     install(site, "mine", {"replays": "three = three_replay:replay"}, three_replay=REPLAY)
     (tmp_path / "log").write_text("a b c")
-    done = hwnas(site, "replay", "log", "--strategy", "three", "--json")
-    assert done.returncode == 0, done.stdout + done.stderr
+    (done,) = hwnas(site, "replay log --strategy three --json")
+    assert done.status == 0, done.stdout + done.stderr
     assert json.loads(done.stdout)["candidates"] == 3
 
 
 def test_a_built_in_name_keeps_its_meaning_and_the_other_package_is_named(tmp_path: Path) -> None:
     site = tmp_path / "site"
     install(site, "taker", {"spaces": "resnet-cifar = nowhere:nothing"})
-    done = hwnas(site, "spaces", "show", "resnet-cifar", "--json")
-    assert done.returncode == 0, done.stdout + done.stderr
+    (done,) = hwnas(site, "spaces show resnet-cifar --json")
+    assert done.status == 0, done.stdout + done.stderr
     assert json.loads(done.stdout)["available"] is True
     assert "package taker registers the space 'resnet-cifar', which is a built-in name" in done.stderr
 
@@ -130,8 +161,8 @@ def test_a_name_of_two_packages_is_refused_with_both(tmp_path: Path) -> None:
     site = tmp_path / "site"
     install(site, "first", {"spaces": "twin = a:a"})
     install(site, "second", {"spaces": "twin = b:b"})
-    done = hwnas(site, "spaces", "show", "twin", "--json")
-    assert done.returncode == 2
+    (done,) = hwnas(site, "spaces show twin --json")
+    assert done.status == 2
     assert "registered by first and by second" in done.stdout + done.stderr
 
 
@@ -139,9 +170,8 @@ def test_a_broken_package_is_named_and_hurts_nobody_else(tmp_path: Path) -> None
     site = tmp_path / "site"
     groups = ("spaces", "strategies", "backends")
     install(site, "wreck", dict.fromkeys(groups, "broken = wreck:Thing"), wreck="raise ValueError('no luck')")
-    for group in groups:
-        done = hwnas(site, group, "--json")
-        assert done.returncode == 0, done.stdout + done.stderr
+    for group, done in zip(groups, hwnas(site, *(f"{group} --json" for group in groups))):
+        assert done.status == 0, done.stdout + done.stderr
         rows = {row["name"]: row for row in json.loads(done.stdout)[group]}
         assert not rows["broken"]["available"]
         assert (
@@ -208,28 +238,16 @@ def test_what_is_wrong_with_a_package_is_one_sentence_that_names_it(tmp_path: Pa
     lines = {group: "\n".join(found) for group, found in points.items()}
     install(site, "odd", lines, odd=ODD, exits="raise SystemExit('bye')")
     (tmp_path / "lines.txt").write_text("")
-    commands = [command.format(f"wrong{at}").split() for at, (_, _, command, _) in enumerate(WRONG)]
-    code = f"""
-from click.testing import CliRunner
-from hwnas_cli.main import cli
-for args in {commands!r}:
-    done = CliRunner().invoke(cli, [*args, "--json"])
-    print(done.exit_code, done.stdout.replace(chr(10), " "))
-"""
-    path = os.pathsep.join([str(site), str(ROOT), os.environ.get("PYTHONPATH", "")])
-    env = {**os.environ, "PYTHONPATH": path, "HWNAS_HOME": str(tmp_path / "home")}
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env, cwd=tmp_path)
-    ends = done.stdout.splitlines()
-    assert len(ends) == len(WRONG), done.stderr
+    commands = [command.format(f"wrong{at}") for at, (_, _, command, _) in enumerate(WRONG)]
+    *ends, listed = hwnas(site, *(f"{command} --json" for command in commands), "backends --json")
     for (group, target, _, said), end in zip(WRONG, ends):
-        assert end.startswith("2 "), (group, target, end)
-        assert said in end, (group, target, end)
-    listed = hwnas(site, "backends", "--json")
+        assert end.status == 2, (group, target, end)
+        assert said in end.stdout, (group, target, end)
     rows = {row["name"]: row for row in json.loads(listed.stdout)["backends"]}
     assert "cannot say whether it works here: RuntimeError: boom" in rows["sayer"]["reason"]
     assert rows["fake"]["available"]
-    shown = hwnas(site, "count", "resnet20")
-    assert shown.returncode == 0
+    (shown,) = hwnas(site, "count resnet20")  # in a process that has not said it yet
+    assert shown.status == 0
     assert "Warning: package odd registers the block kind 'we ird/../x', which is left out" in shown.stderr
     assert "UserWarning" not in shown.stderr
 

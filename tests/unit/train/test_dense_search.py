@@ -124,6 +124,7 @@ def test_the_published_objective_pushes_cost_down_without_a_target(digits: Datas
     assert found.history[-1]["multipliers"] == [0.0, 0.0]
 
 
+@pytest.mark.slow
 def test_networks_collapse_without_the_floor_and_less_with_it(digits: Dataset, costs: Costs) -> None:
     """The reported collapse: a cost term that outweighs the loss makes skips and smallest operators win.
 
