@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from hwnas.nets.blocks.rules import activated, always
 from hwnas.nets.draft import Draft
 from hwnas.nets.kind import EVERY_AXIS, BlockKind, GrowthRule
@@ -43,27 +45,14 @@ def _keeps(old: BlockSpec, new: BlockSpec, before: BlockSpec) -> bool:
     return _keeps_full(old, new, before)
 
 
-MBCONV = BlockKind(
-    _write,
-    GrowthRule(
-        EVERY_AXIS,
-        _hidden,
-        keeps=_keeps,
-        inserts=always,
-        takes_from=frozenset({"mbconv_full"}),
-        units=("expand",),
-        gated="project",
-    ),
+_GROWTH = GrowthRule(
+    EVERY_AXIS,
+    _hidden,
+    keeps=_keeps,
+    inserts=always,
+    takes_from=frozenset({"mbconv_full"}),
+    units=("expand",),
+    gated="project",
 )
-MBCONV_FULL = BlockKind(
-    _write_full,
-    GrowthRule(
-        EVERY_AXIS,
-        _hidden,
-        keeps=_keeps_full,
-        inserts=always,
-        takes_from=frozenset({"mbconv"}),
-        units=("expand",),
-        gated="project",
-    ),
-)
+MBCONV = BlockKind(_write, _GROWTH)
+MBCONV_FULL = BlockKind(_write_full, replace(_GROWTH, keeps=_keeps_full, takes_from=frozenset({"mbconv"})))

@@ -10,8 +10,8 @@ from hwnas.cost import importers, roofline
 from hwnas.cost.score import figures
 from hwnas.documents import read_json
 from hwnas.errors import InputError
-from hwnas.nets.densenas.graph import DenseSpace, densenas_mbv2, densenas_resnet
-from hwnas.spec import BlockSpec, NetworkSpec
+from hwnas.nets.spaces import make
+from hwnas.spec import BlockSpec
 from hwnas.store import data_dir
 
 DATA = Path(os.environ.get("HWNAS_TEST_DATA", "no-data")) / "densenas"
@@ -98,13 +98,12 @@ def test_tables_are_marked() -> None:
 @pytest.mark.skipif(not DATA.is_dir(), reason="HWNAS_TEST_DATA does not name the published lists")
 @pytest.mark.parametrize(
     ("space", "name"),
-    [(densenas_mbv2(), "lat_list_densenas_mbv2_xp32"), (densenas_resnet(), "lat_list_resv2_32")],
-    ids=["mbv2", "resnet"],
+    [("densenas-mbv2", "lat_list_densenas_mbv2_xp32"), ("densenas-resnet", "lat_list_resv2_32")],
 )
-def test_estimates_rank_networks_like_the_published_titan_xp_list(space: DenseSpace, name: str) -> None:
+def test_estimates_rank_networks_like_the_published_titan_xp_list(space: str, name: str) -> None:
     table = importers.read(DATA / name, "densenas")
     device, rng = roofline.describe("titanxp"), np.random.default_rng(0)
-    networks = [random_network(space, rng) for _ in range(100)]
+    networks = [make(space).sample(rng) for _ in range(100)]
     blocks = {b for net in networks for b in net.blocks}
     guess = {b: roofline.block_ms(b, device, batch=32, fused=False) for b in blocks}
     predicted = np.array([sum(guess[b] for b in net.blocks) for net in networks])
@@ -112,16 +111,3 @@ def test_estimates_rank_networks_like_the_published_titan_xp_list(space: DenseSp
     found = figures(predicted, measured)
     assert found["kendall_tau"] > 0.85
     assert found["mape_percent"] < 35
-
-
-def random_network(space: DenseSpace, rng: np.random.Generator) -> NetworkSpec:
-    path = [0]
-    while path[-1] != space.sink:
-        path.append(int(rng.choice(space.out_edges[path[-1]])))
-    heads = [space.head_ops[int(rng.integers(len(space.head_ops)))] for _ in path[1:]]
-    stacks = [
-        [space.stack_ops[int(rng.integers(len(space.stack_ops)))] for _ in range(space.routing[j].stack)]
-        for j in path[1:]
-    ]
-    network: NetworkSpec = space.network(path, heads, stacks)
-    return network

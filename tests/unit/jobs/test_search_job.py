@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from killing import has_event, killed, needs_sigkill
+from strategy_fakes import FakeCost
 
 from hwnas.errors import BudgetInfeasible, InputError, MissingMeasurement
 from hwnas.jobs.profile import ProfileOptions, profile
@@ -320,18 +321,8 @@ class Priced:
 
     def estimate(self, spec: NetworkSpec) -> Estimate:
         assert spec.depths == (3, 3, 3)
-        return Estimate(
-            latency_ms=0.5,
-            low_ms=0.4,
-            high_ms=0.6,
-            coverage=0.95,
-            macs=1,
-            params=1,
-            activation_bytes=1,
-            weight_bytes=1,
-            by_stage_ms={"stem": 0.1},
-            extrapolated=self.extrapolated,
-        )
+        given = {"latency_ms": 0.5, "low_ms": 0.4, "high_ms": 0.6, "by_stage_ms": {"stem": 0.1}}
+        return FakeCost().estimate(spec).model_copy(update={**given, "extrapolated": self.extrapolated})
 
 
 @pytest.mark.parametrize(

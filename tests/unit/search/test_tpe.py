@@ -1,20 +1,13 @@
 """Strategy tpe: what the estimator is told of a long history."""
 
+from strategy_fakes import FakeCost
+
 from hwnas.nets import spaces
-from hwnas.records import Estimate, Evaluation, Trial
+from hwnas.records import Evaluation, Trial
 from hwnas.search.baselines import tpe
 
 SPEC = spaces.make("resnet-cifar").smallest()
-ESTIMATE = Estimate(
-    latency_ms=1.0,
-    low_ms=1.0,
-    high_ms=1.0,
-    coverage=0.9,
-    macs=1,
-    params=1,
-    activation_bytes=1,
-    weight_bytes=1,
-)
+ESTIMATE = FakeCost().estimate(SPEC)
 
 
 def trial(index: int, accuracy: float | None) -> Trial:
