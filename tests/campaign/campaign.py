@@ -512,7 +512,7 @@ def run(
         ("two or three processes at once", lambda: campaign.pairs(pairs)),
         ("disk full", lambda: campaign.full([by_name[name] for name in disks], sizes)),
         ("read-only folder", lambda: campaign.readonly(wanted)),
-        ("damaged files", lambda: _damaged(folder, 200 if small else 4000, seed, workers)),
+        ("damaged files", lambda: _damaged(folder, 1000 if small else 4000, seed, workers)),
     ]
     about = {
         "schema": SCHEMA,

@@ -6,7 +6,7 @@ import dataclasses
 import json
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from pkgutil import resolve_name
@@ -135,9 +135,9 @@ def test_members_only_within_the_budget_and_bounded(
 
 @every
 def test_the_same_history_gives_the_same_proposal(
-    name: str, options: dict[str, Any], space: str, tmp_path: Path
+    name: str, options: dict[str, Any], space: str, whole_search: Callable[..., Whole]
 ) -> None:
-    result = run(tmp_path, name, options, space)
+    result = whole_search(name, options, space).result
     history = [trial for trial in result.trials if trial.role != "final"]
     cost = FakeCost()
     ctx = context(space, spaces(name)[space], cost, images=IMAGES, **options)
@@ -149,6 +149,28 @@ def test_the_same_history_gives_the_same_proposal(
         assert first == other.propose(part, 1, np.random.default_rng([0, length]))
 
 
+@dataclasses.dataclass(frozen=True)
+class Whole:
+    """A search that nothing interrupted, made once for all tests that compare with it."""
+
+    result: SearchResult
+    path: Path
+
+
+@pytest.fixture(scope="module")
+def whole_search(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Whole]:
+    made: dict[str, Whole] = {}
+
+    def of(name: str, options: dict[str, Any], space: str) -> Whole:
+        key = json.dumps([name, options, space])
+        if key not in made:
+            path = tmp_path_factory.mktemp("whole")
+            made[key] = Whole(run(path, name, options, space), path)
+        return made[key]
+
+    return of
+
+
 def summary(result: SearchResult) -> dict[str, Any]:
     body = result.model_dump(mode="json")
     return {key: value for key, value in body.items() if key != "seconds"}
@@ -156,20 +178,19 @@ def summary(result: SearchResult) -> dict[str, Any]:
 
 @every
 def test_a_search_killed_anywhere_ends_as_if_unbroken(
-    name: str, options: dict[str, Any], space: str, tmp_path: Path
+    name: str, options: dict[str, Any], space: str, tmp_path: Path, whole_search: Callable[..., Whole]
 ) -> None:
-    whole = run(tmp_path / "whole", name, options, space)
-    trained = sum(trial.evaluation is not None for trial in whole.trials)
+    whole = whole_search(name, options, space)
+    trained = sum(trial.evaluation is not None for trial in whole.result.trials)
     for cut in sorted({0, trained // 2, trained - 1}):
         path = tmp_path / f"cut-{cut}"
         with pytest.raises(Killed):
             run(path, name, options, space, die_after=cut)
         again = run(path, name, options, space)
-        assert summary(again) == summary(whole)
-        assert texts(path) == texts(tmp_path / "whole")
-        assert (path / "weights.safetensors").read_bytes() == (
-            tmp_path / "whole/weights.safetensors"
-        ).read_bytes()
+        assert summary(again) == summary(whole.result)
+        assert texts(path) == texts(whole.path)
+        weights = [(folder / "weights.safetensors").read_bytes() for folder in (path, whole.path)]
+        assert weights[0] == weights[1]
 
 
 def texts(path: Path) -> list[str]:
@@ -261,11 +282,11 @@ def test_a_preparation_exists_and_has_an_option_for_what_it_learned(name: str) -
 
 @pytest.mark.parametrize(("name", "options"), strategies())
 def test_every_question_is_answered_of_every_history(
-    name: str, options: dict[str, Any], tmp_path: Path
+    name: str, options: dict[str, Any], whole_search: Callable[..., Whole]
 ) -> None:
     """Over all beginnings of a search: decisions in words, an order of all candidates, growths of members."""
     space = one_space(name)
-    result = run(tmp_path, name, options, space)
+    result = whole_search(name, options, space).result
     history = [trial for trial in result.trials if trial.role != "final"]
     ctx = context(space, spaces(name)[space], FakeCost(), images=IMAGES, **options)
     strategy = find(name)(ctx)

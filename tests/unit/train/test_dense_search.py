@@ -40,19 +40,46 @@ def run(
     return model, train_dense(model, digits, costs, BUDGET, options, **more)
 
 
-def test_architecture_is_frozen_before_it_begins_and_weights_while_it_moves(
-    digits: Dataset, costs: Costs
-) -> None:
+@dataclasses.dataclass(frozen=True)
+class Watched:
+    """A whole search: what it left, and what was seen on the way.
+
+    Attributes:
+        steps: what was said at each step, the first architecture parameters and the classifier.
+        images: numbers of the images, in the order of their use.
+    """
+
+    model: Supernet
+    found: Relaxed
+    steps: list[tuple[str, torch.Tensor, torch.Tensor]]
+    images: list[int]
+
+
+@pytest.fixture(scope="module")
+def whole(digits: Dataset, costs: Costs) -> Watched:
     model = Supernet(SPACE, seed=1)
-    seen: list[tuple[str, torch.Tensor, torch.Tensor]] = []
+    steps: list[tuple[str, torch.Tensor, torch.Tensor]] = []
+    used: list[int] = []
+    real = augment.crop_flip
 
     def look(kind: str, fields: Any) -> None:
         if kind == "progress":
-            seen.append(
+            steps.append(
                 (fields["note"], model.alpha[0].detach().clone(), model.classifier.weight.detach().clone())
             )
 
-    train_dense(model, digits, costs, BUDGET, OPTIONS, emit=look)
+    def noted(images: torch.Tensor, at: torch.Tensor, *rest: Any) -> torch.Tensor:
+        used.extend(at.tolist())
+        return real(images, at, *rest)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("hwnas.train.densenas.search.augment.crop_flip", noted)
+        found = train_dense(model, digits, costs, BUDGET, OPTIONS, emit=look)
+    return Watched(model, found, steps, used)
+
+
+def test_architecture_is_frozen_before_it_begins_and_weights_while_it_moves(whole: Watched) -> None:
+    seen = whole.steps
     first = [row for row in seen if row[0].startswith("epoch 1 ")]
     assert len(first) == 3  # 48 images in steps of 16, no architecture pass
     assert all(torch.equal(row[1], first[0][1]) for row in first)
@@ -84,9 +111,9 @@ def test_a_multiplier_rises_while_its_bound_is_violated(digits: Dataset, costs: 
         assert moved < 0 if which == 0 else moved > 0
 
 
-def test_a_resumed_search_equals_an_unbroken_one(digits: Dataset, costs: Costs, tmp_path: Path) -> None:
-    one, whole = run(digits, costs)
-
+def test_a_resumed_search_equals_an_unbroken_one(
+    whole: Watched, digits: Dataset, costs: Costs, tmp_path: Path
+) -> None:
     class KilledError(Exception):
         pass
 
@@ -97,13 +124,13 @@ def test_a_resumed_search_equals_an_unbroken_one(digits: Dataset, costs: Costs, 
     with pytest.raises(KilledError):
         run(digits, costs, checkpoint=tmp_path / "c.safetensors", emit=kill)
     two, resumed = run(digits, costs, checkpoint=tmp_path / "c.safetensors")
-    assert resumed == whole
-    ours, theirs = one.state_dict(), two.state_dict()
+    assert resumed == whole.found
+    ours, theirs = whole.model.state_dict(), two.state_dict()
     assert all(torch.equal(ours[k], theirs[k]) for k in ours)
 
 
 def test_another_searchs_checkpoint_is_refused(digits: Dataset, costs: Costs, tmp_path: Path) -> None:
-    short = dataclasses.replace(OPTIONS, epochs=2)
+    short = dataclasses.replace(OPTIONS, epochs=2, images=16)
     run(digits, costs, short, checkpoint=tmp_path / "c.safetensors")
     with pytest.raises(InputError, match="another training"):
         run(digits, costs, checkpoint=tmp_path / "c.safetensors")
@@ -155,18 +182,9 @@ def test_networks_collapse_without_the_floor_and_less_with_it(digits: Dataset, c
     assert means["target"][2] < 0.4
 
 
-def test_images_change_from_epoch_to_epoch_and_macs_are_counted(digits: Dataset, costs: Costs) -> None:
+def test_images_change_from_epoch_to_epoch_and_macs_are_counted(whole: Watched) -> None:
     """130 images a share of weights, 48 an epoch: three epochs see more than 48 different ones."""
-    seen: list[int] = []
-    real = augment.crop_flip
-
-    def noted(images: torch.Tensor, at: torch.Tensor, *rest: Any) -> torch.Tensor:
-        seen.extend(at.tolist())
-        return real(images, at, *rest)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("hwnas.train.densenas.search.augment.crop_flip", noted)
-        _, found = run(digits, costs)
+    seen, found = whole.images, whole.found
     assert len(set(seen)) > 100
     assert len(seen) == found.images == 3 * 48 + 2 * 16
     macs = price_choices(SPACE, lambda b: float(count_block(b).macs))
