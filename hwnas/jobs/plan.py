@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -150,12 +151,13 @@ def plan(options: PlanOptions, emit: Emit | None = None) -> NetworkPlan:
     limits = (options.max_macs, options.max_params, options.max_memory)
     budgets = search_plan.budgets(options.latency_budget, model, *limits, space=space)
     tail = search_plan.TailModel(model, search_plan.tail_factor(table, budgets[0].percentile))
+    estimate = cache(tail.estimate)  # every budget, and its surest network, asks for the same ones
     strategy = find(options.strategy)
-    targets = [_target(strategy, space, budget, tail.estimate) for budget in budgets]
+    targets = [_target(strategy, space, budget, estimate) for budget in budgets]
     body: dict[str, Any] = {
         **targets[-1],
         **({"targets": targets} if len(targets) > 1 else {}),
-        "published": published(space, budgets[-1], tail.estimate),
+        "published": published(space, budgets[-1], estimate),
         "strategy": options.strategy,
         "space": space.name,
         "members": getattr(space, "members", None),
