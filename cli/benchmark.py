@@ -10,7 +10,7 @@ import click
 from hwnas import schemas
 from hwnas.units import format_ms
 
-from . import console, options
+from . import console, options, param_types
 from .console import Output, common
 
 
@@ -19,7 +19,7 @@ from .console import Output, common
 @options.options(options.data, options.max_loss, options.device, options.own_function)
 @click.option("--weights", type=click.Path(path_type=Path), help="Weights, where NETWORK is a file.")
 @options.options(options.runtimes, options.precisions, options.batch, options.threads)
-@click.option("--images", type=options.COUNT, metavar="N", help="Images compared.  [default: 512]")
+@click.option("--images", type=param_types.COUNT, metavar="N", help="Images compared.  [default: 512]")
 @options.options(options.preset, options.seed, options.max_time)
 @common
 def benchmark(ui: Output, network: str, max_time: float | None, **chosen: Any) -> None:

@@ -24,7 +24,7 @@ from hwnas.plugins import names, unknown
 from hwnas.store import write_text
 from hwnas.units import format_seconds
 
-from . import config, options
+from . import config, options, param_types
 from .console import Output, brief, chained, common
 
 # The order in which a pipeline's sections are done, whatever their order in the file.
@@ -268,7 +268,7 @@ def _of_the_search(body: Mapping[str, Any]) -> list[str]:
     if shape is None or space is None:
         found = start.look(str(search.get("data") or "digits"))
         shape = shape or "x".join(map(str, found.shape))
-        space = space or spaces.advised(options.parse_shape(str(shape)))
+        space = space or spaces.advised(param_types.parse_shape(str(shape)))
     wanted = {"input": shape, "space": space}
     return [
         word for name, value in wanted.items() if name not in profile for word in (f"--{name}", str(value))

@@ -15,7 +15,7 @@ from hwnas.by_class import ByClass
 from hwnas.errors import VerificationFailed
 from hwnas.units import format_ms
 
-from . import classes, console, options
+from . import classes, console, options, param_types
 from .console import Output, common
 from .endings import error
 
@@ -23,7 +23,7 @@ budget = options.latency_budget(
     many=False, text="Check this budget, for example 18ms@p95.  [default: the search's]"
 )
 images = click.option(
-    "--images", type=options.COUNT, metavar="N", help="Number of images to compare.  [default: 512]"
+    "--images", type=param_types.COUNT, metavar="N", help="Number of images to compare.  [default: 512]"
 )
 
 
@@ -37,7 +37,7 @@ def _any_batch() -> list[str]:
 @click.argument("run", required=False)
 @click.option(
     "--format",
-    type=options.Registered("formats"),
+    type=param_types.Registered("formats"),
     default="onnx",
     show_default=True,
     help="Engine format.",

@@ -11,7 +11,7 @@ import click
 from hwnas import schemas
 from hwnas.units import format_count, format_depths, format_ms
 
-from . import console, options
+from . import console, options, param_types
 from .console import Output, common
 
 
@@ -50,7 +50,7 @@ def _counted(row: dict[str, Any]) -> list[str]:
     help="Instead record every call of small engines into an .npz file, to study the noise.",
 )
 @click.option(
-    "--seconds", type=options.DURATION, metavar="TIME", help="Length of the record.  [default: 100s]"
+    "--seconds", type=param_types.DURATION, metavar="TIME", help="Length of the record.  [default: 100s]"
 )
 @click.option(
     "--gpu-report",
@@ -233,7 +233,7 @@ def remove_device(ui: Output, name: str) -> None:
 
 
 @spaces.command("show")
-@click.argument("name", type=options.Registered("spaces"), metavar="NAME")
+@click.argument("name", type=param_types.Registered("spaces"), metavar="NAME")
 @options.input_shape
 @common
 def show_space(ui: Output, name: str, input_shape: tuple[int, int, int] | None) -> None:
@@ -244,7 +244,7 @@ def show_space(ui: Output, name: str, input_shape: tuple[int, int, int] | None) 
 
 
 @strategies.command("show")
-@click.argument("name", type=options.Registered("strategies"), metavar="NAME")
+@click.argument("name", type=param_types.Registered("strategies"), metavar="NAME")
 @common
 def show_strategy(ui: Output, name: str) -> None:
     """A strategy and its options, which `hwnas search --set NAME=VALUE` changes."""
@@ -273,7 +273,7 @@ def _plain(value: object) -> str:
 
 
 @backends.command("show")
-@click.argument("name", type=options.Registered("backends"), metavar="NAME")
+@click.argument("name", type=param_types.Registered("backends"), metavar="NAME")
 @common
 def show_backend(ui: Output, name: str) -> None:
     """One runtime."""
@@ -284,7 +284,7 @@ def show_backend(ui: Output, name: str) -> None:
 
 @spaces.command()
 @options.options(options.space, options.input_shape)
-@click.option("-n", "count_", type=options.COUNT, default=1, metavar="N", help="Number of networks.")
+@click.option("-n", "count_", type=param_types.COUNT, default=1, metavar="N", help="Number of networks.")
 @options.options(options.seed, options.out)
 @common
 def sample(

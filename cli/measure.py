@@ -11,7 +11,7 @@ import click
 from hwnas import schemas
 from hwnas.units import format_count, format_ms, format_seconds
 
-from . import console, options
+from . import console, options, param_types
 from .console import Output, common
 
 
@@ -180,7 +180,7 @@ def _predicted(body: dict[str, Any]) -> None:
 @click.option(
     "--sustained",
     "sustained_s",
-    type=options.DURATION,
+    type=param_types.DURATION,
     metavar="TIME",
     help="Keep the device busy for so long first, as a server does; a warm GPU boosts less.",
 )

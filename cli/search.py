@@ -12,15 +12,15 @@ import click
 from hwnas import schemas, units
 from hwnas.units import format_count, format_depths, format_ms, format_seconds
 
-from . import classes, console, options
+from . import classes, console, options, param_types
 from .console import Output, common
 
-IMPORTANCES = options.Registered("importances")
+IMPORTANCES = param_types.Registered("importances")
 BUDGET = "For example 18ms, 18ms@p95, 0.4ms,0.6ms for several, 1.15x:resnet20 or 70%:model for a ratio."
 
 
 def _limit(name: str, example: str, parse: Callable[[str], float]) -> options.Option:
-    kind = options.Quantity("limit", parse, as_text=True)
+    kind = param_types.Quantity("limit", parse, as_text=True)
     return click.option(
         f"--max-{name}", type=kind, metavar="N", help=f"Further limit, for example {example}."
     )
@@ -35,7 +35,7 @@ LIMITS = [
 
 def _assignments(name: str, text: str) -> options.Option:
     return click.option(
-        f"--{name}", type=options.Assignment(), multiple=True, metavar="NAME=VALUE", help=text
+        f"--{name}", type=param_types.Assignment(), multiple=True, metavar="NAME=VALUE", help=text
     )
 
 
@@ -59,12 +59,12 @@ def _assignments(name: str, text: str) -> options.Option:
     metavar="FUNCTION",
     help="package.module:function that fine-tunes a variant of --model; its code runs.",
 )
-@click.option("--images", type=options.COUNT, metavar="N", help="Training images of the whole search.")
-@click.option("--max-trials", type=options.COUNT, metavar="N", help="Largest number of networks to try.")
+@click.option("--images", type=param_types.COUNT, metavar="N", help="Training images of the whole search.")
+@click.option("--max-trials", type=param_types.COUNT, metavar="N", help="Largest number of networks to try.")
 @click.option("--importance", type=IMPORTANCES, help="How stage-wise growth is judged.")
 @click.option("--fidelity", type=click.Choice(["paper"]), help="The published form of the strategy.")
 @click.option("--measure/--no-measure", default=True, help="Measure each candidate whole before training.")
-@click.option("--limit", type=options.COUNT, metavar="N", help="Largest number of images to use.")
+@click.option("--limit", type=param_types.COUNT, metavar="N", help="Largest number of images to use.")
 @_assignments("set", "A further option of the strategy; may be repeated.")
 @options.options(options.recipe, options.splits, options.strict)
 @click.option("--profile/--no-profile", default=True, help="Measure a quick latency table if none fits.")
@@ -133,7 +133,10 @@ def plan(ui: Output, **chosen: Any) -> None:
 @click.command()
 @click.argument("log", type=click.Path(path_type=Path), metavar="LOG")
 @click.option(
-    "--strategy", type=options.Registered("replays"), metavar="NAME", help="Strategy whose search it logs."
+    "--strategy",
+    type=param_types.Registered("replays"),
+    metavar="NAME",
+    help="Strategy whose search it logs.",
 )
 @common
 def replay(ui: Output, log: Path, strategy: str | None) -> None:
@@ -258,11 +261,11 @@ def _planned(body: dict[str, Any]) -> None:
 @click.command()
 @click.argument("network", metavar="RUN|NETWORK")
 @options.data
-@click.option("--epochs", type=options.Number(0, 1e9, min_open=True), metavar="N", help="[default: 20]")
+@click.option("--epochs", type=param_types.Number(0, 1e9, min_open=True), metavar="N", help="[default: 20]")
 @click.option("--distill", metavar="RUN", help="Distil from this trained run.")
 @click.option("--ema", is_flag=True, help="Keep a moving average of the weights.")
 @click.option("--scratch", is_flag=True, help="Start from new weights.")
-@click.option("--limit", type=options.COUNT, metavar="N", help="Largest number of images to use.")
+@click.option("--limit", type=param_types.COUNT, metavar="N", help="Largest number of images to use.")
 @options.options(options.recipe, options.splits, options.strict, options.own_function)
 @options.options(options.seed, options.out, options.dry_run, options.wait)
 @common

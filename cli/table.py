@@ -9,7 +9,7 @@ import click
 
 from hwnas.units import format_ms
 
-from . import console, options
+from . import console, options, param_types
 from .console import Output, common
 
 FILE = click.Path(path_type=Path)
@@ -170,7 +170,7 @@ def export(ui: Output, out: Path, table: Path | None) -> None:
 @click.option(
     "--format",
     "fmt",
-    type=options.Registered("importers", also=("hwlat",)),
+    type=param_types.Registered("importers", also=("hwlat",)),
     default="hwlat",
     show_default=True,
     help="hwlat: a table of hwnas; else a published table of another project.",

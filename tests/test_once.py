@@ -129,7 +129,7 @@ IMPORTED_LATE = {
     "hwnas/backends/cuda/by_pycuda.py": {"pycuda.driver"},
     "hwnas/backends/trt/compat.py": {"tensorrt"},
     "cli/progress.py": {"rich.console", "rich.markup", "rich.progress", "rich.table"},
-    "cli/options.py": {"click.shell_completion"},
+    "cli/param_types.py": {"click.shell_completion"},
 }
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from hwnas.errors import InputError
 from hwnas_cli.main import cli
-from hwnas_cli.options import parse_share
+from hwnas_cli.param_types import parse_share
 
 
 def run(*args: str) -> int:
