@@ -8,7 +8,8 @@ in words what differs before the runtime sees the file.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -95,15 +96,9 @@ def export(
     path = folder / engine_name(chosen.suffix, setting.precision)
     _refuse_foreign(path)
     claim = None if path.exists() else describe(path, chosen.name, spec, weights, setting, onnx=None, **about)
-    if claim is not None:  # after a kill between engine and manifest, this says whose the engine is
-        write_manifest(folder, claim)
-    try:
+    with _claimed(path, claim):
         written = chosen.write(network, backend, setting, path)
-    except BaseException:
-        if claim is not None and not path.exists():
-            manifest_path(path).unlink(missing_ok=True)
-        raise
-    try:
+    with _both_or_neither(path):
         without_int8: tuple[str, ...] = getattr(written.engine, "float_layers", ())
         built, layers = _taken_down(written.engine) if written.engine is not None else (setting, ())
         manifest = describe(
@@ -120,11 +115,33 @@ def export(
             **about,
         )
         write_manifest(folder, manifest)
-    except (Exception, KeyboardInterrupt):  # both or neither: an engine that nothing describes is no result
+    return manifest
+
+
+@contextmanager
+def _claimed(path: Path, claim: EngineManifest | None) -> Iterator[None]:
+    """Write a first manifest before the engine: after a kill between them it says whose the engine is."""
+    if claim is None:
+        yield
+        return
+    write_manifest(path.parent, claim)
+    try:
+        yield
+    except BaseException:
+        if not path.exists():
+            manifest_path(path).unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
+def _both_or_neither(path: Path) -> Iterator[None]:
+    """Take the engine away where its manifest fails: an engine that nothing describes is no result."""
+    try:
+        yield
+    except (Exception, KeyboardInterrupt):
         path.unlink(missing_ok=True)
         manifest_path(path).unlink(missing_ok=True)
         raise
-    return manifest
 
 
 def _taken_down(engine: Engine) -> tuple[Setting, tuple[LayerTime, ...]]:

@@ -33,6 +33,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -176,26 +177,18 @@ def verify(
     if reference_images.ndim != 4 or not len(images) or reference_images.shape[1:] != spec.input_shape:
         wanted = ", ".join(map(str, spec.input_shape))
         raise InputError(f"images are {reference_images.shape}; the network takes (n, {wanted})")
-
-    def load() -> Engine:
-        return engines.load(engine_path, backend)
-
     # Step 1: scores of the engine, as it is deployed, and of the torch module.
-    engine = load()
-    try:
-        given = preprocess.scores(engine, manifest, images)
-        setting, prepared = engine.setting, checks.preprocessing(engine, manifest)
-        cost = preprocess.cost(engine, manifest) if options.timed else None
-    finally:
-        engine.close()
+    load = partial(engines.load, engine_path, backend)
+    ran = _ran(load, manifest, images, options)
+    setting = ran.setting
     reference = reference_scores(spec, weights, reference_images)
-    parity = compare(reference, given, labels, data, len({image.tobytes() for image in inputs}))
+    parity = compare(reference, ran.scores, labels, data, len({image.tobytes() for image in inputs}))
     # Step 2: what is judged without a clock.
     found = [
         checks.source(manifest, spec, weights),
         *judge(parity, setting.precision),
         *checks.pictures(images, inputs, reference_images, manifest),
-        *prepared,
+        *ran.prepared,
         *checked,
         *checks.as_trained(manifest, parity, training or Training()),
         *checks.counts(spec, budget, setting.batch),
@@ -206,21 +199,47 @@ def verify(
     speed = None
     if options.timed and setting.precision != "fp32":
         speed = beside_fp32(load, spec, weights, runtime, setting, deadline_s=options.deadline_s, emit=emit)
+    shared = ("max_abs_err", "cosine_min", "top1_agreement", "top1_reference", "top1_engine")
     report = Report(
         network=spec.key,
         setting=setting,
-        max_abs_err=parity.max_abs_err,
-        cosine_min=parity.cosine_min,
-        top1_agreement=parity.top1_agreement,
-        top1_reference=parity.top1_reference,
-        top1_engine=parity.top1_engine,
+        **{name: getattr(parity, name) for name in shared},
         predicted_ms=manifest.predicted.latency_ms if manifest.predicted else None,
         measured=measured,
         budget=budget,
         promise=promise,
         checks=(*found, *timing),
     )
-    return Verified(report, parity, cost, _by_class(given, labels, manifest), speed)
+    return Verified(report, parity, ran.cost, _by_class(ran.scores, labels, manifest), speed)
+
+
+@dataclass(frozen=True)
+class _Ran:
+    """An engine's answers: scores, its conditions, checks of its preparing images, and what that costs."""
+
+    scores: Float32s
+    setting: Setting
+    prepared: list[Check]
+    cost: Preprocessing | None
+
+
+def _ran(
+    load: Callable[[], Engine],
+    manifest: EngineManifest,
+    images: NDArray[Any] | Sequence[Uint8s],
+    options: CheckOptions,
+) -> _Ran:
+    """Load the engine, give it the images as a program of its user's would, and close it."""
+    engine = load()
+    try:
+        return _Ran(
+            preprocess.scores(engine, manifest, images),
+            engine.setting,
+            checks.preprocessing(engine, manifest),
+            preprocess.cost(engine, manifest) if options.timed else None,
+        )
+    finally:
+        engine.close()
 
 
 def _by_class(scores: Float32s, labels: Int64s | None, manifest: EngineManifest) -> ByClass | None:

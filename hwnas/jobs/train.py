@@ -27,9 +27,10 @@ from hwnas.train.options import Recipe
 from hwnas.train.uri import runs_code
 
 if TYPE_CHECKING:
+    import torch
+
     from hwnas.train.data import Dataset
-    from hwnas.train.loop import Teacher
-    from hwnas.train.options import Recipe
+    from hwnas.train.loop import Teacher, TrainResult
 
 
 @dataclass(frozen=True)
@@ -166,7 +167,6 @@ def _train(
 ) -> TrainOutcome:
     from hwnas.nets.build import build, load_weights, read_weights, save
     from hwnas.train import loop
-    from hwnas.train.score import judge
 
     write_network(run.path / "network.json", spec)
     for text in (dataset.describe(), *_notes(dataset, recipe)):
@@ -189,19 +189,13 @@ def _train(
         final=True,
     )
     save(run.path / "weights.safetensors", module)
-    _, on_val = judge(module, dataset.val, dataset.classes)
-    test, on_test = judge(module, dataset.test(), dataset.classes)
     counts = count(spec)
-    body = {
+    body: dict[str, Any] = {
         "schema": schemas.TRAIN,
         "run": str(run.path),
         "network": spec.name or spec.key,
         "data": options.data,
-        "accuracy": {"val": result.accuracy, "test": test.accuracy},
-        "accuracy_se": {"val": result.se, "test": test.se},
-        "balanced_accuracy": {"val": on_val.balanced_accuracy, "test": on_test.balanced_accuracy},
-        "loss": {"val": result.loss, "test": test.loss},
-        "by_class": {"val": to_json(on_val), "test": to_json(on_test)},
+        **_judged(module, dataset, result),
         "epochs": options.epochs,
         "seconds": result.wall_s,
         **{k: v for k, v in asdict(result).items() if k not in ("accuracy", "se", "loss", "wall_s")},
@@ -219,10 +213,26 @@ def _train(
     }
     write_json(run.path / "result.json", body, sealed=True)
     checkpoint.unlink(missing_ok=True)
-    text = f"test accuracy {test.accuracy:.2%} (validation {result.accuracy:.2%})"
-    run.append("trained", {"text": text, "accuracy": body["accuracy"]})
+    reached = body["accuracy"]
+    text = f"test accuracy {reached['test']:.2%} (validation {reached['val']:.2%})"
+    run.append("trained", {"text": text, "accuracy": reached})
     runs.link_latest(run.path)
     return TrainOutcome.of(body)
+
+
+def _judged(module: torch.nn.Module, dataset: Dataset, result: TrainResult) -> dict[str, Any]:
+    """Figures of the trained network on both splits; the test images are read here, once."""
+    from hwnas.train.score import judge
+
+    _, on_val = judge(module, dataset.val, dataset.classes)
+    test, on_test = judge(module, dataset.test(), dataset.classes)
+    return {
+        "accuracy": {"val": result.accuracy, "test": test.accuracy},
+        "accuracy_se": {"val": result.se, "test": test.se},
+        "balanced_accuracy": {"val": on_val.balanced_accuracy, "test": on_test.balanced_accuracy},
+        "loss": {"val": result.loss, "test": test.loss},
+        "by_class": {"val": to_json(on_val), "test": to_json(on_test)},
+    }
 
 
 def with_classes(spec: NetworkSpec, classes: int) -> NetworkSpec:

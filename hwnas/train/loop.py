@@ -103,29 +103,7 @@ def train(
         if final:
             job.refuse_nothing_learned()
         held = score(module, dataset.val)
-    counters = job.state.counters
-    curve = [dict(row) for row in counters.curve]
-    if curve:
-        # Of the weights that are kept: the average, where there is one.
-        curve[-1]["accuracy"] = held.accuracy
-    macs = 3 * count(spec).macs + (teacher.macs if teacher else 0)
-    return TrainResult(
-        accuracy=held.accuracy,
-        se=held.se,
-        loss=held.loss,
-        images=options.images,
-        wall_s=counters.wall_s,
-        train_macs=float(options.images * macs * (1 + counters.repeated / job.steps)),
-        images_per_s=options.images / max(counters.wall_s, 1e-9),
-        train_loss=counters.loss if counters.loss is not None else math.nan,
-        batch=plan.batch_of(options, len(dataset.train)),
-        lr=job.peak,
-        precision=compute.precision,
-        device=str(compute.device),
-        threads=compute.threads,
-        restored=counters.restored,
-        curve=tuple(curve),
-    )
+    return job.result(held)
 
 
 @dataclass(eq=False)
@@ -175,6 +153,31 @@ class _TrainingJob:
             "device": self.compute.device.type,
         }
         return state.identify(body, modules)
+
+    def result(self, held: Score) -> TrainResult:
+        """What came of it, with the score of the weights that are kept: the average, where there is one."""
+        options, counters = self.options, self.state.counters
+        curve = [dict(row) for row in counters.curve]
+        if curve:
+            curve[-1]["accuracy"] = held.accuracy
+        macs = 3 * count(self.spec).macs + (self.teacher.macs if self.teacher else 0)
+        return TrainResult(
+            accuracy=held.accuracy,
+            se=held.se,
+            loss=held.loss,
+            images=options.images,
+            wall_s=counters.wall_s,
+            train_macs=float(options.images * macs * (1 + counters.repeated / self.steps)),
+            images_per_s=options.images / max(counters.wall_s, 1e-9),
+            train_loss=counters.loss if counters.loss is not None else math.nan,
+            batch=plan.batch_of(options, len(self.dataset.train)),
+            lr=self.peak,
+            precision=self.compute.precision,
+            device=str(self.compute.device),
+            threads=self.compute.threads,
+            restored=counters.restored,
+            curve=tuple(curve),
+        )
 
     def run(self) -> None:
         """Every step that is left; afterwards the module holds the weights to keep, in eval mode."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -67,18 +67,12 @@ def validate(path: Path | None = None, emit: Emit | None = None, *, seed: int = 
     """
     table = resolve(path)
     checks = [{"name": "file", "passed": True, "detail": f"schema, units, hashes; id {table.table_id}"}]
+    said = {"path": str(table.path), "table_id": table.table_id, "checks": checks}
     if table.setting.provenance != "measured":
-        unmeasured = {
-            "path": str(table.path),
-            "table_id": table.table_id,
-            "verdict": "valid",
-            "checks": checks,
-            "warnings": [
-                f"the table is {table.setting.provenance}; it cannot be compared with this machine by "
-                "measuring"
-            ],
-        }
-        return ValidateOutcome.of(unmeasured)
+        warning = (
+            f"the table is {table.setting.provenance}; it cannot be compared with this machine by measuring"
+        )
+        return ValidateOutcome.of({**said, "verdict": "valid", "warnings": [warning]})
     backend, live = devices.conditions(
         table.setting.device,
         table.setting.backend,
@@ -91,20 +85,11 @@ def validate(path: Path | None = None, emit: Emit | None = None, *, seed: int = 
     sentinels = _sentinels(table)
     begun = time.perf_counter()
     found = _measure(table, backend, sentinels, emit, seed)
-    rows: list[dict[str, Any]] = []
-    moves: list[str] = []
-    model = cost_model(table)
-    specs = [net.spec for net in sentinels]
-    low, high = (bound / model.predict(specs)[0] for bound in model.bounds(specs))
-    for i, net in enumerate(sentinels):
-        then, now = net.measurement.floor_ms, found[net.spec.key]
-        sure = {"low_ms": then * float(low[i]), "high_ms": then * float(high[i])}
-        rows.append({"network": net.spec.key, "then_ms": then, "now_ms": now, "ratio": now / then, **sure})
-        moves.append(f"{format_ms(then)} -> {format_ms(now)}")
+    rows = _then_and_now(table, sentinels, found)
     verdict, factor, spread = compare.judge(np.array([row["ratio"] for row in rows]))
     if all(row["low_ms"] <= row["now_ms"] <= row["high_ms"] for row in rows):
         verdict = "same"  # no further apart than this machine's own states are
-    detail = ", ".join(moves)
+    detail = ", ".join(f"{format_ms(row['then_ms'])} -> {format_ms(row['now_ms'])}" for row in rows)
     if verdict == "different":
         raise StaleTable(
             f"table {table.table_id}: its reference networks changed by different factors ({detail}): the "
@@ -113,13 +98,11 @@ def validate(path: Path | None = None, emit: Emit | None = None, *, seed: int = 
         )
     checks.append({"name": "sentinels", "passed": verdict == "same", "detail": detail})
     body = {
-        "path": str(table.path),
-        "table_id": table.table_id,
+        **said,
         "verdict": "valid" if verdict == "same" else "scaled",
         "factor": factor,
         "spread_percent": 100.0 * spread,
         "sentinels": rows,
-        "checks": checks,
         "warnings": warnings,
         "seconds": time.perf_counter() - begun,
     }
@@ -134,6 +117,21 @@ def _sentinels(table: LatencyTable) -> list[NetworkRow]:
         )
     at = np.unique(np.linspace(0, len(nets) - 1, _SENTINELS).round().astype(int))
     return [nets[i] for i in at]
+
+
+def _then_and_now(
+    table: LatencyTable, sentinels: Sequence[NetworkRow], found_ms: Mapping[str, float]
+) -> list[dict[str, Any]]:
+    """For each sentinel its floor in the table and now, and the interval that the table's model gives it."""
+    model = cost_model(table)
+    specs = [net.spec for net in sentinels]
+    low, high = (bound / model.predict(specs)[0] for bound in model.bounds(specs))
+    rows: list[dict[str, Any]] = []
+    for i, net in enumerate(sentinels):
+        then, now = net.measurement.floor_ms, found_ms[net.spec.key]
+        sure = {"low_ms": then * float(low[i]), "high_ms": then * float(high[i])}
+        rows.append({"network": net.spec.key, "then_ms": then, "now_ms": now, "ratio": now / then, **sure})
+    return rows
 
 
 def _measure(
