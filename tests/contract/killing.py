@@ -20,7 +20,7 @@ needs_sigkill = pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no SI
 
 
 def killed(
-    work: Callable[..., object], *given: object, when: Callable[[], bool], deadline_s: float = 120
+    work: Callable[..., object], *given: object, when: Callable[[], bool], deadline_s: float = 300
 ) -> None:
     """Do `work` (a function of a module) in another process, here and now, and kill it once `when` holds."""
     context = multiprocessing.get_context("forkserver")
