@@ -131,6 +131,11 @@ def _doctor(body: dict[str, Any]) -> None:
     )
     for problem in body["problems"]:
         console.say(f"Problem: {problem}")
+    if body["would_help"]:
+        click.echo()
+        console.say("More runtimes for --backend auto to choose the fastest from:")
+        for name, reason in body["would_help"].items():
+            console.say(f"  {name}: {reason}", "  ")
 
 
 def _listing(name: str, text: str) -> click.Group:

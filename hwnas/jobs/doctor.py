@@ -32,6 +32,8 @@ class Diagnosis(Result):
         device: what ``--device auto`` means here.
         packages: versions; empty where one is not installed.
         problems: what is wrong with the installation, with the cure.
+        would_help: runtimes that serve this machine and are not installed or do not work, by name, with the
+            cure: each one more that ``--backend auto`` may choose.
     """
 
     cpu: dict[str, Any]
@@ -42,6 +44,7 @@ class Diagnosis(Result):
     device: str
     packages: dict[str, str]
     problems: tuple[str, ...]
+    would_help: dict[str, str]
 
 
 def doctor(emit: Emit | None = None, *, noise: bool = True, device: str = "auto") -> Diagnosis:
@@ -59,6 +62,8 @@ def doctor(emit: Emit | None = None, *, noise: bool = True, device: str = "auto"
     looked_at, name = machine_of(device)
     far, info = looked_at.address is not None, looked_at.info()
     machine = to_json(info)
+    rows = {row["name"]: row if far else _tried(row) for row in looked_at.describe()}
+    kinds = {"cpu", *(["gpu"] if info.gpus else [])}
     body = {
         "cpu": {
             "model": info.cpu,
@@ -68,14 +73,16 @@ def doctor(emit: Emit | None = None, *, noise: bool = True, device: str = "auto"
         "gpus": [
             {**to_json(gpu), "advice": _advice(gpu.compute_capability, gpu.driver)} for gpu in info.gpus
         ],
-        "backends": {
-            row["name"]: {k: v for k, v in (row if far else _tried(row)).items() if k != "name"}
-            for row in looked_at.describe()
-        },
+        "backends": {name: {k: v for k, v in row.items() if k != "name"} for name, row in rows.items()},
         "noise": _noise(looked_at, emit) if noise else None,
         "device": resolve(looked_at.spelled(name)).name,
         "packages": {} if far else _packages(),
         "problems": [] if far else problems(packages_distributions()),
+        "would_help": {
+            name: row["reason"]
+            for name, row in rows.items()
+            if not row["available"] and kinds & set(row["devices"])
+        },
     }
     return Diagnosis.of(body)
 

@@ -52,8 +52,6 @@ class Mixing:
         backend: Backend,
         setting: Setting,
         images: Float32s,
-        *,
-        correct: bool,
     ) -> None:
         from hwnas.backends import segments
         from hwnas.backends.calibrate import calibrate
@@ -68,7 +66,7 @@ class Mixing:
         else:
             self.blocks = segments.by_place(self.model, [place for place, _ in spec.walk()])
         found: Calibration = calibrate(self.model, images, form)
-        self.ranges, self.means = found.ranges, found.means if correct else None
+        self.ranges, self.means = found.ranges, found.means
 
     def floats(self, int8: tuple[bool, ...]) -> frozenset[str]:
         """Outputs of the nodes that stay in float where these blocks are in int8."""

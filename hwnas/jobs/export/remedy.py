@@ -75,6 +75,13 @@ class Remedy:
     emit: Emit | None = None
     options: TuneOptions | None = None
 
+    @property
+    def allowed(self) -> float:
+        """What may be lost: among few images one, since none is less than that; nothing where none may be."""
+        labels = self.drawn.labels
+        images = len(self.drawn.pictures) if labels is None else int((labels >= 0).sum())
+        return max(self.max_loss, 1 / images) if self.max_loss and images else self.max_loss
+
     def lost(self, manifest: EngineManifest) -> float:
         """What an engine that was written loses."""
         return lost(self.folder / manifest.engine, manifest, self.backend, self.source, self.drawn)
@@ -91,13 +98,18 @@ class Remedy:
         if self.drawn.prepared is None or uri is None:
             return manifest
         before = self.lost(manifest)
-        if before <= self.max_loss:
+        if before <= self.allowed:
             return manifest
-        self._say(f"int8 loses {_points(before)}, {_points(self.max_loss)} are allowed")
-        manifest, weights, before = self._fine_tuned(manifest, uri, before)
-        if before <= self.max_loss:
-            return manifest
-        return self._by_block(manifest, weights, before)
+        self._say(f"int8 loses {_points(before)}, {_points(self.allowed)} are allowed")
+        tuned, weights, after = self._fine_tuned(manifest, uri, before)
+        if after <= self.allowed:
+            return tuned
+        mixed = self._by_block(manifest, before)
+        if mixed is not None:
+            return mixed
+        self._say("no mix of int8 and float blocks loses that little; export --precision fp32")
+        self.write(weights, frozenset())
+        return tuned
 
     def _fine_tuned(
         self, manifest: EngineManifest, uri: str, before: float
@@ -133,34 +145,26 @@ class Remedy:
         found = FineTuned(steps=chosen.steps, lost_before=before, lost_after=after)
         return better.model_copy(update={"fine_tuned": found}), tuned, after
 
-    def _by_block(
-        self, manifest: EngineManifest, weights: dict[str, Float32s] | None, before: float
-    ) -> EngineManifest:
-        """With blocks in float, where that keeps what is allowed."""
+    def _by_block(self, manifest: EngineManifest, before: float) -> EngineManifest | None:
+        """With blocks in float, where that keeps what is allowed. Of the network's own weights: those that
+        were fine-tuned for int8 lose in float.
+        """
         if self.backend.form() is None or self.drawn.calibration is None:
-            return manifest
+            return None
         self._say("looking for the blocks that lose it")
+        source = self.source
         mixing = Mixing(
-            self.source.spec,
-            self.source.read_weights() if weights is None else weights,
-            self.backend,
-            manifest.setting,
-            self.drawn.calibration,
-            correct=weights is None,
+            source.spec, source.read_weights(), self.backend, manifest.setting, self.drawn.calibration
         )
-        made = by_block(
+        return by_block(
             mixing,
-            lambda floats: self.write(weights, floats),
+            lambda floats: self.write(None, floats),
             self.lost,
             manifest,
             before=before,
-            max_loss=self.max_loss,
+            max_loss=self.allowed,
             emit=self.emit,
         )
-        if made is None:
-            self._say("no mix of int8 and float blocks loses that little; export --precision fp32")
-            made = self.write(weights, frozenset())
-        return made.model_copy(update={"fine_tuned": manifest.fine_tuned})
 
     def _say(self, text: str) -> None:
         if self.emit is not None:

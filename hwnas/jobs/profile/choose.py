@@ -6,12 +6,13 @@ runtime and precision, which is worth more than any placement of depth.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from hwnas.backends import formats
 from hwnas.deploy.parity import TOLERANCES
 from hwnas.errors import BuildError, InputError
 from hwnas.jobs.profile.plan import anchors
@@ -76,7 +77,7 @@ def choose(
         space: whose anchors are timed, with random weights.
         device: a known device, or "auto".
         backend, precision: "auto", a list of names separated by commas, one name, or None (the device's
-            own backend, fp32).
+            own backend, fp32). "auto" leaves out precisions whose engines cannot be exported and timed here.
         batch, threads: conditions.
         seed: order of timing.
         emit: told what was chosen, and by how much.
@@ -91,6 +92,8 @@ def choose(
     """
     runtimes = _names(backend if backend is not None else resolve(device).backend)
     found = candidates(device, runtimes, _names(precision or "fp32"), batch=batch, threads=threads)
+    if precision == AUTO:
+        found = _deployable(found, space) or found
     if not timed:
         return found[0].setting, [Timed(c.setting.backend, c.setting.precision) for c in found]
     specs = anchors(space)
@@ -118,6 +121,19 @@ def _names(value: str) -> tuple[str, ...]:
     if not parts or (AUTO in parts and len(parts) > 1):
         raise InputError(f"{value!r} is not a list of names, nor auto alone")
     return () if parts == (AUTO,) else parts
+
+
+def _deployable(found: list[RuntimeCandidate], space: SearchSpace) -> list[RuntimeCandidate]:
+    """Candidates whose engines `hwnas export` writes for the runtime itself, and times: what is searched for
+    is an engine that keeps the budget.
+    """
+    spec = space.smallest()
+
+    def is_timed(setting: Setting) -> bool:
+        usual = formats.get(formats.usual(setting.backend))
+        return usual.stand_in(spec, setting.precision) is None or setting.precision in usual.runtimes
+
+    return [candidate for candidate in found if is_timed(candidate.setting)]
 
 
 def _built(
@@ -189,7 +205,7 @@ def said(chosen: Timed, timed: list[Timed]) -> str:
 
 
 def kept(timed: list[Timed]) -> list[Mapping[str, Any]]:
-    """The candidates for the table's summary and for JSON."""
+    """The candidates for JSON."""
     return [
         {
             "backend": t.backend,
@@ -201,3 +217,13 @@ def kept(timed: list[Timed]) -> list[Mapping[str, Any]]:
         }
         for t in timed
     ]
+
+
+def ratios(compared: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
+    """For a table's summary: time of each over that of the fastest, by name (``runtimes``)."""
+    found = {
+        f"{one['backend']} {one['precision']}": float(one["relative"])
+        for one in compared
+        if one["relative"] is not None
+    }
+    return {"runtimes": found} if found else {}

@@ -15,7 +15,7 @@ from hwnas.cost.heldout import summary
 from hwnas.cost.model import TableModel, cost_model
 from hwnas.errors import BuildError, InputError, MissingMeasurement
 from hwnas.jobs import own_model
-from hwnas.jobs.profile.choose import choose, is_open, kept
+from hwnas.jobs.profile.choose import choose, is_open, kept, ratios
 from hwnas.jobs.profile.estimate import estimate
 from hwnas.jobs.profile.options import ProfileOptions
 from hwnas.jobs.profile.plan import PLANS, Plan, anchors, blocks_of, draw, schedule
@@ -71,7 +71,8 @@ def profile(options: ProfileOptions, emit: Emit | None = None) -> ProfileOutcome
     with closing(TableWriter(path, header)) as writer:
         sweep_options = SweepOptions(timing=timing, seed=options.seed, deadline_s=options.max_time_s)
         patience = Patience(options.patience_s, emit=emit)
-        task = _Profile(Sweep(writer, backend, sweep_options, emit, patience=patience), space, plan, options)
+        sweep = Sweep(writer, backend, sweep_options, emit, patience=patience)
+        task = _Profile(sweep, space, plan, options, compared)
         finished = writer.table.complete and writer.table.header.protocol == header.protocol
         if options.only_missing or not finished:  # a finished table stays what it is, and so does its id
             task.run()
@@ -167,8 +168,16 @@ def _blocks(space: SearchSpace, plan: Plan, options: ProfileOptions) -> Sequence
 class _Profile:
     """One run over a table: blocks, calibration, active probes, holdout, summary."""
 
-    def __init__(self, sweep: Sweep, space: SearchSpace, plan: Plan, options: ProfileOptions) -> None:
+    def __init__(
+        self,
+        sweep: Sweep,
+        space: SearchSpace,
+        plan: Plan,
+        options: ProfileOptions,
+        compared: Sequence[Mapping[str, Any]],
+    ) -> None:
         self.sweep, self.space, self.plan, self.options = sweep, space, plan, options
+        self.compared = list(compared)
         self.table: LatencyTable = sweep.writer.table
 
     def run(self) -> None:
@@ -187,7 +196,7 @@ class _Profile:
         self._probe()
         self._repeat()
         if not self.sweep.late:
-            self.sweep.finish(summary(self.table))
+            self.sweep.finish({**summary(self.table), **ratios(self.compared)})
 
     def _random(self) -> None:
         """Networks drawn from the space, the same ones however often the run was interrupted."""

@@ -29,7 +29,7 @@ def test_the_fastest_precision_of_the_fake_device() -> None:
     """It moves half the bytes in fp16, so that is faster on every anchor."""
     said_: list[str] = []
     setting, compared = choose(
-        spaces.make("resnet-cifar"), "fake", "auto", "auto", emit=lambda kind, f: said_.append(f["text"])
+        spaces.make("resnet-cifar"), "fake", "auto", "fp16,fp32", emit=lambda kind, f: said_.append(f["text"])
     )
     assert (setting.backend, setting.precision) == ("fake", "fp16")
     first, second = compared
@@ -42,6 +42,17 @@ def test_the_fastest_precision_of_the_fake_device() -> None:
     assert f"fake fp32 takes {second.relative:.2f} times as long" in said_[0]
 
 
+def test_auto_leaves_out_what_no_engine_is_timed_in() -> None:
+    """The fake device is faster in fp16, but fp16 ONNX is made for other machines than this one."""
+    setting, compared = choose(spaces.make("resnet-cifar"), "fake", "auto", "auto")
+    assert setting.precision == "fp32"
+    assert [one.precision for one in compared] == ["fp32"]
+    here, _ = choose(spaces.make("resnet-cifar"), "cpu", "ort", "auto", timed=False)
+    assert here.precision == "fp32"
+    _, both = choose(spaces.make("resnet-cifar"), "cpu", "ort", "auto", timed=False)
+    assert [one.precision for one in both] == ["fp32", "int8"]
+
+
 def test_one_that_loses_the_scores_is_not_taken() -> None:
     slow = Timed("ort", "fp32", (1.0, 2.0, 3.0), 2.0, keeps=True)
     text = said(slow, [Timed("ort", "int8", (0.5, 1.0, 1.5), 1.0, keeps=False), slow])
@@ -51,7 +62,7 @@ def test_one_that_loses_the_scores_is_not_taken() -> None:
 def test_profile_keeps_what_was_chosen(tmp_path: Path) -> None:
     out = tmp_path / "t.hwlat.jsonl"
     options = ProfileOptions(
-        device="fake", backend="auto", precision="auto", space="resnet-cifar", preset="quick", out=out
+        device="fake", backend="auto", precision="fp32,fp16", space="resnet-cifar", preset="quick", out=out
     )
     planned = profile(ProfileOptions(**{**options.__dict__, "dry_run": True}))
     assert planned["dry_run"]
@@ -63,6 +74,9 @@ def test_profile_keeps_what_was_chosen(tmp_path: Path) -> None:
         ("fp32", True),
     ]
     assert find(out).setting.precision == "fp16"
+    slower = body["chosen_among"][1]["relative"]
+    assert slower > 1
+    assert find(out).summary["runtimes"] == {"fake fp16": 1.0, "fake fp32": slower}
     assert profile(options)["setting"]["precision"] == "fp16"  # continued as it is
 
 

@@ -61,7 +61,7 @@ class Int8Fake(Fake):
 @pytest.fixture(scope="module")
 def mixing() -> Mixing:
     backend = Int8Fake()
-    return Mixing(SPEC, WEIGHTS, backend, backend.setting("fake", "int8", 1, 1), IMAGES, correct=True)
+    return Mixing(SPEC, WEIGHTS, backend, backend.setting("fake", "int8", 1, 1), IMAGES)
 
 
 def test_costs_in_context_are_those_of_the_device(mixing: Mixing) -> None:
@@ -177,7 +177,7 @@ def test_a_file_for_another_machine_is_not_timed(tmp_path: Path, monkeypatch: py
     """Plain ONNX in int8 has no time here: as many blocks as the loss allows."""
     stand_in = TypedOnnx()
     setting = stand_in.setting("cpu", "int8", 1, 1)
-    mixing = Mixing(SPEC, WEIGHTS, stand_in, setting, IMAGES, correct=True)
+    mixing = Mixing(SPEC, WEIGHTS, stand_in, setting, IMAGES)
     monkeypatch.setattr(mixing, "losses", lambda: np.array([0.1, 0.8, 0.9, 0.2]))
 
     def write(floats: frozenset[str]) -> EngineManifest:

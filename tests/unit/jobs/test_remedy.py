@@ -16,6 +16,7 @@ from hwnas.jobs.export.samples import samples
 from hwnas.jobs.resolve.origin import Origin
 from hwnas.nets import build
 from hwnas.nets.weights import save_weights
+from hwnas.search.solve.precision import PrecisionCosts
 from hwnas.spec import BlockSpec, NetworkSpec
 from hwnas.train.quantized import TuneOptions
 
@@ -64,7 +65,7 @@ def test_fine_tuning_where_too_much_is_lost(
     assert -1 <= share <= 1
     left, said = list(losses), list[str]()
     monkeypatch.setattr(remedy, "lost", lambda *_: left.pop(0))
-    monkeypatch.setattr(remedy, "by_block", lambda *_, **__: None)
+    monkeypatch.setattr(remedy.Remedy, "_by_block", lambda *_: None)
     made = remedy.Remedy(
         write,
         tmp_path,
@@ -86,6 +87,88 @@ def test_fine_tuning_where_too_much_is_lost(
         assert made.onnx_sha256 == first.onnx_sha256
         assert written[-1] is False
     assert word is None or any(word in text for text in said)
+
+
+def test_blocks_in_float_are_of_the_network_s_own_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fine-tuning that does not do is left; what the mix is told to be lost is what int8 lost before it."""
+    source = Origin(tmp_path, SPEC, tmp_path / "weights.safetensors")
+    save_weights(source.weights, build.weights(build.build(SPEC, seed=3)))
+    drawn = samples("digits", source, 100)
+    backend = backends.get("ort")
+    setting = backend.setting("cpu", "int8", 1, 1)
+    written: list[tuple[bool, frozenset[str]]] = []
+
+    def write(given: dict[str, Float32s] | None, floats: frozenset[str]) -> EngineManifest:
+        written.append((given is not None, floats))
+        return engines.export(
+            SPEC,
+            source.read_weights(),
+            backend,
+            setting,
+            tmp_path,
+            calibration=drawn.calibration,
+            tuned=given,
+            floats=floats,
+            **drawn.about,
+        )
+
+    left = [0.3, 0.25, 0.01]  # in int8, fine-tuned, mixed; of three blocks one loses 0.1 at most
+    monkeypatch.setattr(remedy, "lost", lambda *_: left.pop(0))
+    costs = PrecisionCosts((0.1, 0.1, 0.1), (0.0, 0.0))
+    monkeypatch.setattr("hwnas.jobs.export.mixed.Mixing.timed", lambda *_: (costs, 1.0, 0.7))
+    made = remedy.Remedy(
+        write,
+        tmp_path,
+        backend,
+        source,
+        drawn,
+        data="digits",
+        max_loss=0.12,
+        options=TuneOptions(steps=1, batch=8),
+    ).tried(write(None, frozenset()))
+    assert made.mixed is not None
+    assert (made.mixed.lost_before, made.mixed.lost_after) == (0.3, 0.01)
+    assert made.fine_tuned is None
+    assert [tuned for tuned, _ in written] == [False, True, False]
+    assert {b.precision for b in made.mixed.blocks} == {"int8", "fp32"}
+    assert written[-1][1]
+
+
+def test_few_images_are_not_tuned_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A batch of 2,000 would see every image of the digits at once; one of 100 images may be lost."""
+    source = Origin(tmp_path, SPEC, tmp_path / "weights.safetensors")
+    save_weights(source.weights, build.weights(build.build(SPEC, seed=3)))
+    drawn = samples("digits", source, 100)
+    backend = backends.get("ort")
+    setting = backend.setting("cpu", "int8", 1, 1)
+    first = engines.export(
+        SPEC,
+        source.read_weights(),
+        backend,
+        setting,
+        tmp_path,
+        calibration=drawn.calibration,
+        **drawn.about,
+    )
+    said: list[str] = []
+    monkeypatch.setattr(remedy, "lost", lambda *_: 0.02)
+    monkeypatch.setattr(remedy.Remedy, "_by_block", lambda *_: None)
+    task = remedy.Remedy(
+        lambda tuned, floats: first,
+        tmp_path,
+        backend,
+        source,
+        drawn,
+        data="digits",
+        max_loss=0.005,
+        emit=lambda kind, fields: said.append(str(fields.get("text", ""))),
+        options=TuneOptions(batch=2000),
+    )
+    assert task.allowed == pytest.approx(0.01)
+    assert task.tried(first) == first
+    assert any("training images are too few for fine-tuning" in text for text in said)
 
 
 def test_loss_by_hand(tmp_path: Path) -> None:
