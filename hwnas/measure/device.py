@@ -20,7 +20,7 @@ from hwnas.errors import DataFormatError, DeviceUnavailable, InputError
 from hwnas.measure.host import DeviceInfo, detect, power
 from hwnas.measure.remote import names
 from hwnas.measure.remote.address import Address, is_remote, parse
-from hwnas.measure.remote.target import target
+from hwnas.measure.remote.target import machine_at
 from hwnas.protocols import Backend
 from hwnas.records import Precision, Setting
 
@@ -113,7 +113,7 @@ def machine_of(device: str) -> tuple[MeasuredMachine, str]:
     text = names.address_of(device)
     if not is_remote(text):
         return _here(), text
-    there = target(text)
+    there = machine_at(text)
     found = there.machine
     machine = MeasuredMachine(
         address=there.address,

@@ -16,7 +16,28 @@ PACKAGES = ("openssh-server", "libwrap0", "libnss-wrapper")
 
 
 def main() -> None:
-    """Download and unpack, once."""
+    """Download and unpack, once; and an environment of the oldest Python that a target may have."""
+    server()
+    old_python()
+
+
+def old_python() -> None:
+    """A virtual environment of Python 3.9 with numpy and ONNX Runtime, where there is such a Python."""
+    folder = CACHE / "python39"
+    named = [shutil.which("python3.9"), *Path.home().glob(".pyenv/versions/3.9.*/bin/python3.9")]
+    found = next((p for p in map(str, filter(None, named)) if ".pyenv/shims" not in p), None)
+    if found is None or (folder / "done").is_file():
+        return
+    subprocess.run([found, "-m", "venv", "--clear", str(folder)], check=True)
+    pip = [str(folder / "bin/pip"), "install", "--quiet", "--disable-pip-version-check"]
+    if subprocess.run([*pip, "numpy", "onnxruntime"], check=False).returncode == 0:
+        (folder / "done").touch()
+    else:
+        shutil.rmtree(folder)
+
+
+def server() -> None:
+    """Debian's package."""
     if (CACHE / "done").is_file():
         return
     missing = [tool for tool in ("apt-get", "dpkg", "ssh", "ssh-keygen") if shutil.which(tool) is None]

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 CACHE = Path(__file__).resolve().parent / ".cache"
+PYTHON39 = CACHE / "python39/bin/python"  # with numpy and ONNX Runtime alone
 
 
 @dataclass(frozen=True)

@@ -1,17 +1,37 @@
-"""Over a real sshd: every command gives the same kinds of rows as on this machine."""
+"""Over a real sshd: every command gives the same kinds of rows as on this machine, and no cut loses any."""
 
 from __future__ import annotations
 
 import json
+import random
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 
+import numpy
 import pytest
 from click.testing import CliRunner
-from remote_server import Sshd
+from remote_server import PYTHON39, Sshd
 
+from hwnas.errors import LinkLost
+from hwnas.measure import device
+from hwnas.measure.remote.link import Link
+from hwnas.measure.remote.target import machine_at
+from hwnas.measure.sweep import Sweep, SweepOptions, header_for
+from hwnas.measure.timing import TimingOptions
+from hwnas.measure.writer import TableWriter
+from hwnas.nets import spaces
 from hwnas_cli.main import cli
+
+SMALL = ("--input", "3x8x8", "--space", "resnet-cifar")
+TINY = (
+    *("--data", "digits", "--limit", "200", "--images", "400", "--strategy", "uniform"),
+    *("--recipe", "batch=32", "--recipe", "threads=1", "--latency-budget", "2x:smallest"),
+)
 
 
 def run(*arguments: str, exit_status: int = 0) -> dict[str, Any]:
@@ -22,13 +42,130 @@ def run(*arguments: str, exit_status: int = 0) -> dict[str, Any]:
     return body
 
 
+def kinds(value: object) -> object:
+    """What a document holds, without its figures: names and types."""
+    if isinstance(value, dict):
+        return {name: kinds(part) for name, part in value.items()}
+    if isinstance(value, list):
+        return [kinds(value[0])] if value else []
+    return float if isinstance(value, (int, float)) else type(value)
+
+
 def test_bench_gives_the_figures_of_this_machine(sshd: Sshd) -> None:
     there = run("bench", "resnet20", "--device", sshd.address("fake"))["networks"][0]
     here = run("bench", "resnet20", "--device", "fake")["networks"][0]
     assert there["setting"].pop("device") == sshd.address("fake")
     assert here["setting"].pop("device") == "fake"
-    there.pop("taken_at"), here.pop("taken_at")
+    del there["taken_at"], here["taken_at"]
     assert there == here  # the fake device has a clock of its own
+
+
+def test_profile_search_export_and_verify_are_as_on_this_machine(sshd: Sshd) -> None:
+    """One chain over ssh and one here: the same keys, the same rows, and the winner's promise kept there."""
+    steps: dict[str, list[dict[str, Any]]] = {}
+    for name, where in (("there", sshd.address("fake")), ("here", "fake")):
+        at = ("--device", where)
+        table = f"{name}.hwlat.jsonl"
+        profiled = run("profile", *at, *SMALL, "--preset", "quick", "--out", table)
+        searched = run("search", *at, *SMALL, *TINY, "--table", table, "--out", name)
+        assert searched["conditions"].startswith(f"{where}, fake")
+        exported = run("export", name, *at, "--format", "onnx")
+        verified = run("verify", exported["engine"], *(at if name == "there" else ()))
+        steps[name] = [profiled, searched, exported, verified]
+        assert searched["promise"]["verdict"] == "kept"
+        assert verified["passed"]
+    for there, here in zip(steps["there"], steps["here"], strict=True):
+        assert kinds(there) == kinds(here)
+    rows = [
+        [json.loads(line) for line in Path(f"{name}.hwlat.jsonl").read_text().splitlines()]
+        for name in ("there", "here")
+    ]
+    keys = [
+        [(r["row"], json.dumps(r.get("block") or r.get("spec") or r.get("network"))) for r in t] for t in rows
+    ]
+    assert keys[0] == keys[1]
+    assert {"governor", "cpu", "flags", "system"} <= rows[0][0]["device"].keys()
+    # What lies in a file does not choose a machine: without --device nothing is connected to.
+    refused = run("verify", steps["there"][2]["engine"], exit_status=2)
+    assert "give --device" in json.dumps(refused)
+
+
+@pytest.fixture
+def scissors(sshd: Sshd, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
+    """Cuts the link some milliseconds after as many requests as the list that it gives says, once."""
+    at: list[int] = []
+    plain = Link.ask
+
+    def ask(self: Link, verb: str, payload: bytes = b"", **fields: Any) -> tuple[dict[str, Any], bytes]:
+        if at:
+            at[0] -= 1
+            if at[0] == 0:
+                at.clear()
+                threading.Timer(random.Random(verb).uniform(0.0, 0.01), sshd.cut).start()
+        return plain(self, verb, payload, **fields)
+
+    monkeypatch.setattr(Link, "ask", ask)
+    yield at
+    ended()
+
+
+def ended() -> None:
+    """Wait for a cut that is on its way."""
+    for thread in threading.enumerate():
+        if isinstance(thread, threading.Timer):
+            thread.join()
+
+
+def measure(address: str, path: Path) -> None:
+    """Blocks and three networks into a table; as `profile` does it, without what that chooses."""
+    space = spaces.make("resnet-cifar", input_shape=(3, 8, 8), classes=10)
+    backend, setting = device.conditions(address)
+    timing = TimingOptions.preset("quick")
+    with closing(TableWriter(path, header_for(setting, space.name, (3, 8, 8), 10, timing))) as writer:
+        sweep = Sweep(writer, backend, SweepOptions(timing=timing))
+        sweep.blocks(space.blocks())
+        have = {row.spec.key for row in writer.table.networks}
+        todo = [spec for spec in space.uniform()[:3] if spec.key not in have]
+        sweep.networks([(spec, "calibration") for spec in todo])
+        sweep.finish()
+
+
+def rows_of(path: Path) -> dict[str, float]:
+    """Every row's key and value."""
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    blocks = {json.dumps(r["block"], sort_keys=True): r["value_ms"] for r in lines if r["row"] == "block"}
+    networks = {
+        json.dumps(r["spec"], sort_keys=True): r["measurement"]["floor_ms"]
+        for r in lines
+        if r["row"] == "network"
+    }
+    return {**blocks, **networks}
+
+
+def test_ten_cuts_lose_nothing(sshd: Sshd, scissors: list[int], tmp_path: Path) -> None:
+    address = sshd.address("fake")
+    measure(address, tmp_path / "whole.hwlat.jsonl")
+    unbroken = rows_of(tmp_path / "whole.hwlat.jsonl")
+    assert len(unbroken) == 10  # 7 blocks, 3 networks
+    before = len(list(sshd.folder.iterdir()))
+    draw = random.Random(20)
+    machine_at(address).close()
+    cuts = 0
+    while cuts < 10:
+        path = tmp_path / "cut.hwlat.jsonl"
+        scissors[:] = [draw.randint(1, 60)]
+        try:
+            measure(address, path)
+        except LinkLost:
+            cuts += 1
+            continue
+        scissors.clear()
+        ended()
+        path.unlink()  # whole before the link was cut: another table
+    scissors.clear()
+    measure(address, tmp_path / "cut.hwlat.jsonl")
+    assert rows_of(tmp_path / "cut.hwlat.jsonl") == unbroken
+    assert len(list(sshd.folder.iterdir())) == before
 
 
 def test_no_key_is_said(sshd: Sshd, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -36,6 +173,11 @@ def test_no_key_is_said(sshd: Sshd, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HWNAS_SSH", f"ssh -F /dev/null -i /dev/null -o ControlPath=none {known}")
     text = run("bench", "resnet20", "--device", sshd.address(), exit_status=4)
     assert "none of your keys" in json.dumps(text)
+
+
+def test_no_route_is_said(sshd: Sshd) -> None:
+    text = run("bench", "resnet20", "--device", "ssh://localhost:1/cpu", exit_status=4)
+    assert "nothing answers at that port" in json.dumps(text)
 
 
 @pytest.mark.parametrize(
@@ -48,10 +190,42 @@ def test_no_python_is_said(sshd: Sshd, python: str, why: str) -> None:
     )
 
 
-def test_the_second_is_told(sshd: Sshd) -> None:
-    from hwnas.measure.remote.target import target
+def bare(folder: Path, *packages: str) -> str:
+    """A Python that has only these packages."""
+    site = Path(numpy.__file__).parent.parent
+    (folder / "site").mkdir()
+    for package in packages:
+        (folder / "site" / package).symlink_to(site / package)
+    script = folder / "python"
+    script.write_text(f'#!/bin/sh\nPYTHONPATH={folder}/site exec {sys.executable} -S "$@"\n')
+    script.chmod(0o755)
+    return str(script)
 
-    target(sshd.address()).claim("fake")
+
+def test_a_target_without_a_runtime_is_exit_4(sshd: Sshd, tmp_path: Path) -> None:
+    python = bare(tmp_path, "numpy", "numpy.libs")
+    text = json.dumps(run("bench", "resnet20", "--device", sshd.address("cpu", python), exit_status=4))
+    assert "onnxruntime is not installed" in text
+    found = run("doctor", "--device", sshd.address("cpu", python))
+    assert found["noise"] is None
+    assert not found["backends"]["ort"]["available"]
+
+
+def test_a_target_without_numpy_is_exit_4(sshd: Sshd, tmp_path: Path) -> None:
+    text = json.dumps(run("doctor", "--device", sshd.address("cpu", bare(tmp_path)), exit_status=4))
+    assert "No module named 'numpy'" in text
+
+
+def test_a_full_disk_is_said(sshd: Sshd, tmp_path: Path) -> None:
+    script = tmp_path / "python"
+    script.write_text(f'#!/bin/sh\nHWNAS_AGENT_HOME=/proc/none exec {sys.executable} "$@"\n')
+    script.chmod(0o755)
+    text = run("doctor", "--device", sshd.address("cpu", str(script)), exit_status=4)
+    assert "the agent cannot be written there" in json.dumps(text)
+
+
+def test_the_second_is_told(sshd: Sshd) -> None:
+    machine_at(sshd.address()).claim("fake")
     other = subprocess.run(
         [sys.executable, "-m", "hwnas_cli.main", "bench", "resnet20", "--device", sshd.address()],
         capture_output=True,
@@ -60,3 +234,12 @@ def test_the_second_is_told(sshd: Sshd) -> None:
     )
     assert other.returncode == 4
     assert "another process measures on fake" in other.stderr
+
+
+@pytest.mark.skipif(not PYTHON39.is_file(), reason="no python3.9 here, from which prepare.py makes a target")
+def test_a_target_of_python_3_9(sshd: Sshd) -> None:
+    """The oldest target, with numpy and ONNX Runtime and nothing else."""
+    found = run("bench", "resnet20", "--device", sshd.address("cpu", str(PYTHON39)), "--preset", "quick")
+    (row,) = found["networks"]
+    assert row["floor_ms"] > 0
+    assert row["setting"]["backend"] == "ort"

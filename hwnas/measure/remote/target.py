@@ -179,7 +179,7 @@ class RemoteMachine:
 _targets: dict[Address, RemoteMachine] = {}
 
 
-def target(address: str | Address) -> RemoteMachine:
+def machine_at(address: str | Address) -> RemoteMachine:
     """The machine of an address; one of each, however many devices of it are asked for."""
     machine = (parse(address) if isinstance(address, str) else address).at("")
     return _targets.setdefault(machine, RemoteMachine(machine))

@@ -25,7 +25,7 @@ from hwnas.errors import (
 from hwnas.measure import device
 from hwnas.measure.remote import archive, names, wire
 from hwnas.measure.remote.address import Address, parse
-from hwnas.measure.remote.target import RemoteEngine, close_targets, target
+from hwnas.measure.remote.target import RemoteEngine, close_targets, machine_at
 from hwnas.measure.session import Gates, SessionOptions, run_session
 from hwnas.nets import onnx
 from hwnas.spec import BlockSpec
@@ -136,7 +136,7 @@ def test_a_link_that_is_lost_is_said_and_made_again() -> None:
 
 def test_a_second_process_is_told() -> None:
     engine()
-    other = type(target(FAKE))(parse(FAKE))
+    other = type(machine_at(FAKE))(parse(FAKE))
     with pytest.raises(DeviceUnavailable, match="another process measures on fake"):
         other.claim("fake")
     other.claim("cpu")  # another device of the same machine
