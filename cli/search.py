@@ -88,9 +88,7 @@ def search(ui: Output, max_time: float | None, **chosen: Any) -> None:
     if chosen["table"] is None and chosen["device"] is None:
         chosen["device"] = "auto"
     chosen["data"] = options.sources(chosen)
-    if chosen["data"] is None:
-        ui.log("no --data given: searching on the built-in digits data set")
-    chosen |= {"data": chosen["data"] or "digits", "recipe": dict(chosen["recipe"])}
+    chosen["recipe"] = dict(chosen["recipe"])
     settings = dict(chosen.pop("set"))
     wanted = SearchOptions(**options.given(max_time_s=max_time, settings=settings, **chosen))
     body = job(wanted, ui.emit).as_json()

@@ -28,11 +28,13 @@ __all__ = [
     "Device",
     "DeviceInfo",
     "MeasuredMachine",
+    "Usual",
     "conditions",
     "detect",
     "known",
     "machine_of",
     "resolve",
+    "usual",
 ]
 
 
@@ -213,6 +215,40 @@ def resolve_on(machine: MeasuredMachine, name: str, *, here: bool = True) -> Dev
     if here and not device.here:
         raise DeviceUnavailable(_ways_on(machine, device))
     return device
+
+
+@dataclass(frozen=True)
+class Usual:
+    """What a device is usually asked for, from its description.
+
+    Attributes:
+        space: what is profiled where the user names nothing.
+        batch: images a call.
+        why: for display.
+    """
+
+    space: str
+    batch: int
+    why: str
+
+
+def usual(name: str) -> Usual | None:
+    """What the device that a user means is usually asked for; None where its description says nothing.
+
+    Raises:
+        InputError, DeviceUnavailable: as `resolve`.
+        DataFormatError: the description is damaged.
+    """
+    found = resolve(name, here=False)
+    told = (found.description or {}).get("usual")
+    if told is None:
+        return None
+    try:
+        return Usual(str(told["space"]), int(told["batch"]), str(told["why"]))
+    except (KeyError, TypeError, ValueError) as exc:
+        raise DataFormatError(
+            f"the description of {found.name} needs space, batch and why under 'usual', got {told!r}"
+        ) from exc
 
 
 def spelling(name: str) -> str:

@@ -48,12 +48,15 @@ class Compute:
 
 def choose(options: Recipe) -> Compute:
     """Where and how to train; DeviceUnavailable where a GPU is asked for and cannot be used."""
-    missing = not torch.cuda.is_available()
+    missing, words = _cuda_missing()
     if options.device == "cuda" and missing:
         raise DeviceUnavailable(
-            "torch sees no CUDA device here; train with device cpu, or install torch for your CUDA version"
+            f"torch sees no CUDA device here{f' ({words})' if words else ''}; train with device cpu, or "
+            "install torch for your CUDA version"
         )
     unserved = "" if missing or options.device == "cpu" else cuda_refusal()
+    if words and options.device != "cpu":
+        unserved = f"torch {torch.__version__} cannot use the GPU: {words}"
     if options.device == "cuda" and unserved:
         raise DeviceUnavailable(unserved)
     cuda = options.device != "cpu" and not missing and not unserved
@@ -63,6 +66,18 @@ def choose(options: Recipe) -> Compute:
         precision = _cuda_precision() if cuda else cpu_precision(detect().flags)
     note = f"training runs on the CPU: {unserved}" if unserved else ""
     return Compute(device, precision, options.threads or default_threads(), note)
+
+
+def _cuda_missing() -> tuple[bool, str]:
+    """Whether torch sees no GPU; and its own words where that is for another reason than having none.
+
+    A driver that is too old for torch's CUDA is such a reason: torch only warns of it.
+    """
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        missing = not torch.cuda.is_available()
+    words = " ".join(str(said[0].message).split()) if missing and said else ""
+    return missing, words.partition(" (Triggered internally")[0]
 
 
 def cuda_refusal() -> str:

@@ -28,7 +28,7 @@ def estimate(options: ProfileOptions) -> ProfileOutcome | DryRun:
         profile,
         space.blocks(),
         precision=precision_of(options.precision),
-        batch=options.batch,
+        batch=options.batch or 1,
         threads=options.threads,
     )
     table.header = table.header.model_copy(

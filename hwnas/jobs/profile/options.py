@@ -13,11 +13,13 @@ class ProfileOptions:
     """What to profile and how thoroughly.
 
     Attributes:
-        device, backend, precision, batch, threads: the conditions; backend None takes the device's.
+        device, backend, precision, batch, threads: the conditions; backend None takes the device's, batch
+            None one image, or as many as the device is usually asked for where it decides the space, too.
             Where backend or precision is "auto" or a list separated by commas, three anchor networks are
             timed in all of them and the fastest that keeps the scores is profiled.
-        space, input_shape, classes: what is swept; None takes the space that suits the size of the
-            images, and the size and classes that the space was made for.
+        space, input_shape, classes: what is swept; None takes what the device is usually asked for
+            (`measure.device.usual`), else the space that suits the size of the images; and the size and
+            classes that the space was made for.
         model, weights: a model of the user's own in the place of a space, whose pieces are swept.
         preset: "quick", "default" or "thorough".
         out: table file; None takes a new one in the user's data folder, or goes on with an
@@ -37,7 +39,7 @@ class ProfileOptions:
     weights: Path | None = None
     backend: str | None = None
     precision: str = "fp32"
-    batch: int = 1
+    batch: int | None = None
     threads: int = 1
     input_shape: tuple[int, int, int] | None = None
     classes: int | None = None

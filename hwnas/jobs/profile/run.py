@@ -57,6 +57,7 @@ def profile(options: ProfileOptions, emit: Emit | None = None) -> ProfileOutcome
         raise InputError(f"unknown preset {options.preset!r} (known: {', '.join(PLANS)})")
     if options.holdout is not None:
         plan = replace(plan, holdout=options.holdout)
+    options = as_usual(options, emit)
     if options.estimate:
         return estimate(options)
     space = _space(options)
@@ -100,6 +101,22 @@ def profile(options: ProfileOptions, emit: Emit | None = None) -> ProfileOutcome
     return ProfileOutcome.of(body)
 
 
+def as_usual(options: ProfileOptions, emit: Emit | None) -> ProfileOptions:
+    """With what the device is usually asked for in the place of what the user left out, which is said."""
+    named = (options.space, options.model, options.input_shape)
+    found = devices.usual(options.device) if named == (None, None, None) else None
+    if found is None:
+        return replace(options, batch=options.batch or 1)
+    batch = options.batch or found.batch
+    if emit is not None:
+        text = (
+            f"no --space given: {found.space} at batch {batch}, what this device is usually asked for "
+            f"({found.why})"
+        )
+        emit("note", {"text": text})
+    return replace(options, space=found.space, batch=batch)
+
+
 def _space(options: ProfileOptions) -> SearchSpace:
     """What is swept: a space, or the pieces of the user's model."""
     shape, classes = options.input_shape, options.classes
@@ -118,7 +135,9 @@ def _conditions(
     o = options
     if not is_open(o.backend, o.precision):
         precision = precision_of(o.precision)
-        made = devices.conditions(o.device, o.backend, precision=precision, batch=o.batch, threads=o.threads)
+        made = devices.conditions(
+            o.device, o.backend, precision=precision, batch=o.batch or 1, threads=o.threads
+        )
         return *made, []
     if o.out is not None and o.out.exists():
         there = tables.load(o.out).setting
@@ -128,7 +147,7 @@ def _conditions(
         o.device,
         o.backend,
         o.precision,
-        batch=o.batch,
+        batch=o.batch or 1,
         threads=o.threads,
         seed=o.seed,
         emit=emit,

@@ -24,7 +24,8 @@ class SearchOptions(TableAndLimits):
 
     Attributes:
         latency_budget: ``0.6ms``, ``18ms@p95``, a list, or ``1.15x:resnet20`` (`hwnas.budgets`).
-        data: see `hwnas.train.data.load`.
+        data: see `hwnas.train.data.load`; None takes the built-in digits, as large as the images of the
+            newest table, else as those that the device is usually asked for.
         strategy: name of a plug-in; None goes on with that of the run in `out`, and begins with "auto".
         space: name of a plug-in; None takes that of the newest table of such images, else the one that
             suits their size.
@@ -56,7 +57,7 @@ class SearchOptions(TableAndLimits):
     """
 
     latency_budget: str
-    data: str
+    data: str | None = None
     strategy: str | None = None
     space: str | None = None
     model: str | None = None

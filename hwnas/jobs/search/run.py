@@ -91,6 +91,9 @@ class _SearchJob:
             shape = own_model.stated_input(options.model, options.weights)
             self.options = options = replace(options, input_shape=shape)
         early = self._table()
+        if options.data is None:
+            self.options = options = self._on_digits(early)
+        self.data = str(options.data)
         data: dict[str, Any] = {
             "input_shape": options.input_shape,
             "seed": options.seed,
@@ -99,10 +102,10 @@ class _SearchJob:
         }
         about: Outline | Dataset
         if options.dry_run:  # which is quick and decodes nothing
-            about = outline(options.data, **data)
+            about = outline(self.data, **data)
             train_images = about.train
         else:
-            self.dataset = load(options.data, **data)
+            self.dataset = load(self.data, **data)
             about, train_images = self.dataset, len(self.dataset.train)
             if self.recipe.flip is not None:
                 self.dataset.mirrors = self.recipe.flip  # super-networks, too, train as the recipe says
@@ -135,6 +138,21 @@ class _SearchJob:
             return own_model.space(o.model, o.weights, input_shape=shape, classes=classes, repeats=o.repeats)
         name = o.space or self._profiled(early) or spaces.advised(shape)
         return spaces.make(name, input_shape=shape, classes=classes)
+
+    def _on_digits(self, early: LatencyTable | None) -> SearchOptions:
+        """The built-in images, in the size that was profiled or that the device is usually asked for."""
+        o, text = self.options, "no --data given: searching on the built-in digits data set"
+        if o.input_shape is None and o.model is None:
+            usual = devices.usual(o.device) if early is None and o.space is None and o.device else None
+            if early is not None and o.space in (None, early.header.space):
+                o = replace(o, input_shape=early.header.input_shape)
+            elif usual is not None:
+                shape = spaces.make(usual.space).smallest().input_shape
+                o = replace(o, space=usual.space, batch=o.batch or usual.batch, input_shape=shape)
+            if o.input_shape is not None:
+                text += f", resized to {'x'.join(map(str, o.input_shape))}, the images that were profiled"
+        self.emit("note", {"text": f"{text}; name your images with --data"})
+        return replace(o, data="digits")
 
     def _profiled(self, early: LatencyTable | None) -> str:
         """The space of the newest table, which was profiled to be searched; empty where it does not fit."""
@@ -255,7 +273,7 @@ class _SearchJob:
         if prepared is not None:
             self._use(prepared)
         result = self._drive(run, runtime, setting)
-        extra = test_once(run, result, self.dataset, self.options.data)
+        extra = test_once(run, result, self.dataset, self.data)
         if "text" in extra:
             self._say(run, extra.pop("text"))
         runs.link_latest(run.path)

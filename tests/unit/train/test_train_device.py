@@ -1,5 +1,6 @@
 """Which device a training runs on: a GPU only where the installed torch has code for it."""
 
+import warnings
 from dataclasses import replace
 from typing import Any
 
@@ -62,5 +63,20 @@ def test_b2_a_card_that_torch_does_not_serve_is_said_once(card: Any) -> None:
     assert "runs on the CPU: torch" in text
     assert "NVIDIA TITAN Xp (compute capability 6.1; it has sm_75" in text
     with pytest.raises(DeviceUnavailable, match="has no code for NVIDIA TITAN Xp"):
+        precision.choose(replace(AUTO, device="cuda"))
+    assert precision.choose(replace(AUTO, device="cpu")).note == ""
+
+
+def test_b2_a_driver_that_torch_cannot_use_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused() -> bool:
+        warnings.warn("CUDA initialization: The NVIDIA driver on your system is too old", stacklevel=1)
+        return False
+
+    monkeypatch.setattr(torch.cuda, "is_available", refused)
+    found = precision.choose(AUTO)
+    assert found.device.type == "cpu"
+    assert "training runs on the CPU: torch" in found.note
+    assert "driver on your system is too old" in found.note
+    with pytest.raises(DeviceUnavailable, match="too old"):
         precision.choose(replace(AUTO, device="cuda"))
     assert precision.choose(replace(AUTO, device="cpu")).note == ""
