@@ -27,7 +27,8 @@ def inspect(ui: Output, model_: str, weights: Path | None, input_shape: tuple[in
     """Blocks of a network: what can be dropped, narrowed and repeated, and what not.
 
     MODEL is FILE.py:function or package.module:function, whose code runs and returns a torch module;
-    torchvision:NAME; timm:NAME; FILE.onnx; a run; or a network.json.
+    torchvision:NAME; timm:NAME; FILE.onnx; FILE.pt2 of torch.export, whose code runs; a run; or a
+    network.json.
     """
     from hwnas.jobs.model import InspectOptions
     from hwnas.jobs.model import inspect as job

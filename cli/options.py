@@ -14,7 +14,6 @@ from hwnas.executors import MOST_JOBS
 from hwnas.plugins import names
 
 from .param_types import (
-    ANY_SHAPE,
     DURATION,
     DURATION_OR_NONE,
     MOST_BATCH,
@@ -153,7 +152,7 @@ input_shape = _option(
 any_input = _option(
     "--input",
     "input_shape",
-    type=ANY_SHAPE,
+    type=SHAPE,
     metavar="CxHxW",
     help="One image, for example 3x224x160.  [default: what the model says]",
 )

@@ -156,16 +156,6 @@ def parse_share(text: str) -> float:
 
 
 def parse_shape(text: str) -> tuple[int, int, int]:
-    """``3x32x32`` to channels, height and width; a square image is required."""
-    channels, height, width = parse_any_shape(text)
-    if height != width:
-        raise InputError(
-            f"input {text!r} must be positive and square (height = width); write for example 3x32x32"
-        )
-    return channels, height, width
-
-
-def parse_any_shape(text: str) -> tuple[int, int, int]:
     """``3x32x48`` to channels, height and width."""
     match = re.fullmatch(r"(\d{1,9})x(\d{1,9})x(\d{1,9})", text.strip())
     if match is None:
@@ -220,6 +210,5 @@ DURATION_OR_NONE = Quantity(
     lambda text: 0.0 if re.fullmatch(r"0+(\.0+)?\s*(s|min|h|ms)?", text) else units.parse_seconds(text),
 )
 SHAPE = Quantity("shape", parse_shape)
-ANY_SHAPE = Quantity("shape", parse_any_shape)
 PRECISIONS = click.Choice(["fp32", "fp16", "bf16", "int8"])
 PRESETS = click.Choice(["quick", "default", "thorough"])

@@ -134,6 +134,8 @@ BUILT_IN: dict[str, dict[str, str]] = {
 
 # Names become parts of file names and are typed in shells.
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+# Of a long list of names a message has so many: libraries have over a thousand models.
+MOST_NAMED = 40
 SPELLING = "up to 64 letters, digits, '-', '_' and '.'"
 
 # What one of a group is called in messages.
@@ -295,6 +297,8 @@ def _words(exc: BaseException) -> str:
 
 def unknown(what: str, name: str, known: Any) -> str:
     """The message for an unknown name, with "did you mean" where one is near."""
-    near = difflib.get_close_matches(name, list(known), n=1)
+    names = sorted(known)
+    near = difflib.get_close_matches(name, names, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
-    return f"unknown {what} {name!r}{hint} (known: {', '.join(sorted(known))})"
+    more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
+    return f"unknown {what} {name!r}{hint} (known: {', '.join(names[:MOST_NAMED])}{more})"

@@ -32,6 +32,8 @@ TRACED = "traced"
 own_function: ContextVar[str] = ContextVar("own_function", default="")
 # What is done to a piece: it stays as it is, or is left out; ``width:24`` and ``repeat:2`` have numbers.
 KEEP, DROP, WIDTH, REPEAT = "keep", "drop", "width", "repeat"
+# Sources whose code, or file, must be named again by the user for the model to be built.
+USERS = ("file", "module", "onnx", "pt2")
 # Beyond these a count in a file is no network's.
 MOST_COUNT = 10**15
 
@@ -103,6 +105,14 @@ class ModelBase(BaseModel):
     classes: int = Field(gt=0, le=MOST_CHANNELS)
     graph: str = Field(pattern=r"^[0-9a-f]{8,64}$")
     recipe: str = Field(max_length=10**7)
+
+    @property
+    def function(self) -> str:
+        """The file or function of the user's that it can only be built from; empty where there is none."""
+        body = json.loads(self.recipe)
+        while body.get("kind") == "edited":
+            body = body["base"]
+        return str(body["source"]) if body.get("kind") in USERS else ""
 
 
 class VariantSpec(NetworkSpec):

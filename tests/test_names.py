@@ -13,14 +13,15 @@ from hwnas import plugins
 from hwnas.backends.formats import PORTABLE
 
 ROOT = Path(__file__).resolve().parent.parent
-# The registry itself is the one other place. Plain ONNX is a file that every runtime reads, not a runtime.
+# The registry itself is the one other place. Plain ONNX and torch.export's
+# programs are files of networks, not runtimes.
 FILES = sorted(
     path
     for folder in ("hwnas", "cli")
     for path in (ROOT / folder).rglob("*.py")
     if not path.is_relative_to(ROOT / "hwnas" / "backends") and path != ROOT / "hwnas" / "plugins.py"
 )
-RUNTIMES = {*plugins.names("backends"), *plugins.names("formats"), "onnxruntime", "tensorrt"} - {PORTABLE}
+RUNTIMES = {*plugins.names("backends"), *plugins.names("formats"), "onnxruntime", "tensorrt"} - {PORTABLE, "pt2"}
 WORD = re.compile(rf"(?<![\w-])({'|'.join(sorted(map(re.escape, RUNTIMES), reverse=True))})(?![\w-])")
 
 

@@ -95,12 +95,22 @@ def resize(images: Uint8s, size: tuple[int, int]) -> Float32s:
     return np.clip(np.rint(_along(wide, rows, axis=1)), 0, 255).astype(np.float32)
 
 
-def centred(images: Uint8s) -> Uint8s:
-    """The square in the middle of images (n, H, W, C): what training cuts out of photographs."""
-    _, height, width, _ = images.shape
-    side = min(height, width)
-    top, left = (height - side) // 2, (width - side) // 2
-    return images[:, top : top + side, left : left + side]
+def centred(images: Uint8s, size: tuple[int, int]) -> Uint8s:
+    """The middle of images (n, H, W, C) in the form of `size` (height, width): what training cuts out."""
+    rows, columns = middle(images.shape[1:3], size)
+    return images[:, rows, columns]
+
+
+def middle(of: tuple[int, int], size: tuple[int, int]) -> tuple[slice, slice]:
+    """Rows and columns of the largest part in the middle of a picture that has the proportions of `size`.
+
+    The square in the middle where height and width of `size` are equal.
+    """
+    (height, width), (tall, wide) = of, size
+    rows = min(height, max(1, round(width * tall / wide)))
+    columns = min(width, max(1, round(height * wide / tall)))
+    top, left = (height - rows) // 2, (width - columns) // 2
+    return slice(top, top + rows), slice(left, left + columns)
 
 
 def _along(source: Float32s, axis_taps: Taps, axis: int) -> Float32s:

@@ -174,7 +174,7 @@ def metadata(spec: NetworkSpec, **about: Any) -> dict[str, str]:
         "channels": "RGB" if channels == 3 else "grey",
         "size": json.dumps([height, width]),
         "range": "[0, 1] (bytes / 255), then (value - mean) / std by channel",
-        "resize": "square in the middle, bilinear with antialiasing",
+        "resize": "middle in the proportions of the input, bilinear with antialiasing",
         "network": spec.key,
     }
     lists = {name: list(about[name]) for name in ("mean", "std", "classes") if about.get(name)}

@@ -33,8 +33,9 @@ def scores(
         engine: as the manifest describes it.
         manifest: says size, normalisation and channels.
         images: uint8 (n, H, W, C) or (H, W, C) of any size, as image libraries give them: cropped to the
-            square in the middle, resized, scaled to [0, 1] and normalised, as in training; or float
-            (n, C, H, W), taken as normalised; or a list of pictures (H, W, C), each of its own size.
+            middle in the proportions of the network's images, resized, scaled to [0, 1] and normalised, as
+            in training; or float (n, C, H, W), taken as normalised; or a list of pictures (H, W, C),
+            each of its own size.
         bgr: images in bytes have their channels in reverse order, as OpenCV gives them.
 
     Raises:
@@ -51,15 +52,19 @@ def scores(
     if on_device is not None:
         mean, std = manifest.normalisation
         given = {"mean": mean, "std": std, "swap_channels": bgr}
-        return engines.run_all(engine, prepared.centred(array), lambda part: on_device(part, **given))
+        return engines.run_all(
+            engine,
+            prepared.centred(array, manifest.network.input_shape[1:]),
+            lambda part: on_device(part, **given),
+        )
     return engines.run_all(engine, ready(array, manifest, bgr=bgr))
 
 
 def ready(pictures: Uint8s, manifest: EngineManifest, *, bgr: bool = False) -> Float32s:
-    """Pictures (n, H, W, C) as the network takes them: middle square, resized, normalised, (n, C, h, w)."""
+    """Pictures (n, H, W, C) as the network takes them: middle cut out, resized, normalised, (n, C, h, w)."""
     mean, std = manifest.normalisation
     size = manifest.network.input_shape[1:]
-    return prepared.prepare(prepared.centred(pictures), size, mean, std, swap_channels=bgr)
+    return prepared.prepare(prepared.centred(pictures, size), size, mean, std, swap_channels=bgr)
 
 
 def cost(engine: Engine, manifest: EngineManifest) -> Preprocessing | None:

@@ -77,9 +77,9 @@ class Session:
 
         Args:
             images: uint8 (n, H, W, C) or (H, W, C) of any size, as image libraries give them:
-                cropped to the square in the middle, resized, scaled to [0, 1] and normalised, as in
-                training; or float (n, C, H, W), taken as normalised; or a list of pictures (H, W, C),
-                each of its own size.
+                cropped to the middle in the network's proportions, resized, scaled to [0, 1] and
+                normalised, as in training; or float (n, C, H, W), taken as normalised; or a list of
+                pictures (H, W, C), each of its own size.
 
         Raises:
             InputError: another type or shape.

@@ -10,11 +10,10 @@ from typing import Any, Literal
 import numpy as np
 
 from hwnas import backends, runs
-from hwnas.backends.onnx_file import read_model
 from hwnas.deploy import engine, manifest
 from hwnas.deploy.engine import is_timed
 from hwnas.errors import InputError
-from hwnas.jobs.own_onnx import blamed_on, in_int8
+from hwnas.jobs.own_onnx import blamed_on, graph_of, in_int8, is_graph
 from hwnas.jobs.resolve import networks
 from hwnas.measure import device
 from hwnas.measure.levels import SentinelHistory
@@ -209,8 +208,8 @@ def _entries(options: BenchOptions) -> dict[str, _Benched]:
 
 def _entry(given: str, options: BenchOptions) -> _Benched:
     path = Path(given)
-    if path.suffix == ".onnx" and path.is_file():
-        return _onnx(path, options)
+    if is_graph(path) and path.is_file():
+        return _graph(path, options)
     if path.is_file() and path.suffix != ".json":
         return _engine(path, options)
 
@@ -220,9 +219,11 @@ def _entry(given: str, options: BenchOptions) -> _Benched:
     return _Benched(given, "network", lambda: backend.build(graph, setting), setting)
 
 
-def _onnx(path: Path, options: BenchOptions) -> _Benched:
-    """An ONNX file. One that was exported here is checked first, and runs as it was built for unless another
-    runtime is asked for, or its own does not tell the time of its target.
+def _graph(path: Path, options: BenchOptions) -> _Benched:
+    """An ONNX file, or a program of torch.export as one.
+
+    One that was exported here is checked first, and runs as it was built for unless another runtime is asked
+    for, or its own does not tell the time of its target.
     """
 
     batch = options.batch
@@ -232,7 +233,7 @@ def _onnx(path: Path, options: BenchOptions) -> _Benched:
         if options.backend in (None, told.setting.backend) and is_timed(told):
             return _engine(path, options)
         batch = told.setting.batch
-    model = read_model(path)
+    model = graph_of(path)
     backend, setting = _conditions(replace(options, batch=batch))
     note = ""
     if setting.precision == "int8":

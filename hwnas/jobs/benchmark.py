@@ -12,14 +12,13 @@ import numpy as np
 
 from hwnas import runs, schemas
 from hwnas.arrays import Float32s
-from hwnas.backends.onnx_file import read_model
 from hwnas.backends.onnx_format import TypedOnnx
 from hwnas.deploy.engine import run_all
 from hwnas.deploy.parity import compare, judge
 from hwnas.errors import BackendUnavailable, BuildError, DataFormatError, InputError
 from hwnas.jobs.export.remedy import MAX_LOSS
 from hwnas.jobs.export.samples import samples
-from hwnas.jobs.own_onnx import Subject, blamed_on, in_int8_form, own_model
+from hwnas.jobs.own_onnx import Subject, blamed_on, graph_of, in_int8_form, is_graph, own_model
 from hwnas.jobs.resolve import networks
 from hwnas.jobs.resolve.origin import origin
 from hwnas.measure.candidates import AUTO, RuntimeCandidate, candidates
@@ -145,7 +144,7 @@ def benchmark(options: BenchmarkOptions, emit: Emit | None = None) -> BenchmarkO
         options.device, options.backends, options.precisions, batch=options.batch, threads=options.threads
     )
     given = Path(options.network)
-    with blamed_on(given) if given.suffix == ".onnx" else nullcontext():
+    with blamed_on(given) if is_graph(given) else nullcontext():
         subject = _subject(options)
         reference = _reference(subject, options)
     with scratch() as folder:
@@ -184,8 +183,8 @@ class _Reference:
 
 def _subject(options: BenchmarkOptions) -> Subject:
     path = Path(options.network)
-    if path.suffix == ".onnx":
-        return own_model(read_model(path), options.data, options.images, options.batch, options.seed)
+    if is_graph(path):
+        return own_model(graph_of(path), options.data, options.images, options.batch, options.seed)
     from hwnas.nets import onnx
 
     found = networks.find(options.network, runs.RUNS)

@@ -18,7 +18,7 @@ class InspectOptions:
 
     Attributes:
         model: ``FILE.py:function``, ``package.module:function``, ``torchvision:NAME``, ``timm:NAME``,
-            ``FILE.onnx``, a run or a network.json.
+            ``FILE.onnx``, ``FILE.pt2``, a run or a network.json.
         weights: a state dict of it.
         input_shape: channels, height, width of an image; None takes what the model says.
     """

@@ -1,4 +1,4 @@
-"""Users' own ONNX files: images in their shape, and int8 graphs of them."""
+"""Users' own ONNX files and programs of torch.export: images in their shape, and int8 graphs of them."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import numpy as np
 
 from hwnas.arrays import Float32s, ImageShape, Int64s
 from hwnas.backends.formats import CALIBRATION_IMAGES
+from hwnas.backends.onnx_file import read_model
 from hwnas.errors import BuildError, DataFormatError, InputError
 from hwnas.protocols import Backend
 
@@ -38,6 +39,20 @@ class Subject:
     labels: Int64s | None = None
     notes: tuple[str, ...] = ()
     folder: Path | None = None
+
+
+def is_graph(path: Path) -> bool:
+    """Whether a file is a network of the user's as a graph, by its name."""
+    return path.suffix in (".onnx", ".pt2")
+
+
+def graph_of(path: Path) -> bytes:
+    """The graph of a user's file as ONNX; code in a program of torch.export runs (`nets.model.from_pt2`)."""
+    if path.suffix == ".onnx":
+        return read_model(path)
+    from hwnas.nets.model.from_pt2 import program_onnx
+
+    return program_onnx(path)
 
 
 def own_model(model: bytes, data: str | None, limit: int, batch: int, seed: int) -> Subject:
@@ -103,9 +118,9 @@ def blamed_on(path: Path) -> Iterator[None]:
 
 def image_shape(dims: list[int]) -> ImageShape:
     """Channels, height and width of a model's input (batch, C, H, W); InputError where it takes no images."""
-    if len(dims) != 4 or 0 in dims[1:] or dims[1] not in (1, 3) or dims[2] != dims[3]:
+    if len(dims) != 4 or 0 in dims[1:] or dims[1] not in (1, 3):
         raise InputError(
-            f"the model takes {dims}; images for it must be (batch, 1 or 3 channels, height = width), so no "
+            f"the model takes {dims}; images for it must be (batch, 1 or 3 channels, height, width), so no "
             "--data can be used"
         )
     return dims[1], dims[2], dims[3]

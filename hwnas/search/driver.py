@@ -23,7 +23,7 @@ from hwnas.search.ahead import Ahead
 from hwnas.search.final import train_out
 from hwnas.search.log import SearchLog, images_of
 from hwnas.search.ranking import by_accuracy
-from hwnas.search.state import Clock, Limits, Measure, SearchState, searched
+from hwnas.search.state import Clock, Limits, Measure, Pace, SearchState, searched
 from hwnas.search.strategy import Strategy, ranked
 from hwnas.search.winner import Confirm, Observe, crown, pareto, refuse_infeasible, settle
 from hwnas.search.workers import InProcess, Workers
@@ -47,6 +47,7 @@ def search(
     targets: Sequence[Budget] = (),
     distill: bool = False,
     clock: Clock = time.monotonic,
+    pace: Pace | None = None,
 ) -> SearchResult:
     """Search until the strategy has no more proposals or a limit is reached, and choose a winner.
 
@@ -65,6 +66,8 @@ def search(
         targets: all budgets of a search for several; the largest must be the context's.
         distill: let the winner of the largest budget, trained out, teach the smaller ones.
         clock: seconds, for `limits.seconds`.
+        pace: training images a second of a network here, where the limit of seconds must be kept by a final
+            training that is the first one.
 
     Raises:
         InputError: the budget names no latency.
@@ -93,6 +96,7 @@ def search(
         distill,
         clock,
         clock(),
+        pace,
     )
     if not log.trials:
         refuse_infeasible(context, budgets)

@@ -82,8 +82,22 @@ def _images_in_time(job: SearchState, winner: Trial) -> int:
     done = [t.outcome for t in trained(job.trials)]
     macs_per_s = sum(e.train_macs for e in done) / max(sum(e.wall_s for e in done), 1e-9)
     macs_per_image = winner.outcome.train_macs / max(winner.outcome.images, 1)
-    if job.limits.seconds is None or not macs_per_image:
-        return sys.maxsize  # no limit, or nothing was trained yet that would tell the rate
+    if job.limits.seconds is None:
+        return sys.maxsize
+    if macs_per_image:
+        images_per_s = macs_per_s / macs_per_image
+    elif job.pace is not None:
+        images_per_s = job.pace(winner.spec) / _teaching(job, winner)
+    else:
+        return sys.maxsize  # nothing was trained yet that would tell the rate
     # A tenth is kept for the validation and the files that follow.
     time_left_s = 0.9 * (job.limits.seconds - job.elapsed_s())
-    return max(0, int(time_left_s * macs_per_s / macs_per_image))
+    return max(0, int(time_left_s * images_per_s))
+
+
+def _teaching(job: SearchState, winner: Trial) -> float:
+    """How many times as long training takes with the winner's teacher, whose forward pass comes on top."""
+    if winner.teacher is None:
+        return 1.0
+    teacher = next(t for t in job.trials if t.index == winner.teacher)
+    return 1.0 + teacher.estimate.macs / (3 * winner.estimate.macs)

@@ -19,6 +19,7 @@ from hwnas.units import format_ms
 
 Measure = Callable[[NetworkSpec], Measurement]
 Clock = Callable[[], float]
+Pace = Callable[[NetworkSpec], float]
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,7 @@ class SearchState:
     distill: bool
     clock: Clock
     started: float
+    pace: Pace | None = None
 
     @property
     def trials(self) -> list[Trial]:

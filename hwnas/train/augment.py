@@ -45,10 +45,11 @@ def chosen(recipe: Recipe, dataset: Dataset) -> AugmentOptions:
 
     That is shifts by an eighth of the side, and flips where mirrors keep their class.
     """
-    side = min(dataset.input_shape[1:])
+    _, height, width = dataset.input_shape
+    side = min(height, width)
     shift = side // 8 if recipe.shift is None else recipe.shift
     if shift >= side:
-        raise InputError(f"augmentation shift {shift} is not smaller than the image ({side}x{side})")
+        raise InputError(f"augmentation shift {shift} is not smaller than the image ({height}x{width})")
     flip = dataset.mirrors if recipe.flip is None else recipe.flip
     return AugmentOptions(shift=shift, flip=flip, cutout=recipe.cutout, mixup=recipe.mixup)
 

@@ -141,7 +141,7 @@ def load(
 
     Args:
         uri: see above.
-        input_shape: channels (1 or 3), height and width (equal) of the network's input; images are
+        input_shape: channels (1 or 3), height and width of the network's input; images are
             resized to it. None follows the data: its own size, at most 224 pixels (fewer than 10,000
             image files that are larger than 96 pixels are resized to 64x64, which a note says);
             3x32x32 for ``digits``, whose 8x8 pixels would not survive the strides of a network.
@@ -219,10 +219,10 @@ def _read(uri: str, input_shape: ImageShape | None, strict: bool) -> tuple[Raw, 
     sources = {name: parse(source) for name, source in parts(uri).items()}
     scheme, where = sources["train"]
     raw = read(scheme, where, input_shape)
-    _, channels, side, _ = raw.train.images.shape
+    _, channels, height, width = raw.train.images.shape
     for name in ("val", "test"):
         if name in sources:
-            raw = _joined(raw, name, read(*sources[name], (channels, side, side)))
+            raw = _joined(raw, name, read(*sources[name], (channels, height, width)))
     if raw.left_out:
         told = _left_out(raw)
         if strict:
@@ -264,10 +264,10 @@ def _left_out(raw: Raw) -> str:
 
 def _check_shape(shape: ImageShape) -> None:
     channels, height, width = shape
-    if channels not in (1, 3) or height != width or height < 1:
+    if channels not in (1, 3) or min(height, width) < 1:
         raise InputError(
             f"images cannot be converted to {channels}x{height}x{width}; expected 1 (grey) or 3 (colour) "
-            "channels, and equal height and width"
+            "channels"
         )
 
 

@@ -172,7 +172,7 @@ class _Unreadable:
 
 def _cached(path: Path, count: int, shape: ImageShape) -> Decoded | None:
     """What was decoded before, and why some could not be; None where it is missing or not as written."""
-    channels, side, _ = shape
+    channels, *size = shape
     if not path.is_file():
         return None
     try:
@@ -181,7 +181,7 @@ def _cached(path: Path, count: int, shape: ImageShape) -> Decoded | None:
         bad = {int(at): str(reason) for at, reason in about.reasons.items()}
     except (HwnasError, KeyError, TypeError, ValueError, AttributeError):
         return None  # damaged: it is made again
-    whole = images.shape == (count, side, side, channels) and images.dtype == torch.uint8
+    whole = images.shape == (count, *size, channels) and images.dtype == torch.uint8
     return (images.permute(0, 3, 1, 2), bad) if whole else None
 
 
@@ -198,8 +198,8 @@ def _decode_all(items: Sequence[Item], shape: ImageShape) -> Decoded:
 
     In threads, since decoders release the lock.
     """
-    channels, side, _ = shape
-    out = np.zeros((len(items), side, side, channels), dtype=np.uint8)
+    channels, *size = shape
+    out = np.zeros((len(items), *size, channels), dtype=np.uint8)
     bad: dict[int, str] = {}
 
     def decode(at: int) -> None:
@@ -215,12 +215,12 @@ def _decode_all(items: Sequence[Item], shape: ImageShape) -> Decoded:
 
 
 def _decode(item: Item, shape: ImageShape) -> Uint8s:
-    """One image (H, W, C): upright, centre crop to a square, resized as a deployed engine does it."""
-    channels, side, _ = shape
-    square = prepared.centred(_original(item, channels)[None])
-    if square.shape[1] != side:
-        square = prepared.resize(square, (side, side)).astype(np.uint8)
-    image_only: Uint8s = square[0]
+    """One image (H, W, C): upright, its middle cut out, resized as a deployed engine does it."""
+    channels, height, width = shape
+    cropped = prepared.centred(_original(item, channels)[None], (height, width))
+    if cropped.shape[1:3] != (height, width):
+        cropped = prepared.resize(cropped, (height, width)).astype(np.uint8)
+    image_only: Uint8s = cropped[0]
     return image_only
 
 

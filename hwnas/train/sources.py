@@ -262,17 +262,15 @@ def _pair(
 
 
 def fit(images: torch.Tensor, shape: ImageShape) -> torch.Tensor:
-    """Bring uint8 (n, C, H, W) to a shape: centre crop to a square, bilinear resizing, channels.
+    """Bring uint8 (n, C, H, W) to a shape: centre crop to its proportions, bilinear resizing, channels.
 
     Grey is repeated into colour; colour becomes grey by the luma of ITU-R BT.601.
     """
-    channels, side, _ = shape
-    _, _, height, width = images.shape
-    square = min(height, width)
-    top, left = (height - square) // 2, (width - square) // 2
-    images = _channels(images[:, :, top : top + square, left : left + square], channels)
-    if square != side:
-        images = torch.cat([_resize(part, side) for part in torch.split(images, 1024)])
+    channels, height, width = shape
+    rows, columns = prepared.middle((images.shape[2], images.shape[3]), (height, width))
+    images = _channels(images[:, :, rows, columns], channels)
+    if images.shape[2:] != (height, width):
+        images = torch.cat([_resize(part, (height, width)) for part in torch.split(images, 1024)])
     return images.expand(-1, channels, -1, -1)
 
 
@@ -282,8 +280,8 @@ def _fitted(images: torch.Tensor, labels: Int64s, shape: ImageShape) -> Labelled
 
 def uncropped(images: torch.Tensor, shape: ImageShape) -> Originals | None:
     """The pictures that `fit` brings to a shape; None where they have its size already."""
-    channels, side, _ = shape
-    if images.shape[2:] == (side, side):
+    channels, *size = shape
+    if [*images.shape[2:]] == size:
         return None
 
     def original(place: int) -> Uint8s:
@@ -302,10 +300,10 @@ def _channels(images: torch.Tensor, channels: int) -> torch.Tensor:
     return torch.cat(grey)
 
 
-def _resize(images: torch.Tensor, side: int) -> torch.Tensor:
+def _resize(images: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
     """By the arithmetic of deployment, so that an engine sees the pixels of training."""
     last = np.ascontiguousarray(images.permute(0, 2, 3, 1).numpy())
-    resized = prepared.resize(last, (side, side)).astype(np.uint8)
+    resized = prepared.resize(last, size).astype(np.uint8)
     return torch.from_numpy(resized).permute(0, 3, 1, 2).contiguous()
 
 

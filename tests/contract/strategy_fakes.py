@@ -157,9 +157,10 @@ class FakeTrainer:
     def __call__(self, proposal: Proposal, index: int) -> Evaluation:
         self.trained.append(proposal)
         spec = proposal.spec
-        images = proposal.images or 1000
+        images = 1000 if proposal.images is None else proposal.images
         rng = np.random.default_rng([self.seed, index])
-        accuracy = 1 - self.loss(spec) / 3 + 0.02 * math.log10(images) + self.noise * rng.standard_normal()
+        learned = 0.02 * math.log10(max(images, 1))
+        accuracy = 1 - self.loss(spec) / 3 + learned + self.noise * rng.standard_normal()
         weights = None
         if self.files:
             weights = f"weights/trial-{index:04d}.safetensors"

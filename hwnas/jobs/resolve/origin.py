@@ -19,6 +19,7 @@ from hwnas.nets.weights import read_weights
 from hwnas.records import Budget, Estimate, SearchResult, Setting
 from hwnas.spec import NetworkSpec
 from hwnas.store import parse, read_network
+from hwnas.traced import VariantSpec
 
 SEARCHED = ("setting", "budget", "predicted", "table_id", "table_error_percent")
 MADE_BY = ("search", "train")
@@ -101,12 +102,16 @@ def origin(name: str | None, weights: Path | None = None) -> Origin:
 def export_command(run: str) -> str:
     """The command that exports a run for the runtime that it was searched through."""
 
+    named = ""
     try:
-        setting = origin(run).setting
+        found = origin(run)
+        setting = found.setting
+        if isinstance(found.spec, VariantSpec) and (function := found.spec.base.function):
+            named = f" --model {shlex.quote(function)}"
     except HwnasError:  # a search for several budgets: its networks lie one folder deeper
         setting = None
     far = f" --device {shlex.quote(setting.device)}" if setting and is_remote(setting.device) else ""
-    return f"hwnas export {run} --format {usual(setting.backend if setting else '')}{far}"
+    return f"hwnas export {run} --format {usual(setting.backend if setting else '')}{far}{named}"
 
 
 def newest(root: Path = runs.RUNS) -> Path:

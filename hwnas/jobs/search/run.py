@@ -331,6 +331,7 @@ class _SearchJob:
             emit=self.emit,
             targets=self.budgets,
             distill=self.options.distill,
+            pace=lambda spec: training_rate(spec, self._recipe()),
         )
 
     def _trainer(self, run: RunFolder) -> Evaluator | Spread:

@@ -13,10 +13,10 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torchvision import models
@@ -27,6 +27,7 @@ from hwnas.errors import BackendUnavailable, DataFormatError, HwnasError, InputE
 from hwnas.lazy import lazy_import
 from hwnas.nets.build import build, load_weights
 from hwnas.nets.model import from_onnx
+from hwnas.nets.model.from_pt2 import program_onnx
 from hwnas.nets.weights import read_weights
 from hwnas.plugins import unknown
 from hwnas.runs import RUNS
@@ -35,8 +36,8 @@ from hwnas.store import read_network
 timm = lazy_import("timm")  # an extra
 
 KINDS = (
-    "FILE.py:function, package.module:function, torchvision:NAME, timm:NAME, FILE.onnx, a run or a "
-    "network.json"
+    "FILE.py:function, package.module:function, torchvision:NAME, timm:NAME, FILE.onnx, FILE.pt2, "
+    "a run or a network.json"
 )
 
 
@@ -47,7 +48,7 @@ class OwnModel:
     Attributes:
         module: the network.
         source: as the user named it.
-        kind: "file", "module", "torchvision", "timm", "network", "onnx", or "edited" for a changed one.
+        kind: "file", "module", "torchvision", "timm", "network", "onnx", "pt2", or "edited" (changed).
         input_shape: channels, height, width of an image.
         sha256: of the file that defines it; empty where it is a library's or hwnas's own.
         weights_sha256: of the weights that were given; empty where they are the network's own.
@@ -55,7 +56,6 @@ class OwnModel:
         head: layer that was replaced for another number of classes; empty where none was.
         notes: what was replaced, such as the head.
         recipe: what it can be built from again, where that is more than its source (`result`).
-        untrainable: why it cannot be trained; empty where it can.
     """
 
     module: nn.Module
@@ -68,7 +68,6 @@ class OwnModel:
     head: str = ""
     notes: tuple[str, ...] = ()
     recipe: Mapping[str, Any] | None = None
-    untrainable: str = ""
 
 
 def kind_of(source: str) -> str:
@@ -77,8 +76,8 @@ def kind_of(source: str) -> str:
     if before in ("torchvision", "timm") and after:
         return before
     path = Path(source)
-    if path.suffix == ".onnx":
-        return "onnx"
+    if path.suffix in (".onnx", ".pt2"):
+        return path.suffix[1:]
     if colon and before.endswith(".py"):
         return "file"
     if network_file(source) is not None:
@@ -256,8 +255,16 @@ def _network(source: str) -> tuple[nn.Module, ImageShape | None, str]:
 
 
 def _onnx(source: str) -> tuple[nn.Module, ImageShape | None, str]:
-    made, shape = from_onnx.network(Path(source))
-    return made, shape, hashlib.sha256(Path(source).read_bytes()).hexdigest()
+    path = Path(source)
+    data = documents.read_bytes(path, "model")
+    made, shape = from_onnx.network(data, path)
+    return made, shape, hashlib.sha256(data).hexdigest()
+
+
+def _pt2(source: str) -> tuple[nn.Module, ImageShape | None, str]:
+    path = Path(source)
+    made, shape = from_onnx.network(program_onnx(path), path)
+    return made, shape, hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 _MAKERS: dict[str, Callable[[str], tuple[nn.Module, ImageShape | None, str]]] = {
@@ -267,6 +274,7 @@ _MAKERS: dict[str, Callable[[str], tuple[nn.Module, ImageShape | None, str]]] = 
     "timm": _timm,
     "network": _network,
     "onnx": _onnx,
+    "pt2": _pt2,
 }
 
 
@@ -292,11 +300,11 @@ def read_state(path: Path) -> dict[str, Tensor]:
             found: Any = load_file(path)
         else:
             found = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, ValueError, TypeError, KeyError, OSError, RuntimeError, EOFError) as exc:
-        raise DataFormatError(f"weights {path} are damaged: {' '.join(str(exc).split())[:200]}") from exc
-    except Exception as exc:  # of pickle: whatever the file holds besides tensors
+    except Exception as exc:  # pickle and zip readers let out whatever a damaged file leads them to
+        if not (isinstance(exc, UnpicklingError) and "unsupported global" in str(exc).lower()):
+            raise DataFormatError(f"weights {path} are damaged: {_words(exc)}") from exc
         raise DataFormatError(
-            f"weights {path} hold more than tensors and are not read ({type(exc).__name__}); save them with "
+            f"weights {path} hold more than tensors and are not read, as that would run code; save them with "
             "torch.save(module.state_dict(), FILE) or as safetensors"
         ) from exc
     for inner in ("state_dict", "model_state_dict", "model", "model_ema"):

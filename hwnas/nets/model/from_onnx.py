@@ -19,7 +19,6 @@ from onnx import numpy_helper
 from torch import fx, nn
 
 from hwnas.arrays import ImageShape
-from hwnas.documents import read_bytes
 from hwnas.errors import DataFormatError, InputError
 
 _ONE: dict[str, Callable[..., Any]] = {
@@ -38,21 +37,16 @@ _TWO: dict[str, Callable[..., Any]] = {
 _NOTHING = ("Identity", "Dropout")
 
 
-def network(path: Path) -> tuple[nn.Module, ImageShape | None]:
-    """The network of a file, in eval mode, and the size of its images where the file fixes it.
+def network(data: bytes, path: Path) -> tuple[nn.Module, ImageShape | None]:
+    """A network in eval mode, and the size of its images where the graph fixes it.
+
+    Args:
+        data: the ONNX graph.
+        path: the file that it is from, for messages.
 
     Raises:
-        InputError: there is no such file, or an operator has no counterpart here; it is named.
+        InputError: an operator has no counterpart here; it is named.
         DataFormatError: the file is no ONNX model.
-    """
-    return from_bytes(read_bytes(path, "model"), path)
-
-
-def from_bytes(data: bytes, path: Path) -> tuple[nn.Module, ImageShape | None]:
-    """The same from a file's content; `path` is what messages call it.
-
-    Raises:
-        InputError, DataFormatError: as `network`.
     """
     try:
         proto = onnx.load_model_from_string(data)

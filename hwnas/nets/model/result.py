@@ -24,7 +24,7 @@ from hwnas.nets.model.edits import Edits
 from hwnas.nets.model.parent import Parent, parent
 from hwnas.nets.weights import read_weights
 from hwnas.store import atomic_path, network_of, read_network, write_json
-from hwnas.traced import own_function
+from hwnas.traced import USERS, own_function
 
 LIBRARIES = ("torchvision", "timm")
 
@@ -167,7 +167,7 @@ def _base(given: Mapping[str, Any], source: str, where: str) -> OwnModel:
         own = OwnModel(module, named, "network", spec.input_shape, recipe=dict(given))
     elif kind in LIBRARIES and kind_of(named) == kind:
         own = base(named, size)
-    elif kind in ("file", "module", "onnx"):
+    elif kind in USERS:
         own = _users(given, source, size, where)
     else:
         raise DataFormatError(f"{where}: base of kind {kind!r} cannot be built again")
@@ -185,8 +185,8 @@ def _users(given: Mapping[str, Any], source: str, size: tuple[int, int, int], wh
     named = given["source"]
     if not source or kind_of(source) != given["kind"]:
         raise InputError(
-            f"{where} began with {named}, which is not read or run from a stored name; give it: "
-            f"hwnas.load_model(..., source={named!r})"
+            f"{where} began with {named}, which is not read or run from a stored name; name it "
+            f"again: --model {named}, or hwnas.load_model(..., source={named!r})"
         )
     own = base(source, size)
     if own.sha256 != given.get("sha256"):

@@ -45,7 +45,7 @@ def load(
 
     Args:
         source: ``FILE.py:function``, ``package.module:function`` (their code runs), ``torchvision:NAME``,
-            ``timm:NAME``, ``FILE.onnx``, a run or a network.json.
+            ``timm:NAME``, ``FILE.onnx``, ``FILE.pt2``, a run or a network.json.
         weights: a state dict: safetensors, or of torch.save, read without running code.
         input_shape: of an image; None takes what the source says.
         classes: of the data; another last layer is put in where the network has as many outputs.
@@ -67,7 +67,7 @@ def load(
         digest = hashlib.sha256(weights.read_bytes()).hexdigest()
         own = _with_weights(own, state, weights, digest)
     _finite(own)
-    if classes is not None and not own.untrainable:
+    if classes is not None:
         own = _with_classes(own, classes)
     return own
 

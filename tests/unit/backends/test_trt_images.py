@@ -23,9 +23,16 @@ def test_resizing_is_torchs_bilinear_with_antialias(source: tuple[int, int], out
 
 
 def test_the_middle_square() -> None:
-    assert centred(pictures(1, 6, 10, 3)).shape == (1, 6, 6, 3)
+    assert centred(pictures(1, 6, 10, 3), (8, 8)).shape == (1, 6, 6, 3)
     tall = pictures(1, 5, 2, 1)
-    assert np.array_equal(centred(tall), tall[:, 1:3])
+    assert np.array_equal(centred(tall, (3, 3)), tall[:, 1:3])
+
+
+def test_the_middle_in_other_proportions() -> None:
+    """Of 6x10 pixels 5x10 are twice as wide as high; of 5x2 pixels 1x2, the third row, are."""
+    wide, tall = pictures(1, 6, 10, 3), pictures(1, 5, 2, 1)
+    assert np.array_equal(centred(wide, (8, 16)), wide[:, 0:5])
+    assert np.array_equal(centred(tall, (4, 8)), tall[:, 2:3])
 
 
 def test_equal_sizes_only_normalise() -> None:

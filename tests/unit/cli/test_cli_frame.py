@@ -137,7 +137,7 @@ def test_quiet_and_verbose(monkeypatch: pytest.MonkeyPatch) -> None:
         (["--max-time", "10"], "10min"),
         (["--max-time", "10parsecs"], "unknown unit"),
         (["--input", "32"], "3x32x32"),
-        (["--input", "3x32x31"], "square"),
+        (["--input", "3x32x0"], "positive"),
         (["--space", "resnet-cifr"], "did you mean 'resnet-cifar'"),
         (["--threads", "0"], "--threads"),
     ],

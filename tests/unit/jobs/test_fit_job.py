@@ -18,6 +18,7 @@ from hwnas.jobs import own_model
 from hwnas.jobs.export import ExportOptions, export
 from hwnas.jobs.predict import PredictOptions, predict
 from hwnas.jobs.report import ReportOptions, report
+from hwnas.jobs.resolve.origin import export_command
 from hwnas.jobs.search import SearchOptions, search
 from hwnas.measure import device
 from hwnas.measure.sweep import header_for, sweep
@@ -25,6 +26,7 @@ from hwnas.measure.table_folder import new_path
 from hwnas.measure.timing import TimingOptions
 from hwnas.nets.build import weights
 from hwnas.nets.model import variants
+from hwnas.nets.model.space import ModelSpace
 from hwnas.nets.weights import save_weights
 from hwnas.store import read_network
 from hwnas.traced import VariantSpec, own_function
@@ -76,10 +78,16 @@ def home(levels: Path) -> Path:
         optimiser.step()
     assert score(module.eval(), data.val).accuracy > 0.5
     save_weights(path / "mine.safetensors", weights(module))
-    backend, setting = device.conditions("fake", None, precision="fp32", batch=1, threads=1)
-    header = header_for(setting, space.name, (1, 8, 8), 10, TimingOptions.preset("quick"))
-    sweep(space, backend, header, new_path(header))
+    measured(space)
     return path
+
+
+def measured(space: ModelSpace) -> None:
+    """A table of a model's blocks."""
+    backend, setting = device.conditions("fake", None, precision="fp32", batch=1, threads=1)
+    base, timing = space.base, TimingOptions.preset("quick")
+    header = header_for(setting, space.name, base.input_shape, base.classes, timing)
+    sweep(space, backend, header, new_path(header))
 
 
 @pytest.fixture
@@ -141,6 +149,23 @@ def test_slips_are_named(options: SearchOptions) -> None:
         replace(options, model=None)
     with pytest.raises(InputError, match="no better than guessing"):
         search(replace(options, weights=None))
+
+
+def test_another_head_and_images_that_are_wider_than_high(options: SearchOptions, home: Path) -> None:
+    """Grey levels of five classes, 8x16: the head of ten is replaced, which is said, and trained."""
+    rng = np.random.default_rng(1)
+    labels = np.arange(200) % 5
+    images = rng.integers(0, 60, (200, 8, 16, 1)) + (labels * 38)[:, None, None, None]
+    np.savez(home / "wide.npz", images=images.astype(np.uint8), labels=labels)
+    told: list[str] = []
+    asked = replace(options, data=f"npz:{home / 'wide.npz'}", input_shape=(1, 8, 16), images=2000, table=None)
+    body = search(asked, lambda kind, fields: told.append(str(fields.get("text", ""))))
+    assert any("the head 4.2 of 10 outputs was replaced by one of 5" in text for text in told)
+    assert body["within_budget"]
+    assert body["accuracy"]["test"] > 0.5
+    module = hwnas.load_model(body["run"], source=options.model)
+    assert module(torch.zeros(2, 1, 8, 16)).shape == (2, 5)
+    assert f"--model {options.model}" in export_command(body["run"])
 
 
 def by_hand(module: torch.nn.Module, order: OwnTraining) -> torch.nn.Module:

@@ -124,7 +124,7 @@ def test_another_crop_or_filter_than_the_trainings_is_caught(
         mean, std = manifest.normalisation
         if fault == "no crop":
             return prepared.prepare(corner(pictures), (16, 16), mean, std)
-        levels = nearest(prepared.centred(pictures), (16, 16)) / np.float32(255)
+        levels = nearest(prepared.centred(pictures, (16, 16)), (16, 16)) / np.float32(255)
         return np.ascontiguousarray(((levels - mean) / std).transpose(0, 3, 1, 2))
 
     monkeypatch.setattr(preprocess, "ready", deployed)

@@ -74,3 +74,17 @@ def test_an_operator_that_is_not_read_is_named(tmp_path: Path) -> None:
         load(str(file))
     with pytest.raises(InputError, match="does not exist"):
         load(str(tmp_path / "none.onnx"))
+
+
+def test_a_program_of_torch_export_is_read_as_well(tmp_path: Path) -> None:
+    """The same numbers at another batch, the user's own names of blocks; damaged files are refused."""
+    module, file = nets.settle(nets.Plain()).eval(), tmp_path / "m.pt2"
+    shapes = {"x": {0: torch.export.Dim("batch")}}
+    torch.export.save(torch.export.export(module, (torch.zeros(2, 3, 8, 8),), dynamic_shapes=shapes), file)
+    whole = parent(load(str(file)))
+    images = torch.randn(3, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(whole.graph(images), module(images))
+    assert [p.name for p in whole.pieces if p.droppable] == ["body.0", "body.1"]
+    file.write_bytes(file.read_bytes()[:100])
+    with pytest.raises(DataFormatError, match=r"m\.pt2 is no program of torch\.export"):
+        load(str(file))

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 import hwnas
 from hwnas.errors import DataFormatError, InputError
+from hwnas.nets.model.bases import read_state
 from hwnas.nets.model.edits import Edits
 from hwnas.nets.model.parent import Parent, parent
 from hwnas.nets.model.result import save_result
@@ -112,3 +113,21 @@ def test_damaged_files_are_refused(tmp_path: Path) -> None:
         hwnas.load_model(tmp_path, source)
     with pytest.raises(InputError, match=r"no network\.json"):
         hwnas.load_model(tmp_path / "none")
+
+
+class Holder(nn.Module):
+    """A module that a careless user saves whole."""
+
+
+@pytest.mark.parametrize(
+    ("held", "words"), [(b"abc", "are damaged"), (Holder(), "hold more than tensors and are not read")]
+)
+def test_weights_that_are_no_state_dict(held: object, words: str, tmp_path: Path) -> None:
+    """Three bytes are damaged weights; a whole module would run code, and how to save it is said."""
+    file = tmp_path / "w.pt"
+    if isinstance(held, bytes):
+        file.write_bytes(held)
+    else:
+        torch.save(held, file)
+    with pytest.raises(DataFormatError, match=words):
+        read_state(file)

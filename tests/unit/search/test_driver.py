@@ -380,6 +380,17 @@ def test_a_cut_final_training_goes_on_where_it_was(tmp_path: Path) -> None:
     assert not again.trials[-1].cut
 
 
+def test_a_first_training_that_is_the_final_one_keeps_the_time_as_well(tmp_path: Path) -> None:
+    """Nothing was trained that would tell the rate: 3 images a second are, of about 90 % of 100 s."""
+    case = Case(tmp_path, limits=Limits(images=10_000, seconds=100), clock=Clock())
+    untrained = Proposal(spec=deep(1, 1, 1), images=0)
+    found = case.run(untrained, pace=lambda spec: 3.0)
+    final = found.trials[-1].evaluation
+    assert final is not None
+    assert found.trials[-1].cut
+    assert 200 < final.images < 270
+
+
 def test_a_finished_search_is_read_back(tmp_path: Path) -> None:
     result = Case(tmp_path).run(deep(1, 1, 1))
     size = (tmp_path / "events.jsonl").stat().st_size

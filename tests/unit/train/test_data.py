@@ -367,5 +367,5 @@ def test_training_resizes_as_deployment_does(size: int) -> None:
     photographs = np.random.default_rng(0).integers(0, 256, (3, 37, 52, 3), dtype=np.uint8)
     trained = sources.fit(torch.from_numpy(photographs).permute(0, 3, 1, 2), (3, size, size))
     zero, one = np.zeros(3, np.float32), np.full(3, 1 / 255, np.float32)
-    deployed = prepared.prepare(prepared.centred(photographs), (size, size), zero, one)
+    deployed = prepared.prepare(prepared.centred(photographs, (size, size)), (size, size), zero, one)
     assert (np.rint(deployed) == trained.numpy()).all()

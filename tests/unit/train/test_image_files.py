@@ -422,7 +422,7 @@ def test_a_photograph_is_prepared_as_an_engine_does_it(tmp_path: Path) -> None:
 
     pixels = np.random.default_rng(0).integers(0, 256, (41, 60, 3), dtype=np.uint8)  # an odd margin
     trained = images._decode(encoded(Image.fromarray(pixels), "PNG"), (3, 16, 16))
-    assert (trained == prepared.resize(prepared.centred(pixels[None]), (16, 16))[0]).all()
+    assert (trained == prepared.resize(prepared.centred(pixels[None], (16, 16)), (16, 16))[0]).all()
 
 
 def test_a_cache_with_other_pixels_is_made_again(tmp_path: Path, home: Path) -> None:
