@@ -157,8 +157,9 @@ def test_another_head_and_images_that_are_wider_than_high(options: SearchOptions
     labels = np.arange(200) % 5
     images = rng.integers(0, 60, (200, 8, 16, 1)) + (labels * 38)[:, None, None, None]
     np.savez(home / "wide.npz", images=images.astype(np.uint8), labels=labels)
+    measured(own_model.space(str(options.model), input_shape=(1, 8, 16), classes=5))
     told: list[str] = []
-    asked = replace(options, data=f"npz:{home / 'wide.npz'}", input_shape=(1, 8, 16), images=2000, table=None)
+    asked = replace(options, data=f"npz:{home / 'wide.npz'}", input_shape=(1, 8, 16), images=1500)
     body = search(asked, lambda kind, fields: told.append(str(fields.get("text", ""))))
     assert any("the head 4.2 of 10 outputs was replaced by one of 5" in text for text in told)
     assert body["within_budget"]
