@@ -21,7 +21,10 @@ FILES = sorted(
     for path in (ROOT / folder).rglob("*.py")
     if not path.is_relative_to(ROOT / "hwnas" / "backends") and path != ROOT / "hwnas" / "plugins.py"
 )
-RUNTIMES = {*plugins.names("backends"), *plugins.names("formats"), "onnxruntime", "tensorrt"} - {PORTABLE, "pt2"}
+RUNTIMES = {*plugins.names("backends"), *plugins.names("formats"), "onnxruntime", "tensorrt"} - {
+    PORTABLE,
+    "pt2",
+}
 WORD = re.compile(rf"(?<![\w-])({'|'.join(sorted(map(re.escape, RUNTIMES), reverse=True))})(?![\w-])")
 
 

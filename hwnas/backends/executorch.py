@@ -162,7 +162,7 @@ def _lower(model: bytes, setting: Setting) -> bytes:
         raise InputError(f"the model has batch {batch}, the setting has batch {setting.batch}")
     with refusals_of(f"ExecuTorch {setting.backend_version}"), _quietly():
         try:
-            network, image = from_onnx.from_bytes(model, Path("given to executorch"))
+            network, image = from_onnx.network(model, Path("given to executorch"))
         except (InputError, DataFormatError) as exc:
             raise BuildError(str(exc)) from exc
         if image is None:
