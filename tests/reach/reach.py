@@ -19,9 +19,9 @@ import torch
 from torch import Tensor, nn
 
 from hwnas.errors import HwnasError
-from hwnas.nets.model import widths
 from hwnas.nets.model.cut import Piece
 from hwnas.nets.model.edits import Edits
+from hwnas.nets.model.narrow import kept
 from hwnas.nets.model.parent import Parent, parent
 from hwnas.nets.model.sources import load
 
@@ -34,7 +34,7 @@ def off(found: Tensor, wanted: Tensor) -> float:
 def without_inputs(piece: Piece, width: int) -> nn.Module:
     """A piece with the same channels ignored as narrowing takes away: weights that read them are zero."""
     made = copy.deepcopy(piece.alone)
-    stays = widths.kept(piece.channels, width)
+    stays = kept(piece.channels, width)
     for each in piece.channels.slices:
         if each.what == "in":
             gone = [i for i, a in enumerate(each.atoms) if not stays.get(int(a), True)]

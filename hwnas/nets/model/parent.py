@@ -11,11 +11,13 @@ import torch
 from torch import Tensor, fx, nn
 
 from hwnas.errors import InputError
-from hwnas.nets.model import to_onnx, widths
+from hwnas.nets.model import to_onnx
 from hwnas.nets.model.bases import OwnModel
 from hwnas.nets.model.cut import Form, Piece, cut, needed
 from hwnas.nets.model.edits import Edits
-from hwnas.nets.model.trace import Leaf, attribute, traced
+from hwnas.nets.model.narrow import ChannelScores, kept, narrow
+from hwnas.nets.model.trace import traced
+from hwnas.nets.model.tracer import Leaf, attribute
 from hwnas.plugins import unknown
 
 
@@ -111,7 +113,7 @@ class Variant:
         """Trainable numbers."""
         return sum(form.params for form in self._forms)
 
-    def module(self, importance: widths.ChannelScores | None = None) -> fx.GraphModule:
+    def module(self, importance: ChannelScores | None = None) -> fx.GraphModule:
         """The network with its weights: kept channels are those of most importance, copies change nothing.
 
         Args:
@@ -131,10 +133,10 @@ def parent(own: OwnModel) -> Parent:
     return Parent(own, found.graph, cut(found.graph), found.leaves, (*own.notes, *found.notes))
 
 
-def edited(parent: Parent, edits: Edits, importance: widths.ChannelScores | None = None) -> fx.GraphModule:
+def edited(parent: Parent, edits: Edits, importance: ChannelScores | None = None) -> fx.GraphModule:
     """A copy of a network with changes; weights that stay keep their values.
 
-    Importance is asked for the names of layers; see `widths.kept`.
+    Importance is asked for the names of layers; see `narrow.kept`.
     """
     made = copy.deepcopy(parent.graph)
     nodes = {node.name: node for node in made.graph.nodes}
@@ -142,7 +144,7 @@ def edited(parent: Parent, edits: Edits, importance: widths.ChannelScores | None
         width = edits.widths.get(piece.name)
         if width is not None and width != piece.width:
             found = piece.channels
-            widths.narrow(made, found, widths.kept(found, width, importance))
+            narrow(made, found, kept(found, width, importance))
         if piece.name in edits.dropped:
             nodes[piece.end.name].replace_all_uses_with(nodes[piece.start.name])
         for copy_ in range(2, edits.repeats.get(piece.name, 1) + 1):

@@ -19,9 +19,9 @@ from hwnas import documents, schemas
 from hwnas.errors import DataFormatError, InputError
 from hwnas.nets.build import build, load_weights
 from hwnas.nets.model.bases import OwnModel, base, kind_of, network_file, read_state, with_head
-from hwnas.nets.model.cut import structure
 from hwnas.nets.model.edits import Edits
 from hwnas.nets.model.parent import Parent, parent
+from hwnas.nets.model.structure import structure
 from hwnas.nets.weights import read_weights
 from hwnas.store import atomic_path, network_of, read_network, write_json
 from hwnas.traced import USERS, own_function

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from hwnas.errors import DataFormatError, InputError
-from hwnas.nets.model import widths
 from hwnas.nets.model.edits import Edits
+from hwnas.nets.model.narrow import kept
 from hwnas.nets.model.parent import Parent
 from hwnas.nets.model.trace import traced
 
@@ -69,7 +69,7 @@ def test_narrowed_is_the_same_without_the_channels_that_were_taken(module: nn.Mo
     whole = nets.own(nets.settle(nets.Wrapped(module)))
     piece = next(p for p in whole.pieces if p.widths)
     assert width in piece.widths
-    stays = widths.kept(piece.channels, width)
+    stays = kept(piece.channels, width)
     ignoring = copy.deepcopy(whole.graph)  # the channels stay, and nothing reads them
     for each in piece.channels.slices:
         if each.what == "in":
