@@ -9,10 +9,10 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from hwnas import locks
 from hwnas.errors import InputError
+from hwnas.jobs.search.parts import NetworkBuilder
 from hwnas.measure import device as devices
 from hwnas.measure.patience import Patience
 from hwnas.protocols import Emit, Move
@@ -88,10 +88,8 @@ class Bench:
     seed: int
     sentinel_ms: float | None
 
-    def builder(self, patience: Patience) -> Any:
+    def builder(self, patience: Patience) -> NetworkBuilder:
         """The builder with the runtime of this machine; BackendUnavailable where it is not here."""
-        from hwnas.jobs.search.parts import NetworkBuilder
-
         s = self.setting
         runtime, setting = devices.conditions(
             s.device, s.backend, precision=s.precision, batch=s.batch, threads=s.threads
