@@ -23,6 +23,7 @@ from hwnas.backends.base import Life, random_input
 from hwnas.backends.cuda.clock import LEAST_MS, EventClock, event_clock
 from hwnas.backends.cuda.driver import CudaDriver, GpuError, GpuOutOfMemory, Owned
 from hwnas.backends.cuda.kernels import Kernels, Preprocessor
+from hwnas.backends.cuda.nvtx import marked
 from hwnas.backends.cuda.state import gpu_judge
 from hwnas.backends.trt import compat
 from hwnas.errors import BuildError, InputError
@@ -209,7 +210,7 @@ class TrtEngine(Life):
             raise InputError(f"{len(array)} images; this engine was built for at most {self.setting.batch}")
         given = array.astype(self._takes, copy=False)  # must live until the stream is done with it
         scores = np.empty((len(array), *self._scores_shape[1:]), self._gives)
-        with self._driver:
+        with marked("run"), self._driver:
             if len(array) != self._batch:
                 self._set_batch(self._context, len(array))
             self._is_resident = False
@@ -238,7 +239,7 @@ class TrtEngine(Life):
             raise InputError(f"{len(images)} images; this engine takes {self.setting.batch} at a time")
         images = np.ascontiguousarray(images)
         scores = np.empty(self._scores_shape, np.float32)
-        with self._driver:
+        with marked("run_bytes"), self._driver:
             prepare = self._preprocessor(images.shape, mean, std, swap_channels)
             if self._batch != self.setting.batch:
                 self._set_batch(self._context, self.setting.batch)
@@ -288,7 +289,7 @@ class TrtEngine(Life):
         self._check_calls(calls)
         cold, self._cold = self._cold, False
         values: list[float] = []
-        with self._driver:
+        with marked("time"), self._driver:
             known = self._ready()
             if cold and not self._flush_buffer:
                 self._flush_buffer = self._owned.alloc(self._flush_bytes)
