@@ -120,6 +120,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "dense": "hwnas.report.sections:dense",
         "dense-costs": "hwnas.report.sections:dense_costs",
         "engines": "hwnas.report.record_sections:engines",
+        "benchmark": "hwnas.report.benchmark_section:benchmark",
         "table": "hwnas.report.table_section:table_sections",
         "learning": "hwnas.report.class_sections:learning",
         "training": "hwnas.report.sections:training",

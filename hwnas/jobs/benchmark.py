@@ -13,6 +13,7 @@ import numpy as np
 from hwnas import runs, schemas
 from hwnas.arrays import Float32s
 from hwnas.backends.onnx_format import TypedOnnx
+from hwnas.by_engine import BENCHMARK, BenchmarkOutcome
 from hwnas.deploy.engine import run_all
 from hwnas.deploy.parity import compare, judge
 from hwnas.errors import BackendUnavailable, BuildError, DataFormatError, InputError
@@ -24,14 +25,11 @@ from hwnas.jobs.resolve.origin import origin
 from hwnas.measure.candidates import AUTO, RuntimeCandidate, candidates
 from hwnas.measure.timing import Builder, TimingOptions, measure
 from hwnas.protocols import Emit, Engine
-from hwnas.records import Measurement, Precision, to_json
-from hwnas.results import Result
+from hwnas.records import Measurement, to_json
 from hwnas.store import scratch, write_json
 
 if TYPE_CHECKING:
     from hwnas.deploy.manifest import Parity
-
-FILE = "benchmark.json"  # beside the network of a run, for its report
 
 
 @dataclass(frozen=True)
@@ -83,52 +81,6 @@ class Row:
     checks: list[Any] = field(default_factory=list)
 
 
-class EngineLine(Result):
-    """One line of the table; `error` says why there is no engine, and the figures are None then."""
-
-    backend: str
-    precision: Precision
-    format: str
-    bytes: int | None
-    floor_ms: float | None
-    se_ms: float | None
-    median_ms: float | None
-    p95_ms: float | None
-    samples: int | None
-    accuracy: float | None
-    top1_agreement: float | None
-    parity: dict[str, float] | None
-    passed: bool | None
-    error: str | None
-
-
-class BenchmarkOutcome(Result):
-    """A network in everything that works here.
-
-    Attributes:
-        network, device, device_arch, batch, threads: what was timed, where.
-        images: how many were compared.
-        accuracy: of the fp32 network on them; None without labels.
-        max_loss: the accuracy that fewer bits may cost.
-        engines: by runtime, format and precision.
-        fastest, fastest_within_loss: places in `engines`; None where none is.
-        notes: what the reader should know.
-    """
-
-    network: str
-    device: str
-    device_arch: str
-    batch: int
-    threads: int
-    images: int
-    max_loss: float
-    accuracy: float | None
-    engines: tuple[EngineLine, ...]
-    fastest: int | None
-    fastest_within_loss: int | None
-    notes: tuple[str, ...]
-
-
 def benchmark(options: BenchmarkOptions, emit: Emit | None = None) -> BenchmarkOutcome:
     """Build, compare and time a network in everything that works here; timings are interleaved.
 
@@ -171,7 +123,7 @@ def benchmark(options: BenchmarkOptions, emit: Emit | None = None) -> BenchmarkO
         "notes": list(subject.notes),
     }
     if subject.folder is not None:
-        write_json(subject.folder / FILE, {"schema": schemas.BENCHMARK, **body})
+        write_json(subject.folder / BENCHMARK, {"schema": schemas.BENCHMARK, **body})
     return BenchmarkOutcome.of(body)
 
 

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from hwnas import schemas, seals
 from hwnas.budgets import parse_latency
 from hwnas.by_class import ByClass
+from hwnas.by_engine import BENCHMARK, BenchmarkOutcome
 from hwnas.deploy.manifest import EngineManifest
 from hwnas.deploy.manifest import read_manifest as read_engine_manifest
 from hwnas.documents import json_object, read_json
@@ -36,6 +37,7 @@ class RunData:
         result: None while a search has not ended (or was killed).
         budget_ms: the (largest) latency budget; None where none is known.
         engines: manifests of exported engines.
+        benchmark: its network in every engine that worked here; None where that was not looked at.
         table: the latency table that the run used.
         source: name of the search that a training continues; its trials are shown.
         extra: further fields of result.json, such as test accuracy.
@@ -53,6 +55,7 @@ class RunData:
     extra: dict[str, Any] = field(default_factory=dict)
     network: NetworkSpec | None = None
     engines: list[EngineManifest] = field(default_factory=list)
+    benchmark: BenchmarkOutcome | None = None
     table: LatencyTable | None = None
     source: str = ""
     curve: list[dict[str, float]] = field(default_factory=list)
@@ -214,6 +217,8 @@ def collect(path: Path) -> RunData:
         run.network = _try(run, "network.json", read_network, None)
     for file in sorted(path.glob("*.manifest.json")):
         run.engines += _try(run, file.name, lambda p: [read_engine_manifest(p)], [])
+    if (path / BENCHMARK).exists():
+        run.benchmark = _try(run, BENCHMARK, _benchmark, None)
     if run.verb == "train":
         _inherit(run)
     run.table = _table(run)
@@ -224,6 +229,20 @@ def collect(path: Path) -> RunData:
     if not (run.manifest or run.events or run.trials or run.engines or run.extra):
         raise InputError(f"{path} is not a run folder of hwnas")
     return run
+
+
+def _benchmark(path: Path) -> BenchmarkOutcome:
+    """The table of engines; DataFormatError where it is damaged."""
+    body = read_json(path, "benchmark", schemas.BENCHMARK)
+    del body["schema"]
+    found = BenchmarkOutcome.of(body)
+    if any(at is not None and not 0 <= at < len(found.engines) for at in _places(found)):
+        raise DataFormatError(f"{path}: its fastest engine is not in the table; run `hwnas benchmark` again")
+    return found
+
+
+def _places(found: BenchmarkOutcome) -> tuple[int | None, int | None]:
+    return found.fastest, found.fastest_within_loss
 
 
 def _curve(run: RunData) -> list[dict[str, float]]:
