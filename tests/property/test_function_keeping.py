@@ -54,7 +54,7 @@ def expected(kind: str, before: NetworkSpec, after: NetworkSpec, stage: int) -> 
 @FEW
 @given(seed=SEEDS)
 def test_every_move(name: str, seed: int) -> None:
-    spec = sample(name, seed, deepest=24)
+    spec = sample(name, seed, deepest=16)
     net, moves = randomised(spec, seed), space(name).grow(spec)
     for move in moves:
         exact = expected(move.kind, spec, move.spec, move.stage)
