@@ -10,7 +10,9 @@ is the mean distance from the calm value, the 2 % quantile of all calls of the c
 
 Statistics of one engine's sessions, with the sessions of the smallest engine beside them as sentinel:
 
-    floor       today's: 10 % quantile of a session, mean of the faster half
+    hwnas       the table's (`hwnas.measure.aggregate.floor_of`): low quantile of the fastest session, over
+                the sentinel's beside them above its best known level
+    halves      10 % quantile of a session, mean of the faster half
     medians     median of session medians
     least       shortest call of all
     p0.5, p1, p2    low quantiles of all calls
@@ -32,12 +34,16 @@ import numpy as np
 
 from benchmarks.common import RESULTS, machine
 from hwnas.arrays import Float64s
+from hwnas.measure.aggregate import floor_of
+from hwnas.measure.levels import BEST_SHARE, SentinelLook, state_sd
+from hwnas.measure.session import low
 from hwnas.measure.trace import Trace
 from hwnas.records import now_utc
 from hwnas.store import write_json
 
 # Sessions of so many seconds each, in such a span.
 SESSION_S = 0.3
+LOOK_EVERY_S = 0.5
 PLANS = ((6, 2.0), (6, 10.0), (6, 30.0), (6, 60.0), (12, 60.0))
 Sessions = Sequence[Float64s]
 Statistic = Callable[[Sessions, Sessions, float], float]
@@ -61,6 +67,11 @@ def _by_sentinel(own: Sessions, guard: Sessions, best_ms: float) -> float:
     return float(np.quantile(np.concatenate(calm), 0.02))
 
 
+def _hwnas(own: Sessions, guard: Sessions, best_ms: float) -> float:
+    """As a table has it. The best known level is a low quantile of looks, as `levels` keeps it."""
+    return floor_of([low(calls) for calls in own], [low(calls) / best_ms for calls in guard])[0]
+
+
 def _referred(own: Sessions, guard: Sessions, best_ms: float) -> float:
     levels = _low(guard, 0.1)
     return _faster_half(_low(own, 0.1) / levels * levels.min())
@@ -81,7 +92,8 @@ def _known(own: Sessions, guard: Sessions, best_ms: float) -> float:
 
 
 STATISTICS: Mapping[str, Statistic] = {
-    "floor": lambda own, guard, best_ms: _faster_half(_low(own, 0.1)),
+    "hwnas": _hwnas,
+    "halves": lambda own, guard, best_ms: _faster_half(_low(own, 0.1)),
     "medians": lambda own, guard, best_ms: float(np.median(_low(own, 0.5))),
     "least": _pooled(0.0),
     "p0.5": _pooled(0.005),
@@ -101,6 +113,15 @@ class Windows:
         self.seconds = trace.seconds
         self.calls = {name: trace.of(name)[:2] for name in trace.names}
         self.sentinel = min(self.calls, key=lambda name: float(np.median(self.calls[name][1])))
+
+    def looks(self) -> list[float]:
+        """Looks at the sentinel all over the trace."""
+        found = self.sessions(0.0, int(self.seconds / LOOK_EVERY_S), self.seconds - 0.1)
+        return [low(calls) for calls in found[self.sentinel]]
+
+    def best_ms(self) -> float:
+        """The sentinel's best level (`measure.levels`)."""
+        return float(np.quantile(self.looks(), BEST_SHARE))
 
     def sessions(self, begin_s: float, sessions: int, span_s: float) -> dict[str, list[Float64s]]:
         """Calls of every engine in sessions spread evenly over a span; not those in which one stood still."""
@@ -148,6 +169,42 @@ def compare(
     }
 
 
+def coverage(traces: Mapping[str, Windows], best_ms: float, pairs: int, seed: int) -> dict[str, Any]:
+    """How many measurements at another time lie in the interval of the first, and how wide that is.
+
+    Both are twelve sessions over 60 s, of any trace at any place. The interval is that of a table: the
+    standard error, and the states of the device as the sentinel's looks of all traces tell them.
+    """
+    looks, rng, names, past_s = [], np.random.default_rng(seed), sorted(traces), 0.0
+    for trace in traces.values():
+        looks += [SentinelLook(past_s + LOOK_EVERY_S * i, ms) for i, ms in enumerate(trace.looks())]
+        past_s += trace.seconds
+    spread = state_sd(looks, best_ms)
+    assert spread is not None, "traces of less than a minute"
+    inside: dict[str, list[bool]] = {name: [] for name in next(iter(traces.values())).calls}
+    halves: list[float] = []
+    for _ in range(pairs):
+        both = []
+        for name in rng.choice(names, 2):
+            trace = traces[name]
+            both.append((trace, trace.sessions(rng.uniform(0.0, trace.seconds - 60.2), 12, 60.0)))
+        for engine, found in inside.items():
+            (first, se), (later, _) = (
+                floor_of([low(c) for c in cut[engine]], [low(c) / best_ms for c in cut[trace.sentinel]])
+                for trace, cut in both
+            )
+            half = 1.96 * float(np.hypot(se / first, spread))
+            halves.append(100.0 * half)
+            found.append(abs(np.log(later / first)) <= half)
+    return {
+        "pairs": pairs,
+        "states_percent": 100.0 * spread,
+        "half_width_percent": float(np.mean(halves)),
+        "coverage_percent": 100.0 * float(np.mean([*inside.values()])),
+        "by_engine_percent": {name: 100.0 * float(np.mean(found)) for name, found in inside.items()},
+    }
+
+
 def calm_values(traces: Sequence[Windows]) -> dict[str, float]:
     """What each engine takes in the calmest trace: the 2 % quantile of its calls."""
     low = [{name: float(np.quantile(calls[1], 0.02)) for name, calls in t.calls.items()} for t in traces]
@@ -166,8 +223,7 @@ def main() -> None:
     recorded = {path.stem: Trace.load(path) for path in args.traces}
     traces = {name: Windows(trace) for name, trace in recorded.items()}
     calm = calm_values(list(traces.values()))
-    sentinel = next(iter(traces.values())).sentinel
-    best_ms = min(float(trace.calls[sentinel][1].min()) for trace in traces.values())
+    best_ms = min(trace.best_ms() for trace in traces.values())
     rows = []
     for plan in PLANS:
         print(f"{plan[0]} sessions of {SESSION_S} s over {plan[1]:g} s: repeat error (bias), percent")
@@ -182,6 +238,8 @@ def main() -> None:
                 rows.append(
                     {"trace": name, "sessions": plan[0], "span_s": plan[1], "statistic": statistic, **cell}
                 )
+    later = coverage(traces, best_ms, args.pairs, args.seed)
+    print(f"intervals that hold later: {later}")
     body = {
         "benchmark": "noise",
         "command": f"python -m benchmarks.noise --traces {' '.join(path.name for path in args.traces)}",
@@ -191,6 +249,7 @@ def main() -> None:
         "session_s": SESSION_S,
         "conditions": {name: trace.conditions for name, trace in recorded.items()},
         "calm_ms": calm,
+        "intervals": later,
         "rows": rows,
     }
     write_json(args.out, json.loads(json.dumps(body)))

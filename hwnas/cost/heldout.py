@@ -12,14 +12,19 @@ from hwnas.cost.score import figures
 from hwnas.measure.table import LatencyTable
 
 
-def summary(table: LatencyTable) -> dict[str, Any]:
+def summary(table: LatencyTable, states_percent: float | None = None) -> dict[str, Any]:
     """Figures of a table's cost model on its held-out networks.
 
     The truth is the mean of a network's measured floors, and `repeat_mape_percent` how far two of them
     differ: no predictor can be expected to do better than that. `isolated_sum_mape_percent` is the
     error of adding up blocks timed alone.
+
+    Args:
+        table: measured.
+        states_percent: how far from its best state the device was met over time; None where not known.
     """
     model = cost_model(table)
+    model.state_sd = (states_percent or 0.0) / 100.0
     noise = {
         "noise_percent": 100.0 * model.posterior.noise,
         "calibration": {
@@ -29,6 +34,7 @@ def summary(table: LatencyTable) -> dict[str, Any]:
         },
         "coverage": model.coverage,
         "median_over_floor": model.median_over_floor,
+        "states_percent": states_percent,
     }
     nets = [net for net in table.networks if net.role == "holdout"]
     if not nets:

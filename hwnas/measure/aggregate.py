@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from hwnas.arrays import Float64s
 from hwnas.errors import InputError
 from hwnas.measure.session import Gates, SessionOptions, TimingSession
 from hwnas.records import Measurement
@@ -81,10 +80,10 @@ class Ledger:
         return [s for s in self.sessions if set(s.gates) <= TOLERATED]
 
     @property
-    def floors(self) -> list[float]:
-        """Floors of the sessions whose floor holds; of all where these are too few to compare."""
+    def usable(self) -> list[TimingSession]:
+        """Sessions whose floor holds; all where these are too few to compare."""
         usable = [s for s in self.sessions if set(s.gates) <= FLOOR_HOLDS]
-        return [self.floor(s) for s in (usable if len(usable) >= FEW else self.sessions)]
+        return usable if len(usable) >= FEW else self.sessions
 
     def floor(self, session: TimingSession) -> float:
         """Floor of a session in ms, as it would be in the state of reference."""
@@ -113,7 +112,12 @@ class Ledger:
         """The floor and its standard error, which is no less than what the clock's step leaves: sessions
         that all end on one step agree with each other, not with the truth.
         """
-        value, se = floor_of(self.floors)
+        beside = [(s.floor_ms, s.level_ms) for s in self.usable if s.level_ms is not None]
+        if self.base_ms is not None and beside:
+            floors, levels = zip(*beside)
+            value, se = floor_of(floors, [level / self.base_ms for level in levels])
+        else:
+            value, se = floor_of([s.floor_ms for s in self.usable])
         return value, max(se, min((s.error_ms for s in self.sessions), default=0.0))
 
     def measurement(self, options: TimingOptions, extra: Sequence[str] = ()) -> Measurement:
@@ -158,22 +162,27 @@ def _typical(values: Sequence[float | None]) -> float | None:
     return float(np.median(told)) if told else None
 
 
-def floor_of(floors: Sequence[float]) -> tuple[float, float]:
-    """Mean of the faster half of session floors in ms, and its standard error by the jackknife.
+def floor_of(floors: Sequence[float], levels: Sequence[float] = ()) -> tuple[float, float]:
+    """The fastest session's floor in ms over the sentinel's best level beside the sessions, and its error.
 
-    One session alone has no spread; its error is set to `LONE_SE`.
+    Of the statistics of `benchmarks.noise` the one that repeats best where slow spells come and go: a session
+    in a spell says nothing, and the mean of the faster half still holds some. The spell that lasted through
+    all sessions shows in the sentinel, and is divided out. The standard error is the jackknife's, which for
+    the fastest is its distance from the next: it is small where two sessions agree. One session alone has no
+    spread; its error is set to `LONE_SE`.
+
+    Args:
+        floors: of the sessions, in ms.
+        levels: the sentinel's beside each, over its level in the state of reference; empty for no reference.
     """
-    values = np.sort(np.asarray(floors, dtype=np.float64))
-    n = len(values)
+    values = np.asarray(floors, dtype=np.float64)
+    beside = np.asarray(levels, dtype=np.float64) if len(levels) else np.ones_like(values)
+    n, value = len(values), float(values.min() / beside.min())
     if n == 1:
-        return float(values[0]), LONE_SE * float(values[0])
-    left_out = np.array([_faster_half(np.delete(values, i)) for i in range(n)])
+        return value, LONE_SE * value
+    left_out = np.array([np.delete(values, i).min() / np.delete(beside, i).min() for i in range(n)])
     variance = (n - 1) / n * float(((left_out - left_out.mean()) ** 2).sum())
-    return _faster_half(values), variance**0.5
-
-
-def _faster_half(ascending: Float64s) -> float:
-    return float(ascending[: (len(ascending) + 1) // 2].mean())
+    return value, variance**0.5
 
 
 def differ(floors: Sequence[float], limit: float) -> bool:

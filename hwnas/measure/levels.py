@@ -34,6 +34,10 @@ MOST_BYTES = 1 << 18  # about 6,000 looks: an hour of measuring, or weeks of sho
 DAYS = 2  # older levels may be of another host under the same name (a virtual machine that moved)
 BEST_SHARE = 0.05  # share of the looks that the best known level leaves below it
 FEW = 20  # looks without which a best level is not known
+# A state is the best look of two seconds, and fewer states than a minute's say nothing of how they differ.
+# Two seconds because their spread covers what other networks showed beside the sentinel on recorded traces
+# (docs/evidence/measuring.md); over a minute the sentinel's own best hardly moves, and large networks' does.
+STATE_S, FEW_STATES = 2.0, 30
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,17 @@ def warms(engine: Engine) -> bool:
 def level_ms(looks: Sequence[float], *, of_now: bool) -> float:
     """The level that a look is compared with: the best of all looks, or the usual one of now."""
     return float(np.median(looks[-RECENT:]) if of_now else np.percentile(looks, 10))
+
+
+def state_sd(looks: Sequence[SentinelLook], best_ms: float) -> float | None:
+    """Root mean square of log(state / best) over time; None of fewer than `FEW_STATES` states."""
+    states: dict[int, float] = {}
+    for look in looks:
+        at = int(look.at_s // STATE_S)
+        states[at] = min(look.ms, states.get(at, look.ms))
+    if len(states) < FEW_STATES:
+        return None
+    return float(np.sqrt(np.mean(np.log(np.array([*states.values()]) / best_ms) ** 2)))
 
 
 class SentinelHistory:
@@ -131,6 +146,11 @@ class SentinelHistory:
         if len(looks) < FEW:
             return None
         return float(np.quantile([level.ms for level in looks], BEST_SHARE))
+
+    def state_sd(self) -> float | None:
+        """How far from its best state the device was met; see `state_sd`. None where too little was seen."""
+        best = self.best_ms()
+        return None if best is None else state_sd(self.recent(), best)
 
     def slow_share(self, seconds: float, gate: float) -> tuple[float, float] | None:
         """Share of the time seen in the last `seconds` in which the machine was slow.

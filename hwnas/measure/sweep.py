@@ -87,7 +87,7 @@ def header_for(
             **there.state(setting.device_arch),
         },
         protocol={
-            "statistic": "floor: mean of the faster half of session floors, each over its sentinel's",
+            "statistic": "floor: fastest session's 5 % quantile, over the sentinel's best beside them",
             "sessions": timing.sessions,
             "sessions_max": timing.sessions_max,
             "session_ms": timing.session.session_ms,

@@ -2,20 +2,21 @@
 
 Quantity. `Measurement.floor_ms` estimates the latency of a call when the process has its core to
 itself. Everything that other processes, interrupts or clocks do to a call makes it longer, so the
-estimate is a floor: within a session the 10th percentile of calls in undisturbed batches
-(`hwnas.measure.session`), over sessions the mean of the faster half. The faster half rather than
-the fastest one, because its expected value does not move with the number of sessions, which is
-adaptive and differs between engines. `median_ms` to `p99_ms` are percentiles of single calls by
-the wall clock, disturbances included: what a user of this machine would have waited.
+estimate is a floor: within a session the 5th percentile of calls in undisturbed batches
+(`hwnas.measure.session`), over sessions the fastest (`aggregate.floor_of`, chosen on recorded traces). The
+expected value of the fastest falls with the number of sessions, by a few tenths of a percent from three to
+ten on an idle machine; means of the faster half are 2 to 5 % too high where slow spells come and go.
+`median_ms` to `p99_ms` are percentiles of single calls by the wall clock, disturbances included: what a user
+of this machine would have waited.
 
 Protocol. Rounds over all engines in random order; each session builds or loads a new engine; a
 sentinel engine is looked at in between. A session that fails a gate is repeated in a later round.
 When the repeats are used up the gate is named in `Measurement.gates`; a result without gates comes
 from undisturbed sessions only. Rounds go on until the 95 % interval of the floor is narrow enough.
 
-Reference. Clocks wander within minutes, for everything alike. With ``refer`` each session's floor is
-divided by that of the sentinel around it and multiplied by the sentinel's in the state to refer to
-(kept as `Measurement.sentinel_ms`): floors of different times compare.
+Reference. Clocks wander within minutes, for everything alike. With ``refer`` an engine's floor is divided by
+the sentinel's best beside its sessions and multiplied by the sentinel's in the state to refer to (kept as
+`Measurement.sentinel_ms`; the best known one where none is given): floors of different times compare.
 
 docs/evidence/measuring.md compares the alternatives on a loaded machine; docs/measuring.md lists the gates.
 """
@@ -77,7 +78,7 @@ def measure(
             gets one, unless there is a journal; those that are not finished carry the gate "deadline".
         sentinel: engine that is looked at in between; the first of `builders` if None.
         refer: divide the sentinel's state out of the floors.
-        base_ms: floor of the sentinel in the state to refer to; None takes its median here.
+        base_ms: floor of the sentinel in the state to refer to; None takes its best known level.
         journal: keeps sessions; those that it holds already are not measured again.
         on_failure: told of a BuildError, and the engine is left out; raised if None.
         patience: seconds that may be waited while the sentinel is slower than its best known level;
@@ -162,7 +163,7 @@ class Campaign:
         finally:
             self.guard.close()
         if self.refer:
-            self._base(self.base_ms or float(np.median(self.looks)))
+            self._base(self.base_ms or self._best_ms())
         # The load of other processes over the whole measurement is a gate of its own.
         extra = []
         if setting.device == "cpu" and (used := load()) is not None:

@@ -26,6 +26,7 @@ from hwnas.measure import table_folder
 from hwnas.measure.candidates import precision_of
 from hwnas.measure.patience import Patience
 from hwnas.measure.rows import Header, RepeatRow
+from hwnas.measure.sentinel import levels
 from hwnas.measure.session import WARMUP_BATCHES, WARMUP_CALLS
 from hwnas.measure.sweep import Sweep, SweepOptions, header_for
 from hwnas.measure.table import LatencyTable
@@ -215,7 +216,10 @@ class _Profile:
         self._probe()
         self._repeat()
         if not self.sweep.late:
-            self.sweep.finish({**summary(self.table), **ratios(self.compared)})
+            past = levels(self.table.setting)
+            states = past.state_sd() if past is not None else None
+            states_percent = None if states is None else 100.0 * states
+            self.sweep.finish({**summary(self.table, states_percent), **ratios(self.compared)})
 
     def _random(self) -> None:
         """Networks drawn from the space, the same ones however often the run was interrupted."""

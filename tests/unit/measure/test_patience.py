@@ -11,7 +11,15 @@ import pytest
 
 from hwnas.backends.fake import Fake, FakeEngine, faulty
 from hwnas.measure.grade import noise_grade
-from hwnas.measure.levels import BEST_SHARE, FEW, MOST_BYTES, SentinelHistory
+from hwnas.measure.levels import (
+    BEST_SHARE,
+    FEW,
+    FEW_STATES,
+    MOST_BYTES,
+    SentinelHistory,
+    SentinelLook,
+    state_sd,
+)
 from hwnas.measure.patience import Patience
 from hwnas.measure.promise import keep
 from hwnas.nets import onnx
@@ -245,3 +253,12 @@ def test_a_link_in_its_place_is_not_followed(tmp_path: Path) -> None:
     levels.add(1.0)
     assert victim.read_text() == "mine"
     assert levels.recent() == []
+
+
+def test_states_of_a_device_that_comes_and_goes() -> None:
+    """40 states of two seconds, every fourth 10 % slower; a look that is slower still makes no state."""
+    looks = [SentinelLook(1.0 * i, 1.1 if i // 2 % 4 == 3 else 1.0) for i in range(80)]
+    looks.append(SentinelLook(0.5, 3.0))
+    # A quarter of the squares is log(1.1)^2: half of log(1.1).
+    assert state_sd(looks, 1.0) == pytest.approx(np.log(1.1) / 2.0)
+    assert state_sd(looks[: 2 * FEW_STATES - 2], 1.0) is None

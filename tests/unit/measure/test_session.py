@@ -35,11 +35,11 @@ def test_a_calm_device_fires_nothing() -> None:
     assert calm.disturbed == 0.0
 
 
-def test_floor_is_the_tenth_percentile_of_undisturbed_calls() -> None:
-    # Undisturbed: 1.0 .. 1.4 in steps of 0.1, so the 10th percentile is 1.04. The other batch took
+def test_floor_is_the_low_percentile_of_undisturbed_calls() -> None:
+    # Undisturbed: 1.0 .. 1.4 in steps of 0.1; of fewer than twenty calls the shortest counts. The other took
     # 30 ms by the wall for 2 ms of CPU time.
     found = judge([batch(1.0, 1.1, 1.2, 1.3, 1.4), batch(15.0, 15.0, cpu_ms=2.0)], Gates())
-    assert found.floor_ms == pytest.approx(1.04)
+    assert found.floor_ms == pytest.approx(1.0)
     # All seven calls: 1.0 1.1 1.2 1.3 1.4 15 15.
     assert found.median_ms == pytest.approx(1.3)
     assert found.disturbed == 0.5
@@ -47,11 +47,16 @@ def test_floor_is_the_tenth_percentile_of_undisturbed_calls() -> None:
     assert "contention" in found.gates
 
 
+def test_of_many_calls_the_shortest_ones_do_not_decide() -> None:
+    # Of 1, 2, ... 101 the 5 % quantile is the sixth: 5 % of 100 steps.
+    assert judge([batch(*map(float, range(1, 102)))], Gates()).floor_ms == pytest.approx(6.0)
+
+
 def test_cpu_time_stands_in_where_every_call_was_disturbed() -> None:
     found = judge([batch(30.0, cpu_ms=10.0), batch(25.0, cpu_ms=12.0), batch(40.0, cpu_ms=11.0)], Gates())
     assert found.disturbed == 1.0
-    # Percentile 10 of 10, 11, 12.
-    assert found.floor_ms == pytest.approx(10.2)
+    # The shortest of 10, 11, 12.
+    assert found.floor_ms == pytest.approx(10.0)
 
 
 def test_several_threads_are_compared_with_their_own_best() -> None:

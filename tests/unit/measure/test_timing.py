@@ -56,10 +56,11 @@ def test_a_calm_device_is_measured_exactly() -> None:
     assert list(found) == list(MODELS)
 
 
-def test_floor_is_the_mean_of_the_faster_half() -> None:
-    assert floor_of([5.0, 1.0, 3.0])[0] == pytest.approx(2.0)  # 1 and 3
-    assert floor_of([1.0, 2.0, 3.0, 4.0])[0] == pytest.approx(1.5)
-    # Leaving out each of 1, 3, 5 in turn leaves faster halves 3, 1, 1: their variance about 5/3 is
+def test_floor_is_that_of_the_fastest_session() -> None:
+    assert floor_of([5.0, 1.0, 3.0])[0] == pytest.approx(1.0)
+    # The sentinel took at least 10 % more than in the state of reference, whatever session it was beside.
+    assert floor_of([5.5, 1.1, 3.0], [1.3, 1.2, 1.1])[0] == pytest.approx(1.0)
+    # Leaving out each of 1, 3, 5 in turn leaves the fastest 3, 1, 1: their variance about 5/3 is
     # 8/3 in all, times 2/3.
     assert floor_of([1.0, 3.0, 5.0])[1] == pytest.approx((2 / 3 * 8 / 3) ** 0.5)
     assert floor_of([2.0]) == pytest.approx((2.0, 0.04))
