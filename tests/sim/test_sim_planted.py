@@ -119,8 +119,8 @@ PLANTS = [
     Plant(
         "buffer too small",
         "trt/engine.py",
-        "self._owned.alloc(4 * int(np.prod(answer)))",
-        "self._owned.alloc(2 * int(np.prod(answer)))",
+        "self._gives.itemsize * int(np.prod(answer))",
+        "2 * int(np.prod(answer))",
         "scores_are_those",
     ),
     Plant(
