@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: setup test test-campaign test-sim test-remote test-gpu lint demo bench docs clean
+.PHONY: setup test test-campaign test-sim test-remote test-scale test-gpu lint demo bench docs clean
 
 setup: $(STAMP)
 
@@ -38,6 +38,11 @@ test-sim: $(STAMP)
 test-remote: $(STAMP)
 	$(BIN)/python tests/remote/prepare.py
 	HWNAS_REMOTE=1 OMP_NUM_THREADS=1 $(BIN)/pytest tests/remote
+
+# A search on a Ray cluster of three machines that are processes of this one; downloads Ray, once.
+test-scale: $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[ray]"
+	HWNAS_SCALE=1 $(BIN)/pytest tests/scale
 
 # On a machine with an NVIDIA GPU and `pip install 'hwnas[trt]'`: ten minutes, writes gpu-report.json
 # (docs/gpu.md; without the tests: `hwnas doctor --gpu-report FILE`).

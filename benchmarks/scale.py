@@ -3,10 +3,15 @@
     python -m benchmarks.scale                    # about three minutes
     python -m benchmarks.scale --tree PATH        # the same figures of another checkout, for comparison
     python -m benchmarks.scale --join             # both into benchmarks/results/scale.json
+    python -m benchmarks.scale --jobs --out benchmarks/results/jobs.json    # trainings at once; five minutes
 
 CPU seconds of one process on one thread, which other programs do not change much. Where a part is linear,
 its time grows as its sizes do. A process that takes longer than `--most` seconds, preparations included,
 or more than 8 GiB of memory is ended and said to have been.
+
+`--jobs`: wall time of a search whose trainings only wait, on 1, 2, 4 and 8 workers of Ray (efficiency is the
+time of one worker over so many times that of several), what the driver needs for a trial, and how the time of
+a whole search, of its resume and of its report grows with its trials.
 """
 
 from __future__ import annotations
@@ -47,11 +52,19 @@ def main() -> None:
     parser.add_argument("--most", type=int, default=300, help="CPU seconds for one part and size")
     parser.add_argument("--most-before", type=int, default=60, help="the same for another checkout")
     parser.add_argument("--join", action="store_true", help="run --tree as `before` and this one as `after`")
+    parser.add_argument("--jobs", action="store_true", help="trainings at the same time, instead")
+    parser.add_argument("--out", type=Path, help="write the figures of --jobs here")
     parser.add_argument("--one", nargs=2, metavar=("PART", "SIZE"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one:
         part, size = options.one
         print(json.dumps(PARTS[part](int(size))))
+        return
+    if options.jobs:
+        text = json.dumps(at_once(), indent=2) + "\n"
+        print(text)
+        if options.out is not None:
+            options.out.write_text(text)
         return
     found = {"after": figures(HERE, options.most)}
     if options.tree.resolve() != HERE.resolve():
@@ -246,6 +259,131 @@ def show(found: dict[str, dict[str, dict[str, float | str]]]) -> None:
         for when, parts in found.items():
             line = [f"{size}: {parts[part].get(str(size), 'not tried')}" for size in sizes]
             print(f"  {when:7} " + ", ".join(line))
+
+
+WAIT_S, WAITS, WORKERS = 2.0, 32, (1, 2, 4, 8)
+TRIALS = (500, 1_000, 2_000)
+
+
+class Waiting:
+    """In the place of an `Evaluator`: a training waits, and writes two small files."""
+
+    def __init__(self, folder: Path, seconds: float) -> None:
+        self.folder, self.seconds = folder, seconds
+
+    def portable(self) -> Waiting:
+        return self
+
+    def elsewhere(self, folder: Path, moves: object, emit: object) -> Waiting:
+        return Waiting(folder, self.seconds)
+
+    def files(self, index: int) -> tuple[Path, Path]:
+        weights = self.folder / "weights" / f"trial-{index:04d}.safetensors"
+        return weights, weights.with_suffix(".json")
+
+    def finished(self, proposal: Any, index: int) -> Any:
+        return self.evaluation(index) if self.files(index)[1].is_file() else None
+
+    def evaluation(self, index: int) -> Any:
+        from hwnas.records import Evaluation
+
+        accuracy = 0.5 + (index * 7919 % 1000) / 4000
+        weights = str(self.files(index)[0].relative_to(self.folder))
+        return Evaluation(accuracy=accuracy, loss=1.0, images=10, wall_s=self.seconds, weights=weights)
+
+    def __call__(self, proposal: Any, index: int) -> Any:
+        time.sleep(self.seconds)
+        for path in self.files(index):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(f"{index}")
+        return self.evaluation(index)
+
+
+def search_of(folder: Path, trainer: Any, trials: int) -> float:
+    """Seconds of a search by blind draws, from the first proposal to the written result."""
+    from contextlib import closing
+
+    from hwnas.nets import spaces
+    from hwnas.protocols import SearchContext
+    from hwnas.records import Budget, Estimate, Measurement, Promise, Setting
+    from hwnas.runs import RunFolder
+    from hwnas.search.driver import search
+    from hwnas.search.state import Limits
+    from hwnas.search.strategy import made
+
+    space = spaces.make("mbv2-cifar")
+
+    def estimate(spec: Any) -> Estimate:
+        ms = 0.01 * len(spec.blocks)
+        counts: dict[str, Any] = {"macs": 1, "params": 1, "activation_bytes": 1, "weight_bytes": 1}
+        return Estimate(latency_ms=ms, low_ms=ms, high_ms=ms, coverage=0.9, **counts)
+
+    def confirm(spec: Any, weights: Path | None, budget: Budget) -> tuple[Promise, Measurement]:
+        ms = estimate(spec).latency_ms
+        times: dict[str, Any] = dict.fromkeys(
+            ("floor_ms", "median_ms", "p10_ms", "p90_ms", "p95_ms", "p99_ms"), ms
+        )
+        promise = Promise(
+            verdict="kept", budget_ms=1.0, percentile="p50", session_ms=(ms,) * 5, misses=0, confidence=1.0
+        )
+        return promise, Measurement(**times, samples=10)
+
+    context = SearchContext(space, estimate, Budget(latency_ms=1.0), {"samples": trials})
+    setting = Setting(device="fake", backend="fake")
+    start = time.perf_counter()
+    with closing(RunFolder(folder, "search", {"seed": 0})) as run:
+        search(
+            made("random", context),
+            context,
+            evaluate=trainer,
+            confirm=confirm,
+            run=run,
+            setting=setting,
+            table_id="t",
+            seed=0,
+            limits=Limits(trials=trials),
+        )
+    return time.perf_counter() - start
+
+
+def at_once() -> dict[str, Any]:
+    """Efficiency by the number of workers, and the driver's own time by that of trials."""
+    from hwnas import executors
+    from hwnas.jobs.report import ReportOptions, report
+    from hwnas.jobs.search.spread import Spread
+    from hwnas.protocols import Needs
+
+    wall: dict[str, float] = {}
+    body: dict[str, Any] = {"wait_s": WAIT_S, "trainings": WAITS, "wall_s": wall, "load": os.getloadavg()[0]}
+    with tempfile.TemporaryDirectory() as name:
+        for jobs in WORKERS:
+            ray = executors.made("ray", jobs=jobs, device="fake", emit=lambda kind, fields: None)
+
+            def spread(folder: Path, seconds: float, ray: Any = ray) -> Any:
+                trainer: Any = Waiting(folder, seconds)
+                return Spread(ray, trainer, folder, lambda one: (), Needs(), False, lambda kind, fields: None)
+
+            search_of(Path(name, f"warm-{jobs}"), spread(Path(name, f"warm-{jobs}"), 2.0), 2 * jobs)
+            wall[str(jobs)] = search_of(Path(name, str(jobs)), spread(Path(name, str(jobs)), WAIT_S), WAITS)
+            ray.close()
+            print(f"{jobs} workers: {wall[str(jobs)]:.2f} s", file=sys.stderr, flush=True)
+        body["efficiency"] = {jobs: round(wall["1"] / (int(jobs) * s), 3) for jobs, s in wall.items()}
+        body["trials"] = {}
+        for trials in TRIALS:
+            folder = Path(name, f"long-{trials}")
+            whole_s = search_of(folder, Waiting(folder, 0.0), trials)
+            (folder / "result.json").unlink()
+            resumed_s = search_of(folder, Waiting(folder, 0.0), trials)
+            start = time.perf_counter()
+            report(ReportOptions((str(folder),)))
+            body["trials"][str(trials)] = {
+                "ms_a_trial": round(1e3 * whole_s / trials, 3),
+                "resume_s": round(resumed_s, 3),
+                "report_s": round(time.perf_counter() - start, 3),
+                "events_bytes": (folder / "events.jsonl").stat().st_size,
+            }
+            print(trials, body["trials"][str(trials)], file=sys.stderr, flush=True)
+    return body
 
 
 if __name__ == "__main__":

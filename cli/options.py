@@ -235,7 +235,7 @@ jobs = _option(
     "--jobs",
     type=click.IntRange(1, MOST_JOBS),
     metavar="N",
-    help="Trainings at the same time, where the strategy allows it.  [default: 1]",
+    help="Trainings of a search at the same time, or processes that share one training.  [default: 1]",
 )
 dry_run = _option(
     "--dry-run", is_flag=True, help="Show what would be done and how long it would take; change nothing."

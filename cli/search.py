@@ -265,7 +265,7 @@ def _planned(body: dict[str, Any]) -> None:
 @click.option("--scratch", is_flag=True, help="Start from new weights.")
 @click.option("--limit", type=param_types.COUNT, metavar="N", help="Largest number of images to use.")
 @options.options(options.recipe, options.splits, options.strict, options.own_function)
-@options.options(options.seed, options.out, options.dry_run, options.wait)
+@options.options(options.jobs, options.seed, options.out, options.dry_run, options.wait)
 @common
 def train(ui: Output, scratch: bool, **chosen: Any) -> None:
     """Train a found or given network; the test split is read once, at the end.

@@ -53,7 +53,7 @@ class _InPool:
 
 
 class Local:
-    """Tasks in processes of this machine, made anew where one dies. See `hwnas.protocols.Executor`."""
+    """Tasks in processes of this machine; one that dies is replaced. See `hwnas.protocols.Executor`."""
 
     times_elsewhere = False
 

@@ -51,6 +51,7 @@ class TrainOptions:
         limit: use at most so many images for training and validation; None takes the run's.
         strict: refuse data of which an image cannot be used, instead of leaving it out.
         recipe: fields of `hwnas.train.options.Recipe` that differ from its defaults.
+        jobs: processes of this machine that share every step (`hwnas.train.ranks`).
         dry_run: say what would be trained, touch nothing.
     """
 
@@ -65,6 +66,7 @@ class TrainOptions:
     limit: int | None = None
     strict: bool = False
     recipe: Mapping[str, Any] = field(default_factory=dict)
+    jobs: int = 1
     dry_run: bool = False
 
     def __post_init__(self) -> None:
@@ -140,7 +142,7 @@ def train(options: TrainOptions, emit: Emit | None = None) -> TrainOutcome | Dry
     if options.dry_run:
         return _plan(options, spec, dataset, recipe, weights)
     config = {
-        **{k: v for k, v in asdict(options).items() if k not in ("out", "dry_run", "strict")},
+        **{k: v for k, v in asdict(options).items() if k not in ("out", "dry_run", "strict", "jobs")},
         "network_key": spec.key,
         "data_fingerprint": dataset.fingerprint,
         "weights": _hash(weights),
@@ -187,6 +189,7 @@ def _train(
         watch=True,
         emit=_logged(run, emit),
         final=True,
+        jobs=options.jobs,
     )
     save(run.path / "weights.safetensors", module)
     counts = count(spec)

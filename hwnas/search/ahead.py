@@ -45,6 +45,7 @@ class Ahead:
 
     job: SearchState
     waiting: deque[_Next] = field(default_factory=deque)
+    _shown: dict[int, Trial] = field(default_factory=dict)
 
     @property
     def images(self) -> int:
@@ -72,9 +73,17 @@ class Ahead:
         """What the strategy proposes next, from what it may see and a seed of the trials' number alone."""
         history = [*searched(self.job.trials), *(one.trial for one in self.waiting)]
         seen = self.job.strategy.sees(len(history))
-        shown = [*history[:seen], *map(_untold, history[seen:])]
+        shown = [*history[:seen], *map(self._untold, history[seen:])]
         rng = np.random.default_rng([self.job.seed, self.count])
         return proposed(self.job.strategy, shown, 1, rng)
+
+    def _untold(self, trial: Trial) -> Trial:
+        """A trial as a strategy sees it that must not look at its result, with any number of jobs."""
+        if trial.state == "over_budget" and trial.error:  # known before any training
+            return trial
+        if trial.index not in self._shown:  # the same before its training and after it
+            self._shown[trial.index] = updated(trial, state="pending", evaluation=None, error="")
+        return self._shown[trial.index]
 
     def add(self, proposal: Proposal, decisions: list[Decision]) -> None:
         """Look at a proposal, and begin its training unless it is refused or others are measured first."""
@@ -109,13 +118,6 @@ class Ahead:
             self.job.workers.wait()
         while self.waiting and self.waiting[0].done():
             self.settle()
-
-
-def _untold(trial: Trial) -> Trial:
-    """A trial as a strategy sees it that must not look at its result, with any number of jobs."""
-    if trial.state == "over_budget" and trial.error:  # known before any training
-        return trial
-    return updated(trial, state="pending", evaluation=None, error="")
 
 
 def _raise_if_all_fail(trials: Sequence[Trial]) -> None:

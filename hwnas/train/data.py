@@ -97,6 +97,13 @@ class Dataset:
         self.test_reads += 1
         return self._test
 
+    def portable(self) -> Dataset:
+        """What a training in another process looks at: the test split is not among it."""
+        train, val = (replace(split, originals=None) for split in (self.train, self.val))
+        return replace(
+            self, train=train, val=val, _test=replace(val, images=val.images[:0], labels=val.labels[:0])
+        )
+
     @property
     def input_shape(self) -> ImageShape:
         """Channels, height and width of an image."""

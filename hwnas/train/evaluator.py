@@ -135,10 +135,8 @@ class Evaluator:
 
     def portable(self) -> Evaluator:
         """A copy that can be sent to another process: of the data set only what training looks at."""
-        data = self._dataset
-        train, val = (replace(split, originals=None) for split in (data.train, data.val))
         twin = copy.copy(self)
-        twin._dataset = replace(data, train=train, val=val, _test=val)  # nobody there may read the real one
+        twin._dataset = self._dataset.portable()
         twin._growths, twin._emit = _Fixed(()), None
         return twin
 

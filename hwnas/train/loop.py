@@ -8,11 +8,13 @@ was not.
 
 from __future__ import annotations
 
+import copy
 import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +28,12 @@ from hwnas.errors import InputError, TrainingFailed
 from hwnas.nets.count import count
 from hwnas.protocols import Emit
 from hwnas.spec import NetworkSpec
-from hwnas.train import augment, plan, state
+from hwnas.train import augment, plan, ranks, state
 from hwnas.train.checkpoint import read_tensors, write_tensors
 from hwnas.train.data import Dataset, normalise
 from hwnas.train.options import Recipe, Score, TrainResult
 from hwnas.train.precision import Compute, choose, say
+from hwnas.train.ranks import Rank
 from hwnas.train.score import accuracy, score
 
 __all__ = ["Recipe", "Score", "Teacher", "TrainResult", "accuracy", "score", "train"]
@@ -70,6 +73,7 @@ def train(
     final: bool = False,
     emit: Emit | None = None,
     task: str = "train",
+    jobs: int = 1,
 ) -> TrainResult:
     """Train a network in place and evaluate it on the validation split.
 
@@ -86,24 +90,51 @@ def train(
         final: whether nothing follows: such a training must have learned something.
         emit: receives "progress" (images seen, speed, loss) and "restored" (the guard went back).
         task: name in these events.
+        jobs: processes of this machine that share every step (`train.ranks`); the checkpoint does not
+            depend on their number.
 
     Raises:
-        InputError: network and data do not fit together, or the checkpoint is of another training.
+        InputError: network and data do not fit together, or the checkpoint is of another training; or there
+            are more jobs than images in a step.
         TrainingFailed: a final training learned nothing.
         HwnasError: training diverges again and again.
     """
     _check_fit(spec, dataset)
     compute = choose(options)
     say(compute, emit)
-    with on_threads(compute.threads):
+    smallest = options.images // plan.steps_of(options, len(dataset.train))
+    # A process that is started shares the memory of tensors; the module is to be its own.
+    own = copy.deepcopy(module) if jobs > 1 else module
+    beside = partial(_beside, own, spec, dataset.portable(), options, teacher, rate, checkpoint)
+    with on_threads(compute.threads), ranks.together(jobs, smallest, beside) as rank:
         job = _TrainingJob(
-            module, spec, dataset, options, compute, teacher, rate, watch, emit, task, checkpoint
+            module, spec, dataset, options, compute, teacher, rate, watch, emit, task, checkpoint, rank
         )
         job.run()
+    with on_threads(compute.threads):
         if final:
             job.refuse_nothing_learned()
         held = score(module, dataset.val)
     return job.result(held)
+
+
+def _beside(
+    module: nn.Module,
+    spec: NetworkSpec,
+    dataset: Dataset,
+    options: Recipe,
+    teacher: Teacher | None,
+    rate: float,
+    checkpoint: Path | None,
+    rank: Rank,
+) -> None:
+    """What another rank than the first does."""
+    compute = choose(options)
+    with on_threads(compute.threads):
+        own = copy.deepcopy(module)  # which the other ranks hold as well
+        _TrainingJob(
+            own, spec, dataset, options, compute, teacher, rate, False, None, "", checkpoint, rank
+        ).run()
 
 
 @dataclass(eq=False)
@@ -121,6 +152,7 @@ class _TrainingJob:
     emit: Emit | None
     task: str
     checkpoint: Path | None
+    rank: Rank = ranks.ALONE
 
     def __post_init__(self) -> None:
         options, device = self.options, self.compute.device
@@ -186,15 +218,17 @@ class _TrainingJob:
         self.good, self.since_s, self.started = self.state.snapshot(), counters.wall_s, time.perf_counter()
         self.told = self.written = -math.inf
         losses: list[Tensor] = []
+        self.forward = self.rank.wrapped(self.module)
         while counters.step < self.steps:
             losses.append(self._step(counters.step))
             counters.step += 1
             if self.options.ema:
                 self.state.average_in(self.options.ema)
             if counters.step % STRIDE == 0 or counters.step == self.steps:
-                self._look(float(torch.stack(losses).mean()))
+                self._look(float(self.rank.mean(torch.stack(losses).mean())))
                 self._test_rate()
                 losses.clear()
+        self.rank.unwrap(self.module)
         self.module.eval()
         with torch.no_grad():
             for name, value in self.module.state_dict().items():
@@ -206,11 +240,14 @@ class _TrainingJob:
         for group in self.state.optimizer.param_groups:
             group["lr"] = self.peak * self.state.counters.rate * plan.course(options, step, self.steps)
         images, targets = self._batch(step)
+        part, weight = self.rank.part(len(images)), self.rank.weight(len(images))
+        images, targets = images[part], targets[part]
         with self.compute.autocast():
-            logits = self.module(images)
+            logits = self.forward(images)
         loss = F.cross_entropy(logits.float(), targets, label_smoothing=options.label_smoothing)
         if self.teacher is not None:
             loss = torch.lerp(loss, self._distance(images, logits.float()), options.distill)
+        loss = loss * weight
         self.state.optimizer.zero_grad(set_to_none=True)
         scaler = self.state.scaler
         torch.autograd.backward(scaler.scale(loss))
@@ -259,7 +296,11 @@ class _TrainingJob:
         now = time.perf_counter()
         counters.wall_s = self.since_s + now - self.started
         done = counters.step == self.steps
-        if self.checkpoint is not None and (done or now - self.written >= self.options.checkpoint_s):
+        if (
+            self.checkpoint is not None
+            and self.rank.is_first
+            and (done or now - self.written >= self.options.checkpoint_s)
+        ):
             # The first look writes too: from then on, there is always something to go back to.
             write_tensors(self.checkpoint, self.state.tensors(), schemas.CHECKPOINT, self.identity, counters)
             self.written = now

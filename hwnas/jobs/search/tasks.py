@@ -99,14 +99,13 @@ class Bench:
 
 def conditions(bench: Bench, *, emit: Emit) -> Setting:
     """The setting in which networks would be measured here."""
-    setting: Setting = bench.builder(Patience(0.0)).setting
-    return setting
+    return bench.builder(Patience(0.0)).setting
 
 
 def measure(bench: Bench, patience_s: float, spec: NetworkSpec, *, emit: Emit) -> tuple[Measurement, float]:
     """A quick whole measurement, and the seconds that were waited for a quiet machine."""
     patience = Patience(patience_s, emit=emit)
-    measured: Measurement = bench.builder(patience).measure(spec)
+    measured = bench.builder(patience).measure(spec)
     return measured, patience.waited_s
 
 

@@ -1,0 +1,181 @@
+"""One training in several processes of this machine, equal to one process but for rounding.
+
+Every process (rank) makes the whole batch of a step, which follows from (seed, step) alone, and takes its
+part of it. So the global batch, the number of steps and every image's augmentation are those of one process.
+Gradients are averaged by torch's `DistributedDataParallel`; batch norm takes its statistics over all ranks,
+by a function of our own, as torch's works on GPUs alone. Only the first rank, which is the process that was
+started, tells and writes.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from hwnas.errors import HwnasError, InputError
+
+# Until all ranks have started; a process imports torch first.
+START = timedelta(minutes=5)
+
+
+@dataclass(frozen=True)
+class Rank:
+    """One of `count` processes that train together."""
+
+    at: int = 0
+    count: int = 1
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this process tells and writes."""
+        return self.at == 0
+
+    def part(self, batch: int) -> slice:
+        """Which images of a batch are this rank's."""
+        return slice(batch * self.at // self.count, batch * (self.at + 1) // self.count)
+
+    def weight(self, batch: int) -> float:
+        """What the mean loss of its part is multiplied with, so that ranks average to that of the batch."""
+        part = self.part(batch)
+        size: int = part.stop - part.start
+        return size * self.count / batch
+
+    def wrapped(self, module: nn.Module) -> Callable[[Tensor], Tensor]:
+        """The forward pass in training, of which the gradients are averaged over the ranks."""
+        if self.count == 1:
+            return module
+        for one in module.modules():
+            if isinstance(one, nn.BatchNorm2d):
+                one.forward = partial(_batch_norm, one)  # type: ignore[method-assign]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # of a newer name for the argument
+            wrapped: Callable[[Tensor], Tensor] = DistributedDataParallel(module, broadcast_buffers=False)
+        return wrapped
+
+    def unwrap(self, module: nn.Module) -> None:
+        """Give batch norm its own forward pass again."""
+        for one in module.modules():
+            vars(one).pop("forward", None)
+
+    def mean(self, value: Tensor) -> Tensor:
+        """The mean over the ranks."""
+        if self.count > 1:
+            dist.all_reduce(value)
+        return value / self.count
+
+
+ALONE = Rank()
+
+
+class _Sum(torch.autograd.Function):
+    """The sum over the ranks, of values and, going back, of gradients."""
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor) -> Tensor:
+        total = value.clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        total = gradients[0].contiguous().clone()
+        dist.all_reduce(total)
+        return total
+
+
+def _summed(value: Tensor) -> Tensor:
+    total: Tensor = _Sum.apply(value)
+    return total
+
+
+def _batch_norm(norm: nn.BatchNorm2d, images: Tensor) -> Tensor:
+    """Batch norm over the batches of all ranks."""
+    if not norm.training:
+        return nn.BatchNorm2d.forward(norm, images)
+    x, axes = images.float(), (0, 2, 3)
+    count = torch.tensor([float(x.numel() // x.shape[1])], device=x.device)
+    dist.all_reduce(count)
+    mean = _summed(x.sum(axes)) / count
+    centred = x - mean[:, None, None]
+    variance = _summed(centred.square().sum(axes)) / count
+    if norm.track_running_stats and norm.running_mean is not None and norm.running_var is not None:
+        with torch.no_grad():
+            assert norm.momentum is not None
+            assert norm.num_batches_tracked is not None
+            norm.num_batches_tracked += 1
+            norm.running_mean.lerp_(mean, norm.momentum)
+            norm.running_var.lerp_(variance * count / (count - 1), norm.momentum)
+    out = centred * torch.rsqrt(variance + norm.eps)[:, None, None]
+    if norm.affine:
+        out = out * norm.weight[:, None, None] + norm.bias[:, None, None]
+    return out.to(images.dtype)
+
+
+@contextmanager
+def together(count: int, batch: int, work: Callable[[Rank], Any]) -> Iterator[Rank]:
+    """The first rank, while the others run `work` in processes of their own.
+
+    Args:
+        count: of the ranks.
+        batch: images of a step, of which each rank must have one.
+        work: a picklable function.
+
+    Raises:
+        InputError: there are more ranks than images in a step.
+        HwnasError: another rank has ended; with a checkpoint, a repeated call goes on from there.
+    """
+    if count == 1:
+        yield ALONE
+        return
+    if count > batch:
+        raise InputError(f"{count} jobs share the {batch} images of a step; take {batch} jobs or fewer")
+    context = multiprocessing.get_context("spawn")
+    with tempfile.TemporaryDirectory() as folder:
+        meet = f"file://{Path(folder) / 'meet'}"
+        ranks = [Rank(at, count) for at in range(1, count)]
+        others = [context.Process(target=_other, args=(meet, rank, work)) for rank in ranks]
+        for one in others:
+            one.start()
+        try:
+            dist.init_process_group("gloo", init_method=meet, rank=0, world_size=count, timeout=START)
+            try:
+                yield Rank(0, count)
+            finally:
+                dist.destroy_process_group()
+            for one in others:
+                one.join()
+        except RuntimeError as exc:  # torch's for a connection that is gone, and for much else
+            for one in others:
+                one.join(1.0)
+            if not any(one.exitcode for one in others):
+                raise
+            raise HwnasError(
+                f"one of the {count} processes that train together has ended ({str(exc)[:80]!r}); repeat "
+                "the command to go on from the last checkpoint"
+            ) from exc
+        finally:
+            for one in others:
+                one.terminate()
+                one.join()
+
+
+def _other(meet: str, rank: Rank, work: Callable[[Rank], Any]) -> None:
+    dist.init_process_group("gloo", init_method=meet, rank=rank.at, world_size=rank.count, timeout=START)
+    try:
+        with suppress(HwnasError):  # which the first rank raises as well
+            work(rank)
+    finally:
+        dist.destroy_process_group()

@@ -1,0 +1,128 @@
+"""A Ray cluster of three machines that are processes of this one, and the search that is run on it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from hwnas.jobs.search import SearchOptions, search
+
+ROOT = Path(__file__).resolve().parents[2]
+BENCH = {"num_cpus": 1, "labels": {"hwnas-device": "fake"}, "resources": {"hwnas_timing": 1}}
+PLAIN = {"num_cpus": 1}
+
+
+@contextmanager
+def three_machines() -> Iterator[Any]:
+    """One with the device, which times; two that train."""
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster(initialize_head=True, head_node_args={**BENCH, "include_dashboard": False})
+    try:
+        for _ in range(2):
+            cluster.add_node(**PLAIN)
+        yield cluster
+    finally:
+        cluster.shutdown()
+
+
+def options(folder: Path, name: str, **more: Any) -> SearchOptions:
+    """A search of a few seconds on the fake device."""
+    given: dict[str, Any] = {
+        "latency_budget": "0.3ms",
+        "data": "digits",
+        "strategy": "random",
+        "space": "resnet-cifar",
+        "table": folder / "t.hwlat.jsonl",
+        "input_shape": (1, 8, 8),
+        "limit": 80,
+        "images": 480,
+        "preset": "quick",
+        "settings": {"samples": 6},
+        "recipe": {"batch": 16, "threads": 1, "lr": 0.05, "checkpoint_s": 0.0},
+        "max_trials": 50,
+        "out": folder / name,
+    }
+    return SearchOptions(**{**given, **more})
+
+
+def searched(folder: Path, name: str, **more: Any) -> list[Any]:
+    """The history of a search that runs in this process."""
+    search(options(folder, name, **more))
+    return history(folder / name)
+
+
+APART = ("at", "hash", "measuring_s", "training_s", "taken_at", "wall_s", "where", "waited_s", "checksum")
+
+
+def plain(value: Any) -> Any:
+    """Without what differs from run to run: times, places, seals."""
+    if isinstance(value, dict):
+        return {key: plain(one) for key, one in value.items() if key not in APART}
+    return [plain(one) for one in value] if isinstance(value, list) else value
+
+
+def history(run: Path) -> list[Any]:
+    """The events of a search, but for notes, whose words tell seconds; and the winner's weights."""
+    lines = (run / "events.jsonl").read_text().splitlines()
+    events = [plain(json.loads(line)) for line in lines]
+    kept = [one for one in events if one["event"] in ("trial", "confirm", "closed", "result")]
+    for one in kept:
+        one.pop("text")
+    return [*kept, (run / "weights.safetensors").read_bytes()]
+
+
+def driver(folder: Path, name: str, address: str, log: Path, **more: Any) -> subprocess.Popen[bytes]:
+    """The same search in a process of its own."""
+    code = (
+        "import sys; sys.path.insert(0, sys.argv[1]); from pathlib import Path; import json, clusters; "
+        "clusters.searched(Path(sys.argv[2]), sys.argv[3], executor=sys.argv[4], **json.loads(sys.argv[5]))"
+    )
+    argv = [
+        sys.executable,
+        "-c",
+        code,
+        str(Path(__file__).parent),
+        str(folder),
+        name,
+        address,
+        json.dumps(more),
+    ]
+    with log.open("ab") as out:
+        return subprocess.Popen(argv, stdout=out, stderr=out, cwd=ROOT)
+
+
+def workers() -> list[int]:
+    """Processes of Ray that run a task of ours now; none but descendants of this process."""
+    parents, names = {}, {}
+    for place in Path("/proc").glob("[0-9]*"):
+        try:
+            stat = (place / "stat").read_text()
+            names[int(place.name)] = (place / "cmdline").read_bytes()
+        except OSError:  # it has ended
+            continue
+        parents[int(place.name)] = int(stat.rpartition(")")[2].split()[1])
+
+    def is_ours(pid: int) -> bool:
+        while pid > 1:
+            if pid == os.getpid():
+                return True
+            pid = parents.get(pid, 0)
+        return False
+
+    marks = (b"ray::trial", b"ray::measuring", b"ray::testing")
+    return [pid for pid, name in names.items() if name.startswith(marks) and is_ours(pid)]
+
+
+def kill(pid: int) -> None:
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        return

@@ -1,0 +1,190 @@
+"""A search on three machines is the search on one, whatever is killed, goes or comes."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import random
+import subprocess
+import threading
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from clusters import BENCH, PLAIN, driver, history, kill, searched, workers
+
+from hwnas import executors
+from hwnas.errors import DeviceUnavailable
+from hwnas.protocols import Emit, Needs
+
+QUICK, THOROUGH = 3, 20
+LONGEST_S = 150.0
+
+
+def silent(kind: str, fields: object) -> None:
+    """Nobody listens."""
+
+
+def wait_for(what: Callable[[], Any], seconds: float = LONGEST_S) -> Any:
+    limit = time.monotonic() + seconds
+    while time.monotonic() < limit:
+        found = what()
+        if found:
+            return found
+        time.sleep(0.02)
+    raise AssertionError(f"waited {seconds:.0f} s in vain")
+
+
+def at(cluster: Any) -> str:
+    return f"ray://{cluster.address}"
+
+
+def test_the_events_are_those_of_one_process(folder: Path, cluster: Any, alone: list[Any]) -> None:
+    assert searched(folder, "ray", executor=at(cluster), jobs=2) == alone
+    text = (folder / "ray" / "events.jsonl").read_text()
+    assert '"where":"' in text
+
+
+def test_tpe_in_batches_too(folder: Path, cluster: Any) -> None:
+    pytest.importorskip("optuna")
+    more: dict[str, Any] = {"strategy": "tpe", "settings": {"samples": 6, "batch": 3, "startup": 2}}
+    one = searched(folder, "tpe-alone", **more)
+    assert searched(folder, "tpe-ray", executor=at(cluster), jobs=3, **more) == one
+
+
+def test_timings_never_overlap_anything_on_their_machine(cluster: Any) -> None:
+    ray = executors.made(at(cluster), jobs=4, device="fake", emit=silent)
+    try:
+        timing, beside = Needs(device="fake", timing=True), Needs(device="fake")
+        task = stamp_by_value()
+        running = [ray.submit(f"{n}", timing if n % 2 else beside, task, 0.3) for n in range(6)]
+        spans = sorted(one.result() for one in running)
+        assert all(before[1] <= after[0] for before, after in itertools.pairwise(spans))
+        # Machines without the device go on meanwhile.
+        assert ray.apart("fake")
+        apart = ray.submit("elsewhere", Needs(avoid="fake"), task, 0.0)
+        apart.result()
+    finally:
+        ray.close()
+
+
+def stamp_by_value() -> Callable[..., Any]:
+    """A task that tells when it began and ended; sent by value, as the machines cannot import this file."""
+
+    def inner(seconds: float, *, emit: Emit) -> tuple[float, float]:
+        import time
+
+        begun = time.time()
+        time.sleep(seconds)
+        return begun, time.time()
+
+    return inner
+
+
+def test_a_device_that_no_machine_has_is_an_error_at_once(cluster: Any) -> None:
+    ray = executors.made(at(cluster), jobs=1, device="titanxp", emit=silent)
+    try:
+        begun = time.monotonic()
+        with pytest.raises(DeviceUnavailable, match="no machine of the Ray cluster has the device 'titanxp'"):
+            ray.submit("t", Needs(device="titanxp", timing=True), stamp_by_value(), 0.0)
+        assert time.monotonic() - begun < 10.0
+        assert DeviceUnavailable.exit_status == 4
+    finally:
+        ray.close()
+
+
+def test_killed_workers_cost_nothing(folder: Path, cluster: Any, alone: list[Any]) -> None:
+    kills(folder, cluster, alone, "workers", QUICK, kills_driver=False)
+
+
+def test_a_killed_driver_is_repeated(folder: Path, cluster: Any, alone: list[Any]) -> None:
+    kills(folder, cluster, alone, "driver", QUICK, kills_driver=True)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.environ.get("HWNAS_SCALE") != "all", reason="twenty kills: HWNAS_SCALE=all")
+@pytest.mark.parametrize("kills_driver", [False, True])
+def test_twenty_kills(folder: Path, cluster: Any, alone: list[Any], kills_driver: bool) -> None:
+    kills(folder, cluster, alone, f"twenty-{kills_driver}", THOROUGH, kills_driver=kills_driver)
+
+
+def kills(folder: Path, cluster: Any, alone: list[Any], name: str, count: int, *, kills_driver: bool) -> None:
+    """SIGKILL at random moments until there were `count`, over as many searches as that takes."""
+    rng, done, part = random.Random(name), 0, 0
+    while done < count:
+        out, log = f"{name}-{part}", folder / f"{name}-{part}.log"
+        part += 1
+        running = driver(folder, out, at(cluster), log, jobs=2)
+        while running.poll() is None and done < count:
+            wait_for(partial(_moves, running))
+            time.sleep(rng.uniform(0.0, 1.0))
+            found = workers()
+            if kills_driver and running.poll() is None:
+                running.kill()
+                running.wait()
+                done += 1
+                running = driver(folder, out, at(cluster), log, jobs=2)
+            elif found:
+                kill(rng.choice(found))
+                done += 1
+        assert running.wait(timeout=LONGEST_S) == 0, log.read_text()[-3000:]
+        assert history(folder / out) == alone
+
+
+def _moves(running: subprocess.Popen[bytes]) -> bool:
+    """Whether a search trains, or has ended."""
+    return bool(workers()) or running.poll() is not None
+
+
+def test_a_machine_goes_and_another_comes(folder: Path, cluster: Any, alone: list[Any]) -> None:
+    """The machine that trains a trial goes; one that comes takes it over."""
+    node = cluster.add_node(**PLAIN)
+
+    def change() -> None:
+        wait_for(workers)
+        cluster.remove_node(node, allow_graceful=False)
+        cluster.add_node(**PLAIN)
+
+    other = threading.Thread(target=change)
+    other.start()
+    try:
+        assert searched(folder, "goes", executor=at(cluster), jobs=3) == alone
+    finally:
+        other.join()
+
+
+def test_the_machine_with_the_device_comes_back(folder: Path, cluster: Any) -> None:
+    """A timing that waits for a machine that has gone is told of, and runs once one has come."""
+    ray = executors.made(at(cluster), jobs=1, device="other", emit=silent)
+    bench = {**BENCH, "labels": {"hwnas-device": "other"}}
+    node = cluster.add_node(**bench)
+    needs = Needs(device="other", timing=True)
+    try:
+        wait_for(lambda: ray.apart("nothing") and _has(ray, "other"))
+        first = ray.submit("first", needs, stamp_by_value(), 30.0)
+        wait_for(lambda: _is_running("first"), 60.0)
+        cluster.remove_node(node, allow_graceful=False)
+        wait_for(lambda: not _has(ray, "other"))
+        ray._grace_s = 1.0  # type: ignore[attr-defined]
+        with pytest.raises(DeviceUnavailable, match="first waits in vain"):
+            first.result()
+    finally:
+        ray.close()
+
+
+def _has(ray: Any, device: str) -> bool:
+    return any(node["Labels"].get("hwnas-device") == device for node in ray._nodes())
+
+
+def _is_running(name: str) -> bool:
+    mark = f"ray::{name}".encode()
+    for place in Path("/proc").glob("[0-9]*"):
+        try:
+            if (place / "cmdline").read_bytes().startswith(mark):
+                return True
+        except OSError:
+            continue
+    return False
