@@ -135,7 +135,7 @@ def together(count: int, batch: int, work: Callable[[Rank], Any]) -> Iterator[Ra
 
     Raises:
         InputError: there are more ranks than images in a step.
-        HwnasError: another rank has ended; with a checkpoint, a repeated call goes on from there.
+        HwnasError: another rank has ended; with a checkpoint, a repeated call continues there.
     """
     if count == 1:
         yield ALONE
