@@ -2,6 +2,7 @@
 
     python -m benchmarks.predictors                 # all cases, about 20 minutes on 2 idle cores
     python -m benchmarks.predictors --cases ort:resnet-cifar --networks 20
+    python -m benchmarks.predictors --cases ort/int8:mbv2-cifar openvino/bf16:resnet-cifar
 
 Each case is one profile with ``--preset default`` (its time is part of the result). Its fresh random
 networks are measured in the same campaigns as the ones that the contestants learn from, in random order,
@@ -38,6 +39,7 @@ from hwnas.jobs.profile import ProfileOptions, profile
 from hwnas.jobs.profile.plan import anchors
 from hwnas.measure import device as devices
 from hwnas.measure import table as tables
+from hwnas.measure.candidates import precision_of
 from hwnas.measure.rows import SUFFIX
 from hwnas.measure.sweep import Sweep, SweepOptions
 from hwnas.measure.table import LatencyTable
@@ -46,6 +48,7 @@ from hwnas.measure.writer import TableWriter
 from hwnas.nets import spaces
 from hwnas.nets.count import count
 from hwnas.protocols import SearchSpace
+from hwnas.records import Precision
 from hwnas.spec import NetworkSpec
 from hwnas.store import write_json
 
@@ -64,8 +67,10 @@ METHODS = ("isolated sum", "FLOPs, 3 anchors", "affine table", "in-context chain
 
 def run_case(case: str, networks: int, preset: str, seed: int, folder: Path, chains: bool) -> dict[str, Any]:
     """Profile with so many networks held out, and score every contestant on them."""
-    backend_name, _, name = case.partition(":")
-    out = folder / f"{backend_name}-{name}-{networks}-{preset}-{seed}{SUFFIX}"
+    runtime, _, name = case.partition(":")
+    backend_name, _, given = runtime.partition("/")
+    precision = precision_of(given or "fp32")
+    out = folder / f"{runtime.replace('/', '-')}-{name}-{networks}-{preset}-{seed}{SUFFIX}"
     done = out.with_suffix(".json")
     if not done.exists():
         begun = time.perf_counter()
@@ -73,6 +78,7 @@ def run_case(case: str, networks: int, preset: str, seed: int, folder: Path, cha
             ProfileOptions(
                 device="cpu",
                 backend=backend_name,
+                precision=precision,
                 space=name,
                 preset=preset,
                 seed=seed,
@@ -92,7 +98,7 @@ def run_case(case: str, networks: int, preset: str, seed: int, folder: Path, cha
     truth = (first + second) / 2
     predicted = _predictions(table, space, fresh)
     if chains:
-        predicted["in-context chains"] = _chained(backend_name, space, table, fresh, folder, seed)
+        predicted["in-context chains"] = _chained(backend_name, precision, space, table, fresh, folder, seed)
     low, high = cost_model(table).bounds(fresh)
     return {
         "case": case,
@@ -120,6 +126,7 @@ def run_case(case: str, networks: int, preset: str, seed: int, folder: Path, cha
 
 def _chained(
     backend_name: str,
+    precision: Precision,
     space: SearchSpace,
     table: LatencyTable,
     fresh: list[NetworkSpec],
@@ -127,7 +134,7 @@ def _chained(
     seed: int,
 ) -> Array:
     """Sums of in-context costs, scaled by the median of ten calibration networks."""
-    backend, _ = devices.conditions("cpu", backend_name)
+    backend, _ = devices.conditions("cpu", backend_name, precision=precision)
     writer = TableWriter(folder / f"chains{SUFFIX}", table.header)
     for row in table.rows.values():
         writer.append(row)
@@ -164,7 +171,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--cases", nargs="+", default=list(CASES), metavar="BACKEND:SPACE")
+    parser.add_argument("--cases", nargs="+", default=list(CASES), metavar="BACKEND[/PRECISION]:SPACE")
     parser.add_argument("--networks", type=int, default=40)
     parser.add_argument("--preset", default="default")
     parser.add_argument("--seed", type=int, default=0)

@@ -159,7 +159,8 @@ def to_int8(
     if not plan.weighted:
         raise BuildError(
             "the graph has no convolution or linear layer with constant weights"
-            f"{' but those that stay in float' if floats else ''}, so nothing is quantized"
+            f"{' but those that stay in float' if floats else ''}, so nothing is quantized; use "
+            "--precision fp32"
         )
     writer = _Writer(plan, ranges, means or {})
     for value in proto.graph.input:
