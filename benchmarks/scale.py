@@ -261,7 +261,7 @@ def show(found: dict[str, dict[str, dict[str, float | str]]]) -> None:
             print(f"  {when:7} " + ", ".join(line))
 
 
-WAIT_S, WAITS, WORKERS = 2.0, 32, (1, 2, 4, 8)
+WAIT_S, WAITS, WORKERS = 2.0, 16, (1, 2, 4, 8)
 TRIALS = (500, 1_000, 2_000)
 
 

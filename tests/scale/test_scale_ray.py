@@ -6,7 +6,6 @@ import itertools
 import os
 import random
 import subprocess
-import threading
 import time
 from collections.abc import Callable
 from functools import partial
@@ -140,24 +139,19 @@ def _moves(running: subprocess.Popen[bytes]) -> bool:
 
 
 def test_a_machine_goes_and_another_comes(folder: Path, cluster: Any, alone: list[Any]) -> None:
-    """The machine that trains a trial goes; one that comes takes it over."""
+    """A machine goes in the middle of a training, and one that comes takes part."""
     node = cluster.add_node(**PLAIN)
-
-    def change() -> None:
-        wait_for(workers)
-        cluster.remove_node(node, allow_graceful=False)
-        cluster.add_node(**PLAIN)
-
-    other = threading.Thread(target=change)
-    other.start()
-    try:
-        assert searched(folder, "goes", executor=at(cluster), jobs=3) == alone
-    finally:
-        other.join()
+    log = folder / "goes.log"
+    running = driver(folder, "goes", at(cluster), log, jobs=3)
+    wait_for(partial(_moves, running))
+    cluster.remove_node(node, allow_graceful=False)
+    cluster.add_node(**PLAIN)
+    assert running.wait(timeout=LONGEST_S) == 0, log.read_text()[-3000:]
+    assert history(folder / "goes") == alone
 
 
-def test_the_machine_with_the_device_comes_back(folder: Path, cluster: Any) -> None:
-    """A timing that waits for a machine that has gone is told of, and runs once one has come."""
+def test_a_device_that_has_gone_is_told_of(folder: Path, cluster: Any) -> None:
+    """A timing whose machine has gone, and none came, ends with an error that says so."""
     ray = executors.made(at(cluster), jobs=1, device="other", emit=silent)
     bench = {**BENCH, "labels": {"hwnas-device": "other"}}
     node = cluster.add_node(**bench)
