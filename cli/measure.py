@@ -14,6 +14,14 @@ from hwnas.units import format_count, format_ms, format_seconds
 from . import console, options, param_types
 from .console import Output, common
 
+_sustained = click.option(
+    "--sustained",
+    "sustained_s",
+    type=param_types.DURATION,
+    metavar="TIME",
+    help="Keep the device busy for so long first, as a server does; a warm GPU boosts less.",
+)
+
 
 @click.command()
 @options.options(options.open_setting, options.space, options.model, options.weights, options.input_shape)
@@ -21,6 +29,7 @@ from .console import Output, common
 @options.preset
 @click.option("--only-missing", is_flag=True, help="Measure only what an existing table lacks.")
 @click.option("--estimate", is_flag=True, help="Estimate from the device's description, without measuring.")
+@_sustained
 @options.options(options.seed, options.out, options.max_time, options.patience, options.dry_run, options.wait)
 @common
 def profile(ui: Output, max_time: float | None, **chosen: Any) -> None:
@@ -177,13 +186,7 @@ def _predicted(body: dict[str, Any]) -> None:
 @options.options(options.device, options.gpu, options.backend, options.precision, options.batches)
 @options.options(options.threads, options.data, options.preset, options.own_function)
 @click.option("--cache", type=click.Choice(["hot", "cold"]), help="Empty the caches before each call?")
-@click.option(
-    "--sustained",
-    "sustained_s",
-    type=param_types.DURATION,
-    metavar="TIME",
-    help="Keep the device busy for so long first, as a server does; a warm GPU boosts less.",
-)
+@_sustained
 @options.options(options.seed, options.max_time, options.patience, options.dry_run)
 @common
 def bench(ui: Output, networks: tuple[str, ...], max_time: float | None, **chosen: Any) -> None:

@@ -53,6 +53,7 @@ class SweepOptions:
         refer: divide the state of the machine out of the floors.
         seed: for the order of measuring and the random weights.
         deadline_s: seconds after which no group is begun; None for no limit.
+        sustained_s: seconds for which the device is kept busy before the first group; the sweep keeps it so.
     """
 
     timing: TimingOptions = field(default_factory=lambda: TimingOptions.preset("quick"))
@@ -61,6 +62,7 @@ class SweepOptions:
     refer: bool = True
     seed: int = 0
     deadline_s: float | None = None
+    sustained_s: float = 0.0
 
 
 def header_for(
@@ -144,6 +146,7 @@ class Sweep:
         )
         self._rng = np.random.default_rng([options.seed, len(writer.table)])
         self._begun_s = time.perf_counter()
+        self._to_sustain_s = options.sustained_s
 
     @property
     def late(self) -> bool:
@@ -247,7 +250,9 @@ class Sweep:
                 on_failure=failed,
                 patience=self.patience,
                 levels=past,
+                sustained_s=self._to_sustain_s,
             )
+        self._to_sustain_s = 0.0
         if self.late:  # what the time did not suffice for is in the journal
             results = {name: found for name, found in results.items() if "deadline" not in found.gates}
         self.measured += len(results)

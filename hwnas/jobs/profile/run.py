@@ -71,7 +71,12 @@ def profile(options: ProfileOptions, emit: Emit | None = None) -> ProfileOutcome
         return _dry(options, plan, space, path, timing, _Speed.of(backend, setting, space))
     begun = time.perf_counter()
     with closing(TableWriter(path, header)) as writer:
-        sweep_options = SweepOptions(timing=timing, seed=options.seed, deadline_s=options.max_time_s)
+        sweep_options = SweepOptions(
+            timing=timing,
+            seed=options.seed,
+            deadline_s=options.max_time_s,
+            sustained_s=options.sustained_s,
+        )
         patience = Patience(options.patience_s, emit=emit)
         sweep = Sweep(writer, backend, sweep_options, emit, patience=patience)
         task = _Profile(sweep, space, plan, options, compared)

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +80,17 @@ def test_time_over_stops_cleanly_and_says_so(tmp_path: Path) -> None:
     table = sweep(SPACE, Fake(), header(), tmp_path / "t.hwlat.jsonl", options, emit)
     assert not table.complete
     assert events == [("stopped", {"text": "blocks: time limit reached, 0 of 7 measured"})]
+
+
+def test_m3_a_sweep_keeps_the_device_busy_once_before_it_measures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[float] = []
+    monkeypatch.setattr("hwnas.measure.timing.sustain", lambda _, seconds, *__: asked.append(seconds))
+    options = SweepOptions(timing=QUICK, sustained_s=60.0, group=2)
+    with closing(TableWriter(tmp_path / "t.hwlat.jsonl", header())) as writer:
+        Sweep(writer, Fake(), options).blocks(list(SPACE.blocks())[:4])  # two groups
+    assert asked == [60.0]
 
 
 def test_networks_of_all_roles_share_campaigns(tmp_path: Path) -> None:
