@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -86,7 +87,9 @@ def doctor(
         raise click.UsageError("--seconds is the length of a record; name its file by --record FILE")
     body = job(ui.emit, noise=noise, device=device or "auto").as_json()
     ui.result(schemas.DOCTOR, body, lambda: _doctor(body))
-    ui.next(f"hwnas profile --device {body['device']} --space resnet-cifar --preset quick")
+    ui.next(
+        f"hwnas profile --device {shlex.quote(device or body['device'])} --space resnet-cifar --preset quick"
+    )
 
 
 def _reported(body: dict[str, Any]) -> None:

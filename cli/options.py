@@ -85,7 +85,7 @@ def _chosen_gpu(ctx: click.Context, param: click.Parameter, value: str | None) -
 device = _option(
     "--device",
     metavar="NAME",
-    help="Device to run on or plan for (`hwnas devices`).  [default: a GPU that works, else cpu]",
+    help="Device (`hwnas devices`), or ssh://user@host[:port][/NAME].  [default: a GPU that works, else cpu]",
 )
 gpu = _option(
     "--gpu",

@@ -1,17 +1,18 @@
-"""Fetch Debian's openssh-server into ``tests/remote/.cache``; nothing is installed.
+"""Fetch Debian's openssh-server into a folder of the user's cache; nothing is installed.
 
 Says what it could not do and ends well all the same: the tests then skip, with that reason.
 """
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
-CACHE = Path(__file__).resolve().parent / ".cache"
+CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "hwnas-test-remote"
 PACKAGES = ("openssh-server", "libwrap0", "libnss-wrapper")
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-CACHE = Path(__file__).resolve().parent / ".cache"
+CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "hwnas-test-remote"
 PYTHON39 = CACHE / "python39/bin/python"  # with numpy and ONNX Runtime alone
 
 

@@ -24,7 +24,9 @@ from hwnas.measure.remote.target import machine_at
 from hwnas.measure.sweep import Sweep, SweepOptions, header_for
 from hwnas.measure.timing import TimingOptions
 from hwnas.measure.writer import TableWriter
-from hwnas.nets import spaces
+from hwnas.nets import onnx, spaces
+from hwnas.records import Precision
+from hwnas.spec import BlockSpec
 from hwnas_cli.main import cli
 
 SMALL = ("--input", "3x8x8", "--space", "resnet-cifar")
@@ -243,3 +245,18 @@ def test_a_target_of_python_3_9(sshd: Sshd) -> None:
     (row,) = found["networks"]
     assert row["floor_ms"] > 0
     assert row["setting"]["backend"] == "ort"
+
+
+@pytest.mark.skipif(not PYTHON39.is_file(), reason="no python3.9 here, from which prepare.py makes a target")
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_engines_of_python_3_9_are_built_saved_and_loaded(
+    sshd: Sshd, tmp_path: Path, precision: Precision
+) -> None:
+    """Without onnx and pydantic there; int8 graphs are made here."""
+    backend, setting = device.conditions(sshd.address("cpu", str(PYTHON39)), precision=precision)
+    block = BlockSpec(kind="basic", c_in=16, c_out=16, size_in=8)
+    made = backend.build(onnx.chain([block], batch=1, seed=0), setting)
+    made.save(tmp_path / "engine.ort")
+    again = backend.load(tmp_path / "engine.ort", setting)
+    images = numpy.random.default_rng(0).standard_normal((1, 16, 8, 8)).astype(numpy.float32)
+    assert numpy.array_equal(made.run(images), again.run(images))

@@ -24,7 +24,7 @@ import numpy as np
 
 from hwnas import backends
 from hwnas.backends.cuda.state import conditions
-from hwnas.errors import HwnasError, InputError
+from hwnas.errors import BackendUnavailable, HwnasError, InputError
 from hwnas.measure import host
 from hwnas.measure.remote import wire
 from hwnas.measure.session import SessionOptions, record
@@ -37,6 +37,7 @@ KEPT_BYTES = 512 << 20  # of models, so that a model crosses the link once
 
 def main(home: str) -> None:
     """Serve the host on standard input and output until it goes."""
+    os.environ["HWNAS_HOME"] = home  # for what runtimes write on the way; a target has no platformdirs
     # Runtimes print to standard output as they please; the link must be ours alone.
     out = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
@@ -65,15 +66,22 @@ class Agent:
         threading.Thread(target=self._read, daemon=True).start()
         while True:
             body, payload = self.requests.get()
-            try:
-                answer, back = self._answer(body, payload)
-            except HwnasError as exc:
-                answer, back = {"error": type(exc).__name__, "text": str(exc)[: wire.TEXT]}, b""
-            except OSError as exc:
-                answer, back = {"error": "disk", "text": str(exc)[: wire.TEXT]}, b""
-            except Exception as exc:
-                answer, back = {"error": "bug", "text": f"{type(exc).__name__}: {exc}"[: wire.TEXT]}, b""
-            wire.send(self.out, answer, back)
+            wire.send(self.out, *self.reply(body, payload))
+
+    def reply(self, body: dict[str, Any], payload: bytes) -> tuple[dict[str, Any], bytes]:
+        """The answer to one request, or what went wrong as its kind and its words."""
+        try:
+            return self._answer(body, payload)
+        except HwnasError as exc:
+            kind, text = type(exc).__name__, str(exc)
+        except ModuleNotFoundError as exc:
+            kind = BackendUnavailable.__name__
+            text = f"the package {exc.name} is needed for this there: pip install {exc.name}"
+        except OSError as exc:
+            kind, text = "disk", str(exc)
+        except Exception as exc:
+            kind, text = "bug", f"{type(exc).__name__}: {exc}"
+        return {"error": kind, "text": text[: wire.TEXT]}, b""
 
     def _read(self) -> None:
         try:

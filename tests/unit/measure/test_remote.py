@@ -25,6 +25,7 @@ from hwnas.errors import (
 from hwnas.measure import device
 from hwnas.measure.remote import archive, names, wire
 from hwnas.measure.remote.address import Address, parse
+from hwnas.measure.remote.agent import Agent
 from hwnas.measure.remote.target import RemoteEngine, close_targets, machine_at
 from hwnas.measure.session import Gates, SessionOptions, run_session
 from hwnas.nets import onnx
@@ -215,6 +216,29 @@ def test_messages_round_trip() -> None:
     assert wire.receive(stream) == ({"verb": "run", "bytes": 2}, b"\n\0")
     with pytest.raises(wire.LinkClosed):
         wire.receive(stream)
+
+
+@pytest.mark.parametrize(
+    ("raised", "kind", "words"),
+    [
+        (BuildError("refused"), "BuildError", "refused"),
+        (ModuleNotFoundError("no onnx", name="onnx"), "BackendUnavailable", "pip install onnx"),
+        (OSError(28, "No space left on device"), "disk", "No space left"),
+        (KeyError("x"), "bug", "KeyError"),
+    ],
+)
+def test_what_goes_wrong_there_is_told(
+    raised: Exception, kind: str, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agent = Agent(tmp_path, io.BytesIO(), io.BytesIO())
+
+    def broken(*given: object) -> None:
+        raise raised
+
+    monkeypatch.setattr(agent, "_answer", broken)
+    body, payload = agent.reply({"verb": "open"}, b"")
+    assert (body["error"], payload) == (kind, b"")
+    assert words in body["text"]
 
 
 def test_names_stand_for_addresses() -> None:
