@@ -32,7 +32,7 @@ from scipy.optimize import nnls
 from benchmarks.common import RESULTS, machine
 from hwnas.arrays import Float64s, Int64s
 from hwnas.cost import features, roofline
-from hwnas.cost.posterior import Evidence, Group, Posterior, Prior, fit
+from hwnas.cost.posterior import Evidence, Group, Prior, fit
 from hwnas.nets.blocks import recipe
 from hwnas.nets.ops import Conv
 from hwnas.records import now_utc
@@ -214,39 +214,49 @@ def hwnas(networks: Networks, device: str, batch: int, terms: Float64s) -> Predi
         # Step 3: the posterior given whole networks.
         prior = Prior(mean, OWN * mean, tuple(groups), constant_ms=0.1 * float(np.median(y)))
         evidence = Evidence(counts, y, np.zeros(len(y)), np.arange(len(y)))
-        return _robust(prior, _noisy(prior, evidence)).predict(networks.counts[test])[0]
+        few, seen = _occurring(prior, evidence)
+        scales, se_ms = _robust(few, replace(seen, se_ms=_noisy(few, seen) * y))
+        return fit(prior, replace(evidence, se_ms=se_ms), scales).predict(networks.counts[test])[0]
 
     return predict
 
 
-def _noisy(prior: Prior, evidence: Evidence) -> Evidence:
-    """The evidence with the standard error that predicts networks left out best; the files tell none."""
+def _occurring(prior: Prior, evidence: Evidence) -> tuple[Prior, Evidence]:
+    """Both without the blocks that no measured network has: most of thousands, which tell nothing here."""
+    keys = np.flatnonzero(np.asarray(evidence.counts.sum(axis=0)).ravel())
+    groups = tuple(replace(g, columns=sparse.csr_array(g.columns)[keys]) for g in prior.groups)
+    small = replace(prior, mean_ms=prior.mean_ms[keys], sd_ms=prior.sd_ms[keys], groups=groups)
+    return small, replace(evidence, counts=sparse.csr_array(evidence.counts)[:, keys])
+
+
+def _noisy(prior: Prior, evidence: Evidence) -> float:
+    """The standard error, as a share, that predicts networks left out best; the files tell none."""
     y = evidence.latency_ms
     folds = np.arange(len(y)) % FOLDS
-    best = (np.inf, evidence)
+    best = (np.inf, 0.0)
     for share in ERRORS:
         noisy = replace(evidence, se_ms=share * y)
-        guess = np.empty(len(y))
+        guess, scales = np.empty(len(y)), fit(prior, noisy).scales
         for fold in range(FOLDS):
-            model = fit(prior, noisy.only(folds != fold))
+            model = fit(prior, noisy.only(folds != fold), scales)
             guess[folds == fold] = model.predict(evidence.counts[folds == fold])[0]
         error = float(np.abs(guess / y - 1.0).mean())
         if error < best[0]:
-            best = (error, noisy)
+            best = (error, share)
     return best[1]
 
 
-def _robust(prior: Prior, evidence: Evidence) -> Posterior:
+def _robust(prior: Prior, evidence: Evidence) -> tuple[dict[str, float], Float64s]:
     """Student's t in place of the Gaussian, by reweighting (Lange, Little & Taylor 1989): a tenth of some
-    files was measured in a slower state."""
-    y, model = evidence.latency_ms, fit(prior, evidence)
+    files was measured in a slower state. The standard deviations, and each network's standard error."""
+    y, model, se_ms = evidence.latency_ms, fit(prior, evidence), evidence.se_ms
     for _ in range(STEPS):
         sd = np.hypot(model.noise * y, evidence.se_ms)
         z = (y - model.predict(evidence.counts)[0]) / sd
         weight = (FREEDOM + 1.0) / (FREEDOM + z**2)
-        wider = replace(evidence, se_ms=np.sqrt(np.maximum(sd**2 / weight - (model.noise * y) ** 2, 0.0)))
-        model = fit(prior, wider, model.scales)
-    return model
+        se_ms = np.sqrt(np.maximum(sd**2 / weight - (model.noise * y) ** 2, 0.0))
+        model = fit(prior, replace(evidence, se_ms=se_ms), model.scales)
+    return model.scales, se_ms
 
 
 def regression(design: Float64s) -> Predict:

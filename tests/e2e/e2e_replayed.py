@@ -70,5 +70,5 @@ def replayed(trace: Trace, patch: pytest.MonkeyPatch) -> Replayed:
     patch.setattr(Patience, "__init__", patience)
     patch.setattr(SentinelHistory, "__init__", history)
     # A device that is part of a backend has no past, because its clock may be its own; here it is this one.
-    patch.setattr(sentinel, "backends", SimpleNamespace(own_devices=dict))
+    patch.setattr(sentinel, "backends", SimpleNamespace(is_own=lambda device: False))
     return device
