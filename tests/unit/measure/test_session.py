@@ -9,7 +9,7 @@ import pytest
 
 from hwnas.backends.fake import Fake, faulty
 from hwnas.errors import InputError
-from hwnas.measure.session import Gates, SessionOptions, TimingSession, _Batch, judge, lag1, run_session
+from hwnas.measure.session import Batch, Gates, SessionOptions, TimingSession, judge, lag1, run_session
 from hwnas.nets import onnx
 from hwnas.protocols import CallTimes
 from hwnas.spec import BlockSpec
@@ -22,9 +22,9 @@ def session(device: Fake, **options: float) -> TimingSession:
     return run_session(engine, SessionOptions(**options), Gates())  # type: ignore[arg-type]  # options of several types
 
 
-def batch(*wall_ms: float, cpu_ms: float | None = None, threads: int = 1) -> _Batch:
+def batch(*wall_ms: float, cpu_ms: float | None = None, threads: int = 1) -> Batch:
     wall = np.array(wall_ms)
-    return _Batch(wall, wall.sum() if cpu_ms is None else cpu_ms, threads)
+    return Batch(wall, wall.sum() if cpu_ms is None else cpu_ms, threads)
 
 
 def test_a_calm_device_fires_nothing() -> None:
@@ -69,7 +69,7 @@ def test_several_threads_are_compared_with_their_own_best() -> None:
 
 
 def test_without_cpu_time_there_is_no_ratio() -> None:
-    found = judge([_Batch(np.full(10, 2.0), None, 1)] * 3, Gates())
+    found = judge([Batch(np.full(10, 2.0), None, 1)] * 3, Gates())
     assert found.wall_cpu_ratio is None
     assert found.gates == ()
 
