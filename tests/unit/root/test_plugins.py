@@ -110,10 +110,12 @@ def test_a_data_source_and_an_importance_from_outside_are_searched_with(tmp_path
         price=PRICE,
     )
     small = "--device fake --space resnet-cifar --json"
-    wanted = "--strategy stagewise --importance price --set begin=smallest --latency-budget 0.12ms"
+    wanted = (
+        "--strategy stagewise --importance price --set begin=smallest --latency-budget 0.12ms --max-trials 2"
+    )
     profile, search, slip = hwnas(
         site,
-        f"profile {small} --preset quick --input 3x8x8",
+        f"profile {small} --preset quick --input 3x16x16",
         f"search {small} {wanted} --data rings:far --images 600",
         f"search {small} --latency-budget 1ms --data ring:far",
     )
