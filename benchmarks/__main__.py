@@ -11,9 +11,21 @@ the command and the machine.
 import subprocess
 import sys
 
-# `grow`, `killed`, `own_model`, `strategies` and `lengths` need images, so they run only when they are named.
+# `grow`, `killed`, `own_model`, `own_importance`, `strategies` and `lengths` need images, so they run only
+# when they are named.
 ALONE = ("timing", "predictors", "quick", "probing", "tables", "promise", "train_speed")
-NAMES = (*ALONE, "scale", "planning", "grow", "densenas", "killed", "own_model", "strategies", "lengths")
+NAMES = (
+    *ALONE,
+    "scale",
+    "planning",
+    "grow",
+    "densenas",
+    "killed",
+    "own_model",
+    "own_importance",
+    "strategies",
+    "lengths",
+)
 
 
 def main(words: list[str]) -> int:

@@ -79,6 +79,8 @@ BUILT_IN: dict[str, dict[str, str]] = {
     # How much a piece of a trained model is missed: made from (images=, autocast=).
     "removals": {
         "missed": "hwnas.search.importance.missed:Missed",
+        "taylor": "hwnas.search.importance.local:FirstOrder",
+        "activation": "hwnas.search.importance.local:ChangedOutput",
     },
     # Readers (place, shape or None) of ``--data NAME:PLACE``.
     "datasets": {

@@ -35,7 +35,8 @@ def own_model(run: RunData) -> Section | None:
         f"{first.spec.base.source} as it is: {phrases.percent(first.outcome.accuracy)} on validation, "
         f"predicted {format_ms(first.estimate.latency_ms)}. The result: "
         f"{phrases.percent(best.outcome.accuracy)}, predicted {format_ms(best.estimate.latency_ms)}. How "
-        "much a block is missed is the rise of the validation loss when it alone is dropped, untrained."
+        "much a block is missed is by the usual importance the rise of the validation loss when it alone is "
+        "dropped, untrained."
     )
     table = Table(("block", "now", "was", "is", "missed"), rows)
     return Section("Your model, block by block", lead, [], [table])

@@ -120,7 +120,7 @@ class Fit(Strategy[FitOptions]):
             return []
         (least, cheap), (most, dear) = drops[0], drops[-1]
         text = (
-            f"of {len(drops)} pieces that can be dropped, {cheap} is missed least (loss {least:+.3f}) and "
+            f"of {len(drops)} pieces that can be dropped, {cheap} is missed least ({least:+.3f}) and "
             f"{dear} most ({most:+.3f})"
         )
         return [Decision("choice", text, {"missed": {name: value for value, name in drops}})]
