@@ -132,6 +132,7 @@ def _show(body: dict[str, Any]) -> None:
             ("budget", _ms(body["budget_ms"])),
             ("MACs", "" if body["macs"] is None else format_count(body["macs"], "MAC")),
             ("trials", body["trials"]),
+            ("trained at", ", ".join(f"{place} ({number})" for place, number in body["where"].items())),
             ("engines", ", ".join(body["engines"])),
             ("note", body["note"]),
             *((f"  {key}", value) for key, value in body["config"].items()),

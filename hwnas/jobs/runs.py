@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -60,10 +61,14 @@ class File(Result):
 
 
 class RunDetails(Run):
-    """One run with its configuration, the versions that it ran under, and its files."""
+    """One run with its configuration, the versions that it ran under, and its files.
+
+    `where` says how many networks each machine trained; empty where the search itself trained them.
+    """
 
     config: dict[str, Any]
     environment: dict[str, Any]
+    where: dict[str, int]
     files: tuple[File, ...]
 
 
@@ -97,9 +102,19 @@ def show(name: str | None = None, root: Path = RUNS) -> RunDetails:
         **summary(folder),
         "config": manifest["config"],
         "environment": {k: manifest[k] for k in ("hwnas", "python", "platform") if k in manifest},
+        "where": _where(folder / "events.jsonl"),
         "files": [{"path": str(p.relative_to(folder)), "bytes": p.stat().st_size} for p in files],
     }
     return RunDetails.of(body)
+
+
+def _where(path: Path) -> dict[str, int]:
+    """Trainings by the machine that ran them, as far as the events can be read."""
+    if not path.is_file():
+        return {}
+    events, _ = runs.salvage_events(path)
+    places = [event.get("where") for event in events]
+    return dict(Counter(place.partition(",")[0] for place in places if isinstance(place, str)))
 
 
 def compare(names: Sequence[str], root: Path = RUNS) -> Comparison:

@@ -164,7 +164,7 @@ def together(count: int, batch: int, work: Callable[[Rank], Any]) -> Iterator[Ra
                 raise
             raise HwnasError(
                 f"one of the {count} processes that train together has ended ({str(exc)[:80]!r}); repeat "
-                "the command to go on from the last checkpoint"
+                "the command to continue from the last checkpoint"
             ) from exc
         finally:
             for one in others:

@@ -51,6 +51,15 @@ def test_show_names_configuration_and_files(root: Path) -> None:
     assert body["files"][1]["bytes"] == (root / "train-0002" / "log.txt").stat().st_size > 0
 
 
+def test_show_counts_trainings_by_their_machine(root: Path) -> None:
+    run = RunFolder(root / "search-0009", "search", {"data": "digits"})
+    for where in ("ant, process 7", "bee, process 7", "ant, process 8"):
+        run.append("note", {"where": where})
+    run.append("note", {"text": "trained here"})
+    assert show("search-0009", root).where == {"ant": 2, "bee": 1}
+    assert show("train-0003", root).where == {}
+
+
 def test_compare_shows_only_what_differs(root: Path) -> None:
     body = compare(["train-0001", "train-0002"], root)
     assert body["differences"] == {"epochs": [1, 2]}
