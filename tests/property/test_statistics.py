@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from hwnas.measure.aggregate import floor_of
 from hwnas.measure.order_statistics import decide, stages, tail
-from hwnas.measure.session import Gates, _Batch, judge
+from hwnas.measure.session import Batch, Gates, judge
 
 times = st.floats(0.01, 100.0)
 batches = st.lists(st.lists(times, min_size=1, max_size=8), min_size=1, max_size=12)
@@ -24,7 +24,7 @@ def session(walls: list[list[float]], scale: float = 1.0, wait: float = 0.0) -> 
     for at, wall in enumerate(walls):
         calls = scale * np.array(wall)
         cpu_ms = float(calls.sum())
-        made.append(_Batch(calls + (wait if at == 0 else 0.0), cpu_ms, 1))
+        made.append(Batch(calls + (wait if at == 0 else 0.0), cpu_ms, 1))
     found = judge(made, Gates())
     return found.floor_ms, found.median_ms
 
