@@ -36,7 +36,7 @@ test-sim: $(STAMP)
 
 # Devices over ssh: a real sshd on loopback, from Debian's package, which is unpacked and not installed.
 test-remote: $(STAMP)
-	$(BIN)/python tests/remote/prepare.py
+	$(BIN)/python tests/remote/prepare_targets.py
 	HWNAS_REMOTE=1 OMP_NUM_THREADS=1 $(BIN)/pytest tests/remote
 
 # A search on a Ray cluster of three machines that are processes of this one; downloads Ray, once.

@@ -58,7 +58,7 @@ def children(parent: int) -> list[int]:
 def missing() -> str | None:
     """Why there can be no server here; None where there can."""
     if not (CACHE / "done").is_file():
-        return "no sshd: `python tests/remote/prepare.py` could not fetch Debian's openssh-server"
+        return "no sshd: `python tests/remote/prepare_targets.py` could not fetch Debian's openssh-server"
     return None
 
 

@@ -238,7 +238,9 @@ def test_the_second_is_told(sshd: Sshd) -> None:
     assert "another process measures on fake" in other.stderr
 
 
-@pytest.mark.skipif(not PYTHON39.is_file(), reason="no python3.9 here, from which prepare.py makes a target")
+@pytest.mark.skipif(
+    not PYTHON39.is_file(), reason="no python3.9 here, from which prepare_targets.py makes a target"
+)
 def test_a_target_of_python_3_9(sshd: Sshd) -> None:
     """The oldest target, with numpy and ONNX Runtime and nothing else."""
     found = run("bench", "resnet20", "--device", sshd.address("cpu", str(PYTHON39)), "--preset", "quick")
@@ -247,7 +249,9 @@ def test_a_target_of_python_3_9(sshd: Sshd) -> None:
     assert row["setting"]["backend"] == "ort"
 
 
-@pytest.mark.skipif(not PYTHON39.is_file(), reason="no python3.9 here, from which prepare.py makes a target")
+@pytest.mark.skipif(
+    not PYTHON39.is_file(), reason="no python3.9 here, from which prepare_targets.py makes a target"
+)
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
 def test_engines_of_python_3_9_are_built_saved_and_loaded(
     sshd: Sshd, tmp_path: Path, precision: Precision
