@@ -103,6 +103,7 @@ def tested(body: dict[str, Any], base: SearchOptions, seed: int, out: Path) -> l
     from hwnas.train.data import load
     from hwnas.train.score import score
 
+    assert base.data is not None
     test = load(base.data, input_shape=base.input_shape, seed=seed, limit=base.limit).test()
     found = []
     for target in body["targets"]:

@@ -86,6 +86,7 @@ def run_placement(depths: str, base: SearchOptions, seed: int, work: Path) -> di
         spec = further(space, spec, stage, depth - len(spec.stages[stage]))
     path = work / f"placement-{depths.replace(',', '-')}.json"
     write_network(path, spec)
+    assert base.data is not None
     images = len(load(base.data, seed=seed).train)
     assert base.images is not None
     body = train(
