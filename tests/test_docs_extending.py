@@ -155,6 +155,18 @@ def test_a_backend_and_an_export_format(stranger: Stranger) -> None:
     assert "did you mean 'plain'" in refused["message"]
 
 
+def test_an_executor(stranger: Stranger) -> None:
+    stranger(
+        *("search", *SMALL, "--space", "narrow", "--strategy", "random", "--latency-budget", "1ms"),
+        *("--data", "rings:", "--images", "300", "--max-trials", "2", "--executor", "in-turn"),
+        *("--out", "in-turn"),
+    )
+    events = (stranger.home / "in-turn" / "events.jsonl").read_text(encoding="utf-8")
+    assert "this very process" in events
+    refused = stranger("search", "--latency-budget", "1ms", "--executor", "in-trun", status=2)
+    assert "did you mean 'in-turn'" in refused["message"]
+
+
 def test_an_importer_and_a_replay(stranger: Stranger) -> None:
     (stranger.home / "lats").write_text("8 0.25\n16 0.5\n")
     assert stranger("table", "import", "lats", "--format", "widths")["rows"] == 2

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from hwnas.errors import HwnasError
+from hwnas.errors import DataFormatError, HwnasError
 from hwnas.jobs.search import tasks
 from hwnas.jobs.search.tasks import Bench, Order
 from hwnas.protocols import Emit, Executor, Move, Needs, Running
@@ -94,7 +94,7 @@ class Spread:
         assert one.running is not None
         try:
             for name, data in one.running.result():  # the evaluation last: it says that the weights are there
-                write_bytes(self.folder / name, data)
+                write_bytes(self._place(name), data)
             one.outcome = self.evaluator.finished(one.proposal, one.index)
             if one.outcome is None:
                 one.outcome = HwnasError(
@@ -104,6 +104,12 @@ class Spread:
         except HwnasError as exc:
             one.outcome = exc
         one.where, one.took_s = one.running.where, one.running.took_s
+
+    def _place(self, name: str) -> Path:
+        """Where a file that came back belongs; it may not leave the run folder."""
+        if Path(name).is_absolute() or ".." in Path(name).parts:
+            raise DataFormatError(f"a training elsewhere gave a file {name!r}, which is outside its folder")
+        return self.folder / name
 
     def abandon(self) -> int:
         """See `Workers.abandon`."""

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import getpass
+import os
 import shutil
+import stat
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,7 +51,7 @@ def train(evaluator: Evaluator, order: Order, *, emit: Emit) -> list[tuple[str, 
     A training that was killed here continues from its checkpoint, which is why the folder has a name that
     follows from the order. It is this machine's own: nothing depends on a shared disk.
     """
-    root = Path(tempfile.gettempdir()) / f"hwnas-tasks-{getpass.getuser()}"
+    root = _ours(Path(tempfile.gettempdir()) / f"hwnas-tasks-{getpass.getuser()}")
     folder = root / f"{order.run}-{order.index}"
     folder.mkdir(parents=True, exist_ok=True)
     _sweep(root)
@@ -72,6 +75,16 @@ def _trained(evaluator: Evaluator, folder: Path, order: Order, emit: Emit) -> li
     made = [(str(path.relative_to(folder)), path.read_bytes()) for path in twin.files(order.index)]
     shutil.rmtree(folder, ignore_errors=True)
     return made
+
+
+def _ours(root: Path) -> Path:
+    """`root` where it is a folder of this user's alone; else a new one, as others may write beside it."""
+    with suppress(FileExistsError):
+        root.mkdir(mode=0o700, parents=True, exist_ok=True)
+    found = root.lstat()
+    if stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not found.st_mode & 0o022:
+        return root
+    return Path(tempfile.mkdtemp(prefix="hwnas-tasks-"))
 
 
 def _sweep(root: Path) -> None:
