@@ -240,10 +240,14 @@ def test_a_bare_path_gets_a_hint(tmp_path: Path) -> None:
         load(str(tmp_path))
 
 
-@pytest.mark.parametrize("shape", [(2, 8, 8), (3, 8, 9), (3, 0, 0)])
+@pytest.mark.parametrize("shape", [(2, 8, 8), (3, 0, 9), (3, 8, -1)])
 def test_wrong_shape(shape: tuple[int, int, int]) -> None:
     with pytest.raises(InputError, match="images cannot be converted to"):
         load("digits", input_shape=shape)
+
+
+def test_wide_images_are_taken() -> None:
+    assert load("digits", input_shape=(3, 8, 9)).train.images.shape[1:] == (3, 8, 9)
 
 
 @pytest.mark.parametrize(
