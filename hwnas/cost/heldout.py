@@ -24,7 +24,6 @@ def summary(table: LatencyTable, states_percent: float | None = None) -> dict[st
         states_percent: how far from its best state the device was met over time; None where not known.
     """
     model = cost_model(table)
-    model.state_sd = (states_percent or 0.0) / 100.0
     noise = {
         "noise_percent": 100.0 * model.posterior.noise,
         "calibration": {

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from statistics import NormalDist
 
 import numpy as np
 from scipy import sparse
@@ -25,7 +24,6 @@ from hwnas.records import Estimate, Measurement, Setting
 from hwnas.spec import BlockSpec, NetworkSpec
 
 _FOLDS = 8
-MOST_STATES = 100.0  # percent; more is no state of a machine, and not taken from a file
 MOST_SPREAD = 20.0  # of the logarithm of a latency
 LEAST_MS = 1e-6  # a sum of Gaussians may in principle fall below zero; latency does not
 _FEW = 5  # undisturbed networks needed to say how far their medians lie above their floors
@@ -51,8 +49,6 @@ class TableModel:
         width: half-width of an interval in predictive standard deviations.
         posterior: of the block costs of `keys`.
         errors: relative errors of the calibration networks, each predicted without its fold.
-        state_sd: relative standard deviation of the device's states, as its sentinel was seen over time; 0
-            where it is not known.
         median_over_floor: how far the median call of an undisturbed session lies above the floor, which is
             what the table holds; 1 where no network was measured without disturbance.
     """
@@ -88,7 +84,6 @@ class TableModel:
         self.errors, scores = self._cross_validate(calibration)
         self.width = conformal.quantile(scores, coverage)
         self.median_over_floor = _median_over_floor(table)
-        self.state_sd = _state_sd(table)
 
     def estimate(self, spec: NetworkSpec) -> Estimate:
         """Predicted median latency of a network with interval, cost by stage, and counts."""
@@ -107,7 +102,7 @@ class TableModel:
         counts = count(spec)
         # A useless table (noise as large as the times) still gives finite bounds, which fit no budget.
         mean = self.median_over_floor * floor
-        spread = float(np.exp(min(float(self._half(np.float64(sd / floor))), MOST_SPREAD)))
+        spread = float(np.exp(min(self.width * sd / floor, MOST_SPREAD)))
         return Estimate(
             latency_ms=mean,
             low_ms=mean / spread,
@@ -142,14 +137,8 @@ class TableModel:
     def bounds(self, specs: Sequence[NetworkSpec]) -> tuple[Float64s, Float64s]:
         """Interval of the floor in ms, (networks,) lower and upper ends."""
         mean, sd = self.predict(specs)
-        spread = np.exp(self._half(sd / mean))
+        spread = np.exp(self.width * sd / mean)
         return mean / spread, mean * spread
-
-    def _half(self, relative_sd: Float64s) -> Float64s:
-        """Half-width of the logarithm's interval: of the prediction, and of the states of the machine."""
-        gauss = NormalDist().inv_cdf((1.0 + self.coverage) / 2.0)
-        found: Float64s = np.hypot(self.width * relative_sd, gauss * self.state_sd)
-        return found
 
     def most_uncertain(self, specs: Sequence[NetworkSpec], n: int) -> list[NetworkSpec]:
         """The `n` networks whose measurement would teach most (`posterior.most_uncertain`)."""
@@ -266,14 +255,6 @@ def _median_over_floor(table: LatencyTable) -> float:
         if m.session_ms and not {"contention", "load"} & set(m.gates)
     ]
     return max(1.0, float(np.median(undisturbed))) if len(undisturbed) >= _FEW else 1.0
-
-
-def _state_sd(table: LatencyTable) -> float:
-    """What the profile noted of the device's states (`levels.SentinelHistory.state_sd`)."""
-    found = table.summary.get("states_percent")
-    if isinstance(found, bool) or not isinstance(found, int | float) or not 0.0 <= found <= MOST_STATES:
-        return 0.0
-    return float(found) / 100.0
 
 
 def _folds(n: int) -> list[Bools]:

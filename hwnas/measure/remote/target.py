@@ -11,6 +11,7 @@ import hashlib
 import math
 import os
 import socket
+import time
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -37,6 +38,7 @@ from hwnas.store import write_bytes
 
 MACHINE_BYTES = 1 << 20
 MOST_CALLS = 1 << 24  # of one session
+OLD_AGENT_S = 5.0  # the agent of a link that was lost a moment ago needs a little to see it
 WORDS, WORD = 20, 80  # what an engine's `watch` may say
 
 
@@ -141,7 +143,12 @@ class RemoteMachine:
     def _claim(self, device: str) -> None:
         assert self._link is not None
         who = f"{os.environ.get('USER', 'somebody')}@{socket.gethostname()} since {now_utc()}"
-        body, _ = self._link.ask("claim", device=device, who=who)
+        ends_s = time.monotonic() + OLD_AGENT_S
+        while True:
+            body, _ = self._link.ask("claim", device=device, who=who)
+            if body.get("held") is True or time.monotonic() >= ends_s:
+                break
+            time.sleep(0.25)
         if body.get("held") is not True:
             by = "".join(c for c in str(body.get("by", ""))[:200] if c.isprintable())
             raise DeviceUnavailable(

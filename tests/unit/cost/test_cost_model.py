@@ -88,22 +88,6 @@ def test_predict_equals_estimate() -> None:
         assert estimate.high_ms == pytest.approx(m * np.exp(model.width * s / m))
 
 
-def test_intervals_carry_the_states_of_the_device() -> None:
-    """Half-widths of the logarithm add up in squares: the prediction's, and 1.96 of 3 % of the states."""
-    plain, table = learned(), learned()
-    table.summary = {"states_percent": 3.0}
-    spec = network(5, 5)
-    before, after = (cost_model(one).estimate(spec) for one in (plain, table))
-    half = np.log(before.high_ms / before.latency_ms)
-    assert after.latency_ms == pytest.approx(before.latency_ms)
-    # 1.95996 is the Gaussian's 97.5 % point.
-    assert np.log(after.high_ms / after.latency_ms) == pytest.approx(np.hypot(half, 1.95996 * 0.03), rel=1e-4)
-    assert cost_model(table).bounds([spec])[1][0] == pytest.approx(after.high_ms)
-    for wrong in (None, "3", True, -1.0, float("nan"), 1e9):
-        table.summary = {"states_percent": wrong}
-        assert cost_model(table).estimate(spec).high_ms == pytest.approx(before.high_ms)
-
-
 def test_estimates_are_medians_where_the_table_holds_floors() -> None:
     calm, busy = learned(), learned()
     for table, gates in ((calm, ()), (busy, ("contention",))):
