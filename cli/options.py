@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Sequence
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -33,6 +34,7 @@ from .param_types import (
 )
 
 F = TypeVar("F", bound=Callable[..., Any])
+T = TypeVar("T")
 
 
 class Option(Protocol):
@@ -242,16 +244,22 @@ dry_run = _option(
 )
 
 
+def _during(ctx: click.Context, variable: ContextVar[T], value: T) -> None:
+    """Set a variable until the command ends: a program may call several commands."""
+    before = variable.set(value)
+    ctx.call_on_close(lambda: variable.reset(before))
+
+
 def _set_patience(ctx: click.Context, param: click.Parameter, value: float | None) -> None:
     from hwnas import locks  # not needed for --help
 
-    locks.patience_s.set(value or 0.0)
+    _during(ctx, locks.patience_s, value or 0.0)
 
 
 def _set_own(ctx: click.Context, param: click.Parameter, value: str | None) -> None:
     from hwnas.traced import own_function  # not needed for --help
 
-    own_function.set(value or "")
+    _during(ctx, own_function, value or "")
 
 
 own_function = _option(

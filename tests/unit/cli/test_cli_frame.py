@@ -15,7 +15,8 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from hwnas import errors
+from hwnas import errors, locks
+from hwnas.traced import own_function
 from hwnas_cli import config, main, options
 from hwnas_cli.console import Output, common
 
@@ -247,3 +248,10 @@ def test_ctrl_c_exits_130(tmp_path: Path) -> None:
             child.kill()
     assert child.returncode == 130
     assert f"--out {tmp_path}" in rest
+
+
+def test_what_an_option_sets_ends_with_the_command() -> None:
+    """A program, as these tests, may call several commands in one process."""
+    done = run("export", "nothing", "--format", "onnx", "--model", "mine.py:build", "--wait", "1s")
+    assert done.exit_code == 2
+    assert (own_function.get(), locks.patience_s.get()) == ("", 0.0)
