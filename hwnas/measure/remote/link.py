@@ -177,7 +177,9 @@ class Link:
         return DeviceUnavailable(f"{machine}: its agent ended before it began ({said or f'status {status}'})")
 
     def _words(self) -> str:
-        """The last line of standard error; what has ended has said all."""
+        """The last line of standard error; what has ended has said all, and what was closed is not asked."""
+        if self._said.closed:
+            return ""
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(1)
         self._said.seek(0, os.SEEK_END)

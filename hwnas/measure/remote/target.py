@@ -82,14 +82,20 @@ class RemoteMachine:
                 self._claim(device)
         return self._link
 
-    def ask(self, verb: str, payload: bytes = b"", **fields: Any) -> tuple[dict[str, Any], bytes]:
+    def ask(
+        self, verb: str, payload: bytes = b"", *, over: Link | None = None, **fields: Any
+    ) -> tuple[dict[str, Any], bytes]:
         """One request; what went wrong there is raised here, as it would have been there.
+
+        Args:
+            verb, payload, fields: the request.
+            over: the link that it is about; None takes the one there is, or a new one.
 
         Raises:
             LinkLost: the link ended.
             HwnasError: of the kind that was raised there, with the machine's name.
         """
-        body, back = self.link.ask(verb, payload, **fields)
+        body, back = (over or self.link).ask(verb, payload, **fields)
         if "error" not in body:
             return body, back
         text, machine = str(body.get("text", ""))[:4000], self.address.machine
@@ -283,9 +289,8 @@ class RemoteEngine(Life):
 
     def _ask(self, verb: str, payload: bytes = b"", **fields: Any) -> tuple[dict[str, Any], bytes]:
         self._check_open()
-        if not self._link.alive:
-            raise self._link.lost()  # another link knows another engine by this number
-        return self.target.ask(verb, payload, engine=self.number, **fields)
+        # Another link knows another engine by this number, so one that is lost is not replaced here.
+        return self.target.ask(verb, payload, over=self._link, engine=self.number, **fields)
 
     def record(self, options: SessionOptions) -> Recorded:
         """A whole session there."""
@@ -346,7 +351,7 @@ class RemoteEngine(Life):
     def close(self) -> None:
         """Free it there, where the link still is."""
         if self._open and self._link.alive:
-            self.target.ask("close", engine=self.number)
+            self.target.ask("close", over=self._link, engine=self.number)
         self._open = False
 
 

@@ -135,6 +135,22 @@ def test_a_link_that_is_lost_is_said_and_made_again() -> None:
     assert engine().time(1).wall_ms.shape == (1,)
 
 
+def test_an_engine_is_asked_for_over_its_own_link_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A link may die between a look at it and a request; the next one has another engine of that number."""
+    made = engine()
+    lost = made.target.link
+    lost._process.kill()
+    lost._process.wait()
+    again = engine()
+    assert again.number == made.number
+    monkeypatch.setattr(type(lost), "alive", True)
+    with pytest.raises(LinkLost, match="repeat the command"):
+        made.time(1)
+    with pytest.raises(LinkLost):  # nor once the link was closed
+        made.time(1)
+    assert again.time(1).wall_ms.shape == (1,)
+
+
 def test_a_second_process_is_told() -> None:
     engine()
     other = type(machine_at(FAKE))(parse(FAKE))
