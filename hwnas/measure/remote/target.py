@@ -269,23 +269,26 @@ class RemoteBackend:
             "sha256": hashlib.sha256(content).hexdigest(),
             "load": load,
         }
-        body, _ = self.target.ask("open", **asked)
+        link = self.target.link  # one for all that follows: the number holds for its agent alone
+        body, _ = self.target.ask("open", over=link, **asked)
         if "wanted" in body:
-            body, _ = self.target.ask("open", content, **asked)
+            body, _ = self.target.ask("open", content, over=link, **asked)
         number = body.get("engine")
         if type(number) is not int:
             raise DataFormatError(f"{self.target.address.machine} answers with no engine")
         built = self._setting_of(body)
         built = built.model_copy(update={"device": setting.device})
-        return RemoteEngine(self.target, number, built, warms=body.get("warms") is True)
+        return RemoteEngine(self.target, link, number, built, warms=body.get("warms") is True)
 
 
 class RemoteEngine(Life):
     """An engine of a target (`protocols.Engine`), on the link that it was built over."""
 
-    def __init__(self, target: RemoteMachine, number: int, setting: Setting, *, warms: bool) -> None:
+    def __init__(
+        self, target: RemoteMachine, link: Link, number: int, setting: Setting, *, warms: bool
+    ) -> None:
         self.target, self.number, self.setting, self.warms = target, number, setting, warms
-        self._link = target.link
+        self._link = link
 
     def _ask(self, verb: str, payload: bytes = b"", **fields: Any) -> tuple[dict[str, Any], bytes]:
         self._check_open()
