@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from hwnas import plugins
 from hwnas.errors import BackendUnavailable, InputError
-from hwnas.protocols import Emit, Executor
+
+if TYPE_CHECKING:  # the command line reads this file for its help, which must not wait for the records
+    from hwnas.protocols import Emit, Executor
 
 # Far more than one search keeps busy.
 MOST_JOBS = 4_096

@@ -94,7 +94,7 @@ def test_a_command_that_is_shown_parses(page: Path, line: str) -> None:
         found = command.get_command(context, words[0])
         assert found is not None, f"{page.name}: {line}"
         command, words = found, words[1:]
-    command.make_context(command.name, words, parent=context)
+    command.make_context(command.name, words, parent=context).close()
 
 
 def test_pages_that_the_code_names_exist() -> None:

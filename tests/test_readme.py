@@ -41,7 +41,7 @@ def test_a_command_parses(args: list[str]) -> None:
     command, rest = command_of(args[0]), args[1:]
     while isinstance(command, click.Group):
         command, rest = command.commands[rest[0]], rest[1:]
-    command.make_context(args[0], rest, parent=parent)
+    command.make_context(args[0], rest, parent=parent).close()
 
 
 @pytest.mark.parametrize("verb", sorted(set(re.findall(r"`hwnas (\w+)", README))))
