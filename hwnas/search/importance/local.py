@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import math
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +19,7 @@ from hwnas.nets.model.variants import parent_of
 from hwnas.nets.norms import recalibrate
 from hwnas.protocols import Autocast, Question
 from hwnas.records import StageImportance
+from hwnas.search.importance.halves import halves, importance
 from hwnas.traced import DROP, VariantSpec
 
 
@@ -61,9 +61,8 @@ class _Instead:
         assert isinstance(spec, VariantSpec)
         assert isinstance(module, fx.GraphModule)
         pieces = parent_of(spec.base).by_name
-        at = torch.from_numpy(question.rng.permutation(len(images))[: self.images]).to(images.device)
-        half = max(len(at) // 2, 1)
-        seen, held = images[at[:half]], at[half:] if len(at) > 1 else at
+        first, held = halves(question, self.images)
+        seen = images[first]
         # Step 1: what enters and leaves every piece, and the gradient of each image's loss by what leaves it.
         ends = {name for piece in pieces.values() for name in (piece.start.name, piece.end.name)}
         whole = _WatchedGraph(module.eval(), ends)
@@ -87,8 +86,7 @@ class _Instead:
                     again.run(images[held])
                 instead = again.seen[end]
             values = self.judged(whole.seen[end], instead)
-            se = float(values.std()) / math.sqrt(len(values)) if len(values) > 1 else 0.0
-            found.append(StageImportance(stage=move.stage, kind=move.kind, value=float(values.mean()), se=se))
+            found.append(importance(move, values))
         module.zero_grad(set_to_none=True)
         return tuple(found)
 

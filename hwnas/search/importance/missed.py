@@ -6,7 +6,6 @@ the model was not trained on.
 
 from __future__ import annotations
 
-import math
 from contextlib import nullcontext
 from dataclasses import dataclass
 
@@ -18,6 +17,7 @@ from hwnas.nets.build import inherit
 from hwnas.nets.norms import BATCH, recalibrate
 from hwnas.protocols import Autocast, Question
 from hwnas.records import StageImportance
+from hwnas.search.importance.halves import halves, importance
 
 
 @torch.no_grad()
@@ -45,9 +45,8 @@ class Missed:
     def __call__(self, question: Question) -> tuple[StageImportance, ...]:
         """One value for every change; see `hwnas.protocols.Importance`."""
         images, labels = question.images, question.labels
-        at = torch.from_numpy(question.rng.permutation(len(images))[: self.images]).to(images.device)
-        half = max(len(at) // 2, 1)
-        seen, held = images[at[:half]], at[half:] if len(at) > 1 else at
+        first, held = halves(question, self.images)
+        seen = images[first]
         with self.autocast():
             before = losses(question.module.eval(), images[held], labels[held])
             found = []
@@ -57,8 +56,5 @@ class Missed:
                 rise = losses(changed, images[held], labels[held]) - before
                 # Diverged statistics say that it cannot be missed more; the value must stay a number.
                 rise = torch.nan_to_num(rise, nan=1e3, posinf=1e3, neginf=-1e3)
-                se = float(rise.std()) / math.sqrt(len(rise)) if len(rise) > 1 else 0.0
-                found.append(
-                    StageImportance(stage=move.stage, kind=move.kind, value=float(rise.mean()), se=se)
-                )
+                found.append(importance(move, rise))
         return tuple(found)
