@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -27,6 +28,44 @@ SPEC = NetworkSpec(
 )
 
 
+class Case:
+    """An untrained network with digits, its engines in int8, and a note of each that was written."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.source = Origin(folder, SPEC, folder / "weights.safetensors")
+        save_weights(self.source.weights, build.weights(build.build(SPEC, seed=3)))
+        self.drawn = samples("digits", self.source, 100)
+        self.backend = backends.get("ort")
+        self.written: list[
+            tuple[bool, frozenset[str]]
+        ] = []  # whether weights were tuned; what stays in float
+
+    def write(self, given: dict[str, Float32s] | None, floats: frozenset[str]) -> EngineManifest:
+        self.written.append((given is not None, floats))
+        return engines.export(
+            SPEC,
+            self.source.read_weights(),
+            self.backend,
+            self.backend.setting("cpu", "int8", 1, 1),
+            self.folder,
+            calibration=self.drawn.calibration,
+            tuned=given,
+            floats=floats,
+            **self.drawn.about,
+        )
+
+    def remedy(self, **more: Any) -> remedy.Remedy:
+        return remedy.Remedy(
+            self.write, self.folder, self.backend, self.source, self.drawn, data="digits", **more
+        )
+
+
+@pytest.fixture
+def case(tmp_path: Path) -> Case:
+    return Case(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("losses", "tuned", "word"),
     [
@@ -36,48 +75,22 @@ SPEC = NetworkSpec(
     ],
 )
 def test_fine_tuning_where_too_much_is_lost(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, losses: list[float], tuned: bool, word: str | None
+    case: Case, monkeypatch: pytest.MonkeyPatch, losses: list[float], tuned: bool, word: str | None
 ) -> None:
     """What is lost is given here; whether tuning helps by itself is test_quantized's business."""
-    source = Origin(tmp_path, SPEC, tmp_path / "weights.safetensors")
-    save_weights(source.weights, build.weights(build.build(SPEC, seed=3)))
-    drawn = samples("digits", source, 100)
-    backend = backends.get("ort")
-    setting = backend.setting("cpu", "int8", 1, 1)
-    written: list[bool] = []
-
-    def write(given: dict[str, Float32s] | None, floats: frozenset[str]) -> EngineManifest:
-        assert not floats
-        written.append(given is not None)
-        return engines.export(
-            SPEC,
-            source.read_weights(),
-            backend,
-            setting,
-            tmp_path,
-            calibration=drawn.calibration,
-            tuned=given,
-            **drawn.about,
-        )
-
-    first = write(None, frozenset())
-    share = remedy.lost(tmp_path / first.engine, first, backend, source, drawn)
+    first = case.write(None, frozenset())
+    share = remedy.lost(case.folder / first.engine, first, case.backend, case.source, case.drawn)
     assert -1 <= share <= 1
     left, said = list(losses), list[str]()
     monkeypatch.setattr(remedy, "lost", lambda *_: left.pop(0))
     monkeypatch.setattr(remedy.Remedy, "_by_block", lambda *_: None)
-    made = remedy.Remedy(
-        write,
-        tmp_path,
-        backend,
-        source,
-        drawn,
-        data="digits",
+    made = case.remedy(
         max_loss=0.005,
         emit=lambda kind, fields: said.append(fields.get("text", "")),
         options=TuneOptions(steps=2, batch=8),
     ).tried(first)
     assert not left
+    assert not any(floats for _, floats in case.written)
     assert (made.fine_tuned is not None) == tuned
     assert made.weights_sha256 == first.weights_sha256  # the float network's, which it is compared with
     if made.fine_tuned is not None:
@@ -85,89 +98,43 @@ def test_fine_tuning_where_too_much_is_lost(
         assert made.onnx_sha256 != first.onnx_sha256
     else:
         assert made.onnx_sha256 == first.onnx_sha256
-        assert written[-1] is False
+        assert case.written[-1][0] is False
     assert word is None or any(word in text for text in said)
 
 
 def test_blocks_in_float_are_of_the_network_s_own_weights(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    case: Case, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Fine-tuning that does not do is left; what the mix is told to be lost is what int8 lost before it."""
-    source = Origin(tmp_path, SPEC, tmp_path / "weights.safetensors")
-    save_weights(source.weights, build.weights(build.build(SPEC, seed=3)))
-    drawn = samples("digits", source, 100)
-    backend = backends.get("ort")
-    setting = backend.setting("cpu", "int8", 1, 1)
-    written: list[tuple[bool, frozenset[str]]] = []
-
-    def write(given: dict[str, Float32s] | None, floats: frozenset[str]) -> EngineManifest:
-        written.append((given is not None, floats))
-        return engines.export(
-            SPEC,
-            source.read_weights(),
-            backend,
-            setting,
-            tmp_path,
-            calibration=drawn.calibration,
-            tuned=given,
-            floats=floats,
-            **drawn.about,
-        )
-
     left = [0.3, 0.25, 0.01]  # in int8, fine-tuned, mixed; of three blocks one loses 0.1 at most
     monkeypatch.setattr(remedy, "lost", lambda *_: left.pop(0))
     costs = PrecisionCosts((0.1, 0.1, 0.1), (0.0, 0.0))
     monkeypatch.setattr("hwnas.jobs.export.mixed.Mixing.timed", lambda *_: (costs, 1.0, 0.7))
-    made = remedy.Remedy(
-        write,
-        tmp_path,
-        backend,
-        source,
-        drawn,
-        data="digits",
-        max_loss=0.12,
-        options=TuneOptions(steps=1, batch=8),
-    ).tried(write(None, frozenset()))
+    made = case.remedy(max_loss=0.12, options=TuneOptions(steps=1, batch=8)).tried(
+        case.write(None, frozenset())
+    )
     assert made.mixed is not None
     assert (made.mixed.lost_before, made.mixed.lost_after) == (0.3, 0.01)
     assert made.fine_tuned is None
-    assert [tuned for tuned, _ in written] == [False, True, False]
+    assert [tuned for tuned, _ in case.written] == [False, True, False]
     assert {b.precision for b in made.mixed.blocks} == {"int8", "fp32"}
-    assert written[-1][1]
+    assert case.written[-1][1]
 
 
-def test_few_images_are_not_tuned_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_few_images_are_not_tuned_on(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     """A batch of 2,000 would see every image of the digits at once; one of 100 images may be lost."""
-    source = Origin(tmp_path, SPEC, tmp_path / "weights.safetensors")
-    save_weights(source.weights, build.weights(build.build(SPEC, seed=3)))
-    drawn = samples("digits", source, 100)
-    backend = backends.get("ort")
-    setting = backend.setting("cpu", "int8", 1, 1)
-    first = engines.export(
-        SPEC,
-        source.read_weights(),
-        backend,
-        setting,
-        tmp_path,
-        calibration=drawn.calibration,
-        **drawn.about,
-    )
+    first = case.write(None, frozenset())
     said: list[str] = []
     monkeypatch.setattr(remedy, "lost", lambda *_: 0.02)
     monkeypatch.setattr(remedy.Remedy, "_by_block", lambda *_: None)
-    task = remedy.Remedy(
-        lambda tuned, floats: first,
-        tmp_path,
-        backend,
-        source,
-        drawn,
-        data="digits",
+    task = case.remedy(
         max_loss=0.005,
         emit=lambda kind, fields: said.append(str(fields.get("text", ""))),
         options=TuneOptions(batch=2000),
     )
     assert task.allowed == pytest.approx(0.01)
     assert task.tried(first) == first
+    assert not any(tuned for tuned, _ in case.written)
     assert any("training images are too few for fine-tuning" in text for text in said)
 
 
