@@ -1,13 +1,16 @@
 """hwnas's choice of runtime and precision against the usual engines of the same network, timed in turn.
 
+    python -m benchmarks.engines --prepare                           # only writes the models
     python -m benchmarks.engines                                     # latency of eight networks
-    python -m benchmarks.engines --networks resnet20,mbv2-imagenet --rounds 40 --out /tmp/e
+    python -m benchmarks.engines --networks resnet20,mbv2-imagenet --seconds 20 --compile
     python -m benchmarks.engines --budgets 0.2ms,0.4ms --images 40000 --seeds 0,1,2 --data parquet:PATH
 
 Contestants: ONNX Runtime fp32 and int8 by its own `quantize_static` (per channel, uint8 activations, Q/DQ),
-OpenVINO f32, bf16 where the processor has it, int8 by NNCF where that is installed, torch eager and
-torch.compile (`--compile`); and every engine that `hwnas` would build, of which the fastest is `auto`. All
-take turns in one process; the figure is a low quantile of single calls.
+OpenVINO f32, bf16 where the processor has it, int8 by NNCF (`--nncf PYTHON`: the Python of an environment
+that has it; it writes the model, which is timed here), torch eager and torch.compile (`--compile`); and
+every engine that `hwnas` would build, of which the fastest is `auto`. All take turns in one process;
+the figure is the lowest of the visits' low quantiles of single calls. Networks that `--work` holds already
+are not timed again, so that a long run can be split.
 
 With `--budgets`, searches instead: `auto` over runtime and precision against fp32 on ONNX Runtime, by the
 test top-1 of the exported engine.
@@ -17,6 +20,8 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import os
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -26,13 +31,16 @@ from typing import Any
 import numpy as np
 
 from benchmarks.common import save
+from hwnas.documents import read_json
 from hwnas.errors import HwnasError
-from hwnas.measure.candidates import candidates
+from hwnas.measure.candidates import RuntimeCandidate, candidates
 from hwnas.nets import onnx, spaces
 from hwnas.spec import NetworkSpec
 from hwnas.store import home, scratch, write_json
 
-LOW = 5  # percentile of calls
+LOW = 5  # percentile of the calls of a visit
+VISIT_S = 0.03  # of calls of one engine before the next has its turn
+LEAST_ROUNDS = 6
 NETWORKS = (
     "resnet20",
     "resnet56",
@@ -81,21 +89,90 @@ def member(name: str) -> NetworkSpec:
     return space.sample(np.random.default_rng(int(seed)))
 
 
-def contestants(model: bytes, module: Any, compiled: bool) -> dict[str, Call]:
+# What a Python with NNCF does: the paths of the ONNX model, of the input and of the model to write.
+BY_NNCF = """
+import sys
+import numpy, nncf, openvino
+core = openvino.Core()
+model, images = core.read_model(sys.argv[1]), numpy.load(sys.argv[2])
+if model.inputs[0].partial_shape.is_dynamic:
+    model.reshape(list(images.shape))
+small = nncf.quantize(model, nncf.Dataset([images]))
+openvino.save_model(small, sys.argv[3], compress_to_fp16=False)
+"""
+
+
+class Models:
+    """The files of one network that are timed, written once and kept.
+
+    Attributes:
+        module: torch module that computes the same as the float graph.
+        images: the input of all.
+    """
+
+    def __init__(self, name: str, folder: Path, nncf: Path | None) -> None:
+        self.plain, self.module = graph(name)
+        self.images = np.random.default_rng(0).standard_normal(_shape(self.plain), dtype=np.float32)
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder, self._nncf = folder, nncf
+
+    def static(self) -> bytes:
+        """int8 by ONNX Runtime's tool."""
+        return self._kept("static.onnx", lambda: _static(self.plain, self.images))
+
+    def ours(self, candidate: RuntimeCandidate) -> bytes:
+        """What hwnas would build a candidate's engine from."""
+        if candidate.setting.precision != "int8":
+            return self.plain
+        from hwnas.jobs.own_onnx import Subject, in_int8_form
+
+        subject = Subject(self.plain, self.images, self.images, False)
+        return self._kept(
+            f"hwnas-{candidate.setting.backend}.onnx",
+            lambda: in_int8_form(self.plain, candidate.backend, subject),
+        )
+
+    def nncf(self) -> Path | None:
+        """int8 by NNCF, as OpenVINO's file; None where no Python with NNCF is given."""
+        made = self.folder / "nncf.xml"
+        if self._nncf is not None and not made.exists():
+            model, images = self.folder / "plain.onnx", self.folder / "images.npy"
+            model.write_bytes(self.plain)
+            np.save(images, self.images)
+            code = [str(self._nncf), "-c", BY_NNCF, str(model), str(images), str(made)]
+            subprocess.run(code, check=True, stdout=subprocess.DEVNULL, env={**os.environ, "PYTHONPATH": ""})
+        return made if made.exists() else None
+
+    def _kept(self, name: str, make: Callable[[], bytes]) -> bytes:
+        path = self.folder / name
+        if not path.exists():
+            path.write_bytes(make())
+        return path.read_bytes()
+
+
+def prepare(models: Models) -> None:
+    """Write every file, so that what is timed later begins at once."""
+    models.static()
+    models.nncf()
+    for candidate in candidates("cpu"):
+        models.ours(candidate)
+
+
+def contestants(models: Models, compiled: bool) -> dict[str, Call]:
     """A call of every engine, on its own resident input."""
     import torch
 
-    images = np.random.default_rng(0).standard_normal(_shape(model), dtype=np.float32)
+    images, module = models.images, models.module
     found: dict[str, Call] = {
-        "ort fp32": _ort(model, images),
-        "ort int8 (quantize_static)": _ort(_static(model, images), images),
+        "ort fp32": _ort(models.plain, images),
+        "ort int8 (quantize_static)": _ort(models.static(), images),
     }
     if importlib.util.find_spec("openvino"):
-        found["openvino f32"] = _openvino(model, images, "f32")
+        found["openvino f32"] = _openvino(models.plain, images, "f32")
         if any(c.setting.precision == "bf16" for c in candidates("cpu", ("openvino",))):
-            found["openvino bf16"] = _openvino(model, images, "bf16")
-        if importlib.util.find_spec("nncf"):
-            found["openvino int8 (NNCF)"] = _nncf(model, images)
+            found["openvino bf16"] = _openvino(models.plain, images, "bf16")
+        if (small := models.nncf()) is not None:
+            found["openvino int8 (NNCF)"] = _openvino(small, images, "f32")
     tensor = torch.from_numpy(images)
 
     def eager() -> object:
@@ -112,19 +189,17 @@ def contestants(model: bytes, module: Any, compiled: bool) -> dict[str, Call]:
 
         found["torch.compile"] = run
     for candidate in candidates("cpu"):
-        found[f"hwnas {candidate.name}"] = _ours(model, images, candidate)
+        found[f"hwnas {candidate.name}"] = _ours(models, candidate)
     return found
 
 
-def _ours(model: bytes, images: Any, candidate: Any) -> Call:
-    from hwnas.jobs.own_onnx import Subject, in_int8_form
-
-    if candidate.setting.precision == "int8":
-        model = in_int8_form(model, candidate.backend, Subject(model, images, images, False))
-    engine = candidate.backend.build(model, candidate.setting)
+def _ours(models: Models, candidate: RuntimeCandidate) -> Call:
+    engine: Any = candidate.backend.build(models.ours(candidate), candidate.setting)
     if candidate.setting.backend == "ort":  # input bound, as the other calls have theirs
         return lambda: engine._session.run_with_iobinding(engine._binding)
-    return lambda: engine.run(images)
+    if candidate.setting.backend == "openvino":
+        return lambda: engine._timed.infer()
+    return lambda: engine.run(models.images)
 
 
 def _shape(model: bytes) -> tuple[int, ...]:
@@ -183,7 +258,7 @@ def _input(model: bytes) -> str:
     return str(read(model).graph.input[0].name)
 
 
-def _openvino(model: bytes, images: Any, hint: str, graph_of: Callable[[Any], Any] | None = None) -> Call:
+def _openvino(model: bytes | Path, images: Any, hint: str) -> Call:
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # else it reports home
     import openvino
 
@@ -192,7 +267,7 @@ def _openvino(model: bytes, images: Any, hint: str, graph_of: Callable[[Any], An
     if read.inputs[0].partial_shape.is_dynamic:
         read.reshape(list(images.shape))
     compiled = core.compile_model(
-        graph_of(read) if graph_of else read,
+        read,
         "CPU",
         {
             "INFERENCE_PRECISION_HINT": hint,
@@ -207,61 +282,78 @@ def _openvino(model: bytes, images: Any, hint: str, graph_of: Callable[[Any], An
     return lambda: request.infer()
 
 
-def _nncf(model: bytes, images: Any) -> Call:
-    nncf = importlib.import_module("nncf")
-    return _openvino(model, images, "f32", lambda read: nncf.quantize(read, nncf.Dataset([images])))
-
-
-def timed(calls: dict[str, Call], rounds: int, each: int) -> dict[str, dict[str, float]]:
-    """Low quantile and median of single calls in ms, everything in turn."""
-    kept: dict[str, list[float]] = {name: [] for name in calls}
-    for call in calls.values():
+def timed(calls: dict[str, Call], seconds: float) -> dict[str, dict[str, float]]:
+    """The lowest low quantile of the visits and the median of single calls in ms, everything in turn."""
+    each: dict[str, int] = {}
+    for name, call in calls.items():
         for _ in range(3):
+            begun = time.perf_counter()
             call()
-    rng = np.random.default_rng(0)
+            took_s = time.perf_counter() - begun
+        each[name] = max(2, int(VISIT_S / took_s))
+    visits: dict[str, list[float]] = {name: [] for name in calls}
+    kept: dict[str, list[float]] = {name: [] for name in calls}
+    rng, ends_s = np.random.default_rng(0), time.perf_counter() + seconds
     names = list(calls)
-    for _ in range(rounds):
+    while len(visits[names[0]]) < LEAST_ROUNDS or time.perf_counter() < ends_s:
         for at in rng.permutation(len(names)):
             call = calls[names[at]]
             call()  # its caches are another's
-            for _ in range(each):
+            ms = []
+            for _ in range(each[names[at]]):
                 begun = time.perf_counter()
                 call()
-                kept[names[at]].append((time.perf_counter() - begun) * 1e3)
+                ms.append((time.perf_counter() - begun) * 1e3)
+            kept[names[at]] += ms
+            visits[names[at]].append(float(np.percentile(ms, LOW)))
     return {
-        name: {"low_ms": float(np.percentile(ms, LOW)), "median_ms": float(np.median(ms))}
-        for name, ms in kept.items()
+        name: {"low_ms": min(visits[name]), "median_ms": float(np.median(ms))} for name, ms in kept.items()
     }
 
 
-def latencies(names: list[str], rounds: int, each: int, compiled: bool) -> list[dict[str, Any]]:
+def latencies(options: argparse.Namespace) -> list[dict[str, Any]]:
     """Every network's table with the place of hwnas's choice."""
     rows = []
-    for name in names:
-        model, module = graph(name)
-        times = timed(contestants(model, module, compiled), rounds, each)
-        ours = {k: v["low_ms"] for k, v in times.items() if k.startswith("hwnas ")}
-        others = {k: v["low_ms"] for k, v in times.items() if not k.startswith("hwnas ")}
-        auto, best = min(ours, key=lambda k: ours[k]), min(others, key=lambda k: others[k])
-        fp32 = min(v for k, v in ours.items() if k.endswith("fp32"))
-        int8 = min(v for k, v in ours.items() if k.endswith("int8"))
-        row = {
-            "network": name,
-            "auto": auto,
-            "auto_ms": ours[auto],
-            "best_other": best,
-            "best_other_ms": others[best],
-            "auto_over_best": ours[auto] / others[best],
-            "int8_speedup": fp32 / int8,
-            "times": times,
-        }
-        rows.append(row)
-        print(
-            f"{name}: auto = {auto} {ours[auto]:.3f} ms, best other {best} {others[best]:.3f} ms "
-            f"({row['auto_over_best']:.3f}), int8 {row['int8_speedup']:.2f} times as fast as fp32",
-            flush=True,
-        )
+    for name in options.networks.split(","):
+        folder = options.work / name.replace(":", "-")
+        done = folder / "row.json"
+        if options.prepare or not done.exists():
+            models = Models(name, folder, options.nncf)
+            prepare(models)
+            print(f"{name}: models written", flush=True)
+            if options.prepare:
+                continue
+            write_json(done, _row(name, timed(contestants(models, options.compile), options.seconds)))
+        rows.append(read_json(done, "row of a network"))
+        print(said(rows[-1]), flush=True)
     return rows
+
+
+def _row(name: str, times: dict[str, dict[str, float]]) -> dict[str, Any]:
+    ours = {k: v["low_ms"] for k, v in times.items() if k.startswith("hwnas ")}
+    others = {k: v["low_ms"] for k, v in times.items() if not k.startswith("hwnas ")}
+    auto, best = min(ours, key=lambda k: ours[k]), min(others, key=lambda k: others[k])
+    fp32 = min(v for k, v in ours.items() if k.endswith("fp32"))
+    int8 = min(v for k, v in ours.items() if k.endswith("int8"))
+    return {
+        "network": name,
+        "auto": auto,
+        "auto_ms": ours[auto],
+        "best_other": best,
+        "best_other_ms": others[best],
+        "auto_over_best": ours[auto] / others[best],
+        "int8_speedup": fp32 / int8,
+        "times": times,
+    }
+
+
+def said(row: dict[str, Any]) -> str:
+    """A row in a sentence."""
+    return (
+        f"{row['network']}: auto = {row['auto']} {row['auto_ms']:.3f} ms, best other {row['best_other']} "
+        f"{row['best_other_ms']:.3f} ms ({row['auto_over_best']:.3f}), int8 {row['int8_speedup']:.2f} times "
+        "as fast as fp32"
+    )
 
 
 def searches(options: argparse.Namespace) -> list[dict[str, Any]]:
@@ -333,9 +425,11 @@ def _search(
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--networks", default=",".join(NETWORKS))
-    parser.add_argument("--rounds", type=int, default=60)
-    parser.add_argument("--calls", type=int, default=10, help="calls of an engine in a round")
+    parser.add_argument("--seconds", type=float, default=20.0, help="of timing a network")
     parser.add_argument("--compile", action="store_true", help="torch.compile, too")
+    parser.add_argument("--nncf", type=Path, help="a Python with NNCF, which makes OpenVINO's int8 model")
+    parser.add_argument("--prepare", action="store_true", help="only write the models to be timed")
+    parser.add_argument("--work", type=Path, help="keeps models and what was timed")
     parser.add_argument("--budgets", help="search at these instead, for example 0.2ms,0.4ms")
     parser.add_argument("--space", default="resnet-cifar")
     parser.add_argument("--images", type=int, default=40_000)
@@ -343,14 +437,15 @@ def main() -> None:
     parser.add_argument("--data", default="digits")
     parser.add_argument("--out", type=Path, help="folder for runs and result")
     options = parser.parse_args()
+    options.work = options.work or home() / "benchmarks" / "engines"
     if options.budgets:
-        options.out = options.out or home() / "benchmarks" / "engines"
+        options.out = options.out or options.work
         options.out.mkdir(parents=True, exist_ok=True)
         name, body = "engines-search", {"rows": searches(options)}
     else:
-        names = options.networks.split(",")
-        name = "engines"
-        body = {"rows": latencies(names, options.rounds, options.calls, options.compile)}
+        name, body = "engines", {"rows": latencies(options)}
+        if options.prepare:
+            return
         if options.out is not None:
             options.out.mkdir(parents=True, exist_ok=True)
     if options.out is not None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import onnx
+from onnx import helper
 
 from hwnas.errors import BuildError, InputError
 
@@ -35,6 +36,22 @@ def with_nodes(proto: onnx.ModelProto, nodes: list[onnx.NodeProto]) -> bytes:
     del proto.graph.node[:]
     proto.graph.node.extend(copies)
     return bytes(proto.SerializeToString())
+
+
+def without_hard_swish(proto: onnx.ModelProto, but: Collection[str] = ()) -> None:
+    """HardSwish becomes x * HardSigmoid(x) with slope 1/6, in place; not where its output is one of `but`."""
+    nodes = []
+    for node in proto.graph.node:
+        if node.op_type != "HardSwish" or node.output[0] in but:
+            nodes.append(onnx.NodeProto.FromString(node.SerializeToString()))
+            continue
+        gate = f"{node.output[0]}.gate"
+        nodes += [
+            helper.make_node("HardSigmoid", [node.input[0]], [gate], name=gate, alpha=1 / 6, beta=0.5),
+            helper.make_node("Mul", [node.input[0], gate], [node.output[0]], name=node.name),
+        ]
+    del proto.graph.node[:]
+    proto.graph.node.extend(nodes)
 
 
 def input_dims(proto: onnx.ModelProto) -> list[int]:

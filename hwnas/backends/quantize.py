@@ -9,6 +9,10 @@ How a graph is quantized. Some tensors are *points*: what a quantized operator r
 gives, an activation that its kernel can apply (ReLU, a clip from 0) included. Every point is
 quantized once, and all its readers read the quantized values. Weights are symmetric by output
 channel, biases int32 in the scale of their products.
+
+HardSigmoid has no int8 kernel, in any runtime here. It is a sum that is cut at both ends, and writing a
+sum as uint8 cuts it for nothing: clip(a x + b, 0, 1) is x + b / a in steps of 1 / (255 a), whose integers
+are then read in steps of 1 / 255.
 """
 
 from __future__ import annotations
@@ -22,7 +26,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from hwnas.arrays import Float32s
 from hwnas.backends.forms import Range
-from hwnas.backends.graphs import read, rename, with_nodes
+from hwnas.backends.graphs import read, rename, with_nodes, without_hard_swish
 from hwnas.errors import BuildError
 from hwnas.protocols import Int8Form
 
@@ -47,6 +51,8 @@ class QuantizePlan:
         weighted: outputs of the weighted nodes that are quantized.
         ends: by the output of a quantized node, the point that its kernel gives.
         moved: by a tensor whose values are another's in other places, that other one.
+        cut: by the output of a HardSigmoid that is written as a sum, its slope and its value at 0.
+        known: ranges that need no images.
     """
 
     def __init__(self, proto: onnx.ModelProto, form: Int8Form, floats: Collection[str] = ()) -> None:
@@ -62,6 +68,8 @@ class QuantizePlan:
         self.weighted: set[str] = set()
         self.ends: dict[str, str] = {}
         self.same_as: dict[str, str] = {}
+        self.cut: dict[str, tuple[float, float]] = {}
+        self.known = {n.output[0]: (0.0, 1.0) for n in graph.node if n.op_type == "HardSigmoid"}
         self.moved = {n.output[0]: n.input[0] for n in graph.node if n.op_type in MOVES}
         found: set[str] = set()
         used: dict[str, str] = {}
@@ -81,6 +89,8 @@ class QuantizePlan:
                     self.weighted.add(out)
                 end = self._end(node)
                 self.ends[out] = end
+                if node.op_type == "HardSigmoid":
+                    self.cut[out] = _slope(node)
                 if form.sums and end not in self.outputs:
                     found.add(end)
         order = [v.name for v in graph.input] + [name for node in graph.node for name in node.output]
@@ -103,6 +113,8 @@ class QuantizePlan:
         if node.op_type == "Mul":  # by a gate; the products inside other activations stay in float
             made = [self.producer[name].op_type for name in inputs if name in self.producer]
             return len(inputs) == 2 and any(op in GATES for op in made)
+        if node.op_type == "HardSigmoid":
+            return self.form.unsigned and node.output[0] not in self.outputs and _slope(node)[0] > 0
         return node.op_type in SUMS and (node.op_type != "Add" or len(inputs) == 2)
 
     def _end(self, node: onnx.NodeProto) -> str:
@@ -123,13 +135,13 @@ class QuantizePlan:
 
 def points(model: bytes, form: Int8Form) -> list[str]:
     """Tensors whose ranges `to_int8` needs; BuildError where the graph cannot be quantized."""
-    plan = QuantizePlan(_checked(model), form)
-    return [name for name in plan.points if name not in plan.same_as]
+    plan = QuantizePlan(_checked(model, form), form)
+    return [name for name in plan.points if name not in plan.same_as and name not in plan.known]
 
 
 def weighted_inputs(model: bytes, form: Int8Form) -> dict[str, str]:
     """The tensor that each quantized weighted node reads, by the node's output."""
-    plan = QuantizePlan(_checked(model), form)
+    plan = QuantizePlan(_checked(model, form), form)
     return {name: str(plan.producer[name].input[0]) for name in plan.weighted}
 
 
@@ -154,7 +166,7 @@ def to_int8(
     Raises:
         BuildError: the graph is quantized already or cannot be, or a range is missing.
     """
-    proto = _checked(model)
+    proto = _checked(model, form, floats)
     plan = QuantizePlan(proto, form, floats)
     if not plan.weighted:
         raise BuildError(
@@ -173,11 +185,19 @@ def to_int8(
     return with_nodes(proto, writer.nodes)
 
 
-def _checked(model: bytes) -> onnx.ModelProto:
+def _checked(model: bytes, form: Int8Form, floats: Collection[str] = ()) -> onnx.ModelProto:
     proto = read(model)
     if any(node.op_type in ("QuantizeLinear", "DequantizeLinear") for node in proto.graph.node):
         raise BuildError("the graph is quantized already")
+    if form.sums:
+        without_hard_swish(proto, floats)
     return proto
+
+
+def _slope(node: onnx.NodeProto) -> tuple[float, float]:
+    """Slope of a HardSigmoid, and its value at 0."""
+    given = {a.name: float(a.f) for a in node.attribute}
+    return given.get("alpha", 0.2), given.get("beta", 0.5)
 
 
 class _Writer:
@@ -191,6 +211,7 @@ class _Writer:
         self.tensors: list[onnx.TensorProto] = []
         self.replaced: set[str] = set()
         self.read_as: dict[str, str] = {}  # a point's name -> the dequantized tensor that readers take
+        ranges = {**ranges, **plan.known}
         sources = {name: _ranged(name, plan, ranges) for name in plan.points}
         missing = [name for name, source in sources.items() if source not in ranges]
         if missing:
@@ -199,8 +220,11 @@ class _Writer:
 
     def add(self, node: onnx.NodeProto) -> None:
         """One node of the original, reading quantized values."""
-        copy = onnx.NodeProto.FromString(node.SerializeToString())
         out = node.output[0]
+        if out in self.plan.cut:
+            self._cut(node)
+            return
+        copy = onnx.NodeProto.FromString(node.SerializeToString())
         if out in self.plan.weighted:
             self._weigh(copy, node.input[0])
         rename(copy.input, self.read_as)
@@ -221,6 +245,29 @@ class _Writer:
             helper.make_node("DequantizeLinear", [small, scales, zeros], [back], name=back),
         ]
         self.read_as[name] = back
+
+    def _cut(self, node: onnx.NodeProto) -> None:
+        """A HardSigmoid as a sum of uint8, cut by its own steps."""
+        out, (slope, at_0) = node.output[0], self.plan.cut[node.output[0]]
+        shift = at_0 / slope
+        scale, zero = step((shift, shift), unsigned=True)
+        zeros = self._constant(f"{out}.zero", np.uint8(0))
+        operands = [
+            self._constant(f"{out}.shift.int8", np.uint8(255 if shift > 0 else 0)),
+            self._constant(f"{out}.shift.scale", np.float32(scale)),
+            self._constant(f"{out}.shift.zero", np.uint8(zero)),
+        ]
+        shifts, total, small, back = (f"{out}.{end}" for end in ("shift", "sum", "int8", "dequantized"))
+        wide = self._constant(f"{out}.sum.scale", np.float32(1.0 / (255.0 * slope)))
+        unit = self._constant(f"{out}.scale", np.float32(1.0 / 255.0))
+        source = self.read_as.get(node.input[0], node.input[0])
+        self.nodes += [
+            helper.make_node("DequantizeLinear", operands, [shifts], name=shifts),
+            helper.make_node("Add", [source, shifts], [total], name=total),
+            helper.make_node("QuantizeLinear", [total, wide, zeros], [small], name=small),
+            helper.make_node("DequantizeLinear", [small, unit, zeros], [back], name=back),
+        ]
+        self.read_as[out] = back
 
     def _weigh(self, node: onnx.NodeProto, source: str) -> None:
         """Weight and bias of a node as integers, or the weight behind a pair of its own."""

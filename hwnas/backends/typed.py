@@ -18,7 +18,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from hwnas.arrays import Float32s
 from hwnas.backends import calibrate, quantize
-from hwnas.backends.graphs import read, rename, with_nodes
+from hwnas.backends.graphs import read, rename, with_nodes, without_hard_swish
 from hwnas.errors import BuildError, InputError
 from hwnas.nets.onnx import PART
 from hwnas.protocols import Int8Form
@@ -89,17 +89,8 @@ def plain(model: bytes) -> bytes:
     (Paddle2ONNX issue 1602 with 8.2). It is x * HardSigmoid(x) with slope 1/6, which is fused anyway.
     """
     proto = read(model)
-    nodes = []
-    for node in proto.graph.node:
-        if node.op_type != "HardSwish":
-            nodes.append(node)
-            continue
-        gate = f"{node.output[0]}.gate"
-        nodes += [
-            helper.make_node("HardSigmoid", [node.input[0]], [gate], name=gate, alpha=1 / 6, beta=0.5),
-            helper.make_node("Mul", [node.input[0], gate], [node.output[0]], name=node.name),
-        ]
-    return with_nodes(proto, nodes)
+    without_hard_swish(proto)
+    return bytes(proto.SerializeToString())
 
 
 def quantized_layers(model: bytes) -> frozenset[str]:

@@ -147,6 +147,50 @@ def test_every_convolution_fuses_in_onnx_runtime(model: bytes) -> None:
     assert kinds.count("QuantizeLinear") == 1  # of the input
 
 
+def hard(op: str, **slope: float) -> bytes:
+    """``input`` (1, 1, 2, 2), a convolution by 1, then `op` and a convolution by 1."""
+    tensors = [numpy_helper.from_array(np.ones((1, 1, 1, 1), np.float32), name) for name in ("w", "v")]
+    nodes = [
+        helper.make_node("Conv", ["input", "w"], ["x"]),
+        helper.make_node(op, ["x"], ["y"], **slope),
+        helper.make_node("Conv", ["y", "v"], ["scores"]),
+    ]
+    ports = [helper.make_tensor_value_info(n, TensorProto.FLOAT, [1, 1, 2, 2]) for n in ("input", "scores")]
+    graph = helper.make_graph(nodes, "hard", ports[:1], ports[1:], tensors)
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    data: bytes = made.SerializeToString()
+    return data
+
+
+@pytest.mark.parametrize(
+    ("op", "slope", "wanted"),
+    # clip(0.2 x + 0.5), clip(0.5 x), and x clip(x / 6 + 0.5) of -5, -1, 2 and 5, by hand.
+    [
+        ("HardSigmoid", {}, [0.0, 0.3, 0.9, 1.0]),
+        ("HardSigmoid", {"alpha": 0.5, "beta": 0.0}, [0.0, 0.0, 1.0, 1.0]),
+        ("HardSwish", {}, [0.0, -1 / 3, 5 / 3, 5.0]),
+    ],
+)
+def test_a_hard_activation_is_a_sum_that_its_steps_cut(
+    op: str, slope: dict[str, float], wanted: list[float]
+) -> None:
+    data, form = hard(op, **slope), Int8Form(weight_levels=63)
+    images = np.array([-5.0, -1.0, 2.0, 5.0], np.float32).reshape(1, 1, 2, 2)
+    small = quantize.to_int8(data, calibrate.calibrate(data, images, form, "minmax").ranges, form)
+    kinds = _optimised_kinds(small)
+    assert "QLinearAdd" in kinds
+    assert not {"HardSigmoid", "HardSwish", "Add", "Mul"} & set(kinds)
+    ort = backends.get("ort")
+    scores = ort.build(small, ort.setting("cpu", "int8", 1, 1)).run(images)
+    # A step of x is 10 / 255, of x * y no more.
+    assert scores.ravel().tolist() == pytest.approx(wanted, abs=0.06)
+    # Nodes that stay in float stay as they are.
+    mixed = onnx.load_model_from_string(
+        quantize.to_int8(data, {"input": (-5.0, 5.0), "x": (-5.0, 5.0)}, form, None, {"y", "scores"})
+    )
+    assert op in [node.op_type for node in mixed.graph.node]
+
+
 def _optimised_kinds(model: bytes) -> list[str]:
     import tempfile
     from pathlib import Path
