@@ -16,7 +16,7 @@ from hwnas.backends.onnx_format import TypedOnnx
 from hwnas.by_engine import BENCHMARK, BenchmarkOutcome
 from hwnas.deploy.engine import run_all
 from hwnas.deploy.parity import compare, judge
-from hwnas.errors import BackendUnavailable, BuildError, DataFormatError, InputError
+from hwnas.errors import BackendUnavailable, BuildError, DataFormatError, HwnasError, InputError
 from hwnas.jobs.export.remedy import MAX_LOSS
 from hwnas.jobs.export.samples import samples
 from hwnas.jobs.own_onnx import Subject, blamed_on, graph_of, in_int8_form, is_graph, own_model
@@ -89,7 +89,8 @@ def benchmark(options: BenchmarkOptions, emit: Emit | None = None) -> BenchmarkO
 
     Raises:
         InputError: no such network, or data of another shape.
-        DataFormatError: an ONNX file that is damaged, or that ONNX Runtime refuses.
+        DataFormatError: an ONNX file that is damaged, or that every runtime asked for refuses.
+        BuildError: a network that every runtime asked for refuses.
         BackendUnavailable: no runtime here serves the device.
     """
     wanted = candidates(
@@ -101,6 +102,8 @@ def benchmark(options: BenchmarkOptions, emit: Emit | None = None) -> BenchmarkO
         reference = _reference(subject, options)
     with scratch() as folder:
         rows = [_built(candidate, subject, reference, folder / str(i)) for i, candidate in enumerate(wanted)]
+        if all(row.error is not None for row in rows):
+            raise _nothing(given, rows)
         able = {str(i): _loader(row) for i, row in enumerate(rows) if row.error is None}
         timing = TimingOptions.preset(options.preset)
         rng = np.random.default_rng(options.seed)
@@ -201,6 +204,13 @@ def _built(candidate: RuntimeCandidate, subject: Subject, reference: _Reference,
         return row
     row.checks = [c for c in judge(row.parity, setting.precision) if c.name != "images"]
     return row
+
+
+def _nothing(given: Path, rows: list[Row]) -> HwnasError:
+    """Why there is no engine at all; of a user's file it is the file's fault."""
+    reasons = dict.fromkeys(f"{row.candidate.name}: {row.error}" for row in rows)
+    kind = DataFormatError if is_graph(given) else BuildError
+    return kind(f"{given} could be built in nothing that was asked for: {'; '.join(reasons)}")
 
 
 def _loader(row: Row) -> Builder:

@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import pytest
 
-from hwnas.errors import BackendUnavailable, BuildError, InputError
+from hwnas.errors import BackendUnavailable, BuildError, DataFormatError, InputError
 from hwnas.jobs import benchmark as jobs
 from hwnas.jobs.bench import BenchOptions, bench
 from hwnas.jobs.benchmark import BenchmarkOptions, Row, benchmark
@@ -123,20 +123,37 @@ def test_foreign_file_is_folded_before_it_is_quantized() -> None:
         assert np.abs(exact - near).max() < 0.05 * np.abs(exact).max()
 
 
-def test_a_model_without_weights_cannot_be_quantized() -> None:
+@pytest.fixture
+def bare(tmp_path: Path) -> Path:
+    """A file without weights: it runs, and nothing of it can be quantized."""
     from onnx import TensorProto, helper
 
-    from hwnas import backends
-
     graph = helper.make_graph(
-        [helper.make_node("Relu", ["x"], ["y"])],
+        [helper.make_node("Relu", ["x"], ["r"]), helper.make_node("Flatten", ["r"], ["y"])],
         "none",
         [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 3, 4, 4])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 3, 4, 4])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 48])],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    path = tmp_path / "bare.onnx"
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
+def test_a_model_without_weights_cannot_be_quantized(bare: Path) -> None:
+    from hwnas import backends
+
     with pytest.raises(BuildError, match="no convolution or linear layer"):
-        in_int8(model.SerializeToString(), backends.get("ort"), None, 1)
+        in_int8(bare.read_bytes(), backends.get("ort"), None, 1)
+    # Where other precisions work, the line says why this one does not.
+    out = benchmark(BenchmarkOptions(str(bare), device="cpu", backends=("ort",)))
+    assert [e["precision"] for e in out["engines"] if e["error"] is None] == ["fp32"]
+    assert "no convolution or linear layer" in next(e["error"] for e in out["engines"] if e["error"])
+    assert out["fastest"] == [e["precision"] for e in out["engines"]].index("fp32")
+    # Where nothing is left, there is no table.
+    with pytest.raises(DataFormatError, match="ort int8: the graph has no convolution") as refused:
+        benchmark(BenchmarkOptions(str(bare), device="cpu", backends=("ort",), precisions=("int8",)))
+    assert refused.value.exit_status == 6
 
 
 def test_bench_times_own_files_in_int8(own: Path) -> None:
