@@ -70,8 +70,8 @@ def choose(
     seed: int = 0,
     emit: Emit | None = None,
     timed: bool = True,
-) -> tuple[Setting, list[Timed]]:
-    """Time the anchors in every candidate and take the fastest that keeps the scores.
+) -> tuple[list[Setting], list[Timed]]:
+    """Time the anchors in every candidate: the fastest that keeps the scores comes first.
 
     Args:
         space: whose anchors are timed, with random weights.
@@ -84,7 +84,8 @@ def choose(
         timed: False takes the first that works, without building anything (a dry run).
 
     Returns:
-        The setting to profile under, and every candidate, fastest first.
+        The settings that keep the scores, fastest first (the fastest of all where none does), and every
+        candidate, fastest first.
 
     Raises:
         InputError, BackendUnavailable: nothing here serves what is asked for.
@@ -95,7 +96,7 @@ def choose(
     if precision == AUTO:
         found = _deployable(found, space) or found
     if not timed:
-        return found[0].setting, [Timed(c.setting.backend, c.setting.precision) for c in found]
+        return [found[0].setting], [Timed(c.setting.backend, c.setting.precision) for c in found]
     specs = anchors(space)
     rows, builders = _built(found, specs, batch)
     if not builders:
@@ -110,10 +111,10 @@ def choose(
         compared.append(Timed(row.backend, row.precision, own, ratio, row.keeps, row.error))
     settings = {c.name: c.setting for c in found}
     compared.sort(key=lambda t: t.relative)
-    chosen = next((t for t in compared if t.keeps), compared[0])
+    able = [t for t in compared if t.keeps and t.floor_ms] or compared[:1]
     if emit is not None:
-        emit("note", {"text": said(chosen, compared)})
-    return settings[f"{chosen.backend} {chosen.precision}"], compared
+        emit("note", {"text": said(able[0], compared)})
+    return [settings[f"{t.backend} {t.precision}"] for t in able], compared
 
 
 def _names(value: str) -> tuple[str, ...]:

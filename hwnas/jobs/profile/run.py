@@ -25,6 +25,7 @@ from hwnas.measure import table as tables
 from hwnas.measure import table_folder
 from hwnas.measure.candidates import precision_of
 from hwnas.measure.patience import Patience
+from hwnas.measure.reliability import DOUBTFUL_PERCENT
 from hwnas.measure.rows import Header, RepeatRow
 from hwnas.measure.sentinel import levels
 from hwnas.measure.session import WARMUP_BATCHES, WARMUP_CALLS
@@ -41,6 +42,8 @@ from hwnas.spec import BlockSpec, NetworkSpec
 
 # Candidates that active probing chooses from, and how many it takes at a time.
 _CANDIDATES, _BATCH = 256, 10
+# Runtimes that are profiled at most until one is found whose networks can be predicted.
+TRIES = 3
 
 
 def profile(options: ProfileOptions, emit: Emit | None = None) -> ProfileOutcome | DryRun:
@@ -62,13 +65,85 @@ def profile(options: ProfileOptions, emit: Emit | None = None) -> ProfileOutcome
     if options.estimate:
         return estimate(options)
     space = _space(options)
-    backend, setting, compared = _conditions(options, space, emit)
-    member = space.smallest()
-    timing = TimingOptions.preset(options.preset)
-    header = header_for(setting, space.name, member.input_shape, member.classes, timing)
-    path = _path(options, header)
+    found = _conditions(options, space, emit)
     if options.dry_run:
-        return _dry(options, plan, space, path, timing, _Speed.of(backend, setting, space))
+        return _dry(options, plan, space, found[0])
+    return _reliable(options, plan, space, found, emit)
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    """A runtime and setting, and what it was chosen among."""
+
+    backend: Backend
+    setting: Setting
+    compared: list[Mapping[str, Any]]
+
+    def header(self, space: SearchSpace, timing: TimingOptions) -> Header:
+        """Of a table under them."""
+        member = space.smallest()
+        return header_for(self.setting, space.name, member.input_shape, member.classes, timing)
+
+
+def _reliable(
+    options: ProfileOptions, plan: Plan, space: SearchSpace, found: list[_Candidate], emit: Emit | None
+) -> ProfileOutcome:
+    """The table of the first of some conditions by which networks can be predicted; else the least doubtful.
+
+    A runtime that is fast but cannot be predicted is of no use for a budget. Tables that were not taken are
+    removed: the newest would be used by later commands.
+    """
+    begun = time.perf_counter()
+    best: ProfileOutcome | None = None
+    aside: Path | None = None
+    try:
+        for at, conditions in enumerate(found):
+            left_s = options.max_time_s
+            if left_s is not None and best is not None:
+                left_s -= time.perf_counter() - begun
+                if left_s <= 0:
+                    break
+            made = _profiled(replace(options, max_time_s=left_s), plan, space, conditions, emit)
+            path = Path(made.table)
+            if best is not None and not (made.complete and _error(made) < _error(best)):
+                path.unlink()
+                continue
+            if aside is not None:
+                aside.unlink()
+            best, aside = made, None
+            if not made.complete or _error(made) <= DOUBTFUL_PERCENT or at == len(found) - 1:
+                break
+            aside = path.rename(path.with_name(f"{path.name}.aside"))
+            if emit is not None:
+                emit("note", {"text": _too_loose(made, found[at + 1].setting)})
+    finally:
+        if best is not None and aside is not None:
+            aside.rename(best.table)
+    assert best is not None
+    return best
+
+
+def _error(made: ProfileOutcome) -> float:
+    """Percent by which predictions were off on other networks; 0 where that was not measured."""
+    return 0.0 if made.holdout is None else made.holdout.mape_percent
+
+
+def _too_loose(made: ProfileOutcome, after: Setting) -> str:
+    s = made.setting
+    return (
+        f"predictions of {s.backend} {s.precision} are {_error(made):.1f} % off on other networks, too much "
+        f"for a budget: {after.backend} {after.precision}, the next fastest, is profiled, too"
+    )
+
+
+def _profiled(
+    options: ProfileOptions, plan: Plan, space: SearchSpace, conditions: _Candidate, emit: Emit | None
+) -> ProfileOutcome:
+    """One table."""
+    setting, compared = conditions.setting, conditions.compared
+    timing = TimingOptions.preset(options.preset)
+    header = conditions.header(space, timing)
+    path = _path(options, header)
     begun = time.perf_counter()
     with closing(TableWriter(path, header)) as writer:
         sweep_options = SweepOptions(
@@ -78,7 +153,7 @@ def profile(options: ProfileOptions, emit: Emit | None = None) -> ProfileOutcome
             sustained_s=options.sustained_s,
         )
         patience = Patience(options.patience_s, emit=emit)
-        sweep = Sweep(writer, backend, sweep_options, emit, patience=patience)
+        sweep = Sweep(writer, conditions.backend, sweep_options, emit, patience=patience)
         task = _Profile(sweep, space, plan, options, compared)
         finished = writer.table.complete and writer.table.header.protocol == header.protocol
         if options.only_missing or not finished:  # a finished table stays what it is, and so does its id
@@ -131,10 +206,9 @@ def _space(options: ProfileOptions) -> SearchSpace:
     return spaces.make(options.space or spaces.advised(shape), input_shape=shape, classes=classes)
 
 
-def _conditions(
-    options: ProfileOptions, space: SearchSpace, emit: Emit | None
-) -> tuple[Backend, Setting, list[Mapping[str, Any]]]:
-    """Runtime and setting, chosen by timing where the user leaves them open, and what they were chosen among.
+def _conditions(options: ProfileOptions, space: SearchSpace, emit: Emit | None) -> list[_Candidate]:
+    """Runtime and setting; where the user leaves them open, those that keep the scores, fastest first, and
+    what they were chosen among.
 
     A table that is there is continued under its own setting; a dry run times nothing.
     """
@@ -144,11 +218,11 @@ def _conditions(
         made = devices.conditions(
             o.device, o.backend, precision=precision, batch=o.batch or 1, threads=o.threads
         )
-        return *made, []
+        return [_Candidate(*made, [])]
     if o.out is not None and o.out.exists():
         there = tables.load(o.out).setting
-        return devices.backend_of(there), there, []
-    setting, compared = choose(
+        return [_Candidate(devices.backend_of(there), there, [])]
+    settings, compared = choose(
         space,
         o.device,
         o.backend,
@@ -159,7 +233,7 @@ def _conditions(
         emit=emit,
         timed=not o.dry_run,
     )
-    return devices.backend_of(setting), setting, kept(compared)
+    return [_Candidate(devices.backend_of(s), s, kept(compared)) for s in settings[:TRIES]]
 
 
 def _path(options: ProfileOptions, header: Header) -> Path:
@@ -302,15 +376,11 @@ class _Speed:
         return total
 
 
-def _dry(
-    options: ProfileOptions,
-    plan: Plan,
-    space: SearchSpace,
-    path: Path,
-    timing: TimingOptions,
-    speed: _Speed,
-) -> DryRun:
+def _dry(options: ProfileOptions, plan: Plan, space: SearchSpace, conditions: _Candidate) -> DryRun:
     """What would be measured, and how long that takes, from the speed of one network."""
+    timing = TimingOptions.preset(options.preset)
+    path = _path(options, conditions.header(space, timing))
+    speed = _Speed.of(conditions.backend, conditions.setting, space)
     blocks = _blocks(space, plan, options)
     missing = list(blocks)
     if path.exists():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +12,9 @@ from hwnas.errors import BackendUnavailable, InputError
 from hwnas.jobs.predict import find
 from hwnas.jobs.profile import ProfileOptions, profile
 from hwnas.jobs.profile.choose import Timed, choose, is_open, said, takes
+from hwnas.jobs.profile.result import ProfileOutcome
 from hwnas.nets import spaces
+from hwnas.records import Setting, to_json
 
 
 def test_what_is_left_open() -> None:
@@ -28,10 +31,11 @@ def test_what_is_left_open() -> None:
 def test_the_fastest_precision_of_the_fake_device() -> None:
     """It moves half the bytes in fp16, so that is faster on every anchor."""
     said_: list[str] = []
-    setting, compared = choose(
+    (setting, *others), compared = choose(
         spaces.make("resnet-cifar"), "fake", "auto", "fp16,fp32", emit=lambda kind, f: said_.append(f["text"])
     )
     assert (setting.backend, setting.precision) == ("fake", "fp16")
+    assert [other.precision for other in others] == ["fp32"]
     first, second = compared
     assert (first.precision, second.precision) == ("fp16", "fp32")
     assert first.relative == 1.0
@@ -44,10 +48,10 @@ def test_the_fastest_precision_of_the_fake_device() -> None:
 
 def test_auto_leaves_out_what_no_engine_is_timed_in() -> None:
     """The fake device is faster in fp16, but fp16 ONNX is made for other machines than this one."""
-    setting, compared = choose(spaces.make("resnet-cifar"), "fake", "auto", "auto")
+    (setting,), compared = choose(spaces.make("resnet-cifar"), "fake", "auto", "auto")
     assert setting.precision == "fp32"
     assert [one.precision for one in compared] == ["fp32"]
-    here, _ = choose(spaces.make("resnet-cifar"), "cpu", "ort", "auto", timed=False)
+    (here,), _ = choose(spaces.make("resnet-cifar"), "cpu", "ort", "auto", timed=False)
     assert here.precision == "fp32"
     _, both = choose(spaces.make("resnet-cifar"), "cpu", "ort", "auto", timed=False)
     assert [one.precision for one in both] == ["fp32", "int8"]
@@ -78,6 +82,39 @@ def test_profile_keeps_what_was_chosen(tmp_path: Path) -> None:
     assert slower > 1
     assert find(out).summary["runtimes"] == {"fake fp16": 1.0, "fake fp32": slower}
     assert profile(options)["setting"]["precision"] == "fp16"  # continued as it is
+
+
+@pytest.mark.parametrize(
+    ("errors", "taken", "told"),
+    # Percent off in fp16, the faster one, and in fp32: up to 5 the first is taken, else the better one.
+    [((4.9, 1.0), "fp16", 0), ((12.0, 3.0), "fp32", 1), ((12.0, 13.0), "fp16", 1), ((12.0, 9.0), "fp32", 1)],
+)
+def test_what_cannot_be_predicted_is_not_taken(
+    errors: tuple[float, float], taken: str, told: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left, out, words = list(errors), tmp_path / "t.hwlat.jsonl", list[str]()
+
+    def profiled(options: ProfileOptions, plan: object, space: object, found: Any, emit: object) -> Any:
+        precision = found.setting.precision
+        assert not out.exists()
+        out.write_text(precision)
+        body = {"table": str(out), "table_id": precision, "complete": True, "space": "", "preset": "quick"}
+        counts = dict.fromkeys(("rows", "probes", "measurements", "seconds"), 1)
+        held = {"networks": 4, "mape_percent": left.pop(0)}
+        return ProfileOutcome.of({**body, **counts, "setting": to_json(found.setting), "holdout": held})
+
+    def chosen(*args: object, **kwargs: object) -> tuple[list[Setting], list[Timed]]:
+        return [Setting(device="fake", backend="fake", precision=name) for name in ("fp16", "fp32")], []
+
+    monkeypatch.setattr("hwnas.jobs.profile.run._profiled", profiled)
+    monkeypatch.setattr("hwnas.jobs.profile.run.choose", chosen)
+    options = ProfileOptions(
+        "fake", "resnet-cifar", backend="auto", precision="auto", preset="quick", out=out
+    )
+    body = profile(options, lambda kind, fields: words.append(fields["text"]) if kind == "note" else None)
+    assert body["table_id"] == body["setting"]["precision"] == out.read_text() == taken
+    assert list(tmp_path.iterdir()) == [out]
+    assert sum("fake fp32, the next fastest, is profiled, too" in text for text in words) == told
 
 
 def test_bad_names() -> None:
