@@ -1,13 +1,16 @@
 """How far off are latency predictors on networks that nobody measured before?
 
     python -m benchmarks.predictors                 # all cases, about 20 minutes on 2 idle cores
-    python -m benchmarks.predictors --cases ort:resnet-cifar --networks 20
+    python -m benchmarks.predictors --busy          # beside planted spells
+    python -m benchmarks.predictors --cases ort:resnet-cifar --networks 20 --clock 60 --out FILE
     python -m benchmarks.predictors --cases ort/int8:mbv2-cifar openvino/bf16:resnet-cifar
 
-Each case is one profile with ``--preset default`` (its time is part of the result). Its fresh random
-networks are measured in the same campaigns as the ones that the contestants learn from, in random order,
-and once more at the end; the truth is the mean of the two, and what they differ by is printed as
-``repeat``. Contestants:
+Each case is one profile (its time is part of the result). Then fresh random networks are timed by a clock
+of the benchmark's own (`benchmarks.clock`: 2 % quantile of calls over a minute, sessions in turn), twice:
+the truth is the mean of the two minutes, and what they differ by is printed as ``repeat``. With ``--busy`` a
+neighbour comes and goes while the profile runs (`benchmarks.busy`), and the clock runs when it has ended. A
+table holds floors and the clock takes a low quantile; the factor that all networks have in common is printed
+apart (``factor``), with hwnas's error once it is removed. Contestants:
 
 * ``isolated sum``: blocks timed alone and added up (DenseNAS, Once-for-All, ProxylessNAS);
 * ``FLOPs, 3 anchors``: linear in MACs between the smallest, a middle and the largest network
@@ -17,20 +20,24 @@ and once more at the end; the truth is the mean of the two, and what they differ
 * ``hwnas``: the posterior of this project (it learns from the three anchors too).
 
 A run that was interrupted continues where it was:
-`--work` keeps the tables. A repeated run scores them anew.
+`--work` keeps tables and times. A repeated run scores them anew.
 """
 
 from __future__ import annotations
 
 import argparse
 import time
+from contextlib import nullcontext
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.busy import neighbour
 from benchmarks.chains import in_context
+from benchmarks.clock import loaded, low_ms
 from benchmarks.common import bars, save
 from hwnas.cost.model import cost_model
 from hwnas.cost.score import figures
@@ -45,7 +52,7 @@ from hwnas.measure.sweep import Sweep, SweepOptions
 from hwnas.measure.table import LatencyTable
 from hwnas.measure.timing import TimingOptions
 from hwnas.measure.writer import TableWriter
-from hwnas.nets import spaces
+from hwnas.nets import onnx, spaces
 from hwnas.nets.count import count
 from hwnas.protocols import SearchSpace
 from hwnas.records import Precision
@@ -65,40 +72,57 @@ Array = NDArray[np.float64]
 METHODS = ("isolated sum", "FLOPs, 3 anchors", "affine table", "in-context chains", "hwnas")
 
 
-def run_case(case: str, networks: int, preset: str, seed: int, folder: Path, chains: bool) -> dict[str, Any]:
-    """Profile with so many networks held out, and score every contestant on them."""
+def run_case(case: str, seed: int, args: argparse.Namespace) -> dict[str, Any]:
+    """Profile, and score every contestant on networks that only the clock has seen."""
     runtime, _, name = case.partition(":")
     backend_name, _, given = runtime.partition("/")
     precision = precision_of(given or "fp32")
-    out = folder / f"{runtime.replace('/', '-')}-{name}-{networks}-{preset}-{seed}{SUFFIX}"
+    folder: Path = args.work
+    state = "busy" if args.busy else "calm"
+    out = folder / f"{runtime.replace('/', '-')}-{name}-{args.preset}-{state}-{seed}{SUFFIX}"
     done = out.with_suffix(".json")
     if not done.exists():
         begun = time.perf_counter()
-        made = profile(
-            ProfileOptions(
-                device="cpu",
-                backend=backend_name,
-                precision=precision,
-                space=name,
-                preset=preset,
-                seed=seed,
-                holdout=networks,
-                out=out,
+        with neighbour(seed) if args.busy else nullcontext():
+            made = profile(
+                ProfileOptions(
+                    device="cpu",
+                    backend=backend_name,
+                    precision=precision,
+                    space=name,
+                    preset=args.preset,
+                    seed=seed,
+                    out=out,
+                )
             )
-        )
         keep = ("measurements", "rows", "probes", "gates")
         profiled = {key: made[key] for key in keep} | {"profile_s": time.perf_counter() - begun}
         write_json(done, profiled)
     profiled = read_json(done, "profile of a case")
     table, space = tables.load(out), spaces.make(name)
-    held = [net for net in table.networks if net.role == "holdout"]
-    fresh = [net.spec for net in held]
-    first = np.array([net.measurement.floor_ms for net in held])
-    second = np.array([table.repeats[spec.key] for spec in fresh])
+    seen = {net.spec.key for net in table.networks}
+    rng, drawn = np.random.default_rng([seed, 60]), {}
+    while len(drawn) < args.networks:
+        spec = space.sample(rng)
+        if spec.key not in seen:
+            drawn[spec.key] = spec
+    fresh = list(drawn.values())
+    timed = out.with_suffix(f".clock-{args.networks}-{args.clock:g}.json")
+    if not timed.exists():
+        backend, setting = devices.conditions("cpu", backend_name, precision=precision)
+        models = {spec.key: onnx.network(spec, seed=0) for spec in fresh}
+        with loaded(backend, setting, models) as engines:
+            minutes = [low_ms(engines, args.clock, seed=minute) for minute in range(2)]
+        write_json(timed, {"minutes": minutes})
+    first, second = (
+        np.array([minute[spec.key] for spec in fresh])
+        for minute in read_json(timed, "times of a case")["minutes"]
+    )
     truth = (first + second) / 2
     predicted = _predictions(table, space, fresh)
-    if chains:
+    if args.chains:
         predicted["in-context chains"] = _chained(backend_name, precision, space, table, fresh, folder, seed)
+    factor = float(np.median(truth / predicted["hwnas"]))
     low, high = cost_model(table).bounds(fresh)
     return {
         "case": case,
@@ -106,10 +130,12 @@ def run_case(case: str, networks: int, preset: str, seed: int, folder: Path, cha
         "table_id": table.table_id,
         "repeat_mape_percent": 100 * float(np.abs(first / second - 1).mean()),
         "methods": {m: figures(predicted[m], truth) for m in METHODS if m in predicted},
+        "factor": factor,
+        "mape_of_factor_percent": 100 * float(np.abs(factor * predicted["hwnas"] / truth - 1).mean()),
         "coverage_percent": 100 * float(((low <= truth) & (truth <= high)).mean()),
         "interval_percent": 100 * float((high / predicted["hwnas"] - 1).mean()),
         "profile": {
-            "preset": preset,
+            "preset": args.preset,
             "seconds": profiled["profile_s"],
             "measurements": profiled["measurements"],
             "rows": profiled["rows"],
@@ -174,20 +200,23 @@ def main() -> None:
     parser.add_argument("--cases", nargs="+", default=list(CASES), metavar="BACKEND[/PRECISION]:SPACE")
     parser.add_argument("--networks", type=int, default=40)
     parser.add_argument("--preset", default="default")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seeds", type=int, default=1, help="profiles of each case")
+    parser.add_argument("--clock", type=float, default=60.0, help="seconds over which all networks are timed")
+    parser.add_argument("--busy", action="store_true", help="profile beside planted spells")
     parser.add_argument("--chains", action="store_true", help="measure chains too (doubles the time)")
     parser.add_argument("--work", type=Path, default=Path("runs/bench-predictors"), help="keeps the tables")
-    parser.add_argument("--name", default="predictors", help="of the result files")
+    parser.add_argument("--out", default=None, help="name of the result files; predictors, predictors-busy")
     args = parser.parse_args()
     results = []
-    for case in args.cases:
-        args.work.mkdir(parents=True, exist_ok=True)
-        found = run_case(case, args.networks, args.preset, args.seed, args.work, args.chains)
+    args.work.mkdir(parents=True, exist_ok=True)
+    for case, seed in product(args.cases, range(args.seeds)):
+        found = run_case(case, seed, args)
         results.append(found)
         ours = found["methods"]["hwnas"]
         print(  # flushed: cases take minutes
             f"{case:28s} profile {found['profile']['seconds']:5.0f} s, repeat "
-            f"{found['repeat_mape_percent']:.2f} %, coverage {found['coverage_percent']:.0f} %, "
+            f"{found['repeat_mape_percent']:.2f} %, factor {found['factor']:.4f}, then off by "
+            f"{found['mape_of_factor_percent']:.2f} %, coverage {found['coverage_percent']:.0f} %, "
             f"within 5 %: {ours['within_5_percent']:.0f} %, tau {ours['kendall_tau']:.3f}",
             flush=True,
         )
@@ -201,7 +230,9 @@ def main() -> None:
     chart = bars(
         f"Mean absolute error on {args.networks} unseen networks", [r["case"] for r in results], series, "%"
     )
-    print("written to", save(args.name, {"networks": args.networks, "results": results}, chart))
+    name = args.out or ("predictors-busy" if args.busy else "predictors")
+    body = {"networks": args.networks, "clock_s": args.clock, "busy": args.busy, "results": results}
+    print("written to", save(name, body, chart))
 
 
 if __name__ == "__main__":

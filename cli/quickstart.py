@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from hwnas import runs, schemas
+from hwnas.report.phrases import unused
 from hwnas.units import format_count, format_depths, format_ms, format_seconds
 
 from . import console, options
@@ -97,6 +98,7 @@ def _summary(run: Path, done: Sequence[Done]) -> None:
         [
             ("network", f"{format_depths(best['depths'])} (blocks per stage), {counts}"),
             ("latency", f"{format_ms(value_ms)} of {format_ms(limit_ms)}  {bar(value_ms / limit_ms)}"),
+            *([("", why)] if (why := unused(value_ms / limit_ms, search["stopped"])) else []),
             ("", f"within the budget in {sessions - promise['misses']} of {sessions} sessions"),
             ("accuracy", f"{100 * search['accuracy']['test']:.1f} % on the test images"),
             ("engine", f"{export['engine']}, {_verified(verify)}"),

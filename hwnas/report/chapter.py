@@ -82,6 +82,8 @@ def headline_of(run: RunData, budget: Budget | None, best: Trial | None) -> tupl
         failed = [engine.engine for engine in run.engines if engine.checks and not engine.passed]
         end = f", {failed[0]} failed its checks" if failed else ""
         text = f"{phrases.latency(measured, run.result.budget)}, {top1}, {phrases.promise(verdict)}{end}"
+        why = phrases.unused(_used(run, budget), run.result.stopped)
+        text += f"; {why}" if why else ""
         return text, verdict.verdict == "kept" and not failed
     if best is not None and best.evaluation is not None:
         text = f"Unfinished: {phrases.percent(best.evaluation.accuracy)} top-1 so far"

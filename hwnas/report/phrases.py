@@ -28,6 +28,9 @@ GATES = {
     "deadline": "the time limit was reached",
 }
 
+# Part of a budget that needs no explanation.
+WELL_USED = 0.9
+
 
 def pair_ms(value_ms: float, budget_ms: float) -> str:
     """Two latencies in one unit with one number of digits: ``0.58 ms of 0.60 ms``.
@@ -117,3 +120,10 @@ def gates(found: Sequence[str]) -> str:
     if not found:
         return ""
     return f" Disturbances during this measurement: {'; '.join(GATES.get(g, g) for g in found)}."
+
+
+def unused(used: float | None, stopped: str) -> str:
+    """Why much of a budget is left; empty where little is, or nothing was said."""
+    if used is None or used >= WELL_USED or not stopped:
+        return ""
+    return f"{100 * (1 - used):.0f} % of the budget is left: {stopped}"

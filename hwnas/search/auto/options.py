@@ -17,15 +17,11 @@ class AutoOptions(StagewiseOptions):
     Attributes:
         macro_share: for depth and width.
         vital_share: for these and the vital blocks' operators; the rest is for the other blocks.
-        least: part of the budget below which what is left is filled by the untrained score.
         score: ``gains`` of growths, ``proxy`` for the untrained score, or ``auto`` by number of images.
     """
 
     macro_share: float = option(0.6, "Part of the budget for depth and width.", above=0, high=1)
     vital_share: float = option(0.8, "For these and the vital blocks' operators.", above=0, high=1)
-    least: float = option(
-        0.85, "Below this used part of the budget, the untrained score fills the rest.", low=0, high=1
-    )
     score: Literal["auto", "gains", "proxy"] = option(
         "auto", "What decides: the measured gains of growths, or the untrained score."
     )

@@ -6,8 +6,8 @@
    `vital_share`, by an exact choice: of all combinations of what is significant, the one of largest
    gain in what is left of the budget.
 3. **Others.** The same for the remaining blocks, in all of the budget.
-4. **Fill.** Growth of any kind in the milliseconds left over; and where training was too short to tell
-   growths apart, so that more than 1 - `least` of the budget is left, by the untrained score (`greedy`).
+4. **Fill.** Growth of any kind in the milliseconds left over; what no significant gain asks for, or no such
+   growth fits, is filled by the untrained score, at last in single blocks (`solve.fine`).
 
 Judging kinds of growth apart takes images. Where growing has fewer than `by_size.EVIDENCE` for each
 pass in each round, gains would be noise, and the same composition is made by the untrained score instead,
@@ -19,6 +19,7 @@ A space without operators to choose between is searched by stage-wise growth alo
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from typing import Any
@@ -35,7 +36,7 @@ from hwnas.search.auto.options import AutoOptions
 from hwnas.search.hournas.strategy import HourNas
 from hwnas.search.moves import remembered
 from hwnas.search.ranking import newest
-from hwnas.search.solve.greedy import filled
+from hwnas.search.solve import fine
 from hwnas.search.stagewise.by_size import needed
 from hwnas.search.stagewise.options import StagewiseOptions
 from hwnas.search.stagewise.strategy import Stagewise
@@ -97,25 +98,22 @@ class Auto(Strategy[AutoOptions]):
         return next((moves for moves in found if moves), [])
 
     def _filled(self, history: Sequence[Trial]) -> list[Proposal]:
-        """One proposal that fills a large rest of the budget by the untrained score."""
-        now = newest(history)
-        limit_ms, estimate = self._context.budget.latency_ms, self._context.estimate
-        if now is None or len(self._phases) == 1 or limit_ms is None:
+        """A proposal that fills the rest of the budget by the untrained score, in fine steps."""
+        if len(self._phases) == 1:  # which fills by itself
             return []
-        used = estimate(now.spec).high_ms / limit_ms
-        if used >= self._options.least or any(t.notes.get("phase") == UNTRAINED for t in history):
+        found = fine.last_steps(history, self._context, self._context.budget, note=("phase", UNTRAINED))
+        if found is None:
             return []
-        spec = filled(now.spec, self._context.space, estimate, self._context.budget)
-        if spec.key == now.spec.key:
-            return []
+        parent, spec = found
+        used = self._context.estimate(parent.spec).high_ms / (self._context.budget.latency_ms or math.inf)
         total = self._options.growing
         return [
             Proposal(
                 spec=spec,
-                parent=now.index,
+                parent=parent.index,
                 images=max(total // (4 * self._options.rounds), 1) if total else None,
                 reason=(
-                    f"no gain is significant, {1 - used:.0%} of the budget left: "
+                    f"no significant gain fits, {1 - used:.0%} of the budget left: "
                     "filled by the untrained score"
                 ),
                 notes={"phase": UNTRAINED},
@@ -208,7 +206,7 @@ class Auto(Strategy[AutoOptions]):
         given = self._for_growth(images, rounds)
         targets = [ms * share for ms in given.get("targets_ms", ())]
         given = {**given, **({"targets_ms": tuple(targets)} if targets else {})}
-        return Stagewise(replace(self._within(share), space=space, options=given))
+        return Stagewise(replace(self._within(share), space=space, options=given), fills=False)
 
     def _within(self, share: float) -> SearchContext:
         """The context with a part of the latency budget."""

@@ -19,7 +19,7 @@ from hwnas.protocols import SearchContext, SearchSpace
 from hwnas.records import Budget, Notes, Proposal, Trial
 from hwnas.search import options
 from hwnas.search.importance import packing
-from hwnas.search.solve.greedy import filled
+from hwnas.search.solve.fine import refined
 from hwnas.search.strategy import Decision
 from hwnas.spec import NetworkSpec
 
@@ -111,7 +111,7 @@ class BySize:
         ]
 
     def _filled(self, spec: NetworkSpec, budget: Budget) -> NetworkSpec:
-        return filled(spec, self._context.space, self._context.estimate, budget, score=size)
+        return refined(spec, self._context.space, self._context.estimate, budget, score=size)
 
     def _proposal(self, spec: NetworkSpec, reason: str, parent: int | None, notes: Notes) -> Proposal:
         images = max(self._growing // (10 * len(self._budgets)), 1)

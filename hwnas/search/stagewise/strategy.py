@@ -19,6 +19,7 @@ from hwnas.records import Budget, Proposal, StageImportance, Trial
 from hwnas.search import options
 from hwnas.search.moves import further
 from hwnas.search.ranking import COLLAPSE, accuracy, by_accuracy, candidates, newest
+from hwnas.search.solve import fine
 from hwnas.search.stagewise import growth
 from hwnas.search.stagewise.by_size import BySize, has_kinds, largest_uniform, needed
 from hwnas.search.stagewise.gains import Gains, pooled
@@ -28,6 +29,9 @@ from hwnas.search.strategy import Decision, Judging, Strategy
 from hwnas.spec import NetworkSpec
 from hwnas.units import format_ms
 
+# In the notes of a last step: the number of its budget.
+FINE = "fine"
+
 
 class Stagewise(Strategy[StagewiseOptions]):
     """Grow a shallow network stage by stage, by the best gain per millisecond."""
@@ -35,9 +39,11 @@ class Stagewise(Strategy[StagewiseOptions]):
     name = "stagewise"
     Options = StagewiseOptions
 
-    def __init__(self, context: SearchContext) -> None:
+    def __init__(self, context: SearchContext, *, fills: bool = True) -> None:
+        """Composed with others, the milliseconds left over are theirs, and it does not fill them."""
         super().__init__(context)
         o = self._options
+        self._fills = fills
         published = Published(context, o.growth_step, o.iterations, o.start)
         self._published = published if o.fidelity == "paper" else None
         least = needed(context.space, o.rounds)
@@ -58,6 +64,8 @@ class Stagewise(Strategy[StagewiseOptions]):
         now = self._now(history)
         if now is None:
             return [] if history else [self._start()]
+        if _filling(history):
+            return self._filled(history)
         # Step 2 (VIP only): a temporary network, deeper in every stage, to compare with.
         if self._options.importance == "vip" and self._temporary(history, now) is None:
             probe = self._probe(history, now)
@@ -68,10 +76,11 @@ class Stagewise(Strategy[StagewiseOptions]):
         chosen = growth.taken(judged)
         if chosen is not None:
             return [self._grown(history, now, chosen)]
-        # Step 4: without a significant gain train further; without a growth that fits stop.
-        if not _unjudged(judged, now) and not any(one.fate == "not significant" for one in judged):
-            return []
-        return self._again(history, now)
+        # Step 4: without a significant gain train further.
+        again = _unjudged(judged, now) or any(one.fate == "not significant" for one in judged)
+        found = self._again(history, now) if again else []
+        # Step 5: without a growth that fits, or is known to be worth it, the last steps are fine.
+        return found or self._filled(history)
 
     def growths(self, proposal: Proposal) -> list[Move]:
         """The growths of a proposed network that are to be judged: those that fit the (largest) budget."""
@@ -102,6 +111,10 @@ class Stagewise(Strategy[StagewiseOptions]):
         now = self._now(history)
         if now is None or (self._options.importance == "vip" and self._temporary(history, now) is None):
             return []
+        if _filling(history):
+            text = f"{now.spec.depths_text}: {self._left(now)}"
+            ended = not self.propose(history, 1, np.random.default_rng(0))
+            return [Decision("stop", text, {"depths": list(now.spec.depths)})] if ended else []
         judged, budget = self._judge(history, now)
         unit = "VIP" if self._options.importance == "vip" else "%"
         made = growth.decisions(judged, budget, unit)
@@ -263,6 +276,32 @@ class Stagewise(Strategy[StagewiseOptions]):
             )
         ]
 
+    def _filled(self, history: Sequence[Trial]) -> list[Proposal]:
+        """The last steps to each budget, the smallest first, so that the newest network is of the largest."""
+        if not self._fills:
+            return []
+        for n, budget in enumerate(options.budgets(self._context, self._options.targets_ms)):
+            found = fine.last_steps(history, self._context, budget, note=(FINE, n))
+            if found is not None:
+                parent, spec = found
+                total = self._options.growing
+                return [
+                    Proposal(
+                        spec=spec,
+                        parent=parent.index,
+                        images=max(total // (8 * self._options.rounds), 1) if total else None,
+                        reason="no growth fits what is left of the budget: single blocks are changed",
+                        inherited_lr=self._rate(),
+                        notes={FINE: n},
+                    )
+                ]
+        return []
+
+    def _left(self, now: Trial) -> str:
+        limit_ms = self._context.budget.latency_ms or math.inf
+        left_ms = limit_ms - self._context.estimate(now.spec).high_ms
+        return f"{format_ms(max(left_ms, 0.0))} of {format_ms(limit_ms)} left"
+
     def _stop(self, judged: Sequence[growth.Growth], now: Trial) -> Decision:
         budget = self._context.budget
         full = all(one.fate == "closed" for one in judged)
@@ -272,9 +311,13 @@ class Stagewise(Strategy[StagewiseOptions]):
         if _unjudged(judged, now):
             why = "its accuracy is at chance level, so no growth was judged"
         if budget.latency_ms is not None:
-            left_ms = budget.latency_ms - self._context.estimate(now.spec).high_ms
-            why += f"; {format_ms(max(left_ms, 0.0))} of {format_ms(budget.latency_ms)} left"
+            why += f"; {self._left(now)}"
         return Decision("stop", f"{now.spec.depths_text}: {why}", {"depths": list(now.spec.depths)})
+
+
+def _filling(history: Sequence[Trial]) -> bool:
+    """Whether growth is over and the last steps have begun."""
+    return any(FINE in trial.notes for trial in history)
 
 
 def _unjudged(judged: Sequence[growth.Growth], now: Trial) -> bool:
