@@ -10,7 +10,7 @@ import numpy as np
 from hwnas.options import option
 from hwnas.records import Proposal, Trial
 from hwnas.search import options
-from hwnas.search.strategy import Strategy
+from hwnas.search.strategy import Decision, Strategy
 from hwnas.spec import NetworkSpec
 
 
@@ -53,6 +53,14 @@ class Uniform(Strategy[UniformOptions]):
         sharing = sum(spec.key in seen or self._fits(spec) for spec in members)
         ahead = [spec for spec in members if spec.key not in seen]
         return [self._proposal(spec, members, sharing) for spec in ahead[:n]]
+
+    def explain(self, history: Sequence[Trial]) -> list[Decision]:
+        """Why it ends: members come in few sizes, and the next one is over the budget."""
+        over = next((trial for trial in history if trial.state == "over_budget"), None)
+        if over is None or self._options.largest:
+            return []
+        text = f"the next uniformly scaled network, {over.spec.depths_text}, is {over.error}"
+        return [Decision("stop", text, {"depths": list(over.spec.depths)})]
 
     def sees(self, trials: int) -> int:
         """No result, unless the one that succeeds ends the search."""

@@ -20,10 +20,11 @@ from hwnas.spec import NetworkSpec
 
 # Part of a budget that counts as used: what is left of it is no more than predictions are uncertain by.
 USED = 0.97
-# Networks that are looked at around the present one, and how many changes they are away.
-NEAR, FARTHEST = 240, 4
-# Proposals for one budget, after measurements refused the ones before or showed that more fits.
-TRIES = 4
+# Networks that are looked at so many changes away from the present one, and most changes.
+NEAR, FARTHEST = 100, 4
+# Proposals for one budget, after measurements refused the ones before; how many of them are trained, the
+# second where a measurement showed that more fits; and the part of the budget that one has to add.
+TRIES, TRAINED, WORTH = 4, 2, 0.02
 
 
 def refined(
@@ -54,21 +55,25 @@ def refined(
     best = grown if grown.key not in tried else spec
     used = estimate(best).high_ms / limit_ms
     least, rng = score(spec), np.random.default_rng(0)
-    changes = 1
-    while used < USED and changes <= FARTHEST:
-        for _ in range(NEAR // FARTHEST):
+    seen = {*tried, grown.key}
+    for changes in range(1, FARTHEST + 1):
+        for _ in range(NEAR):
+            if used >= USED:
+                return best
             near = grown
             try:
                 for _ in range(changes):
                     near = space.mutate(near, rng)
             except InputError:  # the only member of its space
                 return best
-            if near.key in tried or score(near) < least:
+            if near.key in seen:
+                continue
+            seen.add(near.key)
+            if score(near) < least:
                 continue
             found = estimate(near)
             if found.high_ms / limit_ms > used and budget.fits(found):
                 best, used = near, found.high_ms / limit_ms
-        changes += 1
     return best
 
 
@@ -92,11 +97,15 @@ def last_steps(
     limit_ms, estimate = budget.latency_ms, context.estimate
     trained = [t for t in history if t.evaluation is not None and t.role == "candidate"]
     fitting = [t for t in trained if budget.fits(estimate(t.spec))]
-    if limit_ms is None or not fitting or sum(t.notes.get(note[0]) == note[1] for t in history) >= TRIES:
+    before = [t for t in history if t.notes.get(note[0]) == note[1]]
+    enough = len(before) >= TRIES or sum(t.evaluation is not None for t in before) >= TRAINED
+    if limit_ms is None or not fitting or enough:
         return None
     now = fitting[-1]
-    if estimate(now.spec).high_ms >= USED * limit_ms:
+    used = estimate(now.spec).high_ms / limit_ms
+    if used >= USED:
         return None
     tried = frozenset(t.spec.key for t in history)
     spec = refined(now.spec, context.space, estimate, budget, score, tried)
-    return None if spec.key in tried else (now, spec)
+    worth = spec.key not in tried and estimate(spec).high_ms >= (used + WORTH) * limit_ms
+    return (now, spec) if worth else None
