@@ -27,7 +27,9 @@ _sustained = click.option(
 @options.options(options.open_setting, options.space, options.model, options.weights, options.input_shape)
 @click.option("--classes", type=click.IntRange(2, 1_000_000), metavar="N", help="Number of classes.")
 @options.preset
-@click.option("--only-missing", is_flag=True, help="Measure only what an existing table lacks.")
+@click.option(
+    "--only-missing", is_flag=True, help="Measure what a table lacks, and more of what repeats worst."
+)
 @click.option("--estimate", is_flag=True, help="Estimate from the device's description, without measuring.")
 @_sustained
 @options.options(options.seed, options.out, options.max_time, options.patience, options.dry_run, options.wait)

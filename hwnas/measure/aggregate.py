@@ -185,6 +185,30 @@ def floor_of(floors: Sequence[float], levels: Sequence[float] = ()) -> tuple[flo
     return value, variance**0.5
 
 
+def pooled(one: Measurement, other: Measurement) -> Measurement:
+    """What two measurements of one engine say together, both referred to the same state.
+
+    The floor is that of the faster, as over sessions (`floor_of`), and so is its error: half the distance
+    of the two where that is less than the faster one's own. A gate stays where it fired on both.
+    """
+    best, rest = sorted((one, other), key=lambda m: m.floor_ms)
+    se_ms = min(best.se_ms, (rest.floor_ms - best.floor_ms) / 2.0)
+    return best.model_copy(
+        update={
+            "se_ms": max(se_ms, min(one.se_ms, other.se_ms) / 2.0),
+            "session_ms": one.session_ms + other.session_ms,
+            "samples": one.samples + other.samples,
+            "gates": tuple(sorted(set(one.gates) & set(other.gates))),
+        }
+    )
+
+
+def worst(measured: Sequence[Measurement]) -> list[int]:
+    """Places of those on which a gate fired (beyond the tail's own), the most uncertain floor first."""
+    doubtful = [i for i, m in enumerate(measured) if set(m.gates) - TOLERATED]
+    return sorted(doubtful, key=lambda i: -measured[i].se_ms / measured[i].floor_ms)
+
+
 def differ(floors: Sequence[float], limit: float) -> bool:
     """Whether floors of an engine's sessions differ by more than `limit`: builds are not alike."""
     return len(floors) > 1 and max(floors) > (1.0 + limit) * min(floors)

@@ -114,6 +114,18 @@ class RepeatRow(Record):
     value_ms: float = Field(gt=0, le=MOST_MS)
 
 
+class AgainRow(Record):
+    """Further sessions of a network or a block that the table has, taken at another time.
+
+    The table's measurement of it becomes what both together say (`aggregate.pooled`).
+    """
+
+    row: Literal["again"] = "again"
+    network: str = ""
+    block: AnyBlock | None = None
+    measurement: Measurement
+
+
 class FailureRow(Record):
     """What could not be built or run; the sweep went on."""
 
@@ -163,7 +175,9 @@ class EndRow(Record):
     rows: int = Field(ge=0)
 
 
-Row: TypeAlias = BlockRow | ChainRow | NetworkRow | RepeatRow | FailureRow | SlotRow | SummaryRow | EndRow
+Row: TypeAlias = (
+    BlockRow | ChainRow | NetworkRow | RepeatRow | AgainRow | FailureRow | SlotRow | SummaryRow | EndRow
+)
 _ROW: TypeAdapter[Row] = TypeAdapter(Annotated[Row, Field(discriminator="row")])
 
 

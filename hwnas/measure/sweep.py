@@ -24,13 +24,14 @@ import numpy as np
 
 import hwnas
 from hwnas.errors import BuildError
+from hwnas.measure.aggregate import worst
 from hwnas.measure.device import machine_of
 from hwnas.measure.graphs import TimedGraph
 from hwnas.measure.journal import SUFFIX as JOURNAL_SUFFIX
 from hwnas.measure.journal import Journal, TaskJournal
 from hwnas.measure.levels import SentinelHistory
 from hwnas.measure.patience import Patience
-from hwnas.measure.rows import BlockRow, ChainRow, FailureRow, Header, NetworkRow, RowRole
+from hwnas.measure.rows import AgainRow, BlockRow, ChainRow, FailureRow, Header, NetworkRow, RowRole
 from hwnas.measure.sentinel import identity, levels, sentinel
 from hwnas.measure.table import LatencyTable
 from hwnas.measure.timing import TimingOptions, measure
@@ -200,6 +201,34 @@ class Sweep:
             results |= self._time(group, done, len(specs), "networks again")
         return results
 
+    def improve(self) -> list[NetworkSpec]:
+        """More sessions of the rows that repeat worst, a group of networks and one of blocks.
+
+        Returns:
+            The networks that were measured again.
+        """
+        table = self.writer.table
+        nets = [table.networks[i] for i in worst([net.measurement for net in table.networks])]
+        specs = [net.spec for net in nets][: self.options.networks]
+        for key, found in self._improved(specs).items():
+            self.writer.append(AgainRow(network=key, measurement=found))
+        rows = [row for row in table.rows.values() if row.measurement is not None]
+        timed = [row.measurement for row in rows if row.measurement is not None]
+        blocks = [rows[i].block for i in worst(timed)][: self.options.group]
+        if blocks and not self.late:
+            models = {b.key: partial(onnx.chain, [b], batch=self._batch, seed=0) for b in blocks}
+            of = {b.key: b for b in blocks}
+            task = "blocks with few good sessions"
+            results = self._measure(models, {k: (b,) for k, b in of.items()}, 0, len(blocks), task)
+            for key, found in results.items():
+                self.writer.append(AgainRow(block=of[key], measurement=found))
+        return specs
+
+    def _improved(self, specs: Sequence[NetworkSpec]) -> dict[str, Measurement]:
+        if not specs or self.late:
+            return {}
+        return self._time(specs, 0, len(specs), "networks with few good sessions")
+
     def _time(self, specs: Sequence[NetworkSpec], done: int, total: int, task: str) -> dict[str, Measurement]:
         models = {s.key: partial(onnx.network, s, batch=self._batch, seed=0) for s in specs}
         return self._measure(models, {s.key: s.blocks for s in specs}, done, total, task)
@@ -316,7 +345,8 @@ class Sweep:
             self._say(
                 "note",
                 text=f"{fired} of {len(measured)} rows were measured on a disturbed machine ({what}); "
-                "floors are still usable, for narrower intervals stop other programs and profile again",
+                "floors are still usable; for narrower intervals stop other programs and add sessions to the "
+                f"worst of them: {table.profile_command(only_missing=True, out=self.writer.path)}",
             )
         return dict(sorted(names.items()))
 

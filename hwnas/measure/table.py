@@ -17,8 +17,10 @@ from hwnas import seals
 from hwnas.documents import read_bytes
 from hwnas.errors import DataFormatError, InputError, MissingMeasurement, StaleTable
 from hwnas.measure import advice, reliability
+from hwnas.measure.aggregate import pooled
 from hwnas.measure.plausible import refuse_implausible
 from hwnas.measure.rows import (
+    AgainRow,
     BlockRow,
     ChainRow,
     EndRow,
@@ -143,6 +145,8 @@ class LatencyTable:
             self.networks.append(row)
         elif isinstance(row, RepeatRow):
             self.repeats[row.network] = row.value_ms
+        elif isinstance(row, AgainRow):
+            self._pool(row)
         elif isinstance(row, FailureRow):
             self.failures[row.blocks] = row
         elif isinstance(row, SlotRow):
@@ -151,6 +155,21 @@ class LatencyTable:
             self.summary = row.figures
         else:
             self.complete = True
+
+    def _pool(self, row: AgainRow) -> None:
+        """Take further sessions into the row that they are of; DataFormatError where there is none."""
+        if row.block is not None and (old := self.rows.get(row.block)) is not None and old.measurement:
+            found = pooled(old.measurement, row.measurement)
+            fields = {"measurement": found, "value_ms": found.floor_ms, "se_ms": found.se_ms}
+            self.rows[row.block] = old.model_copy(update=fields)
+            return
+        for at, net in enumerate(self.networks):
+            if row.network and net.spec.key == row.network:
+                found = pooled(net.measurement, row.measurement)
+                self.networks[at] = net.model_copy(update={"measurement": found})
+                return
+        what = row.block.key if row.block is not None else row.network
+        raise DataFormatError(f"further sessions of {what}, which has no measured row")
 
     def __iter__(self) -> Iterator[Row]:
         yield from self.rows.values()

@@ -122,6 +122,33 @@ def test_only_missing(home: Path, made: tuple[Path, dict[str, Any]]) -> None:
     assert body["complete"]
 
 
+def test_a_noisy_table_is_improved_where_it_is_worst(home: Path, made: tuple[Path, dict[str, Any]]) -> None:
+    from hwnas.measure.writer import write
+
+    table = tables.load(made[0])
+    good, row = table.networks[0], next(iter(table.rows.values()))
+    assert row.measurement is not None
+    spoilt = {"gates": ("sentinel",)}
+    slow = good.measurement.model_copy(update={**spoilt, "floor_ms": 1.3 * good.measurement.floor_ms})
+    table.networks[0] = good.model_copy(update={"measurement": slow})
+    slow = row.measurement.model_copy(update={**spoilt, "floor_ms": 1.3 * row.value_ms})
+    table.rows[row.block] = row.model_copy(update={"measurement": slow, "value_ms": slow.floor_ms})
+    copy = write(home / "noisy.hwlat.jsonl", table)
+    body = profile(
+        ProfileOptions(device="fake", space="resnet-cifar", preset="quick", only_missing=True, out=copy.path)
+    )
+    again = tables.load(home / "noisy.hwlat.jsonl")
+    assert body["complete"]
+    assert again.complete
+    assert again.table_id != copy.table_id
+    assert again.networks[0].measurement.floor_ms < 1.1 * good.measurement.floor_ms
+    assert again.rows[row.block].value_ms < 1.1 * row.value_ms
+    assert "sentinel" not in again.networks[0].measurement.gates
+    untouched = [n for n in table.networks[1:] if not set(n.measurement.gates) - {"spikes"}]
+    assert untouched
+    assert all(net in again.networks for net in untouched)
+
+
 def test_a_device_that_is_not_here_names_the_ways_on(home: Path) -> None:
     with pytest.raises(DeviceUnavailable, match="--estimate") as caught:
         profile(ProfileOptions(device="titanxp", space="resnet-cifar"))

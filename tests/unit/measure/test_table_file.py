@@ -12,7 +12,7 @@ from table_samples import DOWN, HEAD, REST, STEM, block_row, header, network, ne
 
 from hwnas.documents import read_json
 from hwnas.errors import DataFormatError, InputError, MissingMeasurement, StaleTable
-from hwnas.measure import rows, table_folder
+from hwnas.measure import aggregate, rows, table_folder
 from hwnas.measure import table as tables
 from hwnas.measure.writer import TableWriter, write
 from hwnas.store import data_dir
@@ -309,6 +309,23 @@ def test_failure_rows_explain_a_missing_key(tmp_path: Path) -> None:
     writer.append(rows.FailureRow(blocks=(HEAD,), error="refused the operator Gemm"))
     with pytest.raises(MissingMeasurement, match="it failed: refused the operator Gemm"):
         writer.table[HEAD]
+
+
+def test_further_sessions_are_pooled_with_the_row_that_they_are_of(path: Path) -> None:
+    """By hand: the faster floor, half the distance of the two as its error, gates that fired on both."""
+    table = tables.load(path)
+    net = table.networks[0]
+    old = net.measurement.model_copy(update={"floor_ms": 1.0, "se_ms": 0.02, "gates": ("load", "precision")})
+    new = old.model_copy(update={"floor_ms": 1.03, "se_ms": 0.01, "gates": ("load",)})
+    for pair in ((old, new), (new, old)):
+        found = aggregate.pooled(*pair)
+        assert (found.floor_ms, found.gates, found.samples) == (1.0, ("load",), 2 * old.samples)
+        assert found.se_ms == pytest.approx(0.015)
+    table.networks[0] = net.model_copy(update={"measurement": new})
+    table.add(rows.AgainRow(network=net.spec.key, measurement=old))
+    assert table.networks[0].measurement.floor_ms == 1.0
+    with pytest.raises(DataFormatError, match="no measured row"):
+        table.add(rows.AgainRow(network="unknown", measurement=old))
 
 
 def test_shipped_schema_is_that_of_the_code(path: Path) -> None:
