@@ -3,6 +3,7 @@
     python -m benchmarks.busy                   # 20 searches beside planted spells: an hour
     python -m benchmarks.busy --calm            # the same on the machine as found
     python -m benchmarks.busy --budgets 1 --images 300 --preset quick --out FILE
+    python -m benchmarks.busy --demo            # `make demo` beside planted spells
 
 A profile and searches of `digits` for random budgets, while a neighbour process of ours is busy on one core
 or the other for 10 to 30 seconds, streams memory in every third spell, and rests as long. It is bounded: it
@@ -33,6 +34,7 @@ from benchmarks.clock import loaded, low_ms
 from benchmarks.common import RESULTS, machine
 from hwnas.backends import get
 from hwnas.cost.model import cost_model
+from hwnas.documents import read_json
 from hwnas.errors import BudgetInfeasible
 from hwnas.jobs.profile import ProfileOptions, profile
 from hwnas.jobs.search import search
@@ -156,11 +158,15 @@ def main() -> None:
     parser.add_argument("--clock", type=float, default=60.0, help="seconds over which all winners are timed")
     parser.add_argument("--calm", action="store_true", help="without the neighbour")
     parser.add_argument("--out", type=Path, default=None)
+    parser.add_argument("--demo", action="store_true", help="`hwnas quickstart` in the place of searches")
     args = parser.parse_args()
     state = "calm" if args.calm else "busy"
-    out = args.out or RESULTS / f"{state}-{args.space}.json"
+    out = args.out or RESULTS / f"{state}-{'demo' if args.demo else args.space}.json"
     rows = []
     with TemporaryDirectory() as folder:
+        if args.demo:
+            _write(out, state, args, [demo(Path(folder), args)])
+            return
         table, runs = Path(folder) / "table.hwlat.jsonl", []
         with nullcontext() if args.calm else neighbour(0):
             profile(ProfileOptions(device="cpu", space=args.space, preset=args.preset, out=table))
@@ -175,8 +181,27 @@ def main() -> None:
         for row, run in zip(rows, runs):
             if run.name in times:
                 row["clock_ms"] = times[run.name]
+    _write(out, state, args, rows)
+
+
+def demo(folder: Path, args: argparse.Namespace) -> dict[str, Any]:
+    """The quick start, and its winner by the clock."""
+    argv = [sys.executable, "-c", "from hwnas_cli.main import cli; cli()", "quickstart", "--out"]
+    with nullcontext() if args.calm else neighbour(0):
+        subprocess.run([*argv, str(folder / "run")], check=True, cwd=folder)
+    result = read_json(folder / "run" / "result.json", "result of the quick start", sealed=True)
+    setting = Setting.model_validate(result["setting"])
+    return {
+        "budget_ms": result["budget"]["latency_ms"],
+        "promised_ms": result["measured"]["median_ms"],
+        "clock_ms": clock_ms({"run": folder / "run"}, setting, args.clock)["run"],
+    }
+
+
+def _write(out: Path, state: str, args: argparse.Namespace, rows: list[dict[str, Any]]) -> None:
     body = {
         "benchmark": "busy",
+        "command": " ".join(["python -m benchmarks.busy", *sys.argv[1:]]),
         "state": state,
         "taken_at": now_utc(),
         "machine": machine(),
