@@ -9,6 +9,8 @@ Once-for-All MobileNetV3 space and of the FBNet space, published with HELP (Lee 
 
     hwnas       `hwnas.cost.posterior` with block times from the roofline as the prior (no block was timed);
                 devices without a description take that of the TITAN Xp
+    with others the same with another prior: block costs of the same space on *other* devices, as published
+                tables would give them (300 networks each of every other device), combined robustly
     physical    non-negative regression on blocks, MACs by kind, traffic, squeeze-and-excitation
     MACs        a line through MACs
     one-hot     ridge regression on (place, operator), its strength by leave-one-out
@@ -44,6 +46,7 @@ TEST = 2000
 OWN, WORK = 0.05, 0.2
 # Standard errors of a latency that are tried, as shares of it; degrees of freedom of its noise.
 ERRORS, FOLDS, FREEDOM, STEPS = (0.0, 0.03, 0.1), 5, 4.0, 5
+TAUGHT = 300  # networks of each other device, whose block costs are a prior
 # Once-for-All MobileNetV3, width 1.0 (Cai et al. 2020; ofa_mbv3_d234_e346_k357_w1.0).
 OFA_WIDTHS, OFA_STRIDES = (24, 40, 80, 112, 160), (2, 2, 2, 1, 2)
 OFA_SE, OFA_ACT = (0.0, 0.25, 0.0, 0.25, 0.25), ("relu", "relu", "hswish", "hswish", "hswish")
@@ -194,31 +197,79 @@ def hwnas(networks: Networks, device: str, batch: int, terms: Float64s) -> Predi
     else:
         described = roofline.describe(DESCRIBED.get(device, "titanxp"))
     guess = np.array([roofline.block_ms(b, described, batch=batch, fused=False) for b in networks.blocks])
-    # What the roofline may have wrong of each kind of work, in the unit of a typical block.
-    shares = terms / np.maximum(terms.sum(axis=0) / np.maximum((terms > 0).sum(axis=0), 1), 1e-12)
 
     def predict(train: Int64s, y: Float64s, test: Int64s) -> Float64s:
-        # Step 1: the level of a device that nobody described, and how its time goes to kinds of work:
+        # The level of a device that nobody described, and how its time goes to kinds of work:
         # the mean of a non-negative regression and of the roofline brought to scale.
         counts = networks.counts[train]
         scaled = guess * float(np.median(y / (counts @ guess)))
         design = np.hstack([counts @ terms, (counts @ guess)[:, None]])
         weights, _ = nnls(design / y[:, None], np.ones(len(y)))
         mean = np.maximum(terms @ weights[:-1] + guess * weights[-1], 0.02 * scaled)
-        # Step 2: corrections that blocks share, by kind and shape and by the work that they do.
-        unit = features.Unit.of(networks.blocks, mean)
-        groups = [
-            *features.groups(networks.blocks, mean, unit),
-            *(Group(f"work {i}", shares[:, [i]] * unit.time_ms, WORK) for i in range(shares.shape[1])),
-        ]
-        # Step 3: the posterior given whole networks.
-        prior = Prior(mean, OWN * mean, tuple(groups), constant_ms=0.1 * float(np.median(y)))
-        evidence = Evidence(counts, y, np.zeros(len(y)), np.arange(len(y)))
-        few, seen = _occurring(prior, evidence)
-        scales, se_ms = _robust(few, replace(seen, se_ms=_noisy(few, seen) * y))
-        return fit(prior, replace(evidence, se_ms=se_ms), scales).predict(networks.counts[test])[0]
+        return learned(networks, terms, mean, train, y, test)
 
     return predict
+
+
+def learned(
+    networks: Networks, terms: Float64s, mean: Float64s, train: Int64s, y: Float64s, test: Int64s
+) -> Float64s:
+    """The posterior given whole networks; `mean` are the block costs expected before."""
+    # Step 1: corrections that blocks share, by kind and shape and by the work that they do, which has the
+    # unit of a typical block.
+    shares = terms / np.maximum(terms.sum(axis=0) / np.maximum((terms > 0).sum(axis=0), 1), 1e-12)
+    unit = features.Unit.of(networks.blocks, mean)
+    groups = [
+        *features.groups(networks.blocks, mean, unit),
+        *(Group(f"work {i}", shares[:, [i]] * unit.time_ms, WORK) for i in range(shares.shape[1])),
+    ]
+    # Step 2: the posterior.
+    prior = Prior(mean, OWN * mean, tuple(groups), constant_ms=0.1 * float(np.median(y)))
+    evidence = Evidence(networks.counts[train], y, np.zeros(len(y)), np.arange(len(y)))
+    few, seen = _occurring(prior, evidence)
+    scales, se_ms = _robust(few, replace(seen, se_ms=_noisy(few, seen) * y))
+    return fit(prior, replace(evidence, se_ms=se_ms), scales).predict(networks.counts[test])[0]
+
+
+def published(networks: Networks, times: Mapping[str, Float64s], terms: Float64s) -> dict[str, Float64s]:
+    """(blocks,) costs of every device and batch, up to a factor, from `TAUGHT` networks of each."""
+    design = np.hstack([networks.counts @ terms, np.ones((len(networks.onehot), 1))])
+    found = {}
+    for key, y in times.items():
+        chosen = np.random.default_rng(TAUGHT).permutation(len(y))[:TAUGHT]
+        costs = terms @ _robust_weights(design[chosen], y[chosen])[:-1]
+        found[key] = costs / float((networks.counts @ costs).mean())
+    return found
+
+
+def with_others(networks: Networks, terms: Float64s, others: Sequence[Float64s]) -> Predict:
+    """Our model with the block costs of other devices as its prior, and the combination of them itself.
+
+    The latter has no corrections of its own, which twenty networks of a noisy file teach wrongly; the mean
+    of both is better than either.
+    """
+    costs = np.array(others).T
+
+    def predict(train: Int64s, y: Float64s, test: Int64s) -> Float64s:
+        design = np.hstack([networks.counts @ costs, np.ones((len(networks.onehot), 1))])
+        weights = _robust_weights(design[train], y)
+        mean = np.maximum(costs @ weights[:-1], 1e-6 * float(np.median(y)))
+        plain: Float64s = design[test] @ weights
+        return (plain + learned(networks, terms, mean, train, y, test)) / 2.0
+
+    return predict
+
+
+def _robust_weights(design: Float64s, y: Float64s) -> Float64s:
+    """Non-negative regression on relative latencies under Student's t (see `_robust`)."""
+    relative, weight = design / y[:, None], np.ones(len(y))
+    for _ in range(2 * STEPS):
+        root = np.sqrt(weight)
+        found, _ = nnls(relative * root[:, None], root)
+        error = relative @ found - 1.0
+        spread = 1.4826 * float(np.median(np.abs(error))) + 1e-6
+        weight = (FREEDOM + 1.0) / (FREEDOM + (error / spread) ** 2)
+    return np.asarray(found, dtype=np.float64)
 
 
 def _occurring(prior: Prior, evidence: Evidence) -> tuple[Prior, Evidence]:
@@ -293,16 +344,25 @@ def one_hot(design: Float64s) -> Predict:
 
 
 def case(
-    name: str, file: Mapping[str, np.ndarray], key: str, networks: Networks, args: argparse.Namespace
+    name: str,
+    file: Mapping[str, np.ndarray],
+    key: str,
+    networks: Networks,
+    tables: Mapping[str, Float64s],
+    args: argparse.Namespace,
 ) -> list[dict[str, Any]]:
     """Errors of all models on one device at one batch."""
     device, _, batch_text = key[3:].rpartition("_b")
     batch = int(batch_text)
     y = np.asarray(file[key], dtype=np.float64)
-    design = networks.counts @ physical(networks)
+    terms = physical(networks)
+    design = networks.counts @ terms
+    # Nothing of the judged device itself, at whatever batch; the two spaces write names differently.
+    others = [costs for other, costs in tables.items() if other[3:].rpartition("_b")[0] != device]
     macs = design[:, 1:6].sum(axis=1, keepdims=True)
     models: dict[str, Predict] = {
-        "hwnas": hwnas(networks, device, batch, physical(networks)),
+        "hwnas": hwnas(networks, device, batch, terms),
+        "with others": with_others(networks, terms, others),
         "physical": regression(design),
         "MACs": regression(macs),
         "one-hot": one_hot(networks.onehot),
@@ -345,8 +405,10 @@ def main() -> None:
         with np.load(args.data / f"{name}.npz", allow_pickle=False) as file:
             arrays = {key: file[key] for key in file.files}
         networks = read(arrays)
+        times = {key: np.asarray(arrays[key], dtype=np.float64) for key in arrays if key.startswith("ms_")}
+        tables = published(networks, times, physical(networks))
         for key in sorted(k for k in arrays if k.startswith("ms_") and args.only in f"{name}/{k[3:]}"):
-            found = case(name, arrays, key, networks, args)
+            found = case(name, arrays, key, networks, tables, args)
             rows += found
             _save(rows, args)
             for count in args.networks:

@@ -44,6 +44,7 @@ class Stagewise(Strategy[StagewiseOptions]):
         super().__init__(context)
         o = self._options
         self._fills = fills
+        self._last_filled: tuple[tuple[tuple[str, str], ...], list[Proposal]] | None = None
         published = Published(context, o.growth_step, o.iterations, o.start)
         self._published = published if o.fidelity == "paper" else None
         least = needed(context.space, o.rounds)
@@ -280,6 +281,14 @@ class Stagewise(Strategy[StagewiseOptions]):
         """The last steps to each budget, the smallest first, so that the newest network is of the largest."""
         if not self._fills:
             return []
+        known = tuple((t.spec.key, t.state) for t in history)
+        if (
+            self._last_filled is None or self._last_filled[0] != known
+        ):  # asked for twice: to propose, to explain
+            self._last_filled = known, self._last_steps(history)
+        return self._last_filled[1]
+
+    def _last_steps(self, history: Sequence[Trial]) -> list[Proposal]:
         for n, budget in enumerate(options.budgets(self._context, self._options.targets_ms)):
             found = fine.last_steps(history, self._context, budget, note=(FINE, n))
             if found is not None:

@@ -17,7 +17,7 @@ from hwnas.records import SearchResult
 from hwnas.search.auto.operators import operators
 from hwnas.search.auto.strategy import OTHERS, UNTRAINED, VITAL, Auto
 from hwnas.search.hournas.strategy import HourNas
-from hwnas.search.solve.entropy import entropy
+from hwnas.search.solve.fine import TRAINED
 from hwnas.search.stagewise.strategy import Stagewise
 from hwnas.search.state import Limits
 
@@ -78,14 +78,10 @@ def test_what_no_significant_gain_asks_for_is_filled_by_the_untrained_score(tmp_
     result = run(tmp_path, Auto, "mbv2-cifar", 0.2, se=10.0)
     last = [t for t in result.trials if t.role == "candidate"][-1]
     assert last.notes["phase"] == UNTRAINED
-    assert sum(t.notes.get("phase") == UNTRAINED for t in result.trials) == 1
-    assert 0.9 < price_ms(last.spec) * 1.02 / 0.2 <= 1.0
+    assert 1 <= sum(t.notes.get("phase") == UNTRAINED for t in result.trials) <= TRAINED
+    assert 0.95 < price_ms(last.spec) * 1.02 / 0.2 <= 1.0
     assert result.stopped.endswith("filled by the untrained score")
     assert result.trials[result.best].spec.key == last.spec.key
-    # Nothing that adds entropy fits any more.
-    space, cost = make("mbv2-cifar"), FakeCost(error=0.02)
-    for move in space.grow(last.spec):
-        assert entropy(move.spec) <= entropy(last.spec) or cost.estimate(move.spec).high_ms > 0.2
 
 
 def test_few_images_leave_the_choice_to_the_untrained_score(tmp_path: Path) -> None:
