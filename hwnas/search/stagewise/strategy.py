@@ -80,8 +80,9 @@ class Stagewise(Strategy[StagewiseOptions]):
         # Step 4: without a significant gain train further.
         again = _unjudged(judged, now) or any(one.fate == "not significant" for one in judged)
         found = self._again(history, now) if again else []
-        # Step 5: without a growth that fits, or is known to be worth it, the last steps are fine.
-        return found or self._filled(history)
+        # Step 5: where the budget stops growth, the last steps are fine; where nothing is worth it, it ends.
+        binds = any(one.fate == "closed" for one in judged)
+        return found or (self._filled(history) if binds else [])
 
     def growths(self, proposal: Proposal) -> list[Move]:
         """The growths of a proposed network that are to be judged: those that fit the (largest) budget."""
