@@ -297,7 +297,7 @@ class _Profile:
         self._finish()
 
     def _improve(self) -> None:
-        """More sessions where the finished table is least sure, and its figures anew."""
+        """More sessions where the finished table is least sure, and its figures again."""
         again = {spec.key for spec in self.sweep.improve()}
         held = [n.spec for n in self.table.networks if n.role == "holdout" and n.spec.key in again]
         for key, found in self.sweep.again(held).items():

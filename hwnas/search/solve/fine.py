@@ -85,7 +85,7 @@ def last_steps(
     note: tuple[str, int],
     score: Callable[[NetworkSpec], float] = entropy,
 ) -> tuple[Trial, NetworkSpec] | None:
-    """The trial to go on from and the network that uses the rest of a budget; None where there is none.
+    """The trial to continue from and the network that uses the rest of a budget; None where there is none.
 
     Args:
         history: every trial.
