@@ -101,7 +101,8 @@ def run_case(case: str, seed: int, args: argparse.Namespace) -> dict[str, Any]:
     profiled = read_json(done, "profile of a case")
     table, space = tables.load(out), spaces.make(name)
     seen = {net.spec.key for net in table.networks}
-    rng, drawn = np.random.default_rng([seed, 60]), {}
+    rng = np.random.default_rng([seed, 60])
+    drawn: dict[str, NetworkSpec] = {}
     while len(drawn) < args.networks:
         spec = space.sample(rng)
         if spec.key not in seen:

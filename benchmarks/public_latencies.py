@@ -218,7 +218,7 @@ def learned(
     # Step 1: corrections that blocks share, by kind and shape and by the work that they do, which has the
     # unit of a typical block.
     shares = terms / np.maximum(terms.sum(axis=0) / np.maximum((terms > 0).sum(axis=0), 1), 1e-12)
-    unit = features.Unit.of(networks.blocks, mean)
+    unit = features.Unit.of(networks.blocks, mean.tolist())
     groups = [
         *features.groups(networks.blocks, mean, unit),
         *(Group(f"work {i}", shares[:, [i]] * unit.time_ms, WORK) for i in range(shares.shape[1])),
