@@ -88,21 +88,24 @@ def test_own_file_in_every_runtime(own: Path) -> None:
 
 
 def test_what_is_named_must_be_here(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(BackendUnavailable, match="'trt' is not available"):
+    with pytest.raises(BackendUnavailable, match="'trt' is not available") as missing:
         benchmark(BenchmarkOptions(str(own), device="cpu", backends=("trt",)))
-    with pytest.raises(InputError, match="--precision fp16"):
+    with pytest.raises(InputError, match="--precision fp16") as wrong:
         benchmark(BenchmarkOptions(str(own), device="cpu", backends=("ort",), precisions=("fp16",)))
+    assert (missing.value.exit_status, wrong.value.exit_status) == (4, 2)
     pytest.importorskip("openvino")
     monkeypatch.setattr("hwnas.backends.openvino.cpu_flags", lambda: frozenset({"avx2"}))
-    with pytest.raises(BackendUnavailable, match="no bfloat16 units"):
+    with pytest.raises(BackendUnavailable, match="no bfloat16 units") as lacking:
         candidates("cpu", ("openvino",), ("bf16",))
+    assert lacking.value.exit_status == 4
     assert [c.name for c in candidates("cpu", ("openvino",))] == ["openvino fp32", "openvino int8"]
 
 
 def test_data_of_another_shape_are_refused(tmp_path: Path) -> None:
     flat = [BlockSpec(kind="classifier", c_in=5, c_out=10, size_in=4)]
-    with pytest.raises(InputError, match="1 or 3 channels"):
+    with pytest.raises(InputError, match="1 or 3 channels") as refused:
         own_model(writer.chain(flat, batch=1), "digits", 8, 1, 0)
+    assert refused.value.exit_status == 2
     with pytest.raises(InputError, match="the model has batch 1, --batch is 2"):
         own_model(writer.chain(BLOCKS, batch=1), None, 8, 2, 0)
 
