@@ -19,6 +19,8 @@ from hwnas.records import Record
 WHOLE_MATRIX = 100
 # So many kinds of mistakes are kept, the most frequent ones.
 MISTAKES = 20
+# A class counts as found where it is among so many that score highest.
+_FIRST = 5
 
 
 class ClassRow(Record):
@@ -54,6 +56,8 @@ class ByClass(Record):
         largest_class, largest_share: the class with most images and its share: as right is who names
             it always.
         chance: as right on average is who names a class by chance, each as often.
+        top5_accuracy: fraction whose class is among the five with the highest scores; None with five
+            classes or fewer, and where scores are not known.
         classes: one row per class, in their order.
         mistakes: which class was taken for which, the most frequent first, at most `MISTAKES`.
         confusion_matrix: images by true class (rows) and class named (columns), in the order of
@@ -66,6 +70,7 @@ class ByClass(Record):
     largest_class: str
     largest_share: float = Field(gt=0, le=1)
     chance: float = Field(gt=0, le=1)
+    top5_accuracy: float | None = Field(default=None, ge=0, le=1)
     classes: tuple[ClassRow, ...]
     mistakes: tuple[Mistake, ...]
     confusion_matrix: tuple[tuple[int, ...], ...] | None = None
@@ -93,12 +98,15 @@ class ByClass(Record):
         return max(self.largest_share, self.chance)
 
 
-def by_class(labels: NDArray[Any], named: NDArray[Any], classes: Sequence[str]) -> ByClass:
+def by_class(
+    labels: NDArray[Any], named: NDArray[Any], classes: Sequence[str], scores: NDArray[Any] | None = None
+) -> ByClass:
     """Figures of classes `named` against the true ones.
 
     Args:
         labels, named: (n,) places in `classes`; at least one image.
         classes: their names.
+        scores: (n, classes), from which the class was named.
     """
     count = len(classes)
     matrix = np.bincount(np.asarray(labels) * count + np.asarray(named), minlength=count * count)
@@ -126,6 +134,7 @@ def by_class(labels: NDArray[Any], named: NDArray[Any], classes: Sequence[str]) 
         largest_class=classes[int(images.argmax())],
         largest_share=float(images.max() / images.sum()),
         chance=1.0 / count,
+        top5_accuracy=None if scores is None or count <= _FIRST else _top5(np.asarray(labels), scores),
         classes=rows,
         mistakes=tuple(
             Mistake(
@@ -135,6 +144,12 @@ def by_class(labels: NDArray[Any], named: NDArray[Any], classes: Sequence[str]) 
         ),
         confusion_matrix=tuple(tuple(row) for row in matrix.tolist()) if count <= WHOLE_MATRIX else None,
     )
+
+
+def _top5(labels: NDArray[Any], scores: NDArray[Any]) -> float:
+    """Fraction of the images of whose class fewer than five others score higher."""
+    own = np.take_along_axis(scores, labels[:, None], axis=1)
+    return float(((scores > own).sum(axis=1) < _FIRST).mean())
 
 
 def _share(part: int, whole: int) -> float | None:

@@ -248,7 +248,7 @@ def _by_class(scores: Float32s, labels: Int64s | None, manifest: EngineManifest)
         return None
     at = labels >= 0
     names = manifest.classes or tuple(map(str, range(manifest.network.classes)))
-    return by_class(labels[at], scores[at].argmax(axis=1), names)
+    return by_class(labels[at], scores[at].argmax(axis=1), names, scores[at])
 
 
 def reference_scores(spec: NetworkSpec, weights: Weights, images: Float32s) -> Float32s:

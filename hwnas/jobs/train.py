@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from hwnas import options as option_values
-from hwnas import runs, schemas
+from hwnas import runs, schemas, top_losses
 from hwnas.by_class import ByClass
 from hwnas.documents import read_json
 from hwnas.errors import DataFormatError, InputError
@@ -198,7 +198,7 @@ def _train(
         "run": str(run.path),
         "network": spec.name or spec.key,
         "data": options.data,
-        **_judged(module, dataset, result),
+        **_judged(run.path, module, dataset, result),
         "epochs": options.epochs,
         "seconds": result.wall_s,
         **{k: v for k, v in asdict(result).items() if k not in ("accuracy", "se", "loss", "wall_s")},
@@ -223,18 +223,22 @@ def _train(
     return TrainOutcome.of(body)
 
 
-def _judged(module: torch.nn.Module, dataset: Dataset, result: TrainResult) -> dict[str, Any]:
+def _judged(folder: Path, module: torch.nn.Module, dataset: Dataset, result: TrainResult) -> dict[str, Any]:
     """Figures of the trained network on both splits; the test images are read here, once."""
     from hwnas.train.score import judge
 
-    _, on_val = judge(module, dataset.val, dataset.classes)
-    test, on_test = judge(module, dataset.test(), dataset.classes)
+    val, test = judge(module, dataset.val, dataset.classes), judge(module, dataset.test(), dataset.classes)
+    top_losses.write(folder, test.pictures)
     return {
-        "accuracy": {"val": result.accuracy, "test": test.accuracy},
-        "accuracy_se": {"val": result.se, "test": test.se},
-        "balanced_accuracy": {"val": on_val.balanced_accuracy, "test": on_test.balanced_accuracy},
-        "loss": {"val": result.loss, "test": test.loss},
-        "by_class": {"val": to_json(on_val), "test": to_json(on_test)},
+        "accuracy": {"val": result.accuracy, "test": test.score.accuracy},
+        "accuracy_se": {"val": result.se, "test": test.score.se},
+        "balanced_accuracy": {
+            "val": val.by_class.balanced_accuracy,
+            "test": test.by_class.balanced_accuracy,
+        },
+        "loss": {"val": result.loss, "test": test.score.loss},
+        "by_class": {"val": to_json(val.by_class), "test": to_json(test.by_class)},
+        "top_losses": [to_json(row) for row in test.top_losses],
     }
 
 

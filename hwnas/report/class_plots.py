@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import base64
+import io
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
+from hwnas.arrays import Uint8s
 from hwnas.by_class import ByClass
+from hwnas.lazy import lazy_import
 from hwnas.report.style import (
     BLUE,
     GREEN,
@@ -16,11 +21,19 @@ from hwnas.report.style import (
     figure,
     safe,
 )
+from hwnas.top_losses import TopLoss
+
+if TYPE_CHECKING:
+    from PIL import Image as Pillow
+else:
+    Pillow = lazy_import("PIL.Image")
 
 # More bars or cells than these cannot be read; the weakest classes are drawn.
 BARS, CELLS, LABELLED = 40, 40, 20
-# Letters of a class's name beside an axis.
+# Letters of a class's name beside an axis, and under a picture.
 LONGEST = 18
+# Pictures in a row of the worst images.
+_ACROSS = 6
 
 
 def recalls(figures: ByClass) -> Figure:
@@ -79,9 +92,13 @@ def recalls(figures: ByClass) -> Figure:
 
 def _names(names: Sequence[str], title: str = "", **more: object) -> dict[str, object]:
     """An axis of classes by place: long names are cut, and two that are then alike stay apart."""
-    cut = [safe(name if len(name) <= LONGEST else name[: LONGEST - 1] + "…") for name in names]
+    cut = [safe(_cut(name)) for name in names]
     places = list(range(len(names)))
     return axis(title, tickmode="array", tickvals=places, ticktext=cut, showgrid=False, **more)
+
+
+def _cut(name: str) -> str:
+    return name if len(name) <= LONGEST else name[: LONGEST - 1] + "…"
 
 
 def confusion(figures: ByClass) -> Figure | None:
@@ -124,6 +141,60 @@ def confusion(figures: ByClass) -> Figure | None:
 
 def _height(rows: int) -> int:
     return max(280, min(130 + 24 * rows, 900))
+
+
+def top_losses(rows: Sequence[TopLoss], pictures: Uint8s) -> Figure:
+    """The images that the network is most wrong about, the worst first.
+
+    Args:
+        rows: what is known of each.
+        pictures: uint8 (n, H, W, C).
+    """
+    lines = -(-len(rows) // _ACROSS)
+    images, words = [], []
+    for at, (row, pixels) in enumerate(zip(rows, pictures)):
+        down, across = divmod(at, _ACROSS)
+        images.append(
+            {
+                "source": _png(pixels),
+                "x": across + 0.5,
+                "y": lines - down - 0.08,
+                "xref": "x",
+                "yref": "y",
+                "xanchor": "center",
+                "yanchor": "top",
+                "sizex": 0.9,
+                "sizey": 0.66,
+                "layer": "above",
+            }
+        )
+        shown = (safe(_cut(row.true)), f"not {safe(_cut(row.named))}", f"{100 * row.probability:.1f} %")
+        words.append(
+            {
+                "text": "<br>".join(shown),
+                "x": across + 0.5,
+                "y": lines - down - 0.76,
+                "xanchor": "center",
+                "yanchor": "top",
+                "showarrow": False,
+                "font": {"size": 11},
+            }
+        )
+    hidden = {"visible": False, "fixedrange": True}
+    layout = {
+        "xaxis": {**hidden, "range": [0, _ACROSS]},
+        "yaxis": {**hidden, "range": [-0.2, lines]},
+        "images": images,
+        "annotations": words,
+    }
+    return figure([], height=190 * lines + 30, **layout)
+
+
+def _png(pixels: Uint8s) -> str:
+    """A picture (H, W, C) as the address of a PNG that it holds itself."""
+    data = io.BytesIO()
+    Pillow.fromarray(pixels if pixels.shape[2] == 3 else pixels[..., 0]).save(data, "PNG")
+    return f"data:image/png;base64,{base64.b64encode(data.getvalue()).decode()}"
 
 
 def learning(curve: Sequence[Mapping[str, float]], base_line: float | None) -> Figure | None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from hwnas import top_losses
 from hwnas.by_class import ByClass
-from hwnas.errors import HwnasError
+from hwnas.errors import DataFormatError, HwnasError
 from hwnas.report import class_plots, phrases
 from hwnas.report.collect import RunData
 from hwnas.report.page import Picture, Section, Table
@@ -21,11 +22,12 @@ def by_class(run: RunData) -> Section | None:
     what, figures = found
     lead = (
         f"Of {figures.images:,} {what} {phrases.percent(figures.accuracy)} are right; as a mean over the "
-        f"classes, each counting the same, {phrases.percent(figures.balanced_accuracy)}. "
+        f"classes, each counting the same, {phrases.percent(figures.balanced_accuracy)}. {_top5(figures)}"
         f"{base_lines(figures)}"
     )
     drawn = picture("classes", class_plots.recalls(figures), "share of each class that is right")
     drawn += picture("confusion", class_plots.confusion(figures), "confusion between classes")
+    drawn += worst_images(run)
     rows = [
         (
             row.name,
@@ -44,6 +46,28 @@ def by_class(run: RunData) -> Section | None:
     tables.append(Table(head, rows, f"All {len(rows)} classes, the weakest first"))
     tables += _by_budget(run)
     return Section("Class by class", lead, drawn, tables)
+
+
+def _top5(figures: ByClass) -> str:
+    if figures.top5_accuracy is None:
+        return ""
+    return f"The class is among the first five for {phrases.percent(figures.top5_accuracy)} (top-5). "
+
+
+def worst_images(run: RunData) -> list[Picture]:
+    """The test images that the network is most wrong about, each with what was expected and predicted."""
+    if not run.top_losses:
+        return []
+    try:
+        drawn = class_plots.top_losses(run.top_losses, top_losses.read(run.path, len(run.top_losses)))
+    except DataFormatError as exc:
+        run.missing.append(f"the worst images are not shown: {exc}")
+        return []
+    alt = (
+        "test images with the highest loss, the worst first: the true class, the one predicted instead, and "
+        "the probability that the true one was given"
+    )
+    return [Picture("worst-images", drawn, alt)]
 
 
 def _by_budget(run: RunData) -> list[Table]:

@@ -24,6 +24,7 @@ from hwnas.runs import read_manifest, salvage_events
 from hwnas.search.ranking import accuracy, candidates
 from hwnas.spec import NetworkSpec
 from hwnas.store import parse, read_network
+from hwnas.top_losses import TopLoss
 
 T = TypeVar("T")
 
@@ -165,6 +166,15 @@ class RunData:
             if engine.by_class is not None:
                 return f"images that {engine.engine} was compared on", engine.by_class
         return None
+
+    @property
+    def top_losses(self) -> list[TopLoss]:
+        """The test images that the network is most wrong about; empty where none are recorded."""
+        recorded = self.extra.get("top_losses")
+        try:
+            return [parse(TopLoss, row, "result.json: top_losses") for row in recorded or ()]
+        except (HwnasError, TypeError):
+            return []
 
     @property
     def data(self) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hwnas import schemas
+from hwnas import schemas, top_losses
 from hwnas.documents import read_json
 from hwnas.jobs.resolve.origin import digests
 from hwnas.lazy import lazy_import
@@ -199,6 +199,7 @@ def test_once(run: RunFolder, result: SearchResult, dataset: Dataset, data: str)
         "accuracy_se",
         "balanced_accuracy",
         "by_class",
+        "top_losses",
         "weights_sha256",
         "classes",
         "mean",
@@ -214,13 +215,17 @@ def test_once(run: RunFolder, result: SearchResult, dataset: Dataset, data: str)
     def judged(trial: Trial, folder: Path) -> dict[str, Any]:
         module = build(trial.spec, seed=0)
         load_weights(module, read_weights(folder / "weights.safetensors"))
-        _, on_val = judge(module, dataset.val, dataset.classes)
-        test, on_test = judge(module, unseen, dataset.classes)
+        val, test = judge(module, dataset.val, dataset.classes), judge(module, unseen, dataset.classes)
+        top_losses.write(folder, test.pictures)
         return {
-            "accuracy": {"val": trial.outcome.accuracy, "test": test.accuracy},
-            "accuracy_se": {"val": trial.outcome.accuracy_se, "test": test.se},
-            "balanced_accuracy": {"val": on_val.balanced_accuracy, "test": on_test.balanced_accuracy},
-            "by_class": {"val": to_json(on_val), "test": to_json(on_test)},
+            "accuracy": {"val": trial.outcome.accuracy, "test": test.score.accuracy},
+            "accuracy_se": {"val": trial.outcome.accuracy_se, "test": test.score.se},
+            "balanced_accuracy": {
+                "val": val.by_class.balanced_accuracy,
+                "test": test.by_class.balanced_accuracy,
+            },
+            "by_class": {"val": to_json(val.by_class), "test": to_json(test.by_class)},
+            "top_losses": [to_json(row) for row in test.top_losses],
         }
 
     found = judged(best, run.path)

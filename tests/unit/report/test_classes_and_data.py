@@ -12,6 +12,7 @@ import plotly.graph_objects as go
 import pytest
 from report_records import network, write_run
 
+from hwnas import top_losses
 from hwnas.by_class import by_class
 from hwnas.records import to_json
 from hwnas.report import class_plots
@@ -71,6 +72,22 @@ def test_a_training_shows_its_classes_its_base_line_and_its_curve(tmp_path: Path
         ("Test accuracy", "70.0 %"),
         ("Balanced accuracy", "43.8 %"),
     ]
+
+
+def test_the_worst_images_are_shown_and_missing_ones_told(tmp_path: Path) -> None:
+    folder = write_training(tmp_path / "train-0001", "folder:pets")
+    body = json.loads((folder / "result.json").read_text())
+    row = {"true": "<b>cat", "named": "dog", "probability": 0.02, "loss": 3.9}
+    write_json(folder / "result.json", {**body, "top_losses": [row]})
+    (chapter,) = compose([folder]).chapters
+    assert any("the worst images are not shown" in line for line in chapter.missing)
+    top_losses.write(folder, np.full((1, 4, 4, 3), 200, np.uint8))
+    page = compose([folder])
+    (drawn,) = [p.figure for p in page.pictures if p.name == "worst-images"]
+    assert not page.chapters[0].missing
+    assert drawn["layout"]["images"][0]["source"].startswith("data:image/png;base64,")
+    assert drawn["layout"]["annotations"][0]["text"] == "&lt;b&gt;cat<br>not dog<br>2.0 %"
+    assert go.Figure(drawn).layout.images[0].sizex == 0.9  # Plotly itself takes it
 
 
 def test_a_network_that_is_no_better_than_the_base_line_is_told() -> None:

@@ -50,5 +50,23 @@ def test_many_classes_keep_the_rows_but_not_the_square() -> None:
     assert len(found.classes) == count
 
 
+def test_top5_by_hand() -> None:
+    # Seven classes. The first image's class is second, the second's fifth, the third's sixth; for the fourth
+    # all score alike, so that no other is above its own.
+    scores = np.array(
+        [
+            [6.0, 7.0, 1.0, 2.0, 3.0, 4.0, 5.0],
+            [3.0, 7.0, 6.0, 5.0, 4.0, 1.0, 2.0],
+            [2.0, 7.0, 6.0, 5.0, 4.0, 3.0, 1.0],
+            [1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0],
+        ]
+    )
+    labels, names = np.array([0, 0, 0, 6]), list("abcdefg")
+    assert by_class(labels, scores.argmax(axis=1), names, scores).top5_accuracy == 0.75
+    assert by_class(labels, scores.argmax(axis=1), names).top5_accuracy is None  # no scores are known
+    five = scores[:2, :5]
+    assert by_class(labels[:2], five.argmax(axis=1), names[:5], five).top5_accuracy is None  # always 100 %
+
+
 def test_written_and_read() -> None:
     assert ByClass.model_validate(FOUND.model_dump(mode="json")) == FOUND
