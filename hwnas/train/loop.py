@@ -165,6 +165,8 @@ class _TrainingJob:
             self.teacher.module.to(device).eval()
         self.images = self.dataset.train.images.to(device)
         self.labels = self.dataset.train.labels.to(device)
+        balanced = options.class_weights == "balanced"
+        self.weights = plan.balanced(self.labels, len(self.dataset.classes)) if balanced else None
         self.state = state.begin(self.module, options, scales=self.compute.scales)
         self.first = self.state.snapshot()
         if self.checkpoint is not None and self.checkpoint.exists():
@@ -244,7 +246,7 @@ class _TrainingJob:
         images, targets = images[part], targets[part]
         with self.compute.autocast():
             logits = self.forward(images)
-        loss = F.cross_entropy(logits.float(), targets, label_smoothing=options.label_smoothing)
+        loss = self._loss(logits.float(), targets)
         if self.teacher is not None:
             loss = torch.lerp(loss, self._distance(images, logits.float()), options.distill)
         loss = loss * weight
@@ -257,12 +259,20 @@ class _TrainingJob:
         scaler.update()
         return loss.detach()
 
+    def _loss(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Cross-entropy; the mean over the images, so that the parts of a batch add up."""
+        smoothing = self.options.label_smoothing
+        if self.weights is None:
+            return F.cross_entropy(logits, targets, label_smoothing=smoothing)
+        each = F.cross_entropy(logits, targets, label_smoothing=smoothing, reduction="none")
+        return (each * (self.weights[targets] if targets.ndim == 1 else targets @ self.weights)).mean()
+
     def _batch(self, step: int) -> tuple[Tensor, Tensor]:
         """Augmented, normalised images and their targets: labels, or probabilities where mixed."""
         options = self.options
         rng = np.random.default_rng([options.seed, 2, step])
         at = plan.batch_at(options.images, len(self.labels), step, self.steps, options.seed)
-        at = at.to(self.labels.device)
+        at = plan.repeated(at, options.repeats).to(self.labels.device)
         pixels = augment.crop_flip(self.images, at, self.augment, rng)
         images, targets = normalise(pixels, self.dataset.mean, self.dataset.std), self.labels[at]
         if self.augment.cutout:

@@ -10,6 +10,7 @@ from hwnas.options import Checked, option
 TrainDevice = Literal["auto", "cpu", "cuda"]
 Mode = Literal["auto", "fp32", "bf16", "fp16"]
 Schedule = Literal["onecycle", "cosine"]
+ClassWeights = Literal["equal", "balanced"]
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,10 @@ class Recipe(Checked):
         ema: decay a step of the weights' moving average, which is what is kept; 0 is without.
         distill: weight of the teacher's loss where there is a teacher (Hinton et al. 2015).
         temperature: of the teacher's and the student's softmax in that loss.
+        class_weights: ``balanced`` weighs an image by the inverse of the size of its class, so that every
+            class counts the same in the loss; the mean weight of a training image is 1.
+        repeats: times that an image stands in a batch, each time augmented in another way (Hoffer et al.
+            2020); an epoch then sees a part of the images. For data sets of very few images.
         flip, shift, cutout, mixup: see `augment.AugmentOptions`; None chooses by the data set.
         device: ``auto`` takes the GPU where torch sees one.
         precision: of the forward and backward pass; ``auto`` decides by the processor.
@@ -73,6 +78,12 @@ class Recipe(Checked):
     )
     distill: float = option(0.5, "Distillation: weight of the teacher's loss.", low=0, high=1)
     temperature: float = option(4.0, "Distillation: temperature.", above=0)
+    class_weights: ClassWeights = option(
+        "equal", "balanced: a class of few images counts as much in the loss as one of many."
+    )
+    repeats: int = option(
+        1, "Times that an image stands in a batch, each time augmented in another way.", low=1, high=64
+    )
     flip: bool | None = option(
         None, "Mirror half of the images left to right; null: if the data set allows it."
     )

@@ -70,6 +70,17 @@ def batch_at(images: int, available: int, step: int, steps: int, seed: int) -> T
     return torch.from_numpy(np.concatenate(parts))
 
 
+def repeated(at: Tensor, times: int) -> Tensor:
+    """The first of these places, each so many times, and as many in all (Hoffer et al. 2020)."""
+    return at if times == 1 else at.repeat_interleave(times)[: len(at)]
+
+
+def balanced(labels: Tensor, classes: int) -> Tensor:
+    """Weight of an image by its class: the inverse of the class's size, with a mean of 1 over the images."""
+    counts = torch.bincount(labels, minlength=classes)
+    return len(labels) / (classes * counts.clamp(min=1).float())
+
+
 @lru_cache(maxsize=2)
 def _pass(available: int, seed: int, turn: int) -> Any:
     return np.random.default_rng([seed, 1, turn]).permutation(available)

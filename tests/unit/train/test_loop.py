@@ -8,6 +8,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import numpy as np
@@ -465,3 +466,25 @@ def test_weights_are_finite_float32(tiny: NetworkSpec, digits: Dataset) -> None:
     for name, value in weights(module).items():
         assert value.dtype == np.float32, name
         assert np.isfinite(value).all(), name
+
+
+def test_balanced_classes_count_the_same() -> None:
+    # Three images of one class, one of the other: 4 / (2 * 3) and 4 / (2 * 1).
+    weights = plan.balanced(torch.tensor([0, 0, 0, 1]), 2)
+    assert weights.tolist() == pytest.approx([2 / 3, 2.0])
+    job = SimpleNamespace(weights=weights, options=Recipe(label_smoothing=0.0))
+    logits = torch.tensor([[2.0, 0.0], [0.0, 0.0]])
+    first, second = math.log(1 + math.exp(-2)), math.log(2)
+    by_hand = (first * 2 / 3 + second * 2) / 2
+    loss = loop._TrainingJob._loss(job, logits, torch.tensor([0, 1]))  # type: ignore[arg-type]
+    assert float(loss) == pytest.approx(by_hand)
+    mixed = torch.tensor([[1.0, 0.0], [0.5, 0.5]])  # the second image is half of each class
+    loss = loop._TrainingJob._loss(job, logits, mixed)  # type: ignore[arg-type]
+    assert float(loss) == pytest.approx((first * 2 / 3 + second * 4 / 3) / 2)
+
+
+def test_repeated_images_stand_in_one_batch() -> None:
+    at = torch.tensor([5, 6, 7, 8, 9])
+    assert plan.repeated(at, 1).tolist() == [5, 6, 7, 8, 9]
+    assert plan.repeated(at, 2).tolist() == [5, 5, 6, 6, 7]
+    assert plan.repeated(at, 9).tolist() == [5, 5, 5, 5, 5]
