@@ -58,6 +58,7 @@ def test_the_summary_says_what_was_found_and_where_it_is(capsys: pytest.CaptureF
     search = {
         "best": {"depths": [1, 1, 3], "measured": {"median_ms": 0.3}, "macs": 2e7, "params": 1e5},
         "promise": {"budget_ms": 0.4, "misses": 1, "session_ms": [0.3] * 9},
+        "stopped": "no further growth fits",
         "accuracy": {"test": 0.9164},
     }
     results: list[dict[str, Any]] = [
@@ -72,6 +73,7 @@ def test_the_summary_says_what_was_found_and_where_it_is(capsys: pytest.CaptureF
     assert lines == [
         "network   1-1-3 (blocks per stage), 20 MMAC, 100 kparam",
         f"latency   0.3 ms of 0.4 ms  {bar(0.75)}",
+        "          25 % of the budget is left: no further growth fits",
         "          within the budget in 8 of 9 sessions",
         "accuracy  91.6 % on the test images",
         "engine    runs/a/engine.onnx, 10 of 10 checks passed",
