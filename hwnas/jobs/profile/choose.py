@@ -220,11 +220,23 @@ def kept(timed: list[Timed]) -> list[Mapping[str, Any]]:
     ]
 
 
+def with_errors(compared: Sequence[Mapping[str, Any]], off: Mapping[str, float]) -> list[Mapping[str, Any]]:
+    """The candidates with the percent by which predictions were off, of those that were profiled before."""
+    return [{**one, "error_percent": off[name]} if (name := _name(one)) in off else one for one in compared]
+
+
 def ratios(compared: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
-    """For a table's summary: time of each over that of the fastest, by name (``runtimes``)."""
+    """For a table's summary: time of each over that of the fastest, by name (``runtimes``), and by how many
+    percent those were off that were passed over for it (``unpredictable_percent``).
+    """
     found = {
-        f"{one['backend']} {one['precision']}": float(one["relative"])
-        for one in compared
-        if one["relative"] is not None
+        "runtimes": {_name(one): float(one["relative"]) for one in compared if one["relative"] is not None},
+        "unpredictable_percent": {
+            _name(one): float(one["error_percent"]) for one in compared if "error_percent" in one
+        },
     }
-    return {"runtimes": found} if found else {}
+    return {key: value for key, value in found.items() if value}
+
+
+def _name(one: Mapping[str, Any]) -> str:
+    return f"{one['backend']} {one['precision']}"

@@ -15,7 +15,7 @@ from hwnas.cost.heldout import summary
 from hwnas.cost.model import TableModel, cost_model
 from hwnas.errors import BuildError, InputError, MissingMeasurement
 from hwnas.jobs import own_model
-from hwnas.jobs.profile.choose import choose, is_open, kept, ratios
+from hwnas.jobs.profile.choose import choose, is_open, kept, ratios, with_errors
 from hwnas.jobs.profile.estimate import estimate
 from hwnas.jobs.profile.options import ProfileOptions
 from hwnas.jobs.profile.plan import PLANS, Plan, anchors, blocks_of, draw, schedule
@@ -96,6 +96,7 @@ def _reliable(
     begun = time.perf_counter()
     best: ProfileOutcome | None = None
     aside: Path | None = None
+    off: dict[str, float] = {}  # percent, by runtime and precision
     try:
         for at, conditions in enumerate(found):
             left_s = options.max_time_s
@@ -103,8 +104,10 @@ def _reliable(
                 left_s -= time.perf_counter() - begun
                 if left_s <= 0:
                     break
-            made = _profiled(replace(options, max_time_s=left_s), plan, space, conditions, emit)
+            told = replace(conditions, compared=with_errors(conditions.compared, off))
+            made = _profiled(replace(options, max_time_s=left_s), plan, space, told, emit)
             path = Path(made.table)
+            off[f"{made.setting.backend} {made.setting.precision}"] = _error(made)
             if best is not None and not (made.complete and _error(made) < _error(best)):
                 path.unlink()
                 continue

@@ -11,7 +11,7 @@ import pytest
 from hwnas.errors import BackendUnavailable, InputError
 from hwnas.jobs.predict import find
 from hwnas.jobs.profile import ProfileOptions, profile
-from hwnas.jobs.profile.choose import Timed, choose, is_open, said, takes
+from hwnas.jobs.profile.choose import Timed, choose, is_open, ratios, said, takes, with_errors
 from hwnas.jobs.profile.result import ProfileOutcome
 from hwnas.nets import spaces
 from hwnas.records import Setting, to_json
@@ -115,6 +115,19 @@ def test_what_cannot_be_predicted_is_not_taken(
     assert body["table_id"] == body["setting"]["precision"] == out.read_text() == taken
     assert list(tmp_path.iterdir()) == [out]
     assert sum("fake fp32, the next fastest, is profiled, too" in text for text in words) == told
+
+
+def test_a_table_keeps_what_was_passed_over_for_it() -> None:
+    compared = [
+        {"backend": "ort", "precision": "int8", "relative": 1.0},
+        {"backend": "ort", "precision": "fp32", "relative": 1.8},
+        {"backend": "trt", "precision": "fp32", "relative": None},
+    ]
+    assert ratios(compared) == {"runtimes": {"ort int8": 1.0, "ort fp32": 1.8}}
+    assert ratios(with_errors(compared, {"ort int8": 12.5})) == {
+        "runtimes": {"ort int8": 1.0, "ort fp32": 1.8},
+        "unpredictable_percent": {"ort int8": 12.5},
+    }
 
 
 def test_bad_names() -> None:
