@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -118,7 +119,7 @@ def test_what_cannot_be_predicted_is_not_taken(
 
 
 def test_a_table_keeps_what_was_passed_over_for_it() -> None:
-    compared = [
+    compared: list[Mapping[str, Any]] = [
         {"backend": "ort", "precision": "int8", "relative": 1.0},
         {"backend": "ort", "precision": "fp32", "relative": 1.8},
         {"backend": "trt", "precision": "fp32", "relative": None},
