@@ -213,6 +213,19 @@ def test_latencies_are_written_with_one_unit(value: float, budget: float, expect
     assert phrases.pair_ms(value, budget) == expected
 
 
+@pytest.mark.parametrize(
+    ("used", "stopped", "expected"),
+    [
+        (0.55, "no further growth fits", "45 % of the budget is left: no further growth fits"),
+        (0.93, "no further growth fits", ""),
+        (None, "no further growth fits", ""),
+        (0.55, "", ""),
+    ],
+)
+def test_much_of_a_budget_left_is_explained(used: float | None, stopped: str, expected: str) -> None:
+    assert phrases.unused(used, stopped) == expected
+
+
 def test_front_by_hand() -> None:
     # All but the refused one are better than everything faster, see PATH in report_records.
     assert [t.index for t in plots.front(trials(), BUDGET)] == [0, 1, 2, 3, 4, 5, 6]
