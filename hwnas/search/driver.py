@@ -193,8 +193,20 @@ def _result(
         seconds={name: round(value, 3) for name, value in seconds.items()},
         version=hwnas.__version__,
         targets=tuple(winners) if len(winners) > 1 else (),
-        stopped=stopped,
+        stopped=stopped + _passed_over(job, main),
     )
+
+
+def _passed_over(job: SearchState, winner: Target) -> str:
+    """Which larger networks were no answer: why budget is left where the strategy had filled it."""
+    best = job.trials[winner.best]
+    larger = [
+        trial.spec.depths_text
+        for trial in searched(job.trials)
+        if trial.estimate.latency_ms > best.estimate.latency_ms
+        and any(promise.verdict != "kept" for promise, _ in job.log.verdicts(trial.index, winner.budget)[-1:])
+    ]
+    return f"; larger networks did not keep it when measured ({', '.join(larger)})" if larger else ""
 
 
 def _finish(job: SearchState, budgets: Sequence[Budget]) -> list[Target]:

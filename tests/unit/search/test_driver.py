@@ -148,6 +148,7 @@ def test_a_broken_promise_steps_back_to_the_next_best(tmp_path: Path) -> None:
     verdicts = [event["promise"]["verdict"] for event in case.events() if event["event"] == "confirm"]
     # (1,2,2), predicted as slow as the network that broke its promise, is not measured either.
     assert verdicts == ["broken", "kept"]
+    assert result.stopped.endswith("; larger networks did not keep it when measured (2-2-1)")
 
 
 def test_when_no_promise_is_kept_the_search_says_so_and_a_repeat_measures_again(tmp_path: Path) -> None:
