@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 from benchmarks.common import RESULTS
@@ -302,6 +303,31 @@ def budgets(body: dict[str, Any]) -> str:
     return text + _table(head, rows) + "\n\n" + _source(body)
 
 
+def own_model(body: dict[str, Any]) -> str:
+    """Every contestant at every target: mean over seeds, and how the budget was used."""
+    cells: dict[tuple[str, float, str], list[dict[str, Any]]] = {}
+    for row in body["rows"]:
+        cells.setdefault((row["parent"], row["target"], row["contestant"]), []).append(row)
+    rows = [
+        [
+            parent,
+            f"{target:g}",
+            f"`{contestant}`",
+            f"{100 * mean(r['test'] for r in found):.2f} %",
+            ", ".join(f"{r['ratio']:.3f}" for r in found),
+            f"{sum(r['kept'] for r in found)} of {len(found)}",
+        ]
+        for (parent, target, contestant), found in cells.items()
+    ]
+    parents = "; ".join(
+        f"{name}: {100 * found['test']:.2f} % after {found['images']:,} images"
+        for name, found in body["parents"].items()
+    )
+    head = ["parent", "target", "contestant", "test top-1", "used of the parent's ms", "kept"]
+    text = f"{body['options']['images']:,} images of fine-tuning for each. Parents: {parents}.\n\n"
+    return text + _table(head, rows) + _picture("own-model") + _source(body)
+
+
 # Page and marker of each result.
 FIGURES: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "predictors": ("latency.md", predictors),
@@ -319,6 +345,7 @@ FIGURES: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "strategies": ("strategies.md", strategies),
     "lengths": ("strategies.md", lengths),
     "budgets": ("strategies.md", budgets),
+    "own-model": ("own-model.md", own_model),
 }
 
 

@@ -10,9 +10,15 @@ contestant fine-tunes by the same loop, on the same images, at the same rate, ta
 
 ``uniform``: blocks dropped evenly over the network, the largest such network that keeps the target.
 ``torch-pruning``: global magnitude pruning, channels rounded to 8 (``pip install torch-pruning``), the least
-pruned network that keeps the target, found by bisection over measured milliseconds.
+pruned network that keeps the target, found by bisection over measured milliseconds. ``torch-pruning-taylor``:
+the same by Taylor's importance of one gradient over `TAYLOR_IMAGES` training images.
 ``ours``: `hwnas search --model`. Times are of ONNX Runtime, one thread, each interleaved with its parent.
-A contestant that is left out or cannot be imported has no rows.
+
+With ``--clock fake`` the milliseconds are those of hwnas's deterministic device, for a machine that is too
+busy for a clock: what is compared then is what each contestant chooses, not how well it is measured.
+
+The trained parent, its table and the searches stay in ``--work``, and rows that the file has are not made
+again: a benchmark that was cut off goes on.
 """
 
 from __future__ import annotations
@@ -28,9 +34,10 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import nn
 
-from benchmarks.common import machine
+from benchmarks.common import bars, machine
 from hwnas.jobs import own_model
 from hwnas.jobs.profile import ProfileOptions, profile
 from hwnas.jobs.search import SearchOptions, search
@@ -45,24 +52,29 @@ from hwnas.nets.norms import recalibrate
 from hwnas.nets.spaces import make
 from hwnas.records import now_utc
 from hwnas.search.fit.options import FitOptions
-from hwnas.store import write_json, write_network
+from hwnas.store import write_json, write_network, write_text
 from hwnas.train import data as datasets
 from hwnas.train import loop
-from hwnas.train.data import Dataset
+from hwnas.train.data import Dataset, Split
 from hwnas.train.evaluator import RECALIBRATED
 from hwnas.train.options import Recipe
 from hwnas.train.score import accuracy
 
+CELL = ("parent", "contestant", "target", "seed")
 TARGETS, SEEDS, IMAGES = (0.7, 0.5, 0.35), (0, 1, 2), 40_000
 # Bisections of the pruning ratio; each is a measurement.
 HALVINGS = 5
+# Training images of the gradient that Taylor's importance is taken from.
+TAYLOR_IMAGES = 1_024
 
 
 class Parent:
     """A trained network with its data, its table and its milliseconds."""
 
-    def __init__(self, name: str, data: str, images: int, work: Path, *, insist: bool = False) -> None:
-        self.name, self.data, self.insist = name, data, insist
+    def __init__(
+        self, name: str, data: str, images: int, work: Path, clock: str, *, insist: bool = False
+    ) -> None:
+        self.name, self.data, self.clock, self.insist = name, data, clock, insist
         depth, _, size = name.partition("@")
         shape = tuple(int(part) for part in (size or "3x32x32").split("x"))
         self.shape = (shape[0], shape[1], shape[2])
@@ -75,8 +87,8 @@ class Parent:
             epochs = images / len(self.dataset.train)
             train(TrainOptions(str(network), data=data, epochs=epochs, out=self.run))
         self.test = json.loads((self.run / "result.json").read_text())["accuracy"]["test"]
-        table = self.folder / "table.hwlat.jsonl"
-        profile(ProfileOptions(model=str(self.run), preset="quick", device="cpu", out=table))
+        table = self.folder / f"{clock}.hwlat.jsonl"
+        profile(ProfileOptions(model=str(self.run), preset="quick", device=clock, out=table))
         self.table = table
         self.space: ModelSpace = own_model.space(str(self.run))
         self.module = build(self.space.variant(), seed=0).eval()
@@ -84,7 +96,9 @@ class Parent:
 
     def against(self, module: nn.Module) -> tuple[float, float]:
         """Milliseconds of a module, and of the parent in the same sessions."""
-        backend, setting = device.conditions("cpu", "ort", precision="fp32", batch=1, threads=1)
+        backend, setting = device.conditions(
+            self.clock, "ort" if self.clock == "cpu" else self.clock, precision="fp32", batch=1, threads=1
+        )
         graphs = {
             name: module_onnx(one, self.shape) for name, one in (("one", module), ("parent", self.module))
         }
@@ -115,14 +129,14 @@ def _resnet(name: str, shape: tuple[int, int, int]) -> Any:
 
 def ours(parent: Parent, target: float, images: int, seed: int) -> nn.Module:
     """`hwnas search --model`."""
-    out = parent.folder / f"ours-{target:g}-{images}-{seed}"
+    out = parent.folder / f"ours-{parent.clock}-{target:g}-{images}-{seed}"
     body = search(
         SearchOptions(
-            latency_budget=f"{target * parent.ms:.6f}ms",
+            latency_budget=f"{100 * target:g}%:model",
             data=parent.data,
             model=str(parent.run),
             table=parent.table,
-            device="cpu",
+            device=parent.clock,
             images=images,
             seed=seed,
             insist=parent.insist,
@@ -150,17 +164,29 @@ def uniform(parent: Parent, target: float, images: int, seed: int) -> nn.Module:
 
 
 def torch_pruning(parent: Parent, target: float, images: int, seed: int) -> nn.Module:
-    """Global magnitude pruning, the ratio by bisection over measured milliseconds."""
+    """Global magnitude pruning."""
+    return _pruned(parent, target, images, seed, taylor=False)
+
+
+def torch_pruning_taylor(parent: Parent, target: float, images: int, seed: int) -> nn.Module:
+    """Global pruning by first-order importance."""
+    return _pruned(parent, target, images, seed, taylor=True)
+
+
+def _pruned(parent: Parent, target: float, images: int, seed: int, *, taylor: bool) -> nn.Module:
+    """By Torch-Pruning, the ratio by bisection over measured milliseconds."""
     tp = importlib.import_module("torch_pruning")
     low, high, chosen = 0.0, 0.95, None
     for _ in range(HALVINGS):
         ratio = (low + high) / 2
         module = copy.deepcopy(parent.module)
         heads = [layer for layer in module.modules() if isinstance(layer, nn.Linear)]
+        if taylor:
+            _backward(module, parent.dataset.train, seed)
         pruner = tp.pruner.MagnitudePruner(
             module,
             torch.zeros(1, *parent.shape),
-            importance=tp.importance.MagnitudeImportance(p=2),
+            importance=tp.importance.TaylorImportance() if taylor else tp.importance.MagnitudeImportance(p=2),
             global_pruning=True,
             pruning_ratio=ratio,
             max_pruning_ratio=0.95,
@@ -168,6 +194,7 @@ def torch_pruning(parent: Parent, target: float, images: int, seed: int) -> nn.M
             ignored_layers=heads,
         )
         pruner.step()
+        module.zero_grad(set_to_none=True)
         ms, whole_ms = parent.against(module.eval())
         print(f"   torch-pruning ratio {ratio:.3f}: {ms / whole_ms:.3f} of the parent", flush=True)
         if ms <= target * whole_ms:
@@ -177,10 +204,20 @@ def torch_pruning(parent: Parent, target: float, images: int, seed: int) -> nn.M
     return parent.tuned(chosen if chosen is not None else module, images, seed)
 
 
+def _backward(module: nn.Module, split: Split, seed: int) -> None:
+    """The gradient of the mean loss of random training images, in the module's parameters."""
+    rng = np.random.default_rng(seed)
+    chosen = torch.from_numpy(rng.permutation(len(split))[:TAYLOR_IMAGES])
+    for at in torch.split(chosen, 128):
+        loss = F.cross_entropy(module(split.normalised(at)), split.labels[at], reduction="sum")
+        torch.autograd.backward(loss / len(chosen))
+
+
 CONTESTANTS: dict[str, Callable[[Parent, float, int, int], nn.Module]] = {
     "ours": ours,
     "uniform": uniform,
     "torch-pruning": torch_pruning,
+    "torch-pruning-taylor": torch_pruning_taylor,
 }
 
 
@@ -212,44 +249,70 @@ def main(words: Sequence[str] | None = None) -> None:
     reader.add_argument("--parent-images", type=int, default=400_000)
     reader.add_argument("--seeds", nargs="+", type=int, default=SEEDS)
     reader.add_argument("--contestants", nargs="+", choices=list(CONTESTANTS), default=list(CONTESTANTS))
+    reader.add_argument("--clock", choices=("cpu", "fake"), default="cpu", help="whose milliseconds")
     reader.add_argument("--insist", action="store_true", help="go on with a table of a busy machine")
     reader.add_argument("--work", type=Path, default=Path("runs/own-model"))
     reader.add_argument("--out", type=Path, required=True)
     asked = reader.parse_args(words)
     torch.set_num_threads(1)
-    rows: list[dict[str, Any]] = []
-    parents: dict[str, Any] = {}
+    before = json.loads(asked.out.read_text()) if asked.out.is_file() else {"rows": [], "parents": {}}
+    rows: list[dict[str, Any]] = before["rows"]
+    parents: dict[str, Any] = before["parents"]
+    if before["rows"] and before["options"]["images"] != asked.images:
+        reader.error(f"{asked.out} has rows of {before['options']['images']} images; give another --out")
     for name in asked.parents:
-        parent = Parent(name, asked.data, asked.parent_images, asked.work, insist=asked.insist)
+        parent = Parent(name, asked.data, asked.parent_images, asked.work, asked.clock, insist=asked.insist)
         parents[name] = {"test": parent.test, "ms": parent.ms, "images": asked.parent_images}
         print(name, parents[name], flush=True)
         for seed in asked.seeds:
             for target in asked.targets:
                 for contestant in asked.contestants:
+                    cell_of = (name, contestant, target, seed)
+                    if any(cell_of == tuple(row[key] for key in CELL) for row in rows):
+                        continue
                     rows.append(cell(parent, contestant, target, asked.images, seed))
                     _write(asked, parents, rows)
 
 
 def _write(asked: argparse.Namespace, parents: dict[str, Any], rows: list[dict[str, Any]]) -> None:
-    means = {
-        f"{name} {target:g}": mean(
-            r["test"] for r in rows if (r["contestant"], r["target"]) == (name, target)
-        )
-        for name, target in dict.fromkeys((r["contestant"], r["target"]) for r in rows)
+    groups = list(dict.fromkeys((r["parent"], r["target"]) for r in rows))
+    names = list(dict.fromkeys(r["contestant"] for r in rows))
+    found = {
+        (name, group): [
+            r["test"] for r in rows if (r["contestant"], (r["parent"], r["target"])) == (name, group)
+        ]
+        for name in names
+        for group in groups
     }
     options = {k: v for k, v in vars(asked).items() if k not in ("data", "out", "work")}
+    lists = ("parents", "targets", "seeds", "contestants")
+    listed = [f"--{word} {' '.join(map(str, getattr(asked, word)))}" for word in lists]
     write_json(
         asked.out,
         {
             "benchmark": "own_model",
+            "command": " ".join(
+                [
+                    "python -m benchmarks.own_model --data parquet:PATH",
+                    *listed,
+                    f"--images {asked.images} --parent-images {asked.parent_images} --clock {asked.clock}",
+                ]
+            ),
             "options": options,
             "taken_at": now_utc(),
             "machine": machine(),
             "parents": parents,
             "rows": rows,
-            "mean_test": means,
+            "mean_test": {f"{n} {p} {t:g}": mean(v) for (n, (p, t)), v in found.items() if v},
         },
     )
+    percent = {
+        name: [100 * mean(found[name, group]) if found[name, group] else None for group in groups]
+        for name in names
+    }
+    title = f"Test top-1 within a part of the parent's milliseconds, {asked.images:,} images"
+    chart = bars(title, [f"{parent} at {target:g}" for parent, target in groups], percent, "%")
+    write_text(asked.out.with_suffix(".svg"), chart)
 
 
 if __name__ == "__main__":

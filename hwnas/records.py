@@ -216,6 +216,7 @@ class Asked(Record):
         parent: index of the trial whose weights are inherited; None trains from scratch.
         inherited_lr: learning rate of a network that continues from another, as a part of the recipe's;
             None leaves it to the recipe.
+        frozen_norms: whether batch norm keeps the statistics that it came with.
         teacher: index of a trial whose network teaches this one; None where the labels alone do.
         reason: why this network, in words, for the log and the report.
         role: what it is for.
@@ -228,6 +229,7 @@ class Asked(Record):
     spec: AnyNetwork
     parent: int | None = None
     inherited_lr: float | None = Field(default=None, gt=0)
+    frozen_norms: bool = False
     teacher: int | None = None
     reason: str = ""
     role: TrialRole = "candidate"

@@ -8,6 +8,13 @@ from hwnas.report.page import Section, Table
 from hwnas.traced import DROP, KEEP, VariantSpec
 from hwnas.units import format_count, format_ms
 
+# What the column "missed" holds, by the importance that a search asked.
+MEANING = {
+    "missed": "the rise of the validation loss",
+    "taylor": "how far the validation loss of an image would move along its gradient, up or down",
+    "activation": "the squared change of what the block gives, as a part of its square, without labels",
+}
+
 
 def own_model(run: RunData) -> Section | None:
     """What was done to each block; None where the run is of a space."""
@@ -34,12 +41,17 @@ def own_model(run: RunData) -> Section | None:
     lead = (
         f"{first.spec.base.source} as it is: {phrases.percent(first.outcome.accuracy)} on validation, "
         f"predicted {format_ms(first.estimate.latency_ms)}. The result: "
-        f"{phrases.percent(best.outcome.accuracy)}, predicted {format_ms(best.estimate.latency_ms)}. How "
-        "much a block is missed is by the usual importance the rise of the validation loss when it alone is "
-        "dropped, untrained."
+        f"{phrases.percent(best.outcome.accuracy)}, predicted {format_ms(best.estimate.latency_ms)}. "
+        f'"missed" is, for each block when it alone is dropped, untrained, {_meaning(run)}.'
     )
     table = Table(("block", "now", "was", "is", "missed"), rows)
     return Section("Your model, block by block", lead, [], [table])
+
+
+def _meaning(run: RunData) -> str:
+    options = run.config.get("strategy_options")
+    name = str(options.get("importance", "missed")) if isinstance(options, dict) else "missed"
+    return MEANING.get(name, f"what the importance {name} says")
 
 
 def _done(edit: str) -> str:

@@ -54,6 +54,7 @@ def train_out(
         cut=images < left,
         teacher=winner.teacher if goes_on and teacher is None else teacher,
         inherited_lr=winner.inherited_lr if goes_on else None,
+        frozen_norms=goes_on and winner.frozen_norms,
     )
     trial = updated(untrained(job, proposal), measured=measured)
     trial = finish(job, trial, job.workers.begin(proposal, trial.index))

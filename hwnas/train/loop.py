@@ -69,6 +69,7 @@ def train(
     checkpoint: Path | None = None,
     teacher: Teacher | None = None,
     rate: float = 1.0,
+    frozen_norms: bool = False,
     watch: bool = False,
     final: bool = False,
     emit: Emit | None = None,
@@ -86,6 +87,8 @@ def train(
             training is done, so that repeating the call only evaluates again.
         teacher: with it, the loss is partly the distance to its predictions (`options.distill`).
         rate: factor on the learning rate of this training.
+        frozen_norms: batch norm keeps the statistics that it has: for weights that know the data already,
+            where the few images of a step would say less of them.
         watch: look at `val` on the way too, for the learning curve alone: nothing is chosen by it.
         final: whether nothing follows: such a training must have learned something.
         emit: receives "progress" (images seen, speed, loss) and "restored" (the guard went back).
@@ -105,10 +108,22 @@ def train(
     smallest = options.images // plan.steps_of(options, len(dataset.train))
     # A process that is started shares the memory of tensors; the module is to be its own.
     own = copy.deepcopy(module) if jobs > 1 else module
-    beside = partial(_beside, own, spec, dataset.portable(), options, teacher, rate, checkpoint)
+    beside = partial(_beside, own, spec, dataset.portable(), options, teacher, rate, frozen_norms, checkpoint)
     with on_threads(compute.threads), ranks.together(jobs, smallest, beside) as rank:
         job = _TrainingJob(
-            module, spec, dataset, options, compute, teacher, rate, watch, emit, task, checkpoint, rank
+            module,
+            spec,
+            dataset,
+            options,
+            compute,
+            teacher,
+            rate,
+            frozen_norms,
+            watch,
+            emit,
+            task,
+            checkpoint,
+            rank,
         )
         job.run()
     with on_threads(compute.threads):
@@ -125,6 +140,7 @@ def _beside(
     options: Recipe,
     teacher: Teacher | None,
     rate: float,
+    frozen_norms: bool,
     checkpoint: Path | None,
     rank: Rank,
 ) -> None:
@@ -133,7 +149,19 @@ def _beside(
     with on_threads(compute.threads):
         own = copy.deepcopy(module)  # which the other ranks hold as well
         _TrainingJob(
-            own, spec, dataset, options, compute, teacher, rate, False, None, "", checkpoint, rank
+            own,
+            spec,
+            dataset,
+            options,
+            compute,
+            teacher,
+            rate,
+            frozen_norms,
+            False,
+            None,
+            "",
+            checkpoint,
+            rank,
         ).run()
 
 
@@ -148,6 +176,7 @@ class _TrainingJob:
     compute: Compute
     teacher: Teacher | None
     rate: float
+    frozen_norms: bool
     watch: bool
     emit: Emit | None
     task: str
@@ -183,6 +212,7 @@ class _TrainingJob:
             "options": plan.deciding(self.options),
             "augment": asdict(self.augment),
             "rate": self.rate,
+            "frozen_norms": self.frozen_norms,
             "precision": self.compute.precision,
             "device": self.compute.device.type,
         }
@@ -216,7 +246,7 @@ class _TrainingJob:
     def run(self) -> None:
         """Every step that is left; afterwards the module holds the weights to keep, in eval mode."""
         counters = self.state.counters
-        self.module.train()
+        self._to_train()
         self.good, self.since_s, self.started = self.state.snapshot(), counters.wall_s, time.perf_counter()
         self.told = self.written = -math.inf
         losses: list[Tensor] = []
@@ -236,6 +266,13 @@ class _TrainingJob:
             for name, value in self.module.state_dict().items():
                 if name in self.state.average:
                     value.copy_(self.state.average[name])
+
+    def _to_train(self) -> None:
+        self.module.train()
+        if self.frozen_norms:
+            for layer in self.module.modules():
+                if isinstance(layer, nn.modules.batchnorm._BatchNorm):
+                    layer.eval()
 
     def _step(self, step: int) -> Tensor:
         options = self.options
@@ -372,6 +409,7 @@ class _TrainingJob:
         watched = sum("accuracy" in row for row in curve)
         if self.watch and counters.step < self.steps and watched < counters.step * WATCHED // self.steps:
             row["accuracy"] = accuracy(self.module, self.dataset.val)
+            self._to_train()
         curve.append(row)
 
     def _go_back(self, loss: float, astray: bool) -> None:

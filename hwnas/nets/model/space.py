@@ -73,7 +73,7 @@ class ModelSpace:
         return forms
 
     @cached_property
-    def _stages(self) -> list[list[str]]:
+    def runs(self) -> list[list[str]]:
         """Names of the pieces between the first and the last, in runs of one shape."""
         inner = self.parent.pieces[1:-1]
         return [[piece.name for piece in run] for _, run in groupby(inner, lambda piece: piece.shape_out)]
@@ -92,7 +92,7 @@ class ModelSpace:
         return VariantSpec(
             stem=chosen[first].blocks[0],
             stages=tuple(
-                tuple(block for name in stage for block in chosen[name].blocks) for stage in self._stages
+                tuple(block for name in stage for block in chosen[name].blocks) for stage in self.runs
             ),
             head=chosen[last].blocks[0],
             base=self.base,
@@ -138,7 +138,7 @@ class ModelSpace:
     def grow(self, spec: NetworkSpec) -> list[Move]:
         """Every piece that was changed, as it was."""
         edits, moves = self._edits(spec), []
-        for at, stage in enumerate(self._stages):
+        for at, stage in enumerate(self.runs):
             for name in stage:
                 if name in edits:
                     back = {other: edit for other, edit in edits.items() if other != name}

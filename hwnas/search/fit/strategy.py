@@ -21,6 +21,7 @@ from hwnas.records import Budget, Proposal, Trial
 from hwnas.search import options
 from hwnas.search.fit.choice import choose, told
 from hwnas.search.fit.options import FitOptions
+from hwnas.search.fit.worth import scores
 from hwnas.search.ranking import candidates
 from hwnas.search.strategy import Decision, Judging, Strategy
 from hwnas.traced import DROP, KEEP, REPEAT
@@ -75,6 +76,7 @@ class Fit(Strategy[FitOptions]):
             parent=0,
             images=0,
             inherited_lr=self._options.rate,
+            frozen_norms=self._options.images < self._options.frozen_below,
             teacher=0 if self._options.distill else None,
             reason=f"best variant for {format_ms(budget.latency_ms or 0.0)}: {told(found.spec)}",
             notes={"budget_ms": budget.latency_ms or 0.0, "score": found.score},
@@ -90,16 +92,7 @@ class Fit(Strategy[FitOptions]):
                 "of its pieces; train it first, or give its weights with --weights"
             )
         missed = {(places[one.stage], one.kind): one.value for one in judged}
-        scores = {at: -value for at, value in missed.items()}
-        for name, forms in self._space.places.items():
-            whole = max(missed.get((name, DROP), 0.0), 0.0)
-            for form in forms:
-                if form.edit.startswith(REPEAT):
-                    copies = int(form.edit.partition(":")[2])
-                    # Falling returns: each further copy brings as much less as there are copies before it.
-                    gain = sum(1.0 / at for at in range(1, copies))
-                    scores[name, form.edit] = self._options.repeat * whole * gain
-        return scores
+        return scores(self._space, missed, depth=self._options.depth, repeat=self._options.repeat)
 
     def rank(self, trials: Sequence[Trial]) -> list[Trial]:
         """By score: untrained variants are far below what they become, so their accuracies say little."""

@@ -134,6 +134,19 @@ def test_a_proposal_has_its_own_rate_for_inherited_weights(
     assert [seen["rate"] for seen in count_trainings] == [1.0, 0.5, 0.25]
 
 
+@pytest.mark.parametrize("frozen", [False, True])
+def test_frozen_batch_norm_keeps_its_statistics(
+    frozen: bool, tiny: NetworkSpec, digits: Dataset, tmp_path: Path
+) -> None:
+    evaluate = Evaluator(digits, FAST, tmp_path)
+    before = evaluate(Proposal(spec=tiny, images=128), 0)
+    after = evaluate(Proposal(spec=tiny, images=128, parent=0, frozen_norms=frozen), 1)
+    was, now = (read_weights(tmp_path / str(one.weights)) for one in (before, after))
+    kept = [name for name in was if "running_" in name and (was[name] == now[name]).all()]
+    assert len(kept) == (sum("running_" in name for name in was) if frozen else 0)
+    assert any((was[name] != now[name]).any() for name in was if name.endswith("conv.weight") or ".0" in name)
+
+
 def test_importance_is_asked_on_training_images(tiny: NetworkSpec, digits: Dataset, tmp_path: Path) -> None:
     watched = Watched()
     evaluate = Evaluator(digits, FAST, tmp_path, watched, growths=asked, importance_images=100)
