@@ -21,6 +21,7 @@ class FitOptions(options.SeveralBudgets):
         distill: whether the model as it was teaches its variants.
         frozen_below: with fewer images in all, batch norm keeps its statistics in fine-tuning.
         first: part of `images` for the model itself, where its head is new.
+        looks: variants for each budget that are looked at whole before one is fine-tuned.
         depth: weight of lost depth beside what is missed (`worth`).
         repeat: what one more copy of a piece is taken to bring, as a part of what the piece is missed.
     """
@@ -33,6 +34,9 @@ class FitOptions(options.SeveralBudgets):
         2_000, "With fewer images in all, batch norm keeps its statistics in fine-tuning.", low=0
     )
     first: float = option(0.3, "Part of the images for the model itself, if its head is new.", low=0, high=1)
+    looks: int = option(
+        8, "Variants for each budget that are looked at whole before one is fine-tuned.", low=1, high=1_000
+    )
     depth: float = option(
         1.0,
         "Weight of lost depth, in mean rises of the loss where a piece is dropped.",

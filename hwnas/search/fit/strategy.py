@@ -2,16 +2,19 @@
 
 1. The model as it is: its accuracy on the data, and how much each form of each piece is missed. Where the
    data has other classes, its new head is trained first.
-2. For each budget the best variant by these scores, exactly (`choice`). It is measured whole before anything
-   is trained; where it is over, the next one is chosen with what was learned.
-3. The winner of each budget is fine-tuned on the images that are left, taught by the model as it was.
-
-Variants enter the comparison untrained, with the weights that they kept.
+2. For each budget the best variant by these scores, exactly (`choice`), the evenly thinned model, and
+   the best variants by scores that are shaken: what a piece is missed says nothing of which others are
+   gone. Each is measured whole; where one is over, the next ones are chosen for less.
+3. That of the smallest validation loss wins, untrained, with the weights that it kept and new statistics of
+   batch norm: what orders variants so orders them after fine-tuning (EagleEye, Li et al. 2020, arXiv
+   2007.02491; docs/evidence/own-model.md). It is fine-tuned on the images that are left, taught by the model
+   as it was.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import numpy as np
 
@@ -24,15 +27,17 @@ from hwnas.search.fit.options import FitOptions
 from hwnas.search.fit.worth import scores
 from hwnas.search.ranking import candidates
 from hwnas.search.strategy import Decision, Judging, Strategy
-from hwnas.traced import DROP, KEEP, REPEAT
+from hwnas.traced import DROP, KEEP, REPEAT, VariantSpec
 from hwnas.units import format_ms
 
 # Variants for one budget that may turn out to be over it when they are measured.
 TRIES, NEARER = 6, 0.98
+# Deviation of the logarithm of shaken scores, and how often a variant that is known is shaken again.
+SHAKEN, AGAIN = 1.0, 8
 
 
 class Fit(Strategy[FitOptions]):
-    """Choose what to drop, narrow and ."""
+    """Choose what to drop, narrow and repeat."""
 
     name = "fit"
     Options = FitOptions
@@ -57,33 +62,59 @@ class Fit(Strategy[FitOptions]):
             reason = "the model as it is" + (", its new head trained" if images else "")
             return [Proposal(spec=self._space.variant(), images=images, role="probe", reason=reason)]
         for budget in self._budgets:
-            proposal = self._next(history, budget)
+            proposal = self._next(history, budget, rng)
             if proposal is not None:
                 return [proposal]
         return []
 
-    def _next(self, history: Sequence[Trial], budget: Budget) -> Proposal | None:
-        """The variant for a budget; None where it has one, or as many as it may have."""
+    def _next(self, history: Sequence[Trial], budget: Budget, rng: np.random.Generator) -> Proposal | None:
+        """The next variant for a budget; None where it has enough of them."""
         mine = [t for t in history if t.notes.get("budget_ms") == budget.latency_ms]
-        if len(mine) >= TRIES or any(trial.state == "done" for trial in mine):
+        done = sum(trial.state == "done" for trial in mine)
+        if done >= self._options.looks or len(mine) - done >= TRIES:
             return None
-        aim = budget.scaled(NEARER ** len(mine))
-        found = choose(self._space, self._scores(history), self._context.estimate, aim)
-        if found is None or any(t.spec.key == found.spec.key for t in history[1:]):
+        aim = budget.scaled(NEARER ** (len(mine) - done))
+        known = {trial.spec.key for trial in history[1:]}
+        found = self._variant(history, aim, rng, len(mine))
+        for _ in range(AGAIN):
+            if found is None or found[0].key not in known:
+                break
+            found = self._variant(history, aim, rng, AGAIN)
+        if found is None or found[0].key in known:
             return None
+        spec, how = found
         return Proposal(
-            spec=found.spec,
+            spec=spec,
             parent=0,
             images=0,
             inherited_lr=self._options.rate,
             frozen_norms=self._options.images < self._options.frozen_below,
             teacher=0 if self._options.distill else None,
-            reason=f"best variant for {format_ms(budget.latency_ms or 0.0)}: {told(found.spec)}",
-            notes={"budget_ms": budget.latency_ms or 0.0, "score": found.score},
+            reason=f"{how} for {format_ms(budget.latency_ms or 0.0)}: {told(spec)}",
+            notes={"budget_ms": budget.latency_ms or 0.0},
         )
 
-    def _scores(self, history: Sequence[Trial]) -> dict[tuple[str, str], float]:
-        """What every edit adds (less than nothing for what is missed), by piece and edit."""
+    def _variant(
+        self, history: Sequence[Trial], budget: Budget, rng: np.random.Generator, turn: int
+    ) -> tuple[VariantSpec, str] | None:
+        """A variant within a budget, and how it was found."""
+        if turn == 1:
+            even = [s for s in self._space.uniform() if budget.fits(self._context.estimate(s))]
+            if even:
+                return cast(VariantSpec, even[-1]), "evenly thinned"
+        missed = self._missed(history)
+        depth, how = self._options.depth, "best variant"
+        if turn:
+            missed = {
+                at: max(value, 0.0) * float(np.exp(rng.normal(0.0, SHAKEN))) for at, value in missed.items()
+            }
+            depth, how = depth * float(np.exp(rng.normal(0.0, SHAKEN))), "best by shaken scores"
+        given = scores(self._space, missed, depth=depth, repeat=self._options.repeat)
+        found = choose(self._space, given, self._context.estimate, budget)
+        return None if found is None else (found.spec, how)
+
+    def _missed(self, history: Sequence[Trial]) -> dict[tuple[str, str], float]:
+        """How much every edit of a piece is missed alone, by piece and edit."""
         places = list(self._space.places)
         judged = history[0].outcome.importance
         if not judged:
@@ -91,15 +122,11 @@ class Fit(Strategy[FitOptions]):
                 f"{self._space.name} is no better than guessing on these images, so that nothing can be said "
                 "of its pieces; train it first, or give its weights with --weights"
             )
-        missed = {(places[one.stage], one.kind): one.value for one in judged}
-        return scores(self._space, missed, depth=self._options.depth, repeat=self._options.repeat)
+        return {(places[one.stage], one.kind): one.value for one in judged}
 
     def rank(self, trials: Sequence[Trial]) -> list[Trial]:
-        """By score: untrained variants are far below what they become, so their accuracies say little."""
-        return sorted(
-            candidates(trials),
-            key=lambda t: (-float(t.notes.get("score", 0.0)), t.estimate.latency_ms, t.index),
-        )
+        """By validation loss: untrained variants are nearer to each other in accuracy than in loss."""
+        return sorted(candidates(trials), key=lambda t: (t.outcome.loss, t.estimate.latency_ms, t.index))
 
     def explain(self, history: Sequence[Trial]) -> list[Decision]:
         """What is missed most and least, once it is known."""

@@ -109,17 +109,35 @@ def test_the_model_first_then_a_variant_that_it_teaches() -> None:
     assert dict(second.spec.edits)[name] != "keep"  # type: ignore[attr-defined]
     assert budget.fits(estimate(second.spec))
     history = [trial(0, first.spec, worth), trial(1, second.spec).model_copy(update={"notes": second.notes})]
-    assert strategy.propose(history, 1, rng) == []
+    once = Fit(SearchContext(space(), estimate, budget, {"images": 1000, "looks": 1}))
+    assert once.propose(history, 1, rng) == []
 
 
-def test_the_score_decides_and_not_the_accuracy_before_fine_tuning() -> None:
+def test_several_variants_are_looked_at_whole() -> None:
+    """After the best by scores the evenly thinned model, then others within the budget, none twice."""
+    budget = Budget(latency_ms=0.8 * estimate(space().variant()).latency_ms)
+    strategy = Fit(SearchContext(space(), estimate, budget, {"images": 1000, "looks": 5}))
+    first = strategy.propose([], 1, np.random.default_rng(0))[0]
+    worth = tuple(StageImportance(stage=m.stage, kind=m.kind, value=0.1) for m in strategy.growths(first))
+    history, reasons = [trial(0, first.spec, worth)], []
+    while proposals := strategy.propose(history, 1, np.random.default_rng([0, len(history)])):
+        reasons.append(proposals[0].reason)
+        found = trial(len(history), proposals[0].spec)
+        history.append(found.model_copy(update={"notes": proposals[0].notes}))
+    assert len({one.spec.key for one in history}) == len(history) == 6
+    assert all(budget.fits(estimate(one.spec)) for one in history[1:])
+    even = [spec for spec in space().uniform() if budget.fits(estimate(spec))][-1]
+    assert history[2].spec == even
+    assert reasons[1].startswith("evenly thinned")
+
+
+def test_the_smallest_loss_before_fine_tuning_wins() -> None:
     strategy = Fit(SearchContext(space(), estimate, Budget(latency_ms=1e3)))
-    one, other = space().variant(), space().smallest()
-    low = trial(1, other).model_copy(update={"notes": {"score": -2.0}})
-    high = trial(2, one).model_copy(update={"notes": {"score": -1.0}})
-    worse = Evaluation(accuracy=0.1, loss=3.0)
-    high = high.model_copy(update={"evaluation": worse})
-    assert strategy.rank([low, high]) == [high, low]
+    worse, better = (
+        trial(index, spec).model_copy(update={"evaluation": Evaluation(accuracy=0.5, loss=loss)})
+        for index, spec, loss in ((1, space().smallest(), 3.0), (2, space().variant(), 2.0))
+    )
+    assert strategy.rank([worse, better]) == [better, worse]
 
 
 def test_a_model_that_guesses_is_refused() -> None:
