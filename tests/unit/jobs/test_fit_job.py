@@ -118,7 +118,7 @@ def test_the_whole_way(options: SearchOptions) -> None:
     module = hwnas.load_model(options.out, source=options.model)
     scores = module(torch.zeros(2, 1, 8, 8))
     assert scores.shape == (2, 10)
-    made = export(ExportOptions(run=str(options.out), device="cpu", backend="ort", patience_s=0.0))
+    made = export(ExportOptions(run=str(options.out), device="fake", patience_s=0.0))
     assert [c["name"] for c in made["checks"] if c["passed"]] == [c["name"] for c in made["checks"]]
     page = report(ReportOptions((str(options.out),)), lambda kind, fields: None)
     text = Path(page["path"]).read_text()
