@@ -255,7 +255,9 @@ def main(words: Sequence[str] | None = None) -> None:
     reader.add_argument("--out", type=Path, required=True)
     asked = reader.parse_args(words)
     torch.set_num_threads(1)
-    before = json.loads(asked.out.read_text()) if asked.out.is_file() else {"rows": [], "parents": {}}
+    before: dict[str, Any] = (
+        json.loads(asked.out.read_text()) if asked.out.is_file() else {"rows": [], "parents": {}}
+    )
     rows: list[dict[str, Any]] = before["rows"]
     parents: dict[str, Any] = before["parents"]
     if before["rows"] and before["options"]["images"] != asked.images:
