@@ -42,13 +42,14 @@ def own_model(run: RunData) -> Section | None:
         f"{first.spec.base.source} as it is: {phrases.percent(first.outcome.accuracy)} on validation, "
         f"predicted {format_ms(first.estimate.latency_ms)}. The result: "
         f"{phrases.percent(best.outcome.accuracy)}, predicted {format_ms(best.estimate.latency_ms)}. "
-        f'"missed" is, for each block when it alone is dropped, untrained, {_meaning(run)}.'
+        f'"missed" is, for each block when it alone is dropped, untrained, {meaning(run)}.'
     )
     table = Table(("block", "now", "was", "is", "missed"), rows)
     return Section("Your model, block by block", lead, [], [table])
 
 
-def _meaning(run: RunData) -> str:
+def meaning(run: RunData) -> str:
+    """What "missed" holds in a run, in words."""
     options = run.config.get("strategy_options")
     name = str(options.get("importance", "missed")) if isinstance(options, dict) else "missed"
     return MEANING.get(name, f"what the importance {name} says")
