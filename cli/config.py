@@ -114,8 +114,9 @@ option = click.option(
     "--config",
     type=click.Path(path_type=Path),
     metavar="FILE",
+    envvar="HWNAS_CONFIG",
     is_eager=True,
     expose_value=False,
     callback=_load,
-    help="Options from a .yaml or .toml file; flags win.",
+    help="Options from a .yaml or .toml file; flags win.  [default: HWNAS_CONFIG, if set]",
 )

@@ -43,7 +43,7 @@ def _any_batch() -> list[str]:
     help="Engine format.",
 )
 @options.options(
-    options.precision, options.device, options.gpu, options.backend, options.batch, options.threads
+    options.precision, options.device, options.gpu, options.backend, options.profiles, options.threads
 )
 @click.option("--weights", type=click.Path(path_type=Path), help="Weights, where RUN is a network file.")
 @options.options(options.data, budget, images, options.max_loss)
@@ -54,8 +54,11 @@ def _any_batch() -> list[str]:
     is_flag=True,
     help="Allow any batch size ({}).",
 )
+@options.options(options.compatible, options.dla)
 @click.option("--verify/--no-verify", default=True, help="Compare outputs and measure the latency.")
-@options.options(options.own_function, options.max_time, options.patience, options.out, options.wait)
+@options.options(
+    options.sustained, options.own_function, options.max_time, options.patience, options.out, options.wait
+)
 @common
 def export(ui: Output, max_time: float | None, **chosen: Any) -> None:
     """Write an engine of RUN with its manifest; prove its outputs and its latency.
@@ -66,6 +69,9 @@ def export(ui: Output, max_time: float | None, **chosen: Any) -> None:
     from hwnas.jobs.export import ExportOptions
     from hwnas.jobs.export import export as job
 
+    if (batches := chosen.pop("batches")) is not None:
+        batches = tuple(sorted(batches))
+        chosen |= {"batch": batches[-1], "batches": batches if len(batches) > 1 else ()}
     wanted = ExportOptions(**options.given(max_time_s=max_time, **chosen))
     body = _proved(ui, schemas.EXPORT, lambda: job(wanted, ui.emit).as_json())
     run = chosen["run"]
@@ -82,8 +88,8 @@ def export(ui: Output, max_time: float | None, **chosen: Any) -> None:
 @click.option(
     "--against", metavar="RUN", help="Network and weights.  [default: the run that contains the engine]"
 )
-@options.options(options.device, options.data, budget, images)
-@options.options(options.own_function, options.max_time, options.patience)
+@options.options(options.device, options.gpu, options.data, budget, images)
+@options.options(options.sustained, options.own_function, options.max_time, options.patience)
 @common
 def verify(ui: Output, max_time: float | None, **chosen: Any) -> None:
     """Check an engine again, on the file as it is now. Exits 5 when a check fails.

@@ -11,16 +11,8 @@ import click
 from hwnas import schemas
 from hwnas.units import format_count, format_ms, format_seconds
 
-from . import console, options, param_types
+from . import console, options
 from .console import Output, common
-
-_sustained = click.option(
-    "--sustained",
-    "sustained_s",
-    type=param_types.DURATION,
-    metavar="TIME",
-    help="Keep the device busy for so long first, as a server does; a warm GPU boosts less.",
-)
 
 
 @click.command()
@@ -31,7 +23,7 @@ _sustained = click.option(
     "--only-missing", is_flag=True, help="Measure what a table lacks, and more of what repeats worst."
 )
 @click.option("--estimate", is_flag=True, help="Estimate from the device's description, without measuring.")
-@_sustained
+@options.options(options.dla, options.sustained)
 @options.options(options.seed, options.out, options.max_time, options.patience, options.dry_run, options.wait)
 @common
 def profile(ui: Output, max_time: float | None, **chosen: Any) -> None:
@@ -188,7 +180,7 @@ def _predicted(body: dict[str, Any]) -> None:
 @options.options(options.device, options.gpu, options.backend, options.precision, options.batches)
 @options.options(options.threads, options.data, options.preset, options.own_function)
 @click.option("--cache", type=click.Choice(["hot", "cold"]), help="Empty the caches before each call?")
-@_sustained
+@options.options(options.dla, options.streams, options.sustained)
 @options.options(options.seed, options.max_time, options.patience, options.dry_run)
 @common
 def bench(ui: Output, networks: tuple[str, ...], max_time: float | None, **chosen: Any) -> None:
@@ -220,6 +212,12 @@ def _benched(body: dict[str, Any]) -> None:
         many = [row["setting"]["batch"], f"{row['images_per_s']:,.0f}"] if sweep else []
         rows.append([row["path"], *many, *times, row["samples"], apart, ", ".join(row["gates"])])
     console.table(columns, rows)
+    for row in body["networks"]:
+        if (many := row["in_streams"]) is not None:
+            console.say(
+                f"{row['path']}: {many['images_per_s']:,.0f} images/s in {many['streams']} streams, a call "
+                f"{format_ms(many['median_ms'])} (p95 {format_ms(many['p95_ms'])}) meanwhile"
+            )
     for setting in dict.fromkeys(_conditions(row["setting"]) for row in body["networks"]):
         console.say(f"conditions: {setting}")
     for note in dict.fromkeys(row["note"] for row in body["networks"] if row["note"]):

@@ -26,6 +26,7 @@ from .param_types import (
     Assignment,
     BatchSizes,
     LatencyBudget,
+    Machines,
     Names,
     OneOrMore,
     Quantity,
@@ -141,6 +142,39 @@ batches = _option(
     type=BatchSizes(),
     metavar="N,...",
     help="Images per call; several are timed against each other, with images a second.  [default: 1]",
+)
+profiles = _option(
+    "--batch",
+    "batches",
+    type=BatchSizes(),
+    metavar="N,...",
+    help="Images per call; of several sizes one engine (trt) takes each at its best.  [default: the run's]",
+)
+compatible = _option(
+    "--compatible",
+    type=Machines(),
+    metavar="KIND,...",
+    help="Also for other machines (trt): version (later TensorRT), ampere (every GPU from Ampere on) or "
+    "capability (every GPU of the same one).",
+)
+dla = _option(
+    "--dla",
+    type=click.IntRange(0, 63),
+    metavar="CORE",
+    help="Run on this core of a Jetson's deep-learning accelerator (trt, fp16 or int8).",
+)
+streams = _option(
+    "--streams",
+    type=click.IntRange(1, 64),
+    metavar="N",
+    help="Time N calls at once as well, each on a stream of its own: images a second (trt).",
+)
+sustained = _option(
+    "--sustained",
+    "sustained_s",
+    type=DURATION,
+    metavar="TIME",
+    help="Keep the device busy for so long first, as a server does; a warm GPU boosts less.",
 )
 threads = _option(
     "--threads",

@@ -112,6 +112,25 @@ class Names(ParamType):
         return tuple(dict.fromkeys(parts))
 
 
+COMPATIBLE = ("version", "ampere", "capability")  # as `hwnas.records.Compatible`, without loading that
+
+
+class Machines(ParamType):
+    """What an engine is to serve besides its own machine, separated by commas."""
+
+    name = "choice"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """A tuple of names."""
+        if isinstance(value, tuple):
+            return value
+        parts = [part.strip() for part in (value if isinstance(value, list) else str(value).split(","))]
+        for part in parts:
+            if part not in COMPATIBLE:
+                self.fail(unknown("kind of compatibility", part, COMPATIBLE), param, ctx)
+        return tuple(dict.fromkeys(parts))
+
+
 class OneOrMore(Names):
     """As `Names`, handed on as text: the library times what is left open."""
 

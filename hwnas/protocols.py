@@ -16,6 +16,7 @@ import numpy as np
 from hwnas.arrays import Float32s, Float64s
 from hwnas.records import (
     Budget,
+    BuildChoices,
     Estimate,
     Evaluation,
     Measurement,
@@ -89,6 +90,30 @@ class Engine(Protocol):
 
 
 @dataclass(frozen=True)
+class StreamTimes:
+    """Several calls of one engine at once: what a server gets out of a device.
+
+    Attributes:
+        streams: calls in flight.
+        images_per_s: of all of them, by the host's clock.
+        wall_ms: device time of single calls while the others run.
+    """
+
+    streams: int
+    images_per_s: float
+    wall_ms: Float64s
+
+
+@runtime_checkable
+class ManyStreams(Protocol):
+    """An engine that can run several calls at once on its device."""
+
+    def in_streams(self, streams: int, seconds: float) -> StreamTimes:
+        """Keep so many calls in flight for so long."""
+        ...
+
+
+@dataclass(frozen=True)
 class Int8Form:
     """The int8 graph that a runtime's kernels are fast in.
 
@@ -140,6 +165,20 @@ class Backend(Protocol):
 
     def load(self, path: Path, setting: Setting) -> Engine:
         """Load an engine file written by `Engine.save`."""
+        ...
+
+
+@runtime_checkable
+class Choosy(Protocol):
+    """A backend that builds engines in more ways than `Setting` needs for a number to be true."""
+
+    def chosen(self, setting: Setting, choices: BuildChoices) -> Setting:
+        """`setting` with what a user asks of the engine besides.
+
+        Raises:
+            InputError: a choice that this runtime, precision or version never has.
+            BackendUnavailable: one that this machine does not have.
+        """
         ...
 
 

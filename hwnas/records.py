@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Union
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -22,12 +23,36 @@ class Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
+# Where an engine is to serve besides the machine that built it: under later versions of its runtime, on every
+# GPU from Ampere on, on every GPU of the same compute capability.
+Compatible = Literal["version", "ampere", "capability"]
+
+
+@dataclass(frozen=True)
+class BuildChoices:
+    """What a user may ask of an engine beyond precision and batch; only some runtimes have it.
+
+    Attributes:
+        batches: ascending batch sizes that the engine is at its best for; the last is the largest it takes.
+        compatible: where else the engine is to serve.
+        dla: core of a Jetson's deep-learning accelerator that runs the network in the GPU's place.
+    """
+
+    batches: tuple[int, ...] = ()
+    compatible: tuple[Compatible, ...] = ()
+    dla: int | None = None
+
+    def __bool__(self) -> bool:
+        return self != BuildChoices()
+
+
 class Setting(Record):
     """The conditions that a latency is true for.
 
     `device_arch` is the CPU model or the GPU's compute capability; `affinity` the cores that the
     threads were bound to; `spin` whether idle threads of the runtime spin; `provenance` how the
-    numbers came about, never mixed in one table.
+    numbers came about, never mixed in one table. `batches`, `compatible` and `dla` are what was asked of
+    the engine besides (`BuildChoices`).
     """
 
     device: str
@@ -43,6 +68,9 @@ class Setting(Record):
     clocks_mhz: float | None = None
     power_limit_w: float | None = None
     provenance: Provenance = "measured"
+    batches: tuple[int, ...] = ()
+    compatible: tuple[Compatible, ...] = ()
+    dla: int | None = Field(default=None, ge=0, lt=64)
 
     @field_validator("device", "device_arch", "backend", "backend_version", "driver")
     @classmethod
@@ -51,12 +79,20 @@ class Setting(Record):
             raise ValueError(f"{value!r} holds characters that cannot be printed")
         return value
 
+    @property
+    def choices(self) -> BuildChoices:
+        """What was asked of the engine besides."""
+        return BuildChoices(self.batches, self.compatible, self.dla)
+
     def describe(self) -> str:
         """One line for display: device, runtime and version, precision, batch, threads."""
         version = f" {self.backend_version}" if self.backend_version else ""
         text = f"{self.device}, {self.backend}{version}, {self.precision}, batch {self.batch}"
         if self.device == "cpu":
             text += f", {self.threads} thread{'s' * (self.threads > 1)}"
+        text += f", DLA core {self.dla}" if self.dla is not None else ""
+        text += f", sizes {'/'.join(map(str, self.batches))}" if self.batches else ""
+        text += f", for other machines ({', '.join(self.compatible)})" if self.compatible else ""
         return text if self.provenance == "measured" else f"{text}, {self.provenance}"
 
 

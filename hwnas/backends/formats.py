@@ -102,6 +102,7 @@ class Format:
         bound_to: fields of `Setting` that must be the same where the file is used. A compiled engine
             holds for one version of its runtime on one processor.
         any_batch: whether such a file can take any number of images at once.
+        many_batches: whether it can be built for several batch sizes (`BuildChoices.batches`).
         usual: whether networks that were searched through `backend` are exported so, because it takes
             no other file; else plain ONNX is recommended.
         runtimes: precisions in which a registered backend may run the file as its own, and be timed.
@@ -113,6 +114,7 @@ class Format:
     backend: str | None = None
     bound_to: tuple[str, ...] = ("backend_version", "device_arch")
     any_batch: bool = False
+    many_batches: bool = False
     usual: bool = False
     runtimes: tuple[Precision, ...] = ()
 
@@ -137,6 +139,10 @@ class Format:
             engine.close()
             raise
         return Written(engine, model, network.dynamic_batch)
+
+    def binds(self, built: Setting, present: Setting) -> tuple[str, ...]:
+        """The fields of `bound_to` that hold for a file that was built so."""
+        return self.bound_to
 
     def load(self, path: Path, backend: Backend, setting: Setting) -> Engine:
         """Open a file that was checked against its manifest."""

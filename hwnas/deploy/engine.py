@@ -31,7 +31,7 @@ from hwnas.deploy.manifest import (
     write_manifest,
 )
 from hwnas.errors import BackendUnavailable, BuildError, HwnasError, InputError
-from hwnas.measure.device import backend_of
+from hwnas.measure.device import backend_of, with_choices
 from hwnas.protocols import Backend, Engine
 from hwnas.records import Setting
 from hwnas.spec import NetworkSpec
@@ -81,12 +81,14 @@ def export(
     chosen = _format(file_format or backend.name, backend)
     if dynamic_batch and not chosen.any_batch:
         raise InputError(one_batch(chosen.name))
+    if setting.batches and not chosen.many_batches:
+        raise InputError(one_size(chosen.name))
     network = TrainedNetwork(
         spec,
         weights if tuned is None else tuned,
         setting.precision,
         setting.batch,
-        dynamic_batch,
+        dynamic_batch or bool(setting.batches),
         calibration,
         metadata(spec, **about),
         backend.form(),
@@ -111,7 +113,7 @@ def export(
             table_id=table_id,
             layers=layers,
             float_layers=without_int8,
-            dynamic_batch=written.dynamic_batch,
+            dynamic_batch=written.dynamic_batch and not setting.batches,
             **about,
         )
         write_manifest(folder, manifest)
@@ -212,6 +214,12 @@ def one_batch(name: str) -> str:
     return f"--dynamic-batch: {name} files are built for one batch; formats that take any: {able}"
 
 
+def one_size(name: str) -> str:
+    """What to say where a file of a format cannot be built for several batch sizes."""
+    able = ", ".join(f.name for f in formats.every() if f.many_batches)
+    return f"--batch with several sizes: {name} files are built for one; formats that take several: {able}"
+
+
 def _format(name: str, backend: Backend) -> Format:
     chosen = formats.get(name)
     if chosen.backend not in (None, backend.name):
@@ -230,13 +238,16 @@ def mismatches(built: Setting, present: Setting, fields: Sequence[str]) -> list[
     ]
 
 
-def load(path: Path, backend: Backend | None = None, *, threads: int | None = None) -> Engine:
+def load(
+    path: Path, backend: Backend | None = None, *, threads: int | None = None, batch: int | None = None
+) -> Engine:
     """Load an engine after checking its file and this machine against the manifest.
 
     Args:
         path: the engine file; its manifest lies beside it.
         backend: default the one that it was built by.
         threads: default as it was measured.
+        batch: one of the sizes that it was built for; default the largest.
 
     Raises:
         InputError: there is no engine or no manifest at `path`.
@@ -247,13 +258,19 @@ def load(path: Path, backend: Backend | None = None, *, threads: int | None = No
     check_file(path, manifest)
     backend = backend or runtime(manifest)
     built = manifest.setting
-    present = backend.setting(built.device, built.precision, built.batch, threads or built.threads)
-    wrong = mismatches(built, present, formats.get(manifest.format).bound_to)
+    present = with_choices(
+        backend,
+        backend.setting(built.device, built.precision, built.batch, threads or built.threads),
+        built.choices,
+    )
+    wrong = mismatches(built, present, formats.get(manifest.format).binds(built, present))
     if wrong:
         raise BackendUnavailable(
             f"{path} cannot be used here: {'; '.join(wrong)}; run "
             f"`hwnas export --format {manifest.format}` on this machine"
         )
+    if batch is not None:
+        present = present.model_copy(update={"batch": batch})
     return open_checked(path, manifest, backend, present)
 
 
@@ -283,13 +300,15 @@ def run_all(
 ) -> Float32s:
     """Scores (n, classes) of any number of images (n, C, H, W) by an engine of one batch size.
 
-    The last batch is filled up, and what the filling gives is thrown away. `run` takes the place of
-    `engine.run`, for images in another form.
+    The last batch is filled up to the next size that the engine was built for, and what the filling gives
+    is thrown away. `run` takes the place of `engine.run`, for images in another form.
     """
     run = run or engine.run
-    batch = engine.setting.batch
-    missing = -len(images) % batch
+    sizes = engine.setting.batches or (engine.setting.batch,)
+    most = sizes[-1]
+    rest = len(images) % most
+    missing = min(size for size in sizes if size >= rest) - rest if rest else 0
     filling = np.zeros((missing, *images.shape[1:]), images.dtype)
     padded = np.concatenate([images, filling]) if missing else images
-    parts = [run(padded[at : at + batch]) for at in range(0, len(padded), batch)]
+    parts = [run(padded[at : at + most]) for at in range(0, len(padded), most)]
     return np.concatenate(parts)[: len(images)].astype(np.float32)

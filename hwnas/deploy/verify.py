@@ -61,6 +61,7 @@ from hwnas.lazy import lazy_import
 from hwnas.measure.patience import PATIENCE_S, Patience
 from hwnas.measure.promise import PromiseOptions, keep
 from hwnas.measure.sentinel import watched
+from hwnas.measure.session import sustain
 from hwnas.measure.timing import TimingOptions, measure
 from hwnas.protocols import Backend, Emit, Engine
 from hwnas.records import Budget, Check, Measurement, Promise, Report, Setting
@@ -82,6 +83,7 @@ class CheckOptions:
         timing: how latency is measured where there is no budget.
         deadline_s: seconds for the timing; a test that is not decided by then is ambiguous.
         patience_s: seconds that may be waited for a quiet machine.
+        sustained_s: seconds for which the device is kept busy before it is timed.
         seed: order of measuring.
     """
 
@@ -90,6 +92,7 @@ class CheckOptions:
     timing: TimingOptions | None = None
     deadline_s: float | None = None
     patience_s: float = PATIENCE_S
+    sustained_s: float = 0.0
     seed: int = 0
 
 
@@ -281,6 +284,12 @@ def _time(
     """Measure the engine; with a latency budget, by its promise test."""
     if not options.timed:
         return None, None, []
+    if options.sustained_s:
+        warm = load()
+        try:
+            sustain(warm, options.sustained_s)
+        finally:
+            warm.close()
     guard, levels = watched(backend, setting)
     patience = Patience(options.patience_s, emit=emit)
     if budget is None or budget.latency_ms is None:

@@ -21,12 +21,13 @@ from hwnas.measure.patience import PATIENCE_S, Patience
 from hwnas.measure.sentinel import watched
 from hwnas.measure.timing import Builder, SessionOptions, TimingOptions, measure
 from hwnas.nets import onnx
-from hwnas.protocols import Backend, Emit, Engine
-from hwnas.records import Measurement, Precision, Setting, to_json
+from hwnas.protocols import Backend, Emit, Engine, ManyStreams
+from hwnas.records import BuildChoices, Measurement, Precision, Setting, to_json
 from hwnas.results import DryRun, Result
 
 # A machine that is slower than its best in less than this share of the time is quiet.
 QUIET = 0.05
+STREAMS_S = 2.0  # for which an engine is kept busy by several streams
 BenchKind = Literal["network", "onnx", "engine"]
 
 
@@ -45,6 +46,8 @@ class BenchOptions:
         max_time_s: begin no further session after this long.
         patience_s: seconds that may be waited in all while the machine is slower than it was seen to be.
         sustained_s: seconds for which the device is kept busy first.
+        dla: core of a Jetson's deep-learning accelerator (`hwnas.records.BuildChoices`).
+        streams: calls at once that each engine is timed with besides; one leaves that out.
         seed: of the random weights of networks, and of the order of measuring.
         dry_run: say what would be measured, touch nothing.
     """
@@ -62,6 +65,8 @@ class BenchOptions:
     max_time_s: float | None = None
     patience_s: float = PATIENCE_S
     sustained_s: float = 0.0
+    dla: int | None = None
+    streams: int = 1
     seed: int = 0
     dry_run: bool = False
 
@@ -75,11 +80,22 @@ class _Benched:
     note: str = ""
 
 
+class InStreams(Result):
+    """Several calls of an engine at once: images a second of all, milliseconds of one meanwhile."""
+
+    streams: int
+    images_per_s: float
+    median_ms: float
+    p95_ms: float
+    samples: int
+
+
 class BenchLine(Result):
     """One entry of a bench: its times in milliseconds a call, against the first (`relative`).
 
     `differs` is whether the two floors are further apart than their standard errors explain, at 95 %;
-    `images_per_s` is that of batches one after the other; `host_ms` and `enqueue_ms` as in `Measurement`.
+    `images_per_s` is that of batches one after the other, `in_streams` what several at once give; `host_ms`
+    and `enqueue_ms` are as in `Measurement`.
     """
 
     path: str
@@ -99,6 +115,7 @@ class BenchLine(Result):
     images_per_s: float
     host_ms: float | None
     enqueue_ms: float | None
+    in_streams: InStreams | None
     relative: float
     differs: bool
 
@@ -145,6 +162,7 @@ def bench(options: BenchOptions, emit: Emit | None = None) -> BenchOutcome | Dry
         return DryRun.of({"networks": listed, "measurements": sessions, "dry_run": True})
     begun = time.perf_counter()
     runtime = next(iter(entries.values())).setting
+    many = [_in_streams(name, entry, options.streams) for name, entry in entries.items()]
     guard, past = watched(device.backend_of(runtime), runtime)
     patience = Patience(options.patience_s, emit=emit)
     found = measure(
@@ -162,7 +180,10 @@ def bench(options: BenchOptions, emit: Emit | None = None) -> BenchOutcome | Dry
     )
     first = next(iter(found.values()))
     batches = [e.setting.batch for e in entries.values()]
-    rows = [{**row, **_figures(m, first, b)} for row, m, b in zip(listed, found.values(), batches)]
+    rows = [
+        {**row, **_figures(m, first, b), "in_streams": s}
+        for row, m, b, s in zip(listed, found.values(), batches, many)
+    ]
     state = _state(past, time.perf_counter() - begun, timing.gates.sentinel)
     body = {
         "networks": rows,
@@ -171,6 +192,28 @@ def bench(options: BenchOptions, emit: Emit | None = None) -> BenchOutcome | Dry
         "machine": {**state, "waited_s": round(patience.waited_s, 1)},
     }
     return BenchOutcome.of(body)
+
+
+def _in_streams(name: str, entry: _Benched, streams: int) -> dict[str, Any] | None:
+    """What an engine gives with several calls at once; None where one at a time is all that is asked."""
+    if streams == 1:
+        return None
+    engine = entry.build()
+    try:
+        if not isinstance(engine, ManyStreams):
+            raise InputError(
+                f"--streams {streams}: {name} runs in {entry.setting.backend}, which takes one call at a time"
+            )
+        found = engine.in_streams(streams, STREAMS_S)
+    finally:
+        engine.close()
+    return {
+        "streams": found.streams,
+        "images_per_s": found.images_per_s,
+        "median_ms": float(np.median(found.wall_ms)),
+        "p95_ms": float(np.quantile(found.wall_ms, 0.95)),
+        "samples": len(found.wall_ms),
+    }
 
 
 def _state(past: SentinelHistory | None, seconds: float, gate: float) -> dict[str, Any]:
@@ -199,7 +242,7 @@ def _entries(options: BenchOptions) -> dict[str, _Benched]:
         for batch in dict.fromkeys((options.batch, *options.batches)):
             entry = _entry(given, replace(options, batch=batch))
             if entry.setting.batch != batch and batch != options.batch:
-                continue  # it was built for one batch
+                continue  # it was not built for that one
             first = given if not options.batches else f"{given} (batch {entry.setting.batch})"
             name, copy = first, 2
             while name in entries:  # the same file twice is an honest A/A test
@@ -264,7 +307,11 @@ def _engine(path: Path, options: BenchOptions) -> _Benched:
     if manifest.manifest_path(path).is_file():
         setting = manifest.read_manifest(path).setting
         device.refuse_unasked(setting, options.device, f"engine {path}")
-        return _Benched(str(path), "engine", lambda: engine.load(path), setting)
+        if options.dla is not None and options.dla != setting.dla:
+            raise InputError(f"--dla {options.dla}: {path} was not built for that core; export it again")
+        size = options.batch if options.batch in setting.batches else None
+        built = setting if size is None else setting.model_copy(update={"batch": size})
+        return _Benched(str(path), "engine", lambda: engine.load(path, batch=size), built)
     runtime = backends.for_file(path)
     setting = _conditions(options, runtime.name)[1]
     return _Benched(str(path), "engine", _tried(path, lambda: runtime.load(path, setting)), setting)
@@ -277,6 +324,7 @@ def _conditions(options: BenchOptions, backend: str | None = None) -> tuple[Back
         precision=options.precision,
         batch=options.batch,
         threads=options.threads,
+        choices=BuildChoices(dla=options.dla),
     )
 
 

@@ -156,6 +156,7 @@ def live_setting(setting: Setting) -> Setting | None:
             precision=setting.precision,
             batch=setting.batch,
             threads=setting.threads,
+            choices=setting.choices,
         )
     except (BackendUnavailable, InputError):
         return None

@@ -30,6 +30,7 @@ class VerifyOptions:
         images: how many validation images are compared.
         max_time_s: for the test of the budget.
         patience_s: seconds that may be waited in all while the machine is slower than it was seen to be.
+        sustained_s: seconds for which the device is kept busy before the engine is timed.
     """
 
     engine: str
@@ -40,6 +41,7 @@ class VerifyOptions:
     images: int = 512
     max_time_s: float | None = None
     patience_s: float = PATIENCE_S
+    sustained_s: float = 0.0
 
 
 def verify(options: VerifyOptions, emit: Emit | None = None) -> ExportOutcome:
@@ -63,7 +65,17 @@ def verify(options: VerifyOptions, emit: Emit | None = None) -> ExportOutcome:
     drawn = samples(options.data, source, options.images, TOLERANCES[manifest.setting.precision].images)
     budget = with_latency(manifest.budget, options.latency_budget)
     patience = (options.max_time_s, options.patience_s)
-    found = check(path, manifest, source, backend, drawn, budget=budget, patience=patience, emit=emit)
+    found = check(
+        path,
+        manifest,
+        source,
+        backend,
+        drawn,
+        budget=budget,
+        patience=patience,
+        sustained_s=options.sustained_s,
+        emit=emit,
+    )
     result = summary(path, found.complete(manifest))
     found.require(path, result.as_json())
     return result

@@ -12,7 +12,7 @@ from hwnas.arrays import ImageShape
 
 # What a command takes by itself, and a hint therefore need not say.
 USUAL: Mapping[str, Any] = {"precision": "fp32", "batch": 1, "threads": 1}
-CONDITIONS = ("device", "backend", "precision", "batch", "threads")
+CONDITIONS = ("device", "backend", "precision", "batch", "threads", "dla")
 
 
 def conditions(setting: Any) -> dict[str, Any]:

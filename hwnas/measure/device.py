@@ -16,13 +16,13 @@ from hwnas.backends.base import cpu_model
 from hwnas.backends.cuda.gpus import GpuInfo, gpus, plain_name, same_model
 from hwnas.backends.cuda.state import conditions as gpu_conditions
 from hwnas.documents import read_json
-from hwnas.errors import DataFormatError, DeviceUnavailable, InputError
+from hwnas.errors import DataFormatError, DeviceUnavailable, HwnasError, InputError
 from hwnas.measure.host import DeviceInfo, detect, power
 from hwnas.measure.remote import names
 from hwnas.measure.remote.address import Address, is_remote, parse
 from hwnas.measure.remote.target import machine_at
-from hwnas.protocols import Backend
-from hwnas.records import Precision, Setting
+from hwnas.protocols import Backend, Choosy
+from hwnas.records import BuildChoices, Precision, Setting
 
 __all__ = [
     "Device",
@@ -266,6 +266,7 @@ def conditions(
     precision: Precision = "fp32",
     batch: int = 1,
     threads: int = 1,
+    choices: BuildChoices | None = None,
 ) -> tuple[Backend, Setting]:
     """The backend and the full setting that a user's options stand for.
 
@@ -281,7 +282,39 @@ def conditions(
             f"backend {runtime.name!r} runs on {' and '.join(runtime.devices)}, not on the device "
             f"{found.name!r} ({found.kind}); `hwnas backends list` lists all"
         )
-    return runtime, runtime.setting(place_of(found), precision, batch, threads)
+    return runtime, with_choices(
+        runtime, runtime.setting(place_of(found), precision, batch, threads), choices
+    )
+
+
+def with_choices(runtime: Backend, setting: Setting, choices: BuildChoices | None) -> Setting:
+    """The setting of an engine that is built as a user chooses besides.
+
+    Raises:
+        InputError: the runtime does not offer that.
+    """
+    if not choices:
+        return setting
+    if not isinstance(runtime, Choosy):
+        able = ", ".join(name for name in plugins.names("backends") if _is_choosy(name))
+        raise InputError(
+            f"{_options_of(choices)}: backend {runtime.name!r} does not offer that; --backend {able} does"
+        )
+    return runtime.chosen(setting, choices)
+
+
+def _is_choosy(name: str) -> bool:
+    try:
+        return isinstance(plugins.load("backends", name)(), Choosy)
+    except HwnasError:
+        return False  # a broken one of another package
+
+
+def _options_of(choices: BuildChoices) -> str:
+    """The options that stand for choices, as a user wrote them."""
+    named = {"--batch with several sizes": choices.batches, "--compatible": choices.compatible}
+    given = [name for name, value in named.items() if value]
+    return ", ".join([*given, *(["--dla"] if choices.dla is not None else [])])
 
 
 def place_of(device: Device) -> str:

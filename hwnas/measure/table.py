@@ -267,6 +267,9 @@ def check_context(table: LatencyTable, live: Setting) -> list[str]:
         "threads",
         "affinity",
         "spin",
+        "batches",
+        "compatible",
+        "dla",
     )
     changed = [f"{k} was {there[k]!r}, is {here[k]!r}" for k in hard if there[k] != here[k]]
     if changed:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
+from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -37,7 +38,7 @@ from hwnas.errors import (
     InputError,
 )
 from hwnas.protocols import Int8Form
-from hwnas.records import Precision, Setting
+from hwnas.records import BuildChoices, Precision, Setting
 
 INSTALL = (
     "on a machine with an NVIDIA GPU: pip install 'hwnas[trt]' (compute capability 7.5 and later), or on "
@@ -121,6 +122,18 @@ class Trt:
             power_limit_w=eyes.state().power_limit_w if eyes else None,
         )
 
+    def chosen(self, setting: Setting, choices: BuildChoices) -> Setting:
+        """See `hwnas.protocols.Choosy`."""
+        trt = compat.module()
+        capability = cuda.open_driver().properties.capability
+        if refusal := compat.refuses_compatible(trt, capability, choices.compatible):
+            raise InputError(f"--compatible {','.join(choices.compatible)}: {refusal}")
+        if choices.dla is not None:
+            _check_dla(choices, setting)
+        if choices.batches and choices.batches[-1] != setting.batch:
+            raise InputError(f"the sizes {choices.batches} must end with the largest batch, {setting.batch}")
+        return setting.model_copy(update=asdict(choices))
+
     def form(self) -> Int8Form:
         """Symmetric int8 around weighted operators."""
         return TENSORRT
@@ -162,10 +175,11 @@ class Trt:
         if not path.is_file():
             raise InputError(f"engine {path} does not exist")
         here = self.setting(setting.device, setting.precision, setting.batch, setting.threads)
+        may = compat.reads(setting, here)
         differ = [
             f"{what} {getattr(setting, field)!r}, here is {getattr(here, field)!r}"
             for field, what in (("backend_version", "TensorRT"), ("device_arch", "the GPU"))
-            if getattr(setting, field) != getattr(here, field)
+            if getattr(setting, field) != getattr(here, field) and field not in may
         ]
         if differ:
             raise BackendUnavailable(f"{path} was built for {'; for '.join(differ)}; export it again here")
@@ -177,8 +191,29 @@ class Trt:
             raise DataFormatError(f"engine {path} cannot be loaded: {exc}") from exc
 
 
+def _check_dla(choices: BuildChoices, setting: Setting) -> None:
+    """InputError or BackendUnavailable where a DLA does not run a network so."""
+    if setting.precision not in ("fp16", "int8"):
+        raise InputError("--dla: a DLA computes in fp16 and int8 only; give --precision fp16 or int8")
+    if choices.batches or choices.compatible:
+        raise InputError("--dla: a DLA takes one batch size and its own machine's plan; leave the others out")
+    cores = compat.dla_cores()
+    if not cores:
+        raise BackendUnavailable(
+            "--dla: TensorRT finds no deep-learning accelerator here; Jetson Xavier and Orin (not Orin Nano) "
+            "have one. Leave --dla out to use the GPU"
+        )
+    if choices.dla is not None and choices.dla >= cores:
+        raise InputError(f"--dla {choices.dla}: this machine has the cores 0 to {cores - 1}")
+
+
 class TrtFormat(Format):
     """A plan of TensorRT; `Trt` takes no other file."""
+
+    def binds(self, built: Setting, present: Setting) -> tuple[str, ...]:
+        """All of them, but for what the plan was built to be independent of."""
+        may = compat.reads(built, present)
+        return tuple(field for field in self.bound_to if field not in may)
 
     def portable(self, trained: TrainedNetwork) -> tuple[bytes, Precision]:
         """In operators that every TensorRT imports. bf16 is asked for by a flag when TensorRT 10 builds;
@@ -195,4 +230,4 @@ class TrtFormat(Format):
         return trtexec(model.name, model.with_suffix(self.suffix).name, precision)
 
 
-FORMAT = TrtFormat(Trt.name, "a TensorRT plan", Trt.suffix, backend=Trt.name, usual=True)
+FORMAT = TrtFormat(Trt.name, "a TensorRT plan", Trt.suffix, backend=Trt.name, usual=True, many_batches=True)

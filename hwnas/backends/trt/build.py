@@ -197,7 +197,8 @@ def _built(
             compat.set_half(trt, port)
     config = builder.create_builder_config()
     configure(trt, config, setting.precision, options, memory_bytes, half=half)
-    _add_profile(builder, network, config, setting.batch, name)
+    compat.set_choices(trt, config, setting.choices)
+    _add_profiles(builder, network, config, setting, name)
     cache = TimingCache(config, cache_path(setting), log) if options.cache else None
     plan = builder.build_serialized_network(network, config)
     if plan is None:
@@ -229,20 +230,32 @@ def configure(
     compat.set_precision(trt, config, precision, half=half)
 
 
-def _add_profile(builder: Any, network: Any, config: Any, batch: int, name: str) -> None:
-    """An optimisation profile for an open batch: 1 to `batch`, best at `batch`."""
-    shape = tuple(network.get_input(0).shape)
+def _add_profiles(builder: Any, network: Any, config: Any, setting: Setting, name: str) -> None:
+    """Optimisation profiles for an open batch: one for each size of the setting, best at that size, which
+    reaches down to the size before; together they take every number of images up to the largest.
+    """
+    shape, batch = tuple(network.get_input(0).shape), setting.batch
     if shape[0] not in (-1, batch):
         raise InputError(f"{name} has batch {shape[0]}, the setting has batch {batch}")
     if -1 not in shape:
         return
     if -1 in shape[1:]:
         raise BuildError(f"{name}: only the batch size may be dynamic, but the input shape is {shape}")
-    profile = builder.create_optimization_profile()
-    full = (batch, *shape[1:])
-    profile.set_shape(network.get_input(0).name, (1, *shape[1:]), full, full)
-    if config.add_optimization_profile(profile) < 0:
-        raise BuildError(f"TensorRT refused the batch sizes 1 to {batch} of {name}: {compat.logger().take()}")
+    compat.share_profiles(config)  # calls at once have a context each, all on the same profile
+    least = 1
+    for size in sizes(setting):
+        profile = builder.create_optimization_profile()
+        full = (size, *shape[1:])
+        profile.set_shape(network.get_input(0).name, (least, *shape[1:]), full, full)
+        if config.add_optimization_profile(profile) < 0:
+            said = compat.logger().take()
+            raise BuildError(f"TensorRT refused the batch sizes {least} to {size} of {name}: {said}")
+        least = size + 1
+
+
+def sizes(setting: Setting) -> tuple[int, ...]:
+    """The batch sizes that an engine with an open batch is at its best for, ascending."""
+    return setting.batches or (setting.batch,)
 
 
 class TimingCache:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import atexit
 import json
+import re
 import warnings
 from dataclasses import dataclass
 from functools import cache
@@ -18,7 +19,7 @@ from typing import Any
 from hwnas.backends import package_version
 from hwnas.backends.cuda import libraries
 from hwnas.errors import BackendUnavailable, BuildError, InputError
-from hwnas.records import Precision
+from hwnas.records import BuildChoices, Compatible, Precision, Setting
 
 # Every way in which TensorRT gets installed registers one of these.
 DISTRIBUTIONS = (
@@ -104,6 +105,86 @@ def set_precision(trt: Any, config: Any, precision: Precision, *, half: bool = F
         config.set_flag(getattr(trt.BuilderFlag, PRECISION_FLAGS[precision]))
         if half and precision == "int8":
             config.set_flag(getattr(trt.BuilderFlag, PRECISION_FLAGS["fp16"]))
+
+
+# Levels of compatibility with other GPUs, by what a user asks for.
+HARDWARE: dict[Compatible, str] = {"ampere": "AMPERE_PLUS", "capability": "SAME_COMPUTE_CAPABILITY"}
+
+
+def refuses_compatible(trt: Any, capability: tuple[int, int], wanted: tuple[Compatible, ...]) -> str | None:
+    """Why a version, or a chip, builds no engine that serves elsewhere as it is asked; None where it does."""
+    if {"ampere", "capability"} <= set(wanted):
+        return "ampere and capability exclude each other: every GPU from Ampere on, or those like this one"
+    if "capability" in wanted and not hasattr(trt.HardwareCompatibilityLevel, HARDWARE["capability"]):
+        return f"capability needs TensorRT 10 or later, this is {trt.__version__}"
+    if "ampere" in wanted and capability < (8, 0):
+        return (
+            f"ampere needs a GPU of compute capability 8.0 or later to build on, this has {_dots(capability)}"
+        )
+    return None
+
+
+def _dots(capability: tuple[int, int]) -> str:
+    return ".".join(map(str, capability))
+
+
+def set_choices(trt: Any, config: Any, choices: BuildChoices) -> None:
+    """Ask a builder for what a user chose besides the precision; names are those of all versions."""
+    if "version" in choices.compatible:
+        config.set_flag(trt.BuilderFlag.VERSION_COMPATIBLE)
+    for one in choices.compatible:
+        if one in HARDWARE:
+            level = getattr(trt.HardwareCompatibilityLevel, HARDWARE[one])
+            config.hardware_compatibility_level = level
+    if choices.dla is not None:
+        config.default_device_type = trt.DeviceType.DLA
+        config.DLA_core = choices.dla
+        config.set_flag(trt.BuilderFlag.GPU_FALLBACK)  # layers that a DLA lacks: the GPU runs them
+
+
+def share_profiles(config: Any) -> None:
+    """Let several contexts use one optimisation profile, which has to be asked for before 10."""
+    trt = module()
+    if major(trt) < 10:
+        config.set_preview_feature(trt.PreviewFeature.PROFILE_SHARING_0806, True)
+
+
+def open_runtime(trt: Any, choices: BuildChoices) -> Any:
+    """A runtime that can read what was built by such choices.
+
+    A plan for later versions brings code of its own, which runs in this process: it is allowed for those
+    plans only, whose manifest was compared with the file.
+    """
+    runtime = construct(trt.Runtime, "loading a plan")
+    if "version" in choices.compatible:
+        runtime.engine_host_code_allowed = True
+    if choices.dla is not None:
+        runtime.DLA_core = choices.dla
+    return runtime
+
+
+def dla_cores() -> int:
+    """Cores of the deep-learning accelerator here: none but on some Jetsons."""
+    return int(builder().num_DLA_cores)
+
+
+def reads(built: Setting, here: Setting) -> tuple[str, ...]:
+    """Fields of a setting in which a plan's may differ from this machine's, by how it was built."""
+    may: list[str] = []
+    was, now = (_release(setting.backend_version) for setting in (built, here))
+    if "version" in built.compatible and (8, 6) <= was <= now:
+        may.append("backend_version")
+    mine, other = (re.search(r"capability (\d+)\.(\d+)", s.device_arch) for s in (built, here))
+    if mine and other:
+        same = mine.groups() == other.groups()
+        ampere = "ampere" in built.compatible and int(other[1]) >= 8
+        if ampere or ("capability" in built.compatible and same):
+            may.append("device_arch")
+    return tuple(may)
+
+
+def _release(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in re.findall(r"\d+", version)[:4])
 
 
 def set_half(trt: Any, port: Any) -> None:

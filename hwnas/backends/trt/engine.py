@@ -10,6 +10,7 @@ the GPU never waits for the host.
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import lru_cache
@@ -26,8 +27,9 @@ from hwnas.backends.cuda.kernels import Kernels, Preprocessor
 from hwnas.backends.cuda.nvtx import marked
 from hwnas.backends.cuda.state import gpu_judge
 from hwnas.backends.trt import compat
+from hwnas.backends.trt.build import sizes
 from hwnas.errors import BuildError, InputError
-from hwnas.protocols import CallTimes
+from hwnas.protocols import CallTimes, StreamTimes
 from hwnas.records import Setting
 from hwnas.store import write_bytes
 
@@ -69,6 +71,28 @@ class _Timing:
     most: int = MOST_SPANS
 
 
+@dataclass
+class _Way:
+    """One way through an engine: a context with its profile, where its input and output lie, its stream.
+
+    Attributes:
+        context: of TensorRT.
+        size: batch size that its profile is best at, and the most that it takes.
+        stream: that its calls are queued on.
+        images, scores: addresses of input and output.
+        batch: images that it is set to.
+        graph: of one call of `size` images; None before there is one, or where there are none.
+    """
+
+    context: Any
+    size: int
+    stream: int
+    images: int
+    scores: int
+    batch: int = 0
+    graph: int | None = None
+
+
 _last_busy_s: dict[int, float] = {}  # by driver: when it was last seen at work
 
 
@@ -94,7 +118,7 @@ class TrtEngine(Life):
         self._cold = False
         self._timing: _Timing | None = None
         self._is_resident = False  # whether the input that is timed lies in device memory
-        self._graph: int | None = None
+        self._ways: dict[int, _Way] = {}
         self._graphs_fail = not driver.graphs
         self._prepared: tuple[Any, Owned, Preprocessor] | None = None
         with driver, ExitStack() as undo:
@@ -104,9 +128,8 @@ class TrtEngine(Life):
             self._log = compat.logger()
             self._log.take()
             self._engine = self._deserialize(plan)
-            self._context = self._new_context()
-            self._bind()
             self._stream = self._owned.stream()
+            self._bind()
             self._kernels = Kernels(self._owned)
             self._events = [(self._owned.event(), self._owned.event()) for _ in range(MOST_SPANS)]
             self._flush_bytes = 2 * max(driver.properties.l2_bytes, 1 << 20)
@@ -114,13 +137,14 @@ class TrtEngine(Life):
             undo.pop_all()
 
     def _deserialize(self, plan: bytes) -> Any:
-        self._runtime = compat.construct(self._trt.Runtime, "loading a plan")
+        self._runtime = compat.open_runtime(self._trt, self.setting.choices)
         engine = self._runtime.deserialize_cuda_engine(plan)
         if engine is None:
             raise BuildError(f"TensorRT {self._trt.__version__} cannot load the plan: {self._log.take()}")
         return engine
 
-    def _new_context(self) -> Any:
+    def _new_context(self, size: int, stream: int) -> Any:
+        """A context on the profile of a size, which is its place among the sizes."""
         context = self._engine.create_execution_context()
         if context is None:
             needed = compat.device_memory_bytes(self._engine) >> 20
@@ -129,6 +153,13 @@ class TrtEngine(Life):
             )
         # Engines carry the details of their layers for `layers`; marking each enqueue with them costs time.
         context.nvtx_verbosity = self._trt.ProfilingVerbosity.LAYER_NAMES_ONLY
+        if (profile := self._sizes.index(size)) > 0:  # the first is every context's to begin with
+            try:  # the bindings make an exception of a refusal
+                context.set_optimization_profile_async(profile, stream)
+            except RuntimeError as exc:
+                said = self._log.take()
+                raise BuildError(f"TensorRT refused the profile of {size} images at once: {said}") from exc
+            self._driver.synchronize(stream)
         return context
 
     def _bind(self) -> None:
@@ -149,59 +180,86 @@ class TrtEngine(Life):
         self._takes, self._gives = (np.dtype(known[types[n]]) for n in (self._input, self._output))
         declared = tuple(self._engine.get_tensor_shape(self._input))
         self.shape = (0 if declared[0] == -1 else declared[0], *declared[1:])
+        self._sizes = sizes(self.setting) if declared[0] == -1 else (self.setting.batch,)
+        profiles = self._engine.num_optimization_profiles
+        if profiles != len(self._sizes):
+            raise BuildError(
+                f"the plan has {profiles} optimisation profiles, expected one for each of the sizes "
+                f"{self._sizes}"
+            )
         full = (self.setting.batch, *declared[1:])
         self._full_shape = full
-        self._set_batch(self._context, self.setting.batch)
-        answer = tuple(self._context.get_tensor_shape(self._output))
+        context = self._new_context(self.setting.batch, self._stream)
+        self._full = way = _Way(context, self.setting.batch, self._stream, 0, 0)
+        self._ways[way.size] = way
+        self._set_batch(way, way.size)
+        answer = tuple(way.context.get_tensor_shape(self._output))
         if -1 in answer:
             raise BuildError(f"the output shape {answer} is still dynamic although the input is {full}")
         self._scores_shape = answer
-        self._images = self._owned.alloc(self._takes.itemsize * int(np.prod(full)))
-        self._scores = self._owned.alloc(self._gives.itemsize * int(np.prod(answer)))
-        self._expected = self._owned.alloc(self._gives.itemsize * int(np.prod(answer)))
-        self._attach(self._context)
+        way.images, way.scores, self._expected = (self._owned.alloc(n) for n in self._room(twice=True))
+        self._attach(way)
 
-    def _set_batch(self, context: Any, batch: int) -> None:
+    def _room(self, *, twice: bool = False) -> tuple[int, ...]:
+        """Bytes of an input and an output at the full batch; of two outputs with `twice`."""
+        images = self._takes.itemsize * int(np.prod(self._full_shape))
+        scores = self._gives.itemsize * int(np.prod(self._scores_shape))
+        return (images, scores, scores) if twice else (images, scores)
+
+    def _way_for(self, images: int) -> _Way:
+        """The way for so many images, set to them: that of the next size which the engine was built for."""
+        size = min(n for n in self._sizes if n >= images)
+        if size not in self._ways:
+            full = self._full  # ways of other sizes use its buffers and its stream, one call at a time
+            context = self._new_context(size, full.stream)
+            way = _Way(context, size, full.stream, full.images, full.scores)
+            self._attach(way)
+            self._ways[size] = way
+        way = self._ways[size]
+        if way.batch != images:
+            self._set_batch(way, images)
+        return way
+
+    def _set_batch(self, way: _Way, batch: int) -> None:
         shape = (batch, *self._full_shape[1:])
-        if not context.set_input_shape(self._input, shape):
+        if not way.context.set_input_shape(self._input, shape):
             raise BuildError(f"TensorRT refused the input shape {shape}: {self._log.take()}")
-        if context is self._context:
-            self._batch = batch
-            self._drop_graph()
+        way.batch = batch
+        self._drop_graph(way)
 
-    def _attach(self, context: Any, scores: int | None = None) -> None:
+    def _attach(self, way: _Way, scores: int | None = None) -> None:
         """Tell a context where its input lies and where its output goes."""
-        for name, address in ((self._input, self._images), (self._output, scores or self._scores)):
-            if not context.set_tensor_address(name, address):
+        for name, address in ((self._input, way.images), (self._output, scores or way.scores)):
+            if not way.context.set_tensor_address(name, address):
                 raise BuildError(f"TensorRT refused the address of {name}: {self._log.take()}")
 
-    def _enqueue(self, context: Any) -> None:
-        if not context.execute_async_v3(self._stream):
+    def _enqueue(self, way: _Way) -> None:
+        if not way.context.execute_async_v3(way.stream):
             raise GpuError(f"TensorRT could not run the engine: {self._log.take()}")
 
-    def _call(self) -> None:
-        """Queue one call on the engine's own context: a graph's replay where there are graphs."""
-        if self._graph is None and not self._graphs_fail and self._batch == self.setting.batch:
-            self._capture()
-        if self._graph is not None:
-            self._driver.replay(self._graph, self._stream)
+    def _call(self, way: _Way) -> None:
+        """Queue one call: a graph's replay where there are graphs."""
+        if way.graph is None and not self._graphs_fail and way.batch == way.size:
+            self._capture(way)
+        if way.graph is not None:
+            self._driver.replay(way.graph, way.stream)
         else:
-            self._enqueue(self._context)
+            self._enqueue(way)
 
-    def _capture(self) -> None:
+    def _capture(self, way: _Way) -> None:
         """Make a graph of one call; an engine that cannot be captured is launched kernel by kernel."""
         # TensorRT prepares in the first call after new shapes, which must not be within a capture.
-        self._enqueue(self._context)
-        self._driver.synchronize(self._stream)
+        self._enqueue(way)
+        self._driver.synchronize(way.stream)
         try:
-            self._graph = self._driver.capture(lambda: self._enqueue(self._context), self._stream)
+            way.graph = self._driver.capture(lambda: self._enqueue(way), way.stream)
         except GpuError:
             self._graphs_fail = True
 
-    def _drop_graph(self) -> None:
-        if self._graph is not None:
-            self._driver.free_graph(self._graph)
-            self._graph = None
+    def _drop_graph(self, way: _Way) -> None:
+        if way.graph is not None:
+            self._driver.free_graph(way.graph)
+            way.graph = None
 
     def run(self, images: Float32s) -> Float32s:
         """Scores of `images` (batch, channels, height, width); an open batch takes fewer than full."""
@@ -211,13 +269,12 @@ class TrtEngine(Life):
         given = array.astype(self._takes, copy=False)  # must live until the stream is done with it
         scores = np.empty((len(array), *self._scores_shape[1:]), self._gives)
         with marked("run"), self._driver:
-            if len(array) != self._batch:
-                self._set_batch(self._context, len(array))
+            way = self._way_for(len(array))
             self._is_resident = False
-            self._driver.upload(self._images, given, self._stream)
-            self._call()
-            self._driver.download(scores, self._scores, self._stream)
-            self._driver.synchronize(self._stream)
+            self._driver.upload(way.images, given, way.stream)
+            self._call(way)
+            self._driver.download(scores, way.scores, way.stream)
+            self._driver.synchronize(way.stream)
         return scores.astype(np.float32, copy=False)
 
     def run_bytes(
@@ -235,19 +292,19 @@ class TrtEngine(Life):
         self._check_open()
         if self._takes != np.float32 or self._gives != np.float32:
             raise InputError("this engine is a part of a network, which takes no images")
-        if len(images) != self.setting.batch:
-            raise InputError(f"{len(images)} images; this engine takes {self.setting.batch} at a time")
+        if len(images) not in self._sizes:
+            taken = " or ".join(map(str, self._sizes))
+            raise InputError(f"{len(images)} images; this engine takes {taken} at a time")
         images = np.ascontiguousarray(images)
-        scores = np.empty(self._scores_shape, np.float32)
+        scores = np.empty((len(images), *self._scores_shape[1:]), np.float32)
         with marked("run_bytes"), self._driver:
             prepare = self._preprocessor(images.shape, mean, std, swap_channels)
-            if self._batch != self.setting.batch:
-                self._set_batch(self._context, self.setting.batch)
+            way = self._way_for(len(images))
             self._is_resident = False
-            prepare(images, self._images, self._stream)
-            self._call()
-            self._driver.download(scores, self._scores, self._stream)
-            self._driver.synchronize(self._stream)
+            prepare(images, way.images, way.stream)
+            self._call(way)
+            self._driver.download(scores, way.scores, way.stream)
+            self._driver.synchronize(way.stream)
         return scores
 
     def _preprocessor(
@@ -300,7 +357,7 @@ class TrtEngine(Life):
                 if done is None and count > 1 and self._delay_ns >= LONGEST_DELAY_NS:
                     known.most = max(1, count // 2)  # the host needs longer than any delay for so many
                 values += done or ()
-            self._check_scores(known.scale)
+            self._check_scores(self._full, known.scale)
             _last_busy_s[id(self._driver)] = time.perf_counter()
         return CallTimes(
             np.array(values),
@@ -312,12 +369,9 @@ class TrtEngine(Life):
 
     def _ready(self) -> _Timing:
         """Everything that is prepared once: input, reference scores, warmth, times by the host's clock."""
-        if self._batch != self.setting.batch:
-            self._set_batch(self._context, self.setting.batch)
+        self._way_for(self.setting.batch)
         if not self._is_resident:
-            resident = resident_input(self._full_shape).astype(self._takes, copy=False)
-            self._driver.upload(self._images, resident, self._stream)
-            self._driver.synchronize(self._stream)
+            self._upload_resident(self._full)
             self._is_resident = True
         if self._timing is None:
             clock = event_clock(self._driver, self._kernels, self._stream)
@@ -327,34 +381,39 @@ class TrtEngine(Life):
             while rough is None:
                 rough = self._timed(known, 1, max(1, min(4, self._fit())), cold=False)
             known.call_ms = max(rough[0], 1e-6)
-            known.bound = self._graph is None and known.enqueue_ms > ENQUEUE_BOUND * known.call_ms
+            known.bound = self._full.graph is None and known.enqueue_ms > ENQUEUE_BOUND * known.call_ms
             if known.bound:
                 known.call_ms = max(known.call_ms, known.enqueue_ms)
         self._warm(self._timing)
         return self._timing
 
+    def _upload_resident(self, way: _Way) -> None:
+        resident = resident_input(self._full_shape).astype(self._takes, copy=False)
+        self._driver.upload(way.images, resident, way.stream)
+        self._driver.synchronize(way.stream)
+
     def _reference(self) -> float:
         """Run once and keep the scores on the device; the largest of them, found there."""
         count = int(np.prod(self._scores_shape))
-        self._attach(self._context, self._expected)
-        self._enqueue(self._context)
-        self._attach(self._context)
-        self._driver.fill(self._scores, 0, self._gives.itemsize * count, self._stream)
-        return self._difference()
+        self._attach(self._full, self._expected)
+        self._enqueue(self._full)
+        self._attach(self._full)
+        self._driver.fill(self._full.scores, 0, self._gives.itemsize * count, self._stream)
+        return self._difference(self._full)
 
-    def _difference(self) -> float:
+    def _difference(self, way: _Way) -> float:
         """Largest difference between the last scores and those of the first call."""
         count, half = int(np.prod(self._scores_shape)), self._gives == np.float16
-        return self._kernels.max_abs_diff(self._scores, self._expected, count, self._stream, half=half)
+        return self._kernels.max_abs_diff(way.scores, self._expected, count, way.stream, half=half)
 
     def _by_host(self, known: _Timing) -> None:
         """Time calls one by one by the host's clock: until each is queued, and until it is done."""
-        self._call()
+        self._call(self._full)
         self._driver.synchronize(self._stream)
         queued, done = [], []
         for _ in range(HOSTED):
             begun = time.perf_counter()
-            self._call()
+            self._call(self._full)
             queued.append(time.perf_counter() - begun)
             self._driver.synchronize(self._stream)
             done.append(time.perf_counter() - begun)
@@ -369,13 +428,13 @@ class TrtEngine(Life):
         ends = now + WARM_S
         while time.perf_counter() < ends:
             for _ in range(calls):
-                self._call()
+                self._call(self._full)
             self._driver.synchronize(self._stream)
         _last_busy_s[id(self._driver)] = time.perf_counter()
 
     def _fit(self) -> int:
         """Calls that fit into the stream's queue at once."""
-        return max(1, QUEUE // (1 if self._graph is not None else max(1, self._engine.num_layers)))
+        return max(1, QUEUE // (1 if self._full.graph is not None else max(1, self._engine.num_layers)))
 
     def _each(self, known: _Timing) -> int:
         """Calls that are timed at once."""
@@ -384,14 +443,14 @@ class TrtEngine(Life):
     def _spans(self, each: int) -> int:
         return int(np.clip(self._fit() // each, 1, MOST_SPANS))
 
-    def _check_scores(self, scale: float) -> None:
+    def _check_scores(self, way: _Way, scale: float) -> None:
         """Compare on the device what the last timed call gave with the first, untimed one.
 
         Fast because wrong is no speed: an unstable GPU, or work that overtook its input, shows here.
         """
         if not np.isfinite(scale):
             return  # random weights overflowed: nothing to compare
-        off = self._difference()
+        off = self._difference(way)
         if not off <= DRIFT * max(scale, 1e-6):  # a NaN is no drift either
             raise GpuError(
                 f"the timed calls gave different scores than the first call (off by {off:.3g}, scores reach "
@@ -411,7 +470,7 @@ class TrtEngine(Life):
                 self._kernels.flush_l2(self._flush_buffer, self._flush_bytes, stream)
             driver.record(start, stream)
             for _ in range(each):
-                self._call()
+                self._call(self._full)
             driver.record(end, stream)
         queued_ns = time.perf_counter_ns() - begun
         waited = not known.bound and driver.happened(events[0][0])
@@ -438,7 +497,7 @@ class TrtEngine(Life):
             return (*judge.gates(), *bound)
         with self._driver:
             for _ in range(max(1, min(self._fit(), int(LOAD_MS / known.call_ms)))):
-                self._call()
+                self._call(self._full)
             gates = judge.gates()
             self._driver.synchronize(self._stream)
         return (*gates, *bound)
@@ -452,15 +511,90 @@ class TrtEngine(Life):
         self._check_calls(calls)
         totals: dict[str, float] = {}
         with self._driver:
-            context = self._new_context()
-            self._set_batch(context, self.setting.batch)
-            self._attach(context)
-            context.profiler = profiler = compat.profiler(totals)
+            way = self._beside(self._full.images, self._full.scores, self._stream)
+            way.context.profiler = profiler = compat.profiler(totals)
             for _ in range(calls):
-                self._enqueue(context)
+                self._enqueue(way)
                 self._driver.synchronize(self._stream)
-            del context, profiler  # the context first: it holds the profiler without counting
+            way.context = None  # the context first: it holds the profiler without counting
+            del profiler
         return {name: total / calls for name, total in totals.items()}
+
+    def _beside(self, images: int, scores: int, stream: int) -> _Way:
+        """A further context of the engine, at the full batch."""
+        size = self.setting.batch
+        way = _Way(self._new_context(size, stream), size, stream, images, scores)
+        self._set_batch(way, size)
+        self._attach(way)
+        return way
+
+    def in_streams(self, streams: int, seconds: float) -> StreamTimes:
+        """Keep `streams` calls in flight, each with a context and a stream of its own.
+
+        Every stream gets bursts of calls, and the next one once it has done with the last: the others are
+        at work meanwhile, as in a server that has a thread for each.
+
+        Raises:
+            InputError: not at least one stream and some time.
+            GpuOutOfMemory: no room for so many contexts.
+            GpuError: a stream gave other scores than the first call.
+        """
+        if streams < 1 or not seconds > 0:
+            raise InputError(f"{streams} streams for {seconds} s: expected at least one, and some time")
+        self._check_open()
+        with marked("in_streams"), self._driver, Owned(self._driver) as owned:
+            known = self._ready()
+            ways: list[_Way] = []
+            try:
+                for _ in range(streams):
+                    stream = owned.stream()
+                    way = self._beside(*(owned.alloc(n) for n in self._room()), stream)
+                    ways.append(way)
+                    self._upload_resident(way)
+                    self._call(way)  # makes its graph
+                    self._driver.synchronize(stream)
+                events = [(owned.event(), owned.event()) for _ in ways]
+                found = self._kept_busy(ways, events, self._each(known), seconds)
+                for way in ways:
+                    self._check_scores(way, known.scale)
+            finally:
+                for way in ways:
+                    self._driver.synchronize(way.stream)
+                    self._drop_graph(way)
+                    way.context = None
+        return found
+
+    def _kept_busy(
+        self, ways: Sequence[_Way], events: Sequence[tuple[int, int]], each: int, seconds: float
+    ) -> StreamTimes:
+        """Bursts of `each` calls on all streams in turn, until the time is over."""
+        driver, wall_ms = self._driver, []
+        empty_ms = self._timing.clock.empty_ms if self._timing is not None else 0.0
+
+        def queue(at: int) -> None:
+            way, (start, end) = ways[at], events[at]
+            driver.record(start, way.stream)
+            for _ in range(each):
+                self._call(way)
+            driver.record(end, way.stream)
+
+        def done(at: int) -> None:
+            driver.synchronize(ways[at].stream)
+            start, end = events[at]
+            wall_ms.append(max(driver.elapsed_ms(start, end) - empty_ms, LEAST_MS) / each)
+
+        begun = time.perf_counter()
+        for at in range(len(ways)):
+            queue(at)
+        while time.perf_counter() - begun < seconds:
+            for at in range(len(ways)):
+                done(at)
+                queue(at)
+        for at in range(len(ways)):
+            done(at)
+        took_s = time.perf_counter() - begun
+        images = len(wall_ms) * each * self.setting.batch
+        return StreamTimes(len(ways), images / took_s, np.array(wall_ms))
 
     def layers(self) -> tuple[compat.Layer, ...]:
         """The layers of the engine as its inspector tells them."""
@@ -481,8 +615,9 @@ class TrtEngine(Life):
         self._open = False
         self._release_preprocessor()
         with self._driver:
-            self._drop_graph()
-            self._context = None
+            for way in self._ways.values():
+                self._drop_graph(way)
+                way.context = None
             self._engine = None
             self._runtime = None
         self._owned.close()

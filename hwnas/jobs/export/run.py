@@ -14,7 +14,7 @@ from hwnas.budgets import parse_latency
 from hwnas.by_block import Mixed
 from hwnas.by_class import ByClass
 from hwnas.deploy import engine as engines
-from hwnas.deploy.engine import is_timed, metadata, one_batch
+from hwnas.deploy.engine import is_timed, metadata, one_batch, one_size
 from hwnas.deploy.manifest import (
     EngineManifest,
     FineTuned,
@@ -36,7 +36,16 @@ from hwnas.measure import device as devices
 from hwnas.measure import reliability
 from hwnas.measure.patience import PATIENCE_S
 from hwnas.protocols import Backend, Emit
-from hwnas.records import Budget, Check, Precision, Promise, Setting, to_json
+from hwnas.records import (
+    Budget,
+    BuildChoices,
+    Check,
+    Compatible,
+    Precision,
+    Promise,
+    Setting,
+    to_json,
+)
 from hwnas.results import Result
 from hwnas.store import write_bytes
 
@@ -59,9 +68,11 @@ class ExportOptions(Conditions):
         images: how many validation images are compared.
         max_loss: share of the images that int8 may get wrong beyond the network before it is fine-tuned or
             some of its blocks stay in float.
+        batches, compatible, dla: see `hwnas.records.BuildChoices`.
         verify: whether outputs and latency are checked at all.
         max_time_s: for the test of the budget, which is ambiguous when undecided by then.
         patience_s: seconds that may be waited in all while the machine is slower than it was seen to be.
+        sustained_s: seconds for which the device is kept busy before the engine is timed.
     """
 
     run: str | None = None
@@ -73,13 +84,20 @@ class ExportOptions(Conditions):
     dynamic_batch: bool = False
     images: int = 512
     max_loss: float = MAX_LOSS
+    batches: tuple[int, ...] = ()
+    compatible: tuple[Compatible, ...] = ()
+    dla: int | None = None
     verify: bool = True
     max_time_s: float | None = None
     patience_s: float = PATIENCE_S
+    sustained_s: float = 0.0
 
     def __post_init__(self) -> None:
-        if not formats.get(self.format).any_batch and self.dynamic_batch:
+        wanted = formats.get(self.format)
+        if not wanted.any_batch and self.dynamic_batch:
             raise InputError(one_batch(self.format))
+        if self.batches and not wanted.many_batches:
+            raise InputError(one_size(self.format))
         if self.images < 1:
             raise InputError(f"images {self.images} must be at least 1")
 
@@ -181,7 +199,15 @@ def _export(options: ExportOptions, source: Origin, folder: Path, emit: Emit | N
         return summary(path, manifest)
     patience = (options.max_time_s, options.patience_s)
     found = check(
-        path, manifest, source, backend, drawn, budget=manifest.budget, patience=patience, emit=emit
+        path,
+        manifest,
+        source,
+        backend,
+        drawn,
+        budget=manifest.budget,
+        patience=patience,
+        sustained_s=options.sustained_s,
+        emit=emit,
     )
     manifest = found.complete(manifest)
     write_manifest(folder, manifest)
@@ -197,6 +223,8 @@ def conditions(options: ExportOptions, source: Origin) -> tuple[Backend, Setting
     precision = options.precision or (known.precision if known else "fp32")
     batch = options.batch or (known.batch if known else 1)
     threads = options.threads or (known.threads if known else 1)
+    dla = known.dla if options.dla is None and known is not None else options.dla
+    choices = BuildChoices(options.batches, options.compatible, dla)
     wanted = formats.get(options.format)
     bound = wanted.backend
     if options.backend is not None and bound not in (None, options.backend):
@@ -210,11 +238,15 @@ def conditions(options: ExportOptions, source: Origin) -> tuple[Backend, Setting
         devices.refuse_unasked(known, options.device, "this run")
     if stand_in is None or precision in wanted.runtimes:
         try:
-            return devices.conditions(device, backend, precision=precision, batch=batch, threads=threads)
+            return devices.conditions(
+                device, backend, precision=precision, batch=batch, threads=threads, choices=choices
+            )
         except (InputError, BackendUnavailable):
             if stand_in is None or options.backend is not None:
                 raise
     # A file for another machine: its scores are compared here, its time is not.
+    if choices:
+        devices.with_choices(stand_in, known or stand_in.setting("cpu", precision, batch, threads), choices)
     return stand_in, stand_in.setting("cpu", precision, batch, threads)
 
 
@@ -281,11 +313,13 @@ def check(
     *,
     budget: Budget | None,
     patience: tuple[float | None, float],
+    sustained_s: float = 0.0,
     emit: Emit | None,
 ) -> Verified:
     """Verify an engine file; what no runtime here would run as the target does is not timed.
 
-    `patience`: seconds that the test of the budget may take (None: as it needs), and that may be waited.
+    `patience`: seconds that the test of the budget may take (None: as it needs), and that may be waited;
+    `sustained_s`: for which the device is kept busy before.
     """
     from hwnas.deploy.verify import CheckOptions, verify
 
@@ -301,7 +335,12 @@ def check(
         budget=budget,
         data=drawn.text,
         backend=backend,
-        options=CheckOptions(timed=is_timed(manifest), deadline_s=patience[0], patience_s=patience[1]),
+        options=CheckOptions(
+            timed=is_timed(manifest),
+            deadline_s=patience[0],
+            patience_s=patience[1],
+            sustained_s=sustained_s,
+        ),
         emit=emit,
     )
 
@@ -370,7 +409,9 @@ def _again(options: ExportOptions, source: Origin, precision: Precision) -> str:
     """The same export as a command line, without what only holds on this machine (backend, folder)."""
     given = {
         "precision": precision,
-        "batch": options.batch,
+        "batch": ",".join(map(str, options.batches)) or options.batch,
+        "compatible": ",".join(options.compatible) or None,
+        "dla": options.dla,
         "device": options.device,
         "weights": options.weights,
         "data": options.data,

@@ -30,6 +30,7 @@ class ProfileOptions:
         max_time_s: stop cleanly after this long; the table is then unfinished and can be resumed.
         patience_s: seconds that may be waited in all while the machine is slower than it was seen to be.
         sustained_s: seconds for which the device is kept busy before the first measurement.
+        dla: core of a Jetson's deep-learning accelerator (`hwnas.records.BuildChoices`).
         seed: draws networks and the order of measuring.
         dry_run: say what would be measured, touch nothing.
     """
@@ -52,5 +53,6 @@ class ProfileOptions:
     max_time_s: float | None = None
     patience_s: float = PATIENCE_S
     sustained_s: float = 0.0
+    dla: int | None = None
     seed: int = 0
     dry_run: bool = False

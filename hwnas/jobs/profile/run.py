@@ -36,7 +36,7 @@ from hwnas.measure.writer import TableWriter
 from hwnas.nets import onnx, spaces
 from hwnas.nets.count import count, count_block
 from hwnas.protocols import Backend, Emit, SearchSpace
-from hwnas.records import Setting, to_json
+from hwnas.records import BuildChoices, Setting, to_json
 from hwnas.results import DryRun
 from hwnas.spec import BlockSpec, NetworkSpec
 
@@ -219,9 +219,16 @@ def _conditions(options: ProfileOptions, space: SearchSpace, emit: Emit | None) 
     if not is_open(o.backend, o.precision):
         precision = precision_of(o.precision)
         made = devices.conditions(
-            o.device, o.backend, precision=precision, batch=o.batch or 1, threads=o.threads
+            o.device,
+            o.backend,
+            precision=precision,
+            batch=o.batch or 1,
+            threads=o.threads,
+            choices=BuildChoices(dla=o.dla),
         )
         return [_Candidate(*made, [])]
+    if o.dla is not None:
+        raise InputError("--dla: name one backend and one precision with it, not auto or a list")
     if o.out is not None and o.out.exists():
         there = tables.load(o.out).setting
         return [_Candidate(devices.backend_of(there), there, [])]

@@ -362,7 +362,12 @@ class _SearchJob:
         devices.refuse_unasked(s, self.options.device, f"table {self.table.table_id}")
         try:
             return devices.conditions(
-                s.device, s.backend, precision=s.precision, batch=s.batch, threads=s.threads
+                s.device,
+                s.backend,
+                precision=s.precision,
+                batch=s.batch,
+                threads=s.threads,
+                choices=s.choices,
             )
         except HwnasError as exc:
             raise DeviceUnavailable(

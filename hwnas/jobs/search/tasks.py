@@ -105,7 +105,12 @@ class Bench:
         """The builder with the runtime of this machine; BackendUnavailable where it is not here."""
         s = self.setting
         runtime, setting = devices.conditions(
-            s.device, s.backend, precision=s.precision, batch=s.batch, threads=s.threads
+            s.device,
+            s.backend,
+            precision=s.precision,
+            batch=s.batch,
+            threads=s.threads,
+            choices=s.choices,
         )
         return NetworkBuilder(runtime, setting, self.seed, patience, self.sentinel_ms)
 

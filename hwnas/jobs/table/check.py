@@ -79,6 +79,7 @@ def validate(path: Path | None = None, emit: Emit | None = None, *, seed: int = 
         precision=table.setting.precision,
         batch=table.setting.batch,
         threads=table.setting.threads,
+        choices=table.setting.choices,
     )
     warnings = tables.check_context(table, live)
     checks.append({"name": "conditions", "passed": True, "detail": live.describe()})

@@ -245,4 +245,5 @@ class Agent:
 
 def _setting_of(body: dict[str, Any]) -> Setting:
     affinity = body.get("affinity")
-    return Setting(**{**body, "affinity": None if affinity is None else tuple(affinity)})
+    lists = {name: tuple(body.get(name, ())) for name in ("batches", "compatible")}
+    return Setting(**{**body, **lists, "affinity": None if affinity is None else tuple(affinity)})

@@ -14,7 +14,7 @@
  * work takes what it says it takes, begins when it was queued or when the stream is done with the work
  * before, and the arithmetic is done unseen whenever something waits. Its value is the step of the event
  * clock in ns. Besides: FAKECUDA_LAUNCH_NS (host time of one launch), FAKECUDA_EVENT_NS (device time of an
- * event), FAKECUDA_JITTER (a share), FAKECUDA_BOOST ("1923,1695,4000": MHz cold, MHz warm, and the ms of work
+ * event), FAKECUDA_BESIDE (how many streams get their work done at full speed; more share), FAKECUDA_JITTER (a share), FAKECUDA_BOOST ("1923,1695,4000": MHz cold, MHz warm, and the ms of work
  * in which two thirds of the fall happen).
  */
 #define _GNU_SOURCE
@@ -299,7 +299,15 @@ static Status queue(void *handle, Op template)
     }
     if (own_clock()) {
         const double now = now_ms(), begins_ms = now > s->busy_until_ms ? now : s->busy_until_ms;
-        s->busy_until_ms = begins_ms + (op->device_ms > 0 ? lasting_ms(op->device_ms) : 0);
+        double device_ms = op->device_ms;
+        const double beside = figure("FAKECUDA_BESIDE");
+        if (beside > 0 && device_ms > 0) {
+            int busy = 1;
+            for (Stream *other = streams; other; other = other->next)
+                busy += other != s && other->busy_until_ms > begins_ms;
+            if (busy > beside) device_ms *= busy / beside;
+        }
+        s->busy_until_ms = begins_ms + (device_ms > 0 ? lasting_ms(device_ms) : 0);
         if (op->event) op->event->at_ms = stepped(s->busy_until_ms);
     }
     if (s->last) s->last->next = op;

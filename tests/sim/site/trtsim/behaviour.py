@@ -122,9 +122,12 @@ class Simulation:
 
     def Builder_create_builder_config(self, o, *_):
         flags = {self._number("TF32")}
-        return self._new(
-            "IBuilderConfig", flags=flags, limits={}, profiles=[], cache=0, logger=o.arguments[0], set={}
-        )
+        state = {"limits": {}, "profiles": [], "cache": 0, "set": {}, "previews": set()}
+        state |= {"on_dla": False, "dla": -1, "hardware": "NONE"}
+        return self._new("IBuilderConfig", flags=flags, logger=o.arguments[0], **state)
+
+    def _has(self, flag):
+        return hasattr(self.trt.BuilderFlag, flag)
 
     def _number(self, flag):
         return int(getattr(self.trt.BuilderFlag, flag))
@@ -168,6 +171,22 @@ class Simulation:
             return 0xFFFFFFFF  # -1
         o.profiles.append(self._of(profile).shapes)
         return len(o.profiles) - 1
+
+    def IBuilderConfig_set_device(self, o, _returned, device, *_):
+        o.on_dla = device & 0xFF == int(self.trt.DeviceType.DLA)
+
+    def IBuilderConfig_set_dla(self, o, _returned, core, *_):
+        o.dla = core & 0xFFFFFFFF
+
+    def IBuilderConfig_set_hardware(self, o, _returned, level, *_):
+        o.hardware = self.trt.HardwareCompatibilityLevel(level & 0xFF).name
+
+    def IBuilderConfig_set_preview(self, o, _returned, feature, enable, *_):
+        if enable & 0xFF:
+            o.previews.add(self.trt.PreviewFeature(feature & 0xFF).name)
+
+    def Builder_num_dla(self, *_):
+        return int(os.environ.get("TRTSIM_DLA_CORES", 0))
 
     # ---- timing cache ----
 
@@ -309,6 +328,17 @@ class Simulation:
         given = config.profiles[0] if config.profiles else {}
         if any(name not in given for name in open_ones):
             return "Network has dynamic inputs, but no optimization profile has been defined"
+        capability = float(os.environ["FAKECUDA_CAPABILITY"])
+        if config.hardware == "AMPERE_PLUS" and capability < 8:
+            return "hardware compatibility is only supported for engines built on Ampere and later"
+        if config.on_dla:
+            half = any(self._number(name) in config.flags for name in ("FP16", "INT8") if self._has(name))
+            if not 0 <= config.dla < self.Builder_num_dla():
+                return "DLA core is not set or not available"
+            if open_ones:
+                return "dynamic shapes are not supported on DLA"
+            if not half and self.major < 11:
+                return "DLA requires FP16 or INT8"
         if self._fault("build"):
             return "simulated: out of memory while timing kernels"
         return None
@@ -351,7 +381,10 @@ class Simulation:
             "gpu": os.environ.get("FAKECUDA_NAME"),
             "ports": [self._port(v, INPUT) for v in graph.input]
             + [self._port(v, OUTPUT) for v in graph.output],
-            "profile": config.profiles[0] if config.profiles else {},
+            "profiles": config.profiles,
+            "shared": self.major >= 10 or "PROFILE_SHARING_0806" in config.previews,
+            "hardware": config.hardware,
+            "dla": config.dla if config.on_dla else None,
             "flags": sorted(name for name, v in members.items() if int(v) in config.flags),
             "network_flags": network.flags,
             "workspace": config.limits.get(int(self.trt.MemoryPoolType.WORKSPACE), 0),
@@ -373,11 +406,26 @@ class Simulation:
         if hashlib.sha256(model).hexdigest() != plan["sha256"]:
             self._log(logger, "Serialization assertion: the plan is cut short or damaged")
             return 0
-        if plan["version"] != self.version or self._fault("deserialize"):
+        portable = "VERSION_COMPATIBLE" in plan["flags"]
+        if portable and not o.get("host_code"):
+            self._log(logger, "Host executable code is not allowed: set engine_host_code_allowed")
+            return 0
+        old, new = ([int(n) for n in v.split(".")] for v in (plan["version"], self.version))
+        if (old > new if portable else old != new) or self._fault("deserialize"):
             self._log(logger, "The engine plan file is not compatible with this version of TensorRT")
             return 0
         ports = {p["name"]: p for p in plan["ports"]}
-        return self._new("ICudaEngine", plan=plan, model=model, ports=ports, logger=logger, session=None)
+        state = {"plan": plan, "model": model, "ports": ports, "session": None, "dla": o.get("dla")}
+        return self._new("ICudaEngine", logger=logger, **state)
+
+    def Runtime_set_dla(self, o, _returned, core, *_):
+        o.dla = core & 0xFFFFFFFF
+
+    def Runtime_set_host_code(self, o, _returned, allowed, *_):
+        o.host_code = bool(allowed & 0xFF)
+
+    def ICudaEngine_num_profiles(self, o, *_):
+        return max(1, len(o.plan["profiles"]))
 
     def ICudaEngine_num_io_tensors(self, o, *_):
         return len(o.ports)
@@ -407,7 +455,26 @@ class Simulation:
             self._log(o.logger, "simulated: out of memory for activations")
             return 0
         state = {"shapes": {}, "addresses": {}, "profiler": 0, "marks_details": True}
-        return self._new("IExecutionContext", engine=o, **state)
+        profile = 0 if self._is_free(o, 0) else -1  # the first profile, if no other context has it
+        return self._new("IExecutionContext", engine=o, profile=profile, **state)
+
+    def _is_free(self, engine, profile):
+        """Whether a context may take a profile: before 10, two may not have the same unless asked for."""
+        return engine.plan["shared"] or not any(
+            c.kind == "IExecutionContext" and not c.dead and c.engine is engine and c.profile == profile
+            for c in self.objects.values()
+        )
+
+    def IExecutionContext_set_profile(self, o, _returned, index, *_):
+        index &= 0xFFFFFFFF
+        if self._fault("profile") or index >= self.ICudaEngine_num_profiles(o.engine):
+            self._log(o.engine.logger, f"setOptimizationProfileAsync: no profile {index}")
+            return 0
+        if index != o.profile and not self._is_free(o.engine, index):
+            self._log(o.engine.logger, f"profile {index} has been chosen for another IExecutionContext")
+            return 0
+        o.profile, o.shapes = index, {}
+        return 1
 
     def ICudaEngine_create_engine_inspector(self, o, *_):
         return self._new("EngineInspector", engine=o)
@@ -436,7 +503,11 @@ class Simulation:
         port = o.engine.ports.get(name)
         if self._fault("input_shape") or port is None or port["mode"] != INPUT:
             return 0
-        limits = {int(k): v for k, v in o.engine.plan["profile"].get(name, {}).items()}
+        profiles = o.engine.plan["profiles"]
+        if profiles and o.profile < 0:
+            self._log(o.engine.logger, "set_input_shape: the context has no optimization profile")
+            return 0
+        limits = {int(k): v for k, v in profiles[o.profile].get(name, {}).items()} if profiles else {}
         for axis, (want, have) in enumerate(zip(port["shape"], asked, strict=True)):
             open_one = want == -1 and limits[MIN][axis] <= have <= limits[MAX][axis]
             if want != have and not open_one:
@@ -495,7 +566,24 @@ class Simulation:
         layers = max(1, len(o.engine.plan["layers"]))
         layer_us = float(os.environ.get("TRTSIM_LAYER_US", 3))
         call_ms = float(os.environ.get("TRTSIM_CALL_US", 0)) / 1e3 or layers * layer_us / 1e3
+        if "TRTSIM_ROOFLINE" in os.environ:
+            call_ms = self._roofline_ms(o.engine, work[0][1][0])
         return not self.cuda.fakecuda_enqueue(stream, self._runner, number, layers, call_ms)
+
+    @staticmethod
+    def _roofline_ms(engine, batch):
+        """What a call takes on a card of so many GMAC/s and GB/s: networks then differ as on a real one."""
+        from hwnas.backends.fake_price import FakeDevice, price_ms
+
+        gmacs_per_s, gb_per_s = map(float, os.environ["TRTSIM_ROOFLINE"].split(","))
+        card = FakeDevice(
+            gmacs_per_s=gmacs_per_s,
+            cache_gb_per_s=3 * gb_per_s,
+            memory_gb_per_s=gb_per_s,
+            cache_bytes=3 << 20,
+            op_overhead_us=4.0,
+        )
+        return price_ms(engine.model, card, "fp32", batch, 1)
 
     def _run(self, number):
         """One queued execution, when the simulated stream gets to it."""

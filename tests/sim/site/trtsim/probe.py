@@ -81,6 +81,8 @@ class Probe:
         )
         workspace, flag = t.MemoryPoolType.WORKSPACE, t.BuilderFlag.TF32
         names_only = t.ProfilingVerbosity.LAYER_NAMES_ONLY
+        level = t.HardwareCompatibilityLevel.NONE
+        preview = next(iter(t.PreviewFeature.__members__.values()))
         for name, what in {
             "set_memory_pool_limit": lambda: c.set_memory_pool_limit(workspace, 1),
             "set_flag": lambda: c.set_flag(flag),
@@ -91,8 +93,13 @@ class Probe:
             "set_verbosity": lambda: setattr(c, "profiling_verbosity", names_only),
             "set_timing_cache": lambda: c.set_timing_cache(o.cache, False),
             "add_profile": lambda: c.add_optimization_profile(o.profile),
+            "set_device": lambda: setattr(c, "default_device_type", t.DeviceType.GPU),
+            "set_dla": lambda: setattr(c, "DLA_core", 0),
+            "set_hardware": lambda: setattr(c, "hardware_compatibility_level", level),
+            "set_preview": lambda: c.set_preview_feature(preview, True),
         }.items():
             make("IBuilderConfig", name, what)
+        make("Builder", "num_dla", lambda: b.num_DLA_cores, answer=0)
         make(
             "IBuilderConfig",
             "get_timing_cache",
@@ -143,6 +150,8 @@ class Probe:
     def _engine(self, t, o):
         make = self.call
         runtime = t.Runtime(o.logger)
+        make("Runtime", "set_dla", lambda: setattr(runtime, "DLA_core", 0))
+        make("Runtime", "set_host_code", lambda: setattr(runtime, "engine_host_code_allowed", False))
         o.engine = e = make(
             "Runtime", "deserialize", lambda: runtime.deserialize_cuda_engine(b"x"), gives="ICudaEngine"
         )
@@ -166,6 +175,7 @@ class Probe:
             "get_tensor_dtype": lambda: e.get_tensor_dtype("x"),
             "device_memory": lambda: e.device_memory_size,
             "device_memory_v2": lambda: e.device_memory_size_v2,
+            "num_profiles": lambda: e.num_optimization_profiles,
         }.items():
             make("ICudaEngine", name, what)
         make("ICudaEngine", "get_tensor_name", lambda: e.get_tensor_name(0), answer=o.text)
@@ -189,6 +199,7 @@ class Probe:
             "set_tensor_address": lambda: c.set_tensor_address("x", 16),
             "get_tensor_shape": lambda: c.get_tensor_shape("x"),
             "execute_async_v3": lambda: c.execute_async_v3(0),
+            "set_profile": lambda: c.set_optimization_profile_async(0, 0),
             "set_profiler": lambda: setattr(c, "profiler", o.profiler),
             "set_nvtx_verbosity": lambda: setattr(c, "nvtx_verbosity", t.ProfilingVerbosity.NONE),
         }.items():
