@@ -148,26 +148,27 @@ profiles = _option(
     "batches",
     type=BatchSizes(),
     metavar="N,...",
-    help="Images per call; of several sizes one engine (trt) takes each at its best.  [default: the run's]",
+    help="Images per call; of several sizes one engine (TensorRT) takes each at its best.  "
+    "[default: the run's]",
 )
 compatible = _option(
     "--compatible",
     type=Machines(),
     metavar="KIND,...",
-    help="Also for other machines (trt): version (later TensorRT), ampere (every GPU from Ampere on) or "
+    help="Also for other machines (TensorRT): version (later TensorRT), ampere (every GPU from Ampere on) or "
     "capability (every GPU of the same one).",
 )
 dla = _option(
     "--dla",
     type=click.IntRange(0, 63),
     metavar="CORE",
-    help="Run on this core of a Jetson's deep-learning accelerator (trt, fp16 or int8).",
+    help="Run on this core of a Jetson's deep-learning accelerator (TensorRT, fp16 or int8).",
 )
 streams = _option(
     "--streams",
     type=click.IntRange(1, 64),
     metavar="N",
-    help="Time N calls at once as well, each on a stream of its own: images a second (trt).",
+    help="Time N calls at once as well, each on a stream of its own: images a second (TensorRT).",
 )
 sustained = _option(
     "--sustained",

@@ -36,6 +36,8 @@ class Plant:
     tests: str = ""
 
 
+CHOICES = "tests/sim/inside/test_inside_choices.py"
+
 PLANTS = [
     Plant(
         "literal flag bit",
@@ -69,15 +71,15 @@ PLANTS = [
     Plant(
         "enqueue unchecked",
         "trt/engine.py",
-        "        if not context.execute_async_v3(self._stream):\n",
-        "        if context.execute_async_v3(self._stream) is None:\n",
+        "        if not way.context.execute_async_v3(way.stream):\n",
+        "        if way.context.execute_async_v3(way.stream) is None:\n",
         "every_refusal and enqueue",
     ),
     Plant(
         "address unchecked",
         "trt/engine.py",
-        "if not context.set_tensor_address(name, address):",
-        "if context.set_tensor_address(name, address) is None:",
+        "if not way.context.set_tensor_address(name, address):",
+        "if way.context.set_tensor_address(name, address) is None:",
         "every_refusal and address",
     ),
     Plant(
@@ -104,23 +106,23 @@ PLANTS = [
     Plant(
         "default stream",
         "trt/engine.py",
-        "context.execute_async_v3(self._stream)",
-        "context.execute_async_v3(0)",
+        "way.context.execute_async_v3(way.stream)",
+        "way.context.execute_async_v3(0)",
         "save_and_load",
     ),
     Plant(
         "scores read before they are there",
         "trt/engine.py",
-        "            self._driver.download(scores, self._scores, self._stream)\n"
-        "            self._driver.synchronize(self._stream)\n",
-        "            self._driver.download(scores, self._scores, self._stream)\n",
+        "            self._driver.download(scores, way.scores, way.stream)\n"
+        "            self._driver.synchronize(way.stream)\n",
+        "            self._driver.download(scores, way.scores, way.stream)\n",
         "open_batch",
     ),
     Plant(
         "buffer too small",
         "trt/engine.py",
-        "self._gives.itemsize * int(np.prod(answer))",
-        "2 * int(np.prod(answer))",
+        "scores = self._gives.itemsize * int(np.prod(self._scores_shape))",
+        "scores = 2 * int(np.prod(self._scores_shape))",
         "scores_are_those",
     ),
     Plant(
@@ -318,7 +320,7 @@ PLANTS = [
     Plant(
         "M2 launches are hidden",
         "trt/engine.py",
-        "known.bound = self._graph is None and",
+        "known.bound = self._full.graph is None and",
         "known.bound = False and",
         "m2_without_graphs",
     ),
@@ -400,6 +402,55 @@ PLANTS = [
         "    builder = compat.builder()\n",
         "    builder = compat.construct(trt.Builder, name)\n",
         "m6_one_builder",
+    ),
+    Plant(
+        "every size on the first profile",
+        "trt/engine.py",
+        "self._sizes.index(size)",
+        "0",
+        "each_size",
+        tests=CHOICES,
+    ),
+    Plant(
+        "profiles of 8.6 are not shared",
+        "trt/build.py",
+        "    compat.share_profiles(config)",
+        "    pass",
+        "share_the_profile",
+        "titanxp",
+        CHOICES,
+    ),
+    Plant(
+        "code of any plan is run",
+        "trt/compat.py",
+        '    if "version" in choices.compatible:\n        runtime',
+        "    if True:\n        runtime",
+        "nobody_else",
+        tests=CHOICES,
+    ),
+    Plant(
+        "a plan of a later version is read",
+        "trt/compat.py",
+        "(8, 6) <= was <= now",
+        "(8, 6) <= was",
+        "nobody_else",
+        tests=CHOICES,
+    ),
+    Plant(
+        "a DLA that is not told its core",
+        "trt/compat.py",
+        "        runtime.DLA_core = choices.dla\n",
+        "        pass\n",
+        "for_a_dla",
+        tests=CHOICES,
+    ),
+    Plant(
+        "calls at once on one stream",
+        "trt/engine.py",
+        "                    stream = owned.stream()\n",
+        "                    stream = self._stream\n",
+        "several_streams",
+        tests=CHOICES,
     ),
     Plant(
         "M7 a blocking stream",

@@ -92,19 +92,19 @@ def test_layers_and_streams_share_the_profile_of_an_open_batch() -> None:
 def test_calls_in_several_streams_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """A card that has room for two calls side by side: two streams give twice the images, four no more."""
     monkeypatch.setenv("FAKECUDA_CLOCK", "32")
-    monkeypatch.setenv("TRTSIM_CALL_US", "2000")
+    monkeypatch.setenv("TRTSIM_CALL_US", "20000")
     monkeypatch.setenv("FAKECUDA_BESIDE", "2")
     engine = Trt().build(FIXED, settings(Trt()))
-    found = {n: engine.in_streams(n, 0.4) for n in (1, 2, 4)}
+    found = {n: engine.in_streams(n, 0.5) for n in (1, 2, 4)}
     engine.close()
     rate = {n: times.images_per_s for n, times in found.items()}
     median_ms = {n: float(np.median(times.wall_ms)) for n, times in found.items()}
-    # 4 images in 2 ms are 2000 a second at most; what the host takes, which other programs use, comes off.
-    assert rate[1] <= 2000
-    assert max(rate[2], rate[4]) <= 4000
-    assert rate[2] > rate[1]
-    assert median_ms[1] == pytest.approx(2.0, rel=0.02)
-    assert median_ms[4] >= 2.0
+    # 4 images in 20 ms are 200 a second at most; what the host takes, which other programs use, comes off.
+    assert rate[1] <= 201
+    assert 1.3 * rate[1] < rate[2] <= 402
+    assert rate[4] <= 402
+    assert median_ms[1] == pytest.approx(20.0, rel=0.02)
+    assert median_ms[4] >= 20.0
 
 
 def test_streams_are_given_back_where_one_has_no_room(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -149,3 +149,54 @@ def test_an_engine_of_another_gpu_is_refused_by_its_manifest(folder: Path) -> No
     engine.write_bytes(engine.read_bytes()[:-1])
     words = hwnas(folder, "verify", str(engine), status=6)
     assert "SHA-256" in words
+
+
+def test_what_else_an_engine_may_be_asked_for(folder: Path) -> None:
+    """Several sizes in one plan that later versions read; several calls at once; a warm card's promise."""
+    asked = ("--batch", "8,1,2", "--compatible", "version", "--out", "many", "--images", "64")
+    made = json.loads(hwnas(folder, "export", "--format", "trt", *asked, "--json", "-q"))
+    assert made["passed"] is True
+    manifest = json.loads((folder / made["manifest"]).read_text())
+    assert manifest["setting"]["batches"] == [1, 2, 8]
+    assert (manifest["setting"]["batch"], manifest["setting"]["compatible"]) == (8, ["version"])
+    assert manifest["dynamic_batch"] is False
+
+    timed = ("bench", made["engine"], "--batch", "1,8", "--streams", "2", "--preset", "quick")
+    rows = json.loads(hwnas(folder, *timed, "--json", "-q"))["networks"]
+    assert [row["setting"]["batch"] for row in rows] == [1, 8]
+    assert [row["in_streams"]["streams"] for row in rows] == [2, 2]
+    assert all(row["in_streams"]["images_per_s"] > 0 for row in rows)
+    assert "images/s in 2 streams" in hwnas(folder, *timed)
+
+    photographs = np.random.default_rng(1).integers(0, 256, (11, 60, 40, 3), dtype=np.uint8)
+    plain = next(folder.glob("runs/*/engine.onnx"))
+    with Session(folder / made["engine"]) as on_gpu, Session(plain) as on_cpu:
+        np.testing.assert_allclose(on_gpu(photographs), on_cpu(photographs), atol=1e-4)
+
+    verified = json.loads(hwnas(folder, "verify", made["engine"], "--sustained", "1s", "--json", "-q"))
+    assert verified["passed"] is True
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "words"),
+    [
+        (("bench", "resnet20", "--device", "cpu", "--streams", "2"), 2, "takes one call at a time"),
+        (("bench", "resnet20", "--device", MACHINE, "--streams", "0"), 2, "--streams"),
+        (("bench", "resnet20", "--device", MACHINE, "--dla", "0"), 2, "fp16 and int8 only"),
+        (("bench", "resnet20", "--device", MACHINE, "--precision", "int8", "--dla", "0"), 4, "Orin"),
+        (("bench", "resnet20", "--device", "cpu", "--dla", "0"), 2, "--backend trt does"),
+        (("profile", "--device", MACHINE, *SMALL, "--dla", "1", "--precision", "auto"), 2, "name one"),
+        (("export", "--format", "onnx", "--batch", "1,8"), 2, "formats that take several: trt"),
+        (("export", "--format", "onnx", "--device", "cpu", "--compatible", "version"), 2, "--compatible"),
+        (("export", "--format", "trt", "--compatible", "turing"), 2, "turing"),
+        (("export", "--format", "trt", "--compatible", "ampere,capability"), 2, "exclude each other"),
+        (("export", "--format", "trt", "--batch", "0,8"), 2, "expected numbers from 1"),
+    ],
+    ids=lambda value: "-".join(value[:1]) if isinstance(value, tuple) else None,
+)
+def test_what_cannot_be_is_refused_in_one_message(
+    folder: Path, arguments: tuple[str, ...], status: int, words: str
+) -> None:
+    said = hwnas(folder, *arguments, status=status)
+    assert words in said
+    assert "Traceback" not in said

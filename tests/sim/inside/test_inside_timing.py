@@ -80,7 +80,7 @@ def test_m2_a_graph_is_what_runs_and_what_is_timed(gpu: Callable[..., Build]) ->
     engine = gpu(60, FAKECUDA_LAUNCH_NS=6000)()
     times = engine.time(5)
     launched = engine.run(np.zeros(engine.shape, np.float32)).shape
-    assert engine._graph is not None
+    assert engine._full.graph is not None
     assert "enqueue-bound" not in engine.watch()
     engine.close()
     assert launched == (1, 8, 8, 8)
@@ -174,9 +174,9 @@ def test_m3_a_card_that_idled_is_kept_busy_before_it_is_timed(
     launched: list[int] = []
     call = engine._call
 
-    def counted() -> None:
+    def counted(way: Any) -> None:
         launched.append(1)
-        call()
+        call(way)
 
     monkeypatch.setattr(engine, "_call", counted)
     engine.time(1)

@@ -167,6 +167,21 @@ def test_options_from_a_file_and_flags_win(
     assert json.loads(result.stdout)["values"] == {"max_time": 600.0, "threads": 1}
 
 
+def test_a_file_that_the_environment_names_is_read_where_no_other_is(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    plant(monkeypatch, measureit)
+    (tmp_path / "usual.yaml").write_text("measureit: {max-time: 10min, threads: 2}\n")
+    (tmp_path / "other.yaml").write_text("threads: 3\n")
+    monkeypatch.setenv("HWNAS_CONFIG", str(tmp_path / "usual.yaml"))
+    usual = run("measureit", "--json")
+    assert json.loads(usual.stdout)["values"] == {"max_time": 600.0, "threads": 2}
+    other = run("measureit", "--json", "--config", str(tmp_path / "other.yaml"))
+    assert json.loads(other.stdout)["values"] == {"threads": 3}
+    monkeypatch.setenv("HWNAS_CONFIG", str(tmp_path / "absent.yaml"))
+    assert "does not exist" in run("measureit").stderr
+
+
 @pytest.mark.parametrize(
     ("name", "text", "status", "words"),
     [
