@@ -29,7 +29,8 @@ Rules that every command keeps:
 - Lines fit the terminal, or the number in `COLUMNS`; only paths and names may be longer. Elsewhere (a
   file, `| grep`) lines are not folded.
 - `--config FILE` reads options from YAML or TOML: one command's options, or a section a command with
-  `common` for all. Flags win.
+  `common` for all. Flags win. `HWNAS_CONFIG` names a file that every command reads where `--config` is
+  not given.
 - Repeating a command with the same `--out` resumes; another configuration in the same folder is
   refused. `--dry-run` says what would be done and touches nothing. `--max-time` stops cleanly.
 - A NETWORK is a `network.json`, a run, or the name of a shipped example (`hwnas count resnet20`).

@@ -56,7 +56,7 @@ CALL_US = 300
 
 
 def heat(cured: bool) -> tuple[tuple[str, ...], str, str]:
-    """Gates of a measurement on a card that boosted and is warm; verdicts on budgets 5 % above and below."""
+    """Gates of a measurement on a card that boosts and warms; verdicts on budgets 5 % above and below."""
     from hwnas.backends.cuda import state
     from hwnas.backends.trt.backend import Trt
     from hwnas.measure import promise, timing
@@ -75,7 +75,7 @@ def heat(cured: bool) -> tuple[tuple[str, ...], str, str]:
     builders = {"net": lambda: backend.build(model, setting)}
     rng = np.random.default_rng(0)
     options = timing.TimingOptions.preset("quick")
-    gates = timing.measure(builders, options, rng=rng, sustained_s=1.0)["net"].gates
+    gates = timing.measure(builders, options, rng=rng)["net"].gates
     warm_ms = CALL_US / 1e3 * 1923 / 1695
     above, below = (promise.keep(builders["net"], share * warm_ms)[0].verdict for share in (1.05, 0.95))
     return gates, above, below
