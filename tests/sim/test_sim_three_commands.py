@@ -25,7 +25,8 @@ export: {images: 32}
 def hwnas(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-c", "from hwnas_cli.main import cli; cli()", *arguments]
     card = {"FAKECUDA_CLOCK": "32", "FAKECUDA_EVENT_NS": "700", "TRTSIM_ROOFLINE": "40,11"}
-    env = environment(MACHINES["titanxp"], folder / "home", HWNAS_CONFIG=str(folder / "small.yaml"), **card)
+    env = environment(MACHINES["titanxp"], folder / "home", HWNAS_CONFIG=str(folder / "small.yaml"))
+    env |= card
     done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, f"{arguments} ended with {done.returncode}: {done.stderr[-4000:]}"
     return done

@@ -548,7 +548,8 @@ class TrtEngine(Life):
             try:
                 for _ in range(streams):
                     stream = owned.stream()
-                    way = self._beside(*(owned.alloc(n) for n in self._room()), stream)
+                    images, scores = (owned.alloc(n) for n in self._room())
+                    way = self._beside(images, scores, stream)
                     ways.append(way)
                     self._upload_resident(way)
                     self._call(way)  # makes its graph
