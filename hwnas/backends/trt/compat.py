@@ -146,7 +146,7 @@ def share_profiles(config: Any) -> None:
     """Let several contexts use one optimisation profile, which has to be asked for before 10."""
     trt = module()
     if major(trt) < 10:
-        config.set_preview_feature(trt.PreviewFeature.PROFILE_SHARING_0806, True)
+        config.set_preview_feature(trt.PreviewFeature.PROFILE_SHARING_0806, True)  # api: before 11
 
 
 def open_runtime(trt: Any, choices: BuildChoices) -> Any:
