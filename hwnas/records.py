@@ -79,6 +79,13 @@ class Setting(Record):
             raise ValueError(f"{value!r} holds characters that cannot be printed")
         return value
 
+    @model_validator(mode="after")
+    def _ascending(self) -> Setting:
+        sizes = self.batches
+        if sizes and (sizes[0] < 1 or list(sizes) != sorted(set(sizes)) or self.batch not in sizes):
+            raise ValueError(f"batches {sizes}: expected ascending numbers from 1, {self.batch} among them")
+        return self
+
     @property
     def choices(self) -> BuildChoices:
         """What was asked of the engine besides."""

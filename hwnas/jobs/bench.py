@@ -38,7 +38,8 @@ class BenchOptions:
     Attributes:
         networks: each a NETWORK (file, run or example), an ``.onnx`` file, or an engine file. An
             engine with a manifest beside it runs under the conditions that it was built for.
-        device, backend, precision, batch, threads: the conditions of everything else.
+        device, backend, precision, batch, threads: the conditions of everything else; batch None is one
+            image, and of an engine for several sizes the largest.
         batches: further batch sizes that everything without conditions of its own is timed at.
         data: training images that ONNX files are calibrated on at int8; random ones where None.
         preset: "quick", "default" or "thorough".
@@ -56,7 +57,7 @@ class BenchOptions:
     device: str = "auto"
     backend: str | None = None
     precision: Precision = "fp32"
-    batch: int = 1
+    batch: int | None = None
     batches: tuple[int, ...] = ()
     threads: int = 1
     data: str | None = None
@@ -271,7 +272,7 @@ def _graph(path: Path, options: BenchOptions) -> _Benched:
     for, or its own does not tell the time of its target.
     """
 
-    batch = options.batch
+    batch = options.batch or 1
     if manifest.manifest_path(path).is_file():
         told = manifest.read_manifest(path)
         manifest.check_file(path, told)
@@ -322,7 +323,7 @@ def _conditions(options: BenchOptions, backend: str | None = None) -> tuple[Back
         options.device,
         backend or options.backend,
         precision=options.precision,
-        batch=options.batch,
+        batch=options.batch or 1,
         threads=options.threads,
         choices=BuildChoices(dla=options.dla),
     )

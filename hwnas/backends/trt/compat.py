@@ -165,7 +165,7 @@ def open_runtime(trt: Any, choices: BuildChoices) -> Any:
 
 def dla_cores() -> int:
     """Cores of the deep-learning accelerator here: none but on some Jetsons."""
-    return int(builder().num_DLA_cores)
+    return int(construct(module().Runtime, "counting accelerators").num_DLA_cores)
 
 
 def reads(built: Setting, here: Setting) -> tuple[str, ...]:

@@ -168,6 +168,11 @@ def test_what_else_an_engine_may_be_asked_for(folder: Path) -> None:
     assert all(row["in_streams"]["images_per_s"] > 0 for row in rows)
     assert "images/s in 2 streams" in hwnas(folder, *timed)
 
+    (row,) = json.loads(hwnas(folder, "bench", made["engine"], "--preset", "quick", "--json", "-q"))[
+        "networks"
+    ]
+    assert (row["setting"]["batch"], row["in_streams"]) == (8, None)  # what its promise is about
+
     photographs = np.random.default_rng(1).integers(0, 256, (11, 60, 40, 3), dtype=np.uint8)
     plain = next(folder.glob("runs/*/engine.onnx"))
     with Session(folder / made["engine"]) as on_gpu, Session(plain) as on_cpu:

@@ -7,6 +7,7 @@ from typing import Any, get_args
 import numpy as np
 import pytest
 from click import BadParameter
+from pydantic import ValidationError
 
 from hwnas import plugins
 from hwnas.arrays import Float32s
@@ -82,6 +83,12 @@ def test_in_what_a_plan_may_differ_from_this_machine(built: dict[str, Any], may:
 def test_a_plan_for_ampere_and_later_is_none_for_turing() -> None:
     turing = HERE.model_copy(update={"device_arch": "NVIDIA T4, compute capability 7.5"})
     assert compat.reads(HERE.model_copy(update={"compatible": ("ampere",)}), turing) == ()
+
+
+@pytest.mark.parametrize("wrong", [(0, 8), (8, 1), (1, 1, 8), (1, 4)])
+def test_sizes_of_a_foreign_file_are_checked(wrong: tuple[int, ...]) -> None:
+    with pytest.raises(ValidationError, match="expected ascending numbers from 1, 8 among them"):
+        Setting(**{**HERE.model_dump(), "batch": 8, "batches": wrong})
 
 
 class _Sized:

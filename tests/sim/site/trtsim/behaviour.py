@@ -185,9 +185,6 @@ class Simulation:
         if enable & 0xFF:
             o.previews.add(self.trt.PreviewFeature(feature & 0xFF).name)
 
-    def Builder_num_dla(self, *_):
-        return int(os.environ.get("TRTSIM_DLA_CORES", 0))
-
     # ---- timing cache ----
 
     def _cache_head(self):
@@ -333,7 +330,7 @@ class Simulation:
             return "hardware compatibility is only supported for engines built on Ampere and later"
         if config.on_dla:
             half = any(self._number(name) in config.flags for name in ("FP16", "INT8") if self._has(name))
-            if not 0 <= config.dla < self.Builder_num_dla():
+            if not 0 <= config.dla < self.Runtime_num_dla():
                 return "DLA core is not set or not available"
             if open_ones:
                 return "dynamic shapes are not supported on DLA"
@@ -417,6 +414,9 @@ class Simulation:
         ports = {p["name"]: p for p in plan["ports"]}
         state = {"plan": plan, "model": model, "ports": ports, "session": None, "dla": o.get("dla")}
         return self._new("ICudaEngine", logger=logger, **state)
+
+    def Runtime_num_dla(self, *_):
+        return int(os.environ.get("TRTSIM_DLA_CORES", 0))
 
     def Runtime_set_dla(self, o, _returned, core, *_):
         o.dla = core & 0xFFFFFFFF

@@ -99,7 +99,6 @@ class Probe:
             "set_preview": lambda: c.set_preview_feature(preview, True),
         }.items():
             make("IBuilderConfig", name, what)
-        make("Builder", "num_dla", lambda: b.num_DLA_cores, answer=0)
         make(
             "IBuilderConfig",
             "get_timing_cache",
@@ -150,6 +149,7 @@ class Probe:
     def _engine(self, t, o):
         make = self.call
         runtime = t.Runtime(o.logger)
+        make("Runtime", "num_dla", lambda: runtime.num_DLA_cores, answer=0)
         make("Runtime", "set_dla", lambda: setattr(runtime, "DLA_core", 0))
         make("Runtime", "set_host_code", lambda: setattr(runtime, "engine_host_code_allowed", False))
         o.engine = e = make(
