@@ -3,7 +3,7 @@
     python -m benchmarks.scale                    # about three minutes
     python -m benchmarks.scale --tree PATH        # the same figures of another checkout, for comparison
     python -m benchmarks.scale --join             # both into benchmarks/results/scale.json
-    python -m benchmarks.scale --jobs --out benchmarks/results/jobs.json    # trainings at once; five minutes
+    python -m benchmarks.scale --jobs             # trainings at once, into benchmarks/results/scale-jobs.json
 
 CPU seconds of one process on one thread, which other programs do not change much. Where a part is linear,
 its time grows as its sizes do. A process that takes longer than `--most` seconds, preparations included,
@@ -53,7 +53,6 @@ def main() -> None:
     parser.add_argument("--most-before", type=int, default=60, help="the same for another checkout")
     parser.add_argument("--join", action="store_true", help="run --tree as `before` and this one as `after`")
     parser.add_argument("--jobs", action="store_true", help="trainings at the same time, instead")
-    parser.add_argument("--out", type=Path, help="write the figures of --jobs here")
     parser.add_argument("--one", nargs=2, metavar=("PART", "SIZE"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one:
@@ -61,10 +60,9 @@ def main() -> None:
         print(json.dumps(PARTS[part](int(size))))
         return
     if options.jobs:
-        text = json.dumps(at_once(), indent=2) + "\n"
-        print(text)
-        if options.out is not None:
-            options.out.write_text(text)
+        from benchmarks.common import save
+
+        print(save("scale-jobs", at_once()))
         return
     found = {"after": figures(HERE, options.most)}
     if options.tree.resolve() != HERE.resolve():

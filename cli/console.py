@@ -91,6 +91,11 @@ class Output:
                     fields.get("total"),
                     str(fields.get("note", "")),
                 )
+        elif kind in ("began", "ended"):  # of the tasks of an executor
+            if self.level >= 0 and kind == "began":
+                self._bar.began(str(fields.get("task", "")), str(fields.get("where", "")))
+            elif self.level >= 0:
+                self._bar.ended(str(fields.get("task", "")))
         elif kind in ("debug", "gate"):  # gates are in the result, the journal and the report as well
             self.log(str(fields.get("text", "")), level=1)
         elif fields.get("text"):

@@ -133,6 +133,7 @@ def _show(body: dict[str, Any]) -> None:
             ("MACs", "" if body["macs"] is None else format_count(body["macs"], "MAC")),
             ("trials", body["trials"]),
             ("trained at", ", ".join(f"{place} ({number})" for place, number in body["where"].items())),
+            ("running", "; ".join(f"{task}: {place}" for task, place in body["running"].items())),
             ("engines", ", ".join(body["engines"])),
             ("note", body["note"]),
             *((f"  {key}", value) for key, value in body["config"].items()),

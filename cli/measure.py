@@ -29,12 +29,20 @@ from .console import Output, common
 def profile(ui: Output, max_time: float | None, **chosen: Any) -> None:
     """Measure a device into a latency table, and say how well it predicts.
 
-    A table that was interrupted is continued by the same command.
+    A table that was interrupted is continued by the same command. Several devices get a table each, those of
+    different machines at the same time.
     """
-    from hwnas.jobs.profile import ProfileOptions
+    from hwnas.jobs.profile import ProfileOptions, profile_each
     from hwnas.jobs.profile import profile as job
 
-    body = job(ProfileOptions(**options.given(max_time_s=max_time, **chosen)), ui.emit).as_json()
+    devices = chosen.pop("devices")
+    chosen["device"] = devices[0] if devices else None
+    wanted = ProfileOptions(**options.given(max_time_s=max_time, **chosen))
+    if len(devices) > 1:
+        several = profile_each(devices, wanted, ui.emit).as_json()
+        ui.result(schemas.PROFILE, several, lambda: _profiled_each(several["profiles"]))
+        return
+    body = job(wanted, ui.emit).as_json()
     ui.result(schemas.PROFILE, body, lambda: _profiled(body))
     if not chosen["dry_run"]:
         ui.next(_after_profile(body, chosen["input_shape"]))
@@ -103,6 +111,13 @@ def _profiled(body: dict[str, Any]) -> None:
             ("gates", ", ".join(f"{name}: {n}" for name, n in body["gates"].items())),
         ]
     )
+
+
+def _profiled_each(bodies: list[dict[str, Any]]) -> None:
+    for number, body in enumerate(bodies):
+        if number:
+            click.echo()
+        _profiled(body)
 
 
 def _planned(body: dict[str, Any]) -> None:

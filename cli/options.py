@@ -64,6 +64,28 @@ def latency_budget(*, many: bool, text: str) -> Option:
     return click.option("--latency-budget", type=LatencyBudget(many), metavar="TIME", help=text)
 
 
+def paired(chosen: dict[str, Any]) -> None:
+    """The first of several ``--device`` and ``--latency-budget`` in their places, the others as ``further``.
+
+    One budget, a ratio most of all, may stand for every device.
+    """
+    names, budgets = list(chosen.pop("devices")), list(chosen["latency_budget"])
+    if len(names) < 2 and len(budgets) > 1:
+        raise click.UsageError(
+            "--latency-budget is given several times for one device; write several budgets as a list: "
+            f"--latency-budget {','.join(budgets)}"
+        )
+    if len(names) > 1 and len(budgets) not in (0, 1, len(names)):
+        raise click.UsageError(
+            f"{len(names)} devices and {len(budgets)} budgets; give --latency-budget once for each --device, "
+            "in the same order, or once for all"
+        )
+    chosen["device"] = names[0] if names else None
+    chosen["latency_budget"] = budgets[0] if budgets else None
+    if len(names) > 1 and budgets:
+        chosen["further"] = tuple(zip(names[1:], budgets[1:] or budgets * (len(names) - 1)))
+
+
 def _option(*names_: str, **settings: Any) -> Option:
     return click.option(*names_, **settings)
 
@@ -89,6 +111,14 @@ device = _option(
     "--device",
     metavar="NAME",
     help="Device (`hwnas devices`), or ssh://user@host[:port][/NAME].  [default: a GPU that works, else cpu]",
+)
+devices = _option(
+    "--device",
+    "devices",
+    multiple=True,
+    metavar="NAME",
+    help="Device (`hwnas devices`), or ssh://user@host[:port][/NAME]; may be repeated.  "
+    "[default: a GPU that works, else cpu]",
 )
 gpu = _option(
     "--gpu",
@@ -318,7 +348,7 @@ wait = _option(
 # What decides the conditions a latency is true for.
 setting: Sequence[Option] = (device, gpu, backend, precision, batch, threads)
 # The same where a profile may be measured, and runtime and precision may be left to the clock.
-open_setting: Sequence[Option] = (device, gpu, runtime_choice, precision_choice, batch, threads)
+open_setting: Sequence[Option] = (devices, gpu, runtime_choice, precision_choice, batch, threads)
 
 
 def options(*chosen: Option | Sequence[Option]) -> Option:

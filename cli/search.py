@@ -40,8 +40,14 @@ def _assignments(name: str, text: str) -> options.Option:
 
 
 @click.command()
+@click.option(
+    "--latency-budget",
+    type=param_types.LatencyBudget(True),
+    multiple=True,
+    metavar="TIME",
+    help=f"{BUDGET} Once for each --device.",
+)
 @options.options(
-    options.latency_budget(many=True, text=BUDGET),
     options.data,
     options.strategy,
     options.space,
@@ -77,12 +83,13 @@ def search(ui: Output, max_time: float | None, **chosen: Any) -> None:
     Candidates over the budget are never trained, and the winner is measured as a whole before it is
     accepted. With --model, the best variant of a trained network of your own is found and fine-tuned. Where
     no latency table of the device fits, a quick one is measured first; `hwnas profile`
-    makes a better one.
+    makes a better one. With several devices, one network is found that keeps all budgets, and one for each.
     """
     from hwnas.jobs.resolve.origin import export_command
     from hwnas.jobs.search import SearchOptions
     from hwnas.jobs.search import search as job
 
+    options.paired(chosen)
     if chosen["latency_budget"] is None:
         raise click.UsageError("name a budget: --latency-budget 18ms")
     if chosen["table"] is None and chosen["device"] is None:
@@ -159,22 +166,38 @@ def _found(body: dict[str, Any]) -> None:
     rows = []
     for target in several:
         best = target["best"]
-        interval = f"{format_ms(best['low_ms'])} to {format_ms(best['high_ms'])}"
-        rows.append(
-            [
-                target["budget"],
-                format_depths(best["depths"]),
-                f"{best['accuracy']:.2%}",
-                f"{target['accuracy']['test']:.2%}",
-                f"{format_ms(best['predicted_ms'])} ({interval})",
-                format_ms(best["measured"]["median_ms"]),
-                format_ms(best["measured"]["p95_ms"]),
-                "kept" if target["within_budget"] else "broken",
-                format_count(best["macs"], "MAC"),
-                format_count(best["params"], "param"),
-            ]
-        )
-    columns = ["budget", "blocks", "val accuracy", "test accuracy", "predicted", "p50", "p95", "promise"]
+        alone = {**target, **best, "device": ""}
+        for at, one in enumerate(target.get("devices") or [alone]):
+            interval = f"{format_ms(one['low_ms'])} to {format_ms(one['high_ms'])}"
+            whole = "all" if len(target.get("devices", ())) > 1 else one["device"]
+            rows.append(
+                [
+                    whole if not at else "",
+                    one["device"],
+                    one["budget"],
+                    format_depths(best["depths"]),
+                    f"{best['accuracy']:.2%}",
+                    f"{target['accuracy']['test']:.2%}",
+                    f"{format_ms(one['predicted_ms'])} ({interval})",
+                    format_ms(one["measured"]["median_ms"]),
+                    format_ms(one["measured"]["p95_ms"]),
+                    "kept" if one["within_budget"] else "broken",
+                    format_count(best["macs"], "MAC"),
+                    format_count(best["params"], "param"),
+                ]
+            )
+    columns = [
+        "for",
+        "on",
+        "budget",
+        "blocks",
+        "val accuracy",
+        "test accuracy",
+        "predicted",
+        "p50",
+        "p95",
+        "promise",
+    ]
     columns += ["MACs", "params"]
     console.table(columns, rows)
     took, figures = body["seconds"], classes.of(body, "test")
@@ -274,13 +297,16 @@ def train(ui: Output, scratch: bool, **chosen: Any) -> None:
     network.json or an example's name.
     """
     from hwnas.jobs.resolve.origin import export_command
-    from hwnas.jobs.train import TrainOptions
+    from hwnas.jobs.train import Beside, TrainOptions
     from hwnas.jobs.train import train as job
 
     data = options.sources(chosen)
     chosen["recipe"] = dict(chosen["recipe"])
     start = "scratch" if scratch else "weights"
-    body = job(TrainOptions(**options.given(data=data, start=start, **chosen)), ui.emit).as_json()
+    found = job(TrainOptions(**options.given(data=data, start=start, **chosen)), ui.emit)
+    if isinstance(found, Beside):  # the first process tells
+        return
+    body = found.as_json()
     ui.result(schemas.TRAIN, body, lambda: _trained(body))
     if not chosen["dry_run"]:
         ui.next(export_command(body["run"]))

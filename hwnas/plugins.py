@@ -112,6 +112,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
     # Parts of the report of a run, in the order of the page: made from `report.collect.RunData`.
     "sections": {
         "accuracy": "hwnas.report.sections:accuracy",
+        "devices": "hwnas.report.sections:devices",
         "own-model": "hwnas.report.model_section:own_model",
         "classes": "hwnas.report.class_sections:by_class",
         "growth": "hwnas.report.sections:growth",

@@ -7,7 +7,15 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Union
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from hwnas.budgets import Percentile
 from hwnas.traced import AnyNetwork
@@ -44,6 +52,19 @@ class BuildChoices:
 
     def __bool__(self) -> bool:
         return self != BuildChoices()
+
+
+class OfDevices(Record):
+    """A record that holds those of each device where a search is for several.
+
+    Such a record has a field whose name begins with ``by_device``; for one device it is empty, and not
+    written.
+    """
+
+    @model_serializer(mode="wrap")
+    def _without_devices(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        body: dict[str, Any] = handler(self)
+        return {name: value for name, value in body.items() if value or not name.startswith("by_device")}
 
 
 class Setting(Record):
@@ -114,7 +135,7 @@ def checked_stamp(value: str) -> str:
     return value
 
 
-class Measurement(Record):
+class Measurement(OfDevices):
     """What timing a whole graph gave, in milliseconds per call (a call is one batch).
 
     `floor_ms` is the statistic that tables and cost models use: the floor over interleaved
@@ -123,7 +144,8 @@ class Measurement(Record):
     session's own median. `gates` names the checks that fired and could not be cured. `sentinel_ms` is
     the floor of the sentinel in the state of the machine that `floor_ms` is referred to; None where
     nothing was referred (`hwnas.measure.timing`). On a device of its own, `host_ms` is what a program waits
-    for one call and `enqueue_ms` what the host needs to start it (`protocols.CallTimes`).
+    for one call and `enqueue_ms` what the host needs to start it (`protocols.CallTimes`). Of several devices
+    the figures are those of the first, and `by_device` has each.
     """
 
     floor_ms: float = Field(gt=0, le=MOST_MS)
@@ -141,6 +163,7 @@ class Measurement(Record):
     host_ms: float | None = Field(default=None, gt=0, le=MOST_MS)
     enqueue_ms: float | None = Field(default=None, gt=0, le=MOST_MS)
     taken_at: str = Field(default_factory=lambda: now_utc())
+    by_device: dict[str, Measurement] = Field(default_factory=dict)
 
     @field_validator("taken_at")
     @classmethod
@@ -152,11 +175,21 @@ class Measurement(Record):
         return {"p50": self.median_ms, "p90": self.p90_ms, "p95": self.p95_ms, "p99": self.p99_ms}[percentile]
 
 
-class Estimate(Record):
+class Interval(Record):
+    """A predicted latency on one of several devices, with its interval."""
+
+    latency_ms: float = Field(gt=0)
+    low_ms: float = Field(gt=0)
+    high_ms: float = Field(gt=0)
+
+
+class Estimate(OfDevices):
     """A predicted latency with its interval, and what else a network costs.
 
     `low_ms` to `high_ms` hold the truth with probability `coverage`. `extrapolated` lists the
-    table keys that were not measured; `by_stage_ms` splits the prediction over stem, stages, head.
+    table keys that were not measured; `by_stage_ms` splits the prediction over stem, stages, head. Where a
+    search is for several devices, `by_device` has the times of each, and the others are what all of them
+    together are counted by (`cost.several`).
     """
 
     latency_ms: float = Field(gt=0)
@@ -170,47 +203,91 @@ class Estimate(Record):
     by_stage_ms: dict[str, float] = Field(default_factory=dict)
     extrapolated: tuple[str, ...] = ()
     provenance: Provenance = "measured"
+    by_device: dict[str, Interval] = Field(default_factory=dict)
+
+    @property
+    def shown(self) -> Estimate | Interval:
+        """The times to show where there is room for one: the first device's, where there are several."""
+        return next(iter(self.by_device.values()), self)
+
+    def on(self, device: str) -> Estimate:
+        """The estimate of one of its devices alone; the same where it is not one of several."""
+        found = self.by_device.get(device)
+        return self if found is None else self.model_copy(update={**dict(found), "by_device": {}})
 
 
-class Budget(Record):
-    """Hard limits. A network fits when the upper bound of its latency and every count are within."""
+class Budget(OfDevices):
+    """Hard limits. A network fits when the upper bound of its latency and every count are within.
+
+    `by_device_ms` limits the latency on each of several devices, or on one of them; it then counts in the
+    place of `latency_ms`, which is that of the first of them.
+    """
 
     latency_ms: float | None = Field(default=None, gt=0)
     percentile: Percentile = "p50"
     macs: float | None = Field(default=None, gt=0)
     params: float | None = Field(default=None, gt=0)
     memory_bytes: float | None = Field(default=None, gt=0)
+    by_device_ms: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
 
     def excess(self, estimate: Estimate) -> float:
         """Largest relative overrun over all limits; zero or less means that it fits.
 
         The memory of a network is its weights plus the largest sum of activations alive at once.
         """
-        pairs = (
-            (self.latency_ms, estimate.high_ms),
+        pairs: tuple[tuple[float | None, float], ...] = (
+            *((limit, interval.high_ms) for _, limit, interval in self._latencies(estimate)),
             (self.macs, estimate.macs),
             (self.params, estimate.params),
             (self.memory_bytes, estimate.activation_bytes + estimate.weight_bytes),
         )
         return max((value / limit - 1.0 for limit, value in pairs if limit is not None), default=-1.0)
 
+    def _latencies(self, estimate: Estimate) -> list[tuple[str, float | None, Estimate | Interval]]:
+        """Device, limit and prediction of each latency that is limited."""
+        if not self.by_device_ms:
+            return [("", self.latency_ms, estimate)]
+        return [(name, ms, estimate.by_device[name]) for name, ms in self.by_device_ms.items()]
+
+    def load(self, estimate: Estimate) -> float:
+        """Predicted latency as a part of its limit, on the device that has the least room."""
+        rows = self._latencies(estimate)
+        return max(interval.latency_ms / (limit or 1.0) for _, limit, interval in rows)
+
+    def tightest(self, estimate: Estimate) -> Estimate | Interval:
+        """The times on the device that has the least room."""
+        rows = self._latencies(estimate)
+        return max(rows, key=lambda row: row[2].high_ms / (row[1] or 1.0))[2]
+
     def fits(self, estimate: Estimate) -> bool:
         """Whether every limit holds."""
         return self.excess(estimate) <= 0.0
+
+    def on(self, device: str) -> Budget:
+        """The budget of one of its devices alone, as that of a search for no other; else the same."""
+        ms = self.by_device_ms.get(device)
+        return self if ms is None else self.model_copy(update={"latency_ms": ms, "by_device_ms": {}})
 
     def overruns(self, estimate: Estimate) -> dict[str, str]:
         """The limits that an estimate overruns, in words ("60 kparam, 50 kparam allowed"), by option."""
         memory_bytes = estimate.activation_bytes + estimate.weight_bytes
         rows: list[tuple[str, float | None, float, Callable[[float], str]]] = [
-            ("--latency-budget", self.latency_ms, estimate.high_ms, format_ms),
             ("--max-macs", self.macs, estimate.macs, lambda value: format_count(value, "MAC")),
             ("--max-params", self.params, estimate.params, lambda value: format_count(value, "param")),
             ("--max-memory", self.memory_bytes, memory_bytes, lambda value: f"{value / 2**20:.3g} MiB"),
         ]
+        times = [
+            f"{format_ms(interval.high_ms)}, {format_ms(limit)} allowed" + (f" on {name}" if name else "")
+            for name, limit, interval in self._latencies(estimate)
+            if limit is not None and interval.high_ms > limit
+        ]
         return {
-            option: f"{show(value)}, {show(limit)} allowed"
-            for option, limit, value, show in rows
-            if limit is not None and value > limit
+            **({"--latency-budget": "; ".join(times)} if times else {}),
+            **{
+                option: f"{show(value)}, {show(limit)} allowed"
+                for option, limit, value, show in rows
+                if limit is not None and value > limit
+            },
         }
 
     def scaled(self, share: float) -> Budget:
@@ -221,8 +298,8 @@ class Budget(Record):
 
     def describe(self) -> str:
         """The limits as a user would write them."""
-        parts = []
-        if self.latency_ms is not None:
+        parts = [f"{ms:.4g}ms@{self.percentile} on {name}" for name, ms in self.by_device_ms.items()]
+        if self.latency_ms is not None and not parts:
             parts.append(f"{self.latency_ms:.4g}ms@{self.percentile}")
         parts += [f"{self.macs / 1e6:g}MMAC"] if self.macs else []
         parts += [f"{self.params / 1e3:g}kparam"] if self.params else []
@@ -353,13 +430,14 @@ class Check(Record):
     detail: str
 
 
-class Promise(Record):
+class Promise(OfDevices):
     """Verdict of the measured budget test (order statistic over independent sessions).
 
     `confidence` is the probability that a network whose true session median is over the budget
     would have failed the test. `undecided` says why a verdict is ambiguous: "border" (sessions fall on
     both sides of the budget), "calls" (too few single calls within it), "disturbed" (over it, but on a
-    disturbed machine) or "time" (the time was over).
+    disturbed machine) or "time" (the time was over). Of several devices it is the worst verdict, and
+    `by_device` has each.
     """
 
     verdict: Literal["kept", "broken", "ambiguous"]
@@ -370,11 +448,18 @@ class Promise(Record):
     misses: int
     confidence: float
     note: str = ""
+    by_device: dict[str, Promise] = Field(default_factory=dict)
 
     @property
     def may_be_kept(self) -> bool:
         """Whether the test was ambiguous for the machine's sake, so that another time may decide it."""
         return self.verdict == "ambiguous" and self.undecided in ("disturbed", "time")
+
+    def is_about(self, budget: Budget) -> bool:
+        """Whether it was tested against this budget."""
+        limits = {name: one.budget_ms for name, one in self.by_device.items()}
+        same = limits == budget.by_device_ms and (limits or self.budget_ms == budget.latency_ms)
+        return bool(same) and self.percentile == budget.percentile
 
 
 class Target(Record):
@@ -386,11 +471,20 @@ class Target(Record):
     promise: Promise
 
 
+class SearchedDevice(Record):
+    """One of several devices that a search is for: conditions, table, allowed latency."""
+
+    setting: Setting
+    table_id: str
+    budget_ms: float
+
+
 class SearchResult(Record):
     """What a search returns: every trial, the winner, the front, the conditions.
 
-    `budget`, `best`, `measured` and `promise` are those of the largest budget; `targets` holds
-    every budget of a search for several. `stopped` says in words why the search ended.
+    `budget`, `best`, `measured` and `promise` are those of the largest budget, or of all devices together;
+    `targets` holds every budget of a search for several, `devices` every device. `stopped` says in words why
+    the search ended.
     """
 
     strategy: str
@@ -407,6 +501,7 @@ class SearchResult(Record):
     seconds: dict[str, float]
     version: str
     targets: tuple[Target, ...] = ()
+    devices: tuple[SearchedDevice, ...] = ()
     stopped: str = ""
 
     @model_validator(mode="after")

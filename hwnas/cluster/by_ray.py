@@ -21,6 +21,7 @@ from importlib.util import find_spec
 from typing import Any
 
 import hwnas
+from hwnas.cluster.telling import told
 from hwnas.errors import BackendUnavailable, DeviceUnavailable, HwnasError, InputError
 from hwnas.protocols import Emit, Needs, Running, Work
 
@@ -232,7 +233,7 @@ class ByRay:
             for number, kind, fields in self.ray.get(self._board.take.remote(), timeout=5.0):
                 if kind == "began":
                     self._tasks[number].where = str(fields["where"])
-                self._emit(kind, {"task": self._tasks[number].name, **fields})
+                self._emit(kind, told(self._tasks[number].name, fields))
 
 
 def _run(version: str, board: Any, number: int, task: Work, *args: Any) -> tuple[Any, str, float]:
@@ -251,4 +252,5 @@ def _run(version: str, board: Any, number: int, task: Work, *args: Any) -> tuple
         value = task(*args, emit=emit)
     except HwnasError as exc:
         value = exc
+    emit("ended", {"where": where})
     return value, where, time.monotonic() - start

@@ -21,7 +21,7 @@ from hwnas.store import parse
 class Run(Result):
     """One run of the history; a figure that it does not have is None.
 
-    `state` is "done", "unfinished" or "damaged", and `note` says what is damaged.
+    `state` is "done", "running", "unfinished" or "damaged", and `note` says what is damaged.
     """
 
     name: str
@@ -63,12 +63,14 @@ class File(Result):
 class RunDetails(Run):
     """One run with its configuration, the versions that it ran under, and its files.
 
-    `where` says how many networks each machine trained; empty where the search itself trained them.
+    `where` says how many networks each machine trained; empty where the search itself trained them. `running`
+    has the process that works in the run now, and the place of each task that it has elsewhere.
     """
 
     config: dict[str, Any]
     environment: dict[str, Any]
     where: dict[str, int]
+    running: dict[str, str]
     files: tuple[File, ...]
 
 
@@ -103,6 +105,7 @@ def show(name: str | None = None, root: Path = RUNS) -> RunDetails:
         "config": manifest["config"],
         "environment": {k: manifest[k] for k in ("hwnas", "python", "platform") if k in manifest},
         "where": _where(folder / "events.jsonl"),
+        "running": _running(folder),
         "files": [{"path": str(p.relative_to(folder)), "bytes": p.stat().st_size} for p in files],
     }
     return RunDetails.of(body)
@@ -115,6 +118,22 @@ def _where(path: Path) -> dict[str, int]:
     events, _ = runs.salvage_events(path)
     places = [event.get("where") for event in events]
     return dict(Counter(place.partition(",")[0] for place in places if isinstance(place, str)))
+
+
+def _running(folder: Path) -> dict[str, str]:
+    """What works in a run now: its process, and the tasks that began since and have no result yet."""
+    holder = locks.holder(folder)
+    if holder is None:
+        return {}
+    open_: dict[str, str] = {}
+    events = runs.salvage_events(folder / "events.jsonl")[0] if (folder / "events.jsonl").is_file() else []
+    for event in events:
+        if event.get("event") == "began":
+            open_[str(event.get("task"))] = str(event.get("where"))
+        elif event.get("event") == "trial" and isinstance(event.get("trial"), dict):
+            open_.pop(f"trial {event['trial'].get('index')}", None)
+    trials = {task: where for task, where in open_.items() if task.startswith("trial ")}
+    return {"process": holder, **trials}
 
 
 def compare(names: Sequence[str], root: Path = RUNS) -> Comparison:
@@ -181,6 +200,8 @@ def summary(folder: Path) -> dict[str, Any]:
         manifest = read_manifest(folder)
         base |= {"verb": manifest["verb"], "created": manifest.get("created", "")}
         base |= _asked(manifest["config"])
+        if locks.holder(folder) is not None:
+            base |= {"state": "running"}
         if (folder / "result.json").is_file():
             base |= {"state": "done", **_figures(folder / "result.json")}
     except HwnasError as exc:  # it must not hide the runs that are well

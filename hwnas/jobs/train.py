@@ -51,7 +51,8 @@ class TrainOptions:
         limit: use at most so many images for training and validation; None takes the run's.
         strict: refuse data of which an image cannot be used, instead of leaving it out.
         recipe: fields of `hwnas.train.options.Recipe` that differ from its defaults.
-        jobs: processes of this machine that share every step (`hwnas.train.ranks`).
+        jobs: processes of this machine that share every step (`hwnas.train.ranks`); under torchrun they are
+            those that it has started, here and on other machines.
         dry_run: say what would be trained, touch nothing.
     """
 
@@ -110,11 +111,18 @@ class TrainOutcome(Result):
     images_in_two_splits: dict[str, int]
 
 
-def train(options: TrainOptions, emit: Emit | None = None) -> TrainOutcome | DryRun:
+class Beside(Result):
+    """What another process of torchrun than the first gives: nothing of its own."""
+
+    rank: int
+
+
+def train(options: TrainOptions, emit: Emit | None = None) -> TrainOutcome | DryRun | Beside:
     """Train into a run folder: ``weights.safetensors``, ``network.json``, ``result.json``.
 
     Returns:
-        ``accuracy{val, test}``, ``epochs``, ``seconds``, ``run``, and how it was done.
+        ``accuracy{val, test}``, ``epochs``, ``seconds``, ``run``, and how it was done. Under torchrun the
+        first process alone has them, and alone writes.
 
     Raises:
         InputError: a name, a path or an option is wrong, or `out` holds another run.
@@ -147,14 +155,54 @@ def train(options: TrainOptions, emit: Emit | None = None) -> TrainOutcome | Dry
         "data_fingerprint": dataset.fingerprint,
         "weights": _hash(weights),
     }
-    with closing(runs.RunFolder(options.out or runs.reserve("train"), "train", config)) as run:
-        if (run.path / "result.json").is_file():
+    from hwnas.train import ranks
+
+    started = ranks.launched()
+    if started is not None and options.jobs > 1:
+        raise InputError("torchrun has started the processes of this training; leave --jobs out")
+    if started is not None and not started.is_first:
+        return _beside(options, spec, dataset, recipe, weights, teacher)
+    with (
+        closing(runs.RunFolder(options.out or runs.reserve("train"), "train", config)) as run,
+        ranks.joined() as rank,
+    ):
+        done = (run.path / "result.json").is_file()
+        if rank.same(done):
             return TrainOutcome.of(read_json(run.path / "result.json", "result", schemas.TRAIN, sealed=True))
         if emit is not None:
             emit("run", {"run": str(run.path), "text": f"run folder {run.path}"})
         if spec != given:
             _say(run, emit, f"the head of {options.network} now gives the data's {spec.classes} classes")
         return _train(options, run, spec, dataset, recipe, weights, teacher, emit)
+
+
+def _beside(
+    options: TrainOptions,
+    spec: NetworkSpec,
+    dataset: Dataset,
+    recipe: Recipe,
+    weights: Path | None,
+    teacher: Teacher | None,
+) -> Beside:
+    """The part of another process of torchrun than the first."""
+    from hwnas.train import loop, ranks
+
+    with ranks.joined() as rank:
+        if not rank.same(False):
+            module, rate = _start(spec, recipe, weights)
+            loop.train(module, spec, dataset, recipe, teacher=teacher, rate=rate, jobs=options.jobs)
+        return Beside.of({"rank": rank.at})
+
+
+def _start(spec: NetworkSpec, recipe: Recipe, weights: Path | None) -> tuple[torch.nn.Module, float]:
+    """Where training starts, and the factor on its learning rate."""
+    from hwnas.nets.build import build, load_weights, read_weights
+
+    module = build(spec, seed=recipe.seed)
+    if weights is None:
+        return module, 1.0
+    load_weights(module, read_weights(weights))
+    return module, recipe.inherited_lr
 
 
 def _train(
@@ -167,15 +215,14 @@ def _train(
     teacher: Teacher | None,
     emit: Emit | None,
 ) -> TrainOutcome:
-    from hwnas.nets.build import build, load_weights, read_weights, save
+    from hwnas.nets.build import save
     from hwnas.train import loop
 
     write_network(run.path / "network.json", spec)
     for text in (dataset.describe(), *_notes(dataset, recipe)):
         _say(run, emit, text)
-    module = build(spec, seed=recipe.seed)
+    module, rate = _start(spec, recipe, weights)
     if weights is not None:
-        load_weights(module, read_weights(weights))
         _say(run, emit, f"starts from {weights}")
     checkpoint = run.path / "checkpoint.safetensors"
     result = loop.train(
@@ -185,7 +232,7 @@ def _train(
         recipe,
         checkpoint=checkpoint,
         teacher=teacher,
-        rate=1.0 if weights is None else recipe.inherited_lr,
+        rate=rate,
         watch=True,
         emit=_logged(run, emit),
         final=True,

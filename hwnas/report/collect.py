@@ -41,6 +41,7 @@ class RunData:
         benchmark: its network in every engine that worked here; None where that was not looked at.
         table: the latency table that the run used.
         source: name of the search that a training continues; its trials are shown.
+        device: of a search for several devices, the first, which all but one section is about.
         extra: further fields of result.json, such as test accuracy.
         curve: rows of the learning curve of the network that was kept (see `TrainResult.curve`).
         missing: in words, what is not there and what that means.
@@ -59,6 +60,7 @@ class RunData:
     benchmark: BenchmarkOutcome | None = None
     table: LatencyTable | None = None
     source: str = ""
+    device: str = ""
     curve: list[dict[str, float]] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
@@ -85,7 +87,7 @@ class RunData:
     def budget(self) -> Budget | None:
         """The budget: the result's, an engine's, or what the command asked for."""
         if self.result is not None:
-            return self.result.budget
+            return self.result.budget.on(self.device)
         exported = (engine.budget for engine in self.engines if engine.budget is not None)
         return next(exported, None) or self.asked_budget()
 
@@ -117,7 +119,7 @@ class RunData:
         known = self.config.get("budgets")
         if isinstance(known, list):
             try:
-                return parse(Budget, known[-1], "budget")
+                return parse(Budget, known[-1], "budget").on(self.device)
             except (HwnasError, IndexError):
                 pass
         asked = self.config.get("latency_budget")
@@ -223,6 +225,7 @@ def collect(path: Path) -> RunData:
     _result(run, body)
     if run.result is None:
         run.trials = _trials(run)
+    _on_first_device(run)
     if (path / "network.json").exists():
         run.network = _try(run, "network.json", read_network, None)
     for file in sorted(path.glob("*.manifest.json")):
@@ -239,6 +242,22 @@ def collect(path: Path) -> RunData:
     if not (run.manifest or run.events or run.trials or run.engines or run.extra):
         raise InputError(f"{path} is not a run folder of hwnas")
     return run
+
+
+def _on_first_device(run: RunData) -> None:
+    """Of a search for several devices, the trials as they are on the first."""
+    run.device = next(iter(run.trials[0].estimate.by_device), "") if run.trials else ""
+    if not run.device:
+        return
+    run.trials = tuple(
+        trial.model_copy(
+            update={
+                "estimate": trial.estimate.on(run.device),
+                "predicted": None if trial.predicted is None else trial.predicted.on(run.device),
+            }
+        )
+        for trial in run.trials
+    )
 
 
 def _benchmark(path: Path) -> BenchmarkOutcome:
@@ -303,6 +322,7 @@ def _inherit(run: RunData) -> None:
                 )
                 return
             run.result, run.trials, run.source = source.result, source.trials, source.name
+            run.device = source.device
             run.events = [*source.events, *run.events]
             return
 

@@ -30,7 +30,8 @@ def accuracy(run: RunData) -> Section | None:
     )
     if not pictures:
         return None
-    rows = [_target(run, target) for target in (run.result.targets if run.result else ())]
+    several = run.result.targets if run.result and not run.device else ()
+    rows = [_target(run, target) for target in several]
     head = ("budget", "network", "measured", "p95", "validation", "promise")
     return Section(
         "Accuracy against latency",
@@ -42,9 +43,40 @@ def accuracy(run: RunData) -> Section | None:
     )
 
 
+def devices(run: RunData) -> Section | None:
+    """The winners of a search for several devices, on each device whose budget they keep."""
+    result = run.result
+    if result is None or not result.devices:
+        return None
+    rows = []
+    for target in result.targets:
+        trial, names = result.trials[target.best], list(target.budget.by_device_ms)
+        for name in names:
+            estimate, measured = trial.estimate.on(name), target.measured.by_device[name]
+            rows.append(
+                (
+                    "all" if len(names) > 1 else name,
+                    name,
+                    target.budget.on(name).describe(),
+                    trial.spec.depths_text,
+                    format_ms(estimate.latency_ms),
+                    format_ms(measured.at(target.budget.percentile)),
+                    phrases.percent(trial.outcome.accuracy),
+                    phrases.promise(target.promise.by_device[name]),
+                )
+            )
+    head = ("for", "on", "budget", "network", "predicted", "measured", "validation", "promise")
+    return Section(
+        "Devices",
+        "One network keeps the budgets of all devices, and each device has one of its own; all are of one "
+        f"path of growth. The other sections show latencies on {run.device}.",
+        tables=[Table(head, rows)],
+    )
+
+
 def _smaller(run: RunData) -> list[tuple[Budget, Trial]]:
-    """The winners of the smaller budgets of a search for several."""
-    targets = run.result.targets if run.result else ()
+    """The winners of the smaller budgets of a search for several, on one device."""
+    targets = run.result.targets if run.result and not run.device else ()
     by_index = {t.index: t for t in run.trials}
     return [(t.budget, by_index[t.best]) for t in targets[:-1] if t.best in by_index]
 

@@ -7,6 +7,7 @@ repeated ends as if it had never stopped.
 
 from __future__ import annotations
 
+import re
 import shutil
 import time
 from collections.abc import Sequence
@@ -17,7 +18,7 @@ import hwnas
 from hwnas import seals
 from hwnas.errors import InputError
 from hwnas.protocols import Emit, Evaluate, SearchContext
-from hwnas.records import Budget, Proposal, SearchResult, Setting, Target, Trial
+from hwnas.records import Budget, Proposal, SearchedDevice, SearchResult, Setting, Target, Trial
 from hwnas.runs import RunFolder
 from hwnas.search.ahead import Ahead
 from hwnas.search.final import train_out
@@ -45,6 +46,7 @@ def search(
     measure: Measure | None = None,
     observe: Observe | None = None,
     targets: Sequence[Budget] = (),
+    devices: Sequence[SearchedDevice] = (),
     distill: bool = False,
     clock: Clock = time.monotonic,
     pace: Pace | None = None,
@@ -63,7 +65,9 @@ def search(
         emit: told of every event.
         measure: measures a candidate whole before it is trained; None leaves that to `confirm`.
         observe: teaches the cost model what was measured.
-        targets: all budgets of a search for several; the largest must be the context's.
+        targets: all budgets of a search for several; the largest must be the context's. Or those of several
+            devices, each alone and all together (`cost.several`).
+        devices: of a search for several, for the result.
         distill: let the winner of the largest budget, trained out, teach the smaller ones.
         clock: seconds, for `limits.seconds`.
         pace: training images a second of a network here, where the limit of seconds must be kept by a final
@@ -73,7 +77,10 @@ def search(
         InputError: the budget names no latency.
         BudgetInfeasible: the smallest network does not fit, or no trained one kept its promise.
     """
-    budgets = sorted(targets or (context.budget,), key=lambda budget: budget.latency_ms or 0.0)
+    # All devices together come last, as the largest budget does: theirs is the main result.
+    budgets = sorted(
+        targets or (context.budget,), key=lambda b: (len(b.by_device_ms) > 1, b.latency_ms or 0.0)
+    )
     if any(budget.latency_ms is None for budget in budgets):
         raise InputError("a search needs a latency budget; write for example --latency-budget 0.6ms")
     log = SearchLog(run, emit)
@@ -107,7 +114,7 @@ def search(
         abandoned = job.workers.abandon()
         if abandoned:
             log.abandoned(abandoned)
-    result = _result(job, winners, setting, table_id, stopped)
+    result = _result(job, winners, setting, table_id, stopped, devices)
     save_winners(run, result)
     log.result(result, complete=complete)
     return result
@@ -171,7 +178,12 @@ def _end(job: SearchState, ahead: Ahead, proposals: Sequence[Proposal]) -> str:
 
 
 def _result(
-    job: SearchState, winners: Sequence[Target], setting: Setting, table_id: str, stopped: str
+    job: SearchState,
+    winners: Sequence[Target],
+    setting: Setting,
+    table_id: str,
+    stopped: str,
+    devices: Sequence[SearchedDevice],
 ) -> SearchResult:
     main = winners[-1]
     seconds = {"training": job.log.training_s, "measuring": job.log.measuring_s}
@@ -193,6 +205,7 @@ def _result(
         seconds={name: round(value, 3) for name, value in seconds.items()},
         version=hwnas.__version__,
         targets=tuple(winners) if len(winners) > 1 else (),
+        devices=tuple(devices),
         stopped=stopped + _passed_over(job, main),
     )
 
@@ -261,8 +274,12 @@ def save_winners(run: RunFolder, result: SearchResult) -> None:
 
 
 def target_folder(run: Path, target: Target) -> Path:
-    """Where the winner for one of several budgets lies."""
-    return run / "targets" / f"{target.budget.latency_ms:g}ms"
+    """Where the winner for one of several budgets, or devices, lies."""
+    devices = list(target.budget.by_device_ms)
+    if not devices:
+        return run / "targets" / f"{target.budget.latency_ms:g}ms"
+    # An address holds characters that folders are better without.
+    return run / "targets" / ("all" if len(devices) > 1 else re.sub(r"[^A-Za-z0-9.]+", "-", devices[0]))
 
 
 def _save_one(run: Path, folder: Path, trial: Trial) -> None:

@@ -9,7 +9,7 @@ from hwnas import schemas
 from hwnas.documents import read_json
 from hwnas.errors import DataFormatError
 from hwnas.protocols import Emit
-from hwnas.records import Budget, Measurement, Promise, SearchResult, Trial, to_json
+from hwnas.records import Budget, Estimate, Interval, Measurement, Promise, SearchResult, Trial, to_json
 from hwnas.runs import RunFolder
 from hwnas.search.strategy import Decision
 from hwnas.spec import NetworkSpec
@@ -98,7 +98,7 @@ class SearchLog:
         return [
             (promise, measured)
             for at, promise, measured in self._verdicts
-            if (at, promise.budget_ms, promise.percentile) == (index, budget.latency_ms, budget.percentile)
+            if at == index and promise.is_about(budget)
         ]
 
     def _write(self, kind: str, fields: Mapping[str, Any], text: str) -> None:
@@ -127,12 +127,10 @@ class SearchLog:
 
     def confirm(self, index: int, promise: Promise, measured: Measurement, measuring_s: float) -> None:
         """Add the verdict on a candidate winner."""
-        at = format_ms(measured.at(promise.percentile))
-        verdict = {"kept": "kept", "broken": "broken", "ambiguous": "not shown"}[promise.verdict]
-        text = (
-            f"trial {index} measured whole: {promise.percentile} {at} of {format_ms(promise.budget_ms)}, "
-            f"promise {verdict} ({len(promise.session_ms)} sessions, {promise.misses} over)"
-        )
+        parts = [
+            f"{name}: {_verdict(one, measured.by_device[name])}" for name, one in promise.by_device.items()
+        ]
+        text = f"trial {index} measured whole: {'; '.join(parts) or _verdict(promise, measured)}"
         fields = {"index": index, "promise": to_json(promise), "measured": to_json(measured)}
         self._write("confirm", {**fields, "measuring_s": measuring_s}, text)
 
@@ -198,11 +196,29 @@ def images_of(trial: Trial) -> int:
     return trial.evaluation.images + sum(one.images for one in trial.evaluation.importance)
 
 
+def _verdict(promise: Promise, measured: Measurement) -> str:
+    """What the test of a budget gave, in words."""
+    at = format_ms(measured.at(promise.percentile))
+    verdict = {"kept": "kept", "broken": "broken", "ambiguous": "not shown"}[promise.verdict]
+    return (
+        f"{promise.percentile} {at} of {format_ms(promise.budget_ms)}, "
+        f"promise {verdict} ({len(promise.session_ms)} sessions, {promise.misses} over)"
+    )
+
+
+def predicted(cost: Estimate) -> str:
+    """A prediction with its interval, in words; that of each device where there are several."""
+    times: Mapping[str, Estimate | Interval] = cost.by_device or {"": cost}
+    return ", ".join(
+        f"{format_ms(one.latency_ms)} ({one.low_ms:.3g} to {one.high_ms:.3g})"
+        + (f" on {name}" if name else "")
+        for name, one in times.items()
+    )
+
+
 def describe(trial: Trial) -> str:
     """One line about a trial, in words."""
-    cost = trial.estimate
-    head = f"trial {trial.index} {trial.spec.depths_text}"
-    bounds = f"{format_ms(cost.latency_ms)} ({cost.low_ms:.3g} to {cost.high_ms:.3g})"
+    head, bounds = f"trial {trial.index} {trial.spec.depths_text}", predicted(trial.estimate)
     if trial.evaluation is None:
         return f"{head}: {trial.error or trial.reason}"
     done = trial.evaluation

@@ -49,19 +49,20 @@ def refuse_infeasible(context: SearchContext, budgets: Sequence[Budget]) -> None
         if budget.fits(estimate):
             continue
         binding = budget.overruns(estimate)
+        times = budget.tightest(estimate)
         fixed_ms = sum(estimate.by_stage_ms.get(part, 0.0) for part in ("stem", "head"))
         below = ""
-        if budget.latency_ms is not None and budget.latency_ms < fixed_ms:
+        if budget.latency_ms is not None and budget.latency_ms < fixed_ms and times is estimate:
             below = f"; stem and classifier alone take {format_ms(fixed_ms)}"
         over = "; ".join(f"{option}: {text}" for option, text in binding.items())
-        least = {"--latency-budget": f" to {format_ms(estimate.high_ms)} or more"}
+        least = {"--latency-budget": f" to {format_ms(times.high_ms)} or more"}
         raised = [option + least.get(option, "") for option in binding]
         raise BudgetInfeasible(
             f"no network of the space {context.space.name!r} meets the budget {budget.describe()}: the "
-            f"smallest, {spec.depths_text}, is over {over} (predicted {format_ms(estimate.latency_ms)}, at "
-            f"most {format_ms(estimate.high_ms)}){below}. Raise {' and '.join(raised)}, or take another "
+            f"smallest, {spec.depths_text}, is over {over} (predicted {format_ms(times.latency_ms)}, at "
+            f"most {format_ms(times.high_ms)}){below}. Raise {' and '.join(raised)}, or take another "
             "space",
-            smallest_ms=estimate.high_ms,
+            smallest_ms=times.high_ms,
         )
 
 
@@ -86,7 +87,7 @@ def crown(
     broken: list[tuple[Trial, Measurement]] = []
     undecided: list[tuple[Trial, Measurement]] = []
     for trial in ranked:
-        if not budget.fits(context.estimate(trial.spec)) or _hopeless(trial, broken):
+        if not budget.fits(context.estimate(trial.spec)) or _hopeless(trial, broken, budget):
             continue
         before = log.verdicts(trial.index, budget)
         promise, measured = before[-1] if before else _test(log, trial, trial, budget, confirm, observe)
@@ -124,8 +125,8 @@ def settle(
     return _test(log, winner, trained, budget, confirm, observe)
 
 
-def _hopeless(trial: Trial, broken: Sequence[tuple[Trial, Measurement]]) -> bool:
-    return any(other.estimate.latency_ms <= trial.estimate.latency_ms for other, _ in broken)
+def _hopeless(trial: Trial, broken: Sequence[tuple[Trial, Measurement]], budget: Budget) -> bool:
+    return any(budget.load(other.estimate) <= budget.load(trial.estimate) for other, _ in broken)
 
 
 def _test(

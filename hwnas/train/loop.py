@@ -94,7 +94,7 @@ def train(
         emit: receives "progress" (images seen, speed, loss) and "restored" (the guard went back).
         task: name in these events.
         jobs: processes of this machine that share every step (`train.ranks`); the checkpoint does not
-            depend on their number.
+            depend on their number. Under torchrun they are the processes that it has started.
 
     Raises:
         InputError: network and data do not fit together, or the checkpoint is of another training; or there
@@ -198,7 +198,7 @@ class _TrainingJob:
         self.weights = plan.balanced(self.labels, len(self.dataset.classes)) if balanced else None
         self.state = state.begin(self.module, options, scales=self.compute.scales)
         self.first = self.state.snapshot()
-        if self.checkpoint is not None and self.checkpoint.exists():
+        if self.checkpoint is not None and self.rank.is_first and self.checkpoint.exists():
             tensors, self.state.counters = read_tensors(
                 self.checkpoint, schemas.CHECKPOINT, self.identity, state.Counters
             )
@@ -245,6 +245,9 @@ class _TrainingJob:
 
     def run(self) -> None:
         """Every step that is left; afterwards the module holds the weights to keep, in eval mode."""
+        if self.rank.count > 1:
+            kept, self.state.counters = self.rank.same((self.state.snapshot(), self.state.counters))
+            self.state.restore(kept)
         counters = self.state.counters
         self._to_train()
         self.good, self.since_s, self.started = self.state.snapshot(), counters.wall_s, time.perf_counter()

@@ -1,15 +1,19 @@
-"""One training in several processes of this machine, equal to one process but for rounding.
+"""One training in several processes, equal to one process but for rounding.
+
+They are processes of this machine that `together` starts, or those that torchrun has started, here and on
+other machines (`launched`).
 
 Every process (rank) makes the whole batch of a step, which follows from (seed, step) alone, and takes its
 part of it. So the global batch, the number of steps and every image's augmentation are those of one process.
 Gradients are averaged by torch's `DistributedDataParallel`; batch norm takes its statistics over all ranks,
 by a function of our own, as torch's works on GPUs alone. Only the first rank, which is the process that was
-started, tells and writes.
+started, tells and writes; the others take its state, so that they need no checkpoint.
 """
 
 from __future__ import annotations
 
 import multiprocessing
+import os
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
@@ -18,7 +22,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -26,6 +30,8 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from hwnas.errors import HwnasError, InputError
+
+T = TypeVar("T")
 
 # Until all ranks have started; a process imports torch first.
 START = timedelta(minutes=5)
@@ -70,6 +76,14 @@ class Rank:
         for one in module.modules():
             vars(one).pop("forward", None)
 
+    def same(self, value: T) -> T:
+        """The first rank's value, at every rank; it is pickled."""
+        if self.count == 1:
+            return value
+        box = [value]
+        dist.broadcast_object_list(box)
+        return box[0]
+
     def mean(self, value: Tensor) -> Tensor:
         """The mean over the ranks."""
         if self.count > 1:
@@ -78,6 +92,36 @@ class Rank:
 
 
 ALONE = Rank()
+
+
+def launched() -> Rank | None:
+    """This process among those that torchrun has started; None where it has not."""
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
+        return None
+    return Rank(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]))
+
+
+@contextmanager
+def joined() -> Iterator[Rank]:
+    """This process among those of torchrun, connected; alone where there are none.
+
+    Raises:
+        HwnasError: the others cannot be reached.
+    """
+    rank = launched()
+    if rank is None or rank.count == 1 or dist.is_initialized():
+        yield rank or ALONE
+        return
+    try:
+        dist.init_process_group("gloo", timeout=START)  # torchrun's environment says where the others are
+    except (RuntimeError, ValueError) as exc:
+        raise HwnasError(
+            f"the other {rank.count - 1} processes of torchrun cannot be reached ({str(exc)[:80]!r})"
+        ) from exc
+    try:
+        yield rank
+    finally:
+        dist.destroy_process_group()
 
 
 class _Sum(torch.autograd.Function):
@@ -129,7 +173,7 @@ def together(count: int, batch: int, work: Callable[[Rank], Any]) -> Iterator[Ra
     """The first rank, while the others run `work` in processes of their own.
 
     Args:
-        count: of the ranks.
+        count: of the ranks; those of torchrun are as many as it has started.
         batch: images of a step, of which each rank must have one.
         work: a picklable function.
 
@@ -137,11 +181,17 @@ def together(count: int, batch: int, work: Callable[[Rank], Any]) -> Iterator[Ra
         InputError: there are more ranks than images in a step.
         HwnasError: another rank has ended; with a checkpoint, a repeated call continues there.
     """
+    started = launched()
+    count = started.count if started is not None else count
+    if count > batch:
+        raise InputError(f"{count} jobs share the {batch} images of a step; take {batch} jobs or fewer")
+    if started is not None:
+        with joined() as rank:
+            yield rank
+        return
     if count == 1:
         yield ALONE
         return
-    if count > batch:
-        raise InputError(f"{count} jobs share the {batch} images of a step; take {batch} jobs or fewer")
     context = multiprocessing.get_context("spawn")
     with tempfile.TemporaryDirectory() as folder:
         meet = f"file://{Path(folder) / 'meet'}"

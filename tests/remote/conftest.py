@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from remote_server import CACHE, Sshd, children, missing, wait_for, wrapped
+from remote_server import CACHE, Sshd, children, missing, tool, wait_for, wrapped
 
 from hwnas.measure.remote.target import close_targets
 
@@ -27,10 +27,14 @@ collect_ignore_glob = ["*"] if "HWNAS_REMOTE" not in os.environ else []
 def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
     """A server that lets one new key in."""
     if (why := missing()) is not None:
+        if os.environ.get("CI") == "true":  # where nobody would see that these tests do not run
+            pytest.fail(why)
         pytest.skip(why)
     folder = tmp_path_factory.mktemp("sshd")
     for name in ("host", "user"):
-        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / name)], check=True)
+        subprocess.run(
+            [*tool("ssh-keygen"), "-q", "-t", "ed25519", "-N", "", "-f", str(folder / name)], check=True
+        )
     (folder / "authorized").write_text((folder / "user.pub").read_text())
     (folder / "authorized").chmod(0o600)
     with socket.socket() as free:
@@ -48,17 +52,16 @@ def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
     )
     if os.getuid() == 0:  # where it drops its rights; any other user has none to drop
         Path("/run/sshd").mkdir(exist_ok=True)
-    libraries = list((CACHE / "usr/lib").glob("*-linux-gnu*"))
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(
             [str(CACHE / "usr/sbin/sshd"), "-D", "-e", "-f", str(folder / "sshd_config")],
-            env={**os.environ, **wrapped(libraries, folder)},
+            env={**os.environ, **wrapped(folder)},
             stderr=log,
         )
     try:
         wait_for(port, process, folder / "log")
         with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory(dir="/tmp") as sockets:
-            patch.setenv("HWNAS_SSH", f"ssh -F {shlex.quote(str(folder / 'config'))}")
+            patch.setenv("HWNAS_SSH", shlex.join([*tool("ssh"), "-F", str(folder / "config")]))
             patch.setenv("XDG_RUNTIME_DIR", sockets)  # a socket's name has 107 characters at most
             yield Sshd(process, port, folder)
     finally:

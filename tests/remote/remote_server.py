@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -37,12 +38,24 @@ class Sshd:
         return len(found)
 
 
-def wrapped(libraries: list[Path], folder: Path) -> dict[str, str]:
+def libraries() -> str:
+    """Where what was fetched finds its libraries."""
+    return os.pathsep.join(map(str, (CACHE / "usr/lib").glob("*-linux-gnu*")))
+
+
+def tool(name: str) -> list[str]:
+    """The command of a program of openssh-client: this machine's, or the one that was fetched."""
+    if shutil.which(name) is not None:
+        return [name]
+    return ["env", f"LD_LIBRARY_PATH={libraries()}", str(CACHE / "usr/bin" / name)]
+
+
+def wrapped(folder: Path) -> dict[str, str]:
     """Environment in which sshd finds its libraries, and the user "sshd" that it needs as root."""
     users = folder / "passwd"
     users.write_text(Path("/etc/passwd").read_text() + "sshd:x:74:65534::/run/sshd:/usr/sbin/nologin\n")
     return {
-        "LD_LIBRARY_PATH": os.pathsep.join(map(str, libraries)),
+        "LD_LIBRARY_PATH": libraries(),
         "LD_PRELOAD": "libnss_wrapper.so",
         "NSS_WRAPPER_PASSWD": str(users),
         "NSS_WRAPPER_GROUP": "/etc/group",

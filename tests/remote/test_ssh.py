@@ -177,6 +177,31 @@ def test_no_key_is_said(sshd: Sshd, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "none of your keys" in json.dumps(text)
 
 
+def test_benchmark_gives_the_engines_of_the_target(sshd: Sshd) -> None:
+    there = run("benchmark", "resnet20", "--device", sshd.address("fake"), "--images", "4")
+    here = run("benchmark", "resnet20", "--device", "fake", "--images", "4")
+    assert there.pop("device") == sshd.address("fake")
+    assert here.pop("device") == "fake"
+    assert there == here
+
+
+def test_two_machines_are_profiled_at_once_and_searched_for_together(sshd: Sshd, tmp_path: Path) -> None:
+    """The same sshd by two names, with a folder of its own for the agent of each."""
+    script = tmp_path / "python"
+    script.write_text(f'#!/bin/sh\nHWNAS_AGENT_HOME={tmp_path}/agent exec {sys.executable} "$@"\n')
+    script.chmod(0o755)
+    names = [sshd.address("fake"), f"ssh://127.0.0.1:{sshd.port}/fake?python={script}"]
+    at = [part for name in names for part in ("--device", name)]
+    found = run("profile", *at, *SMALL, "--preset", "quick")["profiles"]
+    assert [one["setting"]["device"] for one in found] == names
+    assert all(one["complete"] for one in found)
+    budgets = ("--latency-budget", "2x:smallest", "--latency-budget", "3x:smallest")
+    searched = run("search", *at, *SMALL, *TINY[:-2], *budgets, "--out", "both")
+    assert [one["device"] for one in searched["devices"]] == names
+    assert all(one["within_budget"] for one in searched["devices"])
+    assert [len(target["devices"]) for target in searched["targets"]] == [1, 1, 2]
+
+
 def test_no_route_is_said(sshd: Sshd) -> None:
     text = run("bench", "resnet20", "--device", "ssh://localhost:1/cpu", exit_status=4)
     assert "nothing answers at that port" in json.dumps(text)

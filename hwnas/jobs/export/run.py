@@ -163,6 +163,8 @@ def export(options: ExportOptions, emit: Emit | None = None) -> ExportOutcome:
         VerificationFailed: a check did not pass; `result` is what a pass would have returned.
     """
     source = origin(options.run, options.weights)
+    if options.device is not None and source.devices:
+        source = source.on(devices.spelling(options.device))
     if doubt := reliability.doubt(source.table_error_percent, name="the latency table of the search"):
         _say(emit, doubt)
     folder = options.out or source.folder

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +16,12 @@ from hwnas.errors import DataFormatError, HwnasError, InputError
 from hwnas.jobs.resolve.networks import find
 from hwnas.measure.remote.address import is_remote
 from hwnas.nets.weights import read_weights
-from hwnas.records import Budget, Estimate, SearchResult, Setting
+from hwnas.records import Budget, Estimate, SearchedDevice, SearchResult, Setting
 from hwnas.spec import NetworkSpec
 from hwnas.store import parse, read_network
 from hwnas.traced import VariantSpec
 
-SEARCHED = ("setting", "budget", "predicted", "table_id", "table_error_percent")
+SEARCHED = ("setting", "budget", "predicted", "table_id", "table_error_percent", "devices")
 MADE_BY = ("search", "train")
 
 
@@ -39,6 +39,7 @@ class Origin:
             (see `jobs.export.samples`).
         fingerprint: of that data, as it was then.
         weights_sha256: of the weights that the training wrote, where it recorded them.
+        devices: all that the search was for, where it was for several.
     """
 
     folder: Path
@@ -56,6 +57,21 @@ class Origin:
     limit: int | None = None
     fingerprint: str | None = None
     weights_sha256: str | None = None
+    devices: tuple[SearchedDevice, ...] = ()
+
+    def on(self, device: str) -> Origin:
+        """As it is known on one of the devices that the search was for; the same on any other."""
+        for one in self.devices:
+            if one.setting.device == device and self.budget is not None:
+                budget = self.budget.model_copy(update={"latency_ms": one.budget_ms, "by_device_ms": {}})
+                return replace(
+                    self,
+                    setting=one.setting,
+                    table_id=one.table_id,
+                    budget=budget,
+                    predicted=None if self.predicted is None else self.predicted.on(device),
+                )
+        return self
 
     def read_weights(self) -> dict[str, Float32s]:
         """The weights by state-dict name; DataFormatError unless they are those that were trained."""
@@ -96,7 +112,9 @@ def origin(name: str | None, weights: Path | None = None) -> Origin:
     known = _known(run_of(folder), spec, folder / "weights.safetensors")
     if weights is not None:  # what was recorded is about other weights
         known = {k: v for k, v in known.items() if k not in ("accuracy", "weights_sha256")}
-    return Origin(folder=folder, spec=spec, weights=beside, **known)
+    found = Origin(folder=folder, spec=spec, weights=beside, **known)
+    first = next(iter(found.budget.by_device_ms), "") if found.budget is not None else ""
+    return found.on(first)
 
 
 def export_command(run: str) -> str:
@@ -207,6 +225,7 @@ def _searched(body: dict[str, Any], spec: NetworkSpec, run: Path) -> dict[str, A
         "budget": target.budget if target else result.budget,
         "predicted": trial.estimate if trial else None,
         "table_id": result.table_id,
+        "devices": result.devices,
         "is_best": result.trials[result.best].spec.key == spec.key,
         **({"accuracy": {"val": found.accuracy}} if found and chosen.spec.key == spec.key else {}),
     }

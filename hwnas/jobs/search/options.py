@@ -54,6 +54,8 @@ class SearchOptions(TableAndLimits):
         executor: what runs the trainings (`hwnas.executors`): "local", "ray", "ray://ADDRESS".
         jobs: how many of them at once, where the strategy allows it.
         dry_run: say what would be done, touch nothing.
+        further: more devices, each with its own budget: the search is then for one network that keeps all
+            budgets, and for one for each device, from one path of growth (`hwnas.cost.several`).
     """
 
     latency_budget: str
@@ -83,9 +85,12 @@ class SearchOptions(TableAndLimits):
     executor: str = "local"
     jobs: int = 1
     dry_run: bool = False
+    further: tuple[tuple[str, str], ...] = ()
 
     def __post_init__(self) -> None:
         budgets.parse(self.latency_budget)
+        if self.further:
+            self._check_devices()
         plan.preset(self.preset)
         if self.strategy is not None:
             find(self.strategy)
@@ -108,3 +113,21 @@ class SearchOptions(TableAndLimits):
             raise InputError(f"images is {self.images}; a search needs at least one")
         if self.max_trials < 1:
             raise InputError(f"max_trials is {self.max_trials}; a search needs at least one")
+
+    def _check_devices(self) -> None:
+        """InputError unless each of several devices has one budget."""
+        texts = [self.latency_budget, *(text for _, text in self.further)]
+        parts = [budgets.parse(text) for text in texts]
+        if any(len(part) > 1 for part in parts):
+            raise InputError(
+                "a search for several devices takes one budget for each; write --latency-budget once a device"
+            )
+        if len({part[0].percentile for part in parts}) > 1:
+            raise InputError("the budgets of several devices must be of the same percentile")
+        if self.device is None:
+            raise InputError("name every device of a search for several: --device NAME")
+        if self.table is not None or self.distill or self.model is not None:
+            raise InputError(
+                "a search for several devices takes the newest table of each and one space, so --table, "
+                "--model and --distill are left out"
+            )

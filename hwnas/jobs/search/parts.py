@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,11 +22,13 @@ from hwnas.nets.count import count
 from hwnas.protocols import Backend, Emit, Engine, Importance, Question
 from hwnas.records import (
     Budget,
+    Estimate,
     Measurement,
     Promise,
     SearchResult,
     Setting,
     StageImportance,
+    Target,
     Trial,
     to_json,
     trained,
@@ -128,15 +130,21 @@ class Here:
         return self.builder.confirm(spec, weights, budget, self.emit)
 
 
-def figures(result: SearchResult, prepared: Prepared | None = None) -> dict[str, Any]:
-    """The keys of docs/cli.md out of a result; what a preparation cost is part of the costs."""
+def figures(
+    result: SearchResult, prepared: Prepared | None = None, tables: Mapping[str, str] | None = None
+) -> dict[str, Any]:
+    """The keys of docs/cli.md out of a result; what a preparation cost is part of the costs.
+
+    `tables` has the file of each device's table, where the search is for several.
+    """
     done = trained(result.trials)
     body: dict[str, Any] = {
-        "best": _network(result.trials[result.best], result.measured),
+        "best": _network(result.trials[result.best], result.measured, result.budget),
         "within_budget": result.promise.verdict == "kept",
         "budget": result.budget.describe(),
         "promise": to_json(result.promise),
-        "conditions": result.setting.describe(),
+        "conditions": "; ".join(one.setting.describe() for one in result.devices)
+        or result.setting.describe(),
         "trials": len(result.trials),
         "trained": len(done),
         "images": sum(map(images_of, done)) + (prepared.images if prepared else 0),
@@ -156,12 +164,36 @@ def figures(result: SearchResult, prepared: Prepared | None = None) -> dict[str,
         body["targets"] = [
             {
                 "budget": target.budget.describe(),
-                "best": _network(result.trials[target.best], target.measured),
+                "best": _network(result.trials[target.best], target.measured, target.budget),
                 "within_budget": target.promise.verdict == "kept",
+                "devices": _devices(result, target, tables or {}),
             }
             for target in result.targets
         ]
+    if result.devices:
+        body["devices"] = body["targets"][-1]["devices"]
     return body
+
+
+def _devices(result: SearchResult, target: Target, tables: Mapping[str, str]) -> list[dict[str, Any]]:
+    """What a winner takes on each device whose budget it keeps, where the search is for several."""
+    found, trial = [], result.trials[target.best]
+    for device in result.devices:
+        name = device.setting.device
+        if name not in target.budget.by_device_ms:
+            continue
+        promise, measured = target.promise.by_device[name], target.measured.by_device[name]
+        found.append(
+            {
+                "device": name,
+                "conditions": device.setting.describe(),
+                "table": tables.get(name, ""),
+                "budget": target.budget.on(name).describe(),
+                **_latencies(trial.estimate.on(name), measured),
+                "within_budget": promise.verdict == "kept",
+            }
+        )
+    return found
 
 
 def _train_macs(trial: Trial) -> float:
@@ -170,15 +202,23 @@ def _train_macs(trial: Trial) -> float:
     return trial.outcome.train_macs + 3.0 * trial.estimate.macs * extra
 
 
-def _network(trial: Trial, measured: Measurement) -> dict[str, Any]:
+def _latencies(estimate: Estimate, measured: Measurement) -> dict[str, Any]:
+    return {
+        "predicted_ms": estimate.latency_ms,
+        "low_ms": estimate.low_ms,
+        "high_ms": estimate.high_ms,
+        "measured": {"median_ms": measured.median_ms, "p95_ms": measured.p95_ms},
+    }
+
+
+def _network(trial: Trial, measured: Measurement, budget: Budget) -> dict[str, Any]:
+    """A winner; of several devices the times are those of the first that the budget is for."""
+    first = next(iter(budget.by_device_ms), "")
     return {
         "network": trial.spec.name or trial.spec.key,
         "depths": list(trial.spec.depths),
         "accuracy": trial.outcome.accuracy,
-        "predicted_ms": trial.estimate.latency_ms,
-        "low_ms": trial.estimate.low_ms,
-        "high_ms": trial.estimate.high_ms,
-        "measured": {"median_ms": measured.median_ms, "p95_ms": measured.p95_ms},
+        **_latencies(trial.estimate.on(first), measured),
         "macs": trial.estimate.macs,
         "params": trial.estimate.params,
     }

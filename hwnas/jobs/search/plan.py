@@ -85,7 +85,7 @@ def budgets(
     """
     targets = grammar.parse(text)
     latencies_ms = {_latency_ms(target, model, space) for target in targets}
-    limits = {
+    limits: dict[str, Any] = {
         "macs": parse_macs(max_macs) if max_macs else None,
         "params": parse_params(max_params) if max_params else None,
         "memory_bytes": parse_bytes(max_memory) if max_memory else None,

@@ -28,12 +28,33 @@ class Winner(Result):
     params: int
 
 
+class OnDevice(Result):
+    """What a winner takes on one of several devices.
+
+    Attributes:
+        device, conditions, table: which, and its latency table.
+        budget, within_budget: what is allowed there, and whether it is kept.
+        predicted_ms, low_ms, high_ms, measured: latency in milliseconds a call.
+    """
+
+    device: str
+    conditions: str
+    table: str
+    budget: str
+    predicted_ms: float
+    low_ms: float
+    high_ms: float
+    measured: Latency
+    within_budget: bool
+
+
 class TargetOutcome(Result):
-    """The winner for one of several budgets; figures by split, "val" and "test"."""
+    """The winner for one of several budgets, or of several devices; figures by split, "val" and "test"."""
 
     budget: str
     best: Winner
     within_budget: bool
+    devices: tuple[OnDevice, ...]
     accuracy: dict[str, float]
     accuracy_se: dict[str, float]
     balanced_accuracy: dict[str, float]
@@ -53,7 +74,8 @@ class SearchOutcome(Result):
 
     Attributes:
         run, table: the run folder and the latency table.
-        best: the winner, of the largest budget where there are several.
+        best: the winner, of the largest budget where there are several; of several devices that which keeps
+            all budgets, with its times on the first.
         within_budget, promise: whether its measured promise is kept, and the test.
         budget, conditions, strategy: what was asked for, in words.
         trials, trained, images, train_macs: how much was tried.
@@ -63,7 +85,8 @@ class SearchOutcome(Result):
         accuracy, accuracy_se, balanced_accuracy: of the winner by split, "val" and "test".
         by_class: figures of every class, by split.
         classes, mean, std: names of the classes, normalisation of images in [0, 1].
-        targets: the winners for several budgets.
+        targets: the winners for several budgets; of several devices that of each, and that of all.
+        devices: of a search for several, what the winner takes on each.
     """
 
     run: str
@@ -90,3 +113,4 @@ class SearchOutcome(Result):
     std: tuple[float, ...]
     data_notes: tuple[str, ...]
     targets: tuple[TargetOutcome, ...] = ()
+    devices: tuple[OnDevice, ...] = ()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import time
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack, closing
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -12,11 +14,12 @@ from typing import TYPE_CHECKING, Any
 from hwnas import executors, plugins, runs
 from hwnas import options as option_values
 from hwnas.cost.model import cost_model
+from hwnas.cost.several import DeviceCost, SeveralDevices
 from hwnas.errors import DeviceUnavailable, HwnasError, MissingMeasurement
 from hwnas.jobs import own_model, predict
 from hwnas.jobs.preparations.prepare import Facts, Prepared, prepare
 from hwnas.jobs.profile.choose import is_open, takes
-from hwnas.jobs.search import first_table, plan
+from hwnas.jobs.search import first_table, plan, several
 from hwnas.jobs.search.options import STRATEGY, SearchOptions
 from hwnas.jobs.search.parts import Here, NetworkBuilder, OnThreads, figures, test_once, training_rate
 from hwnas.jobs.search.result import SearchOutcome
@@ -25,8 +28,8 @@ from hwnas.measure import reliability
 from hwnas.measure.patience import Patience
 from hwnas.measure.table import LatencyTable
 from hwnas.nets import spaces
-from hwnas.protocols import Emit, Executor, Move, Needs, SearchContext, SearchSpace
-from hwnas.records import Proposal, SearchResult, to_json
+from hwnas.protocols import CostModel, Emit, Executor, Move, Needs, SearchContext, SearchSpace
+from hwnas.records import Budget, Estimate, Proposal, SearchResult, Setting, to_json
 from hwnas.results import DryRun
 from hwnas.runs import RunFolder
 from hwnas.search import driver
@@ -38,7 +41,7 @@ from hwnas.spec import NetworkSpec
 from hwnas.train.options import Recipe
 
 if TYPE_CHECKING:
-    from hwnas.jobs.search.spread import Bencher, Spread
+    from hwnas.jobs.search.spread import Spread
     from hwnas.protocols import Importance
     from hwnas.train.data import Dataset, Outline
     from hwnas.train.evaluator import Evaluator
@@ -81,6 +84,7 @@ class _SearchJob:
         if options.model is not None:
             options = replace(options, strategy="fit")
         self.options, self.emit, self.begun = options, emit, time.monotonic()
+        self.folder: RunFolder | None = None
         self.executor: Executor | None = None  # None trains one network after the other in this process
         self.options = options = replace(options, strategy=options.strategy or self._strategy_of_run())
         # What the user wrote is checked first: neither a table nor images are read for a slip.
@@ -121,15 +125,50 @@ class _SearchJob:
             *plan.check_coverage(self.table, self.space),
             *predict.priced_heads(self.table, [self.space.smallest()]),
         ]
-        self.model = cost_model(self.table)
-        limits = (options.max_macs, options.max_params, options.max_memory)
-        self.budgets = plan.budgets(options.latency_budget, self.model, *limits, space=self.space)
-        factor = plan.tail_factor(self.table, self.budgets[0].percentile)
-        self.tail = plan.TailModel(self.model, factor)
+        self.devices = self._several() if options.further else []
+        self.model: CostModel | SeveralDevices
+        estimate: Callable[[NetworkSpec], Estimate]
+        if self.devices:
+            self.model = together = SeveralDevices({one.name: one.cost for one in self.devices})
+            estimate = together.estimate
+            self.budgets, self.goals = several.steps(self.devices), several.goals(self.devices)
+            self.notes.append(several.SCALE)
+        else:
+            self.model, self.budgets, estimate = self._priced(self.table, options.latency_budget)
+            self.goals = self.budgets
         self.images = options.images or self.preset.images_of(train_images)
         self.strategy_options = self._strategy_options()
-        self.context = SearchContext(self.space, self.tail.estimate, self.budgets[-1], self.strategy_options)
+        self.context = SearchContext(self.space, estimate, self.budgets[-1], self.strategy_options)
         self.strategy = made(str(options.strategy), self.context)
+
+    def _priced(
+        self, table: LatencyTable, text: str
+    ) -> tuple[CostModel, list[Budget], Callable[[NetworkSpec], Estimate]]:
+        """The cost model of a table, the budgets that a text means by it, and estimates at its percentile."""
+        o, model = self.options, cost_model(table)
+        budgets = plan.budgets(text, model, o.max_macs, o.max_params, o.max_memory, space=self.space)
+        tail = plan.TailModel(model, plan.tail_factor(table, budgets[0].percentile))
+        return model, budgets, tail.estimate
+
+    def _several(self) -> list[several.OneDevice]:
+        """The devices of a search for several; a table of each, which is measured where there is none."""
+        o, found = self.options, []
+        manifest = self._manifest()
+        known = runs.read_manifest(manifest.parent)["config"].get("devices") if manifest is not None else None
+        for at, (device, text) in enumerate([(str(o.device), o.latency_budget), *o.further]):
+            table = self.table
+            if at:
+                other = copy.copy(self)
+                path = Path(known[at]["table"]) if known else None
+                other.options = replace(o, device=device, latency_budget=text, further=(), table=path)
+                table = other._covering(other._table(self.space.smallest()))
+                reliability.require(table, o.insist)
+                self.notes += [*table.warnings, *plan.check_coverage(table, self.space)]
+            model, (budget,), estimate = self._priced(table, text)
+            assert budget.latency_ms is not None
+            found.append(several.OneDevice(table, DeviceCost(estimate, model, budget.latency_ms), budget))
+        several.check(found, str(o.strategy))
+        return found
 
     def _space(self, early: LatencyTable | None) -> SearchSpace:
         """The user's model with its variants; or the space asked for, that of the table, the usual one."""
@@ -251,33 +290,42 @@ class _SearchJob:
         o = self.options
         if (o.executor, o.jobs) != ("local", 1):
             self.executor = executors.made(
-                o.executor, jobs=o.jobs, device=self.table.setting.device, emit=self.emit
+                o.executor, jobs=o.jobs, device=self.table.setting.device, emit=self._heard
             )
-        runtime, setting = self._conditions()
+        bencher, setting = self._measures()
         if self._manifest() is None:  # a search that cannot begin leaves no folder behind
-            refuse_infeasible(self.context, self.budgets)
+            refuse_infeasible(self.context, self.goals)
         with closing(RunFolder(self.options.out or runs.reserve("search"), "search", self._config())) as run:
-            return self._run(run, runtime, setting)
+            return self._run(run, bencher, setting)
+
+    def _heard(self, kind: str, fields: Mapping[str, Any]) -> None:
+        """What a task on the executor tells; where one began is kept, for `hwnas runs`."""
+        if kind == "began" and self.folder is not None:
+            self.folder.append(kind, fields)
+        self.emit(kind, fields)
 
     def _close(self) -> None:
         if self.executor is not None:
             self.executor.close()
 
-    def _run(self, run: RunFolder, runtime: Any, setting: Any) -> SearchOutcome:
+    def _run(self, run: RunFolder, bencher: several.Measures, setting: Setting) -> SearchOutcome:
+        self.folder = run
         self.emit("run", {"run": str(run.path), "text": f"run folder {run.path}"})
-        self._say(run, f"table {self.table.path} ({self.table.setting.describe()})")
+        for table in self._tables():
+            self._say(run, f"table {table.path} ({table.setting.describe()})")
         self._say(run, self.dataset.describe())
         for note in self.notes:
             self._say(run, note)
         prepared = prepare(type(self.strategy), self._facts(run))
         if prepared is not None:
             self._use(prepared)
-        result = self._drive(run, runtime, setting)
+        result = self._drive(run, bencher, setting)
         extra = test_once(run, result, self.dataset, self.data)
         if "text" in extra:
             self._say(run, extra.pop("text"))
         runs.link_latest(run.path)
-        body = {**figures(result, prepared), **extra}
+        tables = {one.name: str(one.table.path) for one in self.devices}
+        body = {**figures(result, prepared, tables), **extra}
         for target, found in zip(body.get("targets", ()), body.pop("target_figures")):
             target.update(found)
         return SearchOutcome.of({**body, "run": str(run.path), "table": str(self.table.path)})
@@ -308,14 +356,60 @@ class _SearchJob:
         self.context = replace(self.context, options={**self.strategy_options, **fresh})
         self.strategy = made(str(self.options.strategy), self.context)
 
-    def _drive(self, run: RunFolder, runtime: Any, setting: Any) -> SearchResult:
-        bencher: Bencher | Here
-        if self.executor is not None and self.executor.times_elsewhere:
-            bencher = self._bencher(self.executor)
-        else:
-            patience = Patience(self.options.patience_s, emit=self.emit)
-            builder = NetworkBuilder(runtime, setting, self.options.seed, patience, self.table.sentinel_ms)
-            bencher = Here(builder, self.emit)
+    def _tables(self) -> list[LatencyTable]:
+        """The table of every device."""
+        return [one.table for one in self.devices] or [self.table]
+
+    def _measures(self) -> tuple[several.Measures, Setting]:
+        """What measures networks whole: here, or on the executor; and the setting there, of the first device.
+
+        Raises:
+            DeviceUnavailable: a device is not there, so that no winner could be measured.
+        """
+        elsewhere = self.executor is not None and self.executor.times_elsewhere
+        tables = self._tables()
+        made = [self._elsewhere(table) if elsewhere else self._here(table) for table in tables]
+        if len(made) == 1:
+            return made[0]
+        benchers = {table.setting.device: bencher for table, (bencher, _) in zip(tables, made)}
+        return several.Together(benchers), made[0][1]
+
+    def _here(self, table: LatencyTable) -> tuple[several.Measures, Setting]:
+        s, o = table.setting, self.options
+        asked = o.device if table is self.table else self._asked(s.device)
+        devices.refuse_unasked(s, asked, f"table {table.table_id}")
+        try:
+            runtime, setting = devices.conditions(
+                s.device,
+                s.backend,
+                precision=s.precision,
+                batch=s.batch,
+                threads=s.threads,
+                choices=s.choices,
+            )
+        except HwnasError as exc:
+            raise DeviceUnavailable(
+                f"table {table.table_id} is of {s.describe()}, and the winner of a search is measured "
+                f"before it is accepted, which is not possible here: {exc}"
+            ) from exc
+        patience = Patience(o.patience_s, emit=self.emit)
+        builder = NetworkBuilder(runtime, setting, o.seed, patience, table.sentinel_ms)
+        return Here(builder, self.emit), setting
+
+    def _asked(self, device: str) -> str | None:
+        """What the user wrote for a further device."""
+        return next((name for name, _ in self.options.further if devices.spelling(name) == device), None)
+
+    def _elsewhere(self, table: LatencyTable) -> tuple[several.Measures, Setting]:
+        from hwnas.jobs.search.spread import Bencher
+        from hwnas.jobs.search.tasks import Bench
+
+        assert self.executor is not None
+        bench = Bench(table.setting, self.options.seed, table.sentinel_ms)
+        bencher = Bencher(self.executor, bench, self.options.patience_s)
+        return bencher, bencher.conditions()
+
+    def _drive(self, run: RunFolder, bencher: several.Measures, setting: Setting) -> SearchResult:
         return driver.search(
             self.strategy,
             self.context,
@@ -329,7 +423,8 @@ class _SearchJob:
             seed=self.options.seed,
             limits=Limits(self.options.max_trials, self.images, self._left_s()),
             emit=self.emit,
-            targets=self.budgets,
+            targets=self.goals,
+            devices=[one.record() for one in self.devices],
             distill=self.options.distill,
             pace=lambda spec: training_rate(spec, self._recipe()),
         )
@@ -347,34 +442,6 @@ class _SearchJob:
         in_waves = self.options.measure and not apart
         return Spread(executor, evaluator, run.path, self._growths, needs, in_waves, self.emit)
 
-    def _bencher(self, executor: Executor) -> Bencher:
-        from hwnas.jobs.search.spread import Bencher
-        from hwnas.jobs.search.tasks import Bench
-
-        bench = Bench(self.table.setting, self.options.seed, self.table.sentinel_ms)
-        return Bencher(executor, bench, self.options.patience_s)
-
-    def _conditions(self) -> tuple[Any, Any]:
-        """Runtime and setting of the table where the winner will be measured: here, or on the executor."""
-        s = self.table.setting
-        if self.executor is not None and self.executor.times_elsewhere:
-            return None, self._bencher(self.executor).conditions()
-        devices.refuse_unasked(s, self.options.device, f"table {self.table.table_id}")
-        try:
-            return devices.conditions(
-                s.device,
-                s.backend,
-                precision=s.precision,
-                batch=s.batch,
-                threads=s.threads,
-                choices=s.choices,
-            )
-        except HwnasError as exc:
-            raise DeviceUnavailable(
-                f"table {self.table.table_id} is of {s.describe()}, and the winner of a search is measured "
-                f"before it is accepted, which is not possible here: {exc}"
-            ) from exc
-
     def _config(self) -> dict[str, Any]:
         """All that decides the result."""
         o = asdict(self.options)
@@ -389,12 +456,15 @@ class _SearchJob:
             "patience_s",
             "profile",
             "device",
+            "further",
             "backend",
             "precision",
             "batch",
             "threads",
         ):
             del o[name]
+        if self.devices:
+            o["devices"] = [{**to_json(one.record()), "table": str(one.table.path)} for one in self.devices]
         if self.options.model is None:
             for name in ("model", "weights", "repeats", "trainer"):
                 del o[name]
@@ -407,7 +477,7 @@ class _SearchJob:
             "table_error_percent": reliability.error_percent(self.table),
             "setting": to_json(self.table.setting),
             "data_fingerprint": self.dataset.fingerprint,
-            "budgets": [to_json(budget) for budget in self.budgets],
+            "budgets": [to_json(budget) for budget in self.goals],
             "images": self.images,
             "strategy_options": self.strategy_options,
         }
@@ -432,6 +502,7 @@ class _SearchJob:
             growths=self._growths,
             importance_images=min(JUDGED, len(self.dataset.val if held_out else self.dataset.train)),
             held_out=held_out,
+            final_jobs=self.options.jobs if self.options.executor == "local" else 1,
             trainer=None if self.options.trainer is None else own.trainer(self.options.trainer),
             # Which compares networks as they are.
             ask_guessers=judging is not None and judging.importance == "vip",
@@ -469,16 +540,16 @@ class _SearchJob:
     def dry(self) -> DryRun:
         """What would be done."""
 
-        refuse_infeasible(self.context, self.budgets)
+        refuse_infeasible(self.context, self.goals)
         fitting = [spec for spec in self.space.uniform() if self._fits(spec)] or [self.space.smallest()]
         rate = training_rate(fitting[-1], self._recipe())
         body = {
             "dry_run": True,
             "run": str(self.options.out or runs.next_path("search")),
             "table": str(self.table.path),
-            "conditions": self.table.setting.describe(),
+            "conditions": "; ".join(table.setting.describe() for table in self._tables()),
             "data": self.about.describe(),
-            "budgets": [budget.describe() for budget in self.budgets],
+            "budgets": [budget.describe() for budget in self.goals],
             "strategy": self.options.strategy,
             "strategy_options": dict(self.strategy_options),
             "images": self.images,

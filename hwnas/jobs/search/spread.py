@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import socket
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -49,7 +50,9 @@ class Spread:
     """Trains proposals on an executor; see `hwnas.search.workers.Workers`.
 
     A training that is done is in the run folder before anything else, whatever its turn in the log is, so
-    that a search that is killed and repeated finds it there.
+    that a search that is killed and repeated finds it there. A final training, beside which nothing runs, is
+    shared by as many processes as there are jobs where the executor is this machine's (`train.ranks`), and is
+    one task of another one.
     """
 
     executor: Executor
@@ -75,12 +78,24 @@ class Spread:
         known = self.evaluator.finished(proposal, index)
         if known is not None:
             return _HandedOver(self, proposal, index, None, known, took_s=known.wall_s)
+        if proposal.role == "final" and not self.executor.times_elsewhere:
+            return self._here(proposal, index)
         names = [path for at in tasks.ancestors(proposal) for path in self.evaluator.files(at)]
         files = tuple((str(path.relative_to(self.folder)), path.read_bytes()) for path in names)
         order = Order(self.run, proposal, index, tuple(self.growths(proposal)), files)
         running = self.executor.submit(f"trial {index}", self.needs, tasks.train, self._shared, order)
         one = _HandedOver(self, proposal, index, running)
         self.open.append(one)
+        return one
+
+    def _here(self, proposal: Proposal, index: int) -> Begun:
+        """A final training, beside which nothing runs: its ranks are started from here."""
+        one, start = _HandedOver(self, proposal, index, None), time.monotonic()
+        try:
+            one.outcome = self.evaluator(proposal, index)
+        except HwnasError as exc:
+            one.outcome = exc
+        one.took_s = time.monotonic() - start
         return one
 
     def wait(self) -> None:

@@ -156,3 +156,21 @@ def test_a_live_bar_leaves_one_line() -> None:
     shown = stream.getvalue()
     assert shown.count("\n") - shown.count("\x1b[1A") == 3, "two lines of the log and the last one stay"
     assert "2 tasks, the last trial 1: 2 of 2, in " in shown.splitlines()[-1]
+
+
+def test_tasks_at_the_same_time_have_a_line_each() -> None:
+    """With the machine that each runs on; what ends leaves the table."""
+    stream = Terminal()
+    with Output(stream=stream) as ui:
+        for name, place in (("trial 0", "red, process 1"), ("trial 1", "blue, process 2")):
+            ui.emit("began", {"task": name, "where": place})
+            ui.emit("progress", {"task": name, "done": 1, "total": 2})
+        bar = ui._bar
+        assert bar._progress is not None
+        rows = [(t.description, t.fields["place"], t.completed) for t in bar._progress.tasks]
+        assert rows == [("trial 0", "red", 1), ("trial 1", "blue", 1)]
+        ui.emit("ended", {"task": "trial 0"})
+        ui.emit("progress", {"task": "trial 1: importance", "done": 3, "total": 4})
+        ui.emit("progress", {"task": "measuring", "done": 5, "total": 6})  # this process itself
+        rows = [(t.description, t.fields["place"], t.completed) for t in bar._progress.tasks]
+        assert rows == [("trial 1: importance", "blue", 3), ("measuring", "", 5)]
