@@ -19,7 +19,7 @@ from hwnas import executors
 from hwnas.errors import DeviceUnavailable
 from hwnas.protocols import Emit, Needs
 
-QUICK, THOROUGH = 3, 20
+QUICK, THOROUGH = 2, 20
 LONGEST_S = 150.0
 
 
