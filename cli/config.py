@@ -76,7 +76,12 @@ def _values(command: click.Command, section: Mapping[str, Any], where: object) -
     for key in section:
         if spell(key) not in known:
             raise click.BadParameter(f"{where}: " + unknown(f"{command.name} option", spell(key), known))
-    return {known[spell(key)]: value for key, value in section.items()}
+    several = {param.name for param in command.params if isinstance(param, click.Option) and param.multiple}
+
+    def listed(name: str, value: Any) -> Any:  # click would take a text for a list of its letters
+        return [value] if name in several and isinstance(value, (str, int, float)) else value
+
+    return {name: listed(name, value) for key, value in section.items() for name in (known[spell(key)],)}
 
 
 def _refuse_unknown(keys: Iterable[str], where: object) -> None:
