@@ -96,3 +96,17 @@ def test_a_foreign_hwnas_and_two_runtimes_are_problems() -> None:
     found = problems({"hwnas": ["hwnas", "slimnet"], "onnxruntime": ["onnxruntime", "onnxruntime-gpu"]})
     assert "slimnet installs a folder called hwnas" in found[0]
     assert "pip uninstall onnxruntime onnxruntime-gpu" in found[1]
+
+
+def test_a_run_that_is_worked_in_says_where(root: Path) -> None:
+    run = RunFolder(root / "search-0004", "search", {"data": "digits"})
+    for task, place in (("trial 0", "red, process 7"), ("trial 1", "blue, process 8")):
+        run.append("began", {"task": task, "where": place})
+    run.append("trial", {"trial": {"index": 0}})
+    found = show("search-0004", root)
+    assert found["state"] == "running"
+    assert found["running"].keys() == {"process", "trial 1"}
+    assert found["running"]["trial 1"] == "blue, process 8"
+    run.close()
+    found = show("search-0004", root)
+    assert (found["state"], found["running"]) == ("unfinished", {})
