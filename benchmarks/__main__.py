@@ -11,13 +11,14 @@ the command and the machine.
 import subprocess
 import sys
 
-# `grow`, `killed`, `own_model`, `own_importance`, `strategies` and `lengths` need images, so they run only
-# when they are named.
+# `frontier`, `grow`, `killed`, `own_model`, `own_importance`, `strategies` and `lengths` need images, so they
+# run only when they are named.
 ALONE = ("timing", "predictors", "quick", "probing", "tables", "promise", "train_speed")
 NAMES = (
     *ALONE,
     "scale",
     "planning",
+    "frontier",
     "grow",
     "densenas",
     "killed",

@@ -34,18 +34,22 @@ def machine() -> dict[str, Any]:
 
 def save(name: str, body: Mapping[str, Any], svg: str | None = None) -> Path:
     """Write a result with command, date and machine, and its chart among those of the documents."""
+    path = RESULTS / f"{name}.json"
+    write_json(path, {**head(name), **body})
+    if svg is not None:
+        write_text(CHARTS / f"{name}.svg", svg)
+    return path
+
+
+def head(name: str) -> dict[str, Any]:
+    """What every result begins with: command, date and machine."""
     module = Path(sys.argv[0]).stem
-    head = {
+    return {
         "benchmark": name,
         "command": " ".join(["python -m", f"benchmarks.{module}", *map(_anywhere, sys.argv[1:])]),
         "taken_at": now_utc(),
         "machine": machine(),
     }
-    path = RESULTS / f"{name}.json"
-    write_json(path, {**head, **body})
-    if svg is not None:
-        write_text(CHARTS / f"{name}.svg", svg)
-    return path
 
 
 def _anywhere(word: str) -> str:

@@ -328,6 +328,41 @@ def own_model(body: dict[str, Any]) -> str:
     return text + _table(head, rows) + _picture("own-model") + _source(body)
 
 
+def frontier(body: dict[str, Any]) -> str:
+    """Accuracy at equal milliseconds and images, best first."""
+    rows = []
+    cells = dict.fromkeys((row["budget"], row["images"]) for row in body["rows"])
+    for budget, images in cells:
+        mine = [row for row in body["rows"] if (row["budget"], row["images"]) == (budget, images)]
+        for name, some in sorted(_by_contestant(mine).items(), key=lambda pair: -_accuracy(pair[1])):
+            done = [row for row in some if row["test"] is not None]
+            first = [budget, f"{images:,}", f"`{name}`", str(len(some))]
+            if not done:
+                rows.append([*first, "no member fits", "", "", ""])
+                continue
+            timed = [row for row in done if row["ms"] is not None]
+            rows.append(
+                [
+                    *first,
+                    f"{100 * _accuracy(done):.2f} %",
+                    f"{mean(row['ms'] for row in timed):.3f} ms" if timed else "not measured again",
+                    f"{sum(bool(row['kept']) for row in timed)} of {len(timed)}" if timed else "",
+                    f"{mean(row['train_seconds'] for row in done):.0f} s",
+                ]
+            )
+    columns = ["budget", "images", "contestant", "seeds", "test top-1", "measured", "budget kept", "training"]
+    return _table(columns, rows) + "\n\n" + _source(body)
+
+
+def _by_contestant(rows: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    names = dict.fromkeys(row["contestant"] for row in rows)
+    return {name: [row for row in rows if row["contestant"] == name] for name in names}
+
+
+def _accuracy(rows: list[dict[str, Any]]) -> float:
+    return mean([row["test"] for row in rows if row["test"] is not None] or [-1.0])
+
+
 # Page and marker of each result.
 FIGURES: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "predictors": ("latency.md", predictors),
@@ -342,6 +377,7 @@ FIGURES: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "grow-resnet-cifar-wide-full": ("search.md", grow),
     "densenas-quick": ("densenas.md", densenas),
     "densenas-full": ("densenas.md", densenas),
+    "frontier": ("frontier.md", frontier),
     "strategies": ("strategies.md", strategies),
     "lengths": ("strategies.md", lengths),
     "budgets": ("strategies.md", budgets),

@@ -283,6 +283,11 @@ def _planned(body: dict[str, Any]) -> None:
 @click.argument("network", metavar="RUN|NETWORK")
 @options.data
 @click.option("--epochs", type=param_types.Number(0, 1e9, min_open=True), metavar="N", help="[default: 20]")
+@click.option(
+    "--init",
+    metavar="RUN|WEIGHTS",
+    help="Start from this training of the same network on other data; the classifier is new.",
+)
 @click.option("--distill", metavar="RUN", help="Distil from this trained run.")
 @click.option("--ema", is_flag=True, help="Keep a moving average of the weights.")
 @click.option("--scratch", is_flag=True, help="Start from new weights.")

@@ -32,6 +32,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "ort-trt": "hwnas.backends.ort_gpu:OrtTrt",
     },
     "spaces": {
+        "auto": "hwnas.nets.families:auto",
         "resnet-cifar": "hwnas.nets.spaces:resnet_cifar",
         "resnet-cifar-wide": "hwnas.nets.spaces:resnet_cifar_wide",
         "mbv2-cifar": "hwnas.nets.spaces:mbv2_cifar",
@@ -53,6 +54,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "macromicro": "hwnas.search.macromicro.strategy:GlobalWalk",
         "hournas": "hwnas.search.hournas.strategy:HourNas",
         "auto": "hwnas.search.auto.strategy:Auto",
+        "families": "hwnas.search.families.strategy:FamilyRace",
         "fit": "hwnas.search.fit.strategy:Fit",
     },
     "blocks": {

@@ -51,7 +51,7 @@ class BlockSpec(BaseModel):
         kind: a registered kind of block (`hwnas.nets.blocks`).
         c_in, c_out: channels in and out.
         kernel: side of the spatial convolution, odd, in pixels.
-        stride: 1 or 2.
+        stride: 1 or 2; 4 of a stem that cuts the image into patches.
         expand: width multiplier inside the block (MBConv: hidden = expand * c_in; ConvNeXt: expand * c_out;
             bottleneck: hidden = c_out / expand).
         se: squeeze-and-excitation width as a fraction of the hidden width; 0 is without.
@@ -68,7 +68,7 @@ class BlockSpec(BaseModel):
     c_in: int = Field(gt=0, le=MOST_CHANNELS)
     c_out: int = Field(gt=0, le=MOST_CHANNELS)
     kernel: int = Field(default=3, gt=0, le=255)
-    stride: Literal[1, 2] = 1
+    stride: Literal[1, 2, 4] = 1
     expand: int = Field(default=1, gt=0, le=1024)
     se: float = Field(default=0.0, ge=0.0, le=1.0)
     act: Act = "relu"

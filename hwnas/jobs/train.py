@@ -29,6 +29,7 @@ from hwnas.train.uri import runs_code
 if TYPE_CHECKING:
     import torch
 
+    from hwnas.arrays import Float32s
     from hwnas.train.data import Dataset
     from hwnas.train.loop import Teacher, TrainResult
 
@@ -44,6 +45,8 @@ class TrainOptions:
             and the splits that they were trained on alone: else validation images would have been trained on.
         epochs: how often every training image is seen; may be a fraction.
         out: run folder; None takes the next free one. The same one again resumes.
+        init: a run, or a file of weights, of the same network trained on other data: training begins with all
+            of its weights but the classifier's, which is new. Splits are the data's own.
         start: ``weights`` continues from the run's weights, where it has any; ``scratch`` does not.
         distill: run with weights to learn from as well (its network and its weights).
         ema: keep a moving average of the weights, with a decay of 0.999 a step.
@@ -60,6 +63,7 @@ class TrainOptions:
     data: str | None = None
     epochs: float = 20.0
     out: Path | None = None
+    init: str | None = None
     start: Literal["weights", "scratch"] = "weights"
     distill: str | None = None
     ema: bool = False
@@ -75,6 +79,8 @@ class TrainOptions:
             raise InputError(f"epochs {self.epochs} must be greater than zero")
         if self.start not in ("weights", "scratch"):
             raise InputError(unknown("start", self.start, ("weights", "scratch")))
+        if self.init is not None and self.start == "scratch":
+            raise InputError("--init gives the first weights and --scratch asks for new ones; leave one out")
 
 
 class TrainOutcome(Result):
@@ -134,9 +140,11 @@ def train(options: TrainOptions, emit: Emit | None = None) -> TrainOutcome | Dry
     place = find(options.network)
     given = read_network(place)
     _recipe(options, None)  # values are checked before anything is loaded
-    weights = _weights_of(place) if options.start == "weights" else None
+    initial = _initial(options)
+    weights = _weights_of(place) if options.start == "weights" and initial is None else None
     trained = Inherited.of(place)
     options = trained.into(options, strictly=weights is not None)
+    _check_initial(options)
     data, seed = options.data, options.seed
     assert data is not None  # `into` sees to both
     assert seed is not None
@@ -148,12 +156,13 @@ def train(options: TrainOptions, emit: Emit | None = None) -> TrainOutcome | Dry
     recipe = _recipe(options, dataset)
     teacher = _teacher(options, dataset)
     if options.dry_run:
-        return _plan(options, spec, dataset, recipe, weights)
+        return _plan(options, spec, dataset, recipe, weights or initial)
     config = {
         **{k: v for k, v in asdict(options).items() if k not in ("out", "dry_run", "strict", "jobs")},
         "network_key": spec.key,
         "data_fingerprint": dataset.fingerprint,
         "weights": _hash(weights),
+        "init": _hash(initial),
     }
     from hwnas.train import ranks
 
@@ -161,7 +170,7 @@ def train(options: TrainOptions, emit: Emit | None = None) -> TrainOutcome | Dry
     if started is not None and options.jobs > 1:
         raise InputError("torchrun has started the processes of this training; leave --jobs out")
     if started is not None and not started.is_first:
-        return _beside(options, spec, dataset, recipe, weights, teacher)
+        return _beside(options, spec, dataset, recipe, weights, initial, teacher)
     with (
         closing(runs.RunFolder(options.out or runs.reserve("train"), "train", config)) as run,
         ranks.joined() as rank,
@@ -173,7 +182,7 @@ def train(options: TrainOptions, emit: Emit | None = None) -> TrainOutcome | Dry
             emit("run", {"run": str(run.path), "text": f"run folder {run.path}"})
         if spec != given:
             _say(run, emit, f"the head of {options.network} now gives the data's {spec.classes} classes")
-        return _train(options, run, spec, dataset, recipe, weights, teacher, emit)
+        return _train(options, run, spec, dataset, recipe, weights, initial, teacher, emit)
 
 
 def _beside(
@@ -182,6 +191,7 @@ def _beside(
     dataset: Dataset,
     recipe: Recipe,
     weights: Path | None,
+    initial: Path | None,
     teacher: Teacher | None,
 ) -> Beside:
     """The part of another process of torchrun than the first."""
@@ -189,16 +199,21 @@ def _beside(
 
     with ranks.joined() as rank:
         if not rank.same(False):
-            module, rate = _start(spec, recipe, weights)
+            module, rate = _start(spec, recipe, weights, initial)
             loop.train(module, spec, dataset, recipe, teacher=teacher, rate=rate, jobs=options.jobs)
         return Beside.of({"rank": rank.at})
 
 
-def _start(spec: NetworkSpec, recipe: Recipe, weights: Path | None) -> tuple[torch.nn.Module, float]:
+def _start(
+    spec: NetworkSpec, recipe: Recipe, weights: Path | None, initial: Path | None
+) -> tuple[torch.nn.Module, float]:
     """Where training starts, and the factor on its learning rate."""
     from hwnas.nets.build import build, load_weights, read_weights
+    from hwnas.nets.build import weights as own_weights
 
     module = build(spec, seed=recipe.seed)
+    if initial is not None:
+        load_weights(module, transferred(read_weights(initial), own_weights(module)))
     if weights is None:
         return module, 1.0
     load_weights(module, read_weights(weights))
@@ -212,6 +227,7 @@ def _train(
     dataset: Dataset,
     recipe: Recipe,
     weights: Path | None,
+    initial: Path | None,
     teacher: Teacher | None,
     emit: Emit | None,
 ) -> TrainOutcome:
@@ -221,9 +237,11 @@ def _train(
     write_network(run.path / "network.json", spec)
     for text in (dataset.describe(), *_notes(dataset, recipe)):
         _say(run, emit, text)
-    module, rate = _start(spec, recipe, weights)
+    module, rate = _start(spec, recipe, weights, initial)
     if weights is not None:
         _say(run, emit, f"starts from {weights}")
+    if initial is not None:
+        _say(run, emit, f"starts from {initial}, with a new classifier")
     checkpoint = run.path / "checkpoint.safetensors"
     result = loop.train(
         module,
@@ -398,6 +416,52 @@ def _weights_of(network: Path) -> Path | None:
     """Weights beside a network's file: a run has them."""
     beside = network.with_name("weights.safetensors")
     return beside if network.name == "network.json" and beside.is_file() else None
+
+
+def _initial(options: TrainOptions) -> Path | None:
+    """The weights that ``init`` names: a file, or those of a run."""
+    if options.init is None:
+        return None
+    if Path(options.init).suffix == ".safetensors":
+        return Path(options.init)
+    weights = _weights_of(find(options.init))
+    if weights is None:
+        raise InputError(f"{options.init} has no weights; give a trained run, or a file *.safetensors")
+    return weights
+
+
+def _check_initial(options: TrainOptions) -> None:
+    """InputError where the run of ``init`` has trained on what are validation images here."""
+    if options.init is None or Path(options.init).suffix == ".safetensors":
+        return
+    trained = Inherited.of(find(options.init))
+    if trained.data == options.data and (trained.seed, trained.limit) != (options.seed, options.limit):
+        raise InputError(
+            f"{options.init} was trained on the same data with seed {trained.seed} and limit "
+            f"{trained.limit}, that is on images which are validation images here; use its --seed and "
+            "--limit, or continue it without --init"
+        )
+
+
+def transferred(given: Mapping[str, Float32s], own: Mapping[str, Float32s]) -> dict[str, Float32s]:
+    """Weights of another training for a network: all but the classifier's, which stay its own.
+
+    Raises:
+        InputError: they are of another network.
+    """
+    taken = {name: value for name, value in given.items() if not name.startswith("head.")}
+    kept = {name: value for name, value in own.items() if name.startswith("head.")}
+    wrong = sorted(
+        name
+        for name in taken.keys() | (own.keys() - kept.keys())
+        if name not in taken or name not in own or taken[name].shape != own[name].shape
+    )
+    if wrong:
+        raise InputError(
+            f"--init: these weights are of another network ({len(wrong)} of its arrays differ, such as "
+            f"{wrong[0]}); train the network that they are of: give its network.json, or the run itself"
+        )
+    return {**taken, **kept}
 
 
 def _teacher(options: TrainOptions, dataset: Dataset) -> Teacher | None:

@@ -17,6 +17,8 @@ from hwnas.errors import InputError
 from hwnas.nets.member import is_member
 from hwnas.spec import Act, BlockSpec, Convention, Kind, NetworkSpec
 
+Stride = Literal[1, 2, 4]
+
 
 @dataclass(frozen=True)
 class Operator:
@@ -85,7 +87,7 @@ class Levels:
     starts: tuple[int, ...]
     ends: tuple[int, ...]
     reference: tuple[int, ...]
-    stem: tuple[int, int] = (3, 1)
+    stem: tuple[int, Stride] = (3, 1)
     stem_width: int | None = None
     stem_act: Act = "relu"
     act: Act = "relu"
@@ -159,7 +161,7 @@ class Levels:
         width = self.stem_width or self.levels[first].width
         stem = Operator("conv", kernel)
         shape = (self.input_shape[0], width, self.input_shape[1])
-        return _made(stem, shape, 2 if stride == 2 else 1, self.stem_act)
+        return _made(stem, shape, stride, self.stem_act)
 
     def head_block(self, last: int) -> BlockSpec:
         """The classifier of networks whose path ends at level `last`."""
@@ -169,14 +171,14 @@ class Levels:
 
     def _block(self, operator: Operator, c_in: int, c_out: int, halvings: tuple[int, int]) -> BlockSpec:
         """A block that leads from one number of halvings to another."""
-        stride = 2 if halvings[1] > halvings[0] else 1
+        stride: Stride = 2 if halvings[1] > halvings[0] else 1
         return _made(operator, (c_in, c_out, self.size(halvings[0])), stride, self.act)
 
     def first(self, before: int | None, at: int, operator: Operator) -> BlockSpec:
         """The first block of a level, after another level or (None) the stem."""
         level = self.levels[at]
         if before is None:
-            c_in, halvings = self.stem_block(at).c_out, int(self.stem[1] == 2)
+            c_in, halvings = self.stem_block(at).c_out, self.stem[1] // 2
         else:
             c_in, halvings = self.levels[before].width, self.levels[before].halvings
         return self._block(operator, c_in, level.width, (halvings, level.halvings))
@@ -258,7 +260,7 @@ class Levels:
 
 
 @lru_cache(maxsize=65536)
-def _made(operator: Operator, shape: tuple[int, int, int], stride: Literal[1, 2], act: Act) -> BlockSpec:
+def _made(operator: Operator, shape: tuple[int, int, int], stride: Stride, act: Act) -> BlockSpec:
     """A block of `shape` (input and output channels, input size), made and checked once."""
     c_in, c_out, size_in = shape
     return BlockSpec(

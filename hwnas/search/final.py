@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from hwnas.records import Measurement, Proposal, Trial, trained
 from hwnas.search.log import images_of
+from hwnas.search.ranking import ancestry
 from hwnas.search.state import SearchState, finish, searched, untrained, updated
 
 # A final training of less than this part of all images (a rounding rest) is not worth its restart.
@@ -41,7 +42,7 @@ def train_out(
     if images < WORTH * (job.limits.images or 0) or images < 1:
         return []
     before = finals[-1] if finals else winner
-    grown = winner.parent is not None and not finals
+    grown = not finals and _was_another(job.trials, winner)
     goes_on = job.strategy.continues
     warm = goes_on or not grown or _seen(job.trials, winner) >= WARM * images
     proposal = Proposal(
@@ -61,14 +62,14 @@ def train_out(
     return [trial] if trial.evaluation is not None else []
 
 
+def _was_another(trials: Sequence[Trial], trial: Trial) -> bool:
+    """Whether a trial's weights began in another network than its own."""
+    return any(one.spec.key != trial.spec.key for one in ancestry(trials, trial))
+
+
 def _seen(trials: Sequence[Trial], trial: Trial) -> int:
     """Training images that a trial's weights have seen, inherited ones included."""
-    by_index = {one.index: one for one in trials}
-    seen, one = 0, by_index.get(trial.index)
-    while one is not None:
-        seen += one.evaluation.images if one.evaluation is not None else 0
-        one = by_index.get(one.parent) if one.parent is not None else None
-    return seen
+    return sum(one.evaluation.images for one in ancestry(trials, trial) if one.evaluation is not None)
 
 
 def _images_left(job: SearchState, finals: Sequence[Trial]) -> int:

@@ -31,6 +31,16 @@ def newest(trials: Sequence[Trial]) -> Trial | None:
     return next((t for t in reversed(trials) if t.evaluation is not None and t.role == "candidate"), None)
 
 
+def ancestry(trials: Sequence[Trial], trial: Trial) -> list[Trial]:
+    """A trained trial and those whose weights it inherited, newest first."""
+    by_index = {one.index: one for one in trials}
+    found, at = [], by_index.get(trial.index)
+    while at is not None:
+        found.append(at)
+        at = by_index.get(at.parent) if at.parent is not None else None
+    return found
+
+
 def by_accuracy(trials: Sequence[Trial]) -> list[Trial]:
     """Best validation accuracy first; the faster network where it is equal."""
     return sorted(candidates(trials), key=lambda t: (-accuracy(t), t.estimate.latency_ms, t.index))

@@ -37,6 +37,7 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
     "auto": [{}, {"score": "gains"}],  # few images, and many
     "macromicro": [{"max_depth": 24}, {"fidelity": "paper", "max_depth": 12}],
     "fit": [{}],
+    "families": [{}],
     "densenas": [{}, {"spares": 0}],  # without learned scores: what learns them is not the strategy's
 }
 # Spaces, and a budget in each, of strategies that cannot search those above.
@@ -44,6 +45,7 @@ OWN_SPACES: dict[str, dict[str, float]] = {
     "macromicro": {"macromicro": 0.2},
     "densenas": {"densenas-cifar": 0.25},
     "fit": {"own-model": 0.07},
+    "families": {"auto": 0.2},
 }
 
 

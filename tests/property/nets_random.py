@@ -29,6 +29,7 @@ SPACES: dict[str, tuple[tuple[int, int, int], int]] = {
     "densenas-mbv2": ((1, 32, 32), 5),
     "densenas-resnet": ((3, 32, 32), 4),
     "densenas-cifar": ((3, 16, 16), 10),
+    "auto": ((3, 17, 17), 6),
 }
 # For costly tests: without the space whose networks are those of another.
 DISTINCT = [name for name in SPACES if name != "densenas-mbv2"]

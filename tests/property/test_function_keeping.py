@@ -34,8 +34,11 @@ def difference(net: Network, before: NetworkSpec, after: NetworkSpec) -> float:
     return float((old - new).abs().max() / max(1.0, float(old.abs().max())))
 
 
+INVERTED = ("mbconv", "fused_mbconv")
+
+
 def expected(kind: str, before: NetworkSpec, after: NetworkSpec, stage: int) -> bool:
-    """Whether a move keeps the function: all do but those of cells and two of inverted residuals.
+    """Whether a move keeps the function: not those of cells, two of inverted residuals, wider ConvNeXts.
 
     Without an expansion the depthwise convolution reads the input itself, with one it reads
     activated values; only the stem's output is activated already. And where the width changes at
@@ -44,8 +47,9 @@ def expected(kind: str, before: NetworkSpec, after: NetworkSpec, stage: int) -> 
     if before.stages[0][0].c_skip:
         return False
     if kind == "wider":
-        pairs = zip(before.blocks, after.blocks)
-        return all(a.joins_identity == b.joins_identity for a, b in pairs if a.kind == "mbconv")
+        inverted = [pair for pair in zip(before.blocks, after.blocks) if pair[0].kind in INVERTED]
+        layer_norms = any(block.kind == "convnext" for block in before.blocks)
+        return not layer_norms and all(a.joins_identity == b.joins_identity for a, b in inverted)
     blocks = before.stages[stage][stage == 0 :]
     return kind != "expand" or all(b.kind != "mbconv" or b.expand > 1 for b in blocks)
 

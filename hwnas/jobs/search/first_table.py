@@ -20,11 +20,16 @@ from hwnas.units import format_seconds
 
 
 class NotYet(Exception):
-    """A dry run without a table; `planned` is what the profile before the search would do."""
+    """A dry run without a table.
 
-    def __init__(self, planned: dict[str, Any]) -> None:
+    Attributes:
+        planned: what the profile before the search would do.
+        strategy: of the search.
+    """
+
+    def __init__(self, planned: dict[str, Any], strategy: str | None) -> None:
         super().__init__("no table yet")
-        self.planned = planned
+        self.planned, self.strategy = planned, strategy or STRATEGY
 
     def dry(self, options: SearchOptions) -> DryRun:
         """What would be done, as far as it is known without a table."""
@@ -36,7 +41,7 @@ class NotYet(Exception):
             "profile": self.planned,
             "data": options.data,
             "budgets": [options.latency_budget],
-            "strategy": options.strategy or STRATEGY,
+            "strategy": self.strategy,
             "seconds": self.planned["seconds"],
             "notes": ["whether the budget can be met is known after the profile"],
         }
@@ -80,7 +85,7 @@ def measure(options: SearchOptions, space: SearchSpace, emit: Emit, left_s: floa
     )
     planned = job(replace(chosen, dry_run=True)).as_json()
     if options.dry_run:
-        raise NotYet(planned)
+        raise NotYet(planned, options.strategy)
     text = (
         f"no latency table fits: measuring a quick one of {space.name} first, about "
         f"{format_seconds(planned['seconds'])}; `hwnas profile` measures more and predicts better"

@@ -20,14 +20,14 @@ from hwnas.jobs import own_model, predict
 from hwnas.jobs.preparations.prepare import Facts, Prepared, prepare
 from hwnas.jobs.profile.choose import is_open, takes
 from hwnas.jobs.search import first_table, plan, several
-from hwnas.jobs.search.options import STRATEGY, SearchOptions
+from hwnas.jobs.search.options import FAMILIES, STRATEGY, SearchOptions
 from hwnas.jobs.search.parts import Here, NetworkBuilder, OnThreads, figures, test_once, training_rate
 from hwnas.jobs.search.result import SearchOutcome
 from hwnas.measure import device as devices
 from hwnas.measure import reliability
 from hwnas.measure.patience import Patience
 from hwnas.measure.table import LatencyTable
-from hwnas.nets import spaces
+from hwnas.nets import families, spaces
 from hwnas.protocols import CostModel, Emit, Executor, Move, Needs, SearchContext, SearchSpace
 from hwnas.records import Budget, Estimate, Proposal, SearchResult, Setting, to_json
 from hwnas.results import DryRun
@@ -115,7 +115,7 @@ class _SearchJob:
                 self.dataset.mirrors = self.recipe.flip  # super-networks, too, train as the recipe says
         self.about, self.train_images = about, train_images
         self.space = self._space(early)
-        self.options = options = replace(options, space=self.space.name)
+        self.options = options = replace(options, space=self.space.name, strategy=self._strategy())
         self.table = self._covering(early)
         reliability.require(self.table, options.insist)
         self.notes = [
@@ -175,8 +175,13 @@ class _SearchJob:
         o, shape, classes = self.options, self.about.input_shape, len(self.about.classes)
         if o.model is not None:
             return own_model.space(o.model, o.weights, input_shape=shape, classes=classes, repeats=o.repeats)
-        name = o.space or self._profiled(early) or spaces.advised(shape)
+        name = o.space or self._profiled(early) or families.NAME
         return spaces.make(name, input_shape=shape, classes=classes)
+
+    def _strategy(self) -> str:
+        """The strategy by name; the recommended one of the space where that is asked for."""
+        asked = str(self.options.strategy)
+        return FAMILIES if asked == STRATEGY and self.space.name == families.NAME else asked
 
     def _on_digits(self, early: LatencyTable | None) -> SearchOptions:
         """The built-in images, in the size that was profiled or that the device is usually asked for."""
@@ -273,7 +278,10 @@ class _SearchJob:
         return {**self.options.settings, **{k: v for k, v in named.items() if v is not None}}
 
     def _check_settings(self) -> None:
-        find(str(self.options.strategy)).read_options(self._given())
+        o = self.options
+        # Where all families may come to be searched, their options, which are those of one and more.
+        open_ = o.strategy == STRATEGY and o.space in (None, families.NAME)
+        find(FAMILIES if open_ else str(o.strategy)).read_options(self._given())
 
     def _strategy_options(self) -> dict[str, Any]:
         o, given = self.options, self._given()

@@ -22,6 +22,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -35,9 +36,9 @@ from hwnas.search.auto.operators import View
 from hwnas.search.auto.options import AutoOptions
 from hwnas.search.hournas.strategy import HourNas
 from hwnas.search.moves import remembered
-from hwnas.search.ranking import newest
+from hwnas.search.ranking import accuracy, ancestry, candidates, difference, newest
 from hwnas.search.solve import fine
-from hwnas.search.stagewise.by_size import needed
+from hwnas.search.stagewise.by_size import largest_uniform, needed
 from hwnas.search.stagewise.options import StagewiseOptions
 from hwnas.search.stagewise.strategy import Stagewise
 from hwnas.search.strategy import Decision, Judging, Strategy
@@ -47,14 +48,32 @@ MACRO, VITAL, OTHERS, FILL, UNTRAINED = range(5)
 NAMES = ("depth and width", "operators of vital blocks", "operators of the other blocks", "anything")
 
 
+# In the notes of the uniform member that is trained to be compared.
+UNIFORM = "uniform"
+
+
+def _own(history: Sequence[Trial]) -> list[Trial]:
+    """The trials of the search itself."""
+    return [trial for trial in history if UNIFORM not in trial.notes]
+
+
 class Auto(Strategy[AutoOptions]):
     """Recommended. Depth and width first, then kernels and expansions, by gain per millisecond."""
 
     name = "auto"
     Options = AutoOptions
 
-    def __init__(self, context: SearchContext) -> None:
+    def __init__(self, context: SearchContext, *, compared: bool = True) -> None:
+        """Compose the phases.
+
+        Args:
+            context: of the search.
+            compared: whether the largest uniform member is trained at the end, too, as a candidate; not where
+                uniform members are candidates already.
+        """
         super().__init__(context)
+        self._compared = compared
+        self._z = NormalDist().inv_cdf(self._options.confidence)
         self._last = Stagewise(replace(context, options=self._for_growth(1.0, 0)))
         self._phases: list[Stagewise | ExactChoice] = [self._last]
         if operators.has_operators(context.space):
@@ -76,7 +95,16 @@ class Auto(Strategy[AutoOptions]):
         given = {name: v for name, v in self._context.options.items() if name in ("images", "targets_ms")}
         return HourNas(replace(self._context, options={**given, "score": "proxy"}))
 
+    @property
+    def untrained(self) -> bool:
+        """Whether the untrained score decides, and not gains of growths."""
+        return self._untrained is not None
+
     def propose(self, history: Sequence[Trial], n: int, rng: np.random.Generator) -> list[Proposal]:
+        """The next network of the search; at its end the largest uniform member, to be compared."""
+        return self._searched(_own(history), n, rng) or self._uniform(history)
+
+    def _searched(self, history: Sequence[Trial], n: int, rng: np.random.Generator) -> list[Proposal]:
         """The next network of the present phase, or of the next one that has something to propose."""
         if self._untrained is not None:
             return self._untrained.propose(history, n, rng)
@@ -91,7 +119,7 @@ class Auto(Strategy[AutoOptions]):
 
         Judging costs images for each kind of growth, so that it is not asked for all phases at once.
         """
-        if self._untrained is not None:
+        if self._untrained is not None or UNIFORM in proposal.notes:
             return []
         asking = range(int(proposal.notes.get("phase", MACRO)), len(self._phases))
         found = (self._phases[phase].fitting(proposal.spec) for phase in asking)
@@ -145,6 +173,12 @@ class Auto(Strategy[AutoOptions]):
 
     def explain(self, history: Sequence[Trial]) -> list[Decision]:
         """What was decided after the newest trial; the end of a phase is no end of the search."""
+        if history and UNIFORM in history[-1].notes:
+            return self._verdict(history)
+        told = self._told(history)
+        return [one for one in told if one.kind != "stop"] if self._uniform(history) else told
+
+    def _told(self, history: Sequence[Trial]) -> list[Decision]:
         made: list[Decision] = []
         if self._untrained is not None:
             why = (
@@ -173,8 +207,62 @@ class Auto(Strategy[AutoOptions]):
         return HourNas.plan(context)
 
     def rank(self, trials: Sequence[Trial]) -> list[Trial]:
-        """The newest network first; see `Stagewise.rank`."""
-        return (self._untrained or self._last).rank(trials)
+        """The newest network first (see `Stagewise.rank`), and uniform members where they are as good."""
+        found = (self._untrained or self._last).rank(_own(trials))
+        uniform = [trial for trial in candidates(trials) if UNIFORM in trial.notes]
+        better = [one for one in uniform if found and self._beats(one, found[0])]
+        return [*better, *found, *(one for one in uniform if one not in better)]
+
+    # -- the uniform member ------------------------------------------------------------------
+
+    def _uniform(self, history: Sequence[Trial]) -> list[Proposal]:
+        """The largest uniform member, from new weights, with the images that the search's network has seen.
+
+        Once, and only when the search proposes nothing more: what a search found has to be better than what
+        takes none (docs/evidence/frontier.md). Not where operators were grown: weights that grew at a gentle
+        rate say less of what a long training will give than new ones do.
+        """
+        own = _own(history)
+        now = newest(own)
+        if not self._compared or now is None or any(UNIFORM in trial.notes for trial in history):
+            return []
+        if self._untrained is None and len(self._phases) > 1:
+            return []
+        if self._searched(own, 1, np.random.default_rng(0)):
+            return []
+        spec = largest_uniform(self._context, self._context.budget)
+        seen = sum(trial.outcome.images for trial in ancestry(own, now))
+        if spec.key in {trial.spec.key for trial in own} or not self._context.budget.fits(
+            self._context.estimate(spec)
+        ):
+            return []
+        return [
+            Proposal(
+                spec=spec,
+                images=seen or None,
+                reason=f"the largest uniform member, {spec.depths_text}, to be compared",
+                notes={UNIFORM: 1},
+            )
+        ]
+
+    def _beats(self, uniform: Trial, found: Trial) -> bool:
+        """Whether the uniform member takes the place of what was found.
+
+        Growth has to be better. What the untrained score derived was trained shortly, as the uniform member
+        was; there only a difference that is no chance counts against it.
+        """
+        ahead, se = difference(uniform, found)
+        return ahead > self._z * se if self._untrained is not None else ahead >= 0
+
+    def _verdict(self, history: Sequence[Trial]) -> list[Decision]:
+        """How the uniform member compares with what the search found."""
+        told = [one for one in self._told(_own(history)) if one.kind == "stop"]
+        found, other = self.rank(_own(history)), history[-1]
+        if other.evaluation is None or not found:
+            return told
+        ours, theirs = accuracy(found[0]), accuracy(other)
+        text = f"the largest uniform member reaches {theirs:.2%}, what was found {ours:.2%}"
+        return [Decision("choice", text, {"uniform": theirs, "found": ours}), *told]
 
     def _phase(self, history: Sequence[Trial]) -> int:
         return max((int(t.notes.get("phase", 0)) for t in history), default=0)

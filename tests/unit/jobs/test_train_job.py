@@ -11,7 +11,7 @@ import pytest
 from hwnas import store
 from hwnas.documents import read_json
 from hwnas.errors import DataFormatError, InputError
-from hwnas.jobs.train import TrainOptions, train
+from hwnas.jobs.train import TrainOptions, train, transferred
 from hwnas.nets.build import build, load_weights, read_weights
 from hwnas.runs import RunFolder, read_manifest
 from hwnas.spec import BlockSpec, NetworkSpec
@@ -142,6 +142,25 @@ def test_wrong_options(place: Path) -> None:
     RunFolder(Path("other"), "search", {})
     with pytest.raises(InputError, match="holds a 'search' run"):
         train(options(out=Path("other")))
+
+
+def test_a_training_begins_with_weights_of_other_data_and_a_new_classifier(place: Path) -> None:
+    first = train(options(epochs=1, out=Path("a")))
+    data = noise(place / "noise.npz")
+    told: list[str] = []
+    made = options(data=data, epochs=0.05, init="a", recipe={**RECIPE, "lr": 1e-9}, out=Path("b"))
+    body = train(made, lambda _, fields: told.append(fields.get("text", "")))
+    assert any(text.endswith("with a new classifier") for text in told)
+    before, after = (read_weights(Path(run) / "weights.safetensors") for run in (first["run"], body["run"]))
+    assert np.allclose(before["stem.conv.weight"], after["stem.conv.weight"], atol=1e-6)
+    assert before["head.linear.weight"].shape == (10, 8)
+    assert after["head.linear.weight"].shape == (2, 8)
+    with pytest.raises(InputError, match=r"1 of its arrays differ, such as stem\.conv\.bias"):
+        transferred({"head.x": np.zeros(1, np.float32)}, {"stem.conv.bias": np.zeros(2, np.float32)})
+    with pytest.raises(InputError, match="which are validation images here"):
+        train(options(init="a", seed=7, out=Path("c")))
+    with pytest.raises(InputError, match="leave one out"):
+        options(init="a", start="scratch")
 
 
 def noise(path: Path, seed: int = 0) -> str:

@@ -13,10 +13,11 @@ from strategy_fakes import FakeCost, FakeTrainer, context, price_ms, walked
 from hwnas.errors import InputError
 from hwnas.nets.hournas.vital import vital_blocks
 from hwnas.nets.spaces import make
-from hwnas.records import SearchResult
+from hwnas.records import SearchResult, Trial
 from hwnas.search.auto.operators import operators
 from hwnas.search.auto.strategy import OTHERS, UNTRAINED, VITAL, Auto
 from hwnas.search.hournas.strategy import HourNas
+from hwnas.search.ranking import ancestry
 from hwnas.search.solve.fine import TRAINED
 from hwnas.search.stagewise.strategy import Stagewise
 from hwnas.search.state import Limits
@@ -44,14 +45,38 @@ def run(
 def test_without_operators_it_is_stagewise(tmp_path: Path, space: str, budget_ms: float) -> None:
     ours = run(tmp_path / "auto", Auto, space, budget_ms)
     plain = run(tmp_path / "stagewise", Stagewise, space, budget_ms)
-    assert [t.spec.key for t in ours.trials] == [t.spec.key for t in plain.trials]
-    assert [t.evaluation for t in ours.trials] == [t.evaluation for t in plain.trials]
+    assert [t.spec.key for t in searched(ours)] == [t.spec.key for t in searched(plain)]
+    assert [t.evaluation for t in searched(ours)] == [t.evaluation for t in searched(plain)]
     assert ours.stopped == plain.stopped
+
+
+def searched(result: SearchResult) -> list[Trial]:
+    """Without the uniform member that is compared at the end, and the final training."""
+    return [t for t in result.trials if "uniform" not in t.notes and t.role != "final"]
+
+
+def test_the_largest_uniform_member_is_a_candidate_and_wins_where_it_is_as_good(tmp_path: Path) -> None:
+    """With as many images as the network that was found has seen, from new weights."""
+    result = run(tmp_path, Auto, "resnet-cifar", 0.5)
+    other = next(t for t in result.trials if "uniform" in t.notes)
+    found = [t for t in searched(result) if t.role == "candidate" and t.evaluation is not None]
+    assert other.spec.depths == (other.spec.depths[0],) * 3
+    assert other.parent is None
+    assert other.outcome.images == sum(t.outcome.images for t in ancestry(result.trials, found[-1]))
+    strategy = Auto(context("resnet-cifar", 0.5, FakeCost(error=0.02), images=IMAGES))
+    trials = [t for t in result.trials if t.role == "candidate"]
+    better = other.outcome.model_copy(update={"accuracy": 0.99})
+    worse = other.outcome.model_copy(update={"accuracy": 0.01})
+    for evaluation, wins in ((better, True), (worse, False)):
+        changed = [
+            t.model_copy(update={"evaluation": evaluation}) if t.index == other.index else t for t in trials
+        ]
+        assert (strategy.rank(changed)[0].index == other.index) is wins
 
 
 def test_vital_blocks_are_chosen_before_the_others_and_shapes_first(tmp_path: Path) -> None:
     result = run(tmp_path, Auto, "mbv2-cifar", 0.2)
-    path = [t for t in result.trials if t.role == "candidate"]
+    path = [t for t in searched(result) if t.role == "candidate"]
     phases = [int(t.notes["phase"]) for t in path]
     assert phases == sorted(phases)
     assert {VITAL, OTHERS} <= set(phases)
@@ -76,7 +101,7 @@ def test_vital_blocks_are_chosen_before_the_others_and_shapes_first(tmp_path: Pa
 def test_what_no_significant_gain_asks_for_is_filled_by_the_untrained_score(tmp_path: Path) -> None:
     """With errors that no gain exceeds, growth ends at once; the budget is used all the same."""
     result = run(tmp_path, Auto, "mbv2-cifar", 0.2, se=10.0)
-    last = [t for t in result.trials if t.role == "candidate"][-1]
+    last = [t for t in searched(result) if t.role == "candidate"][-1]
     assert last.notes["phase"] == UNTRAINED
     assert 1 <= sum(t.notes.get("phase") == UNTRAINED for t in result.trials) <= TRAINED
     assert 0.95 < price_ms(last.spec) * 1.02 / 0.2 <= 1.0
@@ -88,8 +113,7 @@ def test_few_images_leave_the_choice_to_the_untrained_score(tmp_path: Path) -> N
     """Then it is `hournas` without a super-network; how many are few is by kinds of growth and rounds."""
     ours = run(tmp_path / "auto", Auto, "mbv2-cifar", 0.2, images=20_000)
     same = run(tmp_path / "hournas", HourNas, "mbv2-cifar", 0.2, images=20_000, score="proxy")
-    assert [t.spec.key for t in ours.trials] == [t.spec.key for t in same.trials]
-    assert ours.best == same.best
+    assert [t.spec.key for t in searched(ours)] == [t.spec.key for t in searched(same)]
     # 4 passes at the smallest network (deeper, wider and kernels; gates; two first expansions, which insert a
     # convolution), 5 + 3 rounds, 512 images each: 16,384 for growing, which is 5 % of 327,680.
     for images, few in ((327_600, True), (327_700, False)):

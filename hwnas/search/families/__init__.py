@@ -1,0 +1,1 @@
+"""Families of networks compete by short trainings; the winner's family is searched."""
