@@ -3,7 +3,7 @@
 A family is a kind of block, a place where the image is halved first, and a proportion of widths; its members
 differ in width and depth, and in the operators of single blocks where the kind has several. Which family is
 best depends on budget, device and length of training (docs/evidence/frontier.md), so that the search lets
-them compete (`hwnas.search.auto.race`).
+them compete (`hwnas.search.families.race`).
 """
 
 from __future__ import annotations

@@ -32,7 +32,7 @@ REFUSALS = 3
 
 
 @dataclass(frozen=True)
-class Entry:
+class Contestant:
     """A contestant: a family at a depth. Its width follows from the budget."""
 
     family: Family
@@ -50,7 +50,7 @@ class Race:
     def __init__(self, context: SearchContext, space: Families, chosen: FamiliesOptions) -> None:
         self._context, self._space, self._options = context, space, chosen
         self._made: dict[tuple[str, int], NetworkSpec] = {}
-        self._entries = [Entry(family, depth) for depth in DEPTHS for family in space.families]
+        self._entries = [Contestant(family, depth) for depth in DEPTHS for family in space.families]
         self.images = int(chosen.images * chosen.race_share)
         self._smaller = options.budgets(context, chosen.targets_ms)[:-1]
         most = min(chosen.entries, len(self._entries))
@@ -118,7 +118,7 @@ class Race:
         return None if done else self._proposal("the smallest network", spec, 0)
 
     def _widest(
-        self, entry: Entry, budget: Budget, refused: set[str], used: float = 0.0
+        self, entry: Contestant, budget: Budget, refused: set[str], used: float = 0.0
     ) -> NetworkSpec | None:
         """The widest member that fits; None where it uses too little of the budget, or none fits."""
         estimate = self._context.estimate
@@ -131,7 +131,7 @@ class Race:
             return spec if enough else None
         return None
 
-    def _scaled(self, entry: Entry, width: int) -> NetworkSpec:
+    def _scaled(self, entry: Contestant, width: int) -> NetworkSpec:
         """A member, made once."""
         key = (entry.name, width)
         if key not in self._made:
