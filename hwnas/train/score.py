@@ -58,7 +58,10 @@ def judge(module: nn.Module, split: Split, classes: Sequence[str]) -> Judged:
     own = (-loss[worst]).exp()
     rows = tuple(
         TopLoss(
-            true=classes[labels[at]], named=classes[named[at]], probability=float(p), loss=float(loss[at])
+            true=classes[int(labels[at])],
+            named=classes[int(named[at])],
+            probability=float(p),
+            loss=float(loss[at]),
         )
         for at, p in zip(worst.tolist(), own)
     )
