@@ -9,8 +9,9 @@ from hwnas.options import Checked, option
 
 TrainDevice = Literal["auto", "cpu", "cuda"]
 Mode = Literal["auto", "fp32", "bf16", "fp16"]
-Schedule = Literal["onecycle", "cosine"]
 ClassWeights = Literal["equal", "balanced"]
+Schedule = Literal["onecycle", "cosine", "linear"]
+Optimizer = Literal["muon", "sgd"]
 
 
 @dataclass(frozen=True)
@@ -26,9 +27,12 @@ class Recipe(Checked):
             to 128 that gives at least 150 steps: a short training needs steps more than large ones.
         lr: peak learning rate of SGD with Nesterov momentum at 128 images per step; elsewhere it goes
             with the square root of the batch, as the noise of the gradient does.
+        optimizer: ``sgd``, or ``muon``, which makes the steps of filters orthogonal (`train.muon`).
+        turn: with ``muon``, the length of a filter's step as a part of the filter's, at `lr` 1.
         inherited_lr: factor on `lr` for a network that starts from its parent's weights.
-        schedule: ``onecycle`` rises from a tenth of `lr` to `lr` and falls again; ``cosine`` falls only.
-        warmup: share of the steps in which ``onecycle`` rises.
+        schedule: ``onecycle`` rises from a tenth of `lr` to `lr` and falls again; ``cosine`` falls only,
+            and ``linear`` rises like the first and falls in a straight line.
+        warmup: share of the steps in which ``onecycle`` and ``linear`` rise.
         final_lr: the last learning rate, as a fraction of `lr`.
         momentum, weight_decay, label_smoothing: as usual; batch norm and biases do not decay.
         clip: largest norm of the gradient.
@@ -58,13 +62,15 @@ class Recipe(Checked):
         low=2,
         high=65_536,
     )
+    optimizer: Optimizer = option("sgd", "muon: orthogonal steps for filters; sgd: Nesterov momentum alone.")
+    turn: float = option(0.1, "muon: a filter's step as a part of its length, times lr.", above=0, high=10)
     lr: float = option(0.5, "Peak learning rate at 128 images a step.", above=0)
     inherited_lr: float = option(
         1.0, "Factor on lr for a network that starts from trained weights.", low=0, high=1
     )
     schedule: Schedule = option("onecycle", "Learning rate schedule.")
     warmup: float = option(
-        0.2, "onecycle: fraction of the steps in which the learning rate rises.", low=0, high=1
+        0.2, "onecycle, linear: fraction of the steps in which the learning rate rises.", low=0, high=1
     )
     final_lr: float = option(0.0, "Final learning rate, as a fraction of lr.", low=0, high=1)
     momentum: float = option(0.9, "Nesterov momentum.", low=0, high=1)

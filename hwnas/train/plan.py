@@ -42,16 +42,18 @@ def course(options: Recipe, step: int, steps: int) -> float:
     along half a cosine (Loshchilov and Hutter 2017) to `final_lr` of the peak.
     """
     at = (step + 0.5) / steps
-    rise = options.warmup if options.schedule == "onecycle" else 0.0
+    rise = 0.0 if options.schedule == "cosine" else options.warmup
     if at < rise:
         return 0.1 + 0.9 * at / rise
+    if options.schedule == "linear":
+        return options.final_lr + (1.0 - options.final_lr) * (1.0 - at) / (1.0 - rise)
     fall = 0.5 * (1.0 + math.cos(math.pi * (at - rise) / (1.0 - rise))) if rise < 1.0 else 1.0
     return options.final_lr + (1.0 - options.final_lr) * fall
 
 
 def tested_at(options: Recipe, steps: int, stride: int) -> int:
     """The step, a multiple of `stride`, after which the rate is tested: once it has been at its peak."""
-    rise = options.warmup if options.schedule == "onecycle" else 0.1
+    rise = 0.1 if options.schedule == "cosine" else options.warmup
     return stride * max(3, math.ceil(rise * steps / stride))
 
 

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from hwnas.train.muon import Muon, filters
 from hwnas.train.options import Recipe
 
 
@@ -44,7 +45,7 @@ class State:
     """A network in training with its optimiser and the average of its weights."""
 
     module: nn.Module
-    optimizer: torch.optim.SGD
+    optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
     average: dict[str, Tensor]
     counters: Counters = field(default_factory=Counters)
@@ -100,22 +101,34 @@ class State:
                 self.average[name].lerp_(value, share)
 
 
-def begin(module: nn.Module, options: Recipe, *, scales: bool) -> State:
-    """The state before the first step; batch norm and biases (one axis) do not decay."""
+def begin(module: nn.Module, options: Recipe, *, scales: bool, half: torch.dtype | None = None) -> State:
+    """The state before the first step; `half` is the short type in which products are fast, if one is."""
     parameters = [p for p in module.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": options.weight_decay},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
-    ]
-    optimizer = torch.optim.SGD(
-        groups, lr=options.lr, momentum=options.momentum, nesterov=options.momentum > 0
-    )
     device = parameters[0].device.type
     average = {}
     if options.ema:
         floats = {n: v for n, v in module.state_dict().items() if v.is_floating_point()}
         average = {name: value.detach().clone() for name, value in floats.items()}
+    optimizer = _optimizer(module, parameters, options, half)
     return State(module, optimizer, torch.amp.GradScaler(device, enabled=scales), average)
+
+
+def _optimizer(
+    module: nn.Module, parameters: list[nn.Parameter], options: Recipe, half: torch.dtype | None
+) -> torch.optim.Optimizer:
+    """Batch norm and biases (one axis) do not decay, and filters that Muon turns have no need to."""
+    turned = filters(module) if options.optimizer == "muon" else {}
+    rest = [p for p in parameters if p not in turned]
+    groups: list[dict[str, Any]] = [
+        {"params": [p for p in rest if p.ndim > 1], "weight_decay": options.weight_decay},
+        {"params": [p for p in rest if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    if options.optimizer == "sgd":
+        return torch.optim.SGD(
+            groups, lr=options.lr, momentum=options.momentum, nesterov=options.momentum > 0
+        )
+    groups.append({"params": list(turned), "weight_decay": 0.0, "turn": options.turn, "parts": turned})
+    return Muon(groups, lr=options.lr, momentum=options.momentum, dtype=half or torch.float32)
 
 
 def identify(body: Mapping[str, Any], modules: Iterable[nn.Module]) -> str:

@@ -54,6 +54,10 @@ def test_course_of_the_learning_rate_by_hand() -> None:
     cosine = replace(options, schedule="cosine", final_lr=0.5)
     assert plan.course(cosine, 0, 2) == pytest.approx(0.5 + 0.5 * (1 + math.cos(math.pi / 4)) / 2)
     assert plan.course(cosine, 1, 2) == pytest.approx(0.5 + 0.5 * (1 + math.cos(math.pi * 3 / 4)) / 2)
+    # Rises as `onecycle` does; 0.95 is a fifteenth before the end.
+    linear = replace(options, schedule="linear")
+    assert plan.course(linear, 0, 10) == pytest.approx(0.28)
+    assert plan.course(linear, 9, 10) == pytest.approx(1 / 15)
 
 
 def test_steps_see_every_image_equally_often() -> None:
@@ -128,6 +132,7 @@ OPTIONS = {
     "plain": FAST,
     "all": replace(FAST, ema=0.99, precision="bf16", shift=1, cutout=2, mixup=0.2, flip=True),
     "half": replace(FAST, precision="fp16", lr=0.05),
+    "muon": replace(FAST, optimizer="muon", schedule="linear"),
 }
 
 
