@@ -42,6 +42,7 @@ CASES: dict[str, tuple[str, float, dict[str, Any]]] = {
     "auto": ("mbv2-cifar", 1.0, {}),
     "auto.gains": ("mbv2-cifar", 0.8, {"score": "gains", "rounds": 3}),
     "densenas": ("densenas-cifar", 1.5, {}),
+    "families": ("auto", 0.5, {}),
     "fit": ("own-model", 0.15, {}),
     "hournas": ("mbv2-cifar", 1.0, {"score": "proxy"}),
     "macromicro": ("macromicro", 2.5, {"max_depth": 16}),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -49,7 +50,8 @@ class Race:
 
     def __init__(self, context: SearchContext, space: Families, chosen: FamiliesOptions) -> None:
         self._context, self._space, self._options = context, space, chosen
-        self._made: dict[tuple[str, int], NetworkSpec] = {}
+        by_label = {family.label: family for family in space.families}
+        self._scaled = cache(lambda label, depth, width: by_label[label].scaled(width, depth))
         self._entries = [Contestant(family, depth) for depth in DEPTHS for family in space.families]
         self.images = int(chosen.images * chosen.race_share)
         self._smaller = options.budgets(context, chosen.targets_ms)[:-1]
@@ -123,20 +125,13 @@ class Race:
         """The widest member that fits; None where it uses too little of the budget, or none fits."""
         estimate = self._context.estimate
         for width in reversed(range(len(WIDTHS))):
-            spec = self._scaled(entry, width)
+            spec = self._scaled(entry.family.label, entry.depth, width)
             found = estimate(spec)
             if spec.key in refused or not budget.fits(found):
                 continue
             enough = budget.latency_ms is None or found.high_ms >= used * budget.latency_ms
             return spec if enough else None
         return None
-
-    def _scaled(self, entry: Contestant, width: int) -> NetworkSpec:
-        """A member, made once."""
-        key = (entry.name, width)
-        if key not in self._made:
-            self._made[key] = entry.family.scaled(width, entry.depth)
-        return self._made[key]
 
     def _again(self, history: Sequence[Trial], made: Sequence[Trial], number: int) -> Proposal | None:
         """The next contestant of a later round: the best of the one before, best first."""

@@ -85,16 +85,22 @@ class FamilyRace(Strategy[FamiliesOptions]):
         return [*by_accuracy(final), *out]
 
     def asks_importance(self) -> Judging | None:
-        """As `Auto` does in the first family; None where no family's growths are judged."""
-        judged = (self._search(family.space, 0).asks_importance() for family in self._families.families)
+        """As `Auto` does in the first family with operators; None where no family's growths are judged."""
+        spaces = (one.space for one in self._families.families if operators.has_operators(one.space))
+        judged = (self._search(space, self._left).asks_importance() for space in spaces)
         return next((one for one in judged if one is not None), None)
 
     def growths(self, proposal: Proposal) -> list[Move]:
         """None in the race; then as the search of the family asks."""
         if "entry" in proposal.notes:
             return []
-        inner = self._search(self._families.family_of(proposal.spec).space, 0)
+        inner = self._search(self._families.family_of(proposal.spec).space, self._left)
         return inner.growths(proposal)
+
+    @property
+    def _left(self) -> int:
+        """Images that the race leaves at least."""
+        return self._options.images - self._race.images
 
     # -- the search of one family ------------------------------------------------------------
 
