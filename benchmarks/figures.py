@@ -360,7 +360,7 @@ def _by_contestant(rows: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]
 
 
 def _accuracy(rows: list[dict[str, Any]]) -> float:
-    return mean([row["test"] for row in rows if row["test"] is not None] or [-1.0])
+    return float(mean([row["test"] for row in rows if row["test"] is not None] or [-1.0]))
 
 
 # Page and marker of each result.

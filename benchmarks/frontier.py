@@ -17,7 +17,6 @@ from __future__ import annotations
 import argparse
 import json
 import time
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -40,6 +39,7 @@ from hwnas.nets import onnx
 from hwnas.nets.build import build
 from hwnas.nets.chainspace import ChainSpace
 from hwnas.nets.levels import Gene, Level, Operator
+from hwnas.nets.model.to_onnx import module_onnx
 from hwnas.nets.spaces import make, staged
 from hwnas.protocols import Engine
 from hwnas.records import Measurement
@@ -72,26 +72,7 @@ class Built:
         """Its graph, for a runtime."""
         if self.spec is not None:
             return onnx.network(self.spec, batch=1, seed=0)
-        return exported(self.module().eval(), shape)
-
-
-def exported(module: nn.Module, shape: tuple[int, int, int]) -> bytes:
-    """A torch module as an ONNX model."""
-    import io
-
-    buffer = io.BytesIO()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the other exporter needs a package more
-        torch.onnx.export(
-            module,
-            (torch.zeros(1, *shape),),
-            buffer,
-            input_names=["input"],
-            output_names=["output"],
-            opset_version=17,
-            dynamo=False,
-        )
-    return buffer.getvalue()
+        return module_onnx(self.module(), shape)
 
 
 def of_spec(spec: NetworkSpec) -> Built:
@@ -327,8 +308,8 @@ class Frontier:
         if built.spec is not None:
             (self.work / f"{cell.name}.json").write_text(built.spec.to_json())
         else:
-            (self.work / f"{cell.name}.onnx").write_bytes(exported(module.eval(), data.input_shape))
-        test, _ = judge(module, data.test(), data.classes)
+            (self.work / f"{cell.name}.onnx").write_bytes(module_onnx(module, data.input_shape))
+        test = judge(module, data.test(), data.classes).score
         checkpoint.unlink(missing_ok=True)
         return {"test": test.accuracy, "val": result.accuracy, "train_seconds": result.wall_s}
 

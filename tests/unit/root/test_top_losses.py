@@ -9,6 +9,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from hwnas import top_losses
+from hwnas.arrays import Uint8s
 from hwnas.errors import DataFormatError
 
 PICTURES = np.arange(2 * 4 * 5 * 3, dtype=np.uint8).reshape(2, 4, 5, 3)
@@ -36,7 +37,7 @@ def test_missing_is_told(tmp_path: Path) -> None:
     ],
     ids=["fewer", "floats", "two channels", "one picture", "empty", "large"],
 )
-def test_other_arrays_are_refused(tmp_path: Path, wrong: np.ndarray) -> None:  # type: ignore[type-arg]
+def test_other_arrays_are_refused(tmp_path: Path, wrong: Uint8s) -> None:
     save_file({"images": np.ascontiguousarray(wrong)}, tmp_path / top_losses.FILE)
     with pytest.raises(DataFormatError, match="expected 2 pictures of at most 96 pixels a side"):
         top_losses.read(tmp_path, 2)

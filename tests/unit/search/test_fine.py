@@ -44,7 +44,7 @@ def mean_use(path: Path, kind: Any, space: str, images: int, number: int) -> flo
     return float(np.mean(shares))
 
 
-CASES = [
+CASES: list[tuple[Any, str, int, float]] = [
     (Auto, "mbv2-cifar", 2_000, 0.95),
     (Stagewise, "resnet-cifar-wide", 2_000, 0.95),
     (Stagewise, "resnet-cifar-wide", 2_000_000, 0.95),
