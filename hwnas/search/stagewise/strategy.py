@@ -10,7 +10,7 @@ of the training is left for the network that is kept.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -44,7 +44,7 @@ class Stagewise(Strategy[StagewiseOptions]):
         super().__init__(context)
         o = self._options
         self._fills = fills
-        self._last_filled: tuple[tuple[tuple[str, str], ...], list[Proposal]] | None = None
+        self._last_steps = _remembered(self._worked_out)  # asked for twice: to propose, to explain
         published = Published(context, o.growth_step, o.iterations, o.start)
         self._published = published if o.fidelity == "paper" else None
         least = needed(context.space, o.rounds)
@@ -282,14 +282,9 @@ class Stagewise(Strategy[StagewiseOptions]):
         """The last steps to each budget, the smallest first, so that the newest network is of the largest."""
         if not self._fills:
             return []
-        known = tuple((t.spec.key, t.state) for t in history)
-        if (
-            self._last_filled is None or self._last_filled[0] != known
-        ):  # asked for twice: to propose, to explain
-            self._last_filled = known, self._last_steps(history)
-        return self._last_filled[1]
+        return self._last_steps(history)
 
-    def _last_steps(self, history: Sequence[Trial]) -> list[Proposal]:
+    def _worked_out(self, history: Sequence[Trial]) -> list[Proposal]:
         for n, budget in enumerate(options.budgets(self._context, self._options.targets_ms)):
             found = fine.last_steps(history, self._context, budget, note=(FINE, n))
             if found is not None:
@@ -333,3 +328,19 @@ def _filling(history: Sequence[Trial]) -> bool:
 def _unjudged(judged: Sequence[growth.Growth], now: Trial) -> bool:
     """Whether growths that fit were not judged at all, as of a network that is no better than guessing."""
     return not now.outcome.importance and any(one.fate == "unknown" for one in judged)
+
+
+def _remembered(
+    function: Callable[[Sequence[Trial]], list[Proposal]],
+) -> Callable[[Sequence[Trial]], list[Proposal]]:
+    """A pure function of the history, which is not worked out again for the history of the call before."""
+    known: list[Trial] | None = None
+    found: list[Proposal] = []
+
+    def asked(history: Sequence[Trial]) -> list[Proposal]:
+        nonlocal known, found
+        if known != list(history):
+            known, found = list(history), function(history)
+        return found
+
+    return asked

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -52,17 +53,11 @@ CASES: list[tuple[Any, str, int, float]] = [
 ]
 
 
-@pytest.mark.parametrize(("kind", "space", "images", "least"), CASES[:1])
-def test_budgets_are_used(tmp_path: Path, kind: Any, space: str, images: int, least: float) -> None:
-    assert mean_use(tmp_path, kind, space, images, 3) >= least
-
-
-@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "space", "images", "least"), CASES)
-def test_twenty_random_budgets_are_used(
-    tmp_path: Path, kind: Any, space: str, images: int, least: float
-) -> None:
-    assert mean_use(tmp_path, kind, space, images, 20) >= least
+def test_random_budgets_are_used(tmp_path: Path, kind: Any, space: str, images: int, least: float) -> None:
+    """Of few budgets; ``HWNAS_BUDGETS=20 pytest -k random_budgets`` looks at more."""
+    number = int(os.environ.get("HWNAS_BUDGETS", "2"))
+    assert mean_use(tmp_path, kind, space, images, number) >= least
 
 
 @pytest.mark.parametrize("space_name", ["mbv2-cifar", "resnet-cifar-wide"])
