@@ -1,4 +1,4 @@
-"""Accuracy at equal milliseconds and equal images: ours, with no space named, against simple alternatives.
+"""Accuracy at equal milliseconds and images: ours, in the space of all families, beside simple alternatives.
 
     python -m benchmarks.frontier --data parquet:PATH --budgets 0.2ms 0.4ms 0.8ms --images 40000 200000 \
         --seeds 0 1 2 --out frontier.json

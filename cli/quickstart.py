@@ -47,7 +47,7 @@ def quickstart_steps(device: str, run: Path) -> list[list[str]]:
     where, space = ["--device", device], ["--space", "resnet-cifar"]
     budget = ["--latency-budget", "0.9x:resnet20", "--data", "digits"]
     return [
-        ["profile", *where, *space, "--backend", "auto", "--precision", "auto", "--preset", "quick"],
+        ["profile", *where, *space, "--preset", "quick"],
         ["search", *budget, *where, *space, "--preset", "quick", "--max-time", "2min", "--out", str(run)],
         ["export", str(run), "--format", "onnx"],
         ["verify", "ENGINE"],

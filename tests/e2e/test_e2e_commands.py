@@ -246,9 +246,7 @@ def test_a_pipeline_stops_at_the_first_failure(fake: House) -> None:
 
 def test_quickstart_is_a_chain_of_commands(fake: House) -> None:
     commands = fake.json("quickstart", "--device", "fake", "--dry-run")["commands"]
-    assert commands[0] == (
-        "hwnas profile --device fake --space resnet-cifar --backend auto --precision auto --preset quick"
-    )
+    assert commands[0] == "hwnas profile --device fake --space resnet-cifar --preset quick"
     assert [c.split()[1] for c in commands] == ["profile", "search", "export", "verify", "report"]
 
 

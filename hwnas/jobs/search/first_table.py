@@ -12,7 +12,6 @@ from hwnas.jobs.profile import ProfileOptions
 from hwnas.jobs.profile import profile as job
 from hwnas.jobs.search.options import STRATEGY, SearchOptions
 from hwnas.jobs.search.plan import check_references
-from hwnas.measure.candidates import AUTO
 from hwnas.measure.table import LatencyTable
 from hwnas.protocols import Emit, SearchSpace
 from hwnas.results import DryRun
@@ -51,9 +50,6 @@ class NotYet(Exception):
 def measure(options: SearchOptions, space: SearchSpace, emit: Emit, left_s: float | None) -> LatencyTable:
     """Profile quickly for the search's conditions, images and classes, and load the table.
 
-    Runtime and precision that the user does not name are the fastest here that keep the scores and whose
-    networks can be predicted.
-
     Args:
         options: of the search.
         space: with the images and classes of the search.
@@ -68,14 +64,12 @@ def measure(options: SearchOptions, space: SearchSpace, emit: Emit, left_s: floa
     """
     check_references(options.latency_budget, space)
     smallest = space.smallest()
-    given = {name: getattr(options, name) for name in ("batch", "threads")}
+    given = {name: getattr(options, name) for name in ("backend", "precision", "batch", "threads")}
     chosen = ProfileOptions(
         device=options.device or "auto",
         space=None if options.model is not None else options.space,
         model=options.model,
         weights=options.weights,
-        backend=options.backend or AUTO,
-        precision=options.precision or AUTO,
         input_shape=smallest.input_shape,
         classes=smallest.classes,
         preset="quick",

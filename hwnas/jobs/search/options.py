@@ -29,8 +29,8 @@ class SearchOptions(TableAndLimits):
         data: see `hwnas.train.data.load`; None takes the built-in digits, as large as the images of the
             newest table, else as those that the device is usually asked for.
         strategy: name of a plug-in; None goes on with that of the run in `out`, and begins with "auto".
-        space: name of a plug-in; None takes that of the newest table of such images, else "auto", in
-            which all families of networks compete.
+        space: name of a plug-in; None takes that of the newest table of such images, else the one that
+            suits their size. In "auto" all families of networks compete.
         model: a model of the user's own in the place of a space (`hwnas.nets.model.sources.load`); the
             strategy is then ``fit``, and in a budget the word ``model`` stands for it.
         weights: of that model.

@@ -175,7 +175,7 @@ class _SearchJob:
         o, shape, classes = self.options, self.about.input_shape, len(self.about.classes)
         if o.model is not None:
             return own_model.space(o.model, o.weights, input_shape=shape, classes=classes, repeats=o.repeats)
-        name = o.space or self._profiled(early) or families.NAME
+        name = o.space or self._profiled(early) or spaces.advised(shape)
         return spaces.make(name, input_shape=shape, classes=classes)
 
     def _strategy(self) -> str:
@@ -279,9 +279,9 @@ class _SearchJob:
 
     def _check_settings(self) -> None:
         o = self.options
-        # Where all families may come to be searched, their options, which are those of one and more.
-        open_ = o.strategy == STRATEGY and o.space in (None, families.NAME)
-        find(FAMILIES if open_ else str(o.strategy)).read_options(self._given())
+        # Where all families are searched, their options, which are those of one and more.
+        raced = o.strategy == STRATEGY and o.space == families.NAME
+        find(FAMILIES if raced else str(o.strategy)).read_options(self._given())
 
     def _strategy_options(self) -> dict[str, Any]:
         o, given = self.options, self._given()

@@ -247,8 +247,10 @@ def test_without_a_space_that_of_the_newest_table_is_searched(options: SearchOpt
     search(replace(options, space=None, max_trials=1))
     assert options.out is not None
     assert json.loads((options.out / "manifest.json").read_text())["config"]["space"] == "resnet-cifar"
-    other = replace(options, space=None, strategy=None, input_shape=(1, 16, 16), dry_run=True, out=None)
-    planned = search(other)  # no table is of such images: a new one, of all families
+    other = replace(options, space=None, input_shape=(1, 16, 16), dry_run=True, out=None)
+    planned = search(other)["profile"]  # no table is of such images: a new one, of the usual space
+    assert "mbv2-cifar" in str(planned)
+    planned = search(replace(other, space="auto", strategy=None))
     assert "-auto-" in planned["profile"]["table"]
     assert planned["strategy"] == "families"
 
