@@ -22,7 +22,6 @@ import argparse
 import importlib.util
 import os
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -31,6 +30,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.common import save
+from hwnas.backends.openvino import package
 from hwnas.documents import read_json
 from hwnas.errors import HwnasError
 from hwnas.measure.candidates import RuntimeCandidate, candidates
@@ -261,8 +261,7 @@ def _input(model: bytes) -> str:
 
 
 def _openvino(model: bytes | Path, images: Any, hint: str) -> Call:
-    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # else it reports home
-    import openvino
+    openvino = package()
 
     core = openvino.Core()
     read = core.read_model(model)

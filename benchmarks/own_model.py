@@ -28,6 +28,7 @@ import copy
 import importlib
 import json
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -102,10 +103,8 @@ class Parent:
         graphs = {
             name: module_onnx(one, self.shape) for name, one in (("one", module), ("parent", self.module))
         }
-        # mypy cannot infer a lambda that binds the graph of its own round by a default.
         builders: dict[str, Builder] = {
-            name: lambda graph=graph: backend.build(graph, setting)  # type: ignore[misc]
-            for name, graph in graphs.items()
+            name: partial(backend.build, graph, setting) for name, graph in graphs.items()
         }
         found = measure(builders, TimingOptions.preset("quick"), rng=np.random.default_rng(0))
         return found["one"].floor_ms, found["parent"].floor_ms

@@ -134,7 +134,7 @@ class OpenVinoEngine(Life):
     """One compiled model with one infer request, its input resident."""
 
     def __init__(self, compiled: Any, setting: Setting, blob: bytes | None = None) -> None:
-        openvino = _openvino()
+        openvino = package()
         if setting.affinity is not None and (setting.threads > 1 or len(setting.affinity) != 1):
             raise InputError("OpenVINO can be bound to a core with one thread only; leave the affinity unset")
         realised = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
@@ -157,7 +157,7 @@ class OpenVinoEngine(Life):
 
     def run(self, images: Float32s) -> Float32s:
         """Scores of `images` (batch, channels, height, width)."""
-        openvino = _openvino()
+        openvino = package()
         array = self._check_images(images)
         self._request.set_input_tensor(openvino.Tensor(array))
         with refusals_of("OpenVINO"):
@@ -183,10 +183,10 @@ class OpenVinoEngine(Life):
 
 
 def _core() -> Any:
-    return _openvino().Core()
+    return package().Core()
 
 
-def _openvino() -> Any:
+def package() -> Any:
     """The package, without its telemetry.
 
     On import it reports to an analytics host, writes ``~/intel`` and forks, unless the package

@@ -183,8 +183,7 @@ def _one_output(graph: fx.Graph, tracer: Tracer) -> list[str]:
     many = name
     value = tracer.values.get(out)
     while not isinstance(value, Tensor):  # a leaf at the end that returns several
-        chosen, below = main_output(value)
-        del chosen
+        _, below = main_output(value)
         key = below.split(".", maxsplit=1)[0]
         with graph.inserting_before(end):
             at: Any = key if isinstance(value, dict) else 0
