@@ -168,7 +168,8 @@ def top_losses(rows: Sequence[TopLoss], pictures: Uint8s) -> Figure:
                 "layer": "above",
             }
         )
-        shown = (safe(_cut(row.true)), f"not {safe(_cut(row.named))}", f"{100 * row.probability:.1f} %")
+        named = f"not {safe(_cut(row.named))}" if row.named != row.true else "right, unsure"
+        shown = (safe(_cut(row.true)), named, f"{100 * row.probability:.1f} %")
         words.append(
             {
                 "text": "<br>".join(shown),

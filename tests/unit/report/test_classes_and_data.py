@@ -88,6 +88,9 @@ def test_the_worst_images_are_shown_and_missing_ones_told(tmp_path: Path) -> Non
     assert drawn["layout"]["images"][0]["source"].startswith("data:image/png;base64,")
     assert drawn["layout"]["annotations"][0]["text"] == "&lt;b&gt;cat<br>not dog<br>2.0 %"
     assert go.Figure(drawn).layout.images[0].sizex == 0.9  # Plotly itself takes it
+    write_json(folder / "result.json", {**body, "top_losses": [{**row, "named": "<b>cat"}]})
+    (drawn,) = [p.figure for p in compose([folder]).pictures if p.name == "worst-images"]
+    assert drawn["layout"]["annotations"][0]["text"] == "&lt;b&gt;cat<br>right, unsure<br>2.0 %"
 
 
 def test_a_network_that_is_no_better_than_the_base_line_is_told() -> None:
