@@ -19,6 +19,7 @@ from benchmarks.common import save
 from hwnas import backends
 from hwnas.arrays import Float32s, Int64s
 from hwnas.backends import calibrate, quantize
+from hwnas.backends.forms import form_of
 from hwnas.deploy.engine import run_all
 from hwnas.jobs.resolve.origin import origin
 from hwnas.nets import onnx
@@ -49,7 +50,7 @@ def one(run: str, options: argparse.Namespace) -> dict[str, Any]:
     test = normalise(held.images[: options.test], mean, std).contiguous().numpy()
     labels = held.labels[: options.test].numpy()
     model = onnx.network(source.spec, source.read_weights(), batch=BATCH)
-    form = backends.get(options.backend).form()
+    form = form_of(backends.get(options.backend))
     assert form is not None
     exact, reference = top1(model, "fp32", options.backend, test, labels)
     rows = []
@@ -101,7 +102,7 @@ def main() -> None:
     parser.add_argument("--backend", default="ort")
     options = parser.parse_args()
     networks = [one(run, options) for run in options.runs]
-    levels = backends.get(options.backend).form()
+    levels = form_of(backends.get(options.backend))
     body = {
         "backend": options.backend,
         "weight_levels": levels.weight_levels if levels is not None else None,

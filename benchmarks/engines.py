@@ -2,14 +2,15 @@
 
     python -m benchmarks.engines --prepare                           # only writes the models
     python -m benchmarks.engines                                     # latency of eight networks
-    python -m benchmarks.engines --networks resnet20,mbv2-imagenet --seconds 20 --compile
+    python -m benchmarks.engines --networks resnet20,mbv2-imagenet --seconds 20
     python -m benchmarks.engines --budgets 0.2ms,0.4ms --images 40000 --seeds 0,1,2 --data parquet:PATH
 
 Contestants: ONNX Runtime fp32 and int8 by its own `quantize_static` (per channel, uint8 activations, Q/DQ),
 OpenVINO f32, bf16 where the processor has it, int8 by NNCF (`--nncf PYTHON`: the Python of an environment
-that has it; it writes the model, which is timed here), torch eager and torch.compile (`--compile`); and
-every engine that `hwnas` would build, of which the fastest is `auto`. All take turns in one process;
-the figure is the lowest of the visits' low quantiles of single calls (beyond 2 ms, of their CPU time).
+that has it; it writes the model, which is timed here), torch eager and torch.compile (which needs a C++
+compiler; a row says where there is none); and every engine that `hwnas` would build, int8 in each form of its
+runtime, of which the fastest is `auto`. All take turns in one process; the figure is the lowest of the
+visits' low quantiles of single calls (beyond 2 ms, of their CPU time).
 Networks that `--work` holds already are not timed again, so that a long run can be split.
 
 With `--budgets`, searches instead: `auto` over runtime and precision against fp32 on ONNX Runtime, by the
@@ -21,6 +22,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import os
+import shutil
 import subprocess
 import time
 from collections.abc import Callable
@@ -43,6 +45,7 @@ VISIT_S = 0.03  # of calls of one engine before the next has its turn
 LEAST_ROUNDS = 6
 # Longer calls are interrupted wherever another process runs: their CPU time is taken, of one thread.
 SLICE_S = 0.002
+COMPILERS = (os.environ.get("CXX", ""), "g++", "clang++")
 NETWORKS = (
     "resnet20",
     "resnet56",
@@ -94,6 +97,7 @@ def member(name: str) -> NetworkSpec:
 # What a Python with NNCF does: the paths of the ONNX model, of the input and of the model to write.
 BY_NNCF = """
 import sys
+sys.modules["openvino_telemetry"] = None  # as hwnas.backends.openvino.package: nothing is reported
 import numpy, nncf, openvino
 core = openvino.Core()
 model, images = core.read_model(sys.argv[1]), numpy.load(sys.argv[2])
@@ -130,8 +134,8 @@ class Models:
 
         subject = Subject(self.plain, self.images, self.images, False)
         return self._kept(
-            f"hwnas-{candidate.setting.backend}.onnx",
-            lambda: in_int8_form(self.plain, candidate.backend, subject),
+            f"{candidate.name.replace(' ', '-')}.onnx",
+            lambda: in_int8_form(self.plain, candidate.backend, subject, candidate.setting.form),
         )
 
     def nncf(self) -> Path | None:
@@ -152,16 +156,35 @@ class Models:
         return path.read_bytes()
 
 
+def compiled(models: Models) -> Call | str:
+    """A call of what torch.compile makes of the module, or why there is none. Compiled code is kept."""
+    import torch
+
+    if not any(shutil.which(name) for name in COMPILERS if name):
+        return "no C++ compiler here (torch.compile needs one)"
+    os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(models.folder / "inductor")
+    fast: Callable[[Any], object] = torch.compile(models.module)
+    tensor = torch.from_numpy(models.images)
+
+    def run() -> object:
+        with torch.inference_mode():
+            return fast(tensor)
+
+    run()
+    return run
+
+
 def prepare(models: Models) -> None:
     """Write every file, so that what is timed later begins at once."""
     models.static()
     models.nncf()
+    compiled(models)
     for candidate in candidates("cpu"):
         models.ours(candidate)
 
 
-def contestants(models: Models, compiled: bool) -> dict[str, Call]:
-    """A call of every engine, on its own resident input."""
+def contestants(models: Models) -> tuple[dict[str, Call], dict[str, str]]:
+    """A call of every engine, on its own resident input; and why some have none."""
     import torch
 
     images, module = models.images, models.module
@@ -182,17 +205,17 @@ def contestants(models: Models, compiled: bool) -> dict[str, Call]:
             return module(tensor)
 
     found["torch eager"] = eager
-    if compiled:
-        fast: Callable[[Any], object] = torch.compile(module)
-
-        def run() -> object:
-            with torch.inference_mode():
-                return fast(tensor)
-
-        found["torch.compile"] = run
+    missing: dict[str, str] = {}
+    fast = compiled(models)
+    if isinstance(fast, str):
+        missing["torch.compile"] = fast
+    else:
+        found["torch.compile"] = fast
+    if "openvino int8 (NNCF)" not in found:
+        missing["openvino int8 (NNCF)"] = "no Python with NNCF and OpenVINO was named (--nncf)"
     for candidate in candidates("cpu"):
         found[f"hwnas {candidate.name}"] = _ours(models, candidate)
-    return found
+    return found, missing
 
 
 def _ours(models: Models, candidate: RuntimeCandidate) -> Call:
@@ -325,7 +348,8 @@ def latencies(options: argparse.Namespace) -> list[dict[str, Any]]:
             print(f"{name}: models written", flush=True)
             if options.prepare:
                 continue
-            write_json(done, _row(name, timed(contestants(models, options.compile), options.seconds)))
+            calls, missing = contestants(models)
+            write_json(done, {**_row(name, timed(calls, options.seconds)), "missing": missing})
         rows.append(read_json(done, "row of a network"))
         print(said(rows[-1]), flush=True)
     return rows
@@ -336,7 +360,7 @@ def _row(name: str, times: dict[str, dict[str, float]]) -> dict[str, Any]:
     others = {k: v["low_ms"] for k, v in times.items() if not k.startswith("hwnas ")}
     auto, best = min(ours, key=lambda k: ours[k]), min(others, key=lambda k: others[k])
     fp32 = min(v for k, v in ours.items() if k.endswith("fp32"))
-    int8 = min(v for k, v in ours.items() if k.endswith("int8"))
+    int8 = min(v for k, v in ours.items() if " int8" in k)
     return {
         "network": name,
         "auto": auto,
@@ -446,7 +470,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--networks", default=",".join(NETWORKS))
     parser.add_argument("--seconds", type=float, default=20.0, help="of timing a network")
-    parser.add_argument("--compile", action="store_true", help="torch.compile, too")
     parser.add_argument("--nncf", type=Path, help="a Python with NNCF, which makes OpenVINO's int8 model")
     parser.add_argument("--prepare", action="store_true", help="only write the models to be timed")
     parser.add_argument("--work", type=Path, help="keeps models, runs and what is done")

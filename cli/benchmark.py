@@ -55,7 +55,7 @@ def _shown(body: dict[str, Any]) -> None:
         rows.append(
             [
                 line["backend"],
-                line["precision"],
+                line["precision"] + (f" ({line['form']})" if line["form"] else ""),
                 line["format"],
                 "" if line["bytes"] is None else f"{line['bytes'] / 1024:.0f} KiB",
                 *times,

@@ -153,6 +153,10 @@ def _checks(body: dict[str, Any]) -> None:
                 f"p95 {format_ms(measured['p95_ms'])}, {measured['samples']} calls",
             ),
             ("fine-tuned", body["fine_tuned"] and _tuned(body["fine_tuned"])),
+            (
+                "int8 forms",
+                ", ".join(f"{name or 'usual'} {format_ms(ms)}" for name, ms in body["forms"].items()),
+            ),
             ("by block", body["mixed"] and Mixed.model_validate(body["mixed"]).describe()),
             ("beside fp32", body["speed"] and _speed(body["speed"], body["setting"]["precision"])),
             (

@@ -9,10 +9,13 @@ BENCHMARK = "benchmark.json"  # beside the network of a run, for its report
 
 
 class EngineLine(Result):
-    """One line of the table; `error` says why there is no engine, and the figures are None then."""
+    """One line of the table; `error` says why there is no engine, and the figures are None then. `form` is
+    that of int8, empty for the runtime's usual one.
+    """
 
     backend: str
     precision: Precision
+    form: str = ""
     format: str
     bytes: int | None
     floor_ms: float | None
@@ -35,7 +38,7 @@ class BenchmarkOutcome(Result):
         images: how many were compared.
         accuracy: of the fp32 network on them; None without labels.
         max_loss: the accuracy that fewer bits may cost.
-        engines: by runtime, format and precision.
+        engines: by runtime, format, precision and form of int8.
         fastest, fastest_within_loss: places in `engines`; None where none is.
         notes: what the reader should know.
     """

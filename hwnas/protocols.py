@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -113,22 +113,30 @@ class ManyStreams(Protocol):
         ...
 
 
+Activations = Literal["uint8", "int8", "by sign"]
+Sums = Literal["all", "inputs", "none"]
+
+
 @dataclass(frozen=True)
 class Int8Form:
-    """The int8 graph that a runtime's kernels are fast in.
+    """An int8 graph that a runtime's kernels are fast in.
 
     Attributes:
-        unsigned: activations are uint8 with a zero point; else int8, symmetric.
+        name: in a word or two, as settings and tables tell it; empty for a runtime's usual form.
+        activations: "uint8", with a zero point; "int8", symmetric; "by sign", without a zero point either,
+            but uint8 where no value is negative.
         weight_levels: largest integer of a weight: 127, or 63 where a kernel adds two products in
             16 bits, which would saturate.
-        sums: residual sums, pools and gates are quantized too, not only weighted operators.
+        sums: "all": residual sums, pools and gates are quantized too, not only weighted operators;
+            "inputs": what residual sums and gates read is, what they give is not; "none".
         integers: weights are stored as integers and biases as int32; else both stay float32, weights
             behind a pair of their own.
     """
 
-    unsigned: bool = True
+    name: str = ""
+    activations: Activations = "uint8"
     weight_levels: int = 127
-    sums: bool = True
+    sums: Sums = "all"
     integers: bool = True
 
 
@@ -152,8 +160,10 @@ class Backend(Protocol):
         """The full conditions under which this backend would run here."""
         ...
 
-    def form(self) -> Int8Form | None:
-        """The int8 graph that its kernels are fast in; None where it computes no int8."""
+    def forms(self) -> tuple[Int8Form, ...]:
+        """The int8 graphs that its kernels may be fastest in, by the network, its usual one first; none where
+        it computes no int8.
+        """
         ...
 
     def build(self, model: bytes, setting: Setting) -> Engine:

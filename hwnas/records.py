@@ -73,7 +73,8 @@ class Setting(Record):
     `device_arch` is the CPU model or the GPU's compute capability; `affinity` the cores that the
     threads were bound to; `spin` whether idle threads of the runtime spin; `provenance` how the
     numbers came about, never mixed in one table. `batches`, `compatible` and `dla` are what was asked of
-    the engine besides (`BuildChoices`).
+    the engine besides (`BuildChoices`). `form` is which of the runtime's int8 graphs it is
+    (`hwnas.protocols.Int8Form`), empty for the usual one: the same network takes another time in each.
     """
 
     device: str
@@ -82,6 +83,7 @@ class Setting(Record):
     backend_version: str = ""
     driver: str = ""
     precision: Precision = "fp32"
+    form: str = ""
     batch: int = Field(default=1, gt=0, le=10**6)
     threads: int = Field(default=1, gt=0, le=10**5)
     affinity: tuple[int, ...] | None = None
@@ -93,7 +95,7 @@ class Setting(Record):
     compatible: tuple[Compatible, ...] = ()
     dla: int | None = Field(default=None, ge=0, lt=64)
 
-    @field_validator("device", "device_arch", "backend", "backend_version", "driver")
+    @field_validator("device", "device_arch", "backend", "backend_version", "driver", "form")
     @classmethod
     def _one_line(cls, value: str) -> str:
         if not value.isprintable():  # it is printed on terminals, and may come from a foreign file
@@ -115,7 +117,8 @@ class Setting(Record):
     def describe(self) -> str:
         """One line for display: device, runtime and version, precision, batch, threads."""
         version = f" {self.backend_version}" if self.backend_version else ""
-        text = f"{self.device}, {self.backend}{version}, {self.precision}, batch {self.batch}"
+        precision = f"{self.precision} ({self.form})" if self.form else self.precision
+        text = f"{self.device}, {self.backend}{version}, {precision}, batch {self.batch}"
         if self.device == "cpu":
             text += f", {self.threads} thread{'s' * (self.threads > 1)}"
         text += f", DLA core {self.dla}" if self.dla is not None else ""

@@ -72,9 +72,9 @@ class ExecuTorch:
             )
         return cpu_setting(self.name, self.version, device, precision, batch, threads)
 
-    def form(self) -> Int8Form | None:
+    def forms(self) -> tuple[Int8Form, ...]:
         """None: XNNPACK's int8 comes from a quantizer of its own, not from ONNX."""
-        return None
+        return ()
 
     def build(self, model: bytes, setting: Setting) -> ExecuTorchEngine:
         """Export and lower an ONNX model; BuildError with the words of what refuses it."""

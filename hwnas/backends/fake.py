@@ -22,7 +22,7 @@ from hwnas.backends.fake_price import BYTES, FakeDevice, price_ms
 from hwnas.documents import json_object, read_bytes
 from hwnas.errors import BackendUnavailable, BuildError, DataFormatError, InputError
 from hwnas.lazy import lazy_import
-from hwnas.protocols import CallTimes
+from hwnas.protocols import CallTimes, Int8Form
 from hwnas.records import Precision, Setting
 from hwnas.store import write_bytes
 
@@ -118,9 +118,9 @@ class Fake:
             threads=threads,
         )
 
-    def form(self) -> None:
+    def forms(self) -> tuple[Int8Form, ...]:
         """None: it has no int8."""
-        return
+        return ()
 
     def build(self, model: bytes, setting: Setting) -> FakeEngine:
         """Price a model; BuildError where it cannot be read or holds a refused operator."""

@@ -1,11 +1,16 @@
-"""The int8 graph that each runtime's kernels want, as data; `quantize` writes it. Imports nothing heavy."""
+"""The int8 graphs that each runtime's kernels want, as data; `quantize` writes them. Imports nothing heavy.
+
+Which of a runtime's forms is the fastest is a matter of the network (`jobs.export.forms`,
+`jobs.profile.choose`): that is left to the clock.
+"""
 
 from __future__ import annotations
 
 import platform
 
 from hwnas.backends.base import cpu_flags
-from hwnas.protocols import Int8Form
+from hwnas.errors import InputError
+from hwnas.protocols import Backend, Int8Form
 
 # Sums of two products of 8-bit numbers fit 16 bits only where one of the factors has 7.
 FULL_LEVELS, SAFE_LEVELS = 127, 63
@@ -26,16 +31,40 @@ def weight_levels() -> int:
     return FULL_LEVELS if WIDE_SUMS & cpu_flags() else SAFE_LEVELS
 
 
-def onnx_runtime() -> Int8Form:
+def onnx_runtime() -> tuple[Int8Form, ...]:
     """ONNX Runtime's CPU kernels: everything between two convolutions in uint8, or nothing fuses."""
-    return Int8Form(weight_levels=weight_levels())
+    return (Int8Form(weight_levels=weight_levels()),)
 
 
-def openvino() -> Int8Form:
-    """OpenVINO's: it decides itself which sums stay in int8, and is faster than where they are given."""
-    return Int8Form(weight_levels=weight_levels(), sums=False)
+def openvino() -> tuple[Int8Form, ...]:
+    """OpenVINO's: weighted operators alone, or what sums and gates read, too; with zero points or without."""
+    levels = weight_levels()
+    return (
+        Int8Form(weight_levels=levels, sums="none"),
+        Int8Form("by sign", activations="by sign", weight_levels=levels, sums="none"),
+        Int8Form("sums", activations="by sign", weight_levels=levels, sums="inputs"),
+    )
+
+
+def form_of(backend: Backend, name: str = "") -> Int8Form | None:
+    """A runtime's int8 form by name, its usual one without; None where it computes no int8.
+
+    Raises:
+        InputError: it has no such form, as when a table or an engine is of another version of hwnas.
+    """
+    forms = backend.forms()
+    if not name:
+        return forms[0] if forms else None
+    for form in forms:
+        if form.name == name:
+            return form
+    known = ", ".join(form.name for form in forms if form.name) or "none with a name"
+    raise InputError(
+        f"the backend {backend.name} writes no int8 graphs in the form {name!r} (known: {known}); profile or "
+        "export again"
+    )
 
 
 # Symmetric, zero point 0: the only form that TensorRT takes. It fuses a residual sum that reads the
 # same int8 values as the convolution beside it.
-TENSORRT = Int8Form(unsigned=False, sums=False, integers=False)
+TENSORRT = Int8Form(activations="int8", sums="none", integers=False)

@@ -59,9 +59,9 @@ class TypedOnnx:
             threads=threads,
         )
 
-    def form(self) -> Int8Form:
+    def forms(self) -> tuple[Int8Form, ...]:
         """Symmetric, as accelerators take it; a CPU's runtime names its own."""
-        return TENSORRT
+        return (TENSORRT,)
 
     def build(self, model: bytes, setting: Setting) -> TypedEngine:
         """Open a model; BuildError with the runtime's words if it refuses."""

@@ -31,7 +31,8 @@ from hwnas.backends.base import (
 )
 from hwnas.backends.compiled import Compiled
 from hwnas.backends.formats import Format
-from hwnas.backends.forms import openvino as openvino_form
+from hwnas.backends.forms import form_of
+from hwnas.backends.forms import openvino as openvino_forms
 from hwnas.backends.onnx_file import read_model
 from hwnas.backends.quantized import Quantized
 from hwnas.errors import BackendUnavailable, BuildError, DataFormatError, InputError
@@ -86,14 +87,14 @@ class OpenVino:
             )
         return cpu_setting(self.name, self.version, device, precision, batch, threads)
 
-    def form(self) -> Int8Form:
-        """Weighted operators in uint8; OpenVINO takes sums and pools along where it pays."""
-        return openvino_form()
+    def forms(self) -> tuple[Int8Form, ...]:
+        """Weighted operators alone, or with what residual sums read, in three kinds of steps."""
+        return openvino_forms()
 
     def build(self, model: bytes, setting: Setting) -> OpenVinoEngine:
         """Compile an ONNX model; BuildError with the runtime's words if it refuses."""
         if setting.precision == "int8":
-            model = self._quantized(model, self.form())
+            model = self._quantized(model, form_of(self, setting.form))
         if (kept := self._compiled.get(model, setting)) is not None:
             return self._import(kept, setting)
         core = _core()

@@ -19,7 +19,7 @@ from hwnas.arrays import Float32s
 from hwnas.backends import package_version
 from hwnas.backends.base import Life, check_cpu, cpu_setting, random_input, refusals_of, time_calls
 from hwnas.backends.formats import Format
-from hwnas.backends.forms import onnx_runtime
+from hwnas.backends.forms import form_of, onnx_runtime
 from hwnas.backends.onnx_file import read_model
 from hwnas.backends.quantized import Quantized
 from hwnas.errors import BackendUnavailable, BuildError, DataFormatError, InputError
@@ -64,14 +64,15 @@ class Ort:
             )
         return cpu_setting(self.name, self.version, device, precision, batch, threads, spin=threads > 1)
 
-    def form(self) -> Int8Form:
+    def forms(self) -> tuple[Int8Form, ...]:
         """uint8 between two convolutions, sums and pools included."""
         return onnx_runtime()
 
     def build(self, model: bytes, setting: Setting) -> OrtEngine:
         """Optimise an ONNX model; BuildError with the runtime's words if it refuses."""
         return OrtEngine(
-            self._quantized(model, self.form()) if setting.precision == "int8" else model, setting
+            self._quantized(model, form_of(self, setting.form)) if setting.precision == "int8" else model,
+            setting,
         )
 
     def load(self, path: Path, setting: Setting) -> OrtEngine:

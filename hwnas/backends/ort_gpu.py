@@ -116,9 +116,9 @@ class OrtCuda:
 
         return typed.to_half(model) if setting.precision == "fp16" else model
 
-    def form(self) -> Int8Form | None:
+    def forms(self) -> tuple[Int8Form, ...]:
         """TensorRT's where this provider offers int8."""
-        return TENSORRT if "int8" in self.precisions else None
+        return (TENSORRT,) if "int8" in self.precisions else ()
 
     def build(self, model: bytes, setting: Setting) -> OrtGpuEngine:
         """Open a session; BuildError with the runtime's words, BackendUnavailable if it fell back."""

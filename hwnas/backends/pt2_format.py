@@ -27,7 +27,7 @@ from hwnas.backends.base import Life, cpu_model, random_input
 from hwnas.backends.formats import Format, TrainedNetwork, Written
 from hwnas.errors import BackendUnavailable, BuildError, DataFormatError
 from hwnas.lazy import lazy_import
-from hwnas.protocols import Backend, CallTimes
+from hwnas.protocols import Backend, CallTimes, Int8Form
 from hwnas.records import Precision, Setting
 from hwnas.spec import NetworkSpec
 from hwnas.store import atomic_path, write_bytes
@@ -71,9 +71,9 @@ class Pt2:
             threads=threads,
         )
 
-    def form(self) -> None:
+    def forms(self) -> tuple[Int8Form, ...]:
         """None: an ExportedProgram is fp32."""
-        return
+        return ()
 
     def build(self, model: bytes, setting: Setting) -> Pt2Engine:
         """Not available: an ExportedProgram is made from the network, see `Pt2Format`."""

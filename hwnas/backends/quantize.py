@@ -28,7 +28,7 @@ from hwnas.arrays import Float32s
 from hwnas.backends.forms import Range
 from hwnas.backends.graphs import read, rename, with_nodes, without_hard_swish
 from hwnas.errors import BuildError
-from hwnas.protocols import Int8Form
+from hwnas.protocols import Activations, Int8Form
 
 WEIGHTED = ("Conv", "Gemm", "MatMul")  # where int8 arithmetic pays
 SUMS = ("Add", "AveragePool", "GlobalAveragePool", "Concat", "Sigmoid")
@@ -79,7 +79,7 @@ class QuantizePlan:
                 continue
             if node.op_type in WEIGHTED:
                 self._check_weight(node, used)
-            if node.op_type in MOVES and form.sums:
+            if node.op_type in MOVES and form.sums == "all":
                 if node.input[0] in found and out not in self.outputs:
                     found.add(out)
                     self.same_as[out] = node.input[0]
@@ -91,7 +91,7 @@ class QuantizePlan:
                 self.ends[out] = end
                 if node.op_type == "HardSigmoid":
                     self.cut[out] = _slope(node)
-                if form.sums and end not in self.outputs:
+                if form.sums == "all" and end not in self.outputs:
                     found.add(end)
         order = [v.name for v in graph.input] + [name for node in graph.node for name in node.output]
         self.points = [name for name in order if name in found]
@@ -107,14 +107,19 @@ class QuantizePlan:
     def _is_quantized(self, node: onnx.NodeProto) -> bool:
         if node.op_type in WEIGHTED:
             return True
-        if not self.form.sums:
+        if self.form.sums == "none":
             return False
         inputs = [name for name in node.input if name not in self.constants]
         if node.op_type == "Mul":  # by a gate; the products inside other activations stay in float
             made = [self.producer[name].op_type for name in inputs if name in self.producer]
             return len(inputs) == 2 and any(op in GATES for op in made)
         if node.op_type == "HardSigmoid":
-            return self.form.unsigned and node.output[0] not in self.outputs and _slope(node)[0] > 0
+            return (
+                self.form.sums == "all"
+                and self.form.activations == "uint8"
+                and node.output[0] not in self.outputs
+                and _slope(node)[0] > 0
+            )
         return node.op_type in SUMS and (node.op_type != "Add" or len(inputs) == 2)
 
     def _end(self, node: onnx.NodeProto) -> str:
@@ -189,7 +194,7 @@ def _checked(model: bytes, form: Int8Form, floats: Collection[str] = ()) -> onnx
     proto = read(model)
     if any(node.op_type in ("QuantizeLinear", "DequantizeLinear") for node in proto.graph.node):
         raise BuildError("the graph is quantized already")
-    if form.sums:
+    if form.sums == "all":
         without_hard_swish(proto, floats)
     return proto
 
@@ -216,7 +221,7 @@ class _Writer:
         missing = [name for name, source in sources.items() if source not in ranges]
         if missing:
             raise BuildError(f"no calibrated range for {', '.join(missing[:3])}; calibrate this very graph")
-        self.steps = {name: step(ranges[source], self.form.unsigned) for name, source in sources.items()}
+        self.steps = {name: step(ranges[source], self.form.activations) for name, source in sources.items()}
 
     def add(self, node: onnx.NodeProto) -> None:
         """One node of the original, reading quantized values."""
@@ -235,8 +240,7 @@ class _Writer:
         """The pair of a point, after what gives it."""
         if name not in self.steps:
             return
-        scale, zero = self.steps[name]
-        kind = np.uint8 if self.form.unsigned else np.int8
+        scale, zero, kind = self.steps[name]
         scales = self._constant(f"{name}.scale", np.float32(scale))
         zeros = self._constant(f"{name}.zero", np.asarray(zero, kind))
         small, back = f"{name}.int8", f"{name}.dequantized"
@@ -250,7 +254,7 @@ class _Writer:
         """A HardSigmoid as a sum of uint8, cut by its own steps."""
         out, (slope, at_0) = node.output[0], self.plan.cut[node.output[0]]
         shift = at_0 / slope
-        scale, zero = step((shift, shift), unsigned=True)
+        scale, zero, _ = step((shift, shift), "uint8")
         zeros = self._constant(f"{out}.zero", np.uint8(0))
         operands = [
             self._constant(f"{out}.shift.int8", np.uint8(255 if shift > 0 else 0)),
@@ -343,16 +347,16 @@ def _ranged(name: str, plan: QuantizePlan, ranges: Mapping[str, Range]) -> str:
     return name
 
 
-def step(limits: Range, unsigned: bool) -> tuple[float, int]:
-    """Scale and zero point of a tensor; 0 is always a level, so that padding is exact.
+def step(limits: Range, activations: Activations) -> tuple[float, int, type[np.uint8 | np.int8]]:
+    """Scale, zero point and type of a tensor; 0 is always a level, so that padding is exact.
 
     uint8 has 255 steps over the range; int8 is symmetric with 127 on each side (-128 is left out).
     """
     low, high = min(limits[0], 0.0), max(limits[1], 0.0)
-    if unsigned:
+    if activations == "uint8" or (activations == "by sign" and low == 0.0):
         scale = (high - low) / 255.0 or 1.0
-        return float(np.float32(scale)), int(np.clip(np.rint(-low / scale), 0, 255))
-    return float(np.float32(max(high, -low) / 127.0 or 1.0)), 0
+        return float(np.float32(scale)), int(np.clip(np.rint(-low / scale), 0, 255)), np.uint8
+    return float(np.float32(max(high, -low) / 127.0 or 1.0)), 0, np.int8
 
 
 def channel_axis(node: onnx.NodeProto) -> int:

@@ -18,9 +18,9 @@ class Quantized:
     def __init__(self) -> None:
         self._kept: OrderedDict[tuple[bytes, Int8Form], bytes] = OrderedDict()
 
-    def __call__(self, model: bytes, form: Int8Form) -> bytes:
-        """The graph in a form; one that is quantized already as it is."""
-        if DEQUANTIZE in model:  # also where onnx is not installed, on a target of ssh
+    def __call__(self, model: bytes, form: Int8Form | None) -> bytes:
+        """The graph in a form; one that is quantized already, or for a runtime without int8, as it is."""
+        if form is None or DEQUANTIZE in model:  # also where onnx is not installed, on a target of ssh
             return model
         from hwnas.backends.calibrate import for_timing  # imports onnx, which asking for a backend must not
 

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from hwnas.arrays import Float32s
 from hwnas.backends import formats
 from hwnas.backends.formats import Format, TrainedNetwork
+from hwnas.backends.forms import form_of
 from hwnas.deploy.manifest import (
     EngineManifest,
     LayerTime,
@@ -91,7 +92,7 @@ def export(
         dynamic_batch or bool(setting.batches),
         calibration,
         metadata(spec, **about),
-        backend.form(),
+        form_of(backend, setting.form),
         tuned is not None,
         frozenset(floats),
     )
@@ -262,7 +263,7 @@ def load(
         backend,
         backend.setting(built.device, built.precision, built.batch, threads or built.threads),
         built.choices,
-    )
+    ).model_copy(update={"form": built.form})
     wrong = mismatches(built, present, formats.get(manifest.format).binds(built, present))
     if wrong:
         raise BackendUnavailable(

@@ -182,7 +182,7 @@ def _built(candidate: RuntimeCandidate, subject: Subject, reference: _Reference,
     try:
         model = subject.model
         if setting.precision == "int8":
-            model = in_int8_form(model, backend, subject)
+            model = in_int8_form(model, backend, subject, setting.form)
         engine = backend.build(model, setting)
     except (BuildError, BackendUnavailable, InputError) as exc:
         row.error = str(exc)
@@ -229,6 +229,7 @@ def _line(row: Row, size: int | None) -> dict[str, Any]:
     return {
         "backend": setting.backend,
         "precision": setting.precision,
+        "form": setting.form,
         "format": row.candidate.backend.suffix.removeprefix("."),
         "bytes": size,
         **{key: times.get(key) for key in ("floor_ms", "se_ms", "median_ms", "p95_ms", "samples")},

@@ -12,6 +12,7 @@ import numpy as np
 
 from hwnas.arrays import Float32s, ImageShape, Int64s
 from hwnas.backends.formats import CALIBRATION_IMAGES
+from hwnas.backends.forms import form_of
 from hwnas.backends.onnx_file import read_model
 from hwnas.errors import BuildError, DataFormatError, InputError
 from hwnas.protocols import Backend
@@ -144,12 +145,12 @@ def in_int8(model: bytes, backend: Backend, data: str | None, batch: int) -> tup
     return in_int8_form(model, backend, subject), f"int8 calibrated on {kind}"
 
 
-def in_int8_form(model: bytes, backend: Backend, subject: Subject) -> bytes:
-    """A model in a runtime's int8 form, by its calibration images; BuildError where it cannot be."""
+def in_int8_form(model: bytes, backend: Backend, subject: Subject, form: str = "") -> bytes:
+    """A model in one of a runtime's int8 forms, by its calibration images; BuildError where it cannot be."""
     from hwnas.backends.foreign import ready
     from hwnas.backends.quantize import is_quantized
     from hwnas.backends.typed import in_precision
 
     if is_quantized(model):
         return model
-    return in_precision(ready(model), "int8", backend.form(), subject.calibration)
+    return in_precision(ready(model), "int8", form_of(backend, form), subject.calibration)

@@ -24,17 +24,23 @@ def precision_of(name: str) -> Precision:
     raise InputError(unknown("precision", name, PRECISIONS))
 
 
+def name_of(setting: Setting) -> str:
+    """Runtime, precision and, unless it is the usual one, form of int8."""
+    name = f"{setting.backend} {setting.precision}"
+    return f"{name} ({setting.form})" if setting.form else name
+
+
 @dataclass(frozen=True)
 class RuntimeCandidate:
-    """A runtime and a precision that work here."""
+    """A runtime and a precision that work here, at int8 in one of the runtime's forms."""
 
     backend: Backend
     setting: Setting
 
     @property
     def name(self) -> str:
-        """``ort fp32``."""
-        return f"{self.setting.backend} {self.setting.precision}"
+        """``ort fp32``, ``openvino int8 (sums)``."""
+        return name_of(self.setting)
 
 
 def candidates(
@@ -45,7 +51,7 @@ def candidates(
     batch: int = 1,
     threads: int = 1,
 ) -> list[RuntimeCandidate]:
-    """Every runtime and precision that serves a device of this machine, fp32 first.
+    """Every runtime, precision and form of int8 that serves a device of this machine, fp32 first.
 
     Args:
         device: a known device, or "auto".
@@ -68,7 +74,8 @@ def candidates(
             if wanted and precision not in wanted:
                 continue
             try:
-                made.append(RuntimeCandidate(backend, backend.setting(place, precision, batch, threads)))
+                setting = backend.setting(place, precision, batch, threads)
+                made += [RuntimeCandidate(backend, of_form) for of_form in in_forms(backend, setting)]
             except (InputError, BackendUnavailable) as exc:
                 refused.append(exc)
     if not made:
@@ -78,6 +85,13 @@ def candidates(
             f"no installed runtime supports the device {found.name!r}; see `hwnas doctor`"
         )
     return made
+
+
+def in_forms(backend: Backend, setting: Setting) -> list[Setting]:
+    """A setting in every int8 form of its runtime; in another precision as it is."""
+    if setting.precision != "int8":
+        return [setting]
+    return [setting.model_copy(update={"form": form.name}) for form in backend.forms()] or [setting]
 
 
 def _runtimes(machine: MeasuredMachine, named: Sequence[str], kind: str) -> list[Backend]:

@@ -67,7 +67,7 @@ def chart(found: BenchmarkOutcome) -> Figure | None:
 
 
 def _name(line: EngineLine) -> str:
-    return f"{line.backend} {line.precision}"
+    return f"{line.backend} {line.precision}" + (f" ({line.form})" if line.form else "")
 
 
 def _shade(found: BenchmarkOutcome, at: int) -> str:

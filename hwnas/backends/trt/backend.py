@@ -134,9 +134,9 @@ class Trt:
             raise InputError(f"the sizes {choices.batches} must end with the largest batch, {setting.batch}")
         return setting.model_copy(update=asdict(choices))
 
-    def form(self) -> Int8Form:
+    def forms(self) -> tuple[Int8Form, ...]:
         """Symmetric int8 around weighted operators."""
-        return TENSORRT
+        return (TENSORRT,)
 
     def build(self, model: bytes, setting: Setting) -> TrtEngine:
         """Build an engine, or open the plan that was built before from the same model.

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from hwnas.arrays import Float32s, Float64s
+from hwnas.backends.forms import form_of
 from hwnas.by_block import BlockPrecision, Mixed
 from hwnas.deploy.engine import is_timed, run_all
 from hwnas.deploy.manifest import EngineManifest
@@ -57,7 +58,7 @@ class Mixing:
         from hwnas.backends.calibrate import calibrate
         from hwnas.nets import onnx
 
-        form = backend.form()
+        form = form_of(backend, setting.form)
         assert form is not None
         self.form, self.backend, self.setting, self.images = form, backend, setting, images
         self.model = onnx.network(spec, weights, batch=setting.batch)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from hwnas.arrays import Float32s
+from hwnas.backends.forms import form_of
 from hwnas.deploy import engine as engines
 from hwnas.deploy import preprocess
 from hwnas.deploy.manifest import EngineManifest, FineTuned
@@ -126,7 +127,7 @@ class Remedy:
         self._say("fine-tuning for int8")
         about = {"mean": dataset.mean, "std": dataset.std, **self.drawn.about}
         some = dataset.train.images[:: max(1, len(dataset.train) // IMAGES)][:IMAGES]
-        form = self.backend.form()
+        form = form_of(self.backend, manifest.setting.form)
         tuned = tune(
             source.spec,
             source.read_weights(),
@@ -149,7 +150,7 @@ class Remedy:
         """With blocks in float, where that keeps what is allowed. Of the network's own weights: those that
         were fine-tuned for int8 lose in float.
         """
-        if self.backend.form() is None or self.drawn.calibration is None:
+        if not self.backend.forms() or self.drawn.calibration is None:
             return None
         self._say("looking for the blocks that lose it")
         source = self.source

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from hwnas import plugins
 from hwnas.arrays import Float32s
 from hwnas.backends import formats
+from hwnas.backends.forms import form_of
 from hwnas.budgets import parse_latency
 from hwnas.by_block import Mixed
 from hwnas.by_class import ByClass
@@ -28,6 +30,7 @@ from hwnas.deploy.manifest import (
 from hwnas.deploy.parity import TOLERANCES
 from hwnas.errors import BackendUnavailable, InputError
 from hwnas.jobs.conditions import Conditions
+from hwnas.jobs.export.forms import fastest
 from hwnas.jobs.export.remedy import MAX_LOSS, Remedy
 from hwnas.jobs.export.samples import Samples, samples
 from hwnas.jobs.resolve.origin import Origin, origin
@@ -118,7 +121,7 @@ class ExportOutcome(Result):
         format, setting, bytes, sha256: what the engine is, and what it was built for.
         parity: how near its scores are to the network's; None where it was not verified.
         measured: its latency; None where it is not timed here.
-        fine_tuned, mixed, speed, preprocessing, by_class: see `hwnas.deploy.manifest.EngineManifest`.
+        fine_tuned, mixed, forms, speed, preprocessing, by_class: see `hwnas.deploy.manifest.EngineManifest`.
         dynamic_batch: whether it takes any number of images at once.
         budget: in words; None without one.
         promise: verdict of the measured budget test.
@@ -138,6 +141,7 @@ class ExportOutcome(Result):
     measured: Times | None
     fine_tuned: FineTuned | None
     mixed: Mixed | None
+    forms: dict[str, float]
     speed: SpeedGain | None
     preprocessing: Preprocessing | None
     by_class: ByClass | None
@@ -182,10 +186,13 @@ def _export(options: ExportOptions, source: Origin, folder: Path, emit: Emit | N
     drawn = None
     if options.verify or setting.precision == "int8":
         drawn = samples(options.data, source, options.images, TOLERANCES[setting.precision].images)
-    manifest = _write(options, source, folder, backend, setting, drawn)
+    setting, forms = in_form(source, backend, setting, emit)
+    manifest = _write(options, source, folder, backend, setting, drawn, forms=forms)
     if setting.precision == "int8" and drawn is not None and options.verify:
         remedy = Remedy(
-            lambda tuned, floats: _write(options, source, folder, backend, setting, drawn, tuned, floats),
+            lambda tuned, floats: _write(
+                options, source, folder, backend, setting, drawn, tuned, floats, forms
+            ),
             folder,
             backend,
             source,
@@ -216,6 +223,18 @@ def _export(options: ExportOptions, source: Origin, folder: Path, emit: Emit | N
     result = summary(path, manifest)
     found.require(path, result.as_json())
     return result
+
+
+def in_form(
+    source: Origin, backend: Backend, setting: Setting, emit: Emit | None
+) -> tuple[Setting, dict[str, float]]:
+    """The setting in a form of int8: that of the run's own latencies where they are of the same runtime and
+    precision, else the fastest; and the milliseconds of each, where they were timed.
+    """
+    known = source.setting
+    if known is not None and (known.backend, known.precision) == (backend.name, setting.precision):
+        return setting.model_copy(update={"form": known.form}), {}
+    return fastest(source.spec, source.read_weights(), backend, setting, emit=emit)
 
 
 def conditions(options: ExportOptions, source: Origin) -> tuple[Backend, Setting]:
@@ -272,6 +291,7 @@ def _write(
     drawn: Samples | None,
     tuned: dict[str, Float32s] | None = None,
     floats: frozenset[str] = frozenset(),
+    forms: Mapping[str, float] | None = None,
 ) -> EngineManifest:
     """Write engine and manifest without proof."""
 
@@ -281,6 +301,7 @@ def _write(
         "predicted": source.predicted,
         "accuracy": source.accuracy,
         "run": source.folder.resolve().name,
+        "forms": dict(forms or {}),
         **(drawn.about if drawn else source.about),
     }
     return engines.export(
@@ -364,6 +385,7 @@ def summary(path: Path, manifest: EngineManifest) -> ExportOutcome:
         else {"median_ms": m.median_ms, "p95_ms": m.p95_ms, "samples": m.samples},
         "fine_tuned": None if manifest.fine_tuned is None else to_json(manifest.fine_tuned),
         "mixed": None if manifest.mixed is None else to_json(manifest.mixed),
+        "forms": dict(manifest.forms),
         "speed": None if manifest.speed is None else to_json(manifest.speed),
         "preprocessing": None if manifest.preprocessing is None else to_json(manifest.preprocessing),
         "by_class": None if manifest.by_class is None else to_json(manifest.by_class),
@@ -394,7 +416,7 @@ def _elsewhere(
         batch,
         calibration=drawn.calibration if drawn else None,
         metadata=metadata(source.spec, **(drawn or source).about),
-        form=plugins.load("backends", wanted.backend)().form() if wanted.backend else None,
+        form=form_of(plugins.load("backends", wanted.backend)()) if wanted.backend else None,
     )
     model, written = wanted.portable(network)
     # A name of its own: engine.onnx may be there with a manifest, and these bytes may differ.

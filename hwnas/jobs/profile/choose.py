@@ -7,7 +7,7 @@ runtime and precision, which is worth more than any placement of depth.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -49,6 +49,7 @@ class Timed:
         relative: geometric mean over the anchors, of the time over that of the fastest runtime.
         keeps: whether its scores stay close to those of the float network, on random images.
         error: why it could not be built; empty where it was.
+        form: of int8; empty for the runtime's usual one.
     """
 
     backend: str
@@ -57,6 +58,12 @@ class Timed:
     relative: float = float("inf")
     keeps: bool = False
     error: str = ""
+    form: str = ""
+
+    @property
+    def name(self) -> str:
+        """Runtime, precision and form."""
+        return f"{self.backend} {self.precision}" + (f" ({self.form})" if self.form else "")
 
 
 def choose(
@@ -84,8 +91,8 @@ def choose(
         timed: False takes the first that works, without building anything (a dry run).
 
     Returns:
-        The settings that keep the scores, fastest first (the fastest of all where none does), and every
-        candidate, fastest first.
+        The settings that keep the scores, fastest first (the fastest of all where none does), each runtime
+        and precision in its fastest form, and every candidate, fastest first.
 
     Raises:
         InputError, BackendUnavailable: nothing here serves what is asked for.
@@ -96,7 +103,7 @@ def choose(
     if precision == AUTO:
         found = _deployable(found, space) or found
     if not timed:
-        return [found[0].setting], [Timed(c.setting.backend, c.setting.precision) for c in found]
+        return [found[0].setting], [_untimed(c) for c in found]
     specs = anchors(space)
     rows, builders = _built(found, specs, batch)
     if not builders:
@@ -108,13 +115,18 @@ def choose(
     for row, candidate in zip(rows, found):
         own = tuple(floors[f"{candidate.name}@{at}"] for at in range(len(specs))) if not row.error else ()
         ratio = float(np.exp(np.mean(np.log(np.divide(own, best))))) if own else float("inf")
-        compared.append(Timed(row.backend, row.precision, own, ratio, row.keeps, row.error))
+        compared.append(replace(row, floor_ms=own, relative=ratio))
     settings = {c.name: c.setting for c in found}
     compared.sort(key=lambda t: t.relative)
     able = [t for t in compared if t.keeps and t.floor_ms] or compared[:1]
+    able = list({(t.backend, t.precision): t for t in reversed(able)}.values())[::-1]  # in its fastest form
     if emit is not None:
         emit("note", {"text": said(able[0], compared)})
-    return [settings[f"{t.backend} {t.precision}"] for t in able], compared
+    return [settings[t.name] for t in able], compared
+
+
+def _untimed(candidate: RuntimeCandidate) -> Timed:
+    return Timed(candidate.setting.backend, candidate.setting.precision, form=candidate.setting.form)
 
 
 def _names(value: str) -> tuple[str, ...]:
@@ -149,7 +161,7 @@ def _built(
     rows: list[Timed] = []
     builders: dict[str, Builder] = {}
     for candidate in found:
-        setting, runtime, keeps = candidate.setting, candidate.backend, True
+        setting, keeps = candidate.setting, True
         own: dict[str, Builder] = {}
         try:
             for at, graph in enumerate(graphs):
@@ -164,10 +176,10 @@ def _built(
                 keeps = keeps and _close(references.setdefault(at, scores), scores, setting.precision)
                 own[f"{candidate.name}@{at}"] = build
         except BuildError as exc:
-            rows.append(Timed(runtime.name, setting.precision, error=str(exc)))
+            rows.append(replace(_untimed(candidate), error=str(exc)))
             continue
         builders |= own
-        rows.append(Timed(runtime.name, setting.precision, keeps=keeps))
+        rows.append(replace(_untimed(candidate), keeps=keeps))
     return rows, builders
 
 
@@ -190,17 +202,16 @@ def said(chosen: Timed, timed: list[Timed]) -> str:
     """What was chosen and by how much it is ahead, in a sentence."""
     parts = []
     for other in timed:
-        name = f"{other.backend} {other.precision}"
         if other is chosen:
             continue
         if other.error:
-            parts.append(f"{name} cannot build it")
+            parts.append(f"{other.name} cannot build it")
         else:
             parts.append(
-                f"{name} takes {other.relative / chosen.relative:.2f} times as long"
+                f"{other.name} takes {other.relative / chosen.relative:.2f} times as long"
                 + ("" if other.keeps else ", but its scores differ too much")
             )
-    text = f"fastest here: {chosen.backend} {chosen.precision}"
+    text = f"fastest here: {chosen.name}"
     text += f" ({', '.join(format_ms(ms) for ms in chosen.floor_ms)} for three anchor networks)"
     return text + (f"; {'; '.join(parts)}" if parts else "; nothing else works here")
 
@@ -211,6 +222,7 @@ def kept(timed: list[Timed]) -> list[Mapping[str, Any]]:
         {
             "backend": t.backend,
             "precision": t.precision,
+            "form": t.form,
             "floor_ms": list(t.floor_ms),
             "relative": t.relative if t.floor_ms else None,
             "keeps_scores": t.keeps,
@@ -239,4 +251,4 @@ def ratios(compared: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]
 
 
 def _name(one: Mapping[str, Any]) -> str:
-    return f"{one['backend']} {one['precision']}"
+    return Timed(one["backend"], one["precision"], form=one["form"]).name

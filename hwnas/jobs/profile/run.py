@@ -23,7 +23,7 @@ from hwnas.jobs.profile.result import ProfileOutcome
 from hwnas.measure import device as devices
 from hwnas.measure import table as tables
 from hwnas.measure import table_folder
-from hwnas.measure.candidates import precision_of
+from hwnas.measure.candidates import in_forms, name_of, precision_of
 from hwnas.measure.patience import Patience
 from hwnas.measure.reliability import DOUBTFUL_PERCENT
 from hwnas.measure.rows import Header, RepeatRow
@@ -107,7 +107,7 @@ def _reliable(
             told = replace(conditions, compared=with_errors(conditions.compared, off))
             made = _profiled(replace(options, max_time_s=left_s), plan, space, told, emit)
             path = Path(made.table)
-            off[f"{made.setting.backend} {made.setting.precision}"] = _error(made)
+            off[name_of(made.setting)] = _error(made)
             if best is not None and not (made.complete and _error(made) < _error(best)):
                 path.unlink()
                 continue
@@ -132,10 +132,9 @@ def _error(made: ProfileOutcome) -> float:
 
 
 def _too_loose(made: ProfileOutcome, after: Setting) -> str:
-    s = made.setting
     return (
-        f"predictions of {s.backend} {s.precision} are {_error(made):.1f} % off on other networks, too much "
-        f"for a budget: {after.backend} {after.precision}, the next fastest, is profiled, too"
+        f"predictions of {name_of(made.setting)} are {_error(made):.1f} % off on other networks, too much "
+        f"for a budget: {name_of(after)}, the next fastest, is profiled, too"
     )
 
 
@@ -216,7 +215,8 @@ def _conditions(options: ProfileOptions, space: SearchSpace, emit: Emit | None) 
     A table that is there is continued under its own setting; a dry run times nothing.
     """
     o = options
-    if not is_open(o.backend, o.precision):
+    left_open = is_open(o.backend, o.precision)
+    if not left_open:
         precision = precision_of(o.precision)
         made = devices.conditions(
             o.device,
@@ -226,8 +226,10 @@ def _conditions(options: ProfileOptions, space: SearchSpace, emit: Emit | None) 
             threads=o.threads,
             choices=BuildChoices(dla=o.dla),
         )
-        return [_Candidate(*made, [])]
-    if o.dla is not None:
+        # Which form of int8 is the fastest is left to the clock, whatever is named.
+        if len(in_forms(*made)) == 1:
+            return [_Candidate(*made, [])]
+    if left_open and o.dla is not None:
         raise InputError("--dla: name one backend and one precision with it, not auto or a list")
     if o.out is not None and o.out.exists():
         there = tables.load(o.out).setting
@@ -243,7 +245,9 @@ def _conditions(options: ProfileOptions, space: SearchSpace, emit: Emit | None) 
         emit=emit,
         timed=not o.dry_run,
     )
-    return [_Candidate(devices.backend_of(s), s, kept(compared)) for s in settings[:TRIES]]
+    return [
+        _Candidate(devices.backend_of(s), s, kept(compared)) for s in settings[: TRIES if left_open else 1]
+    ]
 
 
 def _path(options: ProfileOptions, header: Header) -> Path:

@@ -95,7 +95,7 @@ class Agent:
             "machine": self._machine,
             "claim": self._claim,
             "setting": self._setting,
-            "form": self._form,
+            "forms": self._forms,
             "open": self._open,
             "record": self._record,
             "time": self._time,
@@ -154,9 +154,8 @@ class Agent:
         )
         return {"setting": made.model_dump(mode="json")}, b""
 
-    def _form(self, body: dict[str, Any], payload: bytes) -> tuple[dict[str, Any], bytes]:
-        found = self._backend(body).form()
-        return {"form": None if found is None else asdict(found)}, b""
+    def _forms(self, body: dict[str, Any], payload: bytes) -> tuple[dict[str, Any], bytes]:
+        return {"forms": [asdict(form) for form in self._backend(body).forms()]}, b""
 
     def _open(self, body: dict[str, Any], payload: bytes) -> tuple[dict[str, Any], bytes]:
         """Build a model, or load an engine, by its hash; asks for the content where it is not here."""

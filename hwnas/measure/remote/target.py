@@ -24,6 +24,7 @@ from hwnas import errors
 from hwnas.arrays import Float32s, Float64s
 from hwnas.backends.base import Life
 from hwnas.backends.cuda.gpus import GpuInfo
+from hwnas.backends.forms import form_of
 from hwnas.backends.quantized import Quantized
 from hwnas.documents import parse_json, read_bytes
 from hwnas.errors import BackendUnavailable, DataFormatError, DeviceUnavailable, HwnasError, InputError
@@ -214,7 +215,7 @@ class RemoteBackend:
         self.target, self.name, self.suffix, self.devices = target, row.name, row.suffix, row.devices
         self.version = row.version
         self._quantized = Quantized()
-        self._form: tuple[Int8Form | None] | None = None
+        self._forms: tuple[Int8Form, ...] | None = None
 
     def unavailable(self) -> str | None:
         """None: `RemoteMachine.backend` has looked."""
@@ -236,23 +237,23 @@ class RemoteBackend:
         answer = body.get("setting")
         return validated(Setting, answer if isinstance(answer, dict) else {}, self.target.address.machine)
 
-    def form(self) -> Int8Form | None:
-        """The int8 graph that its kernels there are fast in."""
-        if self._form is None:
-            body = self.target.ask("form", backend=self.name)[0].get("form")
+    def forms(self) -> tuple[Int8Form, ...]:
+        """The int8 graphs that its kernels there are fast in."""
+        if self._forms is None:
+            body: Any = self.target.ask("forms", backend=self.name)[0].get("forms")
             try:
-                self._form = (None if body is None else Int8Form(**body),)
+                found = tuple(Int8Form(**form) for form in body)
             except TypeError as exc:
-                raise DataFormatError(f"{self.target.address.machine} answers with no int8 form") from exc
-            form = self._form[0]
-            if form is not None and form.weight_levels not in (63, 127):
-                raise DataFormatError(f"{self.target.address.machine} answers with no int8 form: {form}")
-        return self._form[0]
+                raise DataFormatError(f"{self.target.address.machine} answers with no int8 forms") from exc
+            if any(form.weight_levels not in (63, 127) for form in found):
+                raise DataFormatError(f"{self.target.address.machine} answers with no int8 forms: {found}")
+            self._forms = found
+        return self._forms
 
     def build(self, model: bytes, setting: Setting) -> RemoteEngine:
         """Build there. At int8 the graph is quantized here, where onnx is."""
-        form = self.form() if setting.precision == "int8" else None
-        return self._open(self._quantized(model, form) if form is not None else model, setting, load=False)
+        form = form_of(self, setting.form) if setting.precision == "int8" else None
+        return self._open(self._quantized(model, form), setting, load=False)
 
     def load(self, path: Path, setting: Setting) -> RemoteEngine:
         """Send an engine file there and load it."""

@@ -65,7 +65,7 @@ def test_a_convolution_in_float_by_hand() -> None:
     """Input up to 1.02 in steps of 0.004: 0.501 is read as 0.5, times 3 = 1.5 in float, times 5 = 7.5 from
     a pair of its own, whose range is that of what the pool moved.
     """
-    model, form = two_convolutions(), forms.onnx_runtime()
+    model, form = two_convolutions(), forms.onnx_runtime()[0]
     images = np.array([[[[0.501, 0.0], [0.0, 0.0]]]], np.float32)
     ranges = {"input": (0.0, 1.02), "a": (0.0, 3.06)}  # steps of 0.004 and 0.012
     first = quantize.to_int8(model, ranges, form, floats={"scores"})
@@ -83,11 +83,11 @@ def test_a_convolution_in_float_by_hand() -> None:
 def test_all_in_float_is_refused() -> None:
     with pytest.raises(BuildError, match="but those that stay in float, so nothing is quantized"):
         quantize.to_int8(
-            two_convolutions(), {"input": (0.0, 1.0)}, forms.onnx_runtime(), floats={"a", "p", "scores"}
+            two_convolutions(), {"input": (0.0, 1.0)}, forms.onnx_runtime()[0], floats={"a", "p", "scores"}
         )
 
 
-@pytest.mark.parametrize("form", [forms.onnx_runtime(), forms.openvino(), forms.TENSORRT])
+@pytest.mark.parametrize("form", [*forms.onnx_runtime(), *forms.openvino(), forms.TENSORRT])
 def test_every_block_alone_and_every_block_left_out(form: Int8Form) -> None:
     """Each mix runs, and is nearer to the float network than all in int8, by its mean error over images."""
     model = writer.network(SPEC, batch=1)

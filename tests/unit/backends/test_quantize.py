@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import onnx
 import pytest
@@ -13,7 +15,7 @@ from hwnas.arrays import Float32s
 from hwnas.backends import calibrate, forms, quantize
 from hwnas.errors import BuildError, InputError
 from hwnas.nets import onnx as writer
-from hwnas.protocols import Int8Form
+from hwnas.protocols import Activations, Int8Form, Sums
 from hwnas.spec import BlockSpec
 
 BLOCKS = [
@@ -60,12 +62,20 @@ def constants(model: bytes) -> dict[str, NDArray[np.generic]]:
     return {t.name: numpy_helper.to_array(t) for t in onnx.load_model_from_string(model).graph.initializer}
 
 
+def rounded(limits: tuple[float, float], activations: Activations) -> tuple[float, int, type[Any]]:
+    scale, zero, kind = quantize.step(limits, activations)
+    return round(scale, 6), zero, kind
+
+
 def test_steps_by_hand() -> None:
     # uint8: 255 steps from -1 to 4.1 are 0.02 each, and 0 is level 50.
-    assert quantize.step((-1.0, 4.1), unsigned=True) == pytest.approx((0.02, 50))
-    assert quantize.step((0.5, 5.1), unsigned=True) == pytest.approx((0.02, 0))  # 0 always is a level
-    assert quantize.step((-1.27, 0.3), unsigned=False) == pytest.approx((0.01, 0))
-    assert quantize.step((0.0, 0.0), unsigned=True) == (1.0, 0)
+    assert rounded((-1.0, 4.1), "uint8") == (0.02, 50, np.uint8)
+    assert rounded((0.5, 5.1), "uint8") == (0.02, 0, np.uint8)  # 0 always is a level
+    assert rounded((-1.27, 0.3), "int8") == (0.01, 0, np.int8)
+    assert rounded((0.0, 0.0), "uint8") == (1.0, 0, np.uint8)
+    # By sign: all 255 steps where nothing is negative, else 127 on each side, both without a zero point.
+    assert rounded((0.0, 5.1), "by sign") == (0.02, 0, np.uint8)
+    assert rounded((-1.27, 0.3), "by sign") == (0.01, 0, np.int8)
 
 
 def test_weights_and_bias_by_hand() -> None:
@@ -107,7 +117,31 @@ def test_activation_is_part_of_the_kernel() -> None:
     assert [producers.get(name, name) for name in names] == ["input", "Relu", "Relu", "Conv"]
 
 
-@pytest.mark.parametrize("form", [forms.onnx_runtime(), forms.openvino(), forms.TENSORRT])
+def test_which_tensors_a_form_quantizes() -> None:
+    """Of two residual blocks of one width: what convolutions read alone, what sums read as well, or what
+    sums give, too.
+    """
+    chain = writer.chain([*BLOCKS[:2], BLOCKS[1]], batch=1)
+    producers = {n.output[0]: n.op_type for n in onnx.load_model_from_string(chain).graph.node}
+
+    def found(sums: Sums) -> list[str]:
+        return [producers.get(name, name) for name in quantize.points(chain, Int8Form(sums=sums))]
+
+    # Stem, then each block: relu(conv), conv, relu(sum). The last sum's is the output.
+    assert found("none") == ["input", "Relu", "Relu", "Relu", "Relu"]
+    assert found("inputs") == ["input", "Relu", "Relu", "Conv", "Relu", "Relu", "Conv"]
+    assert found("all") == found("inputs")
+
+
+def test_a_backend_without_the_form_says_so() -> None:
+    runtime = backends.get("ort")
+    assert forms.form_of(runtime) == forms.onnx_runtime()[0]
+    with pytest.raises(InputError, match=r"no int8 graphs in the form 'sums' \(known: none with a name\)"):
+        forms.form_of(runtime, "sums")
+    assert forms.form_of(backends.get("fake")) is None
+
+
+@pytest.mark.parametrize("form", [*forms.onnx_runtime(), *forms.openvino(), forms.TENSORRT])
 def test_scores_stay_close(model: bytes, images: Float32s, form: Int8Form) -> None:
     """Run by onnx's own reference implementation: numpy, no runtime of ours."""
     from onnx.reference import ReferenceEvaluator
@@ -122,14 +156,16 @@ def test_scores_stay_close(model: bytes, images: Float32s, form: Int8Form) -> No
     assert float(a @ b / np.linalg.norm(a) / np.linalg.norm(b)) > 0.99
 
 
-@pytest.mark.parametrize("name", ["ort", "openvino"])
-def test_runtimes_give_the_references_scores(model: bytes, images: Float32s, name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "form"), [(n, f) for n in ("ort", "openvino") for f in backends.get(n).forms()]
+)
+def test_runtimes_give_the_references_scores(
+    model: bytes, images: Float32s, name: str, form: Int8Form
+) -> None:
     """Seven bits in the weights where products saturate: eight would be off by far more than a step."""
     if reason := {row["name"]: row["reason"] for row in backends.describe()}[name]:
         pytest.skip(reason)
     backend = backends.get(name)
-    form = backend.form()
-    assert form is not None
     found = calibrate.calibrate(model, images, form)
     small = quantize.to_int8(model, found.ranges, form, found.means)
     engine = backend.build(small, backend.setting("cpu", "int8", 1, 1))
@@ -141,7 +177,7 @@ def test_runtimes_give_the_references_scores(model: bytes, images: Float32s, nam
 
 def test_every_convolution_fuses_in_onnx_runtime(model: bytes) -> None:
     """The graph after the runtime's own optimisation: integer kernels only, no pair left inside."""
-    kinds = _optimised_kinds(calibrate.for_timing(model, forms.onnx_runtime()))
+    kinds = _optimised_kinds(calibrate.for_timing(model, forms.onnx_runtime()[0]))
     assert not {"Conv", "Add", "Relu", "Clip", "Gemm", "FusedConv", "GlobalAveragePool"} & set(kinds)
     assert kinds.count("QLinearConv") == 8  # stem 1, basic 2, mbconv 3 and its gate 2
     assert kinds.count("QuantizeLinear") == 1  # of the input

@@ -120,14 +120,14 @@ def test_what_cannot_be_predicted_is_not_taken(
 
 def test_a_table_keeps_what_was_passed_over_for_it() -> None:
     compared: list[Mapping[str, Any]] = [
-        {"backend": "ort", "precision": "int8", "relative": 1.0},
-        {"backend": "ort", "precision": "fp32", "relative": 1.8},
-        {"backend": "trt", "precision": "fp32", "relative": None},
+        {"backend": "ort", "precision": "int8", "form": "sums", "relative": 1.0},
+        {"backend": "ort", "precision": "fp32", "form": "", "relative": 1.8},
+        {"backend": "trt", "precision": "fp32", "form": "", "relative": None},
     ]
-    assert ratios(compared) == {"runtimes": {"ort int8": 1.0, "ort fp32": 1.8}}
-    assert ratios(with_errors(compared, {"ort int8": 12.5})) == {
-        "runtimes": {"ort int8": 1.0, "ort fp32": 1.8},
-        "unpredictable_percent": {"ort int8": 12.5},
+    assert ratios(compared) == {"runtimes": {"ort int8 (sums)": 1.0, "ort fp32": 1.8}}
+    assert ratios(with_errors(compared, {"ort int8 (sums)": 12.5})) == {
+        "runtimes": {"ort int8 (sums)": 1.0, "ort fp32": 1.8},
+        "unpredictable_percent": {"ort int8 (sums)": 12.5},
     }
 
 

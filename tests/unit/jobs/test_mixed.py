@@ -39,7 +39,7 @@ class Int8Fake(Fake):
         known = super().setting(device, "fp32", batch, threads)
         return known.model_copy(update={"precision": precision})
 
-    def form(self) -> Int8Form:  # type: ignore[override]  # the fake device itself has none
+    def forms(self) -> tuple[Int8Form, ...]:
         return forms.openvino()
 
     def build(self, model: bytes, setting: Setting) -> FakeEngine:
