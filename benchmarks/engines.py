@@ -9,8 +9,8 @@ Contestants: ONNX Runtime fp32 and int8 by its own `quantize_static` (per channe
 OpenVINO f32, bf16 where the processor has it, int8 by NNCF (`--nncf PYTHON`: the Python of an environment
 that has it; it writes the model, which is timed here), torch eager and torch.compile (which needs a C++
 compiler; a row says where there is none); and every engine that `hwnas` would build, int8 in each form of its
-runtime, of which the fastest is `auto`. All take turns in one process; the figure is the lowest of the
-visits' low quantiles of single calls (beyond 2 ms, of their CPU time).
+runtime, of which the fastest is `auto`. All take turns in one process. Ratios are medians over the turns of
+the visits' low quantiles of single calls (beyond 2 ms, of their CPU time); milliseconds are the lowest.
 Networks that `--work` holds already are not timed again, so that a long run can be split.
 
 With `--budgets`, searches instead: `auto` over runtime and precision against fp32 on ONNX Runtime, by the
@@ -307,7 +307,10 @@ def _openvino(model: bytes | Path, images: Any, hint: str) -> Call:
 
 
 def timed(calls: dict[str, Call], seconds: float) -> dict[str, dict[str, float]]:
-    """The lowest low quantile of the visits and the median of single calls in ms, everything in turn."""
+    """The lowest low quantile of the visits and the median of single calls in ms, everything in turn, and by
+    the median over the turns how long each takes over the fastest: what is visited in one turn finds the
+    machine in about one state, so that this holds on a busy one, too.
+    """
     each: dict[str, int] = {}
     for name, call in calls.items():
         for _ in range(3):
@@ -331,8 +334,16 @@ def timed(calls: dict[str, Call], seconds: float) -> dict[str, dict[str, float]]
                 ms.append(1e3 * (took if took < SLICE_S else min(took, used)))
             kept[names[at]] += ms
             visits[names[at]].append(float(np.percentile(ms, LOW)))
+    logs = np.log([visits[name] for name in names])
+    middle = np.median(logs - logs.mean(axis=0), axis=1)
+    relative = dict(zip(names, np.exp(middle - middle.min()), strict=True))
     return {
-        name: {"low_ms": min(visits[name]), "median_ms": float(np.median(ms))} for name, ms in kept.items()
+        name: {
+            "low_ms": min(visits[name]),
+            "median_ms": float(np.median(ms)),
+            "relative": float(relative[name]),
+        }
+        for name, ms in kept.items()
     }
 
 
@@ -356,17 +367,17 @@ def latencies(options: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def _row(name: str, times: dict[str, dict[str, float]]) -> dict[str, Any]:
-    ours = {k: v["low_ms"] for k, v in times.items() if k.startswith("hwnas ")}
-    others = {k: v["low_ms"] for k, v in times.items() if not k.startswith("hwnas ")}
+    ours = {k: v["relative"] for k, v in times.items() if k.startswith("hwnas ")}
+    others = {k: v["relative"] for k, v in times.items() if not k.startswith("hwnas ")}
     auto, best = min(ours, key=lambda k: ours[k]), min(others, key=lambda k: others[k])
     fp32 = min(v for k, v in ours.items() if k.endswith("fp32"))
     int8 = min(v for k, v in ours.items() if " int8" in k)
     return {
         "network": name,
         "auto": auto,
-        "auto_ms": ours[auto],
+        "auto_ms": times[auto]["low_ms"],
         "best_other": best,
-        "best_other_ms": others[best],
+        "best_other_ms": times[best]["low_ms"],
         "auto_over_best": ours[auto] / others[best],
         "int8_speedup": fp32 / int8,
         "times": times,

@@ -155,7 +155,8 @@ def _checks(body: dict[str, Any]) -> None:
             ("fine-tuned", body["fine_tuned"] and _tuned(body["fine_tuned"])),
             (
                 "int8 forms",
-                ", ".join(f"{name or 'usual'} {format_ms(ms)}" for name, ms in body["forms"].items()),
+                ", ".join(f"{name or 'usual'} {over:.2f}" for name, over in body["forms"].items())
+                + " times as long" * bool(body["forms"]),
             ),
             ("by block", body["mixed"] and Mixed.model_validate(body["mixed"]).describe()),
             ("beside fp32", body["speed"] and _speed(body["speed"], body["setting"]["precision"])),

@@ -11,7 +11,7 @@ from onnx import version_converter
 
 from hwnas.backends import quantize
 from hwnas.backends.base import refusals_of
-from hwnas.backends.graphs import read
+from hwnas.backends.graphs import read, with_hard_swish
 from hwnas.errors import BuildError
 from hwnas.lazy import lazy_import
 from hwnas.store import scratch
@@ -51,5 +51,7 @@ def _folded(model: bytes) -> bytes:
         options.optimized_model_filepath = str(written)
         with refusals_of(f"ONNX Runtime {ort.__version__}"):
             ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-        folded: bytes = onnx.load_model(str(written)).SerializeToString()
+        proto = onnx.load_model(str(written))
+    with_hard_swish(proto)
+    folded: bytes = proto.SerializeToString()
     return folded

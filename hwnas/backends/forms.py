@@ -37,12 +37,15 @@ def onnx_runtime() -> tuple[Int8Form, ...]:
 
 
 def openvino() -> tuple[Int8Form, ...]:
-    """OpenVINO's: weighted operators alone, or what sums and gates read, too; with zero points or without."""
+    """OpenVINO's: weighted operators alone, with zero points or without; what sums and gates read, too; or
+    all, as in ONNX Runtime's.
+    """
     levels = weight_levels()
     return (
         Int8Form(weight_levels=levels, sums="none"),
         Int8Form("by sign", activations="by sign", weight_levels=levels, sums="none"),
         Int8Form("sums", activations="by sign", weight_levels=levels, sums="inputs"),
+        Int8Form("all", weight_levels=levels),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -9,6 +10,8 @@ import onnx
 from onnx import helper
 
 from hwnas.errors import BuildError, InputError
+
+HARD_SWISH_OPSET = 14  # the first that has it
 
 
 def read(model: bytes) -> onnx.ModelProto:
@@ -52,6 +55,38 @@ def without_hard_swish(proto: onnx.ModelProto, but: Collection[str] = ()) -> Non
         ]
     del proto.graph.node[:]
     proto.graph.node.extend(nodes)
+
+
+def with_hard_swish(proto: onnx.ModelProto) -> None:
+    """x * HardSigmoid(x) with slope 1/6 becomes HardSwish, in place, where nothing else reads the gate.
+
+    ONNX Runtime's rewriting takes it apart; OpenVINO applies it within a convolution only in one piece.
+    """
+    if next((o.version for o in proto.opset_import if o.domain in ("", "ai.onnx")), 0) < HARD_SWISH_OPSET:
+        return
+    read_by = Counter(name for node in proto.graph.node for name in node.input)
+    read_by.update(port.name for port in proto.graph.output)
+    gates = {
+        node.output[0]: node.input[0]
+        for node in proto.graph.node
+        if node.op_type == "HardSigmoid" and read_by[node.output[0]] == 1 and _is_sixth(node)
+    }
+    nodes, gone = [], set()
+    for node in proto.graph.node:
+        gate = next((name for name in node.input if name in gates), None)
+        if node.op_type == "Mul" and gate is not None and sorted(node.input) == sorted((gate, gates[gate])):
+            nodes.append(helper.make_node("HardSwish", [gates[gate]], list(node.output), name=node.name))
+            gone.add(gate)
+        else:
+            nodes.append(onnx.NodeProto.FromString(node.SerializeToString()))
+    del proto.graph.node[:]
+    proto.graph.node.extend(node for node in nodes if node.output[0] not in gone)
+
+
+def _is_sixth(node: onnx.NodeProto) -> bool:
+    """Whether a HardSigmoid is clip(x / 6 + 1 / 2, 0, 1)."""
+    given = {a.name: float(a.f) for a in node.attribute}
+    return abs(given.get("alpha", 0.2) - 1 / 6) < 1e-6 and abs(given.get("beta", 0.5) - 0.5) < 1e-6
 
 
 def input_dims(proto: onnx.ModelProto) -> list[int]:

@@ -134,9 +134,9 @@ class EngineManifest(Record):
         dynamic_batch: whether the file takes any number of images at once.
         table_id: the latency table that the search used.
         fine_tuned: whether its weights were fine-tuned for int8, and what that gave.
-        forms: lowest milliseconds of the network in each int8 form that was timed, by name (empty: the usual
-            one); the engine has the fastest (`setting.form`). None where its runtime has one form only, or
-            the latencies that it was searched by fix the form.
+        forms: by name (empty: the usual one), how long the network takes in each int8 form, over the fastest,
+            which the engine has (`setting.form`). None where its runtime has one form only, or the latencies
+            that it was searched by fix the form.
         mixed: precision by block, for an int8 engine with blocks in float; None where all are in int8.
         speed: beside fp32, for an engine of another precision that is timed here.
         preprocessing: what preparing a picture costs beside `measured`.

@@ -38,8 +38,8 @@ def engine(engine: EngineManifest) -> Section:
         rows.append(("measured", f"median {format_ms(m.median_ms)}, p95 {format_ms(m.p95_ms)}"))
     pictures = []
     if engine.forms:
-        told = ", ".join(f"{form or 'usual'} {format_ms(ms)}" for form, ms in engine.forms.items())
-        rows.append(("forms of int8", told))
+        told = ", ".join(f"{form or 'usual'} {ratio:.2f}" for form, ratio in engine.forms.items())
+        rows.append(("forms of int8", f"{told} times as long"))
     if engine.mixed is not None:
         rows.append(("precision by block", engine.mixed.describe()))
         alt = "points of top-1 that each block loses in int8, and its precision"

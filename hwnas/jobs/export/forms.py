@@ -12,14 +12,13 @@ import numpy as np
 
 from hwnas.arrays import Float32s
 from hwnas.measure.candidates import in_forms, name_of
-from hwnas.measure.timing import Builder, SessionOptions, TimingOptions, measure
+from hwnas.measure.timing import Builder
+from hwnas.measure.turns import in_turn
 from hwnas.protocols import Backend, Emit, Engine
 from hwnas.records import Setting
 from hwnas.traced import AnyNetwork
-from hwnas.units import format_ms
 
-# Forms differ by percents: more short sessions than runtimes need, still about a second each.
-BRIEF = TimingOptions(sessions=6, sessions_max=6, repeats=0, session=SessionOptions(session_ms=60.0))
+TURNS = 60  # forms differ by percents
 
 
 def fastest(
@@ -30,7 +29,7 @@ def fastest(
     *,
     emit: Emit | None = None,
 ) -> tuple[Setting, dict[str, float]]:
-    """The setting in its fastest form, and the lowest milliseconds of each form by its name.
+    """The setting in its fastest form, and by name how long each takes, as a multiple of the fastest.
 
     Args:
         spec, weights: the network.
@@ -45,16 +44,14 @@ def fastest(
 
     model = onnx.network(spec, weights, batch=setting.batch)
     builders = {form: _builder(backend, model, s) for form, s in forms.items()}
-    found = measure(builders, BRIEF, rng=np.random.default_rng(0), emit=None)
-    floors = {form: found[form].floor_ms for form in forms}
-    best = forms[min(floors, key=lambda form: floors[form])]
+    found = in_turn(builders, rng=np.random.default_rng(0), turns=TURNS)
+    relative = {form: turn.relative for form, turn in found.items()}
+    best = forms[min(relative, key=lambda form: relative[form])]
     if emit is not None:
-        others = [
-            f"{form or 'usual form'} {format_ms(ms)}" for form, ms in floors.items() if form != best.form
-        ]
-        text = f"fastest form of int8: {name_of(best)}, {format_ms(floors[best.form])} ({', '.join(others)})"
+        others = [f"{name_of(s)} {relative[f]:.2f}" for f, s in forms.items() if f != best.form]
+        text = f"fastest form of int8: {name_of(best)}; times as long: {', '.join(others)}"
         emit("note", {"text": text})
-    return best, floors
+    return best, relative
 
 
 def _builder(backend: Backend, model: bytes, setting: Setting) -> Builder:

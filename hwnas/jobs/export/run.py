@@ -229,7 +229,7 @@ def in_form(
     source: Origin, backend: Backend, setting: Setting, emit: Emit | None
 ) -> tuple[Setting, dict[str, float]]:
     """The setting in a form of int8: that of the run's own latencies where they are of the same runtime and
-    precision, else the fastest; and the milliseconds of each, where they were timed.
+    precision, else the fastest; and how long each takes over it, where they were timed.
     """
     known = source.setting
     if known is not None and (known.backend, known.precision) == (backend.name, setting.precision):

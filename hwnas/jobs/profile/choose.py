@@ -18,15 +18,14 @@ from hwnas.errors import BuildError, InputError
 from hwnas.jobs.profile.plan import anchors
 from hwnas.measure.candidates import AUTO, RuntimeCandidate, candidates
 from hwnas.measure.device import resolve
-from hwnas.measure.timing import Builder, SessionOptions, TimingOptions, measure
+from hwnas.measure.timing import Builder
+from hwnas.measure.turns import in_turn
 from hwnas.nets import onnx
 from hwnas.protocols import Emit, Engine, SearchSpace
 from hwnas.records import Precision, Setting
 from hwnas.units import format_ms
 
 IMAGES = 4  # compared on each anchor
-# Runtimes differ by tens of percent; a few short sessions tell them apart.
-BRIEF = TimingOptions(sessions=3, sessions_max=3, repeats=0, session=SessionOptions(session_ms=40.0))
 
 
 def is_open(backend: str | None, precision: str | None) -> bool:
@@ -45,7 +44,7 @@ class Timed:
 
     Attributes:
         backend, precision: names.
-        floor_ms: by anchor, smallest first.
+        floor_ms: by anchor, smallest first, the least that a call took.
         relative: geometric mean over the anchors, of the time over that of the fastest runtime.
         keeps: whether its scores stay close to those of the float network, on random images.
         error: why it could not be built; empty where it was.
@@ -106,16 +105,17 @@ def choose(
         return [found[0].setting], [_untimed(c) for c in found]
     specs = anchors(space)
     rows, builders = _built(found, specs, batch)
-    if not builders:
+    if not builders[0]:
         raise BuildError(f"no runtime could build networks of {space.name}: {rows[0].error}")
-    times = measure(builders, BRIEF, rng=np.random.default_rng(seed), emit=None)
-    floors = {name: m.floor_ms for name, m in times.items()}
-    best = [min(floors[k] for k in floors if k.endswith(f"@{at}")) for at in range(len(specs))]
+    rng = np.random.default_rng(seed)
+    times = [in_turn(of_anchor, rng=rng) for of_anchor in builders]
     compared = []
-    for row, candidate in zip(rows, found):
-        own = tuple(floors[f"{candidate.name}@{at}"] for at in range(len(specs))) if not row.error else ()
-        ratio = float(np.exp(np.mean(np.log(np.divide(own, best))))) if own else float("inf")
-        compared.append(replace(row, floor_ms=own, relative=ratio))
+    for row in rows:
+        if not row.error:
+            own = [of_anchor[row.name] for of_anchor in times]
+            ratio = float(np.exp(np.mean(np.log([turn.relative for turn in own]))))
+            row = replace(row, floor_ms=tuple(turn.low_ms for turn in own), relative=ratio)
+        compared.append(row)
     settings = {c.name: c.setting for c in found}
     compared.sort(key=lambda t: t.relative)
     able = [t for t in compared if t.keeps and t.floor_ms] or compared[:1]
@@ -151,18 +151,18 @@ def _deployable(found: list[RuntimeCandidate], space: SearchSpace) -> list[Runti
 
 def _built(
     found: list[RuntimeCandidate], specs: list[Any], batch: int
-) -> tuple[list[Timed], dict[str, Builder]]:
-    """Every candidate with whether it keeps the scores, and builders of its engines by name and anchor."""
+) -> tuple[list[Timed], list[dict[str, Builder]]]:
+    """Every candidate with whether it keeps the scores, and for each anchor builders of engines by name."""
 
     graphs = [onnx.network(spec, batch=batch, seed=0) for spec in specs]
     shape = specs[0].input_shape
     images = np.random.default_rng(0).standard_normal((batch * IMAGES, *shape), dtype=np.float32)
     references: dict[int, Any] = {}
     rows: list[Timed] = []
-    builders: dict[str, Builder] = {}
+    builders: list[dict[str, Builder]] = [{} for _ in graphs]
     for candidate in found:
         setting, keeps = candidate.setting, True
-        own: dict[str, Builder] = {}
+        own: list[Builder] = []
         try:
             for at, graph in enumerate(graphs):
                 build = _builder(candidate, graph)
@@ -174,11 +174,12 @@ def _built(
                 finally:
                     engine.close()
                 keeps = keeps and _close(references.setdefault(at, scores), scores, setting.precision)
-                own[f"{candidate.name}@{at}"] = build
+                own.append(build)
         except BuildError as exc:
             rows.append(replace(_untimed(candidate), error=str(exc)))
             continue
-        builders |= own
+        for of_anchor, build in zip(builders, own, strict=True):
+            of_anchor[candidate.name] = build
         rows.append(replace(_untimed(candidate), keeps=keeps))
     return rows, builders
 

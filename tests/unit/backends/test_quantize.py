@@ -306,3 +306,16 @@ def test_levels_follow_the_processor(monkeypatch: pytest.MonkeyPatch) -> None:
     assert levels("x86_64", "avx512f", "avx512_vnni") == 127
     assert levels("AMD64") == 63  # Windows does not tell
     assert levels("aarch64", "asimd") == 127
+
+
+def test_what_folding_takes_apart_is_one_operator_again() -> None:
+    """ONNX Runtime writes HardSwish as x * HardSigmoid(x); OpenVINO fuses it in one piece only."""
+    from hwnas.backends.foreign import ready
+
+    data = hard("HardSwish")
+    kinds = [n.op_type for n in onnx.load_model_from_string(ready(data)).graph.node]
+    assert "HardSwish" in kinds
+    assert "HardSigmoid" not in kinds
+    # Of another slope it is none.
+    other = [n.op_type for n in onnx.load_model_from_string(ready(hard("HardSigmoid", alpha=0.2))).graph.node]
+    assert "HardSigmoid" in other

@@ -26,7 +26,7 @@ SPEC = NetworkSpec(
     head=BlockSpec(kind="classifier", c_in=8, c_out=4, size_in=8),
 )
 WEIGHTS = build.weights(build.build(SPEC, seed=1))
-PRICES_MS = {"": 1.0, "by sign": 1.1, "sums": 0.9}
+PRICES_MS = {"": 1.0, "by sign": 1.1, "sums": 0.9, "all": 1.2}
 
 
 class Formed(Fake):
@@ -47,12 +47,14 @@ class Formed(Fake):
 def test_the_fastest_form_is_taken_and_said() -> None:
     backend, told = Formed(), []
     setting = backend.setting("fake", "int8", 1, 1)
-    chosen, floors = fastest(
+    chosen, relative = fastest(
         SPEC, WEIGHTS, backend, setting, emit=lambda kind, fields: told.append(fields["text"])
     )
     assert chosen == setting.model_copy(update={"form": "sums"})
-    assert floors == pytest.approx(PRICES_MS)
-    assert told[0].startswith("fastest form of int8: fake int8 (sums), 0.9 ms (usual form 1 ms")
+    assert relative == pytest.approx(
+        {"": 1.0 / 0.9, "by sign": 1.1 / 0.9, "sums": 1.0, "all": 1.2 / 0.9}, rel=0.05
+    )
+    assert told[0].startswith("fastest form of int8: fake int8 (sums); times as long: fake int8 1.1")
 
 
 def test_nothing_is_timed_where_there_is_one_form() -> None:
