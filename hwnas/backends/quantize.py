@@ -103,6 +103,9 @@ class QuantizePlan:
         if weight in used:
             raise BuildError(f"weight {weight!r} is used twice; quantizing shared weights is not supported")
         used[weight] = node.name
+        for name in node.input[1:]:
+            if name in self.constants and not np.isfinite(numpy_helper.to_array(self.constants[name])).all():
+                raise BuildError(f"weight {name!r} holds values that are not finite; it cannot be quantized")
 
     def _is_quantized(self, node: onnx.NodeProto) -> bool:
         if node.op_type in WEIGHTED:

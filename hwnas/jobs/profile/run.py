@@ -42,8 +42,6 @@ from hwnas.spec import BlockSpec, NetworkSpec
 
 # Candidates that active probing chooses from, and how many it takes at a time.
 _CANDIDATES, _BATCH = 256, 10
-# Runtimes that are profiled at most until one is found whose networks can be predicted.
-TRIES = 3
 
 
 def profile(options: ProfileOptions, emit: Emit | None = None) -> ProfileOutcome | DryRun:
@@ -134,7 +132,7 @@ def _error(made: ProfileOutcome) -> float:
 def _too_loose(made: ProfileOutcome, after: Setting) -> str:
     return (
         f"predictions of {name_of(made.setting)} are {_error(made):.1f} % off on other networks, too much "
-        f"for a budget: {name_of(after)}, the next fastest, is profiled, too"
+        f"for a budget: {name_of(after)}, which is predicted best, is profiled, too"
     )
 
 
@@ -245,9 +243,17 @@ def _conditions(options: ProfileOptions, space: SearchSpace, emit: Emit | None) 
         emit=emit,
         timed=not o.dry_run,
     )
-    return [
-        _Candidate(devices.backend_of(s), s, kept(compared)) for s in settings[: TRIES if left_open else 1]
-    ]
+    settings = worth_a_profile(settings, o.device) if left_open else settings[:1]
+    return [_Candidate(devices.backend_of(s), s, kept(compared)) for s in settings]
+
+
+def worth_a_profile(settings: Sequence[Setting], device: str) -> list[Setting]:
+    """The fastest; and, where its networks cannot be predicted, fp32, that of the device's own runtime where
+    it is among them. A profile takes minutes, so no more than two.
+    """
+    own = devices.resolve(device).backend
+    floats = sorted((s for s in settings if s.precision == "fp32"), key=lambda s: s.backend != own)
+    return list(dict.fromkeys([settings[0], *floats[:1]]))
 
 
 def _path(options: ProfileOptions, header: Header) -> Path:

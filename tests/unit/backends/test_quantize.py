@@ -319,3 +319,11 @@ def test_what_folding_takes_apart_is_one_operator_again() -> None:
     # Of another slope it is none.
     other = [n.op_type for n in onnx.load_model_from_string(ready(hard("HardSigmoid", alpha=0.2))).graph.node]
     assert "HardSigmoid" in other
+
+
+@pytest.mark.parametrize("broken", ["w", "b"])
+def test_weights_that_are_not_finite_are_refused(broken: str) -> None:
+    weight, bias = np.ones((2, 3, 1, 1), np.float32), np.ones(2, np.float32)
+    (weight if broken == "w" else bias)[0] = np.nan
+    with pytest.raises(BuildError, match=f"weight '{broken}' holds values that are not finite"):
+        quantize.points(one_convolution(weight, bias), Int8Form())

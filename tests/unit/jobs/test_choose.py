@@ -14,8 +14,9 @@ from hwnas.jobs.predict import find
 from hwnas.jobs.profile import ProfileOptions, profile
 from hwnas.jobs.profile.choose import Timed, choose, is_open, ratios, said, takes, with_errors
 from hwnas.jobs.profile.result import ProfileOutcome
+from hwnas.jobs.profile.run import worth_a_profile
 from hwnas.nets import spaces
-from hwnas.records import Setting, to_json
+from hwnas.records import Precision, Setting, to_json
 
 
 def test_what_is_left_open() -> None:
@@ -115,7 +116,20 @@ def test_what_cannot_be_predicted_is_not_taken(
     body = profile(options, lambda kind, fields: words.append(fields["text"]) if kind == "note" else None)
     assert body["table_id"] == body["setting"]["precision"] == out.read_text() == taken
     assert list(tmp_path.iterdir()) == [out]
-    assert sum("fake fp32, the next fastest, is profiled, too" in text for text in words) == told
+    assert sum("fake fp32, which is predicted best, is profiled, too" in text for text in words) == told
+
+
+def test_what_is_profiled_at_most() -> None:
+    """The fastest, then fp32 of the device's own runtime: ort on a CPU."""
+
+    def setting(backend: str, precision: Precision) -> Setting:
+        return Setting(device="cpu", backend=backend, precision=precision)
+
+    int8, other, own = setting("openvino", "int8"), setting("openvino", "fp32"), setting("ort", "fp32")
+    assert worth_a_profile([int8, setting("ort", "int8"), other, own], "cpu") == [int8, own]
+    assert worth_a_profile([int8, other], "cpu") == [int8, other]
+    assert worth_a_profile([own, int8], "cpu") == [own]
+    assert worth_a_profile([int8], "cpu") == [int8]
 
 
 def test_a_table_keeps_what_was_passed_over_for_it() -> None:
