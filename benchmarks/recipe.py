@@ -30,28 +30,24 @@ from hwnas.train.data import Dataset, load
 from hwnas.train.loop import accuracy, train
 from hwnas.train.options import Recipe
 
-OLD: dict[str, Any] = {"optimizer": "sgd", "schedule": "onecycle", "warmup": 0.2}
-MUON: dict[str, Any] = {"optimizer": "muon", "schedule": "linear"}
+OLD: dict[str, Any] = {"optimizer": "sgd", "schedule": "onecycle", "shift": 4}
+MUON: dict[str, Any] = {"optimizer": "muon", "schedule": "linear", "shift": 2}
 # By name, what differs from the defaults. `old` is what they were in November 2026, `new` is what they are.
 RECIPES: dict[str, dict[str, Any]] = {
     "old": OLD,
     "new": {},
     "old, linear": {**OLD, "schedule": "linear"},
-    "old, batch 64": {**OLD, "batch": 64},
-    "old, batch 32": {**OLD, "batch": 32},
-    "old, smoothing 0": {**OLD, "label_smoothing": 0.0},
     "old, shift 2": {**OLD, "shift": 2},
-    "old, shift 0": {**OLD, "shift": 0, "flip": False},
-    "muon": MUON,
-    "muon, turn 0.05": {**MUON, "turn": 0.05},
-    "muon, turn 0.3": {**MUON, "turn": 0.3},
-    "muon, batch 64": {**MUON, "batch": 64},
-    "muon, batch 32": {**MUON, "batch": 32},
-    "muon, shift 2": {**MUON, "shift": 2},
-    "muon, shift 0": {**MUON, "shift": 0, "flip": False},
-    "muon, smoothing 0": {**MUON, "label_smoothing": 0.0},
     "muon, onecycle": {**MUON, "schedule": "onecycle"},
+    "muon, shift 4": {**MUON, "shift": 4},
+    "muon, shift 0": {**MUON, "shift": 0},
+    "muon, no flip": {**MUON, "flip": False},
+    "muon, turn 0.05": {**MUON, "turn": 0.05},
+    "muon, turn 0.2": {**MUON, "turn": 0.2},
+    "muon, warmup 0.05": {**MUON, "warmup": 0.05},
+    "muon, batch 64": {**MUON, "batch": 64},
     "muon, momentum 0.8": {**MUON, "momentum": 0.8},
+    "muon, smoothing 0": {**MUON, "label_smoothing": 0.0},
 }
 
 

@@ -13,7 +13,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -106,25 +106,24 @@ def train(
     compute = choose(options)
     say(compute, emit)
     smallest = options.images // plan.steps_of(options, len(dataset.train))
-    # A process that is started shares the memory of tensors; the module is to be its own.
-    own = copy.deepcopy(module) if jobs > 1 else module
-    beside = partial(_beside, own, spec, dataset.portable(), options, teacher, rate, frozen_norms, checkpoint)
-    with on_threads(compute.threads), ranks.together(jobs, smallest, beside) as rank:
-        job = _TrainingJob(
-            module,
-            spec,
-            dataset,
-            options,
-            compute,
-            teacher,
-            rate,
-            frozen_norms,
-            watch,
-            emit,
-            task,
-            checkpoint,
-            rank,
-        )
+    task = _Task(
+        module,
+        spec,
+        dataset,
+        options,
+        teacher,
+        rate,
+        frozen_norms,
+        checkpoint,
+        watch=watch,
+        emit=emit,
+        name=task,
+    )
+    with (
+        on_threads(compute.threads),
+        ranks.together(jobs, smallest, partial(_beside, task.apart(jobs))) as rank,
+    ):
+        job = _TrainingJob(task, compute, rank)
         job.run()
     with on_threads(compute.threads):
         if final:
@@ -133,57 +132,48 @@ def train(
     return job.result(held)
 
 
-def _beside(
-    module: nn.Module,
-    spec: NetworkSpec,
-    dataset: Dataset,
-    options: Recipe,
-    teacher: Teacher | None,
-    rate: float,
-    frozen_norms: bool,
-    checkpoint: Path | None,
-    rank: Rank,
-) -> None:
-    """What another rank than the first does."""
-    compute = choose(options)
-    with on_threads(compute.threads):
-        own = copy.deepcopy(module)  # which the other ranks hold as well
-        _TrainingJob(
-            own,
-            spec,
-            dataset,
-            options,
-            compute,
-            teacher,
-            rate,
-            frozen_norms,
-            False,
-            None,
-            "",
-            checkpoint,
-            rank,
-        ).run()
-
-
-@dataclass(eq=False)
-class _TrainingJob:
-    """One call of `train`."""
+@dataclass(frozen=True)
+class _Task:
+    """What a call of `train` is asked for; see there."""
 
     module: nn.Module
     spec: NetworkSpec
     dataset: Dataset
     options: Recipe
-    compute: Compute
     teacher: Teacher | None
     rate: float
     frozen_norms: bool
-    watch: bool
-    emit: Emit | None
-    task: str
     checkpoint: Path | None
-    rank: Rank = ranks.ALONE
+    watch: bool = False
+    emit: Emit | None = None
+    name: str = ""
 
-    def __post_init__(self) -> None:
+    def apart(self, jobs: int) -> _Task:
+        """For other processes: a process that is started shares the memory of tensors, so that the module is
+        a copy, and it tells nothing.
+        """
+        module = copy.deepcopy(self.module) if jobs > 1 else self.module
+        dataset = self.dataset.portable()
+        return replace(self, module=module, dataset=dataset, watch=False, emit=None, name="")
+
+
+def _beside(task: _Task, rank: Rank) -> None:
+    """What another rank than the first does."""
+    compute = choose(task.options)
+    with on_threads(compute.threads):
+        own = replace(task, module=copy.deepcopy(task.module))  # which the other ranks hold as well
+        _TrainingJob(own, compute, rank).run()
+
+
+class _TrainingJob:
+    """One call of `train`, in one process."""
+
+    def __init__(self, task: _Task, compute: Compute, rank: Rank) -> None:
+        self.spec, self.dataset, self.options = task.spec, task.dataset, task.options
+        self.module, self.teacher, self.checkpoint = task.module, task.teacher, task.checkpoint
+        self.watch, self.emit, self.task = task.watch, task.emit, task.name
+        self.rate, self.frozen_norms = task.rate, task.frozen_norms
+        self.compute, self.rank = compute, rank
         options, device = self.options, self.compute.device
         self.steps = plan.steps_of(options, len(self.dataset.train))
         self.peak = plan.peak(options, len(self.dataset.train)) * self.rate

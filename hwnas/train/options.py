@@ -27,7 +27,7 @@ class Recipe(Checked):
             to 128 that gives at least 150 steps: a short training needs steps more than large ones.
         lr: peak learning rate of SGD with Nesterov momentum at 128 images per step; elsewhere it goes
             with the square root of the batch, as the noise of the gradient does.
-        optimizer: ``sgd``, or ``muon``, which makes the steps of filters orthogonal (`train.muon`).
+        optimizer: ``muon`` makes the steps of filters orthogonal (`train.muon`); ``sgd`` is Nesterov's alone.
         turn: with ``muon``, the length of a filter's step as a part of the filter's, at `lr` 1.
         inherited_lr: factor on `lr` for a network that starts from its parent's weights.
         schedule: ``onecycle`` rises from a tenth of `lr` to `lr` and falls again; ``cosine`` falls only,
@@ -62,13 +62,13 @@ class Recipe(Checked):
         low=2,
         high=65_536,
     )
-    optimizer: Optimizer = option("sgd", "muon: orthogonal steps for filters; sgd: Nesterov momentum alone.")
+    optimizer: Optimizer = option("muon", "muon: orthogonal steps for filters; sgd: Nesterov momentum alone.")
     turn: float = option(0.1, "muon: a filter's step as a part of its length, times lr.", above=0, high=10)
     lr: float = option(0.5, "Peak learning rate at 128 images a step.", above=0)
     inherited_lr: float = option(
         1.0, "Factor on lr for a network that starts from trained weights.", low=0, high=1
     )
-    schedule: Schedule = option("onecycle", "Learning rate schedule.")
+    schedule: Schedule = option("linear", "Learning rate schedule.")
     warmup: float = option(
         0.2, "onecycle, linear: fraction of the steps in which the learning rate rises.", low=0, high=1
     )
@@ -94,7 +94,7 @@ class Recipe(Checked):
         None, "Mirror half of the images left to right; null: if the data set allows it."
     )
     shift: int | None = option(
-        None, "Random shift: largest distance in pixels; null is an eighth of the side.", low=0
+        None, "Random shift: largest distance in pixels; null is a sixteenth of the side.", low=0
     )
     cutout: int = option(
         0, "Cutout: side in pixels of a square set to the mean colour; 0 turns it off.", low=0
