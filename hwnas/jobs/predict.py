@@ -150,14 +150,7 @@ def live_setting(setting: Setting) -> Setting | None:
     if is_remote(setting.device):  # a prediction asks no other machine, and a search measures there anyway
         return None
     try:
-        _, live = devices.conditions(
-            setting.device,
-            setting.backend,
-            precision=setting.precision,
-            batch=setting.batch,
-            threads=setting.threads,
-            choices=setting.choices,
-        )
+        _, live = devices.conditions_of(setting)
     except (BackendUnavailable, InputError):
         return None
     return live

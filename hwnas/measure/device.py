@@ -287,6 +287,18 @@ def conditions(
     )
 
 
+def conditions_of(setting: Setting) -> tuple[Backend, Setting]:
+    """The backend, and the full setting now, of the conditions that a table or a run states.
+
+    Raises:
+        InputError: a combination that the backend does not offer.
+        BackendUnavailable: device or runtime is not here; says how to get it.
+    """
+    s = setting
+    given: dict[str, Any] = {"precision": s.precision, "batch": s.batch, "threads": s.threads}
+    return conditions(s.device, s.backend, **given, choices=s.choices)
+
+
 def with_choices(runtime: Backend, setting: Setting, choices: BuildChoices | None) -> Setting:
     """The setting of an engine that is built as a user chooses besides.
 

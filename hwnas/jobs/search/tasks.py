@@ -103,15 +103,7 @@ class Bench:
 
     def builder(self, patience: Patience) -> NetworkBuilder:
         """The builder with the runtime of this machine; BackendUnavailable where it is not here."""
-        s = self.setting
-        runtime, setting = devices.conditions(
-            s.device,
-            s.backend,
-            precision=s.precision,
-            batch=s.batch,
-            threads=s.threads,
-            choices=s.choices,
-        )
+        runtime, setting = devices.conditions_of(self.setting)
         return NetworkBuilder(runtime, setting, self.seed, patience, self.sentinel_ms)
 
 

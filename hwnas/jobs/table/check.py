@@ -73,14 +73,7 @@ def validate(path: Path | None = None, emit: Emit | None = None, *, seed: int = 
             f"the table is {table.setting.provenance}; it cannot be compared with this machine by measuring"
         )
         return ValidateOutcome.of({**said, "verdict": "valid", "warnings": [warning]})
-    backend, live = devices.conditions(
-        table.setting.device,
-        table.setting.backend,
-        precision=table.setting.precision,
-        batch=table.setting.batch,
-        threads=table.setting.threads,
-        choices=table.setting.choices,
-    )
+    backend, live = devices.conditions_of(table.setting)
     warnings = tables.check_context(table, live)
     checks.append({"name": "conditions", "passed": True, "detail": live.describe()})
     sentinels = _sentinels(table)
