@@ -22,6 +22,10 @@ Size = Annotated[int, Field(gt=0, le=MOST_PIXELS)]
 RowRole = Literal["probe", "calibration", "holdout", "observed"]
 
 
+# In a header's protocol, the latency in ms that its networks are near; without it they have every latency.
+NEAR = "near_ms"
+
+
 class Header(Record):
     """First line: what the numbers are true for and how they were taken.
 
@@ -57,7 +61,7 @@ class Header(Record):
     @classmethod
     def _how(cls, value: dict[str, Any]) -> dict[str, Any]:
         # Profiles are compared by it, and commands count what was not imported.
-        for name in ("sessions", "sessions_max", "session_ms"):
+        for name in ("sessions", "sessions_max", "session_ms", NEAR):
             if name in value and not (_is_number(value[name]) and 0 < value[name] <= MOST_MS):
                 raise ValueError(f"{name} is {value[name]!r}, not a number above zero")
         left_out = value.get("not_imported", [])

@@ -15,12 +15,14 @@ from typing import Any
 from hwnas import store
 from hwnas.errors import DataFormatError, HwnasError, MissingMeasurement
 from hwnas.measure import advice, reliability
-from hwnas.measure.rows import SUFFIX, Header, parse_header, parse_line
+from hwnas.measure.rows import NEAR, SUFFIX, Header, parse_header, parse_line
 from hwnas.measure.table import LatencyTable, load
 from hwnas.nets import spaces
 from hwnas.spec import NetworkSpec
 
 _HEADER_BYTES = 1 << 20
+# A profile near one latency serves budgets up to this factor away: its widths reach so far.
+NEAR_ENOUGH = 1.5
 
 
 def folder() -> Path:
@@ -116,11 +118,21 @@ def figures(path: Path) -> dict[str, Any]:
     return {}
 
 
+def near(latency_ms: float | None, budgets_ms: Sequence[float | None]) -> bool:
+    """Whether what was profiled near a latency serves budgets; None was profiled for all of them."""
+    if latency_ms is None:
+        return True
+    return all(
+        ms is not None and latency_ms / NEAR_ENOUGH <= ms <= latency_ms * NEAR_ENOUGH for ms in budgets_ms
+    )
+
+
 def newest(
     device: str | None = None,
     *,
     space: str | None = None,
     covering: Iterable[NetworkSpec] = (),
+    budgets_ms: Sequence[float | None] | None = None,
     **setting: Any,
 ) -> LatencyTable:
     """The newest finished table of a device that fits.
@@ -130,6 +142,8 @@ def newest(
         space: only tables of this space.
         covering: take the table that prices most blocks of these networks, the newest of equal ones;
             one that lacks more than half of them is of another space or image size and does not fit.
+        budgets_ms: latencies that it is for, None of one that is not known yet: a table that was profiled near
+            another latency does not fit. Without budgets, any table does.
         setting: further fields of `Setting` that must be equal (``batch=1``, ``precision="fp32"``);
             None leaves a field open.
 
@@ -146,6 +160,8 @@ def newest(
         if any(v is not None and getattr(header.setting, k) != v for k, v in wanted.items()):
             continue
         if space is not None and header.space not in ("", space):
+            continue
+        if budgets_ms is not None and not near(header.protocol.get(NEAR), budgets_ms):
             continue
         try:
             table = load(path)

@@ -8,6 +8,7 @@ them compete (`hwnas.search.families.race`).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
@@ -85,21 +86,22 @@ DESIGNS = (
 
 @dataclass(frozen=True)
 class Family:
-    """A family for one image shape and number of classes."""
+    """A family for one image shape and number of classes; `widths` are those of its first stage."""
 
     label: str
     space: ChainSpace
     stages: int
+    widths: tuple[int, ...] = WIDTHS
 
     def scaled(self, width: int, depth: int) -> NetworkSpec:
-        """The uniform member of a width (place in `WIDTHS`) with `depth` blocks in every stage."""
-        path = tuple(stage * len(WIDTHS) + width for stage in range(self.stages))
+        """The uniform member of a width (place in `widths`) with `depth` blocks in every stage."""
+        path = tuple(stage * len(self.widths) + width for stage in range(self.stages))
         return self.space.express(
             Gene(path, ((self.space.levels[path[0]].operators[0],) * depth,) * len(path))
         )
 
 
-def family(design: Design, input_shape: ImageShape, classes: int) -> Family:
+def family(design: Design, input_shape: ImageShape, classes: int, widths: tuple[int, ...] = WIDTHS) -> Family:
     """A design for images of a shape."""
     large = int(input_shape[1] >= LARGE_SIDE)
     stages, halved = 3 + large, design.halved + large
@@ -107,37 +109,44 @@ def family(design: Design, input_shape: ImageShape, classes: int) -> Family:
     levels = [
         Level(width * design.ratio[stage], halved + stage, design.operators, (1, MOST_DEPTH), stage)
         for stage in range(stages)
-        for width in WIDTHS
+        for width in widths
     ]
     # A stage is as wide as its proportion says, or one step wider: growth may widen from the end on.
+    n = len(widths)
     edges = frozenset(
-        (stage * len(WIDTHS) + at, (stage + 1) * len(WIDTHS) + to)
+        (stage * n + at, (stage + 1) * n + to)
         for stage in range(stages - 1)
-        for at in range(len(WIDTHS))
+        for at in range(n)
         for to in (at, at + 1)
-        if to < len(WIDTHS)
+        if to < n
     )
-    middle = len(WIDTHS) // 3
     space = ChainSpace(
         NAME,
         input_shape,
         classes,
         levels=tuple(levels),
         edges=edges,
-        starts=tuple(range(len(WIDTHS))),
-        ends=tuple((stages - 1) * len(WIDTHS) + at for at in range(len(WIDTHS))),
-        reference=tuple(stage * len(WIDTHS) + middle for stage in range(stages)),
+        starts=tuple(range(n)),
+        ends=tuple((stages - 1) * n + at for at in range(n)),
+        reference=tuple(stage * n + n // 3 for stage in range(stages)),
         stem=stem,
     )
-    return Family(design.label, space, stages)
+    return Family(design.label, space, stages, widths)
 
 
 @dataclass(frozen=True)
 class Families:
-    """All families together (`hwnas.protocols.SearchSpace`)."""
+    """All families together (`hwnas.protocols.SearchSpace`).
+
+    Attributes:
+        name: of the space.
+        families: one or more.
+        least: the smallest member, where it is in none of the families' widths.
+    """
 
     name: str
     families: tuple[Family, ...]
+    least: NetworkSpec | None = None
 
     def family_of(self, spec: NetworkSpec) -> Family:
         """The first family that a network is a member of.
@@ -176,6 +185,8 @@ class Families:
 
     @cached_property
     def _smallest(self) -> NetworkSpec:
+        if self.least is not None:
+            return self.least
         return min((one.space.smallest() for one in self.families), key=lambda spec: count(spec).macs)
 
     def smallest(self) -> NetworkSpec:
@@ -184,7 +195,8 @@ class Families:
 
     def uniform(self) -> list[NetworkSpec]:
         """The first family at two blocks a stage in every width, after the smallest member."""
-        ladder = [self.families[0].scaled(width, 2) for width in range(len(WIDTHS))]
+        first = self.families[0]
+        ladder = [first.scaled(width, 2) for width in range(len(first.widths))]
         return [self._smallest, *(spec for spec in ladder if spec.key != self._smallest.key)]
 
     def sample(self, rng: np.random.Generator) -> NetworkSpec:
@@ -193,7 +205,7 @@ class Families:
         Wide members would crowd out all others if every path were equally likely.
         """
         one = self.families[int(rng.integers(len(self.families)))]
-        width = int(rng.integers(len(WIDTHS)))
+        width = int(rng.integers(len(one.widths)))
         spec = one.scaled(width, 1)
         gene = one.space.gene(spec)
         operators = []
@@ -221,7 +233,8 @@ class Families:
 
     @cached_property
     def _blocks(self) -> tuple[BlockSpec, ...]:
-        return tuple(dict.fromkeys(block for one in self.families for block in one.space.blocks()))
+        own = (block for one in self.families for block in one.space.blocks())
+        return tuple(dict.fromkeys([*own, *self._smallest.blocks]))
 
     def blocks(self) -> tuple[BlockSpec, ...]:
         """Every block that a member may hold, stems and heads included, each once."""
@@ -231,3 +244,26 @@ class Families:
 def auto(*, input_shape: ImageShape = (3, 32, 32), classes: int = 10) -> Families:
     """The registered space: every family of `DESIGNS`."""
     return Families(NAME, tuple(family(design, input_shape, classes) for design in DESIGNS))
+
+
+def narrowed(space: Families, spans: Mapping[str, tuple[int, int]]) -> Families:
+    """The space with less widths: those networks that a latency budget is about.
+
+    Args:
+        space: all widths.
+        spans: by a family's label the first and the last place in `WIDTHS` that stay.
+
+    Raises:
+        InputError: a span of an unknown family, of a family that has none, or outside `WIDTHS`.
+    """
+    designs = {design.label: design for design in DESIGNS}
+    if set(spans) != {one.label for one in space.families}:
+        raise InputError("the widths to keep are not those of the families of the space")
+    kept = []
+    for one in space.families:
+        first, last = spans[one.label]
+        if not 0 <= first <= last < len(WIDTHS):
+            raise InputError(f"{one.label}: no widths from place {first} to {last} of {len(WIDTHS)}")
+        shape, classes = one.space.input_shape, one.space.classes
+        kept.append(family(designs[one.label], shape, classes, WIDTHS[first : last + 1]))
+    return Families(space.name, tuple(kept), space.smallest())

@@ -25,6 +25,8 @@ class ProfileOptions:
         out: table file; None takes a new one in the user's data folder, or goes on with an
             unfinished one of the same conditions.
         only_missing: add what an existing table lacks (`out`, or the newest of these conditions).
+        near_ms: latency that networks are to be near: of the space of all families, only widths that can
+            matter there are measured (`near`); None measures for every latency.
         holdout: networks that are measured twice and never fitted; None takes the preset's number.
         estimate: plan from the device's description instead of measuring.
         max_time_s: stop cleanly after this long; the table is then unfinished and can be resumed.
@@ -48,6 +50,7 @@ class ProfileOptions:
     preset: str = "default"
     out: Path | None = None
     only_missing: bool = False
+    near_ms: float | None = None
     holdout: int | None = None
     estimate: bool = False
     max_time_s: float | None = None

@@ -21,7 +21,8 @@ class Plan:
     the others are extrapolated until ``--only-missing`` adds them. Three `anchors` are always
     measured as a whole. `calibration` networks are drawn at random and give the interval; up to `probes`
     further ones are chosen where the model is least sure, until the cross-validated error of the
-    calibration networks is below `target`; `holdout` fresh ones give the printed error.
+    calibration networks is below `target`; `holdout` fresh ones give the printed error. Near one latency
+    `blocks_near` are enough.
     """
 
     calibration: int
@@ -29,12 +30,13 @@ class Plan:
     holdout: int
     target: float
     blocks: int
+    blocks_near: int = 100
 
 
 PLANS = {
     "quick": Plan(calibration=20, probes=10, holdout=12, target=0.010, blocks=250),
-    "default": Plan(calibration=40, probes=40, holdout=24, target=0.007, blocks=750),
-    "thorough": Plan(calibration=80, probes=80, holdout=40, target=0.005, blocks=100_000),
+    "default": Plan(calibration=40, probes=40, holdout=24, target=0.007, blocks=750, blocks_near=250),
+    "thorough": Plan(calibration=80, probes=80, holdout=40, target=0.005, blocks=100_000, blocks_near=750),
 }
 
 

@@ -17,6 +17,7 @@ from hwnas.errors import BuildError, InputError, MissingMeasurement
 from hwnas.jobs import own_model
 from hwnas.jobs.profile.choose import choose, is_open, kept, ratios, with_errors
 from hwnas.jobs.profile.estimate import estimate
+from hwnas.jobs.profile.near import space_near
 from hwnas.jobs.profile.options import ProfileOptions
 from hwnas.jobs.profile.plan import PLANS, Plan, anchors, blocks_of, draw, schedule
 from hwnas.jobs.profile.result import ProfileOutcome
@@ -26,7 +27,7 @@ from hwnas.measure import table_folder
 from hwnas.measure.candidates import in_forms, name_of, precision_of
 from hwnas.measure.patience import Patience
 from hwnas.measure.reliability import DOUBTFUL_PERCENT
-from hwnas.measure.rows import Header, RepeatRow
+from hwnas.measure.rows import NEAR, Header, RepeatRow
 from hwnas.measure.sentinel import levels
 from hwnas.measure.session import WARMUP_BATCHES, WARMUP_CALLS
 from hwnas.measure.sweep import Sweep, SweepOptions, header_for
@@ -35,6 +36,7 @@ from hwnas.measure.timing import TimingOptions
 from hwnas.measure.writer import TableWriter
 from hwnas.nets import onnx, spaces
 from hwnas.nets.count import count, count_block
+from hwnas.nets.families import Families
 from hwnas.protocols import Backend, Emit, SearchSpace
 from hwnas.records import BuildChoices, Setting, to_json
 from hwnas.results import DryRun
@@ -77,10 +79,13 @@ class _Candidate:
     setting: Setting
     compared: list[Mapping[str, Any]]
 
-    def header(self, space: SearchSpace, timing: TimingOptions) -> Header:
+    def header(self, space: SearchSpace, timing: TimingOptions, near_ms: float | None) -> Header:
         """Of a table under them."""
         member = space.smallest()
-        return header_for(self.setting, space.name, member.input_shape, member.classes, timing)
+        found = header_for(self.setting, space.name, member.input_shape, member.classes, timing)
+        if near_ms is None:
+            return found
+        return found.model_copy(update={"protocol": {**found.protocol, NEAR: near_ms}})
 
 
 def _reliable(
@@ -142,9 +147,12 @@ def _profiled(
     """One table."""
     setting, compared = conditions.setting, conditions.compared
     timing = TimingOptions.preset(options.preset)
-    header = conditions.header(space, timing)
+    header = conditions.header(space, timing, options.near_ms)
     path = _path(options, header)
     begun = time.perf_counter()
+    if options.near_ms is not None and isinstance(space, Families):
+        space, spans = space_near(space, options.near_ms, conditions.backend, setting, path)
+        header = header.model_copy(update={"run": {**header.run, "widths": spans}})
     with closing(TableWriter(path, header)) as writer:
         sweep_options = SweepOptions(
             timing=timing,
@@ -281,7 +289,8 @@ def _path(options: ProfileOptions, header: Header) -> Path:
 
 
 def _blocks(space: SearchSpace, plan: Plan, options: ProfileOptions) -> Sequence[BlockSpec]:
-    return space.blocks() if options.only_missing else blocks_of(space, plan.blocks, options.seed)
+    most = plan.blocks if options.near_ms is None else plan.blocks_near
+    return space.blocks() if options.only_missing else blocks_of(space, most, options.seed)
 
 
 class _Profile:
@@ -412,7 +421,7 @@ class _Speed:
 def _dry(options: ProfileOptions, plan: Plan, space: SearchSpace, conditions: _Candidate) -> DryRun:
     """What would be measured, and how long that takes, from the speed of one network."""
     timing = TimingOptions.preset(options.preset)
-    path = _path(options, conditions.header(space, timing))
+    path = _path(options, conditions.header(space, timing, options.near_ms))
     speed = _Speed.of(conditions.backend, conditions.setting, space)
     blocks = _blocks(space, plan, options)
     missing = list(blocks)

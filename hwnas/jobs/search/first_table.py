@@ -6,13 +6,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from hwnas import budgets
 from hwnas.errors import MissingMeasurement
 from hwnas.jobs import predict
 from hwnas.jobs.profile import ProfileOptions
 from hwnas.jobs.profile import profile as job
 from hwnas.jobs.search.options import STRATEGY, SearchOptions
 from hwnas.jobs.search.plan import check_references
+from hwnas.measure import table_folder
 from hwnas.measure.table import LatencyTable
+from hwnas.nets.families import Families
 from hwnas.protocols import Emit, SearchSpace
 from hwnas.results import DryRun
 from hwnas.units import format_seconds
@@ -75,6 +78,7 @@ def measure(options: SearchOptions, space: SearchSpace, emit: Emit, left_s: floa
         preset="quick",
         seed=options.seed,
         max_time_s=left_s,
+        near_ms=_near_ms(options, space),
         **{name: value for name, value in given.items() if value is not None},
     )
     planned = job(replace(chosen, dry_run=True)).as_json()
@@ -92,3 +96,16 @@ def measure(options: SearchOptions, space: SearchSpace, emit: Emit, left_s: floa
             "the command to continue it, or allow more time"
         )
     return predict.find(Path(body["table"]))
+
+
+def budgets_ms(options: SearchOptions) -> list[float | None]:
+    """Latencies of the search; None for one that is a ratio to a network's."""
+    return [written.latency_ms for written in budgets.parse(options.latency_budget)]
+
+
+def _near_ms(options: SearchOptions, space: SearchSpace) -> float | None:
+    """The latency near which networks are to be measured, where the budgets are about one."""
+    known = [ms for ms in budgets_ms(options) if ms is not None]
+    if not isinstance(space, Families) or not known or not table_folder.near(max(known), budgets_ms(options)):
+        return None
+    return max(known)

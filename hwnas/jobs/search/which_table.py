@@ -49,7 +49,14 @@ class TableChoice:
             if is_open(conditions[name], None):
                 conditions[name] = None
         try:
-            found = predict.find(named, specs, device=o.device, space=o.space, **conditions)
+            found = predict.find(
+                named,
+                specs,
+                device=o.device,
+                space=o.space,
+                budgets_ms=first_table.budgets_ms(o),
+                **conditions,
+            )
             if takes(o.backend, found.setting.backend) and takes(o.precision, found.setting.precision):
                 return found
             raise MissingMeasurement(

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from hwnas.cost.score import kendall_tau
-from hwnas.nets.families import WIDTHS, Families, Family
+from hwnas.nets.families import Families, Family
 from hwnas.protocols import SearchContext
 from hwnas.records import Budget, Proposal, Trial
 from hwnas.search import options
@@ -124,7 +124,7 @@ class Race:
     ) -> NetworkSpec | None:
         """The widest member that fits; None where it uses too little of the budget, or none fits."""
         estimate = self._context.estimate
-        for width in reversed(range(len(WIDTHS))):
+        for width in reversed(range(len(entry.family.widths))):
             spec = self._scaled(entry.family.label, entry.depth, width)
             found = estimate(spec)
             if spec.key in refused or not budget.fits(found):

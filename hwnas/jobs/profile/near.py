@@ -1,0 +1,84 @@
+"""A profile for one latency budget: of the space of all families, only widths that can matter near it.
+
+Two blocks a stage take the budget at some width of a family; with one or three, or other operators, at a
+width nearby. A few networks of each family are timed once to find it. That takes seconds; blocks that no
+network near the budget has would take minutes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from hwnas.measure import table as tables
+from hwnas.measure.timing import SessionOptions, TimingOptions, measure
+from hwnas.nets import onnx
+from hwnas.nets.families import Families, Family, narrowed
+from hwnas.protocols import Backend, Engine
+from hwnas.records import Setting
+from hwnas.spec import NetworkSpec
+
+# Times of the uniform member of two blocks a stage that its family's widths are kept between, as multiples
+# of the budget: one block a stage takes about half of its time, three take half as much again.
+LEAST, MOST = 0.5, 2.0
+# One short session each: what is wanted is a width, which steps by 8 to 50 percent.
+ONCE = TimingOptions(sessions=1, sessions_max=1, repeats=0, session=SessionOptions(session_ms=20.0))
+# Places among the widths that are timed, as far as they are needed.
+STEP = 4
+
+Spans = dict[str, tuple[int, int]]
+
+
+def space_near(
+    space: Families, budget_ms: float, backend: Backend, setting: Setting, path: Path
+) -> tuple[Families, Spans]:
+    """The space with the widths near a budget, and their places.
+
+    Args:
+        space: all families in all widths.
+        budget_ms: latency.
+        backend, setting: under which networks are timed.
+        path: table that is made; where it was begun, its own widths are taken.
+    """
+    spans = _begun(path)
+    if spans is None:
+        spans = {one.label: span(one, budget_ms, _timer(backend, setting)) for one in space.families}
+    return narrowed(space, spans), spans
+
+
+def span(family: Family, budget_ms: float, time_ms: Callable[[NetworkSpec], float]) -> tuple[int, int]:
+    """First and last place of a family's widths near a budget; the nearest where none is near."""
+    known: dict[int, float] = {}
+    for at in range(0, len(family.widths), STEP):
+        known[at] = time_ms(family.scaled(at, 2))
+        if known[at] > MOST * budget_ms:
+            break
+    places = np.arange(max(known) + 1 if len(known) > 1 else 1)
+    # Between two that were timed a power of the width.
+    log_ms = np.interp(places, list(known), np.log(list(known.values())))
+    inside = places[(log_ms >= np.log(LEAST * budget_ms)) & (log_ms <= np.log(MOST * budget_ms))]
+    if len(inside):
+        return int(inside[0]), int(inside[-1])
+    nearest = int(places[np.abs(log_ms - np.log(budget_ms)).argmin()])
+    return nearest, nearest
+
+
+def _begun(path: Path) -> Spans | None:
+    if not path.exists():
+        return None
+    found = tables.load(path).header.run.get("widths")
+    return None if found is None else {label: (first, last) for label, (first, last) in found.items()}
+
+
+def _timer(backend: Backend, setting: Setting) -> Callable[[NetworkSpec], float]:
+    def time_ms(spec: NetworkSpec) -> float:
+        graph = onnx.network(spec, batch=setting.batch, seed=0)
+
+        def build() -> Engine:
+            return backend.build(graph, setting)
+
+        return measure({"one": build}, ONCE, rng=np.random.default_rng(0), emit=None)["one"].floor_ms
+
+    return time_ms
