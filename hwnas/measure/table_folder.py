@@ -142,8 +142,8 @@ def newest(
         space: only tables of this space.
         covering: take the table that prices most blocks of these networks, the newest of equal ones;
             one that lacks more than half of them is of another space or image size and does not fit.
-        budgets_ms: latencies that it is for, None of one that is not known yet: a table that was profiled near
-            another latency does not fit. Without budgets, any table does.
+        budgets_ms: latencies that it is for, None of one that is not known yet: a table that was profiled
+            near another latency does not fit. Without budgets, any table does.
         setting: further fields of `Setting` that must be equal (``batch=1``, ``precision="fp32"``);
             None leaves a field open.
 

@@ -43,11 +43,11 @@ class AugmentOptions(Checked):
 def chosen(recipe: Recipe, dataset: Dataset) -> AugmentOptions:
     """What a recipe asks for; where it leaves that open, what suits the data set.
 
-    That is shifts by a sixteenth of the side, and flips where mirrors keep their class.
+    That is shifts by a sixteenth of the side, rounded up, and flips where mirrors keep their class.
     """
     _, height, width = dataset.input_shape
     side = min(height, width)
-    shift = side // 16 if recipe.shift is None else recipe.shift
+    shift = -(-side // 16) if recipe.shift is None else recipe.shift
     if shift >= side:
         raise InputError(f"augmentation shift {shift} is not smaller than the image ({height}x{width})")
     flip = dataset.mirrors if recipe.flip is None else recipe.flip

@@ -51,11 +51,12 @@ def space_near(
 def span(family: Family, budget_ms: float, time_ms: Callable[[NetworkSpec], float]) -> tuple[int, int]:
     """First and last place of a family's widths near a budget; the nearest where none is near."""
     known: dict[int, float] = {}
-    for at in range(0, len(family.widths), STEP):
+    last = len(family.widths) - 1
+    for at in (*range(0, last, STEP), last):
         known[at] = time_ms(family.scaled(at, 2))
         if known[at] > MOST * budget_ms:
             break
-    places = np.arange(max(known) + 1 if len(known) > 1 else 1)
+    places = np.arange(max(known) + 1)
     # Between two that were timed a power of the width.
     log_ms = np.interp(places, list(known), np.log(list(known.values())))
     inside = places[(log_ms >= np.log(LEAST * budget_ms)) & (log_ms <= np.log(MOST * budget_ms))]

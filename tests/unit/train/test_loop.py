@@ -44,7 +44,7 @@ def run(spec: NetworkSpec, data: Dataset, options: Recipe, **more: Any) -> tuple
 
 
 def test_course_of_the_learning_rate_by_hand() -> None:
-    options = Recipe(warmup=0.25, final_lr=0.0)
+    options = Recipe(schedule="onecycle", warmup=0.25, final_lr=0.0)
     # Ten steps, seen at their middles: 0.05 is a fifth of the rise from 0.1 to 1: 0.1 + 0.9 / 5.
     rates = [plan.course(options, step, 10) for step in range(10)]
     assert rates[0] == pytest.approx(0.28)

@@ -1,0 +1,90 @@
+"""A profile near one latency: widths by hand, what is measured, and which searches it serves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from hwnas.errors import InputError
+from hwnas.jobs.profile import ProfileOptions, profile
+from hwnas.jobs.profile.near import span
+from hwnas.jobs.profile.plan import PLANS, Plan
+from hwnas.measure import table as tables
+from hwnas.measure import table_folder
+from hwnas.nets import spaces
+from hwnas.nets.families import WIDTHS, Families, narrowed
+from hwnas.spec import NetworkSpec
+
+
+@pytest.fixture(scope="module")
+def space() -> Families:
+    found = spaces.make("auto")
+    assert isinstance(found, Families)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("budget_ms", "expected"),
+    [
+        # 0.1 ms, doubled every four widths. From half of 0.21 ms (place 0.3) to twice it (place 8.3).
+        (0.21, (1, 8)),
+        (0.41, (5, 12)),
+        (0.001, (0, 0)),  # even the narrowest is too slow
+        (100.0, (14, 14)),  # even the widest is too fast
+    ],
+)
+def test_widths_near_a_budget(space: Families, budget_ms: float, expected: tuple[int, int]) -> None:
+    timed: list[int] = []
+
+    def time_ms(spec: NetworkSpec) -> float:
+        timed.append(WIDTHS.index(spec.stem.c_out))
+        return float(0.1 * 2.0 ** (timed[-1] / 4))
+
+    assert span(space.families[0], budget_ms, time_ms) == expected
+    assert (
+        timed
+        == [at for at in (0, 4, 8, 12, 14) if at == 0 or 0.1 * 2 ** ((at - 4) / 4) <= 2 * budget_ms][
+            : len(timed)
+        ]
+    )
+    assert len(timed) <= 5
+
+
+def test_a_narrowed_space_holds_members_of_the_whole_one(space: Families) -> None:
+    few = narrowed(space, {one.label: (3, 5) for one in space.families})
+    assert set(few.blocks()) < set(space.blocks())
+    assert few.smallest() == space.smallest()
+    widths = {spec.stem.c_out for spec in few.uniform()[1:]}
+    assert widths == set(WIDTHS[3:6])
+    assert all(spec in space for spec in few.uniform())
+
+
+@pytest.mark.parametrize("wrong", [(5, 3), (-1, 2), (3, 15)])
+def test_spans_that_are_none_are_refused(space: Families, wrong: tuple[int, int]) -> None:
+    with pytest.raises(InputError, match="no widths"):
+        narrowed(space, {one.label: wrong for one in space.families})
+    with pytest.raises(InputError, match="not those of the families"):
+        narrowed(space, {"other": (1, 2)})
+
+
+def test_a_profile_near_a_latency(space: Families, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HWNAS_HOME", str(tmp_path))
+    short = Plan(calibration=3, probes=0, holdout=2, target=1.0, blocks=30, blocks_near=12)
+    monkeypatch.setitem(PLANS, "quick", short)
+    options = ProfileOptions(device="fake", space="auto", preset="quick", near_ms=0.5)
+    body = profile(options).as_json()
+    assert body["complete"]
+    table = tables.load(Path(body["table"]))
+    assert len(table.rows) < 30  # twelve, or those of the anchors
+    spans = table.header.run["widths"]
+    near = narrowed(space, {label: (first, last) for label, (first, last) in spans.items()})
+    assert set(table.rows) <= set(near.blocks())
+    assert table.covers(space.smallest())
+    # The table is one for a search near the latency, and for no other.
+    found = table_folder.newest("fake", space="auto", budgets_ms=[0.4])
+    assert found.table_id == table.table_id
+    for budgets in ([1.0], [0.5, 1.0], [None]):
+        with pytest.raises(Exception, match="no latency table"):
+            table_folder.newest("fake", space="auto", budgets_ms=budgets)
+    assert profile(options).as_json()["table_id"] != "", "a finished one is not begun anew"
