@@ -106,7 +106,7 @@ def train(
     compute = choose(options)
     say(compute, emit)
     smallest = options.images // plan.steps_of(options, len(dataset.train))
-    task = _Task(
+    asked = _Task(
         module,
         spec,
         dataset,
@@ -121,9 +121,9 @@ def train(
     )
     with (
         on_threads(compute.threads),
-        ranks.together(jobs, smallest, partial(_beside, task.apart(jobs))) as rank,
+        ranks.together(jobs, smallest, partial(_beside, asked.apart(jobs))) as rank,
     ):
-        job = _TrainingJob(task, compute, rank)
+        job = _TrainingJob(asked, compute, rank)
         job.run()
     with on_threads(compute.threads):
         if final:
