@@ -99,10 +99,10 @@ def test_mixup_weights_are_beta() -> None:
 
 def test_what_is_left_open_follows_the_data(digits: Dataset) -> None:
     assert chosen(Recipe(), digits) == AugmentOptions(shift=1, flip=False)
-    assert chosen(Recipe(), load("digits")) == AugmentOptions(shift=4, flip=False)
+    assert chosen(Recipe(), load("digits")) == AugmentOptions(shift=2, flip=False)
     digits_that_mirror = load("digits", input_shape=(1, 16, 16))
     digits_that_mirror.mirrors = True
-    assert chosen(Recipe(), digits_that_mirror) == AugmentOptions(shift=2, flip=True)
+    assert chosen(Recipe(), digits_that_mirror) == AugmentOptions(shift=1, flip=True)
 
 
 def test_every_augmentation_can_be_asked_for(digits: Dataset) -> None:
