@@ -220,7 +220,7 @@ def modes() -> Figures:
         "host_ms": times.host_ms,
         "enqueue_ms": times.enqueue_ms,
         "run_with_copies_ms": loop,
-        "graph": engine._full.graph is not None,
+        "graph": engine.graphs,
         "gates": list(engine.watch()),
         "layers": len(engine.layers()),
         "layer_ms": engine.layer_ms(),
