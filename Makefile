@@ -32,7 +32,7 @@ test-campaign: $(STAMP)
 # TensorRT's real bindings and PyCUDA on simulated GPUs; downloads about 100 MB from PyPI, once.
 test-sim: $(STAMP)
 	$(BIN)/python tests/sim/prepare.py
-	HWNAS_SIM=1 $(BIN)/pytest -n 2 tests/sim
+	HWNAS_SIM=1 $(BIN)/pytest -n 2 --dist worksteal tests/sim
 
 # Devices over ssh: a real sshd on loopback, from Debian's package, which is unpacked and not installed.
 test-remote: $(STAMP)

@@ -5,7 +5,7 @@ promises (M3): with and without the cure, on simulated clocks.
 
     python tests/sim/prepare.py && python tests/sim/clock_figures.py
 
-The card has a clock of its own, so nothing here depends on this machine. Without the cure each call lies
+Card and host have simulated clocks, so nothing here depends on this machine. Without the cure each call lies
 between events of its own, and the empty pair of events is part of it. docs/gpu.md holds what this prints.
 """
 
@@ -41,10 +41,10 @@ def figures(tick_ns: int, cured: bool) -> tuple[float, float]:
         engine = backend.build(model, backend.setting("gpu", "fp32", 1, 1))
         if not cured:
             engine.time(1)
-            known = engine._timing
+            known = engine._timer.known
             assert known is not None
             known.clock = dataclasses.replace(known.clock, empty_ms=0.0)
-            engine._each = lambda known: 1  # type: ignore[method-assign]  # the fault
+            engine._timer.each = lambda known: 1  # type: ignore[method-assign]  # the fault
         found = run_session(engine, SessionOptions(10.0), Gates())
         engine.close()
         errors.append(abs(1e3 * found.floor_ms / call_us - 1))
@@ -102,7 +102,8 @@ def main() -> None:
         if row == "before":
             print("\n" + "\n".join(heated), flush=True)
         with tempfile.TemporaryDirectory() as home:
-            env = environment(MACHINES["rtx3090"], Path(home), FAKECUDA_EVENT_NS="700", HWNAS_SIM="1")
+            given = {"FAKECUDA_EVENT_NS": "700", "FAKECUDA_HOST_NS": "1000", "HWNAS_SIM": "1"}
+            env = environment(MACHINES["rtx3090"], Path(home), **given)
             subprocess.run([sys.executable, __file__, row], env=env, check=True)
 
 

@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 from machines import MACHINES, ROOT, environment
 
-pytestmark = [pytest.mark.sim, pytest.mark.parametrize("device", MACHINES)]
+# Slow: these begin first, so that the many short ones of the other files fill what is left.
+pytestmark = [pytest.mark.sim, pytest.mark.slow, pytest.mark.parametrize("device", MACHINES)]
+INSIDE = sorted((ROOT / "tests/sim/inside").glob("test_*.py"))
 
 
 def passes(device: str, home: Path, *arguments: str, before: Path | None = None) -> None:
@@ -25,8 +27,9 @@ def passes(device: str, home: Path, *arguments: str, before: Path | None = None)
     assert " skipped" not in done.stdout, done.stdout[-2000:]
 
 
-def test_backend_drivers_and_commands(device: str, tmp_path: Path) -> None:
-    passes(device, tmp_path, "tests/sim/inside")
+@pytest.mark.parametrize("file", INSIDE, ids=lambda file: file.stem.removeprefix("test_inside_"))
+def test_backend_drivers_and_commands(device: str, file: Path, tmp_path: Path) -> None:
+    passes(device, tmp_path, str(file.relative_to(ROOT)))
 
 
 def test_the_promises_of_every_backend(device: str, tmp_path: Path) -> None:

@@ -213,16 +213,16 @@ def test_a_gpu_that_waited_for_the_host_is_timed_again(backend: Trt, monkeypatch
     engine = built(backend)
     engine.time(3)
     delays: list[int] = []
-    delay = engine._kernels.delay
+    delay = engine._timer.kernels.delay
 
     def noted(delay_ns: int, stream: int) -> None:
         delays.append(delay_ns)
         delay(delay_ns, stream)
 
-    monkeypatch.setattr(engine._kernels, "delay", noted)
-    engine._delay_ns = 100_000
+    monkeypatch.setattr(engine._timer.kernels, "delay", noted)
+    engine._timer.delay_ns = 100_000
     monkeypatch.setenv("FAKECUDA_EAGER", "1")  # everything runs when it is queued: the GPU always waits
-    monkeypatch.setattr("hwnas.backends.trt.engine.LONGEST_DELAY_NS", 400_000)
+    monkeypatch.setattr("hwnas.backends.trt.timer.LONGEST_DELAY_NS", 400_000)
     assert len(engine.time(3).wall_ms) == 3  # gives up hiding the host, ends all the same
     assert delays[:3] == [100_000, 200_000, 400_000]
     engine.close()

@@ -15,6 +15,7 @@ from hwnas.backends.cuda.by_cuda_python import CudaPythonDriver
 from hwnas.backends.cuda.by_pycuda import PyCudaDriver
 from hwnas.backends.cuda.driver import CudaDriver, GpuError, GpuOutOfMemory, Owned
 from hwnas.backends.cuda.kernels import Kernels, Preprocessor, cubin
+from hwnas.errors import BackendUnavailable
 
 MEAN = np.array([0.4914, 0.4822, 0.4465], np.float32)
 STD = np.array([0.2470, 0.2435, 0.2616], np.float32)
@@ -184,3 +185,13 @@ def test_b5_either_package_serves_where_the_other_is_missing(
     monkeypatch.setattr(opening, "_open", {})
     monkeypatch.setattr(opening, "PyCudaDriver", lambda _: by_pycuda())
     assert type(opening.open_driver()) is serves
+
+
+def test_b5_bindings_newer_than_the_driver_are_refused_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bindings of CUDA 13 on a driver of CUDA 12 (535), which lacks their call for event times and others."""
+    monkeypatch.setenv("FAKECUDA_DRIVER", "12020")
+    with pytest.raises(BackendUnavailable, match=r"driver serves up to 12\.2.*'cuda-bindings<13'"):
+        CudaPythonDriver()
+    monkeypatch.setattr(opening, "_open", {})
+    monkeypatch.setattr(opening, "PyCudaDriver", lambda _: by_pycuda())
+    assert type(opening.open_driver()) is PyCudaDriver

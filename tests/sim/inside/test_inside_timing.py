@@ -13,7 +13,7 @@ from driver_state import by_pycuda
 
 from hwnas.backends.cuda import clock, opening
 from hwnas.backends.cuda import state as gpu_state
-from hwnas.backends.trt import engine as engines
+from hwnas.backends.trt import timer as timers
 from hwnas.backends.trt.backend import Trt
 from hwnas.backends.trt.engine import TrtEngine
 from hwnas.measure import levels
@@ -33,11 +33,12 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Build]]:
     """Set up a card's faults; gives what builds the engine on it."""
 
     def with_faults(call_us: float = 40, tick_ns: int = 32, pycuda: bool = False, **more: object) -> Build:
-        given = {"TRTSIM_CALL_US": call_us, "FAKECUDA_CLOCK": tick_ns, "FAKECUDA_EVENT_NS": 700, **more}
+        given = {"TRTSIM_CALL_US": call_us, "FAKECUDA_CLOCK": tick_ns, "FAKECUDA_EVENT_NS": 700}
+        given |= {"FAKECUDA_HOST_NS": 1000, **more}  # the host, too: nothing here depends on the machine
         for name, value in given.items():
             monkeypatch.setenv(name, str(value))
         monkeypatch.setattr(clock, "_known", {})
-        monkeypatch.setattr(engines, "_last_busy_s", {})
+        monkeypatch.setattr(timers, "_last_busy_s", {})
         gpu_state.gpu_judge.cache_clear()
         if pycuda:
             monkeypatch.setattr(opening, "_open", {0: by_pycuda()})
@@ -56,7 +57,7 @@ def test_m1_short_calls_are_right_whatever_the_clocks_step(
 ) -> None:
     engine = gpu(call_us, tick_ns)()
     found = run_session(engine, SessionOptions(10.0), Gates())
-    known = engine._timing
+    known = engine._timer.known
     engine.close()
     assert known is not None
     # The review asks for 0.5 %; where the clock is fine, what remains is the empty pair of events.
@@ -80,7 +81,7 @@ def test_m2_a_graph_is_what_runs_and_what_is_timed(gpu: Callable[..., Build]) ->
     engine = gpu(60, FAKECUDA_LAUNCH_NS=6000)()
     times = engine.time(5)
     launched = engine.run(np.zeros(engine.shape, np.float32)).shape
-    assert engine._full.graph is not None
+    assert engine.graphs
     assert "enqueue-bound" not in engine.watch()
     engine.close()
     assert launched == (1, 8, 8, 8)
@@ -99,7 +100,7 @@ def test_m2_without_graphs_what_the_host_needs_is_what_is_timed(
     more = {"FAKECUDA_LAUNCH_NS": 40_000, **({} if captures else {"FAKECUDA_NO_CAPTURE": 1})}
     engine = gpu(6, pycuda=captures, **more)()
     times = engine.time(5)
-    gates, kernels = engine.watch(), engine._engine.num_layers
+    gates, kernels = engine.watch(), engine._ways.engine.num_layers
     engine.close()
     assert "enqueue-bound" in gates
     assert times.enqueue_ms is not None
@@ -119,8 +120,10 @@ BOOST = "1923,1695,300"  # falls by 12 % within a second of work
 
 
 def test_m3_a_warm_card_fires_no_gate_and_its_promise_is_decided(gpu: Callable[..., Build]) -> None:
+    """Both clocks are simulated, the card's and the host's, so that a busy machine changes nothing."""
     build = gpu(300, 1024, FAKECUDA_BOOST=BOOST, FAKECUDA_JITTER=0.002)
-    found = measure({"net": build}, TimingOptions.preset("quick"), rng=np.random.default_rng(0))["net"]
+    options = TimingOptions.preset("quick")
+    found = measure({"net": build}, options, rng=np.random.default_rng(0))["net"]
     assert found.gates == ()
     warm_ms = 0.3 * 1923 / 1695
     kept, _ = keep(build, 1.05 * warm_ms)
@@ -172,13 +175,13 @@ def test_m3_a_card_that_idled_is_kept_busy_before_it_is_timed(
     build = gpu(200)
     engine = build()
     launched: list[int] = []
-    call = engine._call
+    call = engine._ways.call
 
     def counted(way: Any) -> None:
         launched.append(1)
         call(way)
 
-    monkeypatch.setattr(engine, "_call", counted)
+    monkeypatch.setattr(engine._ways, "call", counted)
     engine.time(1)
     first = len(launched)
     engine.time(1)
@@ -221,9 +224,9 @@ def test_m4_a_second_timing_prepares_nothing(
 def test_m4_the_delay_shrinks_again(gpu: Callable[..., Build]) -> None:
     engine = gpu(200)()
     engine.time(3)
-    engine._delay_ns = engines.LONGEST_DELAY_NS
+    engine._timer.delay_ns = timers.LONGEST_DELAY_NS
     engine.time(3)
-    assert engine._delay_ns < engines.LONGEST_DELAY_NS / 4
+    assert engine._timer.delay_ns < timers.LONGEST_DELAY_NS / 4
     engine.close()
 
 

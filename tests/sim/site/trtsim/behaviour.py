@@ -589,6 +589,9 @@ class Simulation:
         """One queued execution, when the simulated stream gets to it."""
         try:
             engine, work = self._queued[number or 0]
+            on_a_clock = "FAKECUDA_CLOCK" in os.environ  # of the device's own: its arithmetic takes no time
+            if on_a_clock and engine.get("last") == (number, self.cuda.fakecuda_writes()):
+                return 0  # input and answers lie there still
             session = self._session(engine)
             feed = {
                 port["name"]: np.frombuffer(ctypes.string_at(address, size), kind).reshape(shape)
@@ -597,9 +600,8 @@ class Simulation:
             }
             names = [port["name"] for port, *_ in work if port["mode"] == OUTPUT]
             targets = [address for port, _, _, address, _ in work if port["mode"] == OUTPUT]
-            # On a clock of its own the device's arithmetic takes no time: equal inputs are computed once.
-            known = {name: array.tobytes() for name, array in feed.items()}
-            if "FAKECUDA_CLOCK" in os.environ and engine.get("known") == known:
+            known = {name: array.tobytes() for name, array in feed.items()}  # equal inputs: computed once
+            if on_a_clock and engine.get("known") == known:
                 values = engine.answers
             else:
                 values = session.run(names, feed)
@@ -607,6 +609,8 @@ class Simulation:
             for value, address in zip(values, targets, strict=True):
                 value = np.ascontiguousarray(value)
                 ctypes.memmove(address, value.ctypes.data, value.nbytes)
+            self.cuda.fakecuda_wrote()
+            engine.last = (number, self.cuda.fakecuda_writes())
             return 0
         except Exception:
             self.problems.append(traceback.format_exc())
