@@ -72,12 +72,11 @@ USER 1001
 ENV PATH=/opt/hwnas/.venv/bin:$PATH HWNAS_HOME=/data/.hwnas NVIDIA_DRIVER_CAPABILITIES=compute,utility
 WORKDIR /opt/hwnas
 COPY --chown=hwnas . .
-# To train on the card too, name PyTorch's own index of CUDA 12.6 wheels (TORCH_INDEX): PyPI's start at
-# compute capability 7.5, and 2.14 is the last release with wheels for Pascal.
-ARG TORCH_INDEX=
+# 2.7 is the last torch on PyPI with code for Pascal and Volta. It brings cuDNN 9, which pip cannot install
+# beside 8: TensorRT finds 8 in the base image.
 RUN python3 -m venv .venv \
-    && .venv/bin/pip install --no-cache-dir ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} "torch<2.15" torchvision \
-    && .venv/bin/pip install --no-cache-dir -e ".[trt8]"
+    && .venv/bin/pip install --no-cache-dir "torch>=2.7,<2.8" torchvision \
+    && .venv/bin/pip install --no-cache-dir -e ".[trt8-train]"
 WORKDIR /data
 HEALTHCHECK --interval=5m --timeout=60s CMD ["hwnas", "doctor", "--no-noise", "--quiet"]
 ENTRYPOINT ["hwnas"]

@@ -36,6 +36,7 @@ from .param_types import (
 
 F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
+_Devices = TypeVar("_Devices", str | None, tuple[str, ...])
 
 
 class Option(Protocol):
@@ -93,6 +94,28 @@ def _option(*names_: str, **settings: Any) -> Option:
 _GPU = re.compile(r"\d{1,3}|(GPU|MIG|MIG-GPU)-[0-9a-fA-F][0-9a-fA-F/-]*")
 
 
+_GPU_CHOSEN = "hwnas.gpu"
+
+
+def _gpu_is_here(ctx: click.Context, *devices: str | tuple[str, ...] | None) -> None:
+    """``--gpu`` chooses among this machine's; on another it would be left unheard."""
+    if _GPU_CHOSEN not in ctx.meta:
+        return
+    from hwnas.measure.remote.names import address_of
+
+    named = [n for d in devices for n in ((d,) if isinstance(d, str) else d or ())]
+    if there := next((n for n in named if "://" in address_of(n)), None):
+        raise click.UsageError(
+            f"--gpu chooses a GPU of this machine, not of {there}; set CUDA_VISIBLE_DEVICES there", ctx
+        )
+
+
+def _checked_device(ctx: click.Context, param: click.Parameter, value: _Devices) -> _Devices:
+    """The options come in the order in which they were written."""
+    _gpu_is_here(ctx, value)
+    return value
+
+
 def _chosen_gpu(ctx: click.Context, param: click.Parameter, value: str | None) -> None:
     """Show CUDA one GPU: whatever opens CUDA in this process (TensorRT, ONNX Runtime, torch) sees that."""
     if value is None:
@@ -103,6 +126,13 @@ def _chosen_gpu(ctx: click.Context, param: click.Parameter, value: str | None) -
             ctx,
             param,
         )
+    from hwnas.backends.cuda import gpus  # brings numpy, which no help needs
+
+    if value.isdigit() and (here := gpus.gpus()) and int(value) >= len(here):
+        listed = ", ".join(f"{at}: {gpu.name}" for at, gpu in enumerate(here))
+        raise click.BadParameter(f"there is no GPU {value} here, but {listed}", ctx, param)
+    ctx.meta[_GPU_CHOSEN] = value
+    _gpu_is_here(ctx, ctx.params.get("device"), ctx.params.get("devices"))
     os.environ["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"  # nvidia-smi's order; CUDA's own puts the fastest first
     os.environ["CUDA_VISIBLE_DEVICES"] = value
 
@@ -110,6 +140,7 @@ def _chosen_gpu(ctx: click.Context, param: click.Parameter, value: str | None) -
 device = _option(
     "--device",
     metavar="NAME",
+    callback=_checked_device,
     help="Device (`hwnas devices`), or ssh://user@host[:port][/NAME].  [default: a GPU that works, else cpu]",
 )
 devices = _option(
@@ -117,6 +148,7 @@ devices = _option(
     "devices",
     multiple=True,
     metavar="NAME",
+    callback=_checked_device,
     help="Device (`hwnas devices`), or ssh://user@host[:port][/NAME]; may be repeated.  "
     "[default: a GPU that works, else cpu]",
 )

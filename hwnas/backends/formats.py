@@ -154,8 +154,14 @@ class Format:
         written: Precision = "fp32" if trained.precision == "bf16" else trained.precision
         return trained.onnx(written), written
 
-    def elsewhere(self, model: Path, precision: Precision) -> str:
-        """How to build from `portable` where hwnas is not installed, in one line; empty if not known."""
+    def elsewhere(self, model: Path, setting: Setting, image: tuple[int, ...]) -> str:
+        """How to build from `portable` where hwnas is not installed, in one line; empty if not known.
+
+        Args:
+            model: the file that `portable` gave.
+            setting: precision, sizes and other choices that were asked for.
+            image: channels, height and width.
+        """
         return ""
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import ctypes.util
 import hashlib
 import io
+import os
 import time
 from collections.abc import Mapping
 from contextlib import redirect_stdout
@@ -191,6 +192,13 @@ class OrtTrt(OrtCuda):
             "trt_timing_cache_enable": "True",
             "trt_timing_cache_path": str(cache),
         }
+
+    def _open(self, graph: bytes, setting: Setting) -> OrtGpuEngine:
+        if setting.precision == "fp32":
+            # fp32 means IEEE float32, and the provider has no option for it (onnxruntime issue 26029). The
+            # libraries look at this once a process, so it stays, for torch on this GPU as well.
+            os.environ["NVIDIA_TF32_OVERRIDE"] = "0"
+        return super()._open(graph, setting)
 
     def typed(self, model: bytes, setting: Setting) -> bytes:
         """The graph as TensorRT takes it; fp16 by the provider's flag, int8 by Q/DQ pairs."""

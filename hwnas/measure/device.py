@@ -308,6 +308,10 @@ def with_choices(runtime: Backend, setting: Setting, choices: BuildChoices | Non
     if not choices:
         return setting
     if not isinstance(runtime, Choosy):
+        if is_remote(setting.device):
+            raise InputError(
+                f"{_options_of(choices)}: not over ssh; run hwnas on that machine, or leave it out"
+            )
         able = ", ".join(name for name in plugins.names("backends") if _is_choosy(name))
         raise InputError(
             f"{_options_of(choices)}: backend {runtime.name!r} does not offer that; --backend {able} does"

@@ -57,13 +57,20 @@ class CudaPythonDriver:
         name = self._call("reading its name", cuda.cuDeviceGetName(256, device))
         bus = self._call("reading its PCI address", cuda.cuDeviceGetPCIBusId(32, device))
         version = self._call("reading the driver's version", cuda.cuDriverGetVersion())
+        if version // 1000 < cuda.CUDA_VERSION // 1000:
+            # It would serve some calls, and fail in the midst of timing for want of others.
+            raise GpuError(
+                f"the installed cuda-bindings are of CUDA {_dotted(cuda.CUDA_VERSION)}, the driver serves up "
+                f"to {_dotted(version)}; update the driver, or pip install 'cuda-bindings<"
+                f"{version // 1000 + 1}'"
+            )
         return GpuProperties(
             name=name.split(b"\0")[0].decode(),
             capability=(number("COMPUTE_CAPABILITY_MAJOR"), number("COMPUTE_CAPABILITY_MINOR")),
             memory_bytes=int(self._call("reading its memory", cuda.cuDeviceTotalMem(device))),
             l2_bytes=number("L2_CACHE_SIZE"),
             multiprocessors=number("MULTIPROCESSOR_COUNT"),
-            cuda_version=(version // 1000, version % 1000 // 10),
+            cuda_version=_release(version),
             bus_id=bus.split(b"\0")[0].decode(),
         )
 
@@ -183,6 +190,14 @@ class CudaPythonDriver:
     def free_graph(self, graph: int) -> None:
         """Destroy a graph."""
         self._call("destroying a graph", self._cuda.cuGraphExecDestroy(graph))
+
+
+def _release(version: int) -> tuple[int, int]:
+    return version // 1000, version % 1000 // 10
+
+
+def _dotted(version: int) -> str:
+    return ".".join(map(str, _release(version)))
 
 
 def _data(array: NDArray[Any]) -> int:

@@ -53,7 +53,7 @@ class Support:
     Attributes:
         capability: major and minor.
         tensorrt: versions in words; "" where none does.
-        extra: the extra of hwnas that installs it.
+        extra: the extra of hwnas that installs it; "" also where a Jetson's system brings it.
         python: versions of Python that it runs on, in words.
         precisions: what the chip computes fast, besides fp32.
     """
@@ -88,9 +88,9 @@ class Support:
     @property
     def install(self) -> str:
         """The line that installs what serves this chip."""
-        return (
-            f"pip install 'hwnas[{self.extra}]'" if self.extra else "no supported TensorRT runs on this GPU"
-        )
+        if self.extra:
+            return f"pip install 'hwnas[{self.extra}]'"
+        return JETPACK if self.tensorrt else "no supported TensorRT runs on this GPU"
 
     def describe(self) -> str:
         """One line for display: "TensorRT 8.6, Python <= 3.11, fp16 not fast, int8 yes"."""
@@ -101,13 +101,19 @@ class Support:
         return f"{self.tensorrt}, {self.python}, {fast}"
 
 
+# Of Jetsons, whose TensorRT no package of PyPI stands for. Xavier's ends at 8.5, with JetPack 5.
+ORIN, XAVIER = (8, 7), (7, 2)
+JETPACK = (
+    "JetPack brings TensorRT: make the environment by python3 -m venv --system-site-packages, and there "
+    "pip install hwnas 'cuda-bindings<13'"
+)
 CU13_DRIVER = 580  # the first driver branch that serves CUDA 13
 
 
 def serves(capability: Capability, driver: str = "") -> Support:
     """Which TensorRT serves a compute capability, with Python versions and fast precisions.
 
-    An older driver than CUDA 13's (`driver`, where it is known) takes the extra for CUDA 12.
+    An older driver than CUDA 13's (`driver`, where it is known) takes the extra with nothing of CUDA 13.
 
     Sources: NVIDIA's TensorRT support matrices; 8.6 is the last for Pascal, Volta left with 10.5.
     fp16 arithmetic on 6.1 runs at 1/64 of fp32's rate; int8 dot products came with 6.1 and are
@@ -120,12 +126,15 @@ def serves(capability: Capability, driver: str = "") -> Support:
         fast.append("int8")
     if capability >= (8, 0):
         fast.append("bf16")
-    if capability < (6, 0):
+    if capability < (6, 0) or capability == XAVIER:
         return Support(capability, "", "", "", tuple(fast))
-    if capability < (7, 5):
-        return Support(capability, "TensorRT 8.6", "trt8", "Python <= 3.11", tuple(fast))
+    if capability == ORIN:
+        return Support(capability, "TensorRT 8.6 or 10 of JetPack 6", "", "JetPack's Python", tuple(fast))
     branch = driver.partition(".")[0]
     older = branch.isdigit() and int(branch) < CU13_DRIVER
+    if capability < (7, 5):
+        extra = "trt8-train" if older else "trt8"
+        return Support(capability, "TensorRT 8.6", extra, "Python <= 3.11", tuple(fast))
     extra = "trt-cu12" if older else "trt"
     return Support(capability, "TensorRT 10.13 to 11", extra, "Python >= 3.10", tuple(fast))
 
@@ -285,7 +294,7 @@ def check_precision(name: str, capability: Capability, precision: Precision) -> 
 
 def python_fits(support: Support) -> bool:
     """Whether this Python can run the TensorRT that serves a chip."""
-    return support.extra != "trt8" or sys.version_info < (3, 12)
+    return not support.extra.startswith("trt8") or sys.version_info < (3, 12)
 
 
 def _text(value: str | bytes) -> str:

@@ -20,16 +20,24 @@ _WHEELS = {
 _MISSING = re.compile(r"(lib[\w+-]+\.so(?:\.\d+)*): cannot open shared object")
 
 
-def preload(*folders: str) -> list[str]:
+def preload(**releases: int) -> list[str]:
     """Load the libraries of wheels, so that what is linked to them by name finds them; gives their names.
 
+    Of other releases nothing is loaded: torch puts cuDNN 9 into the folder of cuDNN 8, and whichever is
+    loaded first for all would answer for both, as they have the same functions.
+
     Args:
-        folders: of `nvidia`, in the order in which they need each other ("cublas" before "cudnn").
+        releases: folders of `nvidia`, in the order in which they need each other ("cublas" before "cudnn"),
+            and the number after ".so." in the names of their libraries.
     """
     package = find_spec("nvidia")  # a namespace of many wheels
     roots = [Path(p) for p in (package.submodule_search_locations or ())] if package else []
     waiting = [
-        path for folder in folders for root in roots for path in sorted(root.glob(f"{folder}/lib/lib*.so.*"))
+        path
+        for folder, release in releases.items()
+        for root in roots
+        for path in sorted(root.glob(f"{folder}/lib/lib*.so.*"))
+        if path.name.split(".so.")[1].split(".")[0] == str(release)
     ]
     loaded: list[str] = []
     # Libraries of one wheel need each other in an order of their own: those that fail are tried again.

@@ -225,9 +225,9 @@ class TrtFormat(Format):
         written: Precision = "fp32" if asked == "bf16" else asked
         return trained.onnx(written, plain), written
 
-    def elsewhere(self, model: Path, precision: Precision) -> str:
+    def elsewhere(self, model: Path, setting: Setting, image: tuple[int, ...]) -> str:
         """The command of NVIDIA's own tool."""
-        return trtexec(model.name, model.with_suffix(self.suffix).name, precision)
+        return trtexec(model.name, model.with_suffix(self.suffix).name, setting, image)
 
 
 FORMAT = TrtFormat(Trt.name, "a TensorRT plan", Trt.suffix, backend=Trt.name, usual=True, many_batches=True)

@@ -12,7 +12,7 @@ from hwnas.backends.forms import TENSORRT
 from hwnas.backends.trt import compat
 from hwnas.errors import BuildError, InputError
 from hwnas.lazy import lazy_import
-from hwnas.records import Precision, Setting
+from hwnas.records import Compatible, Precision, Setting
 from hwnas.store import home, write_bytes
 
 onnx = lazy_import("onnx")
@@ -93,12 +93,35 @@ def typed_model(model: bytes, precision: Precision) -> bytes:
     return calibrate.for_timing(model, TENSORRT) if precision == "int8" else model
 
 
-def trtexec(onnx: str, engine: str, precision: Precision) -> str:
-    """The command of NVIDIA's own tool that builds what `build_plan` would, from a typed graph."""
-    command = f"trtexec --onnx={onnx} --saveEngine={engine} --maxAuxStreams=0 --avgTiming=8"
-    if precision == "fp32":
-        return f"{command} --noTF32"
-    return f"{command} (and --{precision} with a TensorRT before 11)"
+# Of NVIDIA's own tool, by what a user asks for.
+_TRTEXEC: dict[Compatible, str] = {
+    "version": "--versionCompatible",
+    "ampere": "--hardwareCompatibilityLevel=ampere+",
+    "capability": "--hardwareCompatibilityLevel=sameComputeCapability",
+}
+
+
+def trtexec(onnx: str, engine: str, setting: Setting, image: tuple[int, ...]) -> str:
+    """The command of NVIDIA's own tool that builds what `build_plan` would, from a typed graph.
+
+    Of several batch sizes it makes one profile, which is best at the largest and takes all: it says so.
+    """
+    words = [f"trtexec --onnx={onnx} --saveEngine={engine} --maxAuxStreams=0 --avgTiming=8"]
+    if setting.batches:
+        words += [
+            f"--{name}Shapes=input:{'x'.join(map(str, (size, *image)))}"
+            for name, size in (("min", 1), ("opt", setting.batches[-1]), ("max", setting.batches[-1]))
+        ]
+    words += [_TRTEXEC[one] for one in setting.compatible]
+    if setting.dla is not None:
+        words.append(f"--useDLACore={setting.dla} --allowGPUFallback")
+    if setting.precision == "fp32":
+        words.append("--noTF32")
+    else:
+        words.append(f"(and --{setting.precision} with a TensorRT before 11)")
+    if setting.batches:
+        words.append(f"(one profile, best at {setting.batches[-1]})")
+    return " ".join(words)
 
 
 SPARED_ROUNDS = 8  # builds that each spare the layers that the one before named

@@ -38,7 +38,7 @@ def module() -> ModuleType:
     """The tensorrt module; BackendUnavailable with the loader's words where it does not load."""
     version = installed_version()
     if version.startswith("8."):
-        libraries.preload("cuda_runtime", "cuda_nvrtc", "cublas", "cudnn")
+        libraries.preload(cuda_runtime=12, cuda_nvrtc=12, cublas=12, cudnn=8)
     try:
         import tensorrt
     except (ImportError, OSError, RuntimeError) as exc:

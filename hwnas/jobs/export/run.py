@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -414,6 +414,7 @@ def _elsewhere(
         source.read_weights(),
         precision,
         batch,
+        dynamic_batch=bool(options.batches),
         calibration=drawn.calibration if drawn else None,
         metadata=metadata(source.spec, **(drawn or source).about),
         form=form_of(plugins.load("backends", wanted.backend)()) if wanted.backend else None,
@@ -424,7 +425,15 @@ def _elsewhere(
     write_bytes(path, model)
     again = _again(options, source, precision)
     ways = f"To finish, copy {source.folder}/ to the target and run there: {again}"
-    if without := wanted.elsewhere(path, precision):
+    there = Setting(
+        device=options.device or wanted.name,
+        backend=wanted.backend or wanted.name,
+        precision=precision,
+        batch=batch,
+        **asdict(BuildChoices(options.batches, options.compatible, options.dla)),
+    )
+    shape = (source.spec.stem.c_in, source.spec.stem.size_in, source.spec.stem.size_in)
+    if without := wanted.elsewhere(path, there, shape):
         ways += f"\nWithout hwnas there: {without}"
     return BackendUnavailable(f"{why}\nThe network is written as ONNX ({written}): {path}\n{ways}")
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
+import onnx.numpy_helper
 import onnxruntime
 
 TENSORRT, CUDA, CPU = "TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"
@@ -20,6 +23,16 @@ def cache_names(model: bytes) -> tuple[str, ...]:
     """
     graph = onnx.load_model_from_string(model).graph
     return (graph.name, *(i.name for i in graph.input), *(o for n in graph.node for o in n.output))
+
+
+def in_tf32(model: bytes) -> bytes:
+    """A model whose weights have lost what TensorFloat-32 does not hold: ten bits of the mantissa stay."""
+    proto = onnx.load_model_from_string(model)
+    for weight in proto.graph.initializer:
+        if weight.data_type == onnx.TensorProto.FLOAT:
+            bits = onnx.numpy_helper.to_array(weight).view(np.uint32) & np.uint32(0xFFFFE000)
+            weight.CopyFrom(onnx.numpy_helper.from_array(bits.view(np.float32), weight.name))
+    return bytes(proto.SerializeToString())
 
 
 class Provider:
@@ -54,6 +67,8 @@ class Provider:
                 "This session contains graph nodes that are assigned to the default CPU EP, but "
                 "fallback to CPU EP has been explicitly disabled by the user."
             )
+        if name == TENSORRT and os.environ.get("NVIDIA_TF32_OVERRIDE") != "0":
+            model = in_tf32(model)  # as on Ampere and later, whatever the provider's options say
         kept = self._kept(model, given) if name == TENSORRT and not self.silent else model
         return _Session(REAL(kept, providers=[CPU]), [CPU] if self.silent else [name, CPU])
 

@@ -45,6 +45,14 @@ def test_a_runtime_that_has_no_choice_says_which_has(choices: BuildChoices, word
         device.with_choices(Ort(), HERE, choices)
 
 
+def test_what_another_machine_is_not_asked_over_ssh_is_said() -> None:
+    """Not "backend 'trt' does not offer that; --backend trt does"."""
+    there = HERE.model_copy(update={"device": "ssh://nano@orin/rtx3090"})
+    words = "^--dla: not over ssh; run hwnas on that machine, or leave it out$"
+    with pytest.raises(InputError, match=words):
+        device.with_choices(Ort(), there, BuildChoices(dla=0))
+
+
 def test_no_choice_changes_nothing() -> None:
     assert device.with_choices(Ort(), HERE, BuildChoices()) is HERE
     assert device.with_choices(Ort(), HERE, None) is HERE

@@ -61,8 +61,19 @@ def test_versions_that_do_not_serve_a_gpu_are_refused_in_words(
 def test_b5_an_older_driver_takes_the_extra_for_cuda_12() -> None:
     assert serves((8, 6), "580.95.05").extra == "trt"
     assert serves((8, 6), "535.104").extra == "trt-cu12"
-    assert serves((6, 1), "535.104").extra == "trt8"
+    assert serves((6, 1), "580.95.05").extra == "trt8"
+    assert serves((6, 1), "535.104").extra == "trt8-train"  # with nothing of CUDA 13
     assert serves((8, 6)).extra == "trt"
+
+
+def test_a_jetsons_tensorrt_comes_with_its_system() -> None:
+    orin = serves((8, 7), "540.4.0")
+    assert orin.describe() == "TensorRT 8.6 or 10 of JetPack 6, JetPack's Python, fp16 yes, int8 yes"
+    assert "--system-site-packages" in orin.install
+    assert "hwnas[" not in orin.install  # the extras name wheels for x86
+    assert orin.refuses("8.6.2") is None
+    assert orin.refuses("10.3.0") is None
+    assert "no supported TensorRT" in serves((7, 2)).install  # JetPack 5 ends at 8.5
 
 
 def test_smi_lines() -> None:

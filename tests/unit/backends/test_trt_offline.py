@@ -39,7 +39,9 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Callable[..., str | None]:
         monkeypatch.setattr(trt, "find_spec", lambda name: object() if tensorrt else None)
         monkeypatch.setattr(trt_compat, "installed_version", lambda: tensorrt)
         monkeypatch.setattr(cuda, "installed", lambda: driver)
-        monkeypatch.setattr(trt, "python_fits", lambda support: support.extra != "trt8" or python < (3, 12))
+        monkeypatch.setattr(
+            trt, "python_fits", lambda support: not support.extra.startswith("trt8") or python < (3, 12)
+        )
         return trt.Trt().unavailable()
 
     return pretend
@@ -198,8 +200,19 @@ def test_a_model_is_called_by_its_blocks() -> None:
 
 
 def test_the_command_that_finishes_without_hwnas() -> None:
-    assert trt_build.trtexec("a.onnx", "a.engine", "fp32").endswith("--noTF32")
-    assert "--int8 with a TensorRT before 11" in trt_build.trtexec("a.onnx", "a.engine", "int8")
+    def command(**asked: Any) -> str:
+        return trt_build.trtexec(
+            "a.onnx", "a.engine", Setting(device="orin", backend="trt", **asked), (3, 8, 8)
+        )
+
+    assert command().endswith("--noTF32")
+    assert "Shapes" not in command()
+    assert "--int8 with a TensorRT before 11" in command(precision="int8")
+    many = command(batch=8, batches=(1, 8), compatible=("version", "ampere"))
+    assert "--minShapes=input:1x3x8x8 --optShapes=input:8x3x8x8 --maxShapes=input:8x3x8x8" in many
+    assert "--versionCompatible --hardwareCompatibilityLevel=ampere+" in many
+    assert many.endswith("(one profile, best at 8)")
+    assert "--useDLACore=1 --allowGPUFallback" in command(precision="int8", dla=1)
 
 
 def test_packages_for_the_driver(monkeypatch: pytest.MonkeyPatch) -> None:

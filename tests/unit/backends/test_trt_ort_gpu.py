@@ -1,12 +1,13 @@
 """ONNX Runtime on a GPU: what can be tried where only its CPU provider is installed."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from ort_provider import CPU, CUDA, REAL, TENSORRT, Provider, cache_names
+from ort_provider import CPU, CUDA, REAL, TENSORRT, Provider, cache_names, in_tf32
 
 from hwnas.backends import ort_gpu
 from hwnas.backends.cuda.gpus import GpuInfo
@@ -130,6 +131,7 @@ def provider(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Provider:
     """A machine with ONNX Runtime's TensorRT provider, simulated."""
     made = Provider()
     monkeypatch.setenv("HWNAS_HOME", str(tmp_path))
+    monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "")  # undone after the test, which may set it
     monkeypatch.setattr(OrtGpuEngine, "memory", "cpu")
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [TENSORRT, CUDA, CPU])
     monkeypatch.setattr(onnxruntime, "InferenceSession", made)
@@ -152,6 +154,21 @@ def test_b3_an_engine_computes_its_own_network_whatever_was_kept(provider: Provi
     assert provider.loaded == []
     OrtTrt().build(writer.chain([block], batch=4), four).close()
     assert len(provider.loaded) == 1  # the same network again is what the cache is for
+
+
+def test_m5_fp32_is_no_tf32_where_only_the_environment_can_say_so(
+    provider: Provider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("NVIDIA_TF32_OVERRIDE", raising=False)
+    expected = REAL(MODEL, providers=[CPU]).run(None, {"input": IMAGES})[0]
+    rounded = REAL(in_tf32(MODEL), providers=[CPU]).run(None, {"input": IMAGES})[0]
+    assert not np.array_equal(rounded, expected)
+    half = SETTING.model_copy(update={"precision": "fp16"})
+    OrtTrt().build(MODEL, half).close()
+    assert "NVIDIA_TF32_OVERRIDE" not in os.environ  # training keeps what it had
+    engine = OrtTrt().build(MODEL, SETTING)
+    assert np.array_equal(engine.run(IMAGES), expected)
+    engine.close()
 
 
 @pytest.mark.parametrize(

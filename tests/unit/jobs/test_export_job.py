@@ -277,6 +277,15 @@ def test_trt_without_a_gpu_leaves_the_onnx_and_the_command(run: Path) -> None:
     same = f"{run} --format trt --precision fp32 --batch 8 --latency-budget 2ms@p95 --no-verify\n"
     assert f"hwnas export {same}" in str(caught.value)
     assert "trtexec --onnx=engine-trt.onnx --saveEngine=engine-trt.engine" in str(caught.value)
+    # Several sizes: the file takes all of them, and both ways on ask for them.
+    with pytest.raises(BackendUnavailable) as caught:
+        export(ExportOptions(format="trt", batch=8, batches=(1, 8), compatible=("version",), verify=False))
+    assert "--format trt --precision fp32 --batch 1,8 --compatible version" in str(caught.value)
+    side = onnx.load(run / "engine-trt.onnx").graph.input[0].type.tensor_type.shape.dim
+    assert side[0].dim_param
+    assert not side[0].dim_value
+    largest = "x".join(["8", *(str(d.dim_value) for d in side[1:])])
+    assert f"--maxShapes=input:{largest} --versionCompatible" in str(caught.value)
     with pytest.raises(BackendUnavailable, match=r"ONNX \(fp32\): .*engine-bf16-trt\.onnx(.|\n)*and --bf16"):
         export(ExportOptions(format="trt", precision="bf16"))
     # fp16 and int8 are written into the graph, which is what the target will compute.

@@ -16,7 +16,7 @@ else:
 ROOT = Path(__file__).resolve().parents[3]
 TEXT = (ROOT / "Dockerfile").read_text()
 EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
-EXTRA_OF = {"cpu": "dev", "gpu": "trt", "pascal": "trt8"}
+EXTRA_OF = {"cpu": "dev", "gpu": "trt", "pascal": "trt8-train"}
 
 
 def stages() -> dict[str, str]:
@@ -41,13 +41,13 @@ def test_each_target_installs_its_extra_and_nothing_of_its_own(target: str) -> N
 
 
 def test_pascal_gets_a_tensorrt_and_a_python_that_serve_it() -> None:
-    (line,) = [need for need in EXTRAS["trt8"] if need.startswith("tensorrt")]
+    (line,) = [need for need in EXTRAS["trt8-train"] if need.startswith("tensorrt")]
     assert "==8.6.1" in line
     assert "python_version < '3.12'" in line
     base = re.findall(r"ARG PASCAL_BASE=(\S+)", TEXT)[0]
     assert "ubuntu22.04" in base  # its Python is 3.10
     assert "cuda:12.1" in base  # the newest CUDA that 8.6.1 supports
-    assert "nvidia-cudnn-cu12>=8.9,<9" in EXTRAS["trt8"]  # the plugin library is linked to libcudnn.so.8
+    assert "cudnn8" in base  # the plugin library is linked to libcudnn.so.8, and torch pins the wheel of 9
 
 
 def test_tensorrt_of_the_gpu_target_is_one_that_the_backend_serves() -> None:
