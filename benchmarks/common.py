@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from html import escape
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from hwnas import executors
 from hwnas.measure.device import detect
+from hwnas.protocols import Emit, Needs
 from hwnas.records import now_utc
 from hwnas.store import write_json, write_text
 
+T = TypeVar("T")
 RESULTS = Path(__file__).parent / "results"
 CHARTS = Path(__file__).parent.parent / "docs" / "evidence" / "figures"
 COLOURS = ("#9aa5b1", "#c2a36b", "#7a9cc6", "#2f6f4f", "#b5677a")
@@ -30,6 +34,38 @@ def machine() -> dict[str, Any]:
         "system": info.system,
         "python": info.python,
     }
+
+
+def each(
+    work: Callable[..., T], given: Sequence[tuple[Any, ...]], executor: str, jobs: int, device: str
+) -> Iterator[T]:
+    """What a function gives for each row of arguments, in their order; so many at once by an executor.
+
+    On other machines `benchmarks` must be there to import, and files must be on a disk that all share.
+    """
+    if jobs == 1:
+        yield from (work(*row) for row in given)
+        return
+    made = executors.made(executor, jobs=jobs, device=device, emit=lambda kind, fields: None)
+    try:
+        running = [
+            made.submit(f"{work.__name__} {at}", Needs(), Silently(work), *row)
+            for at, row in enumerate(given)
+        ]
+        yield from (one.result() for one in running)
+    finally:
+        made.close()
+
+
+@dataclass(frozen=True)
+class Silently:
+    """A function as a task that tells nothing."""
+
+    work: Callable[..., Any]
+
+    def __call__(self, *given: Any, emit: Emit) -> Any:
+        """Call it."""
+        return self.work(*given)
 
 
 def save(name: str, body: Mapping[str, Any], svg: str | None = None) -> Path:

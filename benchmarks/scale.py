@@ -3,15 +3,15 @@
     python -m benchmarks.scale                    # about three minutes
     python -m benchmarks.scale --tree PATH        # the same figures of another checkout, for comparison
     python -m benchmarks.scale --join             # both into benchmarks/results/scale.json
-    python -m benchmarks.scale --jobs             # trainings at once, into benchmarks/results/scale-jobs.json
+    python -m benchmarks.scale --jobs 1 2 4 8     # trainings at once, into benchmarks/results/scale-jobs.json
 
 CPU seconds of one process on one thread, which other programs do not change much. Where a part is linear,
 its time grows as its sizes do. A process that takes longer than `--most` seconds, preparations included,
 or more than 8 GiB of memory is ended and said to have been.
 
-`--jobs`: wall time of a search whose trainings only wait, on 1, 2, 4 and 8 workers of Ray (efficiency is the
-time of one worker over so many times that of several), what the driver needs for a trial, and how the time of
-a whole search, of its resume and of its report grows with its trials.
+`--jobs`: wall time of a search whose trainings only wait, on 1, 2, 4 and 8 workers of each executor; efficiency
+is the time of one worker over so many times that of several. Besides the processor's time that the driver
+needs for a trial, and how that of a whole search, of its resume and of its report grows with its trials.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +52,7 @@ def main() -> None:
     parser.add_argument("--most", type=int, default=300, help="CPU seconds for one part and size")
     parser.add_argument("--most-before", type=int, default=60, help="the same for another checkout")
     parser.add_argument("--join", action="store_true", help="run --tree as `before` and this one as `after`")
-    parser.add_argument("--jobs", action="store_true", help="trainings at the same time, instead")
+    parser.add_argument("--jobs", nargs="+", type=int, help="numbers of trainings at the same time, instead")
     parser.add_argument("--one", nargs=2, metavar=("PART", "SIZE"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one:
@@ -62,7 +62,7 @@ def main() -> None:
     if options.jobs:
         from benchmarks.common import save
 
-        print(save("scale-jobs", at_once()))
+        print(save("scale-jobs", at_once(options.jobs)))
         return
     found = {"after": figures(HERE, options.most)}
     if options.tree.resolve() != HERE.resolve():
@@ -259,7 +259,9 @@ def show(found: dict[str, dict[str, dict[str, float | str]]]) -> None:
             print(f"  {when:7} " + ", ".join(line))
 
 
-WAIT_S, WAITS, WORKERS = 2.0, 16, (1, 2, 4, 8)
+# Trainings that wait so long, and so many of them; and so many that take no time.
+WAIT_S, WAITS, EMPTY = 2.0, 16, 100
+EXECUTORS = ("local", "ray")
 TRIALS = (500, 1_000, 2_000)
 
 
@@ -344,44 +346,65 @@ def search_of(folder: Path, trainer: Any, trials: int) -> float:
     return time.perf_counter() - start
 
 
-def at_once() -> dict[str, Any]:
+def at_once(workers: Sequence[int]) -> dict[str, Any]:
     """Efficiency by the number of workers, and the driver's own time by that of trials."""
+    body: dict[str, Any] = {
+        "wait_s": WAIT_S,
+        "trainings": WAITS,
+        "executors": {},
+    }
+    with tempfile.TemporaryDirectory() as name:
+        for executor in EXECUTORS:
+            rows = {
+                str(jobs): spread_over(executor, jobs, Path(name, f"{executor}-{jobs}")) for jobs in workers
+            }
+            first = rows[str(workers[0])]["wall_s"] * workers[0]
+            for jobs, row in rows.items():
+                row["efficiency"] = round(first / (int(jobs) * row["wall_s"]), 3)
+                print(f"{executor}, {jobs} workers: {row}", file=sys.stderr, flush=True)
+            body["executors"][executor] = rows
+        body["trials"] = {str(trials): long_search(trials, Path(name, f"long-{trials}")) for trials in TRIALS}
+    return body
+
+
+def spread_over(executor: str, jobs: int, folder: Path) -> dict[str, float]:
+    """A search whose trainings wait, after one that warms the workers; and one whose trainings take none."""
     from hwnas import executors
-    from hwnas.jobs.report import ReportOptions, report
     from hwnas.jobs.search.spread import Spread
     from hwnas.protocols import Needs
 
-    wall: dict[str, float] = {}
-    body: dict[str, Any] = {"wait_s": WAIT_S, "trainings": WAITS, "wall_s": wall, "load": os.getloadavg()[0]}
-    with tempfile.TemporaryDirectory() as name:
-        for jobs in WORKERS:
-            ray = executors.made("ray", jobs=jobs, device="fake", emit=lambda kind, fields: None)
+    made = executors.made(executor, jobs=jobs, device="fake", emit=lambda kind, fields: None)
 
-            def spread(folder: Path, seconds: float, ray: Any = ray) -> Any:
-                trainer: Any = Waiting(folder, seconds)
-                return Spread(ray, trainer, folder, lambda one: (), Needs(), False, lambda kind, fields: None)
+    def trained(name: str, seconds: float, trials: int) -> float:
+        trainer: Any = Waiting(folder / name, seconds)
+        workers = Spread(made, trainer, folder / name, lambda one: (), Needs(), False, lambda kind, _: None)
+        return search_of(folder / name, workers, trials)
 
-            search_of(Path(name, f"warm-{jobs}"), spread(Path(name, f"warm-{jobs}"), 2.0), 2 * jobs)
-            wall[str(jobs)] = search_of(Path(name, str(jobs)), spread(Path(name, str(jobs)), WAIT_S), WAITS)
-            ray.close()
-            print(f"{jobs} workers: {wall[str(jobs)]:.2f} s", file=sys.stderr, flush=True)
-        body["efficiency"] = {jobs: round(wall["1"] / (int(jobs) * s), 3) for jobs, s in wall.items()}
-        body["trials"] = {}
-        for trials in TRIALS:
-            folder = Path(name, f"long-{trials}")
-            whole_s = search_of(folder, Waiting(folder, 0.0), trials)
-            (folder / "result.json").unlink()
-            resumed_s = search_of(folder, Waiting(folder, 0.0), trials)
-            start = time.perf_counter()
-            report(ReportOptions((str(folder),)))
-            body["trials"][str(trials)] = {
-                "ms_a_trial": round(1e3 * whole_s / trials, 3),
-                "resume_s": round(resumed_s, 3),
-                "report_s": round(time.perf_counter() - start, 3),
-                "events_bytes": (folder / "events.jsonl").stat().st_size,
-            }
-            print(trials, body["trials"][str(trials)], file=sys.stderr, flush=True)
-    return body
+    try:
+        trained("warm", WAIT_S, 2 * jobs)  # a worker's first task imports what trains
+        wall_s = trained("waits", WAIT_S, WAITS)
+        begun = time.process_time()
+        trained("empty", 0.0, EMPTY)
+        driver_s = time.process_time() - begun
+    finally:
+        made.close()
+    return {"wall_s": round(wall_s, 3), "driver_ms_a_trial": round(1e3 * driver_s / EMPTY, 2)}
+
+
+def long_search(trials: int, folder: Path) -> dict[str, float]:
+    """Processor's seconds of a whole search of so many trials, of its resume, of its report."""
+    from hwnas.jobs.report import ReportOptions, report
+
+    whole_s = timed(lambda: search_of(folder, Waiting(folder, 0.0), trials))
+    (folder / "result.json").unlink()
+    row = {
+        "ms_a_trial": round(1e3 * whole_s / trials, 3),
+        "resume_s": timed(lambda: search_of(folder, Waiting(folder, 0.0), trials)),
+        "report_s": timed(lambda: report(ReportOptions((str(folder),)))),
+        "events_bytes": (folder / "events.jsonl").stat().st_size,
+    }
+    print(f"{trials} trials: {row}", file=sys.stderr, flush=True)
+    return row
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-from benchmarks.common import bars, save
+from benchmarks.common import bars, each, save
 from hwnas.errors import BudgetInfeasible
 from hwnas.jobs.search import search
 from hwnas.jobs.search.options import SearchOptions
@@ -152,6 +152,10 @@ def main() -> None:
     parser.add_argument("--limit", type=int, help="use at most so many images of the data")
     parser.add_argument("--work", type=Path, default=Path("runs/bench-strategies"))
     parser.add_argument("--kept", action="store_true", help="only report what is finished in --work")
+    parser.add_argument("--executor", default="local", help="local, ray or ray://ADDRESS; see --jobs")
+    parser.add_argument(
+        "--jobs", type=int, default=1, help="searches at once, for a device that they do not run on"
+    )
     parser.add_argument("--name", help="name of the result; default strategies, or strategies-quick")
     asked = parser.parse_args()
     seeds, images = PRESETS[asked.preset]
@@ -163,7 +167,7 @@ def main() -> None:
         images=asked.images or images,
         limit=asked.limit,
     )
-    rows: list[dict[str, Any]] = []
+    todo: list[tuple[str, SearchOptions, int, Path]] = []
     for seed in range(asked.seeds or seeds):
         for budget in asked.budgets:
             work = asked.work / f"{asked.space}-{budget.replace(':', '-')}-{base.images}"
@@ -171,8 +175,11 @@ def main() -> None:
             for name in asked.contestants:
                 if asked.kept and not (work / f"{name}-{seed}" / "result.json").exists():
                     continue
-                rows.append(run_one(name, replace(base, latency_budget=budget), seed, work))
-                show(summary(rows[-1:]))
+                todo.append((name, replace(base, latency_budget=budget), seed, work.resolve()))
+    rows = []
+    for row in each(run_one, todo, asked.executor, asked.jobs, asked.device):
+        rows.append(row)
+        show(summary(rows[-1:]))
     found = summary(sorted(rows, key=lambda row: asked.budgets.index(row["asked"])))
     show(found)
     name = asked.name or ("strategies" if asked.preset == "full" else f"strategies-{asked.preset}")

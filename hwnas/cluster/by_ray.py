@@ -12,6 +12,7 @@ one that has gone an error after `GRACE_S`, where Ray alone would wait for ever.
 from __future__ import annotations
 
 import os
+import re
 import socket
 import time
 from collections.abc import Mapping, Sequence
@@ -30,6 +31,7 @@ LABEL, MUTEX = "hwnas-device", "hwnas_timing"
 RETRIES = 20
 # A machine that has gone may come back; longer is not waited for.
 GRACE_S = 120.0
+ANSWER_S = 10.0
 LOOK_S = 0.5
 
 
@@ -55,6 +57,14 @@ class _OnRay:
             raise HwnasError(
                 f"{self.name}: the process or machine that ran it went {RETRIES} times; is there "
                 "enough memory?"
+            ) from exc
+        except (ray.exceptions.RaySystemError, ray.exceptions.RayTaskError) as exc:
+            lacking = re.search(r"No module named '([\w.]+)'", str(exc))
+            if lacking is None:  # a bug, which keeps its traceback
+                raise
+            raise InputError(
+                f"{self.name}: a machine of the Ray cluster lacks the Python package {lacking[1]}; install "
+                f"hwnas {hwnas.__version__} on each, in the Python that runs `ray start` there"
             ) from exc
         if isinstance(value, HwnasError):
             raise value
@@ -109,11 +119,10 @@ class ByRay:
             "labels": {LABEL: device},
             "include_dashboard": False,
         }
-        # Else Ray waits two minutes for an address at which nothing answers.
-        os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", "30")
         try:
+            _knock(address)
             ray.init(**plain, **({"address": address} if address else own))
-        except (ConnectionError, RuntimeError, ValueError) as exc:
+        except Exception as exc:  # a machine that is slow to start is a bare one of Ray's
             raise BackendUnavailable(
                 f"no Ray cluster answers at {address or 'this machine'}: {' '.join(str(exc).split())[:300]}; "
                 "start one with `ray start --head`, and join it from each machine with `ray start --address "
@@ -234,6 +243,13 @@ class ByRay:
                 if kind == "began":
                     self._tasks[number].where = str(fields["where"])
                 self._emit(kind, told(self._tasks[number].name, fields))
+
+
+def _knock(address: str) -> None:
+    """OSError where nothing answers at HOST:PORT: Ray would wait for minutes."""
+    host, colon, port = address.rpartition(":")
+    if colon and port.isdecimal():
+        socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER_S).close()
 
 
 def _run(version: str, board: Any, number: int, task: Work, *args: Any) -> tuple[Any, str, float]:

@@ -14,8 +14,8 @@ import numpy as np
 
 from hwnas.errors import BuildError
 from hwnas.records import Proposal, Trial
-from hwnas.search.state import SearchState, finish, looked_at, searched, updated
-from hwnas.search.strategy import Decision, proposed
+from hwnas.search.state import SearchState, finish, looked_at, updated
+from hwnas.search.strategy import Decision, asked, proposed
 from hwnas.search.workers import Begun
 
 
@@ -45,7 +45,7 @@ class Ahead:
 
     job: SearchState
     waiting: deque[_Next] = field(default_factory=deque)
-    _shown: dict[int, Trial] = field(default_factory=dict)
+    _shown: list[Trial] = field(default_factory=list)
 
     @property
     def images(self) -> int:
@@ -61,8 +61,8 @@ class Ahead:
         """Whether another training may be begun, and the strategy proposes without the missing results."""
         if not self.waiting:
             return True
-        history = len(searched(self.job.trials)) + len(self.waiting)
-        if self.job.strategy.sees(history) > history - len(self.waiting):
+        history = self._history()
+        if self._seen(history) > len(history) - len(self.waiting):
             return False
         workers = self.job.workers
         if workers.in_waves and any(one.training is not None for one in self.waiting):
@@ -71,19 +71,24 @@ class Ahead:
 
     def propose(self) -> tuple[list[Proposal], list[Decision]]:
         """What the strategy proposes next, from what it may see and a seed of the trials' number alone."""
-        history = [*searched(self.job.trials), *(one.trial for one in self.waiting)]
-        seen = self.job.strategy.sees(len(history))
-        shown = [*history[:seen], *map(self._untold, history[seen:])]
+        history = self._history()
+        seen = self._seen(history)
+        shown = [*history[:seen], *self._shown[seen:]]
         rng = np.random.default_rng([self.job.seed, self.count])
         return proposed(self.job.strategy, shown, 1, rng)
 
-    def _untold(self, trial: Trial) -> Trial:
-        """A trial as a strategy sees it that must not look at its result, with any number of jobs."""
-        if trial.state == "over_budget" and trial.error:  # known before any training
-            return trial
-        if trial.index not in self._shown:  # the same before its training and after it
-            self._shown[trial.index] = updated(trial, state="pending", evaluation=None, error="")
-        return self._shown[trial.index]
+    def _history(self) -> list[Trial]:
+        """The trials of the log, and those that wait, without results."""
+        known = self.job.log.searched
+        # A trial without its result stays what it is, with any number of jobs; so each is made once.
+        self._shown += map(_untold, known[len(self._shown) :])
+        waiting = [one.trial for one in self.waiting]
+        self._shown += map(_untold, waiting[len(self._shown) - len(known) :])
+        return [*known, *self._shown[len(known) :]]
+
+    def _seen(self, history: Sequence[Trial]) -> int:
+        with asked(self.job.strategy, "sees"):
+            return self.job.strategy.sees(history)
 
     def add(self, proposal: Proposal, decisions: list[Decision]) -> None:
         """Look at a proposal, and begin its training unless it is refused or others are measured first."""
@@ -118,6 +123,13 @@ class Ahead:
             self.job.workers.wait()
         while self.waiting and self.waiting[0].done():
             self.settle()
+
+
+def _untold(trial: Trial) -> Trial:
+    """A trial as a strategy sees it that must not look at its result, with any number of jobs."""
+    if trial.state == "over_budget" and trial.error:  # known before any training
+        return trial
+    return updated(trial, state="pending", evaluation=None, error="")
 
 
 def _raise_if_all_fail(trials: Sequence[Trial]) -> None:

@@ -21,10 +21,10 @@ from hwnas.protocols import Emit, Evaluate, SearchContext
 from hwnas.records import Budget, Proposal, SearchedDevice, SearchResult, Setting, Target, Trial
 from hwnas.runs import RunFolder
 from hwnas.search.ahead import Ahead
-from hwnas.search.final import train_out
+from hwnas.search.final import Final, train_out
 from hwnas.search.log import SearchLog, images_of
 from hwnas.search.ranking import by_accuracy
-from hwnas.search.state import Clock, Limits, Measure, Pace, SearchState, searched
+from hwnas.search.state import Clock, Limits, Measure, Pace, SearchState
 from hwnas.search.strategy import Strategy, ranked
 from hwnas.search.winner import Confirm, Observe, crown, pareto, refuse_infeasible, settle
 from hwnas.search.workers import InProcess, Workers
@@ -157,9 +157,9 @@ def _loop(job: SearchState) -> tuple[str, bool]:
 def _limit(job: SearchState) -> str | None:
     """The limit of this session that was reached, as text; None if none was."""
     seconds = job.limits.seconds
-    if seconds is None or not by_accuracy(job.trials):
+    if seconds is None or job.elapsed_s() < seconds * job.limits.search_share:
         return None
-    if job.elapsed_s() < seconds * job.limits.search_share:
+    if not by_accuracy(job.trials):
         return None
     return "the time limit (--max-time) was reached; repeat the command to continue"
 
@@ -171,7 +171,7 @@ def _end(job: SearchState, ahead: Ahead, proposals: Sequence[Proposal]) -> str:
     if ahead.count >= job.limits.trials:
         return f"the limit of {job.limits.trials} networks (--max-trials) was reached"
     total = job.limits.images
-    spent = sum(map(images_of, job.trials)) + ahead.images
+    spent = job.log.images + ahead.images
     if total is not None and spent + (proposals[0].images or 0) > total:
         return f"the training images are used up: {spent:,} of {total:,}"
     return ""
@@ -215,7 +215,7 @@ def _passed_over(job: SearchState, winner: Target) -> str:
     best = job.trials[winner.best]
     larger = [
         trial.spec.depths_text
-        for trial in searched(job.trials)
+        for trial in job.log.searched
         if trial.estimate.latency_ms > best.estimate.latency_ms
         and any(promise.verdict != "kept" for promise, _ in job.log.verdicts(trial.index, winner.budget)[-1:])
     ]
@@ -223,35 +223,46 @@ def _passed_over(job: SearchState, winner: Target) -> str:
 
 
 def _finish(job: SearchState, budgets: Sequence[Budget]) -> list[Target]:
-    """Choose and train the winner of each budget; the largest budget's first, as it may teach."""
-    found: list[Target] = []
-    for budget in reversed(budgets):
-        teacher = found[0].best if found and job.distill else None
-        found.append(_finish_one(job, budget, teacher))
-    return found[::-1]
+    """Choose and train the winner of each budget; the largest budget's before the others where it teaches."""
+    largest_first = list(reversed(budgets))
+    if not job.distill:
+        return _finish_each(job, largest_first, None)[::-1]
+    found = _finish_each(job, largest_first[:1], None)
+    return [*found, *_finish_each(job, largest_first[1:], found[0].best)][::-1]
 
 
-def _finish_one(job: SearchState, budget: Budget, teacher: int | None) -> Target:
-    """Choose the winner for one budget and give it what is left of the training.
+def _finish_each(job: SearchState, budgets: Sequence[Budget], teacher: int | None) -> list[Target]:
+    """Choose the winner for each budget and give it what is left of the training.
 
     A winner whose promise could not be decided before its final training is tested again after it; where
     it is not kept then, the next candidate takes its place, with the images that are left.
     """
-    while True:
-        # Step 1: the first candidate that keeps its promise, or may keep it.
-        order = ranked(job.strategy, searched(job.trials))
-        winner = crown(job.log, order, budget, context=job.context, confirm=job.confirm, observe=job.observe)
-        measured = job.log.verdicts(winner.index, budget)[-1][1]
-        # Step 2: its final training, or the rest of it.
-        finals = [t for t in job.trials if t.winner == winner.index]
-        if not finals or finals[-1].cut:
-            finals += train_out(job, winner, finals, measured, teacher, _lost(job, winner, budget))
-        best = by_accuracy([winner, *finals])[0]
-        # Step 3: the promise once more, where it is undecided.
-        promise, measured = settle(job.log, winner, best, budget, job.confirm, job.observe)
-        if promise.verdict == "kept":
-            return Target(budget=budget, best=best.index, measured=measured, promise=promise)
-        job.log.passed_over(winner.index, promise)
+    found: dict[int, Target] = {}
+    while len(found) < len(budgets):
+        # Step 1: for each budget the first candidate that keeps its promise, or may keep it.
+        winners: dict[int, Trial] = {}
+        for at, budget in enumerate(budgets):
+            if at not in found:
+                order = ranked(job.strategy, job.log.searched)
+                winners[at] = crown(
+                    job.log, order, budget, context=job.context, confirm=job.confirm, observe=job.observe
+                )
+        # Step 2: their final trainings, or the rest of them; at once where there are machines for it.
+        plans = [
+            Final(one, job.log.verdicts(one.index, budgets[at])[-1][1], teacher, _lost(job, one, budgets[at]))
+            for at, one in winners.items()
+        ]
+        train_out(job, plans)
+        # Step 3: the promises once more, where they are undecided.
+        for at, winner in winners.items():
+            finals = [trial for trial in job.trials if trial.winner == winner.index]
+            best, budget = by_accuracy([winner, *finals])[0], budgets[at]
+            promise, measured = settle(job.log, winner, best, budget, job.confirm, job.observe)
+            if promise.verdict == "kept":
+                found[at] = Target(budget=budget, best=best.index, measured=measured, promise=promise)
+            else:
+                job.log.passed_over(winner.index, promise)
+    return [found[at] for at in range(len(budgets))]
 
 
 def _lost(job: SearchState, winner: Trial, budget: Budget) -> int:

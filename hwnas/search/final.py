@@ -1,14 +1,17 @@
-"""The final training: a winner gets the images that the search left."""
+"""The final trainings: a winner gets the images that the search left."""
 
 from __future__ import annotations
 
 import sys
+from collections import deque
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from hwnas.records import Measurement, Proposal, Trial, trained
 from hwnas.search.log import images_of
 from hwnas.search.ranking import ancestry
-from hwnas.search.state import SearchState, finish, searched, untrained, updated
+from hwnas.search.state import SearchState, finish, untrained, updated
+from hwnas.search.workers import Begun
 
 # A final training of less than this part of all images (a rounding rest) is not worth its restart.
 WORTH = 0.01
@@ -19,33 +22,60 @@ WORTH = 0.01
 WARM = 0.5
 
 
-def train_out(
-    job: SearchState,
-    winner: Trial,
-    finals: Sequence[Trial],
-    measured: Measurement,
-    teacher: int | None,
-    lost: int = 0,
-) -> list[Trial]:
-    """Train a winner with the remaining images, or with as many as the remaining time allows.
+@dataclass(frozen=True)
+class Final:
+    """A winner that is to be trained out.
 
-    Args:
-        job: the search.
+    Attributes:
         winner: the candidate.
-        finals: its final trainings so far.
         measured: of the winner, for the new trial.
         teacher: index of the trial that teaches it, if any.
         lost: images of final trainings of others that were passed over.
     """
-    left = max(0, _images_left(job, finals) - lost)
+
+    winner: Trial
+    measured: Measurement
+    teacher: int | None
+    lost: int
+
+
+def train_out(job: SearchState, plans: Sequence[Final]) -> None:
+    """Train winners with the remaining images, or with as many as the remaining time allows.
+
+    As many at once as there are workers: none depends on another. They are written down in this order.
+    """
+    begun: deque[tuple[Trial, Begun]] = deque()
+    seen: set[int] = set()  # a network may win for several budgets
+    for plan in plans:
+        if plan.winner.index in seen:
+            continue
+        seen.add(plan.winner.index)
+        if len(begun) == job.workers.jobs:
+            finish(job, *begun.popleft())
+        proposal = _proposal(job, plan)
+        if proposal is None:
+            continue
+        trial = updated(untrained(job, proposal, len(begun)), measured=plan.measured)
+        begun.append((trial, job.workers.begin(proposal, trial.index)))
+    while begun:
+        finish(job, *begun.popleft())
+
+
+def _proposal(job: SearchState, plan: Final) -> Proposal | None:
+    """A final training; None where there was one, or nothing is left for it."""
+    winner, teacher = plan.winner, plan.teacher
+    finals = [trial for trial in job.trials if trial.winner == winner.index]
+    if finals and not finals[-1].cut:
+        return None
+    left = max(0, _images_left(job, finals) - plan.lost)
     images = min(left, _images_in_time(job, winner))
     if images < WORTH * (job.limits.images or 0) or images < 1:
-        return []
+        return None
     before = finals[-1] if finals else winner
     grown = not finals and _was_another(job.trials, winner)
     goes_on = job.strategy.continues
     warm = goes_on or not grown or _seen(job.trials, winner) >= WARM * images
-    proposal = Proposal(
+    return Proposal(
         spec=winner.spec,
         parent=before.index if warm else None,
         images=images,
@@ -57,9 +87,6 @@ def train_out(
         inherited_lr=winner.inherited_lr if goes_on else None,
         frozen_norms=goes_on and winner.frozen_norms,
     )
-    trial = updated(untrained(job, proposal), measured=measured)
-    trial = finish(job, trial, job.workers.begin(proposal, trial.index))
-    return [trial] if trial.evaluation is not None else []
 
 
 def _was_another(trials: Sequence[Trial], trial: Trial) -> bool:
@@ -76,7 +103,7 @@ def _images_left(job: SearchState, finals: Sequence[Trial]) -> int:
     """Images that the search, and earlier final trainings of the same winner, left."""
     if job.limits.images is None:
         return 0
-    return job.limits.images - sum(map(images_of, [*searched(job.trials), *finals]))
+    return job.limits.images - sum(map(images_of, [*job.log.searched, *finals]))
 
 
 def _images_in_time(job: SearchState, winner: Trial) -> int:

@@ -32,6 +32,9 @@ class SearchLog:
 
     Attributes:
         trials: every trial so far, in order.
+        searched: of these, the history as strategies see it: without final trainings.
+        images: training images that those cost.
+        measured: the first measurement of each network that was measured whole, by its key.
         closed: why the search phase ended, in words; None while it goes on.
         measuring_s, training_s: seconds spent on whole measurements and on evaluations (training,
             validation, importance), over every session of the run; a preparation is training.
@@ -41,6 +44,10 @@ class SearchLog:
     def __init__(self, run: RunFolder, emit: Emit) -> None:
         self.run = run
         self.trials: list[Trial] = []
+        # Kept as trials come, so that the time of a search grows with their number and not with its square.
+        self.searched: list[Trial] = []
+        self.images = 0
+        self.measured: dict[str, Measurement] = {}
         self._observed: list[tuple[bool, NetworkSpec, Measurement]] = []  # first: by a confirmation
         self._verdicts: list[tuple[int, Promise, Measurement]] = []
         self.closed: str | None = None
@@ -63,6 +70,11 @@ class SearchLog:
                     "or of two processes. Search into a new folder"
                 )
             self.trials.append(trial)
+            self.images += images_of(trial)
+            if trial.role != "final":
+                self.searched.append(trial)
+            if trial.measured is not None:
+                self.measured.setdefault(trial.spec.key, trial.measured)
             if trial.measured is not None and event.get("measuring_s"):
                 self._observed.append((False, trial.spec, trial.measured))
         elif kind == "confirm":

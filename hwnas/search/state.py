@@ -87,7 +87,7 @@ def looked_at(job: SearchState, proposal: Proposal, waiting: Sequence[Trial] = (
         return updated(trial, error=overrun(budget, trial.estimate)), 0.0
     if job.measure is None:
         return trial, 0.0
-    measured, measuring_s = _measured(job, proposal.spec, job.measure, [*job.trials, *waiting])
+    measured, measuring_s = _measured(job, proposal.spec, job.measure, waiting)
     before = trial.estimate if measuring_s else None  # the honest prediction, for the report
     trial = updated(untrained(job, proposal, ahead), measured=measured, predicted=before)
     if not budget.fits(trial.estimate):
@@ -141,10 +141,13 @@ def overrun(budget: Budget, estimate: Estimate) -> str:
 
 
 def _measured(
-    job: SearchState, spec: NetworkSpec, measure: Measure, earlier: Sequence[Trial]
+    job: SearchState, spec: NetworkSpec, measure: Measure, waiting: Sequence[Trial]
 ) -> tuple[Measurement, float]:
     """A whole measurement, and the seconds it took (0 where an earlier trial had the same network)."""
-    for trial in earlier:
+    known = job.log.measured.get(spec.key)
+    if known is not None:
+        return known, 0.0
+    for trial in waiting:
         if trial.measured is not None and trial.spec.key == spec.key:
             return trial.measured, 0.0
     start = time.monotonic()
@@ -152,8 +155,3 @@ def _measured(
     if job.observe is not None:
         job.observe(spec, measured)
     return measured, max(time.monotonic() - start, 1e-6)
-
-
-def searched(trials: Sequence[Trial]) -> list[Trial]:
-    """The history as strategies see it: without final trainings."""
-    return [trial for trial in trials if trial.role != "final"]

@@ -132,13 +132,17 @@ class Strategy(ABC, Generic[OptionsT]):
             rng: for all that is random.
         """
 
-    def sees(self, trials: int) -> int:
-        """Of so many trials, how many of the first ones' results the next proposal may depend on.
+    def sees(self, history: Sequence[Trial]) -> int:
+        """Of these trials, how many of the first ones' results the next proposal may depend on.
 
-        The others are shown without results (state "pending"), with one job as with many, so that they may
-        be trained at the same time. By default every result is waited for.
+        The others are shown to `propose` without results (state "pending"), with one job as with many, so
+        that they may be trained at the same time. By default every result is waited for.
+
+        Args:
+            history: every trial so far. Some of those beyond what is returned may have no result yet, so
+                that the answer may depend on the results of the others alone.
         """
-        return trials
+        return len(history)
 
     def explain(self, history: Sequence[Trial]) -> list[Decision]:
         """What was decided after the newest trial, and why; asked after every `propose`.
@@ -203,9 +207,9 @@ def proposed(
     with asked(strategy, "propose"):
         proposals = strategy.propose(history, n, rng)
     _require(strategy, "propose", proposals, Proposal)
-    known = {trial.index for trial in history if trial.evaluation is not None}
     for one in proposals:
-        missing = [at for at in (one.parent, one.teacher) if at is not None and at not in known]
+        asked_for = {at for at in (one.parent, one.teacher) if at is not None}
+        missing = asked_for and sorted(asked_for - {t.index for t in history if t.evaluation is not None})
         if missing:
             raise InputError(
                 f"strategy {strategy.name}: propose gave a proposal that continues from trial "

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +31,18 @@ class Sshd:
     def address(self, device: str = "fake", python: str = sys.executable) -> str:
         """The address of a device behind it."""
         return f"ssh://localhost:{self.port}/{device}?python={python}"
+
+    def key_of(self, command: str) -> str:
+        """What connects (for HWNAS_SSH) by a key with which this command is run, whatever is asked for."""
+        key = Path(tempfile.mkdtemp(dir=self.folder)) / "key"
+        subprocess.run([*tool("ssh-keygen"), "-q", "-t", "ed25519", "-N", "", "-f", str(key)], check=True)
+        quoted = command.replace('"', '\\"')
+        with (self.folder / "authorized").open("a") as out:
+            out.write(f'command="{quoted}" {key.with_suffix(".pub").read_text()}')
+        known = self.folder / "known_hosts"
+        options = [f"UserKnownHostsFile={known}", "StrictHostKeyChecking=accept-new", "ControlPath=none"]
+        given = [part for one in options for part in ("-o", one)]
+        return shlex.join([*tool("ssh"), "-F", "/dev/null", "-i", str(key), *given])
 
     def cut(self) -> int:
         """Kill the server's side of every connection, as a lost link does; how many there were."""

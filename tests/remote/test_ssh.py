@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 import json
 import random
 import subprocess
 import sys
 import threading
+import zipfile
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -19,13 +22,14 @@ from remote_server import PYTHON39, Sshd
 
 from hwnas.errors import LinkLost
 from hwnas.measure import device
+from hwnas.measure.remote import archive, link
 from hwnas.measure.remote.link import Link
-from hwnas.measure.remote.target import machine_at
+from hwnas.measure.remote.target import close_targets, machine_at
 from hwnas.measure.sweep import Sweep, SweepOptions, header_for
 from hwnas.measure.timing import TimingOptions
 from hwnas.measure.writer import TableWriter
 from hwnas.nets import onnx, spaces
-from hwnas.records import Precision
+from hwnas.records import Precision, now_utc
 from hwnas.spec import BlockSpec
 from hwnas_cli.main import cli
 
@@ -200,6 +204,80 @@ def test_two_machines_are_profiled_at_once_and_searched_for_together(sshd: Sshd,
     assert [one["device"] for one in searched["devices"]] == names
     assert all(one["within_budget"] for one in searched["devices"])
     assert [len(target["devices"]) for target in searched["targets"]] == [1, 1, 2]
+
+
+def test_doctor_tells_of_the_target(sshd: Sshd) -> None:
+    there, here = run("doctor", "--device", sshd.address("cpu")), run("doctor")
+    assert kinds(there["backends"]) == kinds(here["backends"])
+    assert there["backends"]["fake"]["available"]
+    assert there["noise"]["grade"] in ("quiet", "usable", "noisy")
+
+
+def test_predict_finds_the_table_and_connects_to_nothing(sshd: Sshd, monkeypatch: pytest.MonkeyPatch) -> None:
+    at = ("--device", sshd.address("fake"))
+    table = run("profile", *at, *SMALL, "--preset", "quick")["table"]
+    network = run("spaces", "sample", *SMALL, "-n", "1", "--out", "nets")["paths"][0]
+    close_targets()
+    monkeypatch.setenv("HWNAS_SSH", "false")
+    found = run("predict", network, *at)
+    assert found["table"] == table
+    assert found["networks"][0]["latency_ms"] > 0
+
+
+def test_two_versions_of_the_agent_do_not_meet(sshd: Sshd, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another hwnas pushes an agent of its own, measures after this one, and waits for the same device."""
+    address, agents = sshd.address("fake"), sshd.folder / "agent"
+    mine = run("bench", "resnet20", "--device", address)["networks"][0]
+    close_targets()
+    before = set(agents.glob("agent-*"))
+    data = io.BytesIO(archive.archive())
+    with zipfile.ZipFile(data, "a") as other:
+        other.writestr("hwnas/of_another_version.py", "")
+    monkeypatch.setattr(link, "archive", data.getvalue)
+    monkeypatch.setattr(link, "digest", lambda: hashlib.sha256(data.getvalue()).hexdigest())
+    theirs = run("bench", "resnet20", "--device", address)["networks"][0]
+    assert theirs["floor_ms"] == mine["floor_ms"]
+    (new,) = set(agents.glob("agent-*")) - before
+    assert (new / "hwnas/of_another_version.py").is_file()
+    machine_at(address).claim("fake")
+    again = subprocess.run(
+        [sys.executable, "-m", "hwnas_cli.main", "bench", "resnet20", "--device", address],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert again.returncode == 4
+    assert "another process measures on fake" in again.stderr
+
+
+def test_a_login_that_prints_is_passed_over(sshd: Sshd, monkeypatch: pytest.MonkeyPatch) -> None:
+    command = "echo Welcome to the board; printf 'last login: today '; eval \"$SSH_ORIGINAL_COMMAND\""
+    monkeypatch.setenv("HWNAS_SSH", sshd.key_of(command))
+    assert run("bench", "resnet20", "--device", sshd.address("fake"))["networks"][0]["floor_ms"] > 0
+
+
+def test_a_forced_command_is_said(sshd: Sshd, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HWNAS_SSH", sshd.key_of("echo only git here"))
+    text = run("bench", "resnet20", "--device", sshd.address(), exit_status=4)
+    assert "ended before it began" in json.dumps(text)
+    close_targets()
+    monkeypatch.setattr(link, "START_S", 3.0)
+    monkeypatch.setenv("HWNAS_SSH", sshd.key_of("exec sleep 60"))
+    text = run("bench", "resnet20", "--device", sshd.address(), exit_status=4)
+    assert "no agent of hwnas answers within" in json.dumps(text)
+
+
+def test_a_clock_that_is_wrong_there_dates_nothing(sshd: Sshd, tmp_path: Path) -> None:
+    """Ten years ahead."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "import time\nnow = time.time\ntime.time = lambda: now() + 3e8\n"
+    )
+    script = tmp_path / "my python"
+    script.write_text(f'#!/bin/sh\nPYTHONPATH={tmp_path} exec {sys.executable} "$@"\n')
+    script.chmod(0o755)
+    address = sshd.address("fake", str(script).replace(" ", "%20"))
+    row = run("bench", "resnet20", "--device", address)["networks"][0]
+    assert row["taken_at"][:4] == now_utc()[:4]
 
 
 def test_no_route_is_said(sshd: Sshd) -> None:

@@ -79,24 +79,30 @@ def history(run: Path) -> list[Any]:
     return [*kept, (run / "weights.safetensors").read_bytes()]
 
 
-def driver(folder: Path, name: str, address: str, log: Path, **more: Any) -> subprocess.Popen[bytes]:
-    """The same search in a process of its own."""
-    code = (
-        "import sys; sys.path.insert(0, sys.argv[1]); from pathlib import Path; import json, clusters; "
-        "clusters.searched(Path(sys.argv[2]), sys.argv[3], executor=sys.argv[4], **json.loads(sys.argv[5]))"
-    )
-    argv = [
-        sys.executable,
-        "-c",
-        code,
-        str(Path(__file__).parent),
-        str(folder),
-        name,
-        address,
-        json.dumps(more),
-    ]
+def driver(folder: Path, name: str, address: str, jobs: int, log: Path) -> subprocess.Popen[bytes]:
+    """The same search by the command, in a process of its own."""
+    given = {
+        "latency-budget": "0.3ms",
+        "data": "digits",
+        "strategy": "random",
+        "space": "resnet-cifar",
+        "table": folder / "t.hwlat.jsonl",
+        "input": "1x8x8",
+        "limit": 80,
+        "images": 480,
+        "preset": "quick",
+        "max-trials": 50,
+        "out": folder / name,
+        "executor": address,
+        "jobs": jobs,
+    }
+    several = {"set": ["samples=6"], "recipe": ["batch=16", "threads=1", "lr=0.05", "checkpoint_s=0"]}
+    options = [word for key, value in given.items() for word in (f"--{key}", str(value))]
+    options += [word for key, values in several.items() for one in values for word in (f"--{key}", one)]
     with log.open("ab") as out:
-        return subprocess.Popen(argv, stdout=out, stderr=out, cwd=ROOT)
+        return subprocess.Popen(
+            [sys.executable, "-m", "hwnas_cli.main", "search", *options], stdout=out, stderr=out, cwd=ROOT
+        )
 
 
 def workers() -> list[int]:

@@ -18,6 +18,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Skip all here without Ray, or where nobody asked."""
     asked = os.environ.get("HWNAS_SCALE")
     missing = "needs Ray: pip install 'hwnas[ray]'" if find_spec("ray") is None else None
+    if missing is not None and asked and "HWNAS_REQUIRED" in os.environ:
+        raise pytest.UsageError(missing)
     reason = missing or (None if asked else "starts Ray clusters; `make test-scale` runs it")
     for item in items:
         if Path(__file__).parent in item.path.parents:

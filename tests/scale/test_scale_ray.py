@@ -19,7 +19,7 @@ from hwnas import executors
 from hwnas.errors import DeviceUnavailable
 from hwnas.protocols import Emit, Needs
 
-QUICK, THOROUGH = 2, 20
+QUICK, THOROUGH = 2, 20  # kills
 LONGEST_S = 150.0
 
 
@@ -96,37 +96,44 @@ def test_a_device_that_no_machine_has_is_an_error_at_once(cluster: Any) -> None:
 
 
 def test_killed_workers_cost_nothing(folder: Path, cluster: Any, alone: list[Any]) -> None:
-    kills(folder, cluster, alone, "workers", QUICK, kills_driver=False)
+    kills(folder, cluster, alone, QUICK, ("worker",))
 
 
 def test_a_killed_driver_is_repeated(folder: Path, cluster: Any, alone: list[Any]) -> None:
-    kills(folder, cluster, alone, "driver", QUICK, kills_driver=True)
+    kills(folder, cluster, alone, QUICK, ("driver",))
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(os.environ.get("HWNAS_SCALE") != "all", reason="twenty kills: HWNAS_SCALE=all")
-@pytest.mark.parametrize("kills_driver", [False, True])
-def test_twenty_kills(folder: Path, cluster: Any, alone: list[Any], kills_driver: bool) -> None:
-    kills(folder, cluster, alone, f"twenty-{kills_driver}", THOROUGH, kills_driver=kills_driver)
+def test_workers_and_drivers_killed_twenty_times_cost_nothing(
+    folder: Path, cluster: Any, alone: list[Any]
+) -> None:
+    kills(folder, cluster, alone, THOROUGH, ("worker", "driver"))
 
 
-def kills(folder: Path, cluster: Any, alone: list[Any], name: str, count: int, *, kills_driver: bool) -> None:
-    """SIGKILL at random moments until there were `count`, over as many searches as that takes."""
+def kills(folder: Path, cluster: Any, alone: list[Any], count: int, victims: tuple[str, ...]) -> None:
+    """SIGKILL at random moments until there were `count`, over as many searches as that takes.
+
+    A driver is `hwnas search`; the command is repeated when it was killed.
+    """
+    name = "-".join((*victims, str(count)))
     rng, done, part = random.Random(name), 0, 0
     while done < count:
         out, log = f"{name}-{part}", folder / f"{name}-{part}.log"
         part += 1
-        running = driver(folder, out, at(cluster), log, jobs=2)
+        begin = partial(driver, folder, out, at(cluster), 2, log)
+        running = begin()
         while running.poll() is None and done < count:
+            victim = rng.choice(victims)
             wait_for(partial(_moves, running))
             time.sleep(rng.uniform(0.0, 1.0))
             found = workers()
-            if kills_driver and running.poll() is None:
+            if victim == "driver" and running.poll() is None:
                 running.kill()
                 running.wait()
+                running = begin()
                 done += 1
-                running = driver(folder, out, at(cluster), log, jobs=2)
-            elif found:
+            elif victim == "worker" and found:
                 kill(rng.choice(found))
                 done += 1
         assert running.wait(timeout=LONGEST_S) == 0, log.read_text()[-3000:]
@@ -142,7 +149,7 @@ def test_a_machine_goes_and_another_comes(folder: Path, cluster: Any, alone: lis
     """A machine goes in the middle of a training, and one that comes takes part."""
     node = cluster.add_node(**PLAIN)
     log = folder / "goes.log"
-    running = driver(folder, "goes", at(cluster), log, jobs=3)
+    running = driver(folder, "goes", at(cluster), 3, log)
     wait_for(partial(_moves, running))
     cluster.remove_node(node, allow_graceful=False)
     cluster.add_node(**PLAIN)

@@ -92,10 +92,31 @@ class Prepared:
 
 
 Preparation = Callable[[Facts], "Prepared | None"]
+# Calls a preparation, given as `module:function`: `make` in this process, or something else elsewhere.
+Make = Callable[[str, str, Facts], "Prepared | None"]
 
 
-def prepare(strategy: type[Strategy[Any]], facts: Facts) -> Prepared | None:
+def make(strategy: str, target: str, facts: Facts) -> Prepared | None:
+    """Call a preparation in this process; InputError where another package's fails."""
+    with plugins.blamed("strategies", strategy, f"has a preparation, {target}, that cannot be loaded"):
+        preparation: Preparation = resolve_name(target)
+    with plugins.blamed("strategies", strategy, f"failed in its preparation, {target}"):
+        prepared = preparation(facts)
+    if prepared is not None and not isinstance(prepared, Prepared):
+        raise InputError(
+            f"strategy {strategy}: its preparation, {target}, gave {type(prepared).__name__}; "
+            "expected Prepared (hwnas.jobs.preparations.prepare) or None"
+        )
+    return prepared
+
+
+def prepare(strategy: type[Strategy[Any]], facts: Facts, made: Make = make) -> Prepared | None:
     """Prepare a strategy, or read back what an earlier session of the run prepared.
+
+    Args:
+        strategy: what is prepared.
+        facts: of the search.
+        made: where that is done.
 
     Returns:
         None where the strategy, or these settings of it, need no preparation.
@@ -106,7 +127,7 @@ def prepare(strategy: type[Strategy[Any]], facts: Facts) -> Prepared | None:
     if strategy.preparation is None:
         return None
     name, path = strategy.name, facts.run.path / FILE
-    prepared = _read(facts) if path.exists() else _make(name, strategy.preparation, facts)
+    prepared = _read(facts) if path.exists() else made(name, strategy.preparation, facts)
     if prepared is None:
         return None
     if not path.exists():
@@ -117,19 +138,6 @@ def prepare(strategy: type[Strategy[Any]], facts: Facts) -> Prepared | None:
     )
     spent = {"images": prepared.images, "train_macs": prepared.train_macs, "training_s": prepared.seconds}
     facts.note("preparation", {"strategy": name, **spent, "text": text}, key="strategy")
-    return prepared
-
-
-def _make(strategy: str, target: str, facts: Facts) -> Prepared | None:
-    with plugins.blamed("strategies", strategy, f"has a preparation, {target}, that cannot be loaded"):
-        preparation: Preparation = resolve_name(target)
-    with plugins.blamed("strategies", strategy, f"failed in its preparation, {target}"):
-        prepared = preparation(facts)
-    if prepared is not None and not isinstance(prepared, Prepared):
-        raise InputError(
-            f"strategy {strategy}: its preparation, {target}, gave {type(prepared).__name__}; "
-            "expected Prepared (hwnas.jobs.preparations.prepare) or None"
-        )
     return prepared
 
 

@@ -250,7 +250,8 @@ class _SearchJob:
         self._say(run, self.dataset.describe())
         for note in self.notes:
             self._say(run, note)
-        prepared = prepare(type(self.strategy), self._facts(run))
+        device = self.table.setting.device
+        prepared = prepare(type(self.strategy), self._facts(run), self._trainers().preparing(device))
         if prepared is not None:
             self._use(prepared)
         result = self._drive(run, bencher, setting)
@@ -294,12 +295,15 @@ class _SearchJob:
         """The table of every device."""
         return [one.table for one in self.devices] or [self.table]
 
+    def _trainers(self) -> Trainers:
+        o = self.options
+        return Trainers(o, self.recipe, self.strategy, self.dataset, self.executor, self.emit)
+
     def _drive(self, run: RunFolder, bencher: several.Measures, setting: Setting) -> SearchResult:
-        trainers = Trainers(self.options, self.recipe, self.strategy, self.dataset, self.executor, self.emit)
         return driver.search(
             self.strategy,
             self.context,
-            evaluate=trainers.made(run.path, self.table.setting.device),
+            evaluate=self._trainers().made(run.path, self.table.setting.device),
             confirm=bencher.confirm,
             measure=bencher.measure if self.options.measure else None,
             observe=self.model.observe,

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import socket
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
+from hwnas import seals
 from hwnas.errors import DataFormatError, HwnasError
+from hwnas.jobs.preparations.prepare import Facts, Prepared
 from hwnas.jobs.search import tasks
 from hwnas.jobs.search.tasks import Bench, Order
 from hwnas.protocols import Emit, Executor, Move, Needs, Running
 from hwnas.records import Budget, Evaluation, Measurement, Promise, Proposal, Setting
+from hwnas.runs import read_manifest
 from hwnas.search.workers import Begun
 from hwnas.spec import NetworkSpec
 from hwnas.store import write_bytes
@@ -65,7 +69,7 @@ class Spread:
     open: list[_HandedOver] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.run = hashlib.sha256(f"{socket.gethostname()}:{self.folder.resolve()}".encode()).hexdigest()[:12]
+        self.run = run_key(self.folder)
         self._shared = self.executor.share(self.evaluator.portable())
 
     @property
@@ -136,6 +140,42 @@ class Spread:
             self._keep(one)
         self.open.clear()
         return len(left)
+
+
+@dataclass(frozen=True)
+class Preparer:
+    """Prepares a strategy as one task of an executor; see `hwnas.jobs.preparations.prepare.Make`.
+
+    Its passes over the images depend on each other, so that they are one task, which may need a GPU that this
+    machine has not.
+    """
+
+    executor: Executor
+    needs: Needs
+
+    def __call__(self, strategy: str, target: str, facts: Facts) -> Prepared | None:
+        """What was prepared; what was told meanwhile is written into the run."""
+        apart = {"run", "emit"}
+        given = {one.name: getattr(facts, one.name) for one in fields(facts) if one.name not in apart}
+        config = read_manifest(facts.run.path)["config"]
+        run = run_key(facts.run.path, json.dumps(config, sort_keys=True))
+        shared = self.executor.share(given)
+        running = self.executor.submit(
+            f"preparing {strategy}", self.needs, tasks.prepare, shared, strategy, target, run
+        )
+        prepared, events = running.result()
+        quiet = replace(facts, emit=lambda kind, told: None)  # it was told already while it went on
+        for event in events:
+            kind, key = event.pop("event"), event.pop(tasks.KEY)
+            own = {name: value for name, value in event.items() if name not in ("at", seals.LINE)}
+            quiet.note(kind, own, key=key)
+        found: Prepared | None = prepared
+        return found
+
+
+def run_key(folder: Path, more: str = "") -> str:
+    """Of a run, so that two searches on one machine have scratch folders of their own."""
+    return hashlib.sha256(f"{socket.gethostname()}:{folder.resolve()}{more}".encode()).hexdigest()[:12]
 
 
 @dataclass

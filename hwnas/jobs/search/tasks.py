@@ -8,23 +8,28 @@ import shutil
 import stat
 import tempfile
 import time
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from hwnas import locks
 from hwnas.errors import InputError
+from hwnas.jobs.preparations.prepare import Facts, Prepared, make
 from hwnas.jobs.search.parts import NetworkBuilder
 from hwnas.measure import device as devices
 from hwnas.measure.patience import Patience
 from hwnas.protocols import Emit, Move
 from hwnas.records import Budget, Measurement, Promise, Proposal, Setting
+from hwnas.runs import RunFolder
 from hwnas.spec import NetworkSpec
 from hwnas.train.evaluator import Evaluator
 
 # What a killed training has left is of use to the next one on this machine; after that it is rubbish.
 KEPT_S = 7 * 86_400.0
+# Of an event of a preparation elsewhere: the field that tells it from others of its kind.
+KEY = "told_by"
 
 
 @dataclass(frozen=True)
@@ -51,10 +56,7 @@ def train(evaluator: Evaluator, order: Order, *, emit: Emit) -> list[tuple[str, 
     A training that was killed here continues from its checkpoint, which is why the folder has a name that
     follows from the order. It is this machine's own: nothing depends on a shared disk.
     """
-    root = _ours(Path(tempfile.gettempdir()) / f"hwnas-tasks-{getpass.getuser()}")
-    folder = root / f"{order.run}-{order.index}"
-    folder.mkdir(parents=True, exist_ok=True)
-    _sweep(root)
+    folder = _scratch(f"{order.run}-{order.index}")
     try:
         lock = locks.Lock(folder, folder=True)
     except InputError:  # a search that was killed a moment ago is still training there
@@ -75,6 +77,50 @@ def _trained(evaluator: Evaluator, folder: Path, order: Order, emit: Emit) -> li
     made = [(str(path.relative_to(folder)), path.read_bytes()) for path in twin.files(order.index)]
     shutil.rmtree(folder, ignore_errors=True)
     return made
+
+
+def prepare(
+    given: Mapping[str, Any], strategy: str, target: str, run: str, *, emit: Emit
+) -> tuple[Prepared | None, list[dict[str, Any]]]:
+    """What a strategy prepares, and the events that are to last.
+
+    A preparation that was killed here continues from its checkpoint, as a training does.
+
+    Args:
+        given: the fields of `Facts`, but for those of the run.
+        strategy, target: see `preparations.prepare.make`.
+        run: of the run folder and of all that decides the result.
+        emit: told of progress.
+    """
+    folder, about = _scratch(f"{run}-{strategy}"), ("preparation", {"strategy": strategy})
+    with ExitStack() as stack:
+        try:
+            own = RunFolder(folder, *about)
+        except InputError:  # a search that was killed a moment ago is still preparing there
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            own = RunFolder(folder, *about)
+        stack.callback(own.close)
+        found = make(strategy, target, _Apart(**given, run=own, emit=emit))
+        events = own.events()
+    shutil.rmtree(folder, ignore_errors=True)
+    return found, events
+
+
+class _Apart(Facts):
+    """Facts elsewhere: what is to last is written with its key, for the run that asked."""
+
+    def note(self, kind: str, fields: Mapping[str, Any], *, key: str) -> None:
+        """See `Facts.note`."""
+        super().note(kind, {**fields, KEY: key}, key=key)
+
+
+def _scratch(name: str) -> Path:
+    """A folder of this user's alone on this machine, as an earlier task of this name left it."""
+    root = _ours(Path(tempfile.gettempdir()) / f"hwnas-tasks-{getpass.getuser()}")
+    folder = root / name
+    folder.mkdir(parents=True, exist_ok=True)
+    _sweep(root)
+    return folder
 
 
 def _ours(root: Path) -> Path:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hwnas.jobs.preparations.prepare import Make, make
 from hwnas.jobs.search.options import SearchOptions
 from hwnas.jobs.search.parts import OnThreads
 from hwnas.protocols import Emit, Executor, Move, Needs
@@ -59,10 +60,23 @@ class Trainers:
         evaluator = self._evaluator(folder)
         if self.executor is None:
             return evaluator
-        apart = self.options.measure and self.executor.apart(device)
-        in_waves = self.options.measure and not apart
-        needs = needs_of(self.recipe, device if apart else None)
+        needs = self._needs(self.executor, device)
+        in_waves = self.options.measure and needs.avoid is None
         return Spread(self.executor, evaluator, folder, self._growths, needs, in_waves, self.emit)
+
+    def preparing(self, device: str) -> Make:
+        """Prepares the strategy here, or where trainings run on other machines on one of these."""
+        from hwnas.jobs.search.spread import Preparer
+
+        if self.executor is None or not self.executor.times_elsewhere:
+            return make
+        return Preparer(self.executor, self._needs(self.executor, device))
+
+    def _needs(self, executor: Executor, device: str) -> Needs:
+        """What a training needs of a machine: another than those that are timed, where there are both."""
+        apart = self.options.measure and executor.apart(device)
+        recipe = self.recipe
+        return Needs(recipe.threads or 1, int(recipe.device == "cuda"), avoid=device if apart else None)
 
     def _evaluator(self, folder: Path) -> Evaluator:
         from hwnas.train import own
@@ -106,8 +120,3 @@ class Trainers:
             judging.importance, images=judging.images, autocast=autocast, group=judging.group
         )
         return found if self.recipe.threads is None else OnThreads(found, self.recipe.threads)
-
-
-def needs_of(recipe: Recipe, avoid: str | None) -> Needs:
-    """What a training needs of a machine, which is to be another than those that have the device `avoid`."""
-    return Needs(recipe.threads or 1, int(recipe.device == "cuda"), avoid=avoid)

@@ -1,14 +1,15 @@
 """Where a device is that is not in this machine: ``ssh://[user@]host[:port][/NAME][?python=PATH]``.
 
 NAME is the device there ("cpu", "titanxp", "auto" if left out), PATH the Python there that has numpy and the
-runtime (``python3`` if left out; a relative one begins in the user's folder there). ``pipe:///NAME`` is the
-same agent as a child process of this machine, for trying it without ssh.
+runtime (``python3`` if left out; a relative one begins in the user's folder there; a space is ``%20``).
+``pipe:///NAME`` is the same agent as a child process of this machine, for trying it without ssh.
 """
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
+from urllib.parse import quote, unquote
 
 from hwnas.errors import InputError
 
@@ -18,8 +19,9 @@ _FORM = re.compile(
     r"(?P<host>[A-Za-z0-9][A-Za-z0-9._-]{0,252}|\[[0-9A-Fa-f:.]{2,45}\])?"
     r"(?::(?P<port>[0-9]{1,5}))?"
     r"(?:/(?P<device>[A-Za-z0-9][A-Za-z0-9._-]{0,63})?)?"
-    r"(?:\?python=(?P<python>[A-Za-z0-9_./][A-Za-z0-9_./+-]{0,255}))?"
+    r"(?:\?python=(?P<python>[A-Za-z0-9_./~%][A-Za-z0-9_./+%~-]{0,255}))?"
 )
+PLAIN = "/+"  # in a path; anything else that is not a letter or a digit is written as in a URL
 SHAPE = "ssh://user@host[:port][/NAME][?python=PATH]"
 
 
@@ -37,7 +39,9 @@ class Address:
     @property
     def text(self) -> str:
         """As it is written in a `Setting`: the same device has one text."""
-        return f"{self.machine}/{self.device}" + (f"?python={self.python}" if self.python else "")
+        return f"{self.machine}/{self.device}" + (
+            f"?python={quote(self.python, PLAIN)}" if self.python else ""
+        )
 
     @property
     def machine(self) -> str:
@@ -66,6 +70,12 @@ def parse(text: str) -> Address:
     port = int(part["port"]) if part["port"] else None
     if port is not None and not 0 < port < 65536:
         raise InputError(f"--device {text!r}: the port must be between 1 and 65535")
+    python = unquote(part["python"] or "", errors="replace")
+    if not python.isprintable() or python[:1] in ("-", "~"):
+        raise InputError(
+            f"--device {text!r}: the path of Python there begins with / or in your home folder there, and is "
+            "one line (a space is written %20)"
+        )
     device = part["device"] or ""
     return Address(
         part["scheme"],
@@ -73,5 +83,5 @@ def parse(text: str) -> Address:
         part["host"] or "",
         None if port == 22 else port,
         "" if device == "auto" else device,
-        part["python"] or "",
+        python,
     )

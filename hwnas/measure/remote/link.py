@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import weakref
 from pathlib import Path
 from typing import IO, Any
@@ -34,6 +35,9 @@ OPTIONS = {
 SSH_FAILED, NOT_FOUND = 255, 127
 NOISE_BYTES = 64 << 10  # of what a login shell may print before the agent speaks
 MARK = b"hwnas-boot "
+START_S = 120.0  # a login shell or a forced command that waits for something would keep us for ever
+# The name of a socket has 107 characters at most: a folder, 40 of "%C", and what ssh adds while it makes it.
+LONGEST_SOCKETS = 40
 SAID = 2000  # characters of standard error that are read
 FOREIGN_ENDS_S = 5
 
@@ -115,13 +119,30 @@ class Link:
 
     def _start(self) -> None:
         """Push the agent where it is not there yet."""
-        if not self._hear()["have"]:
-            try:
-                self._into.write(archive())
-                self._into.flush()
-            except OSError:
-                raise self._failed() from None
-        self._hear()
+        late = threading.Timer(START_S, self._process.kill)
+        late.daemon = True
+        late.start()
+        try:
+            self._push(BOOT.encode())
+            if not self._hear()["have"]:
+                self._push(archive())
+            self._hear()
+        except DeviceUnavailable as exc:
+            if late.is_alive():
+                raise
+            raise DeviceUnavailable(
+                f"{self.address.machine}: no agent of hwnas answers within {START_S:.0f} s; does its login "
+                "shell, or a command that sshd forces, wait for something?"
+            ) from exc
+        finally:
+            late.cancel()
+
+    def _push(self, data: bytes) -> None:
+        try:
+            self._into.write(data)
+            self._into.flush()
+        except OSError:
+            raise self._failed() from None
 
     def _hear(self) -> dict[str, Any]:
         """What the start-up says next; what a login shell prints before it is passed over."""
@@ -130,11 +151,12 @@ class Link:
             line = self._out.readline(NOISE_BYTES)
             if not line:
                 raise self._failed()
-            if not line.startswith(MARK):
+            _, mark, said = line.partition(MARK)
+            if not mark:
                 noise += len(line)
                 continue
             try:
-                body = json.loads(line[len(MARK) :])
+                body = json.loads(said)
             except ValueError:
                 break
             if not isinstance(body, dict) or not {"have", "ready", "error"} & set(body):
@@ -143,7 +165,8 @@ class Link:
                 raise self._refused(body)
             return {"have": bool(body.get("have"))}
         raise DeviceUnavailable(
-            f"{self.address.machine} answers something that is not hwnas's agent; does its login shell print?"
+            f"{self.address.machine} answers something that is not hwnas's agent; does its login shell "
+            "print, or sshd force another command?"
         )
 
     def _refused(self, body: dict[str, Any]) -> DeviceUnavailable:
@@ -204,8 +227,9 @@ def _end(process: subprocess.Popen[bytes], said: IO[bytes]) -> None:
 
 
 def _command(address: Address) -> list[str]:
-    """What starts the agent."""
-    agent = [address.python or "python3", "-u", "-c", BOOT, digest(), str(len(archive()))]
+    """What starts the agent; short, and one line, so that any shell reads it: its program comes behind it."""
+    boot = f"import sys; exec(getattr(sys.stdin, 'buffer', sys.stdin).read({len(BOOT.encode())}))"
+    agent = [address.python or "python3", "-u", "-c", boot, digest(), str(len(archive()))]
     if address.scheme == "pipe":
         return [address.python or sys.executable, *agent[1:]]
     ssh = shlex.split(os.environ.get("HWNAS_SSH", "")) or ["ssh"]
@@ -214,7 +238,7 @@ def _command(address: Address) -> list[str]:
             f"{address.machine} cannot be reached: there is no {ssh[0]} here (Debian: apt install "
             "openssh-client)"
         )
-    options = {**OPTIONS, "ControlPath": str(_sockets() / "%C")}
+    options = {**OPTIONS, "ControlPath": f'"{_sockets()}/%C"'}  # a folder's name may hold a space
     port = ["-p", str(address.port)] if address.port else []
     user = ["-l", address.user] if address.user else []
     given = [part for name, value in options.items() for part in ("-o", f"{name}={value}")]
@@ -223,7 +247,10 @@ def _command(address: Address) -> list[str]:
 
 def _sockets() -> Path:
     """A folder of this user's alone for the sockets of shared connections; their names must be short."""
-    folder = Path(os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir()) / f"hwnas-ssh-{os.getuid()}"
+    own = f"hwnas-ssh-{os.getuid()}"
+    folder = Path(os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir()) / own
+    if len(str(folder)) > LONGEST_SOCKETS:
+        folder = Path("/tmp") / own
     folder.mkdir(mode=0o700, exist_ok=True)
     state = folder.lstat()
     if state.st_uid != os.getuid() or state.st_mode & 0o077 or folder.is_symlink():

@@ -52,7 +52,7 @@ class Random(Strategy[RandomOptions]):
             proposals.append(Proposal(spec=spec, images=asked.sample_images, reason=reason))
         return proposals
 
-    def sees(self, trials: int) -> int:
+    def sees(self, history: Sequence[Trial]) -> int:
         """No result: draws are blind."""
         return 0
 

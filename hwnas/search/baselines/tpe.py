@@ -87,9 +87,9 @@ class Tpe(Strategy[TpeOptions]):
             proposals.append(Proposal(spec=spec, images=asked.sample_images, reason=reason, notes=dict(code)))
         return proposals
 
-    def sees(self, trials: int) -> int:
+    def sees(self, history: Sequence[Trial]) -> int:
         """The results of whole batches."""
-        return trials - trials % self._options.batch
+        return len(history) - len(history) % self._options.batch
 
     def _study(self, history: Sequence[Trial], levels: dict[str, int], seed: int) -> Any:
         """A study that knows the finished trials."""

@@ -62,9 +62,9 @@ class Uniform(Strategy[UniformOptions]):
         text = f"the next uniformly scaled network, {over.spec.depths_text}, is {over.error}"
         return [Decision("stop", text, {"depths": list(over.spec.depths)})]
 
-    def sees(self, trials: int) -> int:
+    def sees(self, history: Sequence[Trial]) -> int:
         """No result, unless the one that succeeds ends the search."""
-        return trials if self._options.largest else 0
+        return len(history) if self._options.largest else 0
 
     def _fits(self, spec: NetworkSpec) -> bool:
         return self._context.budget.fits(self._context.estimate(spec))

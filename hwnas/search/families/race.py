@@ -71,6 +71,27 @@ class Race:
                 return found
         return None
 
+    def sees(self, history: Sequence[Trial]) -> int:
+        """How many of the first trials decide what is trained next: those of the rounds before this one.
+
+        At the end of a round its results count as well; one that failed in the first round is replaced then.
+        """
+        if not history:
+            return 0
+        if "round" not in history[-1].notes:  # the race is over
+            return len(history)
+        number = int(history[-1].notes["round"])
+        made = [trial for trial in history if trial.notes.get("round") == number]
+        before = history[: history.index(made[0])]
+        # Whether a trial was refused is known before it is trained; nothing else of these is looked at.
+        running = sum(trial.state != "over_budget" for trial in made)
+        if number == 0:
+            more = running < self.sizes[0] and self._contestant(made, self._options.used) is not None
+        else:
+            ended = by_accuracy([trial for trial in before if trial.notes.get("round") == number - 1])
+            more = len(made) < len(ended[: self.sizes[number]])
+        return len(before) if more else len(history)
+
     def winner(self, history: Sequence[Trial]) -> Trial | None:
         """The best of the last round that was trained."""
         return next(iter(self._order(history)), None)
@@ -93,7 +114,7 @@ class Race:
 
     def _first(self, made: Sequence[Trial]) -> Proposal | None:
         """The next contestant of the first round, at the largest width that fits."""
-        running = sum(trial.evaluation is not None for trial in made)
+        running = sum(trial.evaluation is not None or trial.state == "pending" for trial in made)
         if running >= self.sizes[0]:
             return None
         found = self._contestant(made, self._options.used)

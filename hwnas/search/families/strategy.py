@@ -56,6 +56,10 @@ class FamilyRace(Strategy[FamiliesOptions]):
             return []  # what the race left is the spare
         return [self._compared(one, history) for one in inner.propose(after, n, rng)]
 
+    def sees(self, history: Sequence[Trial]) -> int:
+        """In the race the rounds that are over: contestants of one round do not depend on each other."""
+        return self._race.sees(history)
+
     def _compared(self, proposal: Proposal, history: Sequence[Trial]) -> Proposal:
         """A network from new weights gets as many images as the winner of the race had, to be compared."""
         winner = self._race.winner(history)

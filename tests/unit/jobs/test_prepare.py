@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -14,6 +16,8 @@ import pytest
 from hwnas import plugins
 from hwnas.errors import DataFormatError
 from hwnas.jobs.preparations.prepare import FILE, Facts, Prepared, prepare
+from hwnas.jobs.search.spread import Preparer
+from hwnas.protocols import Needs, Work
 from hwnas.runs import RunFolder
 from hwnas.search.baselines.random import Random
 
@@ -104,3 +108,52 @@ def test_a_damaged_result_is_refused(tmp_path: Path, made: list[Facts]) -> None:
     (tmp_path / FILE).write_text(json.dumps(body))
     with pytest.raises(DataFormatError, match="remove it"):
         prepare(Mine, facts(tmp_path))
+
+
+class Inline:
+    """An executor whose machine is this process; the first task of `killed` is killed as it ends."""
+
+    def __init__(self, killed: int = 0) -> None:
+        self.killed, self.told = killed, list[str]()
+
+    def share(self, value: Any) -> Any:
+        return value
+
+    def submit(self, name: str, needs: Needs, task: Work, *given: Any) -> Any:
+        def result() -> Any:
+            if self.killed:
+                self.killed -= 1
+                with pytest.MonkeyPatch.context() as patch:
+                    patch.setattr(shutil, "rmtree", self.kill)
+                    task(*given, emit=lambda kind, fields: None)
+            return task(*given, emit=lambda kind, fields: self.told.append(kind))
+
+        return SimpleNamespace(result=result)
+
+    def kill(self, *given: Any, **more: Any) -> None:
+        raise KeyboardInterrupt
+
+
+def events(run: Path) -> list[dict[str, Any]]:
+    """Of a run, without what is of one session."""
+    found = [json.loads(line) for line in (run / "events.jsonl").read_text().splitlines()]
+    return [{name: value for name, value in one.items() if name not in ("at", "hash")} for one in found]
+
+
+def test_on_another_machine_it_leaves_what_it_leaves_here(
+    tmp_path: Path, made: list[Facts], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where its first task was killed: the second one takes over what that had written there."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    here = prepare(Mine, facts(tmp_path / "here"))
+    for killed in (0, 1):
+        machine: Any = Inline(killed)
+        run, told = tmp_path / f"there-{killed}", list[tuple[str, Mapping[str, Any]]]()
+        if killed:
+            with pytest.raises(KeyboardInterrupt):
+                prepare(Mine, facts(run), Preparer(machine, Needs()))
+        assert prepare(Mine, facts(run, told), Preparer(machine, Needs())) == here
+        assert events(run) == events(tmp_path / "here")
+        assert [kind for kind, _ in told] == ["preparation"]  # the pass was told while it ran
+        assert machine.told == ([] if killed else ["pass"])  # ... by the task that was killed
+    assert not list(tmp_path.glob("hwnas-tasks-*/*"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import io
 import struct
+import sys
 import zipfile
 from collections.abc import Callable, Iterator
 from functools import cache
@@ -23,7 +24,7 @@ from hwnas.errors import (
     LinkLost,
 )
 from hwnas.measure import device
-from hwnas.measure.remote import archive, names, wire
+from hwnas.measure.remote import archive, link, names, wire
 from hwnas.measure.remote.address import Address, parse
 from hwnas.measure.remote.agent import Agent
 from hwnas.measure.remote.target import RemoteEngine, close_targets, machine_at
@@ -65,10 +66,15 @@ def engine() -> RemoteEngine:
             Address("ssh", "me", "[fe80::1]", None, "cpu", "venv/bin/python"),
         ),
         ("pipe:///fake", Address("pipe", device="fake")),
+        (
+            "ssh://box/cpu?python=/home/me/my%20env/bin/python3",
+            Address("ssh", "", "box", None, "cpu", "/home/me/my env/bin/python3"),
+        ),
     ],
 )
 def test_addresses(text: str, address: Address) -> None:
     assert parse(text) == address
+    assert parse(address.text) == address
 
 
 @pytest.mark.parametrize(
@@ -255,6 +261,56 @@ def test_what_goes_wrong_there_is_told(
     body, payload = agent.reply({"verb": "open"}, b"")
     assert (body["error"], payload) == (kind, b"")
     assert words in body["text"]
+
+
+def target(folder: Path, script: str) -> str:
+    """The address of a target whose Python is reached by a script: what a login shell may do before it."""
+    folder.mkdir()
+    path = folder / "python"
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o755)
+    return parse(f"pipe:///fake?python={str(path).replace(' ', '%20')}").text
+
+
+AGENT = f'exec {sys.executable} "$@"'
+
+
+def test_what_a_login_shell_prints_is_passed_over(tmp_path: Path) -> None:
+    """Lines, and words without the end of a line, which stand before the agent's first one."""
+    noisy = target(tmp_path / "my env", f"echo Welcome; printf 'last login: today '; {AGENT}")
+    assert machine_at(noisy).machine.numpy == np.__version__
+
+
+@pytest.mark.parametrize(
+    ("script", "words"),
+    [
+        ("exec sleep 60", "no agent of hwnas answers within"),
+        ("exec cat", "answers something that is not hwnas's agent"),
+        ("echo only git here", "its agent ended before it began"),
+    ],
+)
+def test_a_forced_command_is_told_of(
+    script: str, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(link, "START_S", 1.0)
+    with pytest.raises(DeviceUnavailable, match=words):
+        machine_at(target(tmp_path / "forced", script)).rows()
+
+
+def test_any_shell_reads_the_command_that_starts_the_agent() -> None:
+    """One line, without what csh looks at within quotes, and shorter than a word of it may be."""
+    command = link._command(parse("ssh://box/cpu"))[-1]
+    assert len(command) < 400
+    assert not set(command) & set("\n!`$\\")
+
+
+def test_a_long_folder_of_temporary_files_is_no_place_for_sockets(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The name of a socket has 107 characters at most."""
+    (tmp_path / ("x" * 60)).mkdir()
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / ("x" * 60)))
+    assert link._sockets().parent == Path("/tmp")
 
 
 def test_names_stand_for_addresses() -> None:

@@ -12,7 +12,7 @@ from strategy_fakes import SETTING, FakeCost, FakeTrainer, context, folder
 
 from hwnas.errors import BuildError, HwnasError
 from hwnas.protocols import Evaluate
-from hwnas.records import Evaluation, Proposal
+from hwnas.records import Budget, Evaluation, Proposal
 from hwnas.search.driver import search
 from hwnas.search.state import Limits
 from hwnas.search.strategy import made
@@ -76,7 +76,8 @@ def run(path: Path, strategy: str, jobs: int, fails: tuple[int, ...] = (), **mor
     """A search with trainings that fail at the given trials; its events, and who trained."""
     cost = FakeCost(error=0.05)
     samples = {"samples": 9} if strategy in ("random", "tpe") else {}
-    plain = context("resnet-cifar", 0.6, cost, **samples, **more.pop("options", {}))
+    space, budget_ms = ("auto", 0.2) if strategy == "families" else ("resnet-cifar", 0.6)
+    plain = context(space, budget_ms, cost, **samples, **more.pop("options", {}))
     trainer = FakeTrainer(path, plain.space)
 
     def evaluate(proposal: Proposal, index: int) -> Evaluation:
@@ -98,6 +99,7 @@ def run(path: Path, strategy: str, jobs: int, fails: tuple[int, ...] = (), **mor
             limits=more.pop("limits", Limits(images=100_000)),
             measure=cost.measure,
             observe=cost.observe,
+            **more,
         )
     finally:
         events = [json.loads(line) for line in (path / "events.jsonl").read_text().splitlines()]
@@ -136,6 +138,42 @@ def test_tpe_waits_for_a_batch(tmp_path: Path) -> None:
     assert by_one.most == 1
 
 
+@pytest.mark.parametrize(("fails", "begin"), [((), 9), ((0, 4), 11)])
+def test_contestants_of_a_round_are_trained_at_once(
+    tmp_path: Path, fails: tuple[int, ...], begin: int
+) -> None:
+    """Nine and three; two that fail in the first round are replaced when it is over."""
+    more: dict[str, Any] = {"options": {"images": 100_000, "race_share": 0.3}}
+    more["limits"] = Limits(images=100_000, trials=16)
+    alone = run(tmp_path / "alone", "families", 0, fails, **more)
+    eight = run(tmp_path / "eight", "families", 8, fails, **more)
+    assert eight.events == alone.events
+    assert eight.most == 8
+    trials = [event["trial"] for event in alone.events if event["event"] == "trial"]
+    rounds = [trial["notes"].get("round") for trial in trials if trial["state"] != "over_budget"]
+    assert [rounds.count(0), rounds.count(1)] == [begin, 3]
+
+
+@pytest.mark.parametrize("distill", [False, True])
+def test_final_trainings_of_several_budgets_run_at_once(tmp_path: Path, distill: bool) -> None:
+    """All three; where the largest budget's winner teaches, the two others after it."""
+    more: dict[str, Any] = {
+        "targets": [Budget(latency_ms=ms) for ms in (0.2, 0.4, 0.6)],
+        "options": {"images": 50_000, "targets_ms": (0.2, 0.4)},
+        "distill": distill,
+    }
+    alone = run(tmp_path / "alone", "random", 0, **more)
+    four = run(tmp_path / "four", "random", 4, **more)
+    assert four.events == alone.events
+    finals = [
+        event["trial"]["index"]
+        for event in alone.events
+        if event["event"] == "trial" and event["trial"]["role"] == "final"
+    ]
+    first, second, third = finals
+    assert four.order[-3:] == ([first, third, second] if distill else [third, second, first])
+
+
 def test_growth_waits_for_each_result(tmp_path: Path) -> None:
     alone = run(tmp_path / "alone", "stagewise", 0)
     many = run(tmp_path / "many", "stagewise", 8)
@@ -171,6 +209,7 @@ def test_a_failed_training_leaves_its_images_to_another(tmp_path: Path) -> None:
 
 
 def test_a_strategy_sees_no_result_of_a_batch_that_is_not_whole() -> None:
-    assert made("random", context("resnet-cifar", 0.3, FakeCost())).sees(7) == 0
-    assert made("stagewise", context("resnet-cifar", 0.3, FakeCost())).sees(7) == 7
-    assert made("tpe", context("resnet-cifar", 0.3, FakeCost(), batch=3)).sees(7) == 6
+    seven: list[Any] = [None] * 7  # of which only the number is looked at
+    assert made("random", context("resnet-cifar", 0.3, FakeCost())).sees(seven) == 0
+    assert made("stagewise", context("resnet-cifar", 0.3, FakeCost())).sees(seven) == 7
+    assert made("tpe", context("resnet-cifar", 0.3, FakeCost(), batch=3)).sees(seven) == 6

@@ -106,7 +106,7 @@ def test_a_preparation_that_fails_or_gives_something_else_names_the_package(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def make() -> object:
-        return prepare._make("wrong", Wrong.preparation, cast(Any, None))
+        return prepare.make("wrong", Wrong.preparation, cast(Any, None))
 
     assert make() is None
     monkeypatch.setattr(Wrong, "answer", RuntimeError("no images"))
