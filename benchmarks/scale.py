@@ -9,8 +9,8 @@ CPU seconds of one process on one thread, which other programs do not change muc
 its time grows as its sizes do. A process that takes longer than `--most` seconds, preparations included,
 or more than 8 GiB of memory is ended and said to have been.
 
-`--jobs`: wall time of a search whose trainings only wait, on 1, 2, 4 and 8 workers of each executor.
-Efficiency is the time of one worker over so many times that of several. Besides the processor's time that the driver
+`--jobs`: wall time of a search whose trainings only wait, on 1 to 8 workers of each executor. Efficiency
+is the time of one worker over so many times that of several. Besides the processor's time that the driver
 needs for a trial, and how that of a whole search, of its resume and of its report grows with its trials.
 """
 
