@@ -132,8 +132,11 @@ def _running(folder: Path) -> dict[str, str]:
             open_[str(event.get("task"))] = str(event.get("where"))
         elif event.get("event") == "trial" and isinstance(event.get("trial"), dict):
             open_.pop(f"trial {event['trial'].get('index')}", None)
-    trials = {task: where for task, where in open_.items() if task.startswith("trial ")}
-    return {"process": holder, **trials}
+        elif event.get("event") == "preparation":
+            open_.pop(f"preparing {event.get('strategy')}", None)
+    # What measures is done in seconds, and has no event at its end.
+    long_ones = {task: where for task, where in open_.items() if task.startswith(("trial ", "preparing "))}
+    return {"process": holder, **long_ones}
 
 
 def compare(names: Sequence[str], root: Path = RUNS) -> Comparison:

@@ -100,6 +100,9 @@ def test_a_foreign_hwnas_and_two_runtimes_are_problems() -> None:
 
 def test_a_run_that_is_worked_in_says_where(root: Path) -> None:
     run = RunFolder(root / "search-0004", "search", {"data": "digits"})
+    run.append("began", {"task": "preparing densenas", "where": "red, process 6"})
+    assert show("search-0004", root)["running"]["preparing densenas"] == "red, process 6"
+    run.append("preparation", {"strategy": "densenas"})
     for task, place in (("trial 0", "red, process 7"), ("trial 1", "blue, process 8")):
         run.append("began", {"task": task, "where": place})
     run.append("trial", {"trial": {"index": 0}})
