@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,20 +17,36 @@ from hwnas.jobs.search import SearchOptions, search
 ROOT = Path(__file__).resolve().parents[2]
 BENCH = {"num_cpus": 1, "labels": {"hwnas-device": "fake"}, "resources": {"hwnas_timing": 1}}
 PLAIN = {"num_cpus": 1}
+TRIES = 3
 
 
 @contextmanager
 def three_machines() -> Iterator[Any]:
     """One with the device, which times; two that train."""
-    from ray.cluster_utils import Cluster
-
-    cluster = Cluster(initialize_head=True, head_node_args={**BENCH, "include_dashboard": False})
+    cluster = started()
     try:
         for _ in range(2):
-            cluster.add_node(**PLAIN)
+            added(cluster, **PLAIN)
         yield cluster
     finally:
         cluster.shutdown()
+
+
+def started() -> Any:
+    """A cluster of the machine with the device."""
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster()
+    added(cluster, **BENCH, include_dashboard=False)
+    return cluster
+
+
+def added(cluster: Any, **given: Any) -> Any:
+    """Another machine; Ray gives one 30 seconds to start, which a busy one may need twice."""
+    for _ in range(TRIES):
+        with suppress(Exception):
+            return cluster.add_node(**given)
+    return cluster.add_node(**given)
 
 
 def options(folder: Path, name: str, **more: Any) -> SearchOptions:
