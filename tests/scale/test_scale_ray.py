@@ -16,7 +16,7 @@ import pytest
 from clusters import BENCH, PLAIN, added, driver, history, kill, searched, workers
 
 from hwnas import executors
-from hwnas.errors import DeviceUnavailable
+from hwnas.errors import BackendUnavailable, DeviceUnavailable, InputError
 from hwnas.protocols import Emit, Needs
 
 QUICK, THOROUGH = 2, 20  # kills
@@ -174,6 +174,42 @@ def test_a_device_that_has_gone_is_told_of(folder: Path, cluster: Any) -> None:
             first.result()
     finally:
         ray.close()
+
+
+BARE = """
+import sys
+
+
+class Nothing:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] == "hwnas":
+            raise ModuleNotFoundError("No module named 'hwnas'", name="hwnas")
+
+
+sys.meta_path.insert(0, Nothing())
+"""
+
+
+def test_a_machine_without_hwnas_is_told_of(folder: Path, cluster: Any) -> None:
+    (folder / "sitecustomize.py").write_text(BARE)
+    bare = {**BENCH, "labels": {"hwnas-device": "bare"}, "env_vars": {"PYTHONPATH": str(folder)}}
+    ray = executors.made(at(cluster), jobs=1, device="bare", emit=silent)
+    node = added(cluster, **bare)
+    try:
+        wait_for(lambda: _has(ray, "bare"))
+        running = ray.submit("t", Needs(device="bare"), stamp_by_value(), 0.0)
+        with pytest.raises(InputError, match="lacks the Python package hwnas; install hwnas"):
+            running.result()
+    finally:
+        ray.close()
+        cluster.remove_node(node, allow_graceful=False)
+
+
+def test_an_address_at_which_nothing_answers_is_told_of_soon() -> None:
+    begun = time.monotonic()
+    with pytest.raises(BackendUnavailable, match="no Ray cluster answers at 127.0.0.1:1: "):
+        executors.made("ray://127.0.0.1:1", jobs=1, device="fake", emit=silent)
+    assert time.monotonic() - begun < 60.0
 
 
 def _has(ray: Any, device: str) -> bool:
