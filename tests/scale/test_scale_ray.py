@@ -207,7 +207,7 @@ def test_a_machine_without_hwnas_is_told_of(folder: Path, cluster: Any) -> None:
 
 def test_an_address_at_which_nothing_answers_is_told_of_soon() -> None:
     begun = time.monotonic()
-    with pytest.raises(BackendUnavailable, match="no Ray cluster answers at 127.0.0.1:1: "):
+    with pytest.raises(BackendUnavailable, match=r"no Ray cluster answers at 127\.0\.0\.1:1: "):
         executors.made("ray://127.0.0.1:1", jobs=1, device="fake", emit=silent)
     assert time.monotonic() - begun < 60.0
 
