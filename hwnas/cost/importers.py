@@ -162,7 +162,7 @@ def _routing_block(
     for slot, costs in enumerate(stack[: block.stack]):
         place = f"{where}, stack layer {slot}"
         for op, cost in zip(space.stack_ops, _list(costs, place, len(space.stack_ops))):
-            if op is SKIP:
+            if op == SKIP:
                 skips.append(_time(cost, place))
             else:
                 times.setdefault(space.stack_block(j, op), []).append(_time(cost, place))

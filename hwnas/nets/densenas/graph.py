@@ -19,7 +19,7 @@ from hwnas.spec import BlockSpec, Convention, Kind, NetworkSpec
 
 @dataclass(frozen=True)
 class CandidateOp:
-    """A candidate of a layer. `SKIP` leaves the layer out."""
+    """A candidate of a layer. `SKIP`, compared by value as spaces travel between machines, leaves it out."""
 
     name: str
     kind: Kind = "mbconv"
@@ -153,7 +153,7 @@ class DenseSpace:
         return self._block(op, self.routing[j].width, self.routing[j].width, self.routing[j].size, 1)
 
     def _block(self, op: CandidateOp, c_in: int, c_out: int, size_in: int, stride: int) -> BlockSpec:
-        if op is SKIP:
+        if op == SKIP:
             raise InputError("skip is not a block; leave the layer out")
         return BlockSpec.model_validate(
             {
@@ -194,7 +194,7 @@ class DenseSpace:
                 raise InputError(f"block {j} has {self.routing[j].stack} stack layers, not {len(stack)}")
             if j == self.sink and not self.tail_in_network:
                 continue
-            kept = tuple(self.stack_block(j, op) for op in stack if op is not SKIP)
+            kept = tuple(self.stack_block(j, op) for op in stack if op != SKIP)
             stages.append((self.head_block(i, j, head), *kept))
         last = stages[-1][-1]
         return NetworkSpec(

@@ -36,4 +36,4 @@ def candidates(space: DenseSpace, place: LayerPlace) -> list[BlockSpec | None]:
     """The block of each operator of a layer; None for skip."""
     if place.edge is not None:
         return [space.head_block(*place.edge, op) for op in place.operators]
-    return [None if op is SKIP else space.stack_block(place.block, op) for op in place.operators]
+    return [None if op == SKIP else space.stack_block(place.block, op) for op in place.operators]

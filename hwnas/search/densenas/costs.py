@@ -56,7 +56,7 @@ class _Pricing:
         if key not in self.known:
             usual = self.space.head_ops[0]
             heads = [head if j == block and head else usual for j in path[1:]]
-            stacks = [[stack] if j == block and stack is not SKIP else [] for j in path[1:]]
+            stacks = [[stack] if j == block and stack != SKIP else [] for j in path[1:]]
             self.known[key] = self.price(self.space.network(path, heads, stacks))
         return self.known[key]
 

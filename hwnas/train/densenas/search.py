@@ -300,8 +300,8 @@ def collapse(model: Supernet) -> dict[str, float]:
     picks = [
         (place, place.operators[int(a.detach().argmax())]) for place, a in zip(model.places, model.alpha)
     ]
-    stacks = [op is SKIP for place, op in picks if place.slot is not None]
-    smallest = [op is SKIP or op == place.operators[0] for place, op in picks]
+    stacks = [op == SKIP for place, op in picks if place.slot is not None]
+    smallest = [op == SKIP or op == place.operators[0] for place, op in picks]
     return {
         "skip_share": sum(stacks) / len(stacks) if stacks else 0.0,
         "smallest_share": sum(smallest) / len(smallest),

@@ -1,12 +1,14 @@
 """Dense spaces: published counts, the edge rule by hand, descriptions that cannot work are refused."""
 
 import dataclasses
+import pickle
 from itertools import pairwise
 
 import pytest
 
 from hwnas.errors import InputError
 from hwnas.nets.densenas.graph import SKIP, DenseSpace, RoutingBlock, densenas_mbv2, densenas_resnet
+from hwnas.nets.densenas.layers import candidates, layer_places
 
 
 def test_published_counts() -> None:
@@ -14,6 +16,18 @@ def test_published_counts() -> None:
     assert (len(mbv2.edges), mbv2.paths) == (54, 15_456)
     assert (len(resnet.edges), resnet.paths) == (87, 540_225)
     assert [len(e) for e in mbv2.in_edges][1:] == [1, 1, 2, 3, 3, 4, 4, 3, 4, 4, 3, 4, 4, 3, 4, 4, 3]
+
+
+def test_a_space_that_travelled_has_the_same_layers() -> None:
+    """Skips as well, which are no object of this process any more."""
+    space = densenas_mbv2()
+    travelled = pickle.loads(pickle.dumps(space))
+    for mine, theirs in zip(layer_places(space), layer_places(travelled), strict=True):
+        assert candidates(travelled, theirs) == candidates(space, mine)
+    # Every stacked layer may be left out.
+    assert sum(None in candidates(travelled, place) for place in layer_places(travelled)) == sum(
+        block.stack for block in space.routing
+    )
 
 
 def test_paths_are_counted_as_by_listing_them() -> None:
