@@ -32,6 +32,8 @@ RETRIES = 20
 # A machine that has gone may come back; longer is not waited for.
 GRACE_S = 120.0
 ANSWER_S = 10.0
+# Of starting a cluster.
+TRIES = 3
 LOOK_S = 0.5
 
 
@@ -121,10 +123,10 @@ class ByRay:
         }
         try:
             _knock(address)
-            ray.init(**plain, **({"address": address} if address else own))
+            _join({**plain, **({"address": address} if address else own)}, 1 if address else TRIES)
         except Exception as exc:  # a machine that is slow to start is a bare one of Ray's
             raise BackendUnavailable(
-                f"no Ray cluster answers at {address or 'this machine'}: {' '.join(str(exc).split())[:300]}; "
+                f"no Ray cluster answers at {address or 'this machine'}: {_said(exc)}; "
                 "start one with `ray start --head`, and join it from each machine with `ray start --address "
                 "HOST:6379`"
             ) from exc
@@ -243,6 +245,25 @@ class ByRay:
                 if kind == "began":
                     self._tasks[number].where = str(fields["where"])
                 self._emit(kind, told(self._tasks[number].name, fields))
+
+
+def _join(given: Mapping[str, Any], tries: int) -> None:
+    """Join a cluster, or start one, for which Ray allows 30 seconds, however busy the machine is."""
+    ray = import_module("ray")
+    for left in reversed(range(tries)):
+        try:
+            ray.init(**given)
+        except Exception:
+            ray.shutdown()
+            if not left:
+                raise
+        else:
+            return
+
+
+def _said(exc: Exception) -> str:
+    """What an error of Ray's says, in one line."""
+    return " ".join(str(exc).split())[:300].rstrip(".")
 
 
 def _knock(address: str) -> None:
