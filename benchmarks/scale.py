@@ -259,8 +259,8 @@ def show(found: dict[str, dict[str, dict[str, float | str]]]) -> None:
             print(f"  {when:7} " + ", ".join(line))
 
 
-# Trainings that wait so long, and so many of them; and so many that take no time.
-WAIT_S, WAITS, EMPTY = 2.0, 16, 100
+# Trainings that wait so long, and so many of them; and so many that take no time. A worker's first one warms it.
+WAIT_S, WAITS, EMPTY, WARM_S = 5.0, 16, 100, 1.0
 EXECUTORS = ("local", "ray")
 TRIALS = (500, 1_000, 2_000)
 
@@ -381,7 +381,7 @@ def spread_over(executor: str, jobs: int, folder: Path) -> dict[str, float]:
         return search_of(folder / name, workers, trials)
 
     try:
-        trained("warm", WAIT_S, 2 * jobs)  # a worker's first task imports what trains
+        trained("warm", WARM_S, 2 * jobs)  # a worker's first task imports what trains
         wall_s = trained("waits", WAIT_S, WAITS)
         begun = time.process_time()
         trained("empty", 0.0, EMPTY)
