@@ -259,7 +259,7 @@ def show(found: dict[str, dict[str, dict[str, float | str]]]) -> None:
             print(f"  {when:7} " + ", ".join(line))
 
 
-# Trainings that wait so long, and so many of them; and so many that take no time. A worker's first one warms it.
+# Trainings that wait so long, and so many of them; so many that take no time; and one that warms a worker.
 WAIT_S, WAITS, EMPTY, WARM_S = 5.0, 16, 100, 1.0
 EXECUTORS = ("local", "ray")
 TRIALS = (500, 1_000, 2_000)
