@@ -106,7 +106,7 @@ def train(
     compute = choose(options)
     say(compute, emit)
     smallest = options.images // plan.steps_of(options, len(dataset.train))
-    asked = _Task(
+    asked = _TrainingInputs(
         module,
         spec,
         dataset,
@@ -133,7 +133,7 @@ def train(
 
 
 @dataclass(frozen=True)
-class _Task:
+class _TrainingInputs:
     """What a call of `train` is asked for; see there."""
 
     module: nn.Module
@@ -148,7 +148,7 @@ class _Task:
     emit: Emit | None = None
     name: str = ""
 
-    def apart(self, jobs: int) -> _Task:
+    def apart(self, jobs: int) -> _TrainingInputs:
         """For other processes: a process that is started shares the memory of tensors, so that the module is
         a copy, and it tells nothing.
         """
@@ -157,7 +157,7 @@ class _Task:
         return replace(self, module=module, dataset=dataset, watch=False, emit=None, name="")
 
 
-def _beside(task: _Task, rank: Rank) -> None:
+def _beside(task: _TrainingInputs, rank: Rank) -> None:
     """What another rank than the first does."""
     compute = choose(task.options)
     with on_threads(compute.threads):
@@ -168,7 +168,7 @@ def _beside(task: _Task, rank: Rank) -> None:
 class _TrainingJob:
     """One call of `train`, in one process."""
 
-    def __init__(self, task: _Task, compute: Compute, rank: Rank) -> None:
+    def __init__(self, task: _TrainingInputs, compute: Compute, rank: Rank) -> None:
         self.spec, self.dataset, self.options = task.spec, task.dataset, task.options
         self.module, self.teacher, self.checkpoint = task.module, task.teacher, task.checkpoint
         self.watch, self.emit, self.task = task.watch, task.emit, task.name
