@@ -3,14 +3,16 @@
     python -m benchmarks.calibration RUN... --data parquet:PATH [--images 512] [--test 10000] [--backend ort]
 
 RUN is a training of hwnas or a network file with its weights beside it. Each rule, with and without the
-correction of biases, is calibrated on the same training images and judged on the same test images; the fp32
-network is the reference. Also the same images in another order and batch, which must change nothing.
+correction of biases, and each form of int8 graph is calibrated on the same training images and judged on the
+same test images; the fp32 network is the reference. Also the same images in another order and batch, which
+must change nothing.
 """
 
 from __future__ import annotations
 
 import argparse
 import time
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -50,19 +52,22 @@ def one(run: str, options: argparse.Namespace) -> dict[str, Any]:
     test = normalise(held.images[: options.test], mean, std).contiguous().numpy()
     labels = held.labels[: options.test].numpy()
     model = onnx.network(source.spec, source.read_weights(), batch=BATCH)
-    form = form_of(backends.get(options.backend))
-    assert form is not None
+    forms = backends.get(options.backend).forms()
     exact, reference = top1(model, "fp32", options.backend, test, labels)
     rows = []
-    for method in calibrate.METHODS:
+    # Every rule in the usual form, the default one in the others.
+    for form, method in product(forms, calibrate.METHODS):
+        if form.name and method != calibrate.DEFAULT:
+            continue
         begun = time.perf_counter()
         found = calibrate.calibrate(model, images, form, method)
         seconds = time.perf_counter() - begun
-        for means in (None, found.means):
+        for means in (None, found.means) if not form.name else (found.means,):
             small = quantize.to_int8(model, found.ranges, form, means)
             share, scores = top1(small, "int8", options.backend, test, labels)
             rows.append(
                 {
+                    "form": form.name,
                     "method": method,
                     "bias_correction": means is not None,
                     "top1": share,
@@ -80,7 +85,7 @@ def one(run: str, options: argparse.Namespace) -> dict[str, Any]:
         "macs": count(source.spec).macs,
         "top1_fp32": exact,
         "rows": rows,
-        "order_changes_by": _order(model, images, form),
+        "order_changes_by": _order(model, images, forms[0]),
     }
 
 
