@@ -57,7 +57,8 @@ def resolved(wanted: list[str], python: str) -> dict[str, str]:
     command += ["--only-binary=:all:", *(f"--no-binary={name}" for name in SOURCES)]
     lines = "\n".join(wanted)
     done = subprocess.run(command, input=lines, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, f"Python {python} cannot have\n{lines}\n{done.stderr[-3000:]}"
+    said = " ".join(done.stderr.split())  # it folds its lines
+    assert done.returncode == 0, f"Python {python} cannot have\n{lines}\n{said[-3000:]}"
     return dict(line.split(" ;")[0].strip().split("==") for line in done.stdout.splitlines() if "==" in line)
 
 
