@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
 from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol, Union
@@ -172,6 +172,12 @@ class TracedBuilder(Protocol):
         self, module: torch.nn.Module, spec_from: VariantSpec, spec_to: VariantSpec
     ) -> torch.nn.Module:
         """A variant that starts from the weights of another one of the same model."""
+        ...
+
+    def refitter(
+        self, module: torch.nn.Module, images: torch.Tensor
+    ) -> Callable[[torch.nn.Module, VariantSpec], None]:
+        """What fits a variant, in place, to what the whole model gives."""
         ...
 
     def network_onnx(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import cast
 
@@ -164,6 +164,30 @@ def inherit(module: nn.Module, spec_from: NetworkSpec, spec_to: NetworkSpec, *, 
     load_weights(net, growth.inherited(weights(module), spec_from, spec_to, weights(net)))
     device = next(module.parameters()).device
     return net.to(device).train(module.training)
+
+
+def refitter(
+    module: nn.Module, spec: NetworkSpec, images: Tensor
+) -> Callable[[nn.Module, NetworkSpec], None]:
+    """What fits a changed form of a user's model to what the model gave; it leaves other networks alone.
+
+    Args:
+        module: the network that the changed ones continue from.
+        spec: of it.
+        images: normalised; no labels are needed.
+
+    Returns:
+        To be called with a network that `inherit` made, which it changes in place, and its spec.
+    """
+    if not isinstance(spec, VariantSpec) or spec.edits:
+        return lambda net, changed: None
+    fit = builder().refitter(module, images)
+
+    def refit(net: nn.Module, changed: NetworkSpec) -> None:
+        if isinstance(changed, VariantSpec) and changed.edits:
+            fit(net, changed)
+
+    return refit
 
 
 def weights(module: nn.Module) -> dict[str, Float32s]:

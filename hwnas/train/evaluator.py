@@ -17,7 +17,7 @@ from torch import nn
 from hwnas import schemas, seals
 from hwnas.documents import read_json
 from hwnas.errors import DataFormatError
-from hwnas.nets.build import build, inherit, load_weights, read_weights, save
+from hwnas.nets.build import build, inherit, load_weights, read_weights, refitter, save
 from hwnas.nets.count import count
 from hwnas.nets.norms import recalibrate
 from hwnas.protocols import Emit, Importance, Move, Question
@@ -32,7 +32,7 @@ from hwnas.train.options import Recipe, TrainResult
 from hwnas.train.precision import choose
 from hwnas.train.score import score
 
-# Training images that batch norm of an untrained variant sees.
+# Training images that an untrained variant is fitted to, and that its batch norm sees.
 RECALIBRATED = 2_000
 
 
@@ -165,6 +165,9 @@ class Evaluator:
         else:
             parent, spec = self._trained(proposal.parent)
             module = inherit(parent, spec, proposal.spec, seed=seed)
+            if not images:
+                seen = self._looked_at().to(next(module.parameters()).device)
+                refitter(parent, spec, seen)(module, proposal.spec)
         if not images:
             return module, self._untrained(module, proposal)
         if self._trainer is not None:
@@ -216,14 +219,12 @@ class Evaluator:
         )
 
     def _untrained(self, module: nn.Module, proposal: Proposal) -> TrainResult:
-        """A network as it comes: of one that was changed, batch norm finds new statistics."""
-        split, compute = self._dataset.train, choose(self._options)
-        seen = min(RECALIBRATED, len(split))
+        """A network as it comes; of one that was changed, batch norm finds new statistics."""
+        compute = choose(self._options)
         module.to(compute.device).eval()
         with on_threads(compute.threads):
             if proposal.parent is not None:
-                at = torch.arange(seen) * len(split) // seen
-                recalibrate(module, split.normalised(at).to(compute.device))
+                recalibrate(module, self._looked_at().to(compute.device))
             held = score(module, self._dataset.val)
         return TrainResult(
             accuracy=held.accuracy,
@@ -241,6 +242,12 @@ class Evaluator:
             threads=compute.threads,
             restored=0,
         )
+
+    def _looked_at(self) -> torch.Tensor:
+        """Training images, normalised, that an untrained variant is fitted to."""
+        split = self._dataset.train
+        seen = min(RECALIBRATED, len(split))
+        return split.normalised(torch.arange(seen) * len(split) // seen)
 
     def _asks(self, result: TrainResult) -> bool:
         """Whether a network is better than naming the most frequent class, or is asked all the same."""

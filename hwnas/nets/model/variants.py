@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from torch import nn
+from torch import Tensor, fx, nn
 
 from hwnas.arrays import Float32s
 from hwnas.documents import json_object
@@ -21,6 +22,7 @@ from hwnas.nets.build import load_weights, weights
 from hwnas.nets.model.cut import Form
 from hwnas.nets.model.edits import Edits
 from hwnas.nets.model.parent import Parent, parent
+from hwnas.nets.model.refit import Refit, staying
 from hwnas.nets.model.result import from_recipe, recipe
 from hwnas.nets.model.to_onnx import forms_onnx, module_onnx
 from hwnas.nets.onnx import as_part
@@ -134,18 +136,28 @@ class _VariantBuilder:
         """
         device, traced = next(module.parameters()).device, parent_of(spec_to.base)
         if not spec_from.edits:
-            before = {name: value.copy() for name, value in weights(traced.graph).items()}
-            load_weights(traced.graph, weights(module))
-            try:
+            with _weights_of(module, traced):
                 made = self.build(spec_to)
-            finally:
-                load_weights(traced.graph, before)
         else:
             made = self.build(spec_to)
             own, given = weights(made), weights(module)
             same = {n: given[n] for n, value in own.items() if n in given and given[n].shape == value.shape}
             load_weights(made, own | same)
         return made.to(device).train(module.training)
+
+    def refitter(self, module: nn.Module, images: Tensor) -> Callable[[nn.Module, VariantSpec], None]:
+        """What fits a variant, in place, to what the whole model gives; see `refit.Refit`."""
+        assert isinstance(module, fx.GraphModule)
+        fitted = Refit(module, images)
+
+        def fit(net: nn.Module, spec: VariantSpec) -> None:
+            traced = parent_of(spec.base)
+            assert isinstance(net, fx.GraphModule)
+            with _weights_of(module, traced):
+                stays = staying(traced.pieces, edits_of(spec))
+            fitted(net, stays)
+
+        return fit
 
     def network_onnx(
         self, spec: VariantSpec, values: Mapping[str, Float32s] | None, batch: int | None
@@ -169,6 +181,17 @@ class _VariantBuilder:
                 "hwnas profile --model MODEL"
             )
         return as_part(forms_onnx([_FORMS[p.graph] for p in pieces], batch=1 if batch is None else batch))
+
+
+@contextmanager
+def _weights_of(module: nn.Module, traced: Parent) -> Iterator[None]:
+    """The traced graph with the weights of a module of the whole model."""
+    before = {name: value.copy() for name, value in weights(traced.graph).items()}
+    load_weights(traced.graph, weights(module))
+    try:
+        yield
+    finally:
+        load_weights(traced.graph, before)
 
 
 BUILDER = _VariantBuilder()

@@ -1,7 +1,7 @@
 """How much a piece of a trained model is missed where it is dropped or narrower.
 
-One piece is changed, batch norm finds the new statistics, and the rise of the loss is taken on images that
-the model was not trained on.
+One piece is changed, what stays is fitted to what it gave (`nets.model.refit`), batch norm finds the new
+statistics, and the rise of the loss is taken on images that the model was not trained on.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hwnas.nets.build import inherit
+from hwnas.nets.build import inherit, refitter
 from hwnas.nets.norms import BATCH, recalibrate
 from hwnas.protocols import Autocast, Question
 from hwnas.records import StageImportance
@@ -49,9 +49,11 @@ class Missed:
         seen = images[first]
         with self.autocast():
             before = losses(question.module.eval(), images[held], labels[held])
+            refit = refitter(question.module, question.spec, seen)
             found = []
             for move in question.moves:
                 changed = inherit(question.module, question.spec, move.spec, seed=0)
+                refit(changed, move.spec)
                 recalibrate(changed, seen)
                 rise = losses(changed, images[held], labels[held]) - before
                 # Diverged statistics say that it cannot be missed more; the value must stay a number.
