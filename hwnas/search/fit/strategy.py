@@ -6,9 +6,9 @@
    the best variants by scores that are shaken: what a piece is missed says nothing of which others are
    gone. Each is measured whole; where one is over, the next ones are chosen for less.
 3. That of the smallest validation loss wins, untrained, its layers fitted to what they gave in the model
-   (`nets.model.refit`) and with new statistics of batch norm: what orders variants so orders them after fine-tuning (EagleEye, Li et al. 2020, arXiv
-   2007.02491; docs/evidence/own-model.md). It is fine-tuned on the images that are left, taught by the model
-   as it was.
+   (`nets.model.refit`) and with new statistics of batch norm: what orders variants so orders them after
+   fine-tuning (EagleEye, Li et al. 2020, arXiv 2007.02491; docs/evidence/own-model.md). It is fine-tuned on
+   the images that are left, taught by the model as it was.
 """
 
 from __future__ import annotations
