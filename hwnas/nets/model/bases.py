@@ -302,7 +302,9 @@ def read_state(path: Path) -> dict[str, Tensor]:
             found = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as exc:  # pickle and zip readers let out whatever a damaged file leads them to
         if not (isinstance(exc, UnpicklingError) and "unsupported global" in str(exc).lower()):
-            raise DataFormatError(f"weights {path} are damaged: {_words(exc)}") from exc
+            # torch's own words for what is no file of its advise to read it by running code.
+            why = "they are no file of torch.save" if isinstance(exc, UnpicklingError) else _words(exc)
+            raise DataFormatError(f"weights {path} are damaged: {why}") from exc
         raise DataFormatError(
             f"weights {path} hold more than tensors and are not read, as that would run code; save them with "
             "torch.save(module.state_dict(), FILE) or as safetensors"

@@ -120,7 +120,12 @@ class Holder(nn.Module):
 
 
 @pytest.mark.parametrize(
-    ("held", "words"), [(b"abc", "are damaged"), (Holder(), "hold more than tensors and are not read")]
+    ("held", "words"),
+    [
+        (b"abc", "are damaged"),
+        (b"# A page", "no file of torch.save"),
+        (Holder(), "hold more than tensors and are not read"),
+    ],
 )
 def test_weights_that_are_no_state_dict(held: object, words: str, tmp_path: Path) -> None:
     """Three bytes are damaged weights; a whole module would run code, and how to save it is said."""
