@@ -25,12 +25,15 @@ from hwnas.nets.model.edits import Edits
 from hwnas.nets.model.narrow import kept
 
 # Rows, each a place of an image, that a map is fitted to: at least, for each channel, and at most.
-ROWS, ROWS_A_CHANNEL, MOST_ROWS = 4_096, 16, 16_384
+ROWS, ROWS_A_CHANNEL, MOST_ROWS = 4_096, 8, 16_384
+# Layers that read more are left as they are: their maps would take long, and more images than there are.
+MOST_CHANNELS = 2_048
 # Numbers in the largest features of all images together.
 NUMBERS = 64_000_000
 # What a map's departure from leaving everything as it is costs, as parts of the mean square of a channel;
 # the one that is best on rows that it was not fitted to is taken.
 RIDGES = (0.003, 0.03, 0.3, 3.0)
+TINY = 1e-12  # so that channels that are zero everywhere can be solved for
 
 
 @dataclass(frozen=True)
@@ -95,8 +98,11 @@ def _read_once(graph: fx.GraphModule) -> set[str]:
     return {
         target
         for target, layer in layers.items()
-        if type(layer).forward is nn.Linear.forward
-        or (type(layer).forward is nn.Conv2d.forward and layer.groups == 1)
+        if (
+            type(layer).forward is nn.Linear.forward
+            or (type(layer).forward is nn.Conv2d.forward and layer.groups == 1)
+        )
+        and layer.weight.shape[1] <= MOST_CHANNELS
     }
 
 
@@ -163,7 +169,7 @@ def _fit(layer: Any, was: Any, stays: Stays, entered: Tensor, enters: Tensor) ->
         entered: rows of what entered it in the model.
         enters: what enters it now.
     """
-    now = _rows(was, enters)
+    now, entered = _rows(was, enters).double(), entered.double()
     channels = entered.shape[-1]
     places = torch.arange(channels) if stays.inputs is None else stays.inputs
     keep = torch.zeros(len(places), channels, dtype=now.dtype, device=now.device)
@@ -193,14 +199,17 @@ def _least_squares(x: Tensor, y: Tensor) -> Tensor:
             best, least = at, left
     if best is None:
         return torch.zeros(x.shape[-1], y.shape[-1], dtype=x.dtype, device=x.device)
-    return _ridges(x.flatten(0, 1), y.flatten(0, 1))[best]
+    x, y = x.flatten(0, 1), y.flatten(0, 1)
+    square = x.T @ x
+    square.diagonal().add_(RIDGES[best] * square.diagonal().mean() + TINY)
+    return torch.linalg.solve(square, x.T @ y)
 
 
 def _ridges(x: Tensor, y: Tensor) -> list[Tensor]:
     """A solution for every ridge."""
     values, vectors = torch.linalg.eigh(x.T @ x)
     turned = vectors.T @ (x.T @ y)
-    lifted = [values.clamp_min(0.0) + ridge * values.mean() + 1e-12 for ridge in RIDGES]
+    lifted = [values.clamp_min(0.0) + ridge * values.mean() + TINY for ridge in RIDGES]
     return [vectors @ (turned / one[:, None]) for one in lifted]
 
 
@@ -214,4 +223,4 @@ def _rows(layer: Any, x: Tensor) -> Tensor:
     count = max(1, min(flat.shape[1], rows // len(x)))
     rng = torch.Generator().manual_seed(flat.shape[1])
     at = torch.rand(len(x), flat.shape[1], generator=rng).argsort(1)[:, :count].to(x.device)
-    return flat.gather(1, at[..., None].expand(-1, -1, flat.shape[2])).double()
+    return flat.gather(1, at[..., None].expand(-1, -1, flat.shape[2])).float()

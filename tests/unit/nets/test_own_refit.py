@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import own_networks as nets
+import pytest
 import torch
 from torch import Tensor, fx, nn
 
@@ -102,3 +103,10 @@ def test_depthwise_gated_and_dense_networks_are_not_worse_than_before() -> None:
         piece = next(p for p in whole.pieces if p.widths)
         net, before = changed(whole, Edits(widths={piece.name: piece.widths[0]}))
         assert error(net, whole) < before
+
+
+def test_layers_of_very_many_inputs_are_left_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hwnas.nets.model.refit.MOST_CHANNELS", 31)
+    whole = nets.own(nets.Wrapped(Straight()))
+    net, _ = changed(whole, Edits(dropped=frozenset(["inner"])))
+    assert torch.equal(nets.weight(net, "head"), nets.weight(whole.graph, "head"))
