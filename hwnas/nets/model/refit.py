@@ -94,7 +94,9 @@ class Refit:
 def _read_once(graph: fx.GraphModule) -> set[str]:
     """Layers that read all of their input channels, in one place: a depthwise one has no others to read."""
     targets = [str(n.target) for n in graph.graph.nodes if n.op == "call_module"]
-    layers = {target: graph.get_submodule(target) for target in targets if targets.count(target) == 1}
+    layers: dict[str, Any] = {
+        target: graph.get_submodule(target) for target in targets if targets.count(target) == 1
+    }
     return {
         target
         for target, layer in layers.items()

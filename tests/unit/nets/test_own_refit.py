@@ -31,7 +31,8 @@ class Twins(nn.Module):
         super().__init__()
         self.a, self.b = nn.Conv2d(32, 16, 3, padding=1), nn.Conv2d(16, 32, 3, padding=1)
         with torch.no_grad():
-            self.a.weight[8:], self.a.bias[8:] = 3 * self.a.weight[:8], 3 * self.a.bias[:8]
+            for value in self.a.parameters():
+                value[8:] = 3 * value[:8]
 
     def forward(self, x: Tensor) -> Tensor:
         y: Tensor = torch.relu(x + self.b(torch.relu(self.a(x))))
@@ -68,8 +69,9 @@ def test_what_was_scaled_is_scaled_by_the_next_layer() -> None:
     """The branch adds half of what enters: 1.5 x = (1.5 W) x."""
     inner = Straight()
     with torch.no_grad():
+        for value in inner.conv.parameters():
+            value.zero_()
         inner.conv.weight.copy_(0.5 * torch.eye(32)[:, :, None, None])
-        inner.conv.bias.zero_()
     whole = nets.own(nn.Sequential(nn.Conv2d(3, 32, 4, stride=2), inner, nn.Conv2d(32, 4, 3), nn.Flatten()))
     net, _ = changed(whole, Edits(dropped=frozenset(["1"])))
     torch.testing.assert_close(
