@@ -50,7 +50,7 @@ class WidthGroup:
         layers: nodes of the layers, in order; the first is the one that names the group.
         width: output channels of each.
         unit: channels that can only be taken together.
-        chunks: for each set of channels that are taken together their atoms.
+        atoms: for each set of channels that are taken together their atom.
     """
 
     layers: tuple[str, ...]
