@@ -155,6 +155,8 @@ class _Refitting(fx.Interpreter):
             was = self.model.get_submodule(target)
             _fit(layer, was, self.stays.get(target, Stays()), self.before[target], args[0])
         elif self.behind and isinstance(layer, nn.modules.batchnorm._BatchNorm) and layer.track_running_stats:
+            assert layer.running_mean is not None
+            assert layer.running_var is not None
             axes = [axis for axis in range(args[0].ndim) if axis != 1]
             layer.running_mean.copy_(args[0].mean(axes))
             layer.running_var.copy_(args[0].var(axes))
@@ -204,7 +206,8 @@ def _least_squares(x: Tensor, y: Tensor) -> Tensor:
     x, y = x.flatten(0, 1), y.flatten(0, 1)
     square = x.T @ x
     square.diagonal().add_(RIDGES[best] * square.diagonal().mean() + TINY)
-    return torch.linalg.solve(square, x.T @ y)
+    solved: Tensor = torch.linalg.solve(square, x.T @ y)
+    return solved
 
 
 def _ridges(x: Tensor, y: Tensor) -> list[Tensor]:

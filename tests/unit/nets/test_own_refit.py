@@ -54,7 +54,8 @@ def changed(whole: Parent, edits: Edits) -> tuple[fx.GraphModule, Tensor]:
 @torch.no_grad()
 def error(net: nn.Module, whole: Parent) -> Tensor:
     given = whole.graph(images())
-    return (net.eval()(images()) - given).square().mean() / given.square().mean()
+    off: Tensor = (net.eval()(images()) - given).square().mean() / given.square().mean()
+    return off
 
 
 def test_the_next_layer_takes_over_a_linear_branch_that_was_dropped() -> None:
