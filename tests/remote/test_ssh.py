@@ -210,7 +210,7 @@ def test_doctor_tells_of_the_target(sshd: Sshd) -> None:
     there, here = run("doctor", "--device", sshd.address("cpu")), run("doctor")
     assert kinds(there["backends"]) == kinds(here["backends"])
     assert there["backends"]["fake"]["available"]
-    assert there["noise"]["grade"] in ("quiet", "usable", "noisy")
+    assert there["noise"].keys() == here["noise"].keys()
 
 
 def test_predict_finds_the_table_and_connects_to_nothing(sshd: Sshd, monkeypatch: pytest.MonkeyPatch) -> None:
