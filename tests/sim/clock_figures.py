@@ -102,8 +102,8 @@ def main() -> None:
         if row == "before":
             print("\n" + "\n".join(heated), flush=True)
         with tempfile.TemporaryDirectory() as home:
-            given = {"FAKECUDA_EVENT_NS": "700", "FAKECUDA_HOST_NS": "1000", "HWNAS_SIM": "1"}
-            env = environment(MACHINES["rtx3090"], Path(home), **given)
+            env = environment(MACHINES["rtx3090"], Path(home))
+            env |= {"FAKECUDA_EVENT_NS": "700", "FAKECUDA_HOST_NS": "1000", "HWNAS_SIM": "1"}
             subprocess.run([sys.executable, __file__, row], env=env, check=True)
 
 

@@ -52,7 +52,7 @@ def needs(extra: str) -> list[str]:
 def resolved(wanted: list[str], python: str) -> dict[str, str]:
     """Version by package of everything that pip would have to install; fails where there is no way."""
     uv = Path(sys.executable).parent / "uv"
-    command = [uv, "pip", "compile", "-", "--quiet", "--no-header", "--no-annotate", "--no-config"]
+    command = [str(uv), "pip", "compile", "-", "--quiet", "--no-header", "--no-annotate", "--no-config"]
     command += [f"--python-version={python}", "--python-platform=x86_64-manylinux_2_28"]
     command += ["--only-binary=:all:", *(f"--no-binary={name}" for name in SOURCES)]
     lines = "\n".join(wanted)

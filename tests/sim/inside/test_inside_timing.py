@@ -33,7 +33,11 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Build]]:
     """Set up a card's faults; gives what builds the engine on it."""
 
     def with_faults(call_us: float = 40, tick_ns: int = 32, pycuda: bool = False, **more: object) -> Build:
-        given = {"TRTSIM_CALL_US": call_us, "FAKECUDA_CLOCK": tick_ns, "FAKECUDA_EVENT_NS": 700}
+        given: dict[str, object] = {
+            "TRTSIM_CALL_US": call_us,
+            "FAKECUDA_CLOCK": tick_ns,
+            "FAKECUDA_EVENT_NS": 700,
+        }
         given |= {"FAKECUDA_HOST_NS": 1000, **more}  # the host, too: nothing here depends on the machine
         for name, value in given.items():
             monkeypatch.setenv(name, str(value))
