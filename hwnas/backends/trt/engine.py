@@ -169,7 +169,7 @@ class TrtEngine(Life):
             way = self._ways.beside(full.images, full.scores, full.stream)
             way.context.profiler = profiler = compat.profiler(totals)
             for _ in range(calls):
-                self._ways.enqueue(way)
+                self._ways.start(way)
                 self._driver.synchronize(full.stream)
             way.context = None  # the context first: it holds the profiler without counting
             del profiler

@@ -145,7 +145,7 @@ class Timer:
         """Run once and keep the scores on the device; the largest of them, found there."""
         count = int(np.prod(self._ways.scores_shape))
         self._ways.attach(self._ways.full, self._expected)
-        self._ways.enqueue(self._ways.full)
+        self._ways.start(self._ways.full)
         self._ways.attach(self._ways.full)
         self._driver.fill(self._ways.full.scores, 0, self._ways.gives.itemsize * count, self._stream)
         return self._difference(self._ways.full)

@@ -162,7 +162,7 @@ class Ways:
             if not way.context.set_tensor_address(name, address):
                 raise BuildError(f"TensorRT refused the address of {name}: {self._log.take()}")
 
-    def enqueue(self, way: Way) -> None:
+    def start(self, way: Way) -> None:
         """Queue one call, kernel by kernel."""
         if not way.context.execute_async_v3(way.stream):
             raise GpuError(f"TensorRT could not run the engine: {self._log.take()}")
@@ -174,15 +174,15 @@ class Ways:
         if way.graph is not None:
             self._driver.replay(way.graph, way.stream)
         else:
-            self.enqueue(way)
+            self.start(way)
 
     def _capture(self, way: Way) -> None:
         """Make a graph of one call; an engine that cannot be captured is launched kernel by kernel."""
         # TensorRT prepares in the first call after new shapes, which must not be within a capture.
-        self.enqueue(way)
+        self.start(way)
         self._driver.synchronize(way.stream)
         try:
-            way.graph = self._driver.capture(lambda: self.enqueue(way), way.stream)
+            way.graph = self._driver.capture(lambda: self.start(way), way.stream)
         except GpuError:
             self.graphs = False
 

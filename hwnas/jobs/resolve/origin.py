@@ -40,6 +40,7 @@ class Origin:
         fingerprint: of that data, as it was then.
         weights_sha256: of the weights that the training wrote, where it recorded them.
         devices: all that the search was for, where it was for several.
+        all_predicted: with the times of each of these devices, where `predicted` has one's.
     """
 
     folder: Path
@@ -58,6 +59,7 @@ class Origin:
     fingerprint: str | None = None
     weights_sha256: str | None = None
     devices: tuple[SearchedDevice, ...] = ()
+    all_predicted: Estimate | None = None
 
     def on(self, device: str) -> Origin:
         """As it is known on one of the devices that the search was for; the same on any other."""
@@ -69,7 +71,7 @@ class Origin:
                     setting=one.setting,
                     table_id=one.table_id,
                     budget=budget,
-                    predicted=None if self.predicted is None else self.predicted.on(device),
+                    predicted=None if self.all_predicted is None else self.all_predicted.on(device),
                 )
         return self
 
@@ -112,7 +114,7 @@ def origin(name: str | None, weights: Path | None = None) -> Origin:
     known = _known(run_of(folder), spec, folder / "weights.safetensors")
     if weights is not None:  # what was recorded is about other weights
         known = {k: v for k, v in known.items() if k not in ("accuracy", "weights_sha256")}
-    found = Origin(folder=folder, spec=spec, weights=beside, **known)
+    found = Origin(folder=folder, spec=spec, weights=beside, all_predicted=known.get("predicted"), **known)
     first = next(iter(found.budget.by_device_ms), "") if found.budget is not None else ""
     return found.on(first)
 

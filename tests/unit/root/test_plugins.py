@@ -207,7 +207,7 @@ class Space:
     def grow(self, spec): return self._real.grow(spec)
 class Sayer:
     name, suffix, devices = "sayer", ".s", ("cpu",)
-    setting = build = load = form = gives
+    setting = build = load = forms = gives
     def unavailable(self):
         raise RuntimeError("boom")
 """
