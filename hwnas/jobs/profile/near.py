@@ -11,7 +11,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from pydantic import TypeAdapter, ValidationError
 
+from hwnas.errors import DataFormatError
 from hwnas.measure import table as tables
 from hwnas.measure.timing import SessionOptions, TimingOptions, measure
 from hwnas.nets import onnx
@@ -70,7 +72,14 @@ def _begun(path: Path) -> Spans | None:
     if not path.exists():
         return None
     found = tables.load(path).header.run.get("widths")
-    return None if found is None else {label: (first, last) for label, (first, last) in found.items()}
+    if found is None:
+        return None
+    try:
+        return TypeAdapter(Spans).validate_python(found, strict=False)
+    except ValidationError as exc:
+        raise DataFormatError(
+            f"{path}: the widths in its header are not two places for each family; profile into a new file"
+        ) from exc
 
 
 def _timer(backend: Backend, setting: Setting) -> Callable[[NetworkSpec], float]:
