@@ -7,16 +7,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from int8_fakes import FakeOfInt8
 
 from hwnas import schemas
-from hwnas.backends import forms
-from hwnas.backends.fake import Fake, FakeEngine
+from hwnas.backends.fake import FakeEngine
 from hwnas.jobs.export import run as exporting
 from hwnas.jobs.export.forms import fastest
 from hwnas.jobs.resolve.origin import origin
 from hwnas.nets import build
-from hwnas.protocols import Int8Form
-from hwnas.records import Precision, Setting
+from hwnas.records import Setting
 from hwnas.spec import BlockSpec, NetworkSpec
 from hwnas.store import write_json
 
@@ -29,15 +28,8 @@ WEIGHTS = build.weights(build.build(SPEC, seed=1))
 PRICES_MS = {"": 1.0, "by sign": 1.1, "sums": 0.9, "all": 1.2}
 
 
-class Formed(Fake):
+class Formed(FakeOfInt8):
     """The fake device with three forms of int8, each at a price of its own."""
-
-    def setting(self, device: str, precision: Precision, batch: int, threads: int) -> Setting:
-        known = super().setting(device, "fp32", batch, threads)
-        return known.model_copy(update={"precision": precision})
-
-    def forms(self) -> tuple[Int8Form, ...]:
-        return forms.openvino()
 
     def build(self, model: bytes, setting: Setting) -> FakeEngine:
         price = PRICES_MS[setting.form] if setting.precision == "int8" else 2.0

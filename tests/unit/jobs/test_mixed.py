@@ -8,16 +8,15 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from int8_fakes import FakeOfInt8
 
-from hwnas.backends import forms
-from hwnas.backends.fake import Fake, FakeEngine
+from hwnas.backends.fake import FakeEngine
 from hwnas.backends.onnx_format import TypedOnnx
 from hwnas.deploy import engine as engines
 from hwnas.deploy.manifest import EngineManifest, read_manifest, write_manifest
 from hwnas.jobs.export.mixed import Mixing, by_block
 from hwnas.nets import build
-from hwnas.protocols import Int8Form
-from hwnas.records import Precision, Setting
+from hwnas.records import Setting
 from hwnas.spec import BlockSpec, NetworkSpec
 
 SPEC = NetworkSpec(
@@ -32,15 +31,8 @@ IMAGES = np.random.default_rng(0).standard_normal((8, 3, 8, 8), dtype=np.float32
 GAINS_MS, SWITCH_MS, FLOAT_MS = (-0.01, 0.20, 0.15, 0.05), 0.02, 1.0
 
 
-class Int8Fake(Fake):
+class Int8Fake(FakeOfInt8):
     """The fake device with int8, at prices of the blocks."""
-
-    def setting(self, device: str, precision: Precision, batch: int, threads: int) -> Setting:
-        known = super().setting(device, "fp32", batch, threads)
-        return known.model_copy(update={"precision": precision})
-
-    def forms(self) -> tuple[Int8Form, ...]:
-        return forms.openvino()
 
     def build(self, model: bytes, setting: Setting) -> FakeEngine:
         nodes = onnx.load_model_from_string(model).graph.node
