@@ -13,6 +13,7 @@ from __future__ import annotations
 import ctypes.util
 import hashlib
 import io
+import json
 import os
 import time
 from collections.abc import Mapping
@@ -44,6 +45,7 @@ onnx = lazy_import("onnx")
 INSTALL = "pip uninstall -y onnxruntime && pip install onnxruntime-gpu"
 WORKSPACE_BYTES = 2 << 30
 FELL_BACK = "fallback to CPU EP has been explicitly disabled"  # ONNX Runtime's words
+NO_TF32 = {"NVIDIA_TF32_OVERRIDE": "0"}  # NVIDIA's libraries read it from the environment
 ProviderOptions = Mapping[str, str]
 
 
@@ -141,19 +143,26 @@ class OrtCuda:
 def _first_gpu() -> GpuInfo:
     """The GPU that CUDA shows first.
 
-    NVML lists all of them in an order of its own, whatever CUDA_VISIBLE_DEVICES says; so where they
-    differ, CUDA itself is asked.
+    NVML lists all of them in an order of its own, whatever CUDA_VISIBLE_DEVICES says, and names a slice
+    (MIG) after the whole GPU; so where they differ or one may be cut into slices, CUDA itself is asked.
     """
     found = gpus()
-    if len({gpu.name for gpu in found}) == 1:
+    sliced = any(gpu.slices for gpu in found)
+    if len({gpu.name for gpu in found}) == 1 and not sliced:
         return found[0]
     if cuda.installed() is None:
+        what = "a GPU that is cut into slices (MIG)" if sliced else "several GPUs"
         raise BackendUnavailable(
-            f"this machine has several GPUs ({', '.join(gpu.name for gpu in found)}), and without pycuda or "
+            f"this machine has {what} ({', '.join(gpu.name for gpu in found)}), and without pycuda or "
             "cuda-python hwnas cannot tell which of them CUDA shows first: pip install cuda-python"
         )
-    name = cuda.open_driver().properties.name
-    return next(gpu for gpu in found if gpu.name == name)
+    shown = cuda.open_driver().properties
+    return GpuInfo(
+        name=shown.name,
+        compute_capability=".".join(map(str, shown.capability)),
+        memory_bytes=shown.memory_bytes,
+        driver=found[0].driver,
+    )
 
 
 class OrtTrt(OrtCuda):
@@ -179,25 +188,28 @@ class OrtTrt(OrtCuda):
         """
         cache = home() / "ort-trt"
         cache.mkdir(parents=True, exist_ok=True)
-        return {
-            "device_id": "0",
+        built_by = {
             "trt_fp16_enable": str(setting.precision == "fp16"),
             "trt_int8_enable": str(setting.precision == "int8"),
             "trt_max_workspace_size": str(WORKSPACE_BYTES),
             "trt_builder_optimization_level": "3",
             "trt_auxiliary_streams": "0",
+        }
+        return {
+            "device_id": "0",
+            **built_by,
             "trt_engine_cache_enable": "True",
             "trt_engine_cache_path": str(cache),
-            "trt_engine_cache_prefix": content_key(graph, setting),
+            "trt_engine_cache_prefix": content_key(graph, setting, {**built_by, **NO_TF32}),
             "trt_timing_cache_enable": "True",
             "trt_timing_cache_path": str(cache),
         }
 
     def _open(self, graph: bytes, setting: Setting) -> OrtGpuEngine:
-        if setting.precision == "fp32":
-            # fp32 means IEEE float32, and the provider has no option for it (onnxruntime issue 26029). The
-            # libraries look at this once a process, so it stays, for torch on this GPU as well.
-            os.environ["NVIDIA_TF32_OVERRIDE"] = "0"
+        # fp32 means IEEE float32, and the provider has no option for it (onnxruntime issue 26029). The
+        # libraries look at this once a process: so it is there before the first session, of whatever
+        # precision, and stays, for torch on this GPU as well.
+        os.environ.update(NO_TF32)
         return super()._open(graph, setting)
 
     def typed(self, model: bytes, setting: Setting) -> bytes:
@@ -206,9 +218,10 @@ class OrtTrt(OrtCuda):
         return typed_model(model, setting.precision)
 
 
-def content_key(graph: bytes, setting: Setting) -> str:
-    """SHA-256 of a graph with its weights, and of the conditions that an engine of it is built under."""
-    return hashlib.sha256(graph + b"\0" + setting.model_dump_json().encode()).hexdigest()
+def content_key(graph: bytes, setting: Setting, built_by: Mapping[str, str]) -> str:
+    """SHA-256 of a graph with its weights, of the conditions, and of the options that engines are built by."""
+    told = f"{setting.model_dump_json()}\0{json.dumps(dict(built_by), sort_keys=True)}"
+    return hashlib.sha256(graph + b"\0" + told.encode()).hexdigest()
 
 
 class OrtGpuEngine(Life):

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hwnas.cost.model import cost_model
-from hwnas.errors import BackendUnavailable, InputError, StaleTable
+from hwnas.errors import BackendUnavailable, InputError, MissingMeasurement, StaleTable
 from hwnas.jobs.conditions import Conditions
 from hwnas.jobs.resolve import networks
 from hwnas.measure import device as devices
@@ -118,7 +118,7 @@ def find(
     """The table to use: the file named, else the newest of a device that covers the networks.
 
     A file that the user names may come from another machine: differences become warnings. A table
-    that is picked must be true for this machine if its device and runtime are here.
+    that is picked must be true for this machine if its device and runtime are here: the newest that is.
 
     Args:
         path: table file.
@@ -132,16 +132,33 @@ def find(
     if path is not None:
         table = tables.load(path)
     else:
-        name = devices.spelling(device) if device else None
-        table = table_folder.newest(name, space=space, covering=specs, **conditions)
+        conditions |= {"device": devices.spelling(device) if device else None, "space": space}
+        table = table_folder.newest(covering=specs, **conditions)
     live = live_setting(table.setting)
     if live is not None:
         try:
             table.warnings += tables.check_context(table, live)
         except StaleTable as exc:
             if path is None:
-                raise
+                return _of_here(live, specs, conditions, exc)
             table.warnings.append(str(exc))
+    return table
+
+
+# What tells one machine of a device's name from another, a slice of a GPU from the whole (MIG) among them.
+HERE = ("device_arch", "backend", "backend_version")
+
+
+def _of_here(
+    live: Setting, specs: Sequence[NetworkSpec], conditions: dict[str, Any], stale: StaleTable
+) -> LatencyTable:
+    """The newest table of this very machine and runtime; raises `stale`, of another, where there is none."""
+    try:
+        same = {name: getattr(live, name) for name in HERE}
+        table = table_folder.newest(covering=specs, **{**conditions, **same})
+        table.warnings += tables.check_context(table, live)
+    except (MissingMeasurement, StaleTable):
+        raise stale from None
     return table
 
 

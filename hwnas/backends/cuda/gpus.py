@@ -27,12 +27,16 @@ Capability = tuple[int, int]
 
 
 class GpuInfo(Record):
-    """One NVIDIA GPU as its driver describes it; memory is None where it is the host's (Jetson, GB10)."""
+    """One NVIDIA GPU as its driver describes it; memory is None where it is the host's (Jetson, GB10).
+
+    `slices` says that it is cut into slices (MIG), of which CUDA shows one under a name of its own.
+    """
 
     name: str
     compute_capability: str
     memory_bytes: int | None
     driver: str
+    slices: bool = False
 
     @property
     def capability(self) -> Capability:
@@ -179,6 +183,12 @@ def _ask_nvml() -> tuple[GpuInfo, ...] | None:
         except nvml.NVMLError:
             return None
 
+    def slices(handle: Any) -> bool:
+        try:
+            return bool(nvml.nvmlDeviceGetMigMode(handle)[0] == nvml.NVML_DEVICE_MIG_ENABLE)
+        except nvml.NVMLError:  # most GPUs have none
+            return False
+
     def told(index: int, driver: str) -> GpuInfo | None:
         try:
             handle = nvml.nvmlDeviceGetHandleByIndex(index)
@@ -191,6 +201,7 @@ def _ask_nvml() -> tuple[GpuInfo, ...] | None:
             compute_capability=f"{major}.{minor}",
             memory_bytes=memory_bytes(handle),
             driver=driver,
+            slices=slices(handle),
         )
 
     try:
@@ -207,7 +218,7 @@ def _ask_smi() -> tuple[GpuInfo, ...]:
     program = shutil.which("nvidia-smi")
     if program is None:
         return ()
-    query = "--query-gpu=name,compute_cap,memory.total,driver_version"
+    query = "--query-gpu=name,compute_cap,memory.total,driver_version,mig.mode.current"
     try:
         answer = subprocess.run(
             [program, query, "--format=csv,noheader,nounits"], capture_output=True, text=True, timeout=20
@@ -218,14 +229,23 @@ def _ask_smi() -> tuple[GpuInfo, ...]:
 
 
 def parse_gpus(text: str) -> tuple[GpuInfo, ...]:
-    """GPUs from the lines of ``nvidia-smi --query-gpu=name,compute_cap,memory.total,driver_version``."""
+    """GPUs from the lines of ``nvidia-smi --query-gpu=name,compute_cap,memory.total,driver_version``, and
+    of ``mig.mode.current`` behind them.
+    """
     found = []
     for line in text.splitlines():
         fields = [field.strip() for field in line.split(",")]
-        if len(fields) == 4 and re.fullmatch(r"\d+\.\d+", fields[1]):
-            name, capability, memory, driver = fields
-            size = int(memory) << 20 if memory.isdigit() else None  # "[N/A]" where it is the host's
-            found.append(GpuInfo(name=name, compute_capability=capability, memory_bytes=size, driver=driver))
+        if len(fields) == 5 and re.fullmatch(r"\d+\.\d+", fields[1]):
+            name, capability, memory, driver, mig = fields
+            found.append(
+                GpuInfo(
+                    name=name,
+                    compute_capability=capability,
+                    memory_bytes=int(memory) << 20 if memory.isdigit() else None,  # "[N/A]": the host's
+                    driver=driver,
+                    slices=mig == "Enabled",  # "[N/A]" on GPUs that have none
+                )
+            )
     return tuple(found)
 
 

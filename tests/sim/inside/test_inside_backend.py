@@ -427,6 +427,17 @@ def test_b4_a_slice_and_an_edition_are_the_device_that_they_are_part_of(
     assert setting.driver == gpus.gpus()[0].driver
 
 
+def test_b4_nvml_tells_whether_a_gpu_is_cut_into_slices(monkeypatch: pytest.MonkeyPatch) -> None:
+    told = []
+    for mode in (None, "0", "1"):  # most GPUs refuse to say
+        if mode is not None:
+            monkeypatch.setenv("FAKENVML_MIG", mode)
+        found = gpus._ask_nvml()
+        assert found is not None
+        told.append(found[0].slices)
+    assert told == [False, False, True]
+
+
 def build_and_run(backend: Trt) -> None:
     engine = built(backend)
     try:

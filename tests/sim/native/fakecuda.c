@@ -485,6 +485,7 @@ typedef struct {
     int (*run)(const unsigned *, const unsigned *, const char *);
     size_t (*pack)(void **, char *);
     int is_delay, only_compares;
+    size_t item_bytes; /* of what is compared */
 } Function;
 /* The last comparison of all: where nothing was written since, its results lie there still. */
 static struct { Function *function; char packed[512]; long writes; } compared;
@@ -521,6 +522,7 @@ Status cuModuleGetFunction(void **out, void *module, const char *name)
     *(void **)&f->pack = dlsym(kernels(), symbol);
     f->is_delay = !strcmp(name, "delay");
     f->only_compares = !strncmp(name, "max_abs_diff", 12);
+    f->item_bytes = strstr(name, "f16") ? 2 : 4;
     *out = f;
     fakecuda_wrote(); /* `compared` knows functions by their place, which may be another's again */
     return f->run && f->pack ? SUCCESS : NOT_FOUND;
@@ -532,6 +534,22 @@ Status cuFuncSetBlockShape(void *f, int x, int y, int z)
     (void)f;
     return x > 0 && y > 0 && z > 0 && x * y * z <= 1024 ? SUCCESS : INVALID_VALUE;
 }
+/* A large comparison, in the order in which it lies in memory: a block's threads one after another would walk
+ * all of it each. The kernel itself is tried on a device without a clock of its own. */
+enum { LARGE = 1 << 18 };
+static int compared_at_once(const Op *op)
+{
+    const struct { const float *a, *b; uint64_t count; float *partial; } *at = (const void *)op->packed;
+    if (((Function *)op->function)->item_bytes != sizeof *at->a || at->count < LARGE) return 0;
+    float worst = 0;
+    for (uint64_t i = 0; i < at->count; i++) {
+        const float off = at->a[i] > at->b[i] ? at->a[i] - at->b[i] : at->b[i] - at->a[i];
+        if (!(off <= worst)) worst = off;
+        if (worst != worst) break; /* not a number */
+    }
+    for (unsigned block = 0; block < op->grid[0]; block++) at->partial[block] = worst;
+    return 1;
+}
 static Status run_kernel(Op *op)
 {
     Function *f = op->function;
@@ -540,7 +558,8 @@ static Status run_kernel(Op *op)
     else if (own_clock() && compared.function == f && compared.writes == writes &&
              !memcmp(compared.packed, op->packed, sizeof op->packed))
         return SUCCESS;
-    const Status status = f->run(op->grid, op->block, op->packed) ? LAUNCH_FAILED : SUCCESS;
+    const int done = own_clock() && f->only_compares && compared_at_once(op);
+    const Status status = !done && f->run(op->grid, op->block, op->packed) ? LAUNCH_FAILED : SUCCESS;
     if (f->only_compares && !status) {
         compared.function = f;
         compared.writes = writes;

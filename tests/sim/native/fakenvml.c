@@ -1,7 +1,8 @@
 /* libnvidia-ml.so.1 for tests: one GPU, the one that fakecuda.c describes.
  *
  * Environment, read at every call: FAKECUDA_NAME, FAKECUDA_CAPABILITY, FAKECUDA_MEMORY_MB,
- * FAKENVML_REASONS (mask of throttle reasons), FAKENVML_LOADED_REASONS (told only while the simulated GPU is at
+ * FAKENVML_NAME (where NVML names another than CUDA: the whole GPU of a slice), FAKENVML_MIG (it is cut into
+ * slices), FAKENVML_REASONS (mask of throttle reasons), FAKENVML_LOADED_REASONS (told only while the simulated GPU is at
  * work), FAKENVML_SM_MHZ, FAKENVML_OTHERS (other processes), FAKENVML_FORBIDDEN (what an ordinary user may not
  * ask under MIG or in a container is refused), FAKECUDA_NO_GPU. Clocks fall as FAKECUDA_BOOST says.
  */
@@ -51,7 +52,14 @@ Status nvmlDeviceGetHandleByPciBusId_v2(const char *bus, void **d)
 Status nvmlDeviceGetName(void *d, char *out, unsigned n)
 {
     (void)d;
-    snprintf(out, n, "%s", text("FAKECUDA_NAME", "Simulated GPU"));
+    snprintf(out, n, "%s", text("FAKENVML_NAME", text("FAKECUDA_NAME", "Simulated GPU")));
+    return SUCCESS;
+}
+Status nvmlDeviceGetMigMode(void *d, unsigned *now, unsigned *pending)
+{
+    (void)d;
+    if (!getenv("FAKENVML_MIG")) return NOT_SUPPORTED;
+    *now = *pending = number("FAKENVML_MIG", 0) != 0;
     return SUCCESS;
 }
 Status nvmlDeviceGetCudaComputeCapability(void *d, int *major, int *minor)

@@ -43,11 +43,14 @@ class Provider:
         lacks: operators that it leaves to the CPU.
         silent: it does not load, which only a line of the log would say.
         loaded: names of kept engines that were taken instead of building.
+        tf32: what NVIDIA's libraries read from the environment, which they do once; None before the first
+            session.
     """
 
     def __init__(self, problem: str = "", lacks: Sequence[str] = (), silent: bool = False) -> None:
         self.problem, self.lacks, self.silent = problem, lacks, silent
         self.loaded: list[str] = []
+        self.tf32: bool | None = None
 
     def __call__(
         self, model: bytes, options: Any, providers: Sequence[tuple[str, dict[str, str]]], **more: Any
@@ -67,7 +70,9 @@ class Provider:
                 "This session contains graph nodes that are assigned to the default CPU EP, but "
                 "fallback to CPU EP has been explicitly disabled by the user."
             )
-        if name == TENSORRT and os.environ.get("NVIDIA_TF32_OVERRIDE") != "0":
+        if self.tf32 is None:
+            self.tf32 = os.environ.get("NVIDIA_TF32_OVERRIDE") != "0"
+        if name == TENSORRT and self.tf32:
             model = in_tf32(model)  # as on Ampere and later, whatever the provider's options say
         kept = self._kept(model, given) if name == TENSORRT and not self.silent else model
         return _Session(REAL(kept, providers=[CPU]), [CPU] if self.silent else [name, CPU])

@@ -77,12 +77,16 @@ def test_a_jetsons_tensorrt_comes_with_its_system() -> None:
 
 
 def test_smi_lines() -> None:
-    (gpu,) = parse_gpus("NVIDIA TITAN Xp, 6.1, 12288, 580.95.05\nNo devices were found\n")
+    (gpu,) = parse_gpus("NVIDIA TITAN Xp, 6.1, 12288, 580.95.05, [N/A]\nNo devices were found\n")
     assert (gpu.name, gpu.capability, gpu.memory_bytes) == ("NVIDIA TITAN Xp", (6, 1), 12288 << 20)
+    assert not gpu.slices
+    for mode, slices in (("Enabled", True), ("Disabled", False)):
+        (gpu,) = parse_gpus(f"NVIDIA A100-SXM4-40GB, 8.0, 40960, 580.95.05, {mode}\n")
+        assert gpu.slices is slices
 
 
 def test_memory_that_the_driver_does_not_tell() -> None:
-    (gpu,) = parse_gpus("NVIDIA GB10, 12.1, [N/A], 580.95.05\n")
+    (gpu,) = parse_gpus("NVIDIA GB10, 12.1, [N/A], 580.95.05, [N/A]\n")
     assert (gpu.capability, gpu.memory_bytes) == ((12, 1), None)
 
 
@@ -149,12 +153,18 @@ def test_b4_a_gpu_that_may_not_be_asked_is_left_out(monkeypatch: pytest.MonkeyPa
         nvmlDeviceGetName=lambda _: b"NVIDIA A100-SXM4-40GB",
         nvmlDeviceGetCudaComputeCapability=lambda _: (8, 0),
         nvmlDeviceGetMemoryInfo=_refused,
+        NVML_DEVICE_MIG_ENABLE=1,
+        nvmlDeviceGetMigMode=lambda _: [1, 1],
     )
     monkeypatch.setattr(gpus, "nvml", nvml)
     found = gpus._ask_nvml()
     assert found == (
         gpus.GpuInfo(
-            name="NVIDIA A100-SXM4-40GB", compute_capability="8.0", memory_bytes=None, driver="580.95.05"
+            name="NVIDIA A100-SXM4-40GB",
+            compute_capability="8.0",
+            memory_bytes=None,
+            driver="580.95.05",
+            slices=True,
         ),
     )
 

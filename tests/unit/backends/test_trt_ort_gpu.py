@@ -1,6 +1,5 @@
 """ONNX Runtime on a GPU: what can be tried where only its CPU provider is installed."""
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -92,12 +91,29 @@ def test_of_different_gpus_cuda_says_which_is_first(
     monkeypatch.setattr("hwnas.backends.ort_gpu.cuda.installed", lambda: None)
     with pytest.raises(BackendUnavailable, match="several GPUs"):
         backend.setting("gpu", "fp32", 1, 1)
-    opened = SimpleNamespace(properties=SimpleNamespace(name=AMPERE.name))
+    shown = SimpleNamespace(name=AMPERE.name, capability=(8, 0), memory_bytes=40 << 30)
+    opened = SimpleNamespace(properties=shown)
     monkeypatch.setattr("hwnas.backends.ort_gpu.cuda.installed", lambda: "cuda-python")
     monkeypatch.setattr("hwnas.backends.ort_gpu.cuda.open_driver", lambda: opened)
     assert "A100" in backend.setting("gpu", "fp32", 1, 1).device_arch
     with pytest.raises(BackendUnavailable, match="CUDA_VISIBLE_DEVICES"):
         backend.setting("titanxp", "fp32", 1, 1)
+
+
+def test_b4_a_slice_is_timed_under_its_own_name(
+    backend: OrtCuda | OrtTrt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """NVML tells of the whole GPU, CUDA of the slice: a table of one must not be taken for the other's."""
+    monkeypatch.setattr(ort_gpu, "gpus", lambda: (AMPERE.model_copy(update={"slices": True}),))
+    shown = SimpleNamespace(name=f"{AMPERE.name} MIG 1g.5gb", capability=(8, 0), memory_bytes=5 << 30)
+    monkeypatch.setattr("hwnas.backends.ort_gpu.cuda.installed", lambda: "cuda-python")
+    opened = SimpleNamespace(properties=shown)
+    monkeypatch.setattr("hwnas.backends.ort_gpu.cuda.open_driver", lambda: opened)
+    setting = backend.setting("a100", "fp32", 1, 1)
+    assert setting.device_arch == "NVIDIA A100-SXM4-40GB MIG 1g.5gb, compute capability 8.0"
+    monkeypatch.setattr("hwnas.backends.ort_gpu.cuda.installed", lambda: None)
+    with pytest.raises(BackendUnavailable, match=r"slices \(MIG\).*pip install cuda-python"):
+        backend.setting("a100", "fp32", 1, 1)
 
 
 def test_provider_options_follow_the_setting(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -124,6 +140,9 @@ def test_b3_kept_engines_are_named_by_content(monkeypatch: pytest.MonkeyPatch, t
     prefixes.append(OrtTrt().options(half, MODEL)["trt_engine_cache_prefix"])
     assert len(set(prefixes)) == 4
     assert OrtTrt().options(SETTING, MODEL)["trt_engine_cache_prefix"] == prefixes[0]
+    monkeypatch.setattr(ort_gpu, "WORKSPACE_BYTES", 1 << 30)  # as a later version of hwnas may ask
+    prefixes.append(OrtTrt().options(SETTING, MODEL)["trt_engine_cache_prefix"])
+    assert len(set(prefixes)) == 5
 
 
 @pytest.fixture
@@ -164,8 +183,7 @@ def test_m5_fp32_is_no_tf32_where_only_the_environment_can_say_so(
     rounded = REAL(in_tf32(MODEL), providers=[CPU]).run(None, {"input": IMAGES})[0]
     assert not np.array_equal(rounded, expected)
     half = SETTING.model_copy(update={"precision": "fp16"})
-    OrtTrt().build(MODEL, half).close()
-    assert "NVIDIA_TF32_OVERRIDE" not in os.environ  # training keeps what it had
+    OrtTrt().build(MODEL, half).close()  # the libraries look at it now, and never again
     engine = OrtTrt().build(MODEL, SETTING)
     assert np.array_equal(engine.run(IMAGES), expected)
     engine.close()

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from hwnas import seals
 from hwnas.backends.fake import Fake
 from hwnas.errors import DataFormatError, DeviceUnavailable, InputError, MissingMeasurement, StaleTable
 from hwnas.jobs import table as verbs
@@ -209,6 +210,36 @@ def test_a_table_of_another_runtime_is_not_picked_but_may_be_named(
     assert "backend_version" in find(made[0]).warnings[0]
     with pytest.raises(StaleTable):
         verbs.validate(made[0])
+
+
+def test_b4_the_newest_table_of_this_very_machine_is_picked(
+    home: Path, made: tuple[Path, dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A GPU and its slices (MIG) have one device name; a slice's times are not the whole card's."""
+    verbs.import_(made[0])
+    whole = tables.load(made[0])
+    real = Fake.setting
+
+    def a_slice(self: Fake, *args: Any) -> Any:
+        setting = real(self, *args)
+        return setting.model_copy(update={"device_arch": f"{setting.device_arch} MIG 1g.5gb"})
+
+    with monkeypatch.context() as sliced:
+        sliced.setattr(Fake, "setting", a_slice)
+        with pytest.raises(StaleTable, match="device_arch was"):
+            find(device="fake")  # there is the whole card's only
+        bodies = [json.loads(line) for line in made[0].read_text().splitlines()]
+        bodies[0]["setting"]["device_arch"] += " MIG 1g.5gb"
+        bodies[0]["created"] = "2099-01-02T03:04:05+00:00"  # the newest
+        before, lines = "", []
+        for body in bodies:
+            body.pop(seals.LINE, None)
+            before, line = seals.line(before, body)
+            lines.append(line)
+        (tmp_path / "slice.hwlat.jsonl").write_text("\n".join(lines) + "\n")
+        verbs.import_(tmp_path / "slice.hwlat.jsonl")
+        assert find(device="fake").setting.device_arch.endswith("MIG 1g.5gb")
+    assert find(device="fake").table_id == whole.table_id
 
 
 def test_validate(made: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:

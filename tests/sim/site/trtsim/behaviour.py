@@ -17,6 +17,8 @@ MIN, OPT, MAX = 0, 1, 2  # OptProfileSelector
 NUMPY = {1: np.float32, 10: np.float16}  # by ONNX element type
 TRT_NAME = {1: "FLOAT", 10: "HALF"}
 MAGIC = b"SIMULATED PLAN "
+SMALL_BYTES = 1 << 20
+LARGE = ("model", "session", "answers", "buffer", "data")  # what a deleted object no longer holds
 
 
 class Record(dict):
@@ -47,7 +49,7 @@ class Simulation:
         self.cuda.fakecuda_inside.argtypes = [ctypes.c_uint64, ctypes.c_size_t]
         self._runner = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p)(self._run)
         self.cuda.fakecuda_enqueue.argtypes = [*[ctypes.c_void_p] * 3, ctypes.c_int, ctypes.c_double]
-        self._queued, self._numbers = [], {}
+        self._queued, self._numbers, self._scores = [], {}, {}
         library.handler = self._handle
 
     def alive(self, *kinds):
@@ -66,6 +68,8 @@ class Simulation:
             method = self.slots.get(name, {}).get(slot)
             if method == "delete" or (method is None and slot in (0, 1)):  # the usual destructors
                 state.dead = True
+                for large in LARGE:
+                    state.pop(large, None)
                 return 0
             if method is None:
                 self.unknown.append(f"{name} slot {slot}")
@@ -592,19 +596,23 @@ class Simulation:
             on_a_clock = "FAKECUDA_CLOCK" in os.environ  # of the device's own: its arithmetic takes no time
             if on_a_clock and engine.get("last") == (number, self.cuda.fakecuda_writes()):
                 return 0  # input and answers lie there still
-            session = self._session(engine)
             feed = {
-                port["name"]: np.frombuffer(ctypes.string_at(address, size), kind).reshape(shape)
+                port["name"]: np.frombuffer((ctypes.c_char * size).from_address(address), kind).reshape(shape)
                 for port, shape, kind, address, size in work
                 if port["mode"] == INPUT
             }
             names = [port["name"] for port, *_ in work if port["mode"] == OUTPUT]
             targets = [address for port, _, _, address, _ in work if port["mode"] == OUTPUT]
-            known = {name: array.tobytes() for name, array in feed.items()}  # equal inputs: computed once
-            if on_a_clock and engine.get("known") == known:
-                values = engine.answers
-            else:
-                values = session.run(names, feed)
+            values = engine.get("answers") if on_a_clock else None
+            known = tuple(hashlib.sha1(array.data.cast("B")).digest() for array in feed.values())
+            if values is None or engine.known != known:  # equal inputs are computed once
+                # A network's scores serve every engine of the plan; what blocks give would fill the memory.
+                key = (engine.plan["sha256"], known)
+                values = self._scores.get(key) if on_a_clock else None
+                if values is None:
+                    values = self._session(engine).run(names, feed)
+                if sum(value.nbytes for value in values) <= SMALL_BYTES:
+                    self._scores[key] = values
                 engine.known, engine.answers = known, values
             for value, address in zip(values, targets, strict=True):
                 value = np.ascontiguousarray(value)
