@@ -219,7 +219,7 @@ class OrtTrt(OrtCuda):
 
 
 def content_key(graph: bytes, setting: Setting, built_by: Mapping[str, str]) -> str:
-    """SHA-256 of a graph with its weights, of the conditions, and of the options that engines are built by."""
+    """SHA-256 of a graph with its weights, of the conditions and of the options that engines are built by."""
     told = f"{setting.model_dump_json()}\0{json.dumps(dict(built_by), sort_keys=True)}"
     return hashlib.sha256(graph + b"\0" + told.encode()).hexdigest()
 
