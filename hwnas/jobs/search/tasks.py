@@ -8,8 +8,8 @@ import shutil
 import stat
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,27 +56,13 @@ def train(evaluator: Evaluator, order: Order, *, emit: Emit) -> list[tuple[str, 
     A training that was killed here continues from its checkpoint, which is why the folder has a name that
     follows from the order. It is this machine's own: nothing depends on a shared disk.
     """
-    folder = _scratch(f"{order.run}-{order.index}")
-    try:
-        lock = locks.Lock(folder, folder=True)
-    except InputError:  # a search that was killed a moment ago is still training there
-        with tempfile.TemporaryDirectory() as other:
-            return _trained(evaluator, Path(other), order, emit)
-    try:
-        return _trained(evaluator, folder, order, emit)
-    finally:
-        lock.release()
-
-
-def _trained(evaluator: Evaluator, folder: Path, order: Order, emit: Emit) -> list[tuple[str, bytes]]:
-    for name, data in order.files:
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_bytes(data)
-    twin = evaluator.elsewhere(folder, order.moves, emit)
-    twin(order.proposal, order.index)
-    made = [(str(path.relative_to(folder)), path.read_bytes()) for path in twin.files(order.index)]
-    shutil.rmtree(folder, ignore_errors=True)
-    return made
+    with _scratch(f"{order.run}-{order.index}") as folder:
+        for name, data in order.files:
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_bytes(data)
+        twin = evaluator.elsewhere(folder, order.moves, emit)
+        twin(order.proposal, order.index)
+        return [(str(path.relative_to(folder)), path.read_bytes()) for path in twin.files(order.index)]
 
 
 def prepare(
@@ -92,18 +78,9 @@ def prepare(
         run: of the run folder and of all that decides the result.
         emit: told of progress.
     """
-    folder, about = _scratch(f"{run}-{strategy}"), ("preparation", {"strategy": strategy})
-    with ExitStack() as stack:
-        try:
-            own = RunFolder(folder, *about)
-        except InputError:  # a search that was killed a moment ago is still preparing there
-            folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-            own = RunFolder(folder, *about)
-        stack.callback(own.close)
-        found = make(strategy, target, _Apart(**given, run=own, emit=emit))
-        events = own.events()
-    shutil.rmtree(folder, ignore_errors=True)
-    return found, events
+    about = ("preparation", {"strategy": strategy})
+    with _scratch(f"{run}-{strategy}") as folder, closing(RunFolder(folder, *about)) as own:
+        return make(strategy, target, _Apart(**given, run=own, emit=emit)), own.events()
 
 
 class _Apart(Facts):
@@ -114,13 +91,24 @@ class _Apart(Facts):
         super().note(kind, {**fields, KEY: key}, key=key)
 
 
-def _scratch(name: str) -> Path:
-    """A folder of this user's alone on this machine, as an earlier task of this name left it."""
+@contextmanager
+def _scratch(name: str) -> Iterator[Path]:
+    """A folder of this user's alone on this machine, as a killed task of this name left it.
+
+    Removed when the block ends well. Its lock lies beside it, so that who comes in the moment of removal
+    waits for nothing and loses nothing; where the task of a killed search still works there: another folder.
+    """
     root = _ours(Path(tempfile.gettempdir()) / f"hwnas-tasks-{getpass.getuser()}")
-    folder = root / name
-    folder.mkdir(parents=True, exist_ok=True)
     _sweep(root)
-    return folder
+    folder = root / name
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(locks.Lock(folder))
+        except InputError:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        folder.mkdir(exist_ok=True)
+        yield folder
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _ours(root: Path) -> Path:
@@ -134,9 +122,12 @@ def _ours(root: Path) -> Path:
 
 
 def _sweep(root: Path) -> None:
-    for old in root.glob("*"):
-        if time.time() - old.stat().st_mtime > KEPT_S:
-            shutil.rmtree(old, ignore_errors=True)
+    """Remove what is old; other tasks do the same at the same time, so what has gone is no fault."""
+    for old in root.glob("[!.]*"):  # a lock goes with its folder
+        with suppress(FileNotFoundError, InputError):
+            if time.time() - old.stat().st_mtime > KEPT_S:
+                with locks.Lock(old):
+                    shutil.rmtree(old, ignore_errors=True)
 
 
 @dataclass(frozen=True)

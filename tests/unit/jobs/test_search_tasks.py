@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
+import getpass
+import os
+import tempfile
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -22,6 +26,51 @@ def test_a_folder_that_others_may_write_is_not_used(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     for name in ("open", "link", "file"):
         assert tasks._ours(tmp_path / name) != tmp_path / name
+
+
+@pytest.fixture
+def scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where tasks work."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    return tmp_path / f"hwnas-tasks-{getpass.getuser()}"
+
+
+def test_what_a_failed_task_has_left_is_found_by_the_next_and_then_removed(scratch: Path) -> None:
+    def fail() -> None:
+        with tasks._scratch("run-1") as folder:
+            (folder / "checkpoint").write_text("half")
+            raise ValueError("failed")
+
+    with pytest.raises(ValueError, match="failed"):
+        fail()
+    with tasks._scratch("run-1") as folder:
+        assert folder == scratch / "run-1"
+        assert (folder / "checkpoint").read_text() == "half"
+    assert list(scratch.iterdir()) == []
+
+
+def test_a_folder_in_use_by_another_process_is_left_to_it(scratch: Path) -> None:
+    (scratch / "run-1").mkdir(mode=0o700, parents=True)
+    scratch.chmod(0o700)
+    with (scratch / ".run-1.hwnas-lock").open("w") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        with tasks._scratch("run-1") as folder:
+            assert folder != scratch / "run-1"
+    assert not folder.exists()
+    assert (scratch / "run-1").is_dir()
+
+
+def test_old_folders_are_swept_and_one_that_has_just_gone_is_no_fault(scratch: Path) -> None:
+    scratch.mkdir(mode=0o700)
+    for name in ("old", "busy", "new"):
+        (scratch / name).mkdir()
+    for name in ("old", "busy"):
+        os.utime(scratch / name, (0, 0))
+    (scratch / "gone").symlink_to(scratch / "nothing")  # seen, and not there when it is asked for
+    with (scratch / ".busy.hwnas-lock").open("w") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        with tasks._scratch("run-1"):
+            assert {p.name for p in scratch.iterdir() if p.is_dir()} == {"busy", "new", "run-1"}
 
 
 @pytest.mark.parametrize("name", ["../x", "/etc/x", "a/../../x"])
