@@ -76,8 +76,8 @@ def doctor(
     if device is not None and (record or gpu_report):
         raise click.UsageError("--record and --gpu-report look at this machine; leave out --device")
     if gpu_report is not None:
-        steps = tried(gpu_report, ui.emit).as_json()
-        ui.result(schemas.DOCTOR, steps, lambda: _reported(steps))
+        report = tried(gpu_report, ui.emit).as_json()
+        ui.result(schemas.DOCTOR, report, lambda: _reported(report))
         return
     if record is not None:
         found = record_noise(record, seconds or 100.0, ui.emit).as_json()

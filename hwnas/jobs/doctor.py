@@ -117,7 +117,8 @@ def gpu_report(path: Path, emit: Emit | None = None) -> GpuReport:
     """Try everything that only a GPU can show, and write it all to a JSON file; ten minutes at most."""
     found = gpu_steps.report(path, emit)["steps"]
     steps = {name: {k: v for k, v in step.items() if k != "figures"} for name, step in found.items()}
-    return GpuReport(path=str(path), passed=all(step["passed"] for step in steps.values()), steps=steps)
+    passed = all(step["passed"] for step in steps.values())
+    return GpuReport.of({"path": str(path), "passed": passed, "steps": steps})
 
 
 def record_noise(path: Path, seconds: float, emit: Emit | None = None) -> Recording:
