@@ -20,7 +20,7 @@ def _broken() -> dict[str, float]:
 
 def test_the_steps_are_printed_and_the_file_is_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gpu_report, "STEPS", {"load": _sound, "kernels": _broken})
-    monkeypatch.setattr(gpu_report.Trt, "unavailable", lambda self: None)
+    monkeypatch.setattr("hwnas.backends.trt.backend.Trt.unavailable", lambda self: None)
     path = tmp_path / "report.json"
     done = CliRunner().invoke(cli, ["doctor", "--gpu-report", str(path)])
     assert done.exit_code == 0, done.output
