@@ -135,6 +135,7 @@ class ByRay:
         )
         board = ray.remote(num_cpus=0, max_restarts=-1, scheduling_strategy=here)(_Board)
         self._board = board.remote()
+        self._run = ray.remote(_run)  # once: Ray sends every such function to every machine
         self._looked_at = 0.0
 
     @classmethod
@@ -163,7 +164,7 @@ class ByRay:
             cores = max(int(node["Resources"].get("CPU", 0)) for node in able)
         labels = {LABEL: needs.device} if needs.device else {LABEL: f"!{needs.avoid}"} if needs.avoid else {}
         number = len(self._tasks)
-        run = self.ray.remote(_run).options(
+        run = self._run.options(
             name=name,
             num_cpus=cores,
             num_gpus=needs.gpus,
