@@ -30,9 +30,11 @@ test-campaign: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python tests/campaign/campaign.py --small
 
 # TensorRT's real bindings and PyCUDA on simulated GPUs; downloads about 100 MB from PyPI, once.
+# `make test-sim HWNAS_SIM=all`: the three commands of the README at ImageNet's size as well, seven minutes more.
+test-sim: export HWNAS_SIM ?= 1
 test-sim: $(STAMP)
 	$(BIN)/python tests/sim/prepare.py
-	HWNAS_SIM=1 $(BIN)/pytest -n 2 --dist worksteal tests/sim
+	$(BIN)/pytest -n 2 --dist worksteal tests/sim
 
 # Devices over ssh: a real sshd on loopback, from Debian's package, which is unpacked and not installed.
 test-remote: $(STAMP)
@@ -40,9 +42,11 @@ test-remote: $(STAMP)
 	HWNAS_REMOTE=1 OMP_NUM_THREADS=1 $(BIN)/pytest tests/remote
 
 # A search on a Ray cluster of three machines that are processes of this one; downloads Ray, once.
+# `make test-scale HWNAS_SCALE=all`: twenty kills as well, five minutes more.
+test-scale: export HWNAS_SCALE ?= 1
 test-scale: $(STAMP)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[ray]"
-	HWNAS_SCALE=1 $(BIN)/pytest tests/scale
+	$(BIN)/pytest tests/scale
 
 # On a machine with an NVIDIA GPU and `pip install 'hwnas[trt]'`: ten minutes, writes gpu-report.json
 # (docs/gpu.md; without the tests: `hwnas doctor --gpu-report FILE`).
