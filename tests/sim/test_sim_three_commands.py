@@ -1,7 +1,6 @@
 """The user's own case: the three commands on a TITAN Xp, as written, to the end."""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -69,8 +68,7 @@ def test_the_users_three_commands_as_written(tmp_path: Path) -> None:
     assert body["predicted"]["latency_ms"] > 1.0
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(os.environ.get("HWNAS_SIM") != "all", reason="seven minutes: make test-sim HWNAS_SIM=all")
+@pytest.mark.long
 def test_the_users_three_commands_on_networks_images_and_batch_of_their_real_size(tmp_path: Path) -> None:
     """Seven minutes of a processor and 4 GB."""
     (tmp_path / "small.yaml").write_text(DRY_RUN)
