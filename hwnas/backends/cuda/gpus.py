@@ -218,32 +218,35 @@ def _ask_smi() -> tuple[GpuInfo, ...]:
     program = shutil.which("nvidia-smi")
     if program is None:
         return ()
-    query = "--query-gpu=name,compute_cap,memory.total,driver_version,mig.mode.current"
-    try:
-        answer = subprocess.run(
-            [program, query, "--format=csv,noheader,nounits"], capture_output=True, text=True, timeout=20
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return ()
-    return parse_gpus(answer.stdout) if answer.returncode == 0 else ()
+    for mig in (",mig.mode.current", ""):  # nvidia-smi refuses a query whole that names a field it lacks
+        query = f"--query-gpu=name,compute_cap,memory.total,driver_version{mig}"
+        try:
+            answer = subprocess.run(
+                [program, query, "--format=csv,noheader,nounits"], capture_output=True, text=True, timeout=20
+            )
+        except (OSError, subprocess.TimeoutExpired):
+            return ()
+        if answer.returncode == 0:
+            return parse_gpus(answer.stdout)
+    return ()
 
 
 def parse_gpus(text: str) -> tuple[GpuInfo, ...]:
     """GPUs from the lines of ``nvidia-smi --query-gpu=name,compute_cap,memory.total,driver_version``, and
-    of ``mig.mode.current`` behind them.
+    of ``mig.mode.current`` behind them where it knows that.
     """
     found = []
     for line in text.splitlines():
         fields = [field.strip() for field in line.split(",")]
-        if len(fields) == 5 and re.fullmatch(r"\d+\.\d+", fields[1]):
-            name, capability, memory, driver, mig = fields
+        if len(fields) in (4, 5) and re.fullmatch(r"\d+\.\d+", fields[1]):
+            name, capability, memory, driver, *mig = fields
             found.append(
                 GpuInfo(
                     name=name,
                     compute_capability=capability,
                     memory_bytes=int(memory) << 20 if memory.isdigit() else None,  # "[N/A]": the host's
                     driver=driver,
-                    slices=mig == "Enabled",  # "[N/A]" on GPUs that have none
+                    slices=mig == ["Enabled"],  # "[N/A]" on GPUs that have none
                 )
             )
     return tuple(found)

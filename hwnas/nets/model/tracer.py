@@ -66,7 +66,7 @@ class _Known(fx.Proxy):
         if not isinstance(self.value, Tensor):
             raise Unfollowed("it asks for the shape of something that is not a tensor")
         shape = tuple(self.value.shape)
-        self.tracer.asked.add(self.tracer.scope.module_path)  # type: ignore[attr-defined]
+        self.tracer.asked.add(self.tracer.scope.module_path)  # type: ignore[attr-defined]  # as in `value`
         if not shape:
             return _Sizes()
         first = self.tracer.create_proxy("call_method", "size", (self, 0), {})

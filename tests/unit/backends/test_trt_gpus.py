@@ -1,13 +1,14 @@
 """What serves which GPU, and how GPUs are found."""
 
 import types
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
 
 from hwnas.backends.cuda import gpus
 from hwnas.backends.cuda import state as gpu_state
-from hwnas.backends.cuda.gpus import parse_gpus, serves
+from hwnas.backends.cuda.gpus import _ask_smi, parse_gpus, serves
 
 
 def test_pascal_as_people_read_it() -> None:
@@ -88,6 +89,24 @@ def test_smi_lines() -> None:
 def test_memory_that_the_driver_does_not_tell() -> None:
     (gpu,) = parse_gpus("NVIDIA GB10, 12.1, [N/A], 580.95.05, [N/A]\n")
     assert (gpu.capability, gpu.memory_bytes) == ((12, 1), None)
+
+
+OLD_SMI = """#!/bin/sh
+case "$1" in
+  *mig.mode*) echo 'Field "mig.mode.current" is not a valid field to query.'; exit 2;;
+esac
+echo 'NVIDIA TITAN Xp, 6.1, 12288, 440.33'
+"""
+
+
+def test_a_driver_whose_nvidia_smi_knows_no_slices_still_tells_its_gpu(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "nvidia-smi").write_text(OLD_SMI)
+    (tmp_path / "nvidia-smi").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    (gpu,) = _ask_smi()
+    assert (gpu.name, gpu.memory_bytes, gpu.slices) == ("NVIDIA TITAN Xp", 12 << 30, False)
 
 
 def test_what_nvml_does_not_tell_is_none_and_fires_no_gate() -> None:
