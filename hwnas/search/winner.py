@@ -34,7 +34,7 @@ def smallest_latency(context: SearchContext) -> tuple[NetworkSpec, Estimate]:
     """The fastest network that growth can start from, with its estimate."""
     smallest = context.space.smallest()
     options = [smallest, *context.space.uniform()[:1]]
-    spec = min(options, key=lambda one: context.estimate(one).high_ms)
+    spec = min(options, key=lambda one: context.estimate(one).bound_ms)
     return spec, context.estimate(spec)
 
 
@@ -55,14 +55,15 @@ def refuse_infeasible(context: SearchContext, budgets: Sequence[Budget]) -> None
         if budget.latency_ms is not None and budget.latency_ms < fixed_ms and times is estimate:
             below = f"; stem and classifier alone take {format_ms(fixed_ms)}"
         over = "; ".join(f"{option}: {text}" for option, text in binding.items())
-        least = {"--latency-budget": f" to {format_ms(times.high_ms)} or more"}
+        bound_ms = estimate.bound_of(times)
+        least = {"--latency-budget": f" to {format_ms(bound_ms)} or more"}
         raised = [option + least.get(option, "") for option in binding]
         raise BudgetInfeasible(
             f"no network of the space {context.space.name!r} meets the budget {budget.describe()}: the "
-            f"smallest, {spec.depths_text}, is over {over} (predicted {format_ms(times.latency_ms)}, at "
-            f"most {format_ms(times.high_ms)}){below}. Raise {' and '.join(raised)}, or take another "
+            f"smallest, {spec.depths_text}, is over {over} (predicted {format_ms(times.latency_ms)}, "
+            f"allow {format_ms(bound_ms)}){below}. Raise {' and '.join(raised)}, or take another "
             "space",
-            smallest_ms=times.high_ms,
+            smallest_ms=bound_ms,
         )
 
 

@@ -160,7 +160,7 @@ class _HourNasPreparation:
                 int(rng.integers(len(self.space.levels[path[slot.stage]].operators))) if slot.vital else None
                 for slot in slots(self.space, path)
             )
-            if self.facts.estimate(network(self.space, path, fills)).high_ms <= aim:
+            if self.facts.estimate(network(self.space, path, fills)).bound_ms <= aim:
                 break
         return path, fills
 

@@ -99,12 +99,14 @@ class ExactChoice:
             mine = [one for one in gains if one.stage == stage]
             for size in range(len(mine) + 1):
                 for combination in combinations(mine, size):
-                    cost_ms = self._context.estimate(self._applied(spec, combination)).high_ms - base.high_ms
+                    cost_ms = (
+                        self._context.estimate(self._applied(spec, combination)).bound_ms - base.bound_ms
+                    )
                     gain = sum(one.value for one in combination)
                     edges.append(Edge(stage, stage + 1, max(cost_ms, 0.0), gain))
                     meant.append(combination)
         # Step 2: the best path under the budget; again for a smaller one if the whole network is over it.
-        left_ms = budget_ms - base.high_ms
+        left_ms = budget_ms - base.bound_ms
         for _ in range(REPAIRS):
             if left_ms < 0:
                 return None
@@ -116,7 +118,7 @@ class ExactChoice:
                 return None
             if self._context.budget.fits(found):
                 return grown, taken, best.score
-            left_ms = min(left_ms, best.cost) - max(found.high_ms - budget_ms, 0.01 * budget_ms)
+            left_ms = min(left_ms, best.cost) - max(found.bound_ms - budget_ms, 0.01 * budget_ms)
         return None
 
     def _applied(self, spec: NetworkSpec, taken: Sequence[StageImportance]) -> NetworkSpec:

@@ -133,7 +133,7 @@ class Auto(Strategy[AutoOptions]):
         if found is None:
             return []
         parent, spec = found
-        used = self._context.estimate(parent.spec).high_ms / (self._context.budget.latency_ms or math.inf)
+        used = self._context.estimate(parent.spec).bound_ms / (self._context.budget.latency_ms or math.inf)
         total = self._options.growing
         return [
             Proposal(

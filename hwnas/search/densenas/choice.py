@@ -39,7 +39,7 @@ class ChosenNetwork:
 
     def used(self, budget: Budget) -> float:
         """Upper bound of the latency as a part of the budget: 1 where nothing more would fit."""
-        return self.estimate.high_ms / budget.latency_ms if budget.latency_ms else 1.0
+        return self.estimate.bound_ms / budget.latency_ms if budget.latency_ms else 1.0
 
 
 @dataclass(frozen=True)
@@ -145,12 +145,12 @@ class Chooser:
             raise InputError("deriving a network needs a latency budget; write for example 18ms")
         least = self.cheapest
         if not budget.fits(least.estimate):
-            high_ms = least.estimate.high_ms
+            bound_ms = least.estimate.bound_ms
             raise BudgetInfeasible(
                 f"no network of the space {self.space.name!r} meets the budget {budget.describe()}: the "
                 "cheapest is "
-                f"predicted at {format_ms(least.estimate.latency_ms)} (at most {format_ms(high_ms)})",
-                smallest_ms=high_ms,
+                f"predicted at {format_ms(least.estimate.latency_ms)} (allow {format_ms(bound_ms)})",
+                smallest_ms=bound_ms,
             )
 
     def _fitting(self, budget: Budget, scores: Scores, weight: float) -> ChosenNetwork:
@@ -168,7 +168,7 @@ class Chooser:
             if low >= high * (1 - NARROW):
                 break
             # An interval's relative width hardly changes nearby, so its ratio is a good first guess.
-            guess = aim * budget.latency_ms / found.estimate.high_ms
+            guess = aim * budget.latency_ms / found.estimate.bound_ms
             aim = guess if step == 0 and low < guess < high else 0.5 * (low + high)
         return best
 

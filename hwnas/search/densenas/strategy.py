@@ -171,7 +171,7 @@ class DenseNas(Strategy[DenseNasOptions]):
         last = mine[-1]
         if mine[0].notes["kind"] != "optimum" or last.evaluation is None or last.measured is None:
             return True
-        return budget.latency_ms is None or last.estimate.high_ms >= REFILL * budget.latency_ms
+        return budget.latency_ms is None or last.estimate.bound_ms >= REFILL * budget.latency_ms
 
     def _derived(self, chooser: Chooser, budget: Budget, kind: str) -> ChosenNetwork | None:
         try:
@@ -204,8 +204,8 @@ class DenseNas(Strategy[DenseNasOptions]):
         """Prediction, upper bound and budget as text."""
         cost = found.estimate
         return (
-            f"{format_ms(cost.latency_ms)} (at most {format_ms(cost.high_ms)}, {found.used(budget):.0%} "
-            f"of {budget.describe()})"
+            f"{format_ms(cost.latency_ms)} ({format_ms(cost.low_ms)} to {format_ms(cost.high_ms)}, "
+            f"{found.used(budget):.0%} of {budget.describe()})"
         )
 
     def _about_likely(self, likely: ChosenNetwork, chooser: Chooser) -> Decision:
@@ -263,7 +263,7 @@ def _tightened(budget: Budget, mine: Sequence[Trial]) -> Budget:
     refused = [t for t in mine if t.evaluation is None and t.predicted is not None]
     if len(refused) < 2 or budget.latency_ms is None:
         return budget
-    excess = max(t.estimate.high_ms / t.predicted.high_ms for t in refused if t.predicted is not None)
+    excess = max(t.estimate.bound_ms / t.predicted.bound_ms for t in refused if t.predicted is not None)
     latency_ms = budget.latency_ms / max(excess, 1.02) ** (len(refused) - 1)
     return budget.model_copy(update={"latency_ms": latency_ms})
 

@@ -150,7 +150,7 @@ class Race:
             found = estimate(spec)
             if spec.key in refused or not budget.fits(found):
                 continue
-            enough = budget.latency_ms is None or found.high_ms >= used * budget.latency_ms
+            enough = budget.latency_ms is None or found.bound_ms >= used * budget.latency_ms
             return spec if enough else None
         return None
 

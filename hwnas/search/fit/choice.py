@@ -72,7 +72,7 @@ def choose(
         found = estimate(spec)
         if budget.fits(found):
             return Chosen(spec, best.score, found)
-        over_ms = found.high_ms - budget.latency_ms
+        over_ms = found.bound_ms - budget.latency_ms
         left_ms = min(left_ms, best.cost) - max(over_ms if over_ms > 0 else 0.0, 0.002 * budget.latency_ms)
     return Chosen(smallest, sum(scores.get((name, edit), 0.0) for name, edit in smallest.edits), base)
 

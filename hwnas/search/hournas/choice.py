@@ -150,7 +150,7 @@ class SlotChooser:
         Upper ends of the intervals, since these are what a budget is held against; a place's cost
         does not depend on its position among those that are not vital in its stage.
         """
-        base = self.estimate(network(self.space, self.scores.path, self.cheapest)).high_ms
+        base = self.estimate(network(self.space, self.scores.path, self.cheapest)).bound_ms
         known: dict[tuple[int, bool, Fill], float] = {}
         found: dict[int, list[tuple[Fill, float]]] = {}
         for n in self.scores.open_slots:
@@ -161,14 +161,14 @@ class SlotChooser:
                 if key not in known:
                     changed = [*self.cheapest[:n], fill, *self.cheapest[n + 1 :]]
                     spec = network(self.space, self.scores.path, changed)
-                    known[key] = max(self.estimate(spec).high_ms - base, 0.0)
+                    known[key] = max(self.estimate(spec).bound_ms - base, 0.0)
                 found.setdefault(n, []).append((fill, known[key]))
         return found
 
     @cached_property
     def fixed_ms(self) -> float:
         """Upper end of the cheapest network's latency."""
-        return self.estimate(network(self.space, self.scores.path, self.cheapest)).high_ms
+        return self.estimate(network(self.space, self.scores.path, self.cheapest)).bound_ms
 
     def best(self, budget: Budget) -> tuple[Fill, ...] | None:
         """The fills of highest score within a budget; None where even the cheapest network is over."""

@@ -199,6 +199,6 @@ class HourNas(Strategy[HourNasOptions]):
                 smallest = self._space.smallest()
                 return smallest if budget.fits(estimate(smallest)) else None
             found = network(self._space, scores.path, fills)
-            if estimate(found).high_ms >= self._options.least * aim.latency_ms:
+            if estimate(found).bound_ms >= self._options.least * aim.latency_ms:
                 break
         return found

@@ -53,7 +53,7 @@ def refined(
         return spec
     grown = filled(spec, space, estimate, budget, score)
     best = grown if grown.key not in tried else spec
-    used = estimate(best).high_ms / limit_ms
+    used = estimate(best).bound_ms / limit_ms
     least, rng = score(spec), np.random.default_rng(0)
     seen = {*tried, grown.key}
     for changes in range(1, FARTHEST + 1):
@@ -72,8 +72,8 @@ def refined(
             if score(near) < least:
                 continue
             found = estimate(near)
-            if found.high_ms / limit_ms > used and budget.fits(found):
-                best, used = near, found.high_ms / limit_ms
+            if found.bound_ms / limit_ms > used and budget.fits(found):
+                best, used = near, found.bound_ms / limit_ms
     return best
 
 
@@ -102,10 +102,10 @@ def last_steps(
     if limit_ms is None or not fitting or enough:
         return None
     now = fitting[-1]
-    used = estimate(now.spec).high_ms / limit_ms
+    used = estimate(now.spec).bound_ms / limit_ms
     if used >= USED:
         return None
     tried = frozenset(t.spec.key for t in history)
     spec = refined(now.spec, context.space, estimate, budget, score, tried)
-    worth = spec.key not in tried and estimate(spec).high_ms >= (used + WORTH) * limit_ms
+    worth = spec.key not in tried and estimate(spec).bound_ms >= (used + WORTH) * limit_ms
     return (now, spec) if worth else None

@@ -304,8 +304,8 @@ class Stagewise(Strategy[StagewiseOptions]):
 
     def _left(self, now: Trial) -> str:
         limit_ms = self._context.budget.latency_ms or math.inf
-        left_ms = limit_ms - self._context.estimate(now.spec).high_ms
-        return f"{format_ms(max(left_ms, 0.0))} of {format_ms(limit_ms)} left"
+        left_ms = limit_ms - self._context.estimate(now.spec).latency_ms
+        return f"{format_ms(max(left_ms, 0.0))} of {format_ms(limit_ms)} left by prediction"
 
     def _stop(self, judged: Sequence[growth.Growth], now: Trial) -> Decision:
         budget = self._context.budget

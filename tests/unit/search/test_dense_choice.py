@@ -141,7 +141,7 @@ def check_never_exceeded(space: DenseSpace, scores: Scores, spread: float, budge
     estimate = estimator(spread)
     rng = np.random.default_rng(0)
     choosers = [Chooser(space, None, estimate), Chooser(space, scores, estimate)]
-    least_ms = choosers[0].cheapest.estimate.high_ms
+    least_ms = choosers[0].cheapest.estimate.bound_ms
     fitted = 0
     for n, budget_ms in enumerate(rng.uniform(0.9 * least_ms, 3 * least_ms, size=budgets)):
         budget = Budget(latency_ms=float(budget_ms))
@@ -151,7 +151,7 @@ def check_never_exceeded(space: DenseSpace, scores: Scores, spread: float, budge
             assert failure.value.smallest_ms == pytest.approx(least_ms)
             continue
         found = choosers[n % 2].optimum(budget)
-        assert estimate(found.spec).high_ms <= budget_ms
+        assert estimate(found.spec).bound_ms <= budget_ms
         fitted += 1
     assert fitted > 0.8 * budgets
 
@@ -160,7 +160,7 @@ def test_a_thousand_random_budgets_are_never_exceeded() -> None:
     check_never_exceeded(TINY, learned(TINY, 1), 0.0, 1000)
 
 
-def test_upper_bounds_are_never_exceeded() -> None:
+def test_bounds_are_never_exceeded() -> None:
     space = dense("densenas-cifar").dense
     check_never_exceeded(space, learned(space, 1), 0.05, 40)
 

@@ -79,12 +79,12 @@ def test_the_choice_is_the_best_of_all(seed: int) -> None:
 
 def test_no_choice_below_the_smallest_and_the_message_names_its_latency() -> None:
     least = estimate(space().smallest())
-    budget = Budget(latency_ms=0.99 * least.high_ms)
+    budget = Budget(latency_ms=0.99 * least.bound_ms)
     assert choose(space(), {}, estimate, budget) is None
     context = SearchContext(space(), estimate, budget)
     with pytest.raises(BudgetInfeasible) as refused:
         refuse_infeasible(context, [budget])
-    assert refused.value.smallest_ms == least.high_ms
+    assert refused.value.smallest_ms == least.bound_ms
     assert refused.value.exit_status == 3
 
 

@@ -21,7 +21,7 @@ PRICES = (0.06, 0.05, 0.04)  # ms for one block more in each stage
 
 
 def estimate(spec: NetworkSpec) -> Estimate:
-    """0.15 ms and the prices; interval of +-10 % at the coverage of one standard deviation."""
+    """0.15 ms and the prices; +-10 % at the coverage of one standard deviation, all of which counts."""
     ms = 0.15 + sum(price * (depth - 1) for price, depth in zip(PRICES, spec.depths, strict=True))
     coverage = NormalDist().cdf(1) - NormalDist().cdf(-1)
     return Estimate(
@@ -33,6 +33,7 @@ def estimate(spec: NetworkSpec) -> Estimate:
         params=1,
         activation_bytes=1,
         weight_bytes=1,
+        provenance="imported",
     )
 
 

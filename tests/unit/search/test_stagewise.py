@@ -84,7 +84,7 @@ def test_each_growth_and_each_refusal_is_an_event_in_words(tmp_path: Path) -> No
     assert all(event["text"].startswith(("stage ", "grow stage ")) for event in growths + refusals)
     assert len(refusals) == 2 * len(growths) + 3  # two others each time; at the end all three are closed
     assert result.stopped.startswith("2-4-5: no further growth fits --latency-budget; ")
-    assert result.stopped.endswith("of 0.6 ms left")
+    assert result.stopped.endswith("of 0.6 ms left by prediction")
 
 
 def test_most_images_train_the_network_that_is_kept(tmp_path: Path) -> None:
@@ -120,7 +120,7 @@ def test_it_stops_as_converged_when_nothing_is_significant(tmp_path: Path) -> No
     result, events = grow(tmp_path, change=no_gain, patience=2)
     assert [trial.spec.depths for trial in result.trials] == [(1, 1, 1)] * 4  # start, two more tries, final
     assert [trial.notes.get("attempt") for trial in result.trials[:3]] == [None, 1, 2]
-    assert "converged: no gain is significant; 0.444 ms of 0.6 ms left" in result.stopped
+    assert "converged: no gain is significant; 0.45 ms of 0.6 ms left by prediction" in result.stopped
     refusals = [event["text"] for event in events if event["event"] == "refusal"]
     assert refusals[0] == "stage 1: +0.05 % +- 0.10 % for 0.104 ms: not significant"
 
