@@ -26,7 +26,7 @@ from hwnas.search.log import SearchLog, images_of
 from hwnas.search.ranking import by_accuracy
 from hwnas.search.state import Clock, Limits, Measure, Pace, SearchState
 from hwnas.search.strategy import Strategy, ranked
-from hwnas.search.winner import Confirm, Observe, crown, pareto, refuse_infeasible, settle
+from hwnas.search.winner import Confirm, Observe, crown, pareto, refuse_infeasible, settle, undecided
 from hwnas.search.workers import InProcess, Workers
 from hwnas.store import atomic_path, write_network
 
@@ -235,7 +235,12 @@ def _finish_each(job: SearchState, budgets: Sequence[Budget], teacher: int | Non
     """Choose the winner for each budget and give it what is left of the training.
 
     A winner whose promise could not be decided before its final training is tested again after it; where
-    it is not kept then, the next candidate takes its place, with the images that are left.
+    it is broken then, the next candidate takes its place, with the images that are left. Where a disturbed
+    machine leaves it undecided again, no barely trained network takes the place of a trained one: the search
+    ends, and a repeated command tests again and trains nothing.
+
+    Raises:
+        BudgetInfeasible: no candidate kept its promise, or it could not be decided.
     """
     found: dict[int, Target] = {}
     while len(found) < len(budgets):
@@ -260,8 +265,10 @@ def _finish_each(job: SearchState, budgets: Sequence[Budget], teacher: int | Non
             promise, measured = settle(job.log, winner, best, budget, job.confirm, job.observe)
             if promise.verdict == "kept":
                 found[at] = Target(budget=budget, best=best.index, measured=measured, promise=promise)
-            else:
-                job.log.passed_over(winner.index, promise)
+                continue
+            if promise.may_be_kept and best.role == "final":
+                raise undecided(job.log, best, budget, measured)
+            job.log.passed_over(winner.index, promise)
     return [found[at] for at in range(len(budgets))]
 
 

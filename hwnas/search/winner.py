@@ -126,6 +126,26 @@ def settle(
     return _test(log, winner, trained, budget, confirm, observe)
 
 
+def undecided(log: SearchLog, trained: Trial, budget: Budget, measured: Measurement) -> BudgetInfeasible:
+    """The end of a search whose trained winner could not be tested for the machine's sake; written down.
+
+    Args:
+        log: of the search.
+        trained: the trial with its final weights.
+        budget: the budget.
+        measured: what its last test found.
+    """
+    error = BudgetInfeasible(
+        f"trial {trained.index} {trained.spec.depths_text} is trained and may meet {budget.describe()}, but the "
+        "machine was too disturbed to show it, before its final training and after; it took "
+        f"{format_ms(measured.at(budget.percentile))} as found. Repeat the command when the machine is quiet "
+        "(see `hwnas doctor`), or with a longer --patience: it is tested again, and nothing is trained again",
+        smallest_ms=measured.floor_ms,
+    )
+    log.infeasible(str(error))
+    return error
+
+
 def _hopeless(trial: Trial, broken: Sequence[tuple[Trial, Measurement]], budget: Budget) -> bool:
     return any(budget.load(other.estimate) <= budget.load(trial.estimate) for other, _ in broken)
 

@@ -210,8 +210,8 @@ def test_an_undecided_promise_is_no_refusal(tmp_path: Path) -> None:
     assert case.cost.taught == [(2, 1, 1)]  # once: nothing is learned from a disturbed machine
 
 
-@pytest.mark.parametrize("second", ["broken", "disturbed", "border"])
-def test_the_next_takes_the_place_of_one_that_stays_undecided(tmp_path: Path, second: str) -> None:
+@pytest.mark.parametrize("second", ["broken", "border"])
+def test_the_next_takes_the_place_of_one_that_is_not_kept_after_all(tmp_path: Path, second: str) -> None:
     case = moody(tmp_path, _211=["disturbed", second])
     result = case.run(deep(1, 1, 1), deep(2, 1, 1))
     best = result.trials[result.best]
@@ -225,6 +225,21 @@ def test_the_next_takes_the_place_of_one_that_stays_undecided(tmp_path: Path, se
     assert "trial 1" in told[0]
 
 
+def test_no_barely_trained_network_takes_the_place_of_a_trained_one_for_the_machine_s_sake(
+    tmp_path: Path,
+) -> None:
+    """Disturbed before the final training and after it: the search ends, and a repeat decides."""
+    case = moody(tmp_path, _211=["disturbed"] * 2)
+    with pytest.raises(BudgetInfeasible, match=r"trial 2 2-1-1 is trained and may meet .* too disturbed"):
+        case.run(deep(1, 1, 1), deep(2, 1, 1))
+    assert verdicts(case) == [(1, "ambiguous"), (1, "ambiguous")]
+    assert not (tmp_path / "result.json").exists()
+    again = moody(tmp_path)
+    result = again.run(deep(1, 1, 1), deep(2, 1, 1))
+    assert (result.best, result.trials[2].spec.depths) == (2, (2, 1, 1))
+    assert again.evaluated == []
+
+
 def test_a_network_at_the_border_of_the_budget_is_passed_over_at_once(tmp_path: Path) -> None:
     case = moody(tmp_path, _211=["border"])
     result = case.run(deep(1, 1, 1), deep(2, 1, 1))
@@ -234,7 +249,7 @@ def test_a_network_at_the_border_of_the_budget_is_passed_over_at_once(tmp_path: 
 
 def test_where_nothing_could_be_decided_a_repeat_tests_again_and_trains_nothing(tmp_path: Path) -> None:
     case = moody(tmp_path, _211=["disturbed"] * 2, _111=["disturbed"] * 2)
-    with pytest.raises(BudgetInfeasible, match=r"2 networks may meet .* too disturbed to show it"):
+    with pytest.raises(BudgetInfeasible, match=r"trial 2 2-1-1 is trained and may meet .* too disturbed to show it"):
         case.run(deep(1, 1, 1), deep(2, 1, 1))
     trained = len(case.evaluated)
     again = moody(tmp_path)
