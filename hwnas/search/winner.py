@@ -136,8 +136,8 @@ def undecided(log: SearchLog, trained: Trial, budget: Budget, measured: Measurem
         measured: what its last test found.
     """
     error = BudgetInfeasible(
-        f"trial {trained.index} {trained.spec.depths_text} is trained and may meet {budget.describe()}, but the "
-        "machine was too disturbed to show it, before its final training and after; it took "
+        f"trial {trained.index} {trained.spec.depths_text} is trained and may meet {budget.describe()}, but "
+        "the machine was too disturbed to show it, before its final training and after; it took "
         f"{format_ms(measured.at(budget.percentile))} as found. Repeat the command when the machine is quiet "
         "(see `hwnas doctor`), or with a longer --patience: it is tested again, and nothing is trained again",
         smallest_ms=measured.floor_ms,

@@ -40,8 +40,8 @@ __all__ = ["Recipe", "Score", "Teacher", "TrainResult", "accuracy", "score", "tr
 
 # Steps from one look at the loss to the next: the guard goes back at most so far.
 STRIDE = 10
-# The rate is halved so many times where the first steps end above this multiple of the loss of guessing.
-MOST_HALVINGS, PATIENT = 3, 1.02
+# The rate is halved so many times where the first steps end above the loss of guessing.
+MOST_HALVINGS = 3
 # Trainings of fewer steps say nothing of what can be learned.
 LEAST_JUDGED = 100
 # The guard gives up after so many times; the learning rate is then at 1/32.
@@ -359,7 +359,9 @@ class _TrainingJob:
         end = plan.tested_at(self.options, self.steps, STRIDE)
         if self.teacher is not None or counters.step != end or counters.loss is None:
             return
-        if counters.loss <= PATIENT * self.guessing or counters.halved >= MOST_HALVINGS:
+        if counters.halved >= MOST_HALVINGS:
+            return
+        if not plan.too_high(self.options, self.steps, end, counters.loss, self.guessing):
             return
         counters.halved += 1
         counters.rate *= 0.5

@@ -15,6 +15,11 @@ from hwnas.train.options import Recipe
 
 # Steps that a training should have, and the batch that learning rates are given for.
 ENOUGH_STEPS, USUAL_BATCH, SMALLEST_BATCH = 150, 128, 8
+# Multiple of the loss of guessing above which a learning rate is too high, once so many images were seen, and
+# before: the loss of few images is noise. In trainings of 250 to 1,000 images in steps of 8 it was above that
+# of guessing after 30 steps in 31 of 48, and to begin those again made 27 of the 31 worse, by up to 42 points
+# (docs/evidence/training.md).
+TOLD, PATIENT, HOPELESS = 2_000, 1.02, 2.0
 
 
 def batch_of(options: Recipe, available: int) -> int:
@@ -55,6 +60,20 @@ def tested_at(options: Recipe, steps: int, stride: int) -> int:
     """The step, a multiple of `stride`, after which the rate is tested: once it has been at its peak."""
     rise = 0.1 if options.schedule == "cosine" else options.warmup
     return stride * max(3, math.ceil(rise * steps / stride))
+
+
+def too_high(options: Recipe, steps: int, step: int, loss: float, guessing: float) -> bool:
+    """Whether the loss after so many of the steps says that the learning rate is too high.
+
+    Args:
+        options: of the training.
+        steps: of the training.
+        step: how many are done.
+        loss: after them, smoothed.
+        guessing: loss of a network that answers every class alike.
+    """
+    seen = options.images * step / steps
+    return not loss <= (PATIENT if seen >= TOLD else HOPELESS) * guessing
 
 
 def batch_at(images: int, available: int, step: int, steps: int, seed: int) -> Tensor:

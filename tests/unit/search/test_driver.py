@@ -249,7 +249,9 @@ def test_a_network_at_the_border_of_the_budget_is_passed_over_at_once(tmp_path: 
 
 def test_where_nothing_could_be_decided_a_repeat_tests_again_and_trains_nothing(tmp_path: Path) -> None:
     case = moody(tmp_path, _211=["disturbed"] * 2, _111=["disturbed"] * 2)
-    with pytest.raises(BudgetInfeasible, match=r"trial 2 2-1-1 is trained and may meet .* too disturbed to show it"):
+    with pytest.raises(
+        BudgetInfeasible, match=r"trial 2 2-1-1 is trained and may meet .* too disturbed to show it"
+    ):
         case.run(deep(1, 1, 1), deep(2, 1, 1))
     trained = len(case.evaluated)
     again = moody(tmp_path)

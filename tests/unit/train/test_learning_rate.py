@@ -19,7 +19,7 @@ from hwnas.train.loop import train
 from hwnas.train.options import Recipe
 
 SPEC = spaces.make("resnet-cifar", input_shape=(3, 8, 8), classes=2).smallest()
-SHORT = Recipe(images=2_400, batch=16, lr=0.1, flip=False, shift=0)  # 150 steps
+SHORT = Recipe(images=9_600, batch=64, lr=0.1, flip=False, shift=0)  # 150 steps; 30 are 1,920 images
 
 
 HIGH = replace(SHORT, lr=20.0)
@@ -70,6 +70,17 @@ def test_the_test_comes_once_the_rate_was_at_its_peak() -> None:
     assert plan.tested_at(Recipe(), 101, 10) == 30
     assert plan.tested_at(Recipe(warmup=0.5), 1_000, 10) == 500
     assert plan.tested_at(Recipe(schedule="cosine"), 1_000, 10) == 100
+
+
+def test_the_loss_of_few_images_is_no_reason_to_begin_again() -> None:
+    """Of 128 a step, 30 steps are 3,840 images and say it; of 8, 240, and only twice the loss does."""
+    many, few = Recipe(images=150 * 128), Recipe(images=150 * 8)
+    guessing = 2.303
+    assert plan.too_high(many, 150, 30, 2.4, guessing)
+    assert not plan.too_high(many, 150, 30, 2.3, guessing)
+    assert not plan.too_high(few, 150, 30, 4.6, guessing)
+    assert plan.too_high(few, 150, 30, 4.61, guessing)
+    assert plan.too_high(few, 150, 30, float("nan"), guessing)
 
 
 def test_halving_is_said_and_its_steps_are_counted() -> None:
