@@ -4,9 +4,12 @@
     python -m benchmarks.own_model --data parquet:PATH --parents resnet20@3x16x16 --targets 0.5 --seeds 0 \
         --images 10000 --contestants ours uniform --out FILE
 
-A parent is a ResNet for small images by its depth, with ``@CxHxW`` for another image size; it is trained
-first (``--parent-images``). Targets are parts of the parent's measured milliseconds. Every
-contestant fine-tunes by the same loop, on the same images, at the same rate, taught by the parent.
+A parent is a ResNet for small images by its depth (``resnet56``), which is trained first; or
+``efficientnet-lite0`` with ImageNet's weights (`benchmarks.own_parents`), or any other ``--model`` that has
+ten classes (``FILE.py:function``, ``torchvision:NAME``), which are fine-tuned; ``--parent-images`` says how
+long. ``@CxHxW`` behind it is the size of images. Targets are parts of the parent's measured
+milliseconds. Every contestant fine-tunes by the same loop, on the same images, at the same rate, taught by
+the parent.
 
 ``uniform``: blocks dropped evenly over the network, the largest such network that keeps the target.
 ``torch-pruning``: global magnitude pruning, channels rounded to 8 (``pip install torch-pruning``), the least
@@ -27,6 +30,7 @@ import argparse
 import copy
 import importlib
 import json
+import re
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -36,6 +40,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from safetensors.torch import save_file
 from torch import nn
 
 from benchmarks.common import bars, machine
@@ -61,6 +66,9 @@ from hwnas.train.evaluator import RECALIBRATED
 from hwnas.train.options import Recipe
 from hwnas.train.score import accuracy
 
+# Parents by a short name, and the images that they are usually compared on.
+NAMED = {"efficientnet-lite0": "benchmarks/own_parents.py:efficientnet_lite0"}
+SIZES = {NAMED["efficientnet-lite0"]: "3x64x64"}
 CELL = ("parent", "contestant", "target", "seed")
 TARGETS, SEEDS, IMAGES = (0.7, 0.5, 0.35), (0, 1, 2), 40_000
 # Bisections of the pruning ratio; each is a measurement.
@@ -70,30 +78,73 @@ TAYLOR_IMAGES = 1_024
 
 
 class Parent:
-    """A trained network with its data, its table and its milliseconds."""
+    """A trained network with its data, its table and its milliseconds.
+
+    Attributes:
+        source, weights: as ``--model`` and ``--weights`` name it.
+        test: top-1 on the test split.
+        ms: measured.
+    """
 
     def __init__(
         self, name: str, data: str, images: int, work: Path, clock: str, *, insist: bool = False
     ) -> None:
         self.name, self.data, self.clock, self.insist = name, data, clock, insist
-        depth, _, size = name.partition("@")
-        shape = tuple(int(part) for part in (size or "3x32x32").split("x"))
+        source, _, size = name.partition("@")
+        source = NAMED.get(source, source)
+        shape = tuple(int(part) for part in (size or SIZES.get(source, "3x32x32")).split("x"))
         self.shape = (shape[0], shape[1], shape[2])
-        self.folder = work / name.replace("@", "-")
-        self.run = self.folder / "parent"
+        self.folder = work / re.sub(r"[^A-Za-z0-9.]+", "-", name)
+        self.folder.mkdir(parents=True, exist_ok=True)
         self.dataset: Dataset = datasets.load(data, input_shape=self.shape, seed=0)
-        if not (self.run / "result.json").is_file():
-            network = self.folder / "network.json"
-            write_network(network, _resnet(depth, self.shape))
-            epochs = images / len(self.dataset.train)
-            train(TrainOptions(str(network), data=data, epochs=epochs, out=self.run))
-        self.test = json.loads((self.run / "result.json").read_text())["accuracy"]["test"]
+        self.weights: Path | None = None
+        if source.startswith("resnet"):
+            self.source, self.test = self._trained(source, images)
+        else:
+            self.source = source
+            self.weights, self.test = self._fine_tuned(images)
+        self.space = self._space(self.weights)
         table = self.folder / f"{clock}.hwlat.jsonl"
-        profile(ProfileOptions(model=str(self.run), preset="quick", device=clock, out=table))
+        profile(
+            ProfileOptions(
+                model=self.source,
+                weights=self.weights,
+                input_shape=self.shape,
+                preset="quick",
+                device=clock,
+                out=table,
+            )
+        )
         self.table = table
-        self.space: ModelSpace = own_model.space(str(self.run))
         self.module = build(self.space.variant(), seed=0).eval()
         self.ms = self.against(self.module)[1]
+
+    def _space(self, weights: Path | None) -> ModelSpace:
+        classes = len(self.dataset.classes)
+        return own_model.space(self.source, weights, input_shape=self.shape, classes=classes)
+
+    def _trained(self, depth: str, images: int) -> tuple[str, float]:
+        """A ResNet's run and its test accuracy."""
+        run = self.folder / "parent"
+        if not (run / "result.json").is_file():
+            network = self.folder / "network.json"
+            write_network(network, _resnet(depth, self.shape))
+            train(
+                TrainOptions(str(network), data=self.data, epochs=images / len(self.dataset.train), out=run)
+            )
+        return str(run), float(json.loads((run / "result.json").read_text())["accuracy"]["test"])
+
+    def _fine_tuned(self, images: int) -> tuple[Path, float]:
+        """Weights of a network that was trained on other images, and its test accuracy on these."""
+        weights, told = self.folder / "weights.safetensors", self.folder / "parent.json"
+        if not told.is_file():
+            spec = self._space(None).variant()
+            module = build(spec, seed=0)
+            recipe = Recipe(images=images, seed=0)
+            loop.train(module, spec, self.dataset, recipe, rate=FitOptions().rate, emit=_say, task="parent")
+            save_file({name: value.contiguous() for name, value in module.state_dict().items()}, weights)
+            write_json(told, {"test": accuracy(module.eval(), self.dataset.test())})
+        return weights, float(json.loads(told.read_text())["test"])
 
     def against(self, module: nn.Module) -> tuple[float, float]:
         """Milliseconds of a module, and of the parent in the same sessions."""
@@ -120,6 +171,12 @@ class Parent:
         return module
 
 
+def _say(kind: str, fields: Any) -> None:
+    """Show how far a training is."""
+    if kind == "progress" and fields.get("done") is not None:
+        print(f"   {fields['done']:,} of {fields['total']:,} images", end="\r", flush=True)
+
+
 def _resnet(name: str, shape: tuple[int, int, int]) -> Any:
     """ResNet-20, -32, -56 (He et al. 2016a, section 4.2): 16, 32, 64 channels, 6n + 2 layers."""
     blocks = (int(name.removeprefix("resnet")) - 2) // 6
@@ -133,7 +190,9 @@ def ours(parent: Parent, target: float, images: int, seed: int) -> nn.Module:
         SearchOptions(
             latency_budget=f"{100 * target:g}%:model",
             data=parent.data,
-            model=str(parent.run),
+            model=parent.source,
+            weights=parent.weights,
+            input_shape=parent.shape,
             table=parent.table,
             device=parent.clock,
             images=images,
