@@ -187,7 +187,7 @@ class Interval(Record):
 
 
 # Part by which a prediction may be too low, at most, that a search sets aside of a budget.
-ROOM = 0.04
+ROOM = 0.01
 
 
 class Estimate(OfDevices):

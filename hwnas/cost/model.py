@@ -16,7 +16,7 @@ from scipy import sparse
 from hwnas.arrays import Bools, Float64s
 from hwnas.cost import conformal, extrapolate, features
 from hwnas.cost.head import priced
-from hwnas.cost.posterior import Evidence, Group, Matrix, Posterior, Prior, fit, most_uncertain
+from hwnas.cost.posterior import NOISE, Evidence, Group, Matrix, Posterior, Prior, fit, most_uncertain
 from hwnas.errors import DataFormatError, InputError
 from hwnas.measure.table import LatencyTable
 from hwnas.nets.count import count
@@ -26,6 +26,8 @@ from hwnas.spec import BlockSpec, NetworkSpec
 _FOLDS = 8
 MOST_SPREAD = 20.0  # of the logarithm of a latency
 LEAST_MS = 1e-6  # a sum of Gaussians may in principle fall below zero; latency does not
+# Gates of a measurement that says less of its network than the posterior does.
+DISTURBED = frozenset({"contention", "deadline", "load", "sentinel", "warmup"})
 _FEW = 5  # undisturbed networks needed to say how far their medians lie above their floors
 # Relative standard deviation that all blocks of a table share, where no network was measured as a whole.
 _SHARED_SD = {"measured": features.SCALE, "imported": 0.05, "estimated": 0.4}
@@ -77,6 +79,7 @@ class TableModel:
         self._scales: dict[str, float] | None = None
         self._guesser: extrapolate.Guesser | None = None
         self._alone: dict[BlockSpec, tuple[float, float]] = {}
+        self._seen: dict[str, Measurement] = {}
         # Keys are the blocks of networks alone: what no network holds neither learns nor teaches anything.
         self._extend(b for spec in self._specs for b in spec.blocks)
         self._refit()
@@ -100,6 +103,9 @@ class TableModel:
 
     def _estimate(self, spec: NetworkSpec, floor: float, sd: float) -> Estimate:
         counts = count(spec)
+        seen = self._seen.get(spec.key)
+        if seen is not None:  # what was measured is not predicted
+            floor, sd = seen.floor_ms, float(np.hypot(seen.se_ms, NOISE * seen.floor_ms))
         # A useless table (noise as large as the times) still gives finite bounds, which fit no budget.
         mean = self.median_over_floor * floor
         spread = float(np.exp(min(self.width * sd / floor, MOST_SPREAD)))
@@ -118,7 +124,12 @@ class TableModel:
         )
 
     def observe(self, spec: NetworkSpec, measured: Measurement) -> None:
-        """Take a whole network into the evidence; the interval's width stays that of calibration."""
+        """Take a whole network into the evidence; the interval's width stays that of calibration.
+
+        From then on its own estimate is what was measured, unless the machine was disturbed then.
+        """
+        if not DISTURBED & set(measured.gates):
+            self._seen[spec.key] = measured
         self._specs.append(spec)
         self._latency.append(measured.floor_ms)
         self._se.append(measured.se_ms)

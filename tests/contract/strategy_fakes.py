@@ -103,6 +103,7 @@ class FakeCost:
             activation_bytes=65536,
             weight_bytes=4 * params,
             by_stage_ms={"stem": 0.012, "head": 0.006},
+            provenance="imported",  # so that the whole interval counts
         )
 
     def truth_ms(self, spec: NetworkSpec) -> float:

@@ -1,5 +1,6 @@
 """The cost model of a table: sums, intervals, extrapolation, learning."""
 
+import math
 import sys
 from pathlib import Path
 
@@ -135,6 +136,32 @@ def test_observing_a_network_moves_its_prediction_towards_it() -> None:
     for _ in range(5):
         model.observe(spec, measurement(1.05 * before))
     assert 1.02 * before < model.estimate(spec).latency_ms < 1.06 * before
+
+
+def test_a_network_that_was_measured_counts_by_that() -> None:
+    """5 % above its prediction: its own estimate is what was measured, its neighbour's moves a little."""
+    model = cost_model(learned(n=10))
+    spec, other = network(18, 17), network(17, 17)
+    before, beside = model.estimate(spec).latency_ms, model.estimate(other).latency_ms
+    found = measurement(1.05 * before / model.median_over_floor)
+    model.observe(spec, found)
+    after = model.estimate(spec)
+    assert after.latency_ms == pytest.approx(1.05 * before)
+    # 0.8 % of noise, in standard deviations of the table's own scores.
+    assert after.high_ms / after.latency_ms == pytest.approx(
+        math.exp(model.width * math.hypot(0.008, found.se_ms / found.floor_ms))
+    )
+    assert model.estimates([spec])[0] == after
+    assert beside < model.estimate(other).latency_ms < 1.05 * beside
+
+
+@pytest.mark.parametrize("gate", ["contention", "sentinel", "load"])
+def test_a_measurement_of_a_disturbed_machine_is_evidence_and_no_more(gate: str) -> None:
+    model = cost_model(learned(n=10))
+    spec = network(18, 17)
+    before = model.estimate(spec).latency_ms
+    model.observe(spec, measurement(1.2 * before).model_copy(update={"gates": (gate,)}))
+    assert before < model.estimate(spec).latency_ms < 1.19 * before
 
 
 def test_slots_that_a_network_leaves_empty_cost_what_they_were_measured_at() -> None:

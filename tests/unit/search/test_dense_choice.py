@@ -175,7 +175,7 @@ def test_random_budgets_are_used_to_nine_tenths() -> None:
         chooser = Chooser(space.dense, scores, estimator(0.03))
         used = []
         for ms in rng.uniform(min(drawn), max(drawn), size=20):
-            used.append(chooser.optimum(Budget(latency_ms=float(ms))).estimate.high_ms / ms)
+            used.append(chooser.optimum(Budget(latency_ms=float(ms))).estimate.bound_ms / ms)
         assert sum(0.9 <= share <= 1.0 for share in used) >= 18
     own = within(space.dense, nearly, chooser.costs, float(np.quantile(drawn, 0.9)))
     assert own.cost < 0.9 * np.quantile(drawn, 0.9)  # what the prior is for
@@ -232,7 +232,7 @@ def test_both_derivations_are_told_and_each_budget_gets_its_network() -> None:
         (0.2, "spare"),
     }
     for trial in history:
-        assert trial.estimate.high_ms <= trial.notes["for_ms"]  # type: ignore[operator]  # this note is a number
+        assert trial.estimate.bound_ms <= trial.notes["for_ms"]  # type: ignore[operator]  # this note is a number
     assert [t.notes["for_ms"] for t in one.rank(history)] == sorted(
         (t.notes["for_ms"] for t in history), key=float, reverse=True
     )
