@@ -82,7 +82,7 @@ def test_scores_lead_to_a_network_within_the_budget_and_cost_what_they_say(tmp_p
     strategy = HourNas(kept)
     (proposal,) = strategy.propose([], 1, None)  # type: ignore[arg-type]  # nothing here is random
     assert isinstance(proposal, Proposal)
-    assert estimate(proposal.spec).high_ms <= 0.3
+    assert estimate(proposal.spec).bound_ms <= 0.3
     (decision,) = strategy.explain([])
     assert decision.text.startswith("required (vital) blocks: width 16")
     kinds = [event["event"] for event in given.run.events()]
