@@ -65,6 +65,13 @@ def _assignments(name: str, text: str) -> options.Option:
     metavar="FUNCTION",
     help="package.module:function that fine-tunes a variant of --model; its code runs.",
 )
+@click.option(
+    "--normalise",
+    type=click.Choice(["auto", "data", "unit", "symmetric", "imagenet", "bytes"]),
+    default="auto",
+    help="Pixels that --model was trained on: zero mean and unit spread, [0, 1], [-1, 1], ImageNet's, "
+    "[0, 255]; auto takes those on which its loss is smallest.",
+)
 @click.option("--images", type=param_types.COUNT, metavar="N", help="Training images of the whole search.")
 @click.option("--max-trials", type=param_types.COUNT, metavar="N", help="Largest number of networks to try.")
 @click.option("--importance", type=IMPORTANCES, help="How stage-wise growth is judged.")

@@ -9,6 +9,7 @@ from hwnas.protocols import SearchSpace
 
 if TYPE_CHECKING:
     from hwnas.nets.model.space import ModelSpace
+    from hwnas.train.data import Dataset
 
 
 def space(
@@ -53,6 +54,40 @@ def identity(found: SearchSpace, weights: Path | None) -> dict[str, Any]:
         "model_sha256": found.parent.own.sha256,
         "model_weights_sha256": found.parent.own.weights_sha256,
     }
+
+
+def normalised(found: SearchSpace, dataset: Dataset, asked: str) -> list[str]:
+    """Give images to a model on the scale that it was trained on.
+
+    Args:
+        found: its variants.
+        dataset: changed.
+        asked: a name of `normalisation.scales`, or "auto".
+
+    Returns:
+        what was done and why, in words.
+    """
+    from hwnas.nets.build import build
+    from hwnas.nets.model.space import ModelSpace
+    from hwnas.train import normalisation
+
+    assert isinstance(found, ModelSpace)
+    if asked != "auto":
+        normalisation.use(dataset, asked)
+        return [f"pixels on the scale {asked}, as --normalise says"]
+    if found.new_head:  # which knows nothing on any scale
+        return [
+            "pixels with the mean and spread of the data; if the model was trained on others: --normalise"
+        ]
+    losses = normalisation.losses(build(found.variant(), seed=0).eval(), dataset)
+    name = normalisation.suited(losses, len(dataset.classes))
+    if name == "data":
+        return []
+    normalisation.use(dataset, name)
+    return [
+        f"pixels on the scale {name}, on which the model's loss is {losses[name]:.3f}; with the mean and "
+        f"spread of the data it is {losses['data']:.3f} (--normalise says otherwise)"
+    ]
 
 
 def notes(found: SearchSpace) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from hwnas import budgets, executors
 from hwnas.errors import InputError
@@ -34,6 +34,7 @@ class SearchOptions(TableAndLimits):
         model: a model of the user's own in the place of a space (`hwnas.nets.model.sources.load`); the
             strategy is then ``fit``, and in a budget the word ``model`` stands for it.
         weights: of that model.
+        normalise: the scale of pixels that the model was trained on (`hwnas.train.normalisation`).
         trainer: ``package.module:function``, a loop of the user's own that fine-tunes (`hwnas.train.own`).
         repeats: how often in a row a piece of it may stand, where the budget allows more than the model.
         backend: "auto" or a list, too; where a table is measured first, the fastest of them is taken.
@@ -67,6 +68,7 @@ class SearchOptions(TableAndLimits):
     model: str | None = None
     weights: Path | None = None
     trainer: str | None = None
+    normalise: Literal["auto", "data", "unit", "symmetric", "imagenet", "bytes"] = "auto"
     repeats: int = 2
     preset: str = "default"
     images: int | None = None
@@ -104,9 +106,11 @@ class SearchOptions(TableAndLimits):
                 "other out"
             )
         alone = self.weights is not None or self.trainer is not None or self.strategy == "fit"
+        alone = alone or self.normalise != "auto"
         if self.model is None and alone:
             raise InputError(
-                "--weights, --trainer and the strategy fit need a model: --model torchvision:resnet18"
+                "--weights, --trainer, --normalise and the strategy fit need a model: --model "
+                "torchvision:resnet18"
             )
         executors.parse(self.executor)
         if not 1 <= self.jobs <= executors.MOST_JOBS:

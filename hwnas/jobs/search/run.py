@@ -115,6 +115,7 @@ class _SearchJob:
         self.notes = [
             *about.notes,
             *own_model.notes(self.space),
+            *self._normalised(),
             *self.table.warnings,
             *plan.check_coverage(self.table, self.space),
             *predict.priced_heads(self.table, [self.space.smallest()]),
@@ -134,6 +135,12 @@ class _SearchJob:
         self.strategy_options = self._strategy_options()
         self.context = SearchContext(self.space, estimate, self.budgets[-1], self.strategy_options)
         self.strategy = made(str(options.strategy), self.context)
+
+    def _normalised(self) -> list[str]:
+        """Give a model of the user's own its images on the scale that it was trained on; what was found."""
+        if self.options.model is None or self.options.dry_run:
+            return []
+        return own_model.normalised(self.space, self.dataset, self.options.normalise)
 
     def _priced(
         self, table: LatencyTable, text: str
@@ -343,7 +350,7 @@ class _SearchJob:
         if self.devices:
             o["devices"] = [{**to_json(one.record()), "table": str(one.table.path)} for one in self.devices]
         if self.options.model is None:
-            for name in ("model", "weights", "repeats", "trainer"):
+            for name in ("model", "weights", "repeats", "trainer", "normalise"):
                 del o[name]
         else:
             o |= own_model.identity(self.space, self.options.weights)

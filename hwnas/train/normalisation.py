@@ -1,0 +1,80 @@
+"""How a trained model of the user's own wants its pixels: by trying, or as it is told.
+
+A network trained elsewhere saw its images on some scale, which neither its code nor its weights say. On
+another scale it is a far worse network, and a worse teacher: a ResNet-18 of torchvision, trained on digits in
+[0, 1] to 91 %, names 47 % of them when they come with zero mean and unit spread. Of the usual scales, the one
+on which its loss is smallest is the one it was trained on.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+
+from torch import nn
+
+from hwnas.errors import InputError
+from hwnas.train.data import Dataset, Split
+from hwnas.train.score import score
+
+# What a network takes off pixels and divides them by, for each channel, on the scale where 255 is 1.
+Scale = tuple[tuple[float, ...], tuple[float, ...]]
+# Training images that are looked at on each scale.
+LOOKED_AT = 256
+# Part of the loss on the data's own scale that another one must get below: noise is no reason.
+BETTER = 0.9
+IMAGENET: Scale = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # torchvision's, timm's
+
+
+def scales(dataset: Dataset) -> dict[str, Scale]:
+    """The usual scales, by name: ``data`` is that of the data itself, which hwnas trains on."""
+    channels = len(dataset.mean)
+    found: dict[str, Scale] = {
+        "data": (dataset.mean, dataset.std),
+        "unit": ((0.0,) * channels, (1.0,) * channels),
+        "symmetric": ((0.5,) * channels, (0.5,) * channels),
+        "bytes": ((0.0,) * channels, (1 / 255,) * channels),
+    }
+    if channels == len(IMAGENET[0]):
+        found["imagenet"] = IMAGENET
+    return found
+
+
+def losses(module: nn.Module, dataset: Dataset) -> dict[str, float]:
+    """Loss of a module on training images, on each scale."""
+    some = replace(
+        dataset.train, images=dataset.train.images[:LOOKED_AT], labels=dataset.train.labels[:LOOKED_AT]
+    )
+    return {
+        name: score(module, replace(some, mean=mean, std=std)).loss
+        for name, (mean, std) in scales(dataset).items()
+    }
+
+
+def suited(found: Mapping[str, float], classes: int) -> str:
+    """The scale that a module was trained on, by its losses; ``data`` where they do not say."""
+    best = min(found, key=lambda name: found[name] if math.isfinite(found[name]) else math.inf)
+    own = found["data"]
+    told = found[best] < math.log(classes) and not found[best] >= BETTER * own
+    return best if told else "data"
+
+
+def use(dataset: Dataset, name: str) -> None:
+    """Give the images of a data set to networks on another scale, from now on.
+
+    Raises:
+        InputError: there is no such scale for these images.
+    """
+    known = scales(dataset)
+    if name not in known:
+        raise InputError(
+            f"--normalise {name} is for images of 3 channels, and {dataset.name} has {len(dataset.mean)}; "
+            f"expected one of {', '.join(known)}"
+        )
+    mean, std = known[name]
+
+    def on_scale(split: Split) -> Split:
+        return replace(split, mean=mean, std=std)
+
+    dataset.train, dataset.val, dataset._test = map(on_scale, (dataset.train, dataset.val, dataset._test))
