@@ -79,7 +79,8 @@ def normalised(found: SearchSpace, dataset: Dataset, asked: str) -> list[str]:
         return [
             "pixels with the mean and spread of the data; if the model was trained on others: --normalise"
         ]
-    losses = normalisation.losses(build(found.variant(), seed=0).eval(), dataset)
+    scores = normalisation.of_module(build(found.variant(), seed=0).eval())
+    losses = normalisation.losses(scores, dataset)
     name = normalisation.suited(losses, len(dataset.classes))
     if name == "data":
         return []

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -14,10 +15,19 @@ from hwnas.arrays import Float32s, ImageShape, Int64s
 from hwnas.backends.formats import CALIBRATION_IMAGES
 from hwnas.backends.forms import form_of
 from hwnas.backends.onnx_file import read_model
+from hwnas.backends.onnx_format import TypedOnnx
+from hwnas.deploy.engine import run_all
 from hwnas.errors import BuildError, DataFormatError, InputError
 from hwnas.protocols import Backend
 
+if TYPE_CHECKING:
+    from hwnas.train.data import Dataset
+    from hwnas.train.normalisation import Scale
+
 RANDOM_IMAGES = 64
+# Training images by which the scale of the pixels is found.
+SCALED = 96
+BY_DATA = "normalised by the statistics of the data; the file does not say how it was trained"
 
 
 @dataclass(frozen=True)
@@ -91,7 +101,8 @@ def own_model(model: bytes, data: str | None, limit: int, batch: int, seed: int)
     same = outputs[-1:] == [len(dataset.classes)]
     notes = [f"validation images of {dataset.name}"]
     if "mean" not in told:
-        notes.append("normalised by the statistics of the data; the file does not say how it was trained")
+        note, (mean, std) = _scale(model, dataset, batch) if same else (BY_DATA, (mean, std))
+        notes.append(note)
     if not same:
         notes.append(
             f"the model's outputs are not the {len(dataset.classes)} classes of the data: no accuracy"
@@ -104,6 +115,30 @@ def own_model(model: bytes, data: str | None, limit: int, batch: int, seed: int)
         dataset.val.labels[:limit].numpy() if same else None,
         tuple(notes),
     )
+
+
+def _scale(model: bytes, dataset: Dataset, batch: int) -> tuple[str, Scale]:
+    """On which scale a graph that does not say it was trained, by its loss; in words, and mean and spread."""
+    import torch
+
+    from hwnas.train import normalisation
+
+    plain = TypedOnnx()
+    engine = plain.build(model, plain.setting("cpu", "fp32", batch, 1))
+    try:
+        found = normalisation.losses(
+            lambda images: torch.from_numpy(run_all(engine, images.contiguous().numpy())), dataset, SCALED
+        )
+    finally:
+        engine.close()
+    name = normalisation.suited(found, len(dataset.classes))
+    if name == "data":
+        return BY_DATA, normalisation.scales(dataset)[name]
+    told = (
+        f"pixels on the scale {name}, on which the file's loss is {found[name]:.3f}; normalised by the "
+        f"statistics of the data it is {found['data']:.3f}"
+    )
+    return told, normalisation.scales(dataset)[name]
 
 
 @contextmanager

@@ -9,19 +9,21 @@ on which its loss is smallest is the one it was trained on.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
+import torch
 from torch import nn
+from torch.nn.functional import cross_entropy
 
 from hwnas.errors import InputError
-from hwnas.train.data import Dataset, Split
-from hwnas.train.score import score
+from hwnas.train.data import Dataset, Split, normalise
 
 # What a network takes off pixels and divides them by, for each channel, on the scale where 255 is 1.
 Scale = tuple[tuple[float, ...], tuple[float, ...]]
-# Training images that are looked at on each scale.
-LOOKED_AT = 256
+Scores = Callable[[torch.Tensor], torch.Tensor]
+# Training images that are looked at on each scale, and at once.
+LOOKED_AT, PART = 256, 64
 # Part of the loss on the data's own scale that another one must get below: noise is no reason.
 BETTER = 0.9
 IMAGENET: Scale = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # torchvision's, timm's
@@ -41,15 +43,30 @@ def scales(dataset: Dataset) -> dict[str, Scale]:
     return found
 
 
-def losses(module: nn.Module, dataset: Dataset) -> dict[str, float]:
-    """Loss of a module on training images, on each scale."""
-    some = replace(
-        dataset.train, images=dataset.train.images[:LOOKED_AT], labels=dataset.train.labels[:LOOKED_AT]
-    )
+def losses(scores: Scores, dataset: Dataset, most: int = LOOKED_AT) -> dict[str, float]:
+    """Loss of a network on training images, on each scale.
+
+    Args:
+        scores: of normalised images (n, C, H, W), (n, classes), in evaluation mode.
+        dataset: the images.
+        most: how many are looked at, evenly over the split.
+    """
+    at = torch.linspace(0, len(dataset.train) - 1, min(most, len(dataset.train))).long()
+    images, labels = dataset.train.images[at], dataset.train.labels[at]
     return {
-        name: score(module, replace(some, mean=mean, std=std)).loss
+        name: float(cross_entropy(scores(normalise(images, mean, std)), labels))
         for name, (mean, std) in scales(dataset).items()
     }
+
+
+def of_module(module: nn.Module) -> Scores:
+    """A module as a function of images, in parts."""
+
+    def scores(images: torch.Tensor) -> torch.Tensor:
+        with torch.inference_mode():
+            return torch.cat([module(part) for part in torch.split(images, PART)])
+
+    return scores
 
 
 def suited(found: Mapping[str, float], classes: int) -> str:

@@ -205,3 +205,43 @@ def test_the_fastest_that_keeps_accuracy() -> None:
     assert jobs._fastest(rows, lambda r: jobs._keeps(r, subject, 0.005)) == 1
     blind = Subject(b"", subject.images, subject.images, False)
     assert jobs._fastest(rows, lambda r: jobs._keeps(r, blind, 0.005)) == 0  # random images show nothing
+
+
+def brightness(threshold: float, sharp: float) -> bytes:
+    """Class 1 where the mean pixel is above a threshold: right on the scale that the threshold is of."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    weights = {"t": np.float32([[-threshold]]), "w": np.float32([[-sharp, sharp]])}
+    nodes = [
+        helper.make_node("GlobalAveragePool", ["x"], ["p"]),
+        helper.make_node("Flatten", ["p"], ["f"]),
+        helper.make_node("Add", ["f", "t"], ["d"]),
+        helper.make_node("MatMul", ["d", "w"], ["y"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "own",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 1, 4, 4])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 2])],
+        [numpy_helper.from_array(v, n) for n, v in weights.items()],
+    )
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    data: bytes = made.SerializeToString()
+    return data
+
+
+def test_a_file_of_the_user_s_gets_pixels_on_the_scale_that_it_was_trained_on(tmp_path: Path) -> None:
+    """Dark squares of 0 to 89 of 255 and light ones of 110 to 199; the file thinks in [0, 255]."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(200) % 2
+    images = (rng.integers(0, 90, (200, 4, 4, 1)) + 110 * labels[:, None, None, None]).astype(np.uint8)
+    np.savez(tmp_path / "squares.npz", images=images, labels=labels)
+    data = f"npz:{tmp_path / 'squares.npz'}"
+    found = own_model(brightness(100.0, 0.1), data, 8, 1, 0)
+    assert any("pixels on the scale bytes" in note for note in found.notes)
+    assert 0 <= found.images.min() < 30 < 150 < found.images.max() <= 199
+    assert 0 <= found.calibration.min() < 30 < 150 < found.calibration.max() <= 199
+    # One that knows nothing gets the statistics of the data.
+    blind = own_model(brightness(100.0, 0.0), data, 8, 1, 0)
+    assert any("statistics of the data" in note for note in blind.notes)
+    assert abs(float(blind.calibration.mean())) < 0.3

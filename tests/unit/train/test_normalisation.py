@@ -49,7 +49,7 @@ class Brightness(nn.Module):
     ],
 )
 def test_the_scale_that_a_model_was_trained_on_is_found(name: str, threshold: float, sharp: float) -> None:
-    found = normalisation.losses(Brightness(threshold, sharp), dataset(1))
+    found = normalisation.losses(normalisation.of_module(Brightness(threshold, sharp)), dataset(1))
     assert found[name] < 0.2
     assert normalisation.suited(found, 2) == name
 
