@@ -104,7 +104,9 @@ class TableModel:
     def _estimate(self, spec: NetworkSpec, floor: float, sd: float) -> Estimate:
         counts = count(spec)
         seen = self._seen.get(spec.key)
-        if seen is not None:  # what was measured is not predicted
+        # What was measured is not predicted. A disturbance only slows down: of a disturbed machine a
+        # measurement counts where it lies below the prediction.
+        if seen is not None and (seen.floor_ms < floor or not DISTURBED & set(seen.gates)):
             floor, sd = seen.floor_ms, float(np.hypot(seen.se_ms, NOISE * seen.floor_ms))
         # A useless table (noise as large as the times) still gives finite bounds, which fit no budget.
         mean = self.median_over_floor * floor
@@ -126,10 +128,10 @@ class TableModel:
     def observe(self, spec: NetworkSpec, measured: Measurement) -> None:
         """Take a whole network into the evidence; the interval's width stays that of calibration.
 
-        From then on its own estimate is what was measured, unless the machine was disturbed then.
+        From then on its own estimate is what was measured, unless the machine was disturbed then and
+        slower than predicted.
         """
-        if not DISTURBED & set(measured.gates):
-            self._seen[spec.key] = measured
+        self._seen[spec.key] = measured
         self._specs.append(spec)
         self._latency.append(measured.floor_ms)
         self._se.append(measured.se_ms)

@@ -120,7 +120,8 @@ class Fit(Strategy[FitOptions]):
         if not judged:
             raise InputError(
                 f"{self._space.name} is no better than guessing on these images, so that nothing can be said "
-                "of its pieces; train it first, or give its weights with --weights"
+                "of its pieces; train it first, give its weights with --weights, or say with --normalise "
+                "which pixels it was trained on"
             )
         return {(places[one.stage], one.kind): one.value for one in judged}
 

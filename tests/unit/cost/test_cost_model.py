@@ -162,6 +162,10 @@ def test_a_measurement_of_a_disturbed_machine_is_evidence_and_no_more(gate: str)
     before = model.estimate(spec).latency_ms
     model.observe(spec, measurement(1.2 * before).model_copy(update={"gates": (gate,)}))
     assert before < model.estimate(spec).latency_ms < 1.19 * before
+    # But a disturbance makes nothing faster: what was fast then is fast.
+    quick = measurement(0.9 * before / model.median_over_floor).model_copy(update={"gates": (gate,)})
+    model.observe(spec, quick)
+    assert model.estimate(spec).latency_ms == pytest.approx(0.9 * before)
 
 
 def test_slots_that_a_network_leaves_empty_cost_what_they_were_measured_at() -> None:

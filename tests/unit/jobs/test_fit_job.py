@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from dataclasses import replace
 from functools import partial
@@ -14,6 +15,7 @@ import torch
 from killing import has_event, killed, needs_sigkill
 
 import hwnas
+from hwnas.documents import read_json
 from hwnas.errors import BudgetInfeasible, InputError, TrainingFailed
 from hwnas.jobs import own_model
 from hwnas.jobs.export import ExportOptions, export
@@ -31,7 +33,8 @@ from hwnas.nets.model.space import ModelSpace
 from hwnas.nets.weights import save_weights
 from hwnas.store import read_network
 from hwnas.traced import VariantSpec, own_function
-from hwnas.train.data import load
+from hwnas.train import normalisation
+from hwnas.train.data import Dataset, load
 from hwnas.train.own import OwnTraining
 from hwnas.train.score import score
 
@@ -68,8 +71,15 @@ def home(levels: Path) -> Path:
     path = levels
     (path / "mine.py").write_text(MODEL)
     space = own_model.space(f"{path / 'mine.py'}:build", input_shape=(1, 8, 8), classes=10)
-    module = space.parent.graph.train()
     data = load(f"npz:{path / 'levels.npz'}", input_shape=(1, 8, 8))
+    save_weights(path / "mine.safetensors", trained(space, data))
+    measured(space)
+    return path
+
+
+def trained(space: ModelSpace, data: Dataset) -> dict[str, torch.Tensor]:
+    """Weights of the model after 60 steps."""
+    module = space.parent.graph.train()
     optimiser = torch.optim.SGD(module.parameters(), lr=0.1, momentum=0.9)
     for step in range(60):
         at = torch.arange(32 * step, 32 * step + 32) % len(data.train)
@@ -78,9 +88,7 @@ def home(levels: Path) -> Path:
         torch.autograd.backward(loss)
         optimiser.step()
     assert score(module.eval(), data.val).accuracy > 0.5
-    save_weights(path / "mine.safetensors", weights(module))
-    measured(space)
-    return path
+    return weights(module)
 
 
 def measured(space: ModelSpace) -> None:
@@ -134,6 +142,41 @@ def test_the_function_is_named_by_the_user(options: SearchOptions, monkeypatch: 
         hwnas.load_model(options.out)
     assert hwnas.load_model(options.out, source=options.model)(torch.zeros(1, 1, 8, 8)).shape == (1, 10)
     assert own_function.get() == ""
+
+
+def test_pixels_come_on_the_scale_that_the_model_was_trained_on(
+    options: SearchOptions, home: Path, tmp_path: Path
+) -> None:
+    """Trained on [0, 255]: found by its loss, in the result and the engine; another is another search."""
+    data = load(f"npz:{home / 'levels.npz'}", input_shape=(1, 8, 8))
+    normalisation.use(data, "bytes")
+    space = own_model.space(str(options.model), input_shape=(1, 8, 8), classes=10)
+    save_weights(tmp_path / "bytes.safetensors", trained(space, data))
+    assert options.out is not None
+    asked = replace(
+        options, weights=tmp_path / "bytes.safetensors", images=64, settings={"judged": 64, "looks": 1}
+    )
+    said: list[str] = []
+    search(asked, lambda kind, fields: said.append(str(fields.get("text", ""))))
+    assert any(text.startswith("pixels on the scale bytes, on which the model's loss is ") for text in said)
+    body = read_json(options.out / "result.json", "search result")
+    assert (body["mean"], body["std"]) == ([0.0], [1 / 255])
+    export(ExportOptions(run=str(options.out), device="fake", patience_s=0.0))
+    (manifest,) = options.out.glob("engine.*.manifest.json")
+    assert json.loads(manifest.read_text())["std"] == [1 / 255]
+    with pytest.raises(InputError, match="normalise"):
+        search(replace(asked, normalise="symmetric"))
+
+
+def test_a_model_that_says_nothing_else_gets_the_data_s_own_scale(options: SearchOptions, home: Path) -> None:
+    data = load(f"npz:{home / 'levels.npz'}", input_shape=(1, 8, 8))
+    found = own_model.space(str(options.model), options.weights, input_shape=(1, 8, 8), classes=10)
+    before = (data.mean, data.std)
+    assert own_model.normalised(found, data, "auto") == []
+    assert (data.mean, data.std) == before
+    (said,) = own_model.normalised(found, data, "unit")
+    assert "as --normalise says" in said
+    assert (data.mean, data.std) == ((0.0,), (1.0,))
 
 
 def test_below_the_smallest_variant(options: SearchOptions) -> None:
