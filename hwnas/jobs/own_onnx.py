@@ -18,11 +18,16 @@ from hwnas.backends.onnx_file import read_model
 from hwnas.backends.onnx_format import TypedOnnx
 from hwnas.deploy.engine import run_all
 from hwnas.errors import BuildError, DataFormatError, InputError
+from hwnas.lazy import lazy_import
 from hwnas.protocols import Backend
 
 if TYPE_CHECKING:
+    import torch
+
     from hwnas.train.data import Dataset
-    from hwnas.train.normalisation import Scale
+    from hwnas.train.normalisation import PixelScale
+else:
+    torch = lazy_import("torch")
 
 RANDOM_IMAGES = 64
 # Training images by which the scale of the pixels is found.
@@ -117,10 +122,8 @@ def own_model(model: bytes, data: str | None, limit: int, batch: int, seed: int)
     )
 
 
-def _scale(model: bytes, dataset: Dataset, batch: int) -> tuple[str, Scale]:
+def _scale(model: bytes, dataset: Dataset, batch: int) -> tuple[str, PixelScale]:
     """On which scale a graph that does not say it was trained, by its loss; in words, and mean and spread."""
-    import torch
-
     from hwnas.train import normalisation
 
     plain = TypedOnnx()

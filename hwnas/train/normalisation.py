@@ -20,19 +20,19 @@ from hwnas.errors import InputError
 from hwnas.train.data import Dataset, Split, normalise
 
 # What a network takes off pixels and divides them by, for each channel, on the scale where 255 is 1.
-Scale = tuple[tuple[float, ...], tuple[float, ...]]
-Scores = Callable[[torch.Tensor], torch.Tensor]
+PixelScale = tuple[tuple[float, ...], tuple[float, ...]]
+ScoresOf = Callable[[torch.Tensor], torch.Tensor]
 # Training images that are looked at on each scale, and at once.
 LOOKED_AT, PART = 256, 64
 # Part of the loss on the data's own scale that another one must get below: noise is no reason.
 BETTER = 0.9
-IMAGENET: Scale = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # torchvision's, timm's
+IMAGENET: PixelScale = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # torchvision's, timm's
 
 
-def scales(dataset: Dataset) -> dict[str, Scale]:
+def scales(dataset: Dataset) -> dict[str, PixelScale]:
     """The usual scales, by name: ``data`` is that of the data itself, which hwnas trains on."""
     channels = len(dataset.mean)
-    found: dict[str, Scale] = {
+    found: dict[str, PixelScale] = {
         "data": (dataset.mean, dataset.std),
         "unit": ((0.0,) * channels, (1.0,) * channels),
         "symmetric": ((0.5,) * channels, (0.5,) * channels),
@@ -43,7 +43,7 @@ def scales(dataset: Dataset) -> dict[str, Scale]:
     return found
 
 
-def losses(scores: Scores, dataset: Dataset, most: int = LOOKED_AT) -> dict[str, float]:
+def losses(scores: ScoresOf, dataset: Dataset, most: int = LOOKED_AT) -> dict[str, float]:
     """Loss of a network on training images, on each scale.
 
     Args:
@@ -59,7 +59,7 @@ def losses(scores: Scores, dataset: Dataset, most: int = LOOKED_AT) -> dict[str,
     }
 
 
-def of_module(module: nn.Module) -> Scores:
+def of_module(module: nn.Module) -> ScoresOf:
     """A module as a function of images, in parts."""
 
     def scores(images: torch.Tensor) -> torch.Tensor:

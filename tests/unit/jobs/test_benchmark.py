@@ -211,7 +211,7 @@ def brightness(threshold: float, sharp: float) -> bytes:
     """Class 1 where the mean pixel is above a threshold: right on the scale that the threshold is of."""
     from onnx import TensorProto, helper, numpy_helper
 
-    weights = {"t": np.float32([[-threshold]]), "w": np.float32([[-sharp, sharp]])}
+    weights = {"t": np.array([[-threshold]], np.float32), "w": np.array([[-sharp, sharp]], np.float32)}
     nodes = [
         helper.make_node("GlobalAveragePool", ["x"], ["p"]),
         helper.make_node("Flatten", ["p"], ["f"]),

@@ -77,7 +77,7 @@ def home(levels: Path) -> Path:
     return path
 
 
-def trained(space: ModelSpace, data: Dataset) -> dict[str, torch.Tensor]:
+def trained(space: ModelSpace, data: Dataset) -> dict[str, Any]:
     """Weights of the model after 60 steps."""
     module = space.parent.graph.train()
     optimiser = torch.optim.SGD(module.parameters(), lr=0.1, momentum=0.9)
