@@ -187,7 +187,8 @@ class _TrainingJob:
         balanced = options.class_weights == "balanced"
         self.weights = plan.balanced(self.labels, len(self.dataset.classes)) if balanced else None
         half = torch.bfloat16 if self.compute.precision == "bf16" else None
-        self.state = state.begin(self.module, options, scales=self.compute.scales, half=half)
+        batch = plan.batch_of(options, len(self.dataset.train))
+        self.state = state.begin(self.module, options, batch=batch, scales=self.compute.scales, half=half)
         self.first = self.state.snapshot()
         if self.checkpoint is not None and self.rank.is_first and self.checkpoint.exists():
             tensors, self.state.counters = read_tensors(

@@ -18,6 +18,8 @@ from torch import Tensor, nn
 # Of the quintic Newton-Schulz iteration that brings every singular value near 1 (Jordan et al. 2024), and how
 # often it is done; airbench's number, of which more showed nothing.
 QUINTIC, ITERATIONS = (3.4445, -4.7750, 2.0315), 3
+# Widest filters that are turned, for each image of a step.
+WIDEST = 32
 
 
 class Muon(torch.optim.Optimizer):
@@ -100,10 +102,22 @@ def orthogonal(matrices: Tensor, dtype: torch.dtype) -> Tensor:
     return turned
 
 
-def filters(module: nn.Module) -> dict[Tensor, int]:
-    """The weights of a network's convolutions that are trained, and how many matrices each one is."""
+def filters(module: nn.Module, batch: int) -> dict[Tensor, int]:
+    """The weights of a network's convolutions that Muon turns, and how many matrices each one is.
+
+    Turning a matrix costs 4 x `ITERATIONS` times its smaller side for each weight, whatever the batch, and
+    the gradient 3 x batch x places of the map. So of few images a step, wide filters are left to SGD: the
+    last stage of a ResNet-18 in steps of 8 took three quarters of a training's time for nothing that could
+    be told from noise (docs/evidence/training.md).
+
+    Args:
+        module: the network.
+        batch: images of a step.
+    """
     return {
         one.weight: one.groups
         for one in module.modules()
-        if isinstance(one, nn.Conv2d) and one.weight.requires_grad
+        if isinstance(one, nn.Conv2d)
+        and one.weight.requires_grad
+        and min(one.out_channels // one.groups, one.weight[0].numel()) <= WIDEST * batch
     }

@@ -101,23 +101,33 @@ class State:
                 self.average[name].lerp_(value, share)
 
 
-def begin(module: nn.Module, options: Recipe, *, scales: bool, half: torch.dtype | None = None) -> State:
-    """The state before the first step; `half` is the short type in which products are fast, if one is."""
+def begin(
+    module: nn.Module, options: Recipe, *, batch: int, scales: bool, half: torch.dtype | None = None
+) -> State:
+    """The state before the first step.
+
+    Args:
+        module: what is trained.
+        options: of the training.
+        batch: images of a step.
+        scales: whether the loss is scaled, for float16.
+        half: the short type in which products are fast, if one is.
+    """
     parameters = [p for p in module.parameters() if p.requires_grad]
     device = parameters[0].device.type
     average = {}
     if options.ema:
         floats = {n: v for n, v in module.state_dict().items() if v.is_floating_point()}
         average = {name: value.detach().clone() for name, value in floats.items()}
-    optimizer = _optimizer(module, parameters, options, half)
+    optimizer = _optimizer(module, parameters, options, batch, half)
     return State(module, optimizer, torch.amp.GradScaler(device, enabled=scales), average)
 
 
 def _optimizer(
-    module: nn.Module, parameters: list[nn.Parameter], options: Recipe, half: torch.dtype | None
+    module: nn.Module, parameters: list[nn.Parameter], options: Recipe, batch: int, half: torch.dtype | None
 ) -> torch.optim.Optimizer:
     """Batch norm and biases (one axis) do not decay, and filters that Muon turns have no need to."""
-    turned = filters(module) if options.optimizer == "muon" else {}
+    turned = filters(module, batch) if options.optimizer == "muon" else {}
     rest = [p for p in parameters if p not in turned]
     groups: list[dict[str, Any]] = [
         {"params": [p for p in rest if p.ndim > 1], "weight_decay": options.weight_decay},

@@ -362,7 +362,7 @@ def test_distillation_pulls_towards_the_teacher(tiny: NetworkSpec, digits: Datas
 def test_ema_averages_by_hand(tiny: NetworkSpec) -> None:
     module = nn.Linear(1, 1, bias=False)
     nn.init.zeros_(module.weight)
-    now = state.begin(module, replace(FAST, ema=0.5), scales=False)
+    now = state.begin(module, replace(FAST, ema=0.5), batch=16, scales=False)
     nn.init.ones_(module.weight)
     # Step 1: the share of the new weights is 1 - min(0.5, 2/11) = 9/11; later it is 1/2.
     now.counters.step = 1
@@ -383,7 +383,7 @@ def test_ema_weights_are_kept(tiny: NetworkSpec, digits: Dataset) -> None:
 def test_norms_and_biases_do_not_decay(tiny: NetworkSpec) -> None:
     module = build(tiny, seed=0)
     plain = replace(FAST, optimizer="sgd")
-    decayed, free = state.begin(module, plain, scales=False).optimizer.param_groups
+    decayed, free = state.begin(module, plain, batch=16, scales=False).optimizer.param_groups
     assert (decayed["weight_decay"], free["weight_decay"]) == (FAST.weight_decay, 0.0)
     names = {id(p): name for name, p in module.named_parameters()}
     assert all("norm" in names[id(p)] or "bias" in names[id(p)] for p in free["params"])

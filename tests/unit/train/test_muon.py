@@ -80,20 +80,37 @@ def test_weights_of_zero_leave_it() -> None:
 
 def test_convolutions_are_turned_and_everything_else_is_not(tiny: NetworkSpec) -> None:
     module = build(tiny, seed=0)
-    plain, free, turned = state.begin(module, Recipe(optimizer="muon"), scales=False).optimizer.param_groups
+    begun = state.begin(module, Recipe(optimizer="muon"), batch=16, scales=False)
+    plain, free, turned = begun.optimizer.param_groups
     names = {id(p): name for name, p in module.named_parameters()}
     kinds = {id(p): type(m) for m in module.modules() for p in m.parameters(recurse=False)}
     assert {kinds[id(p)].__name__ for p in turned["params"]} == {"Conv2d"}
-    assert turned["params"] == list(filters(module))
+    assert turned["params"] == list(filters(module, 16))
     assert [names[id(p)] for p in plain["params"]] == ["head.linear.weight"]
     assert len(plain["params"]) + len(free["params"]) + len(turned["params"]) == len(names)
 
 
+def test_of_few_images_a_step_wide_filters_are_left_to_sgd() -> None:
+    """512 filters of 512 x 9 inputs: their smaller side is 512, 64 for each image of 8, 32 for each of 16."""
+    wide, narrow, depthwise = (
+        nn.Conv2d(512, 512, 3),
+        nn.Conv2d(512, 256, 1),
+        nn.Conv2d(512, 512, 3, groups=512),
+    )
+    module = nn.Sequential(wide, narrow, depthwise)
+    assert list(filters(module, 16)) == [wide.weight, narrow.weight, depthwise.weight]
+    assert list(filters(module, 8)) == [narrow.weight, depthwise.weight]
+    plain, _, turned = state.begin(module, Recipe(), batch=8, scales=False).optimizer.param_groups
+    assert [p is wide.weight for p in plain["params"]] == [True]
+    assert plain["weight_decay"] == Recipe().weight_decay
+    assert len(turned["params"]) == 2
+
+
 def test_frozen_filters_stay(tiny: NetworkSpec) -> None:
     module = build(tiny, seed=0)
-    first = next(iter(filters(module)))
+    first = next(iter(filters(module, 16)))
     first.requires_grad_(False)
-    assert first not in filters(module)
+    assert first not in filters(module, 16)
 
 
 def test_learns_more_than_sgd_in_few_steps(tiny: NetworkSpec, digits: Dataset) -> None:
