@@ -49,7 +49,7 @@ class ModelSpace:
 
     def __init__(self, own: OwnModel, *, repeats: int = 1) -> None:
         self.base, self.parent = variants.remember(own)
-        self.notes = (*own.notes, *self.parent.notes)
+        self.notes = tuple(dict.fromkeys((*own.notes, *self.parent.notes)))
         self.new_head = any("untrained" in note for note in own.notes)
         self.name, self.repeats = self.base.source, repeats
         self.places: dict[str, tuple[PieceForm, ...]] = {
