@@ -266,7 +266,7 @@ def _finish_each(job: SearchState, budgets: Sequence[Budget], teacher: int | Non
             if promise.verdict == "kept":
                 found[at] = Target(budget=budget, best=best.index, measured=measured, promise=promise)
                 continue
-            if promise.may_be_kept and best.role == "final":
+            if promise.may_be_kept and finals:  # though the final weights may be no better on validation
                 raise undecided(job.log, best, budget, measured)
             job.log.passed_over(winner.index, promise)
     return [found[at] for at in range(len(budgets))]
