@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from hwnas import schemas, units
+from hwnas import pixel_scales, schemas, units
 from hwnas.units import format_count, format_depths, format_ms, format_seconds
 
 from . import classes, console, options, param_types
@@ -67,10 +67,10 @@ def _assignments(name: str, text: str) -> options.Option:
 )
 @click.option(
     "--normalise",
-    type=click.Choice(["auto", "data", "unit", "symmetric", "imagenet", "bytes"]),
+    type=click.Choice(pixel_scales.NAMES),
     default="auto",
     help="Pixels that --model was trained on: zero mean and unit spread, [0, 1], [-1, 1], ImageNet's, "
-    "[0, 255]; auto takes those on which its loss is smallest.",
+    "[0, 255]; auto takes those that a run recorded, or on which the model's loss is smallest.",
 )
 @click.option("--images", type=param_types.COUNT, metavar="N", help="Training images of the whole search.")
 @click.option("--max-trials", type=param_types.COUNT, metavar="N", help="Largest number of networks to try.")

@@ -12,14 +12,21 @@ import numpy as np
 
 from hwnas import runs, schemas
 from hwnas.arrays import Float32s
-from hwnas.backends.onnx_format import TypedOnnx
 from hwnas.by_engine import BENCHMARK, BenchmarkOutcome
 from hwnas.deploy.engine import run_all
 from hwnas.deploy.parity import compare, judge
 from hwnas.errors import BackendUnavailable, BuildError, DataFormatError, HwnasError, InputError
 from hwnas.jobs.export.remedy import MAX_LOSS
 from hwnas.jobs.export.samples import samples
-from hwnas.jobs.own_onnx import Subject, blamed_on, graph_of, in_int8_form, is_graph, own_model
+from hwnas.jobs.own_onnx import (
+    Subject,
+    as_it_stands,
+    blamed_on,
+    graph_of,
+    in_int8_form,
+    is_graph,
+    own_model,
+)
 from hwnas.jobs.resolve import networks
 from hwnas.jobs.resolve.origin import origin
 from hwnas.measure.candidates import AUTO, RuntimeCandidate, candidates
@@ -162,13 +169,8 @@ def _subject(options: BenchmarkOptions) -> Subject:
 
 def _reference(subject: Subject, options: BenchmarkOptions) -> _Reference:
     """Scores of the fp32 graph as it stands: ONNX Runtime without optimisation."""
-
-    plain = TypedOnnx()
-    engine = plain.build(subject.model, plain.setting("cpu", "fp32", options.batch, options.threads))
-    try:
-        scores = run_all(engine, subject.images)
-    finally:
-        engine.close()
+    with as_it_stands(subject.model, options.batch, options.threads) as scores_of:
+        scores = scores_of(subject.images)
     if subject.labels is None:
         return _Reference(scores, None)
     judged = subject.labels >= 0

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     import torch
 
     from hwnas.train.data import Dataset
-    from hwnas.train.normalisation import PixelScale
+    from hwnas.train.normalisation import Suited
 else:
     torch = lazy_import("torch")
 
@@ -97,6 +98,7 @@ def own_model(model: bytes, data: str | None, limit: int, batch: int, seed: int)
         )
         return Subject(model, images, images, False, None, (note,))
     from hwnas.train.data import load, normalise
+    from hwnas.train.normalisation import Suited
 
     dataset = load(data, input_shape=image_shape(dims), seed=seed)
     told = {p.key: json.loads(p.value) for p in proto.metadata_props if p.key in ("mean", "std")}
@@ -106,8 +108,9 @@ def own_model(model: bytes, data: str | None, limit: int, batch: int, seed: int)
     same = outputs[-1:] == [len(dataset.classes)]
     notes = [f"validation images of {dataset.name}"]
     if "mean" not in told:
-        note, (mean, std) = _scale(model, dataset, batch) if same else (BY_DATA, (mean, std))
-        notes.append(note)
+        suits = _suited(model, dataset, batch) if same else Suited("data", (mean, std))
+        (mean, std), why = suits.scale, suits.why
+        notes.append(why or BY_DATA)
     if not same:
         notes.append(
             f"the model's outputs are not the {len(dataset.classes)} classes of the data: no accuracy"
@@ -122,26 +125,25 @@ def own_model(model: bytes, data: str | None, limit: int, batch: int, seed: int)
     )
 
 
-def _scale(model: bytes, dataset: Dataset, batch: int) -> tuple[str, PixelScale]:
-    """On which scale a graph that does not say it was trained, by its loss; in words, and mean and spread."""
+def _suited(model: bytes, dataset: Dataset, batch: int) -> Suited:
+    """The scale on which a graph that does not say it was trained."""
     from hwnas.train import normalisation
 
-    plain = TypedOnnx()
-    engine = plain.build(model, plain.setting("cpu", "fp32", batch, 1))
-    try:
-        found = normalisation.losses(
-            lambda images: torch.from_numpy(run_all(engine, images.contiguous().numpy())), dataset, SCALED
+    with as_it_stands(model, batch) as scores:
+        return normalisation.find(
+            lambda images: torch.from_numpy(scores(images.contiguous().numpy())), dataset, "the file", SCALED
         )
+
+
+@contextmanager
+def as_it_stands(model: bytes, batch: int, threads: int = 1) -> Iterator[Callable[[Float32s], Float32s]]:
+    """Scores of a graph for images (n, C, H, W), by ONNX Runtime on this CPU without optimisation."""
+    plain = TypedOnnx()
+    engine = plain.build(model, plain.setting("cpu", "fp32", batch, threads))
+    try:
+        yield partial(run_all, engine)
     finally:
         engine.close()
-    name = normalisation.suited(found, len(dataset.classes))
-    if name == "data":
-        return BY_DATA, normalisation.scales(dataset)[name]
-    told = (
-        f"pixels on the scale {name}, on which the file's loss is {found[name]:.3f}; normalised by the "
-        f"statistics of the data it is {found['data']:.3f}"
-    )
-    return told, normalisation.scales(dataset)[name]
 
 
 @contextmanager

@@ -18,12 +18,12 @@ import hwnas
 from hwnas import seals
 from hwnas.errors import InputError
 from hwnas.protocols import Emit, Evaluate, SearchContext
-from hwnas.records import Budget, Proposal, SearchedDevice, SearchResult, Setting, Target, Trial
+from hwnas.records import Budget, Measurement, Proposal, SearchedDevice, SearchResult, Setting, Target, Trial
 from hwnas.runs import RunFolder
 from hwnas.search.ahead import Ahead
 from hwnas.search.final import Final, train_out
 from hwnas.search.log import SearchLog, images_of
-from hwnas.search.ranking import by_accuracy
+from hwnas.search.ranking import accuracy, by_accuracy
 from hwnas.search.state import Clock, Limits, Measure, Pace, SearchState
 from hwnas.search.strategy import Strategy, ranked
 from hwnas.search.winner import Confirm, Observe, crown, pareto, refuse_infeasible, settle, undecided
@@ -236,18 +236,19 @@ def _finish_each(job: SearchState, budgets: Sequence[Budget], teacher: int | Non
 
     A winner whose promise could not be decided before its final training is tested again after it; where
     it is broken then, the next candidate takes its place, with the images that are left. Where a disturbed
-    machine leaves it undecided again, no barely trained network takes the place of a trained one: the search
-    ends, and a repeated command tests again and trains nothing.
+    machine leaves it undecided again, no barely trained network takes the place of a trained one: once the
+    other budgets have their winners the search ends, and a repeated command tests again and trains nothing.
 
     Raises:
         BudgetInfeasible: no candidate kept its promise, or it could not be decided.
     """
     found: dict[int, Target] = {}
-    while len(found) < len(budgets):
+    untold: dict[int, tuple[Trial, Budget, Measurement]] = {}
+    while len(found) + len(untold) < len(budgets):
         # Step 1: for each budget the first candidate that keeps its promise, or may keep it.
         winners: dict[int, Trial] = {}
         for at, budget in enumerate(budgets):
-            if at not in found:
+            if at not in found and at not in untold:
                 order = ranked(job.strategy, job.log.searched)
                 winners[at] = crown(
                     job.log, order, budget, context=job.context, confirm=job.confirm, observe=job.observe
@@ -261,14 +262,18 @@ def _finish_each(job: SearchState, budgets: Sequence[Budget], teacher: int | Non
         # Step 3: the promises once more, where they are undecided.
         for at, winner in winners.items():
             finals = [trial for trial in job.trials if trial.winner == winner.index]
-            best, budget = by_accuracy([winner, *finals])[0], budgets[at]
+            # Where validation tells no difference, the weights that saw more images.
+            best, budget = max([winner, *finals], key=lambda t: (accuracy(t), t.index)), budgets[at]
             promise, measured = settle(job.log, winner, best, budget, job.confirm, job.observe)
             if promise.verdict == "kept":
                 found[at] = Target(budget=budget, best=best.index, measured=measured, promise=promise)
                 continue
             if promise.may_be_kept and finals:  # though the final weights may be no better on validation
-                raise undecided(job.log, best, budget, measured)
+                untold[at] = (best, budget, measured)
+                continue
             job.log.passed_over(winner.index, promise)
+    if untold:
+        raise undecided(job.log, list(untold.values()), [target.budget for target in found.values()])
     return [found[at] for at in range(len(budgets))]
 
 

@@ -89,9 +89,10 @@ class SearchLog:
         elif kind == "closed":
             self.closed = _field(event, "text", str, where)
         elif kind == "infeasible":
-            # A repeated command measures again, and trusts none of the measurements that failed.
+            # A repeated command measures again, and trusts none of the measurements that failed. Promises for
+            # other budgets of the search stay kept.
             self._observed = [one for one in self._observed if not one[0]]
-            self._verdicts.clear()
+            self._verdicts = [one for one in self._verdicts if one[1].verdict == "kept"]
         elif kind == "preparation":
             self.prepared_s += event.get("training_s", 0.0)
         elif "after" in event:

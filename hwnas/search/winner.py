@@ -126,21 +126,27 @@ def settle(
     return _test(log, winner, trained, budget, confirm, observe)
 
 
-def undecided(log: SearchLog, trained: Trial, budget: Budget, measured: Measurement) -> BudgetInfeasible:
-    """The end of a search whose trained winner could not be tested for the machine's sake; written down.
+def undecided(
+    log: SearchLog, untold: Sequence[tuple[Trial, Budget, Measurement]], kept: Sequence[Budget]
+) -> BudgetInfeasible:
+    """The end of a search whose trained winners could not be tested for the machine's sake; written down.
 
     Args:
         log: of the search.
-        trained: the trial with its final weights.
-        budget: the budget.
-        measured: what its last test found.
+        untold: trials with their final weights, each with its budget and what its last test found.
+        kept: the other budgets, which have a winner.
     """
+    each = "; ".join(
+        f"trial {trained.index} {trained.spec.depths_text} is trained and may meet {budget.describe()}: it "
+        f"took {format_ms(measured.at(budget.percentile))} as found"
+        for trained, budget, measured in untold
+    )
+    others = f"; {' and '.join(budget.describe() for budget in kept)} kept" if kept else ""
     error = BudgetInfeasible(
-        f"trial {trained.index} {trained.spec.depths_text} is trained and may meet {budget.describe()}, but "
-        "the machine was too disturbed to show it, before its final training and after; it took "
-        f"{format_ms(measured.at(budget.percentile))} as found. Repeat the command when the machine is quiet "
-        "(see `hwnas doctor`), or with a longer --patience: it is tested again, and nothing is trained again",
-        smallest_ms=measured.floor_ms,
+        f"{each}, but the machine was too disturbed to show it, before the final training and after{others}. "
+        "Repeat the command when the machine is quiet (see `hwnas doctor`), or with a longer --patience: it "
+        "is tested again, and nothing is trained again",
+        smallest_ms=min(measured.floor_ms for _, _, measured in untold),
     )
     log.infeasible(str(error))
     return error

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
@@ -77,8 +77,41 @@ def suited(found: Mapping[str, float], classes: int) -> str:
     return best if told else "data"
 
 
-def use(dataset: Dataset, name: str) -> None:
-    """Give the images of a data set to networks on another scale, from now on.
+@dataclass(frozen=True)
+class Suited:
+    """The scale of pixels that suits a network.
+
+    Attributes:
+        name: of `scales`.
+        scale: mean and spread.
+        why: in words; empty where it is the data's own.
+    """
+
+    name: str
+    scale: PixelScale
+    why: str = ""
+
+
+def find(scores: ScoresOf, dataset: Dataset, of: str, most: int = LOOKED_AT) -> Suited:
+    """Look on every scale for the one that a network was trained on.
+
+    Args:
+        scores, dataset, most: as of `losses`.
+        of: what the network is, for the words: "the model".
+    """
+    found, known = losses(scores, dataset, most), scales(dataset)
+    name = suited(found, len(dataset.classes))
+    if name == "data":
+        return Suited(name, known[name])
+    why = (
+        f"pixels on the scale {name}, on which {of}'s loss is {found[name]:.3f}; with the mean and spread of "
+        f"the data it is {found['data']:.3f}"
+    )
+    return Suited(name, known[name], why)
+
+
+def named(dataset: Dataset, name: str) -> PixelScale:
+    """The scale of a name, for the images of a data set.
 
     Raises:
         InputError: there is no such scale for these images.
@@ -89,9 +122,33 @@ def use(dataset: Dataset, name: str) -> None:
             f"--normalise {name} is for images of 3 channels, and {dataset.name} has {len(dataset.mean)}; "
             f"expected one of {', '.join(known)}"
         )
-    mean, std = known[name]
+    return known[name]
+
+
+def use(dataset: Dataset, scale: PixelScale) -> None:
+    """Give the images of a data set to networks on another scale, from now on."""
+    mean, std = scale
 
     def on_scale(split: Split) -> Split:
         return replace(split, mean=mean, std=std)
 
     dataset.train, dataset.val, dataset._test = map(on_scale, (dataset.train, dataset.val, dataset._test))
+
+
+class Rescaled(nn.Module):
+    """A network trained on one scale of pixels for images that come on another."""
+
+    factor: torch.Tensor
+    shift: torch.Tensor
+
+    def __init__(self, network: nn.Module, own: PixelScale, given: PixelScale) -> None:
+        super().__init__()
+        self.network = network
+        (mean, std), (given_mean, given_std) = (map(torch.tensor, scale) for scale in (own, given))
+        self.register_buffer("factor", (given_std / std)[:, None, None], persistent=False)
+        self.register_buffer("shift", ((given_mean - mean) / std)[:, None, None], persistent=False)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Scores of images (n, C, H, W) on the scale `given`."""
+        scores: torch.Tensor = self.network(images * self.factor + self.shift)
+        return scores

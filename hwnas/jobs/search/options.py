@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from hwnas import budgets, executors
 from hwnas.errors import InputError
 from hwnas.jobs.conditions import TableAndLimits
 from hwnas.jobs.search import plan
 from hwnas.measure.patience import PATIENCE_S
+from hwnas.pixel_scales import PixelScaleName
 from hwnas.search.strategy import find
 
 # Where the user names no strategy.
@@ -68,7 +69,7 @@ class SearchOptions(TableAndLimits):
     model: str | None = None
     weights: Path | None = None
     trainer: str | None = None
-    normalise: Literal["auto", "data", "unit", "symmetric", "imagenet", "bytes"] = "auto"
+    normalise: PixelScaleName = "auto"
     repeats: int = 2
     preset: str = "default"
     images: int | None = None

@@ -140,7 +140,7 @@ class _SearchJob:
         """Give a model of the user's own its images on the scale that it was trained on; what was found."""
         if self.options.model is None or self.options.dry_run:
             return []
-        return own_model.normalised(self.space, self.dataset, self.options.normalise)
+        return own_model.normalised(self.space, self.dataset, self.options.normalise, self.options.weights)
 
     def _priced(
         self, table: LatencyTable, text: str

@@ -149,7 +149,7 @@ def test_pixels_come_on_the_scale_that_the_model_was_trained_on(
 ) -> None:
     """Trained on [0, 255]: found by its loss, in the result and the engine; another is another search."""
     data = load(f"npz:{home / 'levels.npz'}", input_shape=(1, 8, 8))
-    normalisation.use(data, "bytes")
+    normalisation.use(data, normalisation.named(data, "bytes"))
     space = own_model.space(str(options.model), input_shape=(1, 8, 8), classes=10)
     save_weights(tmp_path / "bytes.safetensors", trained(space, data))
     assert options.out is not None

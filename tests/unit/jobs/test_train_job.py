@@ -7,16 +7,22 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
-from hwnas import store
+from hwnas import seals, store
 from hwnas.documents import read_json
 from hwnas.errors import DataFormatError, InputError
-from hwnas.jobs.train import TrainOptions, train, transferred
+from hwnas.jobs import own_model
+from hwnas.jobs import train as train_job
+from hwnas.jobs.resolve import trained
+from hwnas.jobs.resolve.pixels import recorded
+from hwnas.jobs.resolve.trained import transferred
+from hwnas.jobs.train import TrainOptions, train
 from hwnas.nets.build import build, load_weights, read_weights
 from hwnas.runs import RunFolder, read_manifest
 from hwnas.spec import BlockSpec, NetworkSpec
 from hwnas.store import write_json
-from hwnas.train import loop
+from hwnas.train import loop, normalisation
 from hwnas.train.data import load
 
 RECIPE = {"batch": 64, "lr": 0.5, "checkpoint_s": 0.0, "threads": 1}
@@ -99,6 +105,77 @@ def test_goes_on_from_a_runs_weights(place: Path) -> None:
     further = train(options(network="a", epochs=0.05, out=Path("b")))
     scratch = train(options(network="a", epochs=0.05, out=Path("c"), start="scratch"))
     assert further["accuracy"]["val"] > first["accuracy"]["val"] - 0.2 > scratch["accuracy"]["val"]
+
+
+def on_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run "a" whose weights saw pixels from 0 to 255, as a search for a user's model may leave it."""
+    with monkeypatch.context() as patched:
+        patched.setattr(
+            train_job,
+            "rescale",
+            lambda data, trained: normalisation.use(data, normalisation.named(data, "bytes")),
+        )
+        first = train(options(epochs=8, out=Path("a")))
+    assert (first["mean"], first["std"]) == ([0.0], [1 / 255])
+    assert first["accuracy"]["val"] > 0.5
+
+
+def test_weights_go_on_with_the_scale_of_pixels_that_they_were_trained_on(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    on_bytes(monkeypatch)
+    for name, more in {"on": {"network": "a"}, "init": {"init": "a", "seed": 0}}.items():
+        further = train(options(epochs=0.05, out=Path(name), **more))
+        assert (further["mean"], further["std"]) == ([0.0], [1 / 255])
+    scratch = train(options(network="a", epochs=0.05, out=Path("scratch"), start="scratch"))
+    assert scratch["std"] != [1 / 255]
+    found = own_model.space("a", input_shape=(1, 8, 8), classes=10)
+    data = load("digits", input_shape=(1, 8, 8))
+    (said,) = own_model.normalised(found, data, "auto")
+    assert said == "pixels on the scale that a was trained on"
+    assert (data.mean, data.std) == ((0.0,), (1 / 255,))
+
+
+def test_a_teacher_sees_pixels_on_its_own_scale(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    on_bytes(monkeypatch)
+    data = load("digits", input_shape=(1, 8, 8))
+    teacher = trained.teacher_of(options(distill="a", seed=0), data)
+    assert teacher is not None
+    own = build(store.read_network(Path("a/network.json")), seed=0)
+    load_weights(own, read_weights(Path("a/weights.safetensors")))
+    images = data.val.images[:50]
+    with torch.inference_mode():
+        expected = own.eval()(images.float())
+        assert torch.allclose(
+            teacher.module.eval()(data.val.normalised(slice(0, 50))), expected, rtol=1e-3, atol=1e-3
+        )
+    taught = train(options(out=Path("b"), epochs=1, distill="a", seed=0))
+    assert taught["std"] != [1 / 255]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"mean": [0.5]},
+        {"mean": [0.5, 0.5], "std": [0.2, 0.2]},
+        {"mean": [0.5], "std": [0.0]},
+        {"mean": [7.0], "std": [0.2]},
+        {"mean": ["0.5"], "std": [0.2]},
+        {"mean": [True], "std": [0.2]},
+        {"mean": 0.5, "std": 0.2},
+    ],
+)
+def test_a_scale_that_cannot_be_is_refused(place: Path, wrong: dict[str, Any]) -> None:
+    train(options(epochs=0.05, out=Path("a")))
+    assert recorded(Path("a/network.json"), 1) is not None
+    assert recorded(Path("tiny.json"), 1) is None
+    result = Path("a/result.json")
+    body = {k: v for k, v in json.loads(result.read_text()).items() if k not in ("mean", "std", seals.OBJECT)}
+    result.write_text(json.dumps(body))
+    assert recorded(Path("a/network.json"), 1) is None
+    result.write_text(json.dumps({**body, **wrong}))
+    with pytest.raises(DataFormatError, match="normalise no images of 1 channels"):
+        train(options(network="a", epochs=0.05, out=Path("b")))
 
 
 def test_distil_and_average(place: Path) -> None:

@@ -52,6 +52,7 @@ class Case:
 
     path: Path
     cost: FakeCost = field(default_factory=FakeCost)
+    bonus: float = 0.01  # of a final training
     budget: Budget = field(default_factory=lambda: Budget(latency_ms=0.3))
     limits: Limits = field(default_factory=Limits)
     accuracy: dict[tuple[int, ...], float] = field(default_factory=dict)
@@ -73,7 +74,7 @@ class Case:
             self.evaluated.append(proposal)
             done = trainer(proposal, index)
             value = self.accuracy.get(proposal.spec.depths, done.accuracy)
-            return done.model_copy(update={"accuracy": value + 0.01 * (proposal.role == "final")})
+            return done.model_copy(update={"accuracy": value + self.bonus * (proposal.role == "final")})
 
         return search(
             more.pop("strategy", Script(proposals)),
@@ -337,6 +338,8 @@ def test_a_final_training_that_does_harm_is_not_kept(tmp_path: Path) -> None:
     case = Case(tmp_path, limits=Limits(images=450), accuracy={(1, 1, 1): 0.5})
     result = case.run(deep(1, 1, 1))
     assert result.best == 1
+    equal = Case(tmp_path / "equal", limits=Limits(images=450), accuracy={(1, 1, 1): 0.5}, bonus=0.0)
+    assert equal.run(deep(1, 1, 1)).best == 1  # validation tells no difference: more images do
     harmed = Case(tmp_path / "harmed", limits=Limits(images=450))
     script = Script([Proposal(spec=deep(1, 1, 1), images=430)])
     result = harmed.run(strategy=script)  # 20 images by the formula: less accurate, even with the 0.01
@@ -354,6 +357,22 @@ def test_the_largest_network_teaches_the_smaller_ones(tmp_path: Path) -> None:
         assert second.teacher == (first.index if distill else None)
         assert first.teacher is None
         assert [target.best for target in result.targets] == [second.index, first.index]
+
+
+def test_an_undecided_promise_leaves_the_other_budgets_their_winners(tmp_path: Path) -> None:
+    """Of two budgets the larger stays undecided: the smaller is settled first, and is not tested again."""
+    small, large = Budget(latency_ms=0.2), Budget(latency_ms=0.3)
+    case = moody(tmp_path, _211=["disturbed"] * 2)
+    case.budget = large
+    with pytest.raises(BudgetInfeasible, match=r"trial 2 2-1-1 is trained .*; 0\.2ms@p50 kept\. Repeat"):
+        case.run(deep(1, 1, 1), deep(2, 1, 1), targets=[small, large])
+    again = moody(tmp_path)
+    again.budget = large
+    result = again.run(deep(1, 1, 1), deep(2, 1, 1), targets=[small, large])
+    assert again.evaluated == []
+    assert [result.trials[t.best].spec.depths for t in result.targets] == [(1, 1, 1), (2, 1, 1)]
+    assert verdicts(again)[-1] == (1, "kept")
+    assert [index for index, _ in verdicts(again)].count(0) == 1
 
 
 class Clock:

@@ -66,7 +66,7 @@ def test_a_model_that_knows_nothing_gets_the_data_s_own_scale() -> None:
 
 def test_all_three_splits_come_on_the_scale_and_it_is_recorded() -> None:
     given = dataset()
-    normalisation.use(given, "symmetric")
+    normalisation.use(given, normalisation.named(given, "symmetric"))
     assert given.mean == given.std == (0.5, 0.5, 0.5)
     for split in (given.train, given.val, given.test()):
         seen = split.normalised(slice(0, 2))
@@ -76,4 +76,4 @@ def test_all_three_splits_come_on_the_scale_and_it_is_recorded() -> None:
 def test_imagenet_s_scale_is_of_three_channels() -> None:
     assert "imagenet" in normalisation.scales(dataset())
     with pytest.raises(InputError, match=r"--normalise imagenet is for images of 3 channels.*has 1"):
-        normalisation.use(dataset(1), "imagenet")
+        normalisation.named(dataset(1), "imagenet")
