@@ -59,6 +59,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
     },
     "blocks": {
         "conv": "hwnas.nets.blocks.plain:CONV",
+        "pooled_conv": "hwnas.nets.blocks.plain:POOLED_CONV",
         "basic": "hwnas.nets.blocks.residual:BASIC",
         "bottleneck": "hwnas.nets.blocks.residual:BOTTLENECK",
         "mbconv": "hwnas.nets.blocks.mbconv:MBCONV",

@@ -8,7 +8,8 @@ them compete (`hwnas.search.families.race`).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
@@ -23,12 +24,16 @@ from hwnas.nets.count import count
 from hwnas.nets.levels import Gene, Level, Operator, Stride
 from hwnas.nets.member import is_member
 from hwnas.protocols import Move
-from hwnas.spec import BlockSpec, NetworkSpec
+from hwnas.spec import BlockSpec, Kind, NetworkSpec
 
 NAME = "auto"
 Stem = tuple[int, Stride]  # kernel and stride
-# Channels of the first stage. Multiples of four: runtimes are no faster with what lies between.
-WIDTHS = (4, 8, 12, 16, 20, 24, 28, 32, 40, 48, 56, 64, 80, 96, 128)
+# Channels come in eights: runtimes are no faster with what lies between (docs/evidence/frontier.md).
+CHANNELS = 8
+# The widths of a family are those of its first stage, from the first of these to the second by the third as a
+# factor; each stage is rounded by itself, so that a step of all is finer than a step of one.
+NARROWEST, WIDEST, STEP = 4.0, 128.0, 1.08
+Widths = tuple[int, ...]  # channels of each stage
 # Blocks of a stage.
 MOST_DEPTH = 6
 # Images of at least this side are halved twice more: by the stem, and by a stage more.
@@ -42,9 +47,13 @@ class Design:
     Attributes:
         label: name, for people.
         operators: what its blocks may be, the usual one first.
-        stem: kernel and stride of the first convolution; 5 and 4 are overlapping patches.
+        stem: kernel and stride of the first block; 5 and 4 are overlapping patches.
         halved: how often a small image (32 pixels) is halved by the end of the first stage's first block.
         ratio: widths of the stages as multiples of the first one's.
+        lean: whether the first stage, at the highest resolution, has one block in uniform members.
+        stages: of small images; large ones have one more.
+        stem_kind: what the first block is.
+        stem_part: its width as a part of the first stage's.
     """
 
     label: str
@@ -52,28 +61,34 @@ class Design:
     stem: Stem
     halved: int
     ratio: tuple[int, ...] = (1, 2, 4, 8)
+    lean: bool = False
+    stages: int = 3
+    stem_kind: Kind = "conv"
+    stem_part: float = 1.0
 
 
 _INVERTED = tuple(Operator("mbconv", kernel, expand) for expand, kernel in product((3, 6), (3, 5)))
 _FUSED = (Operator("fused_mbconv", 3, 2), Operator("fused_mbconv", 3, 4))
 _NEXT = (Operator("convnext", 7, 4), Operator("convnext", 5, 4), Operator("convnext", 7, 2))
-_BASIC, _PLAIN = (Operator("basic"),), (Operator("conv"),)
+_BASIC, _PLAIN, _POOLED = (Operator("basic"),), (Operator("conv"),), (Operator("pooled_conv"),)
 _BOTTLENECK = (Operator("bottleneck", 3, 4),)
 
 FULL: Stem = (3, 1)
 STRIDE: Stem = (3, 2)
 PATCH: Stem = (5, 4)
 LARGER_STEM: dict[Stem, Stem] = {FULL: STRIDE, STRIDE: PATCH, PATCH: PATCH}
-# In the order in which they are tried where the images do not suffice for all: a judgement, see
-# docs/evidence/frontier.md.
+# In the order in which they are tried where the images do not suffice for all: docs/evidence/frontier.md.
 DESIGNS = (
+    Design("pooled, wide", _POOLED, FULL, 1, (1, 4, 4, 4), lean=True),
+    Design("pooled", _POOLED, FULL, 1, lean=True),
+    Design("pooled stem", _POOLED, STRIDE, 2, (4, 4, 4), stages=2, stem_kind="pooled_conv", stem_part=3 / 8),
+    Design("wide-shallow", _PLAIN, FULL, 1, (1, 4, 4, 4)),
+    Design("plain, stem halves", _PLAIN, STRIDE, 1),
     Design("residual, first stage halves", _BASIC, FULL, 1),
     Design("plain, first stage halves", _PLAIN, FULL, 1),
-    Design("residual, stem halves", _BASIC, STRIDE, 1),
-    Design("wide-shallow", _PLAIN, FULL, 1, (1, 4, 4, 4)),
     Design("MBConv, stem halves", _INVERTED, STRIDE, 1),
+    Design("residual, stem halves", _BASIC, STRIDE, 1),
     Design("fused MBConv, stem halves", _FUSED, STRIDE, 1),
-    Design("plain, stem halves", _PLAIN, STRIDE, 1),
     Design("MBConv, first stage halves", _INVERTED, FULL, 1),
     Design("residual, full resolution", _BASIC, FULL, 0),
     Design("residual, stem and first stage halve", _BASIC, STRIDE, 2),
@@ -86,52 +101,90 @@ DESIGNS = (
 
 @dataclass(frozen=True)
 class Family:
-    """A family for one image shape and number of classes; `widths` are those of its first stage."""
+    """A family for one image shape and number of classes.
+
+    Attributes:
+        label: of its design.
+        space: its members.
+        widths: channels of the stages of its uniform members, narrowest first.
+        lean: whether the first stage of these has one block.
+    """
 
     label: str
     space: ChainSpace
-    stages: int
-    widths: tuple[int, ...] = WIDTHS
+    widths: tuple[Widths, ...]
+    lean: bool = False
+
+    @cached_property
+    def _level(self) -> dict[tuple[int, int], int]:
+        """Place of a level by its stage and its width."""
+        return {(level.stage, level.width): at for at, level in enumerate(self.space.levels)}
 
     def scaled(self, width: int, depth: int) -> NetworkSpec:
         """The uniform member of a width (place in `widths`) with `depth` blocks in every stage."""
-        path = tuple(stage * len(self.widths) + width for stage in range(self.stages))
-        return self.space.express(
-            Gene(path, ((self.space.levels[path[0]].operators[0],) * depth,) * len(path))
-        )
+        path = tuple(self._level[place] for place in enumerate(self.widths[width]))
+        usual = self.space.levels[path[0]].operators[0]
+        depths = (1 if self.lean else depth, *(depth,) * (len(path) - 1))
+        return self.space.express(Gene(path, tuple((usual,) * blocks for blocks in depths)))
 
 
-def family(design: Design, input_shape: ImageShape, classes: int, widths: tuple[int, ...] = WIDTHS) -> Family:
-    """A design for images of a shape."""
+def widths_of(ratio: Sequence[int]) -> tuple[Widths, ...]:
+    """The widths of stages in a proportion, narrowest first, each once."""
+    steps = round(math.log(WIDEST / NARROWEST) / math.log(STEP))
+    bases = (NARROWEST * STEP**at for at in range(steps + 1))
+    return tuple(dict.fromkeys(_rounded([base * part for part in ratio]) for base in bases))
+
+
+def _rounded(channels: Sequence[float]) -> Widths:
+    """Numbers of channels that runtimes are fast with: the first stage's, which is dearest, rounded down."""
+    first, *others = channels
+    least = int(NARROWEST) if first < CHANNELS else CHANNELS * int(first / CHANNELS)
+    return least, *(CHANNELS * max(1, round(one / CHANNELS)) for one in others)
+
+
+def family(
+    design: Design, input_shape: ImageShape, classes: int, span: tuple[int, int] | None = None
+) -> Family:
+    """A design for images of a shape; `span` are the first and the last place of the widths to keep."""
     large = int(input_shape[1] >= LARGE_SIDE)
-    stages, halved = 3 + large, design.halved + large
+    stages, halved = design.stages + large, design.halved + large
     stem = LARGER_STEM[design.stem] if large else design.stem
-    levels = [
-        Level(width * design.ratio[stage], halved + stage, design.operators, (1, MOST_DEPTH), stage)
-        for stage in range(stages)
-        for width in widths
-    ]
+    widths = widths_of(design.ratio[:stages])
+    if span is not None:
+        widths = widths[span[0] : span[1] + 1]
+    of_stage = [sorted(set(channels)) for channels in zip(*widths)]
+    places = [(stage, channels) for stage, all_ in enumerate(of_stage) for channels in all_]
+    at = {place: number for number, place in enumerate(places)}
     # A stage is as wide as its proportion says, or one step wider: growth may widen from the end on.
-    n = len(widths)
-    edges = frozenset(
-        (stage * n + at, (stage + 1) * n + to)
+    edges = {
+        (at[stage, one[stage]], at[stage + 1, to])
         for stage in range(stages - 1)
-        for at in range(n)
-        for to in (at, at + 1)
-        if to < n
-    )
+        for one in widths
+        for to in _and_wider(of_stage[stage + 1], one[stage + 1])
+    }
     space = ChainSpace(
         NAME,
         input_shape,
         classes,
-        levels=tuple(levels),
-        edges=edges,
-        starts=tuple(range(n)),
-        ends=tuple((stages - 1) * n + at for at in range(n)),
-        reference=tuple(stage * n + n // 3 for stage in range(stages)),
+        levels=tuple(
+            Level(channels, halved + stage, design.operators, (1, MOST_DEPTH), stage)
+            for stage, channels in places
+        ),
+        edges=frozenset(edges),
+        starts=tuple(at[0, channels] for channels in of_stage[0]),
+        ends=tuple(at[stages - 1, channels] for channels in of_stage[-1]),
+        reference=tuple(at[place] for place in enumerate(widths[len(widths) // 3])),
         stem=stem,
+        stem_kind=design.stem_kind,
+        stem_part=design.stem_part,
     )
-    return Family(design.label, space, stages, widths)
+    return Family(design.label, space, widths, design.lean)
+
+
+def _and_wider(known: Sequence[int], channels: int) -> Sequence[int]:
+    """A width of a stage, and the next one."""
+    place = known.index(channels)
+    return known[place : place + 2]
 
 
 @dataclass(frozen=True)
@@ -251,10 +304,10 @@ def narrowed(space: Families, spans: Mapping[str, tuple[int, int]]) -> Families:
 
     Args:
         space: all widths.
-        spans: by a family's label the first and the last place in `WIDTHS` that stay.
+        spans: by a family's label the first and the last place of its widths that stay.
 
     Raises:
-        InputError: a span of an unknown family, of a family that has none, or outside `WIDTHS`.
+        InputError: a span of an unknown family, of a family that has none, or of places that there are not.
     """
     designs = {design.label: design for design in DESIGNS}
     if set(spans) != {one.label for one in space.families}:
@@ -262,8 +315,8 @@ def narrowed(space: Families, spans: Mapping[str, tuple[int, int]]) -> Families:
     kept = []
     for one in space.families:
         first, last = spans[one.label]
-        if not 0 <= first <= last < len(WIDTHS):
-            raise InputError(f"{one.label}: no widths from place {first} to {last} of {len(WIDTHS)}")
+        if not 0 <= first <= last < len(one.widths):
+            raise InputError(f"{one.label}: no widths from place {first} to {last} of {len(one.widths)}")
         shape, classes = one.space.input_shape, one.space.classes
-        kept.append(family(designs[one.label], shape, classes, WIDTHS[first : last + 1]))
+        kept.append(family(designs[one.label], shape, classes, (first, last)))
     return Families(space.name, tuple(kept), space.smallest())

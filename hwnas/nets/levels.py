@@ -68,8 +68,10 @@ class Levels:
         levels: in an order in which edges lead forwards.
         edges: which level may follow which.
         starts, ends: levels where a path may begin and end.
-        stem: kernel and stride of the first convolution; its width is `stem_width`, or (None) that
-            of the first level.
+        stem: kernel and stride of the first block; its width is `stem_width`, or (None) that of the first
+            level.
+        stem_kind: what the first block is.
+        stem_part: part of the first level's width that the stem has, in steps of eight channels.
         act: activation of all blocks.
         convention: see `hwnas.spec.NetworkSpec`.
         reference: the path whose depths are scaled by `uniform`, with each level's first operator.
@@ -89,6 +91,8 @@ class Levels:
     reference: tuple[int, ...]
     stem: tuple[int, Stride] = (3, 1)
     stem_width: int | None = None
+    stem_kind: Kind = "conv"
+    stem_part: float = 1.0
     stem_act: Act = "relu"
     act: Act = "relu"
     convention: Convention = "torch"
@@ -159,7 +163,9 @@ class Levels:
         """The stem of networks whose path begins at level `first`."""
         kernel, stride = self.stem
         width = self.stem_width or self.levels[first].width
-        stem = Operator("conv", kernel)
+        if self.stem_part != 1.0:
+            width = 8 * max(1, round(self.stem_part * width / 8))
+        stem = Operator(self.stem_kind, kernel)
         shape = (self.input_shape[0], width, self.input_shape[1])
         return _made(stem, shape, stride, self.stem_act)
 

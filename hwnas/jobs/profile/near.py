@@ -25,10 +25,10 @@ from hwnas.spec import NetworkSpec
 # Times of the uniform member of two blocks a stage that its family's widths are kept between, as multiples
 # of the budget: one block a stage takes about half of its time, three take half as much again.
 LEAST, MOST = 0.5, 2.0
-# One short session each: what is wanted is a width, which steps by 8 to 50 percent.
+# One short session each: what is wanted is a width, which steps by a tenth or more.
 ONCE = TimingOptions(sessions=1, sessions_max=1, repeats=0, session=SessionOptions(session_ms=20.0))
 # Places among the widths that are timed, as far as they are needed.
-STEP = 4
+STEP = 8
 
 Spans = dict[str, tuple[int, int]]
 

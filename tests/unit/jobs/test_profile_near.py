@@ -17,7 +17,7 @@ from hwnas.measure.rows import Header
 from hwnas.measure.table import LatencyTable
 from hwnas.measure.writer import write
 from hwnas.nets import spaces
-from hwnas.nets.families import WIDTHS, Families, narrowed
+from hwnas.nets.families import Families, narrowed
 from hwnas.records import Setting
 from hwnas.spec import NetworkSpec
 
@@ -32,37 +32,39 @@ def space() -> Families:
 @pytest.mark.parametrize(
     ("budget_ms", "expected", "places"),
     [
-        # 0.1 ms, doubled every four widths. From half of 0.21 ms (place 0.3) to twice it (place 8.3), which
-        # the 0.8 ms at place 12 are above.
-        (0.21, (1, 8), [0, 4, 8, 12]),
-        (0.41, (5, 12), [0, 4, 8, 12, 14]),
+        # 0.1 ms, doubled every eight widths. From half of 0.21 ms (place 0.6) to twice it (place 16.6), which
+        # the 0.8 ms at place 24 are above.
+        (0.21, (1, 16), [0, 8, 16, 24]),
+        (0.41, (9, 24), [0, 8, 16, 24, 32]),
         (0.001, (0, 0), [0]),  # even the narrowest is too slow
-        (100.0, (14, 14), [0, 4, 8, 12, 14]),  # even the widest is too fast
+        (100.0, (-1, -1), [0, 8, 16, 24, 32, -1]),  # even the widest is too fast
     ],
 )
 def test_widths_near_a_budget(
     space: Families, budget_ms: float, expected: tuple[int, int], places: list[int]
 ) -> None:
     timed: list[int] = []
+    widths = space.families[0].widths
 
     def time_ms(spec: NetworkSpec) -> float:
-        timed.append(WIDTHS.index(spec.stem.c_out))
-        return float(0.1 * 2.0 ** (timed[-1] / 4))
+        timed.append(widths.index(tuple(stage[0].c_out for stage in spec.stages)))
+        return float(0.1 * 2.0 ** (timed[-1] / 8))
 
-    assert span(space.families[0], budget_ms, time_ms) == expected
-    assert timed == places
+    last = len(widths) - 1
+    assert span(space.families[0], budget_ms, time_ms) == tuple(at if at >= 0 else last for at in expected)
+    assert timed == [at if at >= 0 else last for at in places]
 
 
 def test_a_narrowed_space_holds_members_of_the_whole_one(space: Families) -> None:
     few = narrowed(space, {one.label: (3, 5) for one in space.families})
     assert set(few.blocks()) < set(space.blocks())
     assert few.smallest() == space.smallest()
-    widths = {spec.stem.c_out for spec in few.uniform()[1:]}
-    assert widths == set(WIDTHS[3:6])
+    first = space.families[0]
+    assert few.uniform()[1:] == [first.scaled(width, 2) for width in (3, 4, 5)]
     assert all(spec in space for spec in few.uniform())
 
 
-@pytest.mark.parametrize("wrong", [(5, 3), (-1, 2), (3, 15)])
+@pytest.mark.parametrize("wrong", [(5, 3), (-1, 2), (3, 99)])
 def test_spans_that_are_none_are_refused(space: Families, wrong: tuple[int, int]) -> None:
     with pytest.raises(InputError, match="no widths"):
         narrowed(space, {one.label: wrong for one in space.families})
