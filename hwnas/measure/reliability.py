@@ -13,6 +13,8 @@ from hwnas.errors import DataFormatError
 
 # Predictions of undisturbed profiles are 0.5 to 3 % off (docs/evidence/latency.md).
 DOUBTFUL_PERCENT, REFUSED_PERCENT = 5.0, 15.0
+# Below this part of the error what two measurements differ by does not explain it.
+NOT_THE_MACHINE = 0.25
 
 
 class Summed(Protocol):
@@ -34,11 +36,14 @@ def doubt(error: float | None, repeat: float | None = None, name: str = "the lat
     """What is to be said of a table with this error; empty where it is good or unknown."""
     if error is None or error <= DOUBTFUL_PERCENT:
         return ""
-    differ = "" if repeat is None else f", and two measurements of the same one differed by {repeat:.3g} %"
+    differ, cure = "", "stop other programs and profile again"
+    if repeat is not None:
+        differ = f", and two measurements of the same one differed by {repeat:.3g} %"
+        if repeat < NOT_THE_MACHINE * error:
+            cure = "the machine was calm enough, so profile more of its blocks with a larger --preset"
     return (
         f"{name} is unreliable: its predictions were {error:.3g} % off on networks that were not used for "
-        "fitting"
-        f"{differ}; stop other programs and profile again"
+        f"fitting{differ}; {cure}"
     )
 
 

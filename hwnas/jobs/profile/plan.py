@@ -30,13 +30,13 @@ class Plan:
     holdout: int
     target: float
     blocks: int
-    blocks_near: int = 100
+    blocks_near: int = 200
 
 
 PLANS = {
     "quick": Plan(calibration=20, probes=10, holdout=12, target=0.010, blocks=250),
-    "default": Plan(calibration=40, probes=40, holdout=24, target=0.007, blocks=750, blocks_near=250),
-    "thorough": Plan(calibration=80, probes=80, holdout=40, target=0.005, blocks=100_000, blocks_near=750),
+    "default": Plan(calibration=40, probes=40, holdout=24, target=0.007, blocks=750, blocks_near=500),
+    "thorough": Plan(calibration=80, probes=80, holdout=40, target=0.005, blocks=100_000, blocks_near=1_500),
 }
 
 

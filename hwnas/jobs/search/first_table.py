@@ -78,7 +78,7 @@ def measure(options: SearchOptions, space: SearchSpace, emit: Emit, left_s: floa
         preset="quick",
         seed=options.seed,
         max_time_s=left_s,
-        near_ms=_near_ms(options, space),
+        near_ms=near_ms(options) if isinstance(space, Families) else None,
         **{name: value for name, value in given.items() if value is not None},
     )
     planned = job(replace(chosen, dry_run=True)).as_json()
@@ -103,9 +103,8 @@ def budgets_ms(options: SearchOptions) -> list[float | None]:
     return [written.latency_ms for written in budgets.parse(options.latency_budget)]
 
 
-def _near_ms(options: SearchOptions, space: SearchSpace) -> float | None:
-    """The latency near which networks are to be measured, where the budgets are about one."""
-    known = [ms for ms in budgets_ms(options) if ms is not None]
-    if not isinstance(space, Families) or not known or not table_folder.near(max(known), budgets_ms(options)):
-        return None
-    return max(known)
+def near_ms(options: SearchOptions) -> float | None:
+    """The latency near which networks are to be measured, where all budgets are about one."""
+    given = budgets_ms(options)
+    known = [ms for ms in given if ms is not None]
+    return max(known) if known and table_folder.near(max(known), given) else None

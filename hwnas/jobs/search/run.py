@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from hwnas import executors, runs
 from hwnas import options as option_values
+from hwnas.arrays import ImageShape
 from hwnas.cost.model import cost_model
 from hwnas.cost.several import DeviceCost, SeveralDevices
 from hwnas.jobs import own_model, predict
@@ -174,8 +175,14 @@ class _SearchJob:
         o, shape, classes = self.options, self.about.input_shape, len(self.about.classes)
         if o.model is not None:
             return own_model.space(o.model, o.weights, input_shape=shape, classes=classes, repeats=o.repeats)
-        name = o.space or self._tables_for(o).space_of(early, shape) or spaces.advised(shape)
+        name = o.space or self._tables_for(o).space_of(early, shape) or self._usual_space(shape)
         return spaces.make(name, input_shape=shape, classes=classes)
+
+    def _usual_space(self, shape: ImageShape) -> str:
+        """All families, where a profile near one latency can price them; else one space for such images."""
+        o = self.options
+        raced = o.strategy in (STRATEGY, FAMILIES) and o.profile and not o.further
+        return families.NAME if raced and first_table.near_ms(o) is not None else spaces.advised(shape)
 
     def _strategy(self) -> str:
         """The strategy by name; the recommended one of the space where that is asked for."""

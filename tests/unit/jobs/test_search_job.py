@@ -248,11 +248,17 @@ def test_without_a_space_that_of_the_newest_table_is_searched(options: SearchOpt
     assert options.out is not None
     assert json.loads((options.out / "manifest.json").read_text())["config"]["space"] == "resnet-cifar"
     other = replace(options, space=None, input_shape=(1, 16, 16), dry_run=True, out=None)
-    planned = search(other)["profile"]  # no table is of such images: a new one, of the usual space
-    assert "mbv2-cifar" in str(planned)
-    planned = search(replace(other, space="auto", strategy=None))
-    assert "-auto-" in planned["profile"]["table"]
-    assert planned["strategy"] == "families"
+    for strategy in (None, "auto"):  # no table is of such images: a new one, of all families
+        planned = search(replace(other, strategy=strategy))
+        assert "-auto-" in planned["profile"]["table"]
+        assert planned["strategy"] == "families"
+    other = replace(other, settings={}, importance=None)
+    one_space: list[dict[str, Any]] = [
+        {"strategy": "uniform"},
+        {"latency_budget": "2x:smallest", "strategy": None},
+    ]
+    for asked in one_space:  # what is not about one latency, or not by a race of families
+        assert "-mbv2-cifar-" in search(replace(other, **asked))["profile"]["table"]
 
 
 def test_no_table_names_the_command(options: SearchOptions) -> None:

@@ -38,7 +38,7 @@ def test_widths_are_eights_and_each_stage_is_rounded_by_itself() -> None:
 
 
 def test_a_pooled_stem_by_hand() -> None:
-    """Three eighths of the 72 channels of the first stage are 27, so 24; halved by it, and by each of the two stages."""
+    """Three eighths of 72 channels are 27, so 24. Halved by it, and by each of the two stages."""
     one = next(f for f in auto(input_shape=(3, 32, 32)).families if f.label == "pooled stem")
     assert [block.key for block in one.scaled(one.widths.index((72, 72)), 1).blocks] == [
         "pooled_conv-3x24-k3s2e1-relu@32",
