@@ -354,6 +354,37 @@ def frontier(body: dict[str, Any]) -> str:
     return _table(columns, rows) + "\n\n" + _source(body)
 
 
+def families(body: dict[str, Any]) -> str:
+    """Families of networks at each budget, best first, after few images and after many."""
+    lengths = sorted({row["images"] for row in body["rows"]})
+    rows = []
+    for budget in dict.fromkeys(row["budget"] for row in body["rows"]):
+        mine = [row for row in body["rows"] if row["budget"] == budget]
+        reached: dict[str, dict[int, list[dict[str, Any]]]] = {}
+        for row in mine:
+            reached.setdefault(row["family"], {}).setdefault(row["images"], []).append(row)
+        last = {name: _validated(found.get(lengths[-1], [])) for name, found in reached.items()}
+        for name in sorted(reached, key=lambda name: -last[name]):
+            one = next(iter(reached[name].values()))[0]
+            widths = "no member fits" if one["widths"] is None else "-".join(map(str, one["widths"]))
+            floor = "" if one["floor_ms"] is None else f"{one['floor_ms']:.3f} ms"
+            by_length = [_validated(reached[name].get(n, [])) for n in lengths]
+            rows.append(
+                [budget, name, widths, floor, *(f"{100 * v:.1f} %" if v >= 0 else "" for v in by_length)]
+            )
+    told = "; ".join(
+        f"{one['budget']}: the order after {one['images']:,} images agrees with that after {one['most']:,} with "
+        f"Kendall tau {one['tau']:.2f} ({one['families']} families)"
+        for one in body["taus"]
+    )
+    head = ["budget", "family", "channels, stem first", "floor", *(f"after {n:,} images" for n in lengths)]
+    return _table(head, rows) + f"\n\n{told}.\n\n" + _source(body)
+
+
+def _validated(rows: list[dict[str, Any]]) -> float:
+    return float(mean([row["val"] for row in rows if row["val"] is not None] or [-1.0]))
+
+
 def _by_contestant(rows: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
     names = dict.fromkeys(row["contestant"] for row in rows)
     return {name: [row for row in rows if row["contestant"] == name] for name in names}
@@ -378,6 +409,7 @@ FIGURES: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "densenas-quick": ("densenas.md", densenas),
     "densenas-full": ("densenas.md", densenas),
     "frontier": ("frontier.md", frontier),
+    "families": ("frontier.md", families),
     "strategies": ("strategies.md", strategies),
     "lengths": ("strategies.md", lengths),
     "budgets": ("strategies.md", budgets),
