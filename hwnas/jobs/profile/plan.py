@@ -9,8 +9,12 @@ import numpy as np
 
 from hwnas.cost import extrapolate
 from hwnas.measure.rows import RowRole
+from hwnas.nets.families import Families
 from hwnas.protocols import SearchSpace
 from hwnas.spec import BlockSpec, NetworkSpec
+
+# Blocks a stage of the members of a family that are tried first, and the part of the blocks that they may be.
+TRIED, TRIED_SHARE = 2, 0.8
 
 
 @dataclass(frozen=True)
@@ -43,13 +47,20 @@ PLANS = {
 def blocks_of(space: SearchSpace, most: int, seed: int) -> Sequence[BlockSpec]:
     """The blocks to measure: all, or of more than `most` those that matter most, and the anchors'.
 
-    A search begins at the smallest member, and without its blocks it would begin with a guess.
+    A search begins at the smallest member, and without its blocks it would begin with a guess. Where families
+    compete, those come first that are tried first.
     """
     blocks = space.blocks()
     if len(blocks) <= most:
         return blocks
     rng = np.random.default_rng([seed, 1])
     needed = {block for spec in anchors(space) for block in spec.blocks}
+    if isinstance(space, Families):
+        for family in space.families:
+            tried = {b for at in range(len(family.widths)) for b in family.scaled(at, TRIED).blocks}
+            if len(needed | tried) > TRIED_SHARE * most:
+                break
+            needed |= tried
     needed |= set(extrapolate.choose(blocks, [space.sample(rng) for _ in range(200)], most - len(needed)))
     return [block for block in blocks if block in needed]
 
