@@ -40,7 +40,7 @@ def doubt(error: float | None, repeat: float | None = None, name: str = "the lat
     if repeat is not None:
         differ = f", and two measurements of the same one differed by {repeat:.3g} %"
         if repeat < NOT_THE_MACHINE * error:
-            cure = "the machine was calm enough, so profile more of its blocks with a larger --preset"
+            cure = "the machine was quiet enough, so profile more of its blocks with a larger --preset"
     return (
         f"{name} is unreliable: its predictions were {error:.3g} % off on networks that were not used for "
         f"fitting{differ}; {cure}"

@@ -136,7 +136,7 @@ def widths_of(ratio: Sequence[int]) -> tuple[Widths, ...]:
 
 
 def _rounded(channels: Sequence[float]) -> Widths:
-    """Numbers of channels that runtimes are fast with: the first stage's, which is dearest, rounded down."""
+    """Numbers of channels that runtimes are fast with: the first stage's, the most expensive, rounded down."""
     first, *others = channels
     least = int(NARROWEST) if first < CHANNELS else CHANNELS * int(first / CHANNELS)
     return least, *(CHANNELS * max(1, round(one / CHANNELS)) for one in others)

@@ -1,4 +1,4 @@
-"""What a training goes on from: data, splits, weights and pixel scale of earlier runs; a teacher."""
+"""What a training continues: data, splits, weights and pixel scale of earlier runs; a teacher."""
 
 from __future__ import annotations
 

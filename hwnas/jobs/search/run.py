@@ -141,6 +141,8 @@ class _SearchJob:
         """Give a model of the user's own its images on the scale that it was trained on; what was found."""
         if self.options.model is None or self.options.dry_run:
             return []
+        if self.options.normalise == "auto":  # which takes a while with large images
+            self.emit("note", {"text": "looking for the scale of pixels that the model was trained on"})
         return own_model.normalised(self.space, self.dataset, self.options.normalise, self.options.weights)
 
     def _priced(

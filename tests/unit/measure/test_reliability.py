@@ -12,7 +12,7 @@ from hwnas.measure.reliability import doubt
         (None, None, ""),
         (8.0, None, "stop other programs and profile again"),
         (8.0, 2.1, "stop other programs and profile again"),
-        (8.0, 1.9, "the machine was calm enough, so profile more of its blocks with a larger --preset"),
+        (8.0, 1.9, "the machine was quiet enough, so profile more of its blocks with a larger --preset"),
     ],
 )
 def test_the_cure_follows_from_how_well_measurements_repeat(
