@@ -20,11 +20,11 @@ from typing import Any
 from benchmarks.common import save
 from hwnas.cost.model import cost_model
 from hwnas.documents import read_json
+from hwnas.estimates import Budget
 from hwnas.jobs import predict
 from hwnas.nets.build import build
 from hwnas.nets.spaces import make
 from hwnas.protocols import SearchContext
-from hwnas.records import Budget
 from hwnas.search.macromicro.options import length
 from hwnas.search.macromicro.strategy import GlobalWalk
 from hwnas.spec import NetworkSpec

@@ -120,9 +120,10 @@ def tpe(trials: int) -> float:
     import numpy as np
 
     from hwnas import plugins
+    from hwnas.estimates import Budget, Estimate
     from hwnas.nets import spaces
     from hwnas.protocols import SearchContext
-    from hwnas.records import Budget, Estimate, Evaluation, Notes, Trial
+    from hwnas.records import Evaluation, Notes, Trial
 
     space = spaces.make("mbv2-cifar")
 
@@ -303,9 +304,10 @@ def search_of(folder: Path, trainer: Any, trials: int) -> float:
     """Seconds of a search by blind draws, from the first proposal to the written result."""
     from contextlib import closing
 
+    from hwnas.estimates import Budget, Estimate
     from hwnas.nets import spaces
     from hwnas.protocols import SearchContext
-    from hwnas.records import Budget, Estimate, Measurement, Promise, Setting
+    from hwnas.records import Measurement, Promise, Setting
     from hwnas.runs import RunFolder
     from hwnas.search.driver import search
     from hwnas.search.state import Limits

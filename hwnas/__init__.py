@@ -14,8 +14,8 @@ __version__ = "0.1.0"
 _LAZY = {
     "BlockSpec": "hwnas.spec",
     "NetworkSpec": "hwnas.spec",
-    "Budget": "hwnas.records",
-    "Estimate": "hwnas.records",
+    "Budget": "hwnas.estimates",
+    "Estimate": "hwnas.estimates",
     "Measurement": "hwnas.records",
     "Session": "hwnas.deploy.session",
     "Setting": "hwnas.records",

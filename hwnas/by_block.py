@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from hwnas.records import Precision, Record
+from hwnas.record import Record
+from hwnas.records import Precision
 from hwnas.units import format_ms
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from hwnas.records import Record
+from hwnas.record import Record
 
 # Up to so many classes the whole confusion matrix is kept: it grows with their square.
 WHOLE_MATRIX = 100

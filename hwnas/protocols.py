@@ -14,17 +14,8 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 import numpy as np
 
 from hwnas.arrays import Float32s, Float64s
-from hwnas.records import (
-    Budget,
-    BuildChoices,
-    Estimate,
-    Evaluation,
-    Measurement,
-    Precision,
-    Proposal,
-    Setting,
-    StageImportance,
-)
+from hwnas.estimates import Budget, Estimate
+from hwnas.records import BuildChoices, Evaluation, Measurement, Precision, Proposal, Setting, StageImportance
 from hwnas.spec import BlockSpec, NetworkSpec
 
 if TYPE_CHECKING:

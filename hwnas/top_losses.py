@@ -15,7 +15,7 @@ from pydantic import Field
 from hwnas.arrays import Uint8s
 from hwnas.errors import DataFormatError
 from hwnas.lazy import lazy_import
-from hwnas.records import Record
+from hwnas.record import Record
 from hwnas.store import atomic_path
 
 if TYPE_CHECKING:

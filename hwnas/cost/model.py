@@ -18,9 +18,10 @@ from hwnas.cost import conformal, extrapolate, features
 from hwnas.cost.head import priced
 from hwnas.cost.posterior import NOISE, Evidence, Group, Matrix, Posterior, Prior, fit, most_uncertain
 from hwnas.errors import DataFormatError, InputError
+from hwnas.estimates import Estimate
 from hwnas.measure.table import LatencyTable
 from hwnas.nets.count import count
-from hwnas.records import Estimate, Measurement, Setting
+from hwnas.records import Measurement, Setting
 from hwnas.spec import BlockSpec, NetworkSpec
 
 _FOLDS = 8

@@ -17,8 +17,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from hwnas.estimates import Estimate, Interval
 from hwnas.protocols import CostModel
-from hwnas.records import Estimate, Interval, Measurement
+from hwnas.records import Measurement
 from hwnas.spec import NetworkSpec
 
 

@@ -13,9 +13,10 @@ from hwnas.arrays import Float32s, Uint8s
 from hwnas.backends.images import prepare as prepare_images
 from hwnas.deploy.manifest import EngineManifest, Parity, Weights, weights_digest
 from hwnas.deploy.parity import TOLERANCES
+from hwnas.estimates import Budget
 from hwnas.nets.count import count
 from hwnas.protocols import Engine
-from hwnas.records import Budget, Check, Promise
+from hwnas.records import Check, Promise
 from hwnas.spec import NetworkSpec
 from hwnas.units import format_count, format_ms
 

@@ -21,17 +21,9 @@ from hwnas.by_block import Mixed
 from hwnas.by_class import ByClass
 from hwnas.documents import read_json
 from hwnas.errors import DataFormatError, InputError
-from hwnas.records import (
-    Budget,
-    Check,
-    Estimate,
-    Measurement,
-    Promise,
-    Record,
-    Setting,
-    now_utc,
-    to_json,
-)
+from hwnas.estimates import Budget, Estimate
+from hwnas.record import Record
+from hwnas.records import Check, Measurement, Promise, Setting, now_utc, to_json
 from hwnas.seals import file_sha256
 from hwnas.spec import NetworkSpec
 from hwnas.store import parse, write_json

@@ -57,6 +57,7 @@ from hwnas.deploy.manifest import (
 from hwnas.deploy.parity import compare, judge
 from hwnas.deploy.speed import beside_fp32
 from hwnas.errors import InputError, VerificationFailed
+from hwnas.estimates import Budget
 from hwnas.lazy import lazy_import
 from hwnas.measure.patience import PATIENCE_S, Patience
 from hwnas.measure.promise import PromiseOptions, keep
@@ -64,7 +65,7 @@ from hwnas.measure.sentinel import watched
 from hwnas.measure.session import sustain
 from hwnas.measure.timing import TimingOptions, measure
 from hwnas.protocols import Backend, Emit, Engine
-from hwnas.records import Budget, Check, Measurement, Promise, Report, Setting
+from hwnas.records import Check, Measurement, Promise, Report, Setting
 from hwnas.spec import NetworkSpec
 
 if TYPE_CHECKING:

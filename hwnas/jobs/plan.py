@@ -19,6 +19,7 @@ from hwnas import budgets as grammar
 from hwnas import plugins, schemas
 from hwnas.cost.model import cost_model
 from hwnas.errors import BudgetInfeasible, InputError
+from hwnas.estimates import Budget, Estimate
 from hwnas.jobs import predict
 from hwnas.jobs.conditions import TableAndLimits
 from hwnas.jobs.resolve import networks
@@ -27,7 +28,6 @@ from hwnas.measure import reliability
 from hwnas.measure.table import LatencyTable
 from hwnas.nets import spaces
 from hwnas.protocols import Emit, SearchContext, SearchSpace
-from hwnas.records import Budget, Estimate
 from hwnas.results import Result
 from hwnas.search.solve.entropy import entropy
 from hwnas.search.strategy import Strategy, asked, find

@@ -18,7 +18,7 @@ import numpy as np
 
 from hwnas.backends.base import cores, cpu_model, host_system
 from hwnas.backends.cuda.gpus import GpuInfo, gpus
-from hwnas.records import Record
+from hwnas.record import Record
 
 # Instruction sets that decide which kernels a runtime takes.
 FLAGS = (

@@ -11,7 +11,8 @@ from pydantic import Field, TypeAdapter, ValidationError, field_validator
 from hwnas import seals
 from hwnas.documents import json_object
 from hwnas.errors import DataFormatError
-from hwnas.records import MOST_MS, Measurement, Record, Setting, checked_stamp, now_utc
+from hwnas.record import Record
+from hwnas.records import MOST_MS, Measurement, Setting, checked_stamp, now_utc
 from hwnas.spec import MOST_CHANNELS, MOST_PIXELS, BlockSpec
 from hwnas.traced import AnyBlock, AnyNetwork, place_of
 

@@ -136,7 +136,7 @@ def widths_of(ratio: Sequence[int]) -> tuple[Widths, ...]:
 
 
 def _rounded(channels: Sequence[float]) -> Widths:
-    """Numbers of channels that runtimes are fast with: the first stage's, the most expensive, rounded down."""
+    """Numbers of channels that runtimes are fast with; the first stage, the most expensive, rounded down."""
     first, *others = channels
     least = int(NARROWEST) if first < CHANNELS else CHANNELS * int(first / CHANNELS)
     return least, *(CHANNELS * max(1, round(one / CHANNELS)) for one in others)
@@ -255,7 +255,8 @@ class Families:
     def sample(self, rng: np.random.Generator) -> NetworkSpec:
         """A random member: every family equally likely; uniform in width, blocks and operators at random.
 
-        Wide members would crowd out all others if every path were equally likely.
+        Wide members would crowd out all others if every path were equally likely. The first stage of a lean
+        family keeps its one block.
         """
         one = self.families[int(rng.integers(len(self.families)))]
         width = int(rng.integers(len(one.widths)))
@@ -264,7 +265,8 @@ class Families:
         operators = []
         for at in gene.path:
             choices = one.space.levels[at].operators
-            depth = int(rng.integers(1, MOST_DEPTH // 2 + 1))
+            lean = one.lean and at == gene.path[0]
+            depth = 1 if lean else int(rng.integers(1, MOST_DEPTH // 2 + 1))
             operators.append(tuple(choices[int(d)] for d in rng.integers(len(choices), size=depth)))
         return one.space.express(Gene(gene.path, tuple(operators)))
 

@@ -9,8 +9,9 @@ from hwnas import plugins
 from hwnas.backends.formats import usual
 from hwnas.deploy.manifest import EngineManifest
 from hwnas.errors import InputError
+from hwnas.estimates import Budget
 from hwnas.measure.table import LatencyTable
-from hwnas.records import Budget, Trial, trained
+from hwnas.records import Trial, trained
 from hwnas.report import phrases
 from hwnas.report.collect import RunData
 from hwnas.report.page import Card, Chapter, Section

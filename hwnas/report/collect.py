@@ -15,11 +15,12 @@ from hwnas.deploy.manifest import EngineManifest
 from hwnas.deploy.manifest import read_manifest as read_engine_manifest
 from hwnas.documents import json_object, read_json
 from hwnas.errors import DataFormatError, HwnasError, InputError
+from hwnas.estimates import Budget
 from hwnas.measure import table as tables
 from hwnas.measure import table_folder
 from hwnas.measure.rows import SUFFIX
 from hwnas.measure.table import LatencyTable
-from hwnas.records import Budget, Measurement, Promise, SearchResult, Setting, Trial, trained
+from hwnas.records import Measurement, Promise, SearchResult, Setting, Trial, trained
 from hwnas.runs import read_manifest, salvage_events
 from hwnas.search.ranking import accuracy, candidates
 from hwnas.spec import NetworkSpec

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from hwnas.budgets import Percentile
-from hwnas.records import Budget, Measurement, Promise, Trial
+from hwnas.estimates import Budget
+from hwnas.records import Measurement, Promise, Trial
 from hwnas.spec import BlockSpec, NetworkSpec
 
 PERCENTILES = {

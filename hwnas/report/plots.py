@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from hwnas.records import Budget, Trial, trained
+from hwnas.estimates import Budget
+from hwnas.records import Trial, trained
 from hwnas.report import phrases
 from hwnas.report.style import (
     BLUE,

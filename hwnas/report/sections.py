@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from hwnas.records import Budget, Target, Trial, trained
+from hwnas.estimates import Budget
+from hwnas.records import Target, Trial, trained
 from hwnas.report import dense_plot, phrases, plots, timing_plots
 from hwnas.report.collect import RunData, promises
 from hwnas.report.importance_plot import importance as importance_plot

@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from hwnas.records import Budget, Measurement, Promise, Trial, trained
+from hwnas.estimates import Budget
+from hwnas.records import Measurement, Promise, Trial, trained
 from hwnas.report import phrases
 from hwnas.report.plots import add_budget, hover
 from hwnas.report.style import (

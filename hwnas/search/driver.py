@@ -17,8 +17,9 @@ from typing import Any
 import hwnas
 from hwnas import seals
 from hwnas.errors import InputError
+from hwnas.estimates import Budget
 from hwnas.protocols import Emit, Evaluate, SearchContext
-from hwnas.records import Budget, Measurement, Proposal, SearchedDevice, SearchResult, Setting, Target, Trial
+from hwnas.records import Measurement, Proposal, SearchedDevice, SearchResult, Setting, Target, Trial
 from hwnas.runs import RunFolder
 from hwnas.search.ahead import Ahead
 from hwnas.search.final import Final, train_out

@@ -8,8 +8,9 @@ from typing import Any, TypeVar
 from hwnas import schemas
 from hwnas.documents import read_json
 from hwnas.errors import DataFormatError
+from hwnas.estimates import Budget, Estimate, Interval
 from hwnas.protocols import Emit
-from hwnas.records import Budget, Estimate, Interval, Measurement, Promise, SearchResult, Trial, to_json
+from hwnas.records import Measurement, Promise, SearchResult, Trial, to_json
 from hwnas.runs import RunFolder
 from hwnas.search.strategy import Decision
 from hwnas.spec import NetworkSpec

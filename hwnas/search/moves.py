@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 from math import log2
 
+from hwnas.estimates import Estimate
 from hwnas.protocols import Move, SearchSpace
-from hwnas.records import Estimate
 from hwnas.spec import NetworkSpec
 
 Moves = Callable[[NetworkSpec], Sequence[Move]]  # the growths of a network that are to be judged

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from hwnas.estimates import Budget
 from hwnas.options import Checked, option
 from hwnas.protocols import SearchContext
-from hwnas.records import Budget, Trial
+from hwnas.records import Trial
 from hwnas.search.log import images_of
 
 # Images from which on a super-network is trained where that is left to the number of them (``score=auto``);

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from hwnas.errors import BackendUnavailable, DataFormatError, HwnasError, InputError, TrainingFailed
+from hwnas.estimates import Budget, Estimate
 from hwnas.protocols import SearchContext
-from hwnas.records import Asked, Budget, Estimate, Measurement, Proposal, Trial
+from hwnas.records import Asked, Measurement, Proposal, Trial
 from hwnas.search.log import SearchLog
 from hwnas.search.strategy import Strategy
 from hwnas.search.winner import Confirm, Observe

@@ -7,8 +7,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from hwnas.errors import BudgetInfeasible
+from hwnas.estimates import Budget, Estimate
 from hwnas.protocols import SearchContext
-from hwnas.records import Budget, Estimate, Measurement, Promise, Trial
+from hwnas.records import Measurement, Promise, Trial
 from hwnas.search.log import SearchLog
 from hwnas.search.ranking import accuracy, candidates
 from hwnas.spec import NetworkSpec

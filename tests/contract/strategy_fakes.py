@@ -15,22 +15,13 @@ from typing import Any
 
 import numpy as np
 
+from hwnas.estimates import Budget, Estimate
 from hwnas.nets.build import build
 from hwnas.nets.count import Counts, count_block
 from hwnas.nets.densenas.graph import SKIP, CandidateOp, DenseSpace, RoutingBlock
 from hwnas.nets.spaces import make
 from hwnas.protocols import Evaluate, Move, SearchContext, SearchSpace
-from hwnas.records import (
-    Budget,
-    Estimate,
-    Evaluation,
-    Measurement,
-    Promise,
-    Proposal,
-    SearchResult,
-    Setting,
-    StageImportance,
-)
+from hwnas.records import Evaluation, Measurement, Promise, Proposal, SearchResult, Setting, StageImportance
 from hwnas.runs import RunFolder
 from hwnas.search.driver import search
 from hwnas.search.state import Limits

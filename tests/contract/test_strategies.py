@@ -19,9 +19,10 @@ from strategy_fakes import FakeCost, FakeTrainer, context, folder, price_ms, wal
 
 from hwnas import plugins
 from hwnas.errors import BudgetInfeasible, InputError
+from hwnas.estimates import Budget
 from hwnas.jobs import inspect
 from hwnas.options import described
-from hwnas.records import Budget, Evaluation, Proposal, SearchResult, Trial
+from hwnas.records import Evaluation, Proposal, SearchResult, Trial
 from hwnas.search.ranking import candidates
 from hwnas.search.state import Limits
 from hwnas.search.strategy import Decision, DecisionKind, NoOptions, Strategy, find

@@ -18,7 +18,8 @@ from typing import Any
 from hwnas.documents import read_json
 from hwnas.errors import BackendUnavailable, DeviceUnavailable, InputError
 from hwnas.lazy import lazy_import
-from hwnas.records import Precision, Record
+from hwnas.record import Record
+from hwnas.records import Precision
 from hwnas.store import data_dir
 
 nvml = lazy_import("pynvml")

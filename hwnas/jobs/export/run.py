@@ -29,6 +29,7 @@ from hwnas.deploy.manifest import (
 )
 from hwnas.deploy.parity import TOLERANCES
 from hwnas.errors import BackendUnavailable, InputError
+from hwnas.estimates import Budget
 from hwnas.jobs.conditions import Conditions
 from hwnas.jobs.export.forms import fastest
 from hwnas.jobs.export.remedy import MAX_LOSS, Remedy
@@ -39,16 +40,7 @@ from hwnas.measure import device as devices
 from hwnas.measure import reliability
 from hwnas.measure.patience import PATIENCE_S
 from hwnas.protocols import Backend, Emit
-from hwnas.records import (
-    Budget,
-    BuildChoices,
-    Check,
-    Compatible,
-    Precision,
-    Promise,
-    Setting,
-    to_json,
-)
+from hwnas.records import BuildChoices, Check, Compatible, Precision, Promise, Setting, to_json
 from hwnas.results import Result
 from hwnas.store import write_bytes
 

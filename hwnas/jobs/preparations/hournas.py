@@ -19,11 +19,11 @@ import torch
 from hwnas import schemas
 from hwnas.documents import read_json
 from hwnas.errors import InputError
+from hwnas.estimates import Budget
 from hwnas.jobs.preparations.prepare import Facts, Prepared, without
 from hwnas.jobs.search.parts import training_rate
 from hwnas.nets.chainspace import ChainSpace
 from hwnas.nets.hournas.slots import Fill, block, chain_of, filled, network, paths, slots
-from hwnas.records import Budget
 from hwnas.search.hournas.choice import SlotChooser, Vital, choose_vital, decided
 from hwnas.search.hournas.fit import Fitted, PathAndFills, fit
 from hwnas.search.hournas.proposals import ProposalOptions, Proposals, propose_spaces

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 from hwnas import plugins, schemas
 from hwnas.documents import read_json
 from hwnas.errors import DataFormatError, InputError
+from hwnas.estimates import Budget, Estimate
 from hwnas.measure.table import LatencyTable
 from hwnas.protocols import Emit, SearchSpace
-from hwnas.records import Budget, Estimate
 from hwnas.runs import RunFolder
 from hwnas.search.options import LEARNABLE
 from hwnas.search.strategy import Strategy

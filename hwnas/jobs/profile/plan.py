@@ -9,12 +9,13 @@ import numpy as np
 
 from hwnas.cost import extrapolate
 from hwnas.measure.rows import RowRole
-from hwnas.nets.families import Families
+from hwnas.nets.families import Families, Family
 from hwnas.protocols import SearchSpace
 from hwnas.spec import BlockSpec, NetworkSpec
 
 # Blocks a stage of the members of a family that are tried first, and the part of the blocks that they may be.
 TRIED, TRIED_SHARE = 2, 0.8
+LEAST_PRICED = 3  # families
 
 
 @dataclass(frozen=True)
@@ -34,12 +35,12 @@ class Plan:
     holdout: int
     target: float
     blocks: int
-    blocks_near: int = 200
+    blocks_near: int = 300
 
 
 PLANS = {
     "quick": Plan(calibration=20, probes=10, holdout=12, target=0.010, blocks=250),
-    "default": Plan(calibration=40, probes=40, holdout=24, target=0.007, blocks=750, blocks_near=500),
+    "default": Plan(calibration=40, probes=40, holdout=24, target=0.007, blocks=750, blocks_near=600),
     "thorough": Plan(calibration=80, probes=80, holdout=40, target=0.005, blocks=100_000, blocks_near=1_500),
 }
 
@@ -55,14 +56,36 @@ def blocks_of(space: SearchSpace, most: int, seed: int) -> Sequence[BlockSpec]:
         return blocks
     rng = np.random.default_rng([seed, 1])
     needed = {block for spec in anchors(space) for block in spec.blocks}
-    if isinstance(space, Families):
-        for family in space.families:
-            tried = {b for at in range(len(family.widths)) for b in family.scaled(at, TRIED).blocks}
-            if len(needed | tried) > TRIED_SHARE * most:
-                break
-            needed |= tried
+    priced = priced_part(space, most)
+    if isinstance(priced, Families) and priced is not space:
+        needed |= {block for one in priced.families for block in _tried(one)}
     needed |= set(extrapolate.choose(blocks, [space.sample(rng) for _ in range(200)], most - len(needed)))
     return [block for block in blocks if block in needed]
+
+
+def priced_part(space: SearchSpace, most: int) -> SearchSpace:
+    """The part of a space that so many blocks can price: of competing families those that are tried first.
+
+    All of it where there are no families, where all of their blocks are measured, or where they suffice for
+    less than `LEAST_PRICED` families.
+    """
+    if not isinstance(space, Families) or len(space.blocks()) <= most:
+        return space
+    found: list[Family] = []
+    blocks: set[BlockSpec] = set()
+    for one in space.families:
+        blocks |= _tried(one)
+        if len(blocks) > TRIED_SHARE * most:
+            break
+        found.append(one)
+    if not LEAST_PRICED <= len(found) < len(space.families):
+        return space
+    return Families(space.name, tuple(found), space.smallest())
+
+
+def _tried(family: Family) -> set[BlockSpec]:
+    """Blocks of the uniform members of a family."""
+    return {block for at in range(len(family.widths)) for block in family.scaled(at, TRIED).blocks}
 
 
 def anchors(space: SearchSpace) -> list[NetworkSpec]:

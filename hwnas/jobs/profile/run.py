@@ -19,7 +19,7 @@ from hwnas.jobs.profile.choose import choose, is_open, kept, ratios, with_errors
 from hwnas.jobs.profile.estimate import estimate
 from hwnas.jobs.profile.near import space_near
 from hwnas.jobs.profile.options import ProfileOptions
-from hwnas.jobs.profile.plan import PLANS, Plan, anchors, blocks_of, draw, schedule
+from hwnas.jobs.profile.plan import PLANS, Plan, anchors, blocks_of, draw, priced_part, schedule
 from hwnas.jobs.profile.result import ProfileOutcome
 from hwnas.measure import device as devices
 from hwnas.measure import table as tables
@@ -288,9 +288,12 @@ def _path(options: ProfileOptions, header: Header) -> Path:
     return table_folder.new_path(header)
 
 
+def _most(plan: Plan, options: ProfileOptions) -> int:
+    return plan.blocks if options.near_ms is None else plan.blocks_near
+
+
 def _blocks(space: SearchSpace, plan: Plan, options: ProfileOptions) -> Sequence[BlockSpec]:
-    most = plan.blocks if options.near_ms is None else plan.blocks_near
-    return space.blocks() if options.only_missing else blocks_of(space, most, options.seed)
+    return space.blocks() if options.only_missing else blocks_of(space, _most(plan, options), options.seed)
 
 
 class _Profile:
@@ -305,6 +308,8 @@ class _Profile:
         compared: Sequence[Mapping[str, Any]],
     ) -> None:
         self.sweep, self.space, self.plan, self.options = sweep, space, plan, options
+        # The table is fitted and judged by networks whose blocks it measures.
+        self.priced = priced_part(space, _most(plan, options))
         self.compared = list(compared)
         self.table: LatencyTable = sweep.writer.table
 
@@ -348,7 +353,7 @@ class _Profile:
         self.sweep.networks(
             [
                 (spec, role)
-                for spec, role in schedule(self.space, self.plan, self.options.seed)
+                for spec, role in schedule(self.priced, self.plan, self.options.seed)
                 if spec.key not in have and spec.blocks not in self.table.failures
             ]
         )
@@ -380,7 +385,7 @@ class _Profile:
 
     def _uncertain(self, model: TableModel, n: int) -> list[NetworkSpec]:
         seen = {net.spec.key for net in self.table.networks}
-        candidates = draw(self.space, _CANDIDATES, self.options.seed, "candidates")
+        candidates = draw(self.priced, _CANDIDATES, self.options.seed, "candidates")
         candidates = [spec for spec in candidates if spec.key not in seen]
         return model.most_uncertain(candidates, n) if candidates else []
 
@@ -428,7 +433,9 @@ def _dry(options: ProfileOptions, plan: Plan, space: SearchSpace, conditions: _C
     if path.exists():
         table = tables.load(path)
         missing = [b for b in blocks if b not in table]
-    whole = [spec.blocks for spec in draw(space, 16, options.seed, "random")]
+    whole = [
+        spec.blocks for spec in draw(priced_part(space, _most(plan, options)), 16, options.seed, "random")
+    ]
     networks = len(anchors(space)) + plan.calibration + plan.probes + 2 * plan.holdout
     seconds = speed.seconds([[block] for block in missing], timing) + networks / len(whole) * speed.seconds(
         whole, timing

@@ -13,10 +13,11 @@ from hwnas.backends.formats import usual
 from hwnas.deploy.manifest import weights_digest
 from hwnas.documents import read_json
 from hwnas.errors import DataFormatError, HwnasError, InputError
+from hwnas.estimates import Budget, Estimate
 from hwnas.jobs.resolve.networks import find
 from hwnas.measure.remote.address import is_remote
 from hwnas.nets.weights import read_weights
-from hwnas.records import Budget, Estimate, SearchedDevice, SearchResult, Setting
+from hwnas.records import SearchedDevice, SearchResult, Setting
 from hwnas.spec import NetworkSpec
 from hwnas.store import parse, read_network
 from hwnas.traced import VariantSpec

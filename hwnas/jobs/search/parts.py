@@ -12,6 +12,7 @@ import numpy as np
 
 from hwnas import schemas, top_losses
 from hwnas.documents import read_json
+from hwnas.estimates import Budget, Estimate
 from hwnas.jobs.resolve.origin import digests
 from hwnas.lazy import lazy_import
 from hwnas.measure import promise, timing
@@ -21,8 +22,6 @@ from hwnas.nets import onnx
 from hwnas.nets.count import count
 from hwnas.protocols import Backend, Emit, Engine, Importance, Question
 from hwnas.records import (
-    Budget,
-    Estimate,
     Measurement,
     Promise,
     SearchResult,

@@ -11,11 +11,11 @@ from hwnas import budgets as grammar
 from hwnas import plugins
 from hwnas.budgets import Percentile
 from hwnas.errors import InputError, MissingMeasurement
+from hwnas.estimates import Budget, Estimate
 from hwnas.jobs.resolve import networks
 from hwnas.measure import advice
 from hwnas.measure.table import LatencyTable
 from hwnas.protocols import CostModel, SearchSpace
-from hwnas.records import Budget, Estimate
 from hwnas.search.strategy import find
 from hwnas.spec import NetworkSpec
 from hwnas.traced import VariantSpec

@@ -15,6 +15,7 @@ from hwnas import options as option_values
 from hwnas.arrays import ImageShape
 from hwnas.cost.model import cost_model
 from hwnas.cost.several import DeviceCost, SeveralDevices
+from hwnas.estimates import Budget, Estimate
 from hwnas.jobs import own_model, predict
 from hwnas.jobs.preparations.prepare import Facts, Prepared, prepare
 from hwnas.jobs.search import first_table, plan, several
@@ -30,7 +31,7 @@ from hwnas.measure import reliability
 from hwnas.measure.table import LatencyTable
 from hwnas.nets import families, spaces
 from hwnas.protocols import CostModel, Emit, Executor, SearchContext, SearchSpace
-from hwnas.records import Budget, Estimate, SearchResult, Setting, to_json
+from hwnas.records import SearchResult, Setting, to_json
 from hwnas.results import DryRun
 from hwnas.runs import RunFolder
 from hwnas.search import driver

@@ -9,8 +9,9 @@ from typing import Protocol
 
 from hwnas.cost.several import DeviceCost
 from hwnas.errors import InputError
+from hwnas.estimates import Budget
 from hwnas.measure.table import LatencyTable
-from hwnas.records import Budget, Measurement, Promise, SearchedDevice
+from hwnas.records import Measurement, Promise, SearchedDevice
 from hwnas.search.strategy import find
 from hwnas.spec import NetworkSpec
 

@@ -12,11 +12,12 @@ from pathlib import Path
 
 from hwnas import seals
 from hwnas.errors import DataFormatError, HwnasError
+from hwnas.estimates import Budget
 from hwnas.jobs.preparations.prepare import Facts, Prepared
 from hwnas.jobs.search import tasks
 from hwnas.jobs.search.tasks import Bench, Order
 from hwnas.protocols import Emit, Executor, Move, Needs, Running
-from hwnas.records import Budget, Evaluation, Measurement, Promise, Proposal, Setting
+from hwnas.records import Evaluation, Measurement, Promise, Proposal, Setting
 from hwnas.runs import read_manifest
 from hwnas.search.workers import Begun
 from hwnas.spec import NetworkSpec

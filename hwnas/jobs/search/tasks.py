@@ -16,12 +16,13 @@ from typing import Any
 
 from hwnas import locks
 from hwnas.errors import InputError
+from hwnas.estimates import Budget
 from hwnas.jobs.preparations.prepare import Facts, Prepared, make
 from hwnas.jobs.search.parts import NetworkBuilder
 from hwnas.measure import device as devices
 from hwnas.measure.patience import Patience
 from hwnas.protocols import Emit, Move
-from hwnas.records import Budget, Measurement, Promise, Proposal, Setting
+from hwnas.records import Measurement, Promise, Proposal, Setting
 from hwnas.runs import RunFolder
 from hwnas.spec import NetworkSpec
 from hwnas.train.evaluator import Evaluator

@@ -33,7 +33,8 @@ from hwnas.measure.remote.address import Address, parse
 from hwnas.measure.remote.link import Link
 from hwnas.measure.session import Batch, Recorded, SessionOptions
 from hwnas.protocols import CallTimes, Int8Form
-from hwnas.records import LEAST_MS, MOST_MS, Precision, Record, Setting, now_utc, to_json
+from hwnas.record import Record
+from hwnas.records import LEAST_MS, MOST_MS, Precision, Setting, now_utc, to_json
 from hwnas.store import parse as validated
 from hwnas.store import write_bytes
 

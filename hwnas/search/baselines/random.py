@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from hwnas.estimates import Budget
 from hwnas.options import option
-from hwnas.records import Budget, Proposal, Trial
+from hwnas.records import Proposal, Trial
 from hwnas.search import options
 from hwnas.search.baselines.samples import SampleOptions
 from hwnas.search.strategy import Strategy

@@ -8,8 +8,8 @@ from functools import cached_property
 
 from hwnas.cost.dense import Costs
 from hwnas.errors import BudgetInfeasible, InputError
+from hwnas.estimates import Budget, Estimate
 from hwnas.nets.densenas.graph import DenseSpace
-from hwnas.records import Budget, Estimate
 from hwnas.search.densenas import costs as dense_costs
 from hwnas.search.densenas.derive import Derived, Scores, Trust, drawn_within, most_probable, within
 from hwnas.spec import NetworkSpec

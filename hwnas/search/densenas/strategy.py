@@ -16,11 +16,12 @@ from typing import Any
 import numpy as np
 
 from hwnas.errors import BudgetInfeasible, InputError
+from hwnas.estimates import Budget
 from hwnas.nets.densenas.chains import DenseChain
 from hwnas.nets.densenas.graph import DenseSpace
 from hwnas.nets.densenas.layers import layer_places
 from hwnas.protocols import SearchContext, SearchSpace
-from hwnas.records import Budget, Proposal, Trial
+from hwnas.records import Proposal, Trial
 from hwnas.search import options
 from hwnas.search.densenas.choice import Chooser, ChosenNetwork
 from hwnas.search.densenas.derive import Scores, Trust

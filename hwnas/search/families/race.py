@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 
 from hwnas.cost.score import kendall_tau
+from hwnas.estimates import Budget
 from hwnas.nets.families import Families, Family
 from hwnas.protocols import SearchContext
-from hwnas.records import Budget, Proposal, Trial
+from hwnas.records import Proposal, Trial
 from hwnas.search import options
 from hwnas.search.families.options import FamiliesOptions
 from hwnas.search.ranking import accuracy, by_accuracy

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from hwnas.records import Budget, Estimate
+from hwnas.estimates import Budget, Estimate
 from hwnas.search.solve.path import Edge, best_path
 from hwnas.spec import NetworkSpec
 from hwnas.traced import DROP, KEEP, REPEAT, WIDTH, VariantSpec

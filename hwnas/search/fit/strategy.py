@@ -19,8 +19,9 @@ from typing import cast
 import numpy as np
 
 from hwnas.errors import InputError
+from hwnas.estimates import Budget
 from hwnas.protocols import Move, SearchContext
-from hwnas.records import Budget, Proposal, Trial
+from hwnas.records import Proposal, Trial
 from hwnas.search import options
 from hwnas.search.fit.choice import choose, told
 from hwnas.search.fit.options import FitOptions

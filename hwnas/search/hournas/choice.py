@@ -13,10 +13,10 @@ from functools import cached_property
 from typing import Any
 
 from hwnas.errors import InputError
+from hwnas.estimates import Budget, Estimate
 from hwnas.nets.chainspace import ChainSpace
 from hwnas.nets.count import count_block
 from hwnas.nets.hournas.slots import Fill, Slot, block, network, paths, slots
-from hwnas.records import Budget, Estimate
 from hwnas.search.solve.entropy import block_entropy
 from hwnas.search.solve.path import Edge, best_path
 from hwnas.spec import NetworkSpec

@@ -21,10 +21,11 @@ from typing import Any, Literal
 
 import numpy as np
 
+from hwnas.estimates import Budget
 from hwnas.nets.hournas.slots import chain_of, network
 from hwnas.options import option
 from hwnas.protocols import SearchContext
-from hwnas.records import Budget, Proposal, Trial
+from hwnas.records import Proposal, Trial
 from hwnas.search import options
 from hwnas.search.hournas.choice import SlotChooser, SlotScores, proxy_scores, proxy_vital
 from hwnas.search.ranking import accuracy, candidates

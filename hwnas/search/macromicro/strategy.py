@@ -24,9 +24,10 @@ from statistics import NormalDist
 import numpy as np
 
 from hwnas.errors import InputError
+from hwnas.estimates import Estimate
 from hwnas.nets.macromicro.space import FULL, Chain, MacroMicro
 from hwnas.protocols import SearchContext
-from hwnas.records import Estimate, Proposal, Trial
+from hwnas.records import Proposal, Trial
 from hwnas.search.macromicro.options import MacroMicroOptions, length
 from hwnas.search.macromicro.paper import PaperWalk
 from hwnas.search.ranking import COLLAPSE, accuracy, by_accuracy, candidates, difference

@@ -12,8 +12,9 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from hwnas.errors import InputError
+from hwnas.estimates import Budget, Estimate
 from hwnas.protocols import SearchContext, SearchSpace
-from hwnas.records import Budget, Estimate, Trial
+from hwnas.records import Trial
 from hwnas.search.solve.entropy import entropy
 from hwnas.search.solve.greedy import filled
 from hwnas.spec import NetworkSpec

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from hwnas.estimates import Budget, Estimate
 from hwnas.protocols import SearchSpace
-from hwnas.records import Budget, Estimate
 from hwnas.search.moves import cost_of
 from hwnas.search.solve.entropy import entropy
 from hwnas.spec import NetworkSpec

@@ -14,9 +14,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import log
 
+from hwnas.estimates import Budget
 from hwnas.nets.count import count
 from hwnas.protocols import SearchContext, SearchSpace
-from hwnas.records import Budget, Notes, Proposal, Trial
+from hwnas.records import Notes, Proposal, Trial
 from hwnas.search import options
 from hwnas.search.importance import packing
 from hwnas.search.solve.fine import refined

@@ -19,8 +19,9 @@ from math import hypot
 from statistics import NormalDist
 from typing import Literal
 
+from hwnas.estimates import Budget, Estimate
 from hwnas.protocols import Move, SearchContext
-from hwnas.records import Budget, Estimate, StageImportance
+from hwnas.records import StageImportance
 from hwnas.search.moves import cost_of, further, returns
 from hwnas.search.stagewise.gains import Gains
 from hwnas.search.strategy import Decision

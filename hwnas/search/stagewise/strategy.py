@@ -14,8 +14,9 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from hwnas.estimates import Budget
 from hwnas.protocols import Move, SearchContext
-from hwnas.records import Budget, Proposal, StageImportance, Trial
+from hwnas.records import Proposal, StageImportance, Trial
 from hwnas.search import options
 from hwnas.search.moves import further
 from hwnas.search.ranking import COLLAPSE, accuracy, by_accuracy, candidates, newest

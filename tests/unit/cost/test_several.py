@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from hwnas.cost.several import DeviceCost, SeveralDevices, count
+from hwnas.estimates import Budget, Estimate
 from hwnas.nets.spaces import make
-from hwnas.records import Budget, Estimate, Measurement
+from hwnas.records import Measurement
 from hwnas.spec import NetworkSpec
 
 

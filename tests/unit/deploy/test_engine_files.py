@@ -15,7 +15,7 @@ from hwnas.backends.cuda.driver import GpuError
 from hwnas.deploy import engine as engines
 from hwnas.deploy import manifest as manifests
 from hwnas.errors import BackendUnavailable, BuildError, DataFormatError, InputError
-from hwnas.records import Budget
+from hwnas.estimates import Budget
 
 SPEC = small()
 WEIGHTS = weights(SPEC)

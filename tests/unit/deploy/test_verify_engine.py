@@ -16,7 +16,8 @@ from hwnas.deploy.manifest import Parity, read_manifest, write_manifest
 from hwnas.deploy.parity import LEAST_IMAGES, TOLERANCES, compare, judge
 from hwnas.deploy.verify import CheckOptions, reference_scores, verify
 from hwnas.errors import DataFormatError, InputError, VerificationFailed
-from hwnas.records import Budget, Promise
+from hwnas.estimates import Budget
+from hwnas.records import Promise
 
 SPEC = small()
 WEIGHTS = weights(SPEC)

@@ -13,21 +13,12 @@ import pytest
 from hwnas import backends, runs
 from hwnas.deploy.manifest import read_manifest
 from hwnas.errors import BackendUnavailable, DataFormatError, InputError, VerificationFailed
+from hwnas.estimates import Budget, Estimate
 from hwnas.jobs.export import ExportOptions, export
 from hwnas.jobs.resolve.origin import export_command, origin, run_of
 from hwnas.jobs.verify import VerifyOptions, verify
 from hwnas.nets import build
-from hwnas.records import (
-    Budget,
-    Estimate,
-    Evaluation,
-    Measurement,
-    Precision,
-    Promise,
-    SearchResult,
-    Trial,
-    to_json,
-)
+from hwnas.records import Evaluation, Measurement, Precision, Promise, SearchResult, Trial, to_json
 from hwnas.report.chapter import next_commands
 from hwnas.report.collect import collect
 from hwnas.spec import BlockSpec, NetworkSpec

@@ -11,13 +11,14 @@ import pytest
 import torch
 
 from hwnas.errors import InputError
+from hwnas.estimates import Budget, Estimate
 from hwnas.jobs.preparations.hournas import _HourNasPreparation, prepare
 from hwnas.jobs.preparations.prepare import Facts
 from hwnas.nets.count import count
 from hwnas.nets.hournas.slots import chain_of, slots
 from hwnas.nets.spaces import make
 from hwnas.protocols import SearchContext
-from hwnas.records import Budget, Estimate, Proposal
+from hwnas.records import Proposal
 from hwnas.runs import RunFolder
 from hwnas.search.hournas.strategy import HourNas, HourNasOptions
 from hwnas.spec import NetworkSpec

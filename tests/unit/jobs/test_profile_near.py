@@ -10,7 +10,7 @@ import pytest
 from hwnas.errors import DataFormatError, InputError, MissingMeasurement
 from hwnas.jobs.profile import ProfileOptions, profile
 from hwnas.jobs.profile.near import _begun, span
-from hwnas.jobs.profile.plan import PLANS, Plan
+from hwnas.jobs.profile.plan import PLANS, TRIED_SHARE, Plan, blocks_of, draw, priced_part
 from hwnas.measure import table as tables
 from hwnas.measure import table_folder
 from hwnas.measure.rows import Header
@@ -102,3 +102,23 @@ def test_a_profile_near_a_latency(space: Families, tmp_path: Path, monkeypatch: 
             table_folder.newest("fake", space="auto", budgets_ms=budgets)
     # Repeated on its own file, it stays what it is.
     assert profile(replace(options, out=Path(body["table"]))).as_json()["table_id"] == table.table_id
+
+
+def test_a_profile_near_a_latency_prices_the_families_that_are_tried_first(space: Families) -> None:
+    """So many blocks as the members of three and a half families have: three are priced, and drawn from."""
+    near = narrowed(space, {one.label: (8, 12) for one in space.families})
+    uniform = [
+        {b for at in range(len(one.widths)) for b in one.scaled(at, 2).blocks} for one in near.families[:4]
+    ]
+    three, four = len(set().union(*uniform[:3])), len(set().union(*uniform))
+    most = round((three + four) / 2 / TRIED_SHARE)
+    priced = priced_part(near, most)
+    assert isinstance(priced, Families)
+    assert [one.label for one in priced.families] == [one.label for one in near.families[:3]]
+    measured = set(blocks_of(near, most, seed=0))
+    assert set().union(*uniform[:3]) <= measured
+    assert len(measured) <= most
+    for spec in draw(priced, 20, 0, "random"):
+        assert set(spec.blocks) <= measured
+    assert priced_part(near, 10) is near  # too few for three
+    assert priced_part(near, 10_000) is near  # all are measured

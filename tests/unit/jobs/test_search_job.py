@@ -17,11 +17,12 @@ from killing import has_event, killed, needs_sigkill
 from strategy_fakes import FakeCost
 
 from hwnas.errors import BudgetInfeasible, InputError, MissingMeasurement
+from hwnas.estimates import Budget, Estimate
 from hwnas.jobs.profile import ProfileOptions, profile
 from hwnas.jobs.search import SearchOptions, plan, search
 from hwnas.measure.table import LatencyTable, load
 from hwnas.nets.spaces import make
-from hwnas.records import Budget, Estimate, SearchResult
+from hwnas.records import SearchResult
 from hwnas.report.class_sections import by_class
 from hwnas.report.collect import collect
 from hwnas.results import Result

@@ -124,7 +124,8 @@ def test_weights_go_on_with_the_scale_of_pixels_that_they_were_trained_on(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     on_bytes(monkeypatch)
-    for name, more in {"on": {"network": "a"}, "init": {"init": "a", "seed": 0}}.items():
+    goes_on: dict[str, dict[str, Any]] = {"on": {"network": "a"}, "init": {"init": "a", "seed": 0}}
+    for name, more in goes_on.items():
         further = train(options(epochs=0.05, out=Path(name), **more))
         assert (further["mean"], further["std"]) == ([0.0], [1 / 255])
     scratch = train(options(network="a", epochs=0.05, out=Path("scratch"), start="scratch"))

@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from hwnas import seals
+from hwnas.estimates import Budget, Estimate
 from hwnas.records import (
-    Budget,
     Check,
-    Estimate,
     Evaluation,
     Measurement,
     Promise,

@@ -12,8 +12,9 @@ from report_records import BUDGET, CHECKS, measurement, network, result, trials,
 
 from hwnas.deploy.manifest import EngineManifest, write_manifest
 from hwnas.errors import BackendUnavailable, InputError
+from hwnas.estimates import Budget
 from hwnas.jobs.report import ReportOptions, report
-from hwnas.records import Budget, Check, Promise, Target, to_json
+from hwnas.records import Check, Promise, Target, to_json
 from hwnas.report import html, phrases, plots
 from hwnas.report.compose import compose
 from hwnas.runs import read_manifest

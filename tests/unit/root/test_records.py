@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from hwnas.records import Budget, Check, Estimate, Measurement, Report, Setting
+from hwnas.estimates import Budget, Estimate
+from hwnas.records import Check, Measurement, Report, Setting
 
 
 def estimate(high_ms: float = 1.0, macs: int = 100, params: int = 10, memory: int = 64) -> Estimate:

@@ -11,8 +11,9 @@ import pytest
 from strategy_fakes import SETTING, FakeCost, FakeTrainer, context, folder
 
 from hwnas.errors import BuildError, HwnasError
+from hwnas.estimates import Budget
 from hwnas.protocols import Evaluate
-from hwnas.records import Budget, Evaluation, Proposal
+from hwnas.records import Evaluation, Proposal
 from hwnas.search.driver import search
 from hwnas.search.state import Limits
 from hwnas.search.strategy import made

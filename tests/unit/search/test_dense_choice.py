@@ -10,13 +10,14 @@ import pytest
 from strategy_fakes import TINY
 
 from hwnas.errors import BudgetInfeasible, InputError
+from hwnas.estimates import Budget, Estimate
 from hwnas.nets import spaces
 from hwnas.nets.count import count_block
 from hwnas.nets.densenas.chains import DenseChain
 from hwnas.nets.densenas.graph import DenseSpace
 from hwnas.nets.densenas.layers import layer_places
 from hwnas.protocols import SearchContext
-from hwnas.records import Budget, Estimate, Evaluation, Trial
+from hwnas.records import Evaluation, Trial
 from hwnas.search.densenas import costs as dense_costs
 from hwnas.search.densenas.choice import Chooser
 from hwnas.search.densenas.derive import Scores, Trust, within

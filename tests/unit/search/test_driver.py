@@ -14,8 +14,9 @@ import pytest
 from strategy_fakes import SETTING, FakeCost, FakeTrainer, context, folder, price_ms
 
 from hwnas.errors import BudgetInfeasible, BuildError, HwnasError, InputError
+from hwnas.estimates import Budget
 from hwnas.protocols import SearchContext
-from hwnas.records import Budget, Evaluation, Measurement, Promise, Proposal, SearchResult, Trial
+from hwnas.records import Evaluation, Measurement, Promise, Proposal, SearchResult, Trial
 from hwnas.search.driver import search
 from hwnas.search.ranking import by_accuracy
 from hwnas.search.state import Limits

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from hwnas.estimates import Estimate
 from hwnas.nets.spaces import make
-from hwnas.records import Estimate, Evaluation, StageImportance, Trial
+from hwnas.records import Evaluation, StageImportance, Trial
 from hwnas.search.stagewise.gains import path_of, pooled
 from hwnas.spec import NetworkSpec
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from strategy_fakes import FakeCost, FakeTrainer, context, price_ms, walked
 
+from hwnas.estimates import Budget
 from hwnas.nets.spaces import make
-from hwnas.records import Budget
 from hwnas.search.auto.strategy import Auto
 from hwnas.search.solve.entropy import entropy
 from hwnas.search.solve.fine import USED, refined

@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 
 from hwnas.errors import BudgetInfeasible, InputError
+from hwnas.estimates import Budget, Estimate
 from hwnas.nets.build import build
 from hwnas.nets.model.bases import OwnModel
 from hwnas.nets.model.space import ModelSpace
 from hwnas.nets.spaces import make
 from hwnas.protocols import SearchContext
-from hwnas.records import Budget, Estimate, Evaluation, StageImportance, Trial
+from hwnas.records import Evaluation, StageImportance, Trial
 from hwnas.search.fit.choice import choose, told
 from hwnas.search.fit.strategy import Fit
 from hwnas.search.winner import refuse_infeasible

@@ -8,9 +8,10 @@ from statistics import NormalDist
 
 import pytest
 
+from hwnas.estimates import Budget, Estimate
 from hwnas.nets.spaces import make
 from hwnas.protocols import SearchContext
-from hwnas.records import Budget, Estimate, StageImportance
+from hwnas.records import StageImportance
 from hwnas.search.stagewise import growth
 from hwnas.search.stagewise.gains import Gains
 from hwnas.spec import NetworkSpec

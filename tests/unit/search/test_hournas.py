@@ -11,9 +11,9 @@ import pytest
 from strategy_fakes import FakeCost, context
 
 from hwnas.errors import InputError
+from hwnas.estimates import Budget, Estimate
 from hwnas.nets.hournas.slots import Fill, chain_of, network, paths, slots
 from hwnas.nets.spaces import make
-from hwnas.records import Budget, Estimate
 from hwnas.search.hournas.choice import SlotChooser, SlotScores, choose_vital, proxy_scores, proxy_vital
 from hwnas.search.hournas.fit import fit
 from hwnas.search.hournas.strategy import HourNas

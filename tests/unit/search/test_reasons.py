@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from hwnas.errors import BudgetInfeasible
+from hwnas.estimates import Budget, Estimate
 from hwnas.nets import spaces
 from hwnas.nets.count import count
 from hwnas.protocols import SearchContext
-from hwnas.records import Budget, Estimate
 from hwnas.search.winner import refuse_infeasible
 from hwnas.spec import NetworkSpec
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from hwnas.records import Budget, Estimate, Interval
+from hwnas.estimates import Budget, Estimate, Interval
 
 
 def estimate(high_ms: float, provenance: str = "measured", **more: object) -> Estimate:

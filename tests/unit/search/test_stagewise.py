@@ -14,8 +14,9 @@ import pytest
 from strategy_fakes import SETTING, FakeCost, FakeTrainer, context, folder, price_ms
 
 from hwnas.errors import InputError
+from hwnas.estimates import Budget
 from hwnas.nets.spaces import make
-from hwnas.records import Budget, Evaluation, Proposal, SearchResult, Trial
+from hwnas.records import Evaluation, Proposal, SearchResult, Trial
 from hwnas.search.driver import search
 from hwnas.search.log import images_of
 from hwnas.search.stagewise.options import StagewiseOptions

@@ -11,11 +11,12 @@ import pytest
 
 from hwnas import plugins
 from hwnas.errors import InputError
+from hwnas.estimates import Budget
 from hwnas.jobs.plan import PlanOptions, planners
 from hwnas.jobs.preparations import prepare
 from hwnas.nets import spaces
 from hwnas.protocols import SearchContext
-from hwnas.records import Budget, Proposal, Trial
+from hwnas.records import Proposal, Trial
 from hwnas.search.strategy import Decision, NoOptions, Strategy, made, proposed, ranked
 from hwnas.spec import NetworkSpec
 
