@@ -30,8 +30,8 @@ NAME = "auto"
 Stem = tuple[int, Stride]  # kernel and stride
 # Channels come in eights: runtimes are no faster with what lies between (docs/evidence/frontier.md).
 CHANNELS = 8
-# The widths of a family are those of its first stage, from the first of these to the second by the third as a
-# factor; each stage is rounded by itself, so that a step of all is finer than a step of one.
+# The first stage is from the first of these to at most the second wide, by the third as a factor; each stage
+# is rounded by itself, so that a step of all is finer than a step of one.
 NARROWEST, WIDEST, STEP = 4.0, 128.0, 1.08
 Widths = tuple[int, ...]  # channels of each stage
 # Blocks of a stage.
@@ -81,9 +81,9 @@ LARGER_STEM: dict[Stem, Stem] = {FULL: STRIDE, STRIDE: PATCH, PATCH: PATCH}
 DESIGNS = (
     Design("pooled, wide", _POOLED, FULL, 1, (1, 4, 4, 4), lean=True),
     Design("pooled", _POOLED, FULL, 1, lean=True),
-    Design("pooled stem", _POOLED, STRIDE, 2, (4, 4, 4), stages=2, stem_kind="pooled_conv", stem_part=3 / 8),
     Design("plain, stem halves", _PLAIN, STRIDE, 1),
     Design("plain, first stage halves", _PLAIN, FULL, 1),
+    Design("pooled stem", _POOLED, STRIDE, 2, (4, 4, 4), stages=2, stem_kind="pooled_conv", stem_part=3 / 8),
     Design("wide-shallow", _PLAIN, FULL, 1, (1, 4, 4, 4)),
     Design("MBConv, stem halves", _INVERTED, STRIDE, 1),
     Design("residual, first stage halves", _BASIC, FULL, 1),

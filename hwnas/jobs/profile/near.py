@@ -11,9 +11,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from pydantic import TypeAdapter, ValidationError
+from pydantic import StrictInt, TypeAdapter, ValidationError
 
-from hwnas.errors import DataFormatError
+from hwnas.errors import DataFormatError, InputError
 from hwnas.measure import table as tables
 from hwnas.measure.timing import SessionOptions, TimingOptions, measure
 from hwnas.nets import onnx
@@ -31,12 +31,15 @@ ONCE = TimingOptions(sessions=1, sessions_max=1, repeats=0, session=SessionOptio
 STEP = 8
 
 Spans = dict[str, tuple[int, int]]
+# Of a header: for each family the channels of the stages of its narrowest and its widest members. Places
+# would mean others once the widths of a family change.
+Ends = dict[str, tuple[tuple[StrictInt, ...], tuple[StrictInt, ...]]]
 
 
 def space_near(
     space: Families, budget_ms: float, backend: Backend, setting: Setting, path: Path
-) -> tuple[Families, Spans]:
-    """The space with the widths near a budget, and their places.
+) -> tuple[Families, Ends]:
+    """The space with the widths near a budget, and the channels that they begin and end with.
 
     Args:
         space: all families in all widths.
@@ -44,10 +47,11 @@ def space_near(
         backend, setting: under which networks are timed.
         path: table that is made; where it was begun, its own widths are taken.
     """
-    spans = _begun(path)
+    spans = _begun(path, space)
     if spans is None:
         spans = {one.label: span(one, budget_ms, _timer(backend, setting)) for one in space.families}
-    return narrowed(space, spans), spans
+    near = narrowed(space, spans)
+    return near, {one.label: (one.widths[0], one.widths[-1]) for one in near.families}
 
 
 def span(family: Family, budget_ms: float, time_ms: Callable[[NetworkSpec], float]) -> tuple[int, int]:
@@ -68,18 +72,25 @@ def span(family: Family, budget_ms: float, time_ms: Callable[[NetworkSpec], floa
     return nearest, nearest
 
 
-def _begun(path: Path) -> Spans | None:
+def _begun(path: Path, space: Families) -> Spans | None:
+    """The widths of a table that was begun, by their places; None where there is none."""
     if not path.exists():
         return None
     found = tables.load(path).header.run.get("widths")
-    if found is None:
-        return None
+    known = {one.label: one.widths for one in space.families}
     try:
-        return TypeAdapter(Spans).validate_python(found, strict=False)
-    except ValidationError as exc:
+        ends = TypeAdapter(Ends).validate_python(found)
+        spans = {
+            label: (known[label].index(low), known[label].index(high)) for label, (low, high) in ends.items()
+        }
+        narrowed(space, spans)
+    except (ValidationError, KeyError, ValueError, InputError) as exc:
         raise DataFormatError(
-            f"{path}: the widths in its header are not two places for each family; profile into a new file"
+            f"{path}: the widths in its header are not the narrowest and the widest of each family of the "
+            f"space {space.name}; the file was damaged or is of another version: remove it, or profile into "
+            "a new file"
         ) from exc
+    return spans
 
 
 def _timer(backend: Backend, setting: Setting) -> Callable[[NetworkSpec], float]:

@@ -45,6 +45,7 @@ class ProfileOutcome(Result):
         failures: what could not be measured.
         gates: how many rows carry each gate, by its name.
         holdout: its error; None where no network was held out.
+        near_ms: latency that its networks are near; None where they are not of one.
         chosen_among: runtimes and precisions that were timed, where the choice was open.
     """
 
@@ -61,4 +62,5 @@ class ProfileOutcome(Result):
     failures: tuple[Failure, ...] = ()
     gates: dict[str, int] = Field(default_factory=dict)
     holdout: HeldOut | None = None
+    near_ms: float | None = None
     chosen_among: tuple[dict[str, Any], ...] = ()

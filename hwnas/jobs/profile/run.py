@@ -174,6 +174,7 @@ def _profiled(
         "complete": table.complete,
         "setting": to_json(setting),
         "space": space.name,
+        "near_ms": table.header.protocol.get(NEAR),
         "model": options.model,
         "preset": options.preset,
         "rows": len(table.rows),

@@ -222,8 +222,8 @@ class _SearchJob:
 
     def _check_settings(self) -> None:
         o = self.options
-        # Where all families are searched, their options, which are those of one and more.
-        raced = o.strategy == STRATEGY and o.space == families.NAME
+        # Where all families may be searched, their options, which are those of one and more.
+        raced = o.strategy == STRATEGY and o.space in (None, families.NAME) and o.model is None
         find(FAMILIES if raced else str(o.strategy)).read_options(self._given())
 
     def _strategy_options(self) -> dict[str, Any]:

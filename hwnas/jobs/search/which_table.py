@@ -11,10 +11,11 @@ from hwnas.errors import MissingMeasurement
 from hwnas.jobs import predict
 from hwnas.jobs.profile.choose import is_open, takes
 from hwnas.jobs.search import first_table
-from hwnas.jobs.search.options import SearchOptions
+from hwnas.jobs.search.options import FAMILIES, STRATEGY, SearchOptions
 from hwnas.jobs.search.resumed import Resumed
 from hwnas.measure import reliability
 from hwnas.measure.table import LatencyTable
+from hwnas.nets import families
 from hwnas.protocols import Emit, SearchSpace
 from hwnas.spec import NetworkSpec
 
@@ -84,6 +85,8 @@ class TableChoice:
         """The space of the newest table, which was profiled to be searched; empty where it does not fit."""
         if early is None or early.header.space not in plugins.names("spaces"):
             return ""
+        if early.header.space == families.NAME and self.options.strategy not in (STRATEGY, FAMILIES):
+            return ""  # a search without a space left it, and the others ask for one family
         of_these = early.header.input_shape == input_shape and self._good(early)
         return early.header.space if of_these or self.options.table is not None else ""
 

@@ -101,7 +101,8 @@ class Race:
         """What the round that has just ended decided."""
         if not history:
             text = (
-                f"{self.sizes[0]} families compete within the budget in {len(self.sizes)} rounds of "
+                f"{self.sizes[0]} families compete within the budget in {len(self.sizes)} "
+                f"round{'s' if len(self.sizes) > 1 else ''} of "
                 f"{self.images // len(self.sizes):,} training images"
             )
             return [Decision("choice", text, {"rounds": self.sizes, "images": self.images})]

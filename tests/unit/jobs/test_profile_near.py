@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from hwnas.errors import DataFormatError, InputError, MissingMeasurement
 from hwnas.jobs.profile import ProfileOptions, profile
-from hwnas.jobs.profile.near import _begun, span
+from hwnas.jobs.profile.near import Spans, _begun, span
 from hwnas.jobs.profile.plan import PLANS, TRIED_SHARE, Plan, blocks_of, draw, priced_part
 from hwnas.measure import table as tables
 from hwnas.measure import table_folder
@@ -72,13 +73,49 @@ def test_spans_that_are_none_are_refused(space: Families, wrong: tuple[int, int]
         narrowed(space, {"other": (1, 2)})
 
 
-@pytest.mark.parametrize("widths", [3, {"residual, patches": [1]}, {"residual, patches": ["a", 2]}, [[1, 2]]])
-def test_widths_of_a_damaged_header_are_refused(tmp_path: Path, widths: object) -> None:
+def ends(space: Families, first: int = 3, last: int = 5) -> dict[str, Any]:
+    """Widths as a header has them: channels of the narrowest and the widest members of each family."""
+    return {one.label: [list(one.widths[first]), list(one.widths[last])] for one in space.families}
+
+
+def begun(tmp_path: Path, widths: object, space: Families) -> Spans | None:
     path = tmp_path / "one.hwlat.jsonl"
     setting = Setting(device="fake", backend="fake", precision="fp32", batch=1, threads=1)
     write(path, LatencyTable(Header(setting=setting, run={"widths": widths})))
-    with pytest.raises(DataFormatError, match="not two places for each family"):
-        _begun(path)
+    return _begun(path, space)
+
+
+def test_the_widths_of_a_table_that_was_begun_are_taken(space: Families, tmp_path: Path) -> None:
+    assert begun(tmp_path, ends(space), space) == {one.label: (3, 5) for one in space.families}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"residual, patches": [1]},
+        {"residual, patches": ["a", 2]},
+        {"residual, patches": [3, 5]},  # places, which mean other widths in another version
+        {"residual, patches": [[4, 8, 16], [20, 40, 80]]},  # 20 is no multiple of eight
+        {"residual, patches": [[8, 16, 32], [4, 8, 16]]},  # the wrong way round
+        {"residual, patches": [[True, 8, 16], [8, 16, 32]]},
+        {"residual, patches": [["4", 8, 16], [8, 16, 32]]},
+        {"residual, patches": None},
+        {"of another version": [[4, 8, 16], [8, 16, 32]]},
+    ],
+)
+def test_widths_of_a_damaged_header_are_refused(
+    space: Families, tmp_path: Path, change: dict[str, Any]
+) -> None:
+    with pytest.raises(DataFormatError, match=r"one\.hwlat\.jsonl.* narrowest and the widest of each family"):
+        begun(tmp_path, {**ends(space), **change}, space)
+
+
+@pytest.mark.parametrize("widths", [None, 3, [[1, 2]], {}])
+def test_a_header_without_widths_of_all_families_is_refused(
+    space: Families, tmp_path: Path, widths: object
+) -> None:
+    with pytest.raises(DataFormatError, match="remove it, or profile into a new file"):
+        begun(tmp_path, widths, space)
 
 
 def test_a_profile_near_a_latency(space: Families, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -90,8 +127,10 @@ def test_a_profile_near_a_latency(space: Families, tmp_path: Path, monkeypatch: 
     assert body["complete"]
     table = tables.load(Path(body["table"]))
     assert len(table.rows) < 30  # twelve, or those of the anchors
-    spans = table.header.run["widths"]
-    near = narrowed(space, {label: (first, last) for label, (first, last) in spans.items()})
+    spans = _begun(Path(body["table"]), space)
+    assert spans is not None
+    near = narrowed(space, spans)
+    assert body["near_ms"] == 0.5
     assert set(table.rows) <= set(near.blocks())
     assert table.covers(space.smallest())
     # The table is one for a search near the latency, and for no other.
