@@ -28,7 +28,8 @@ from typing import Any
 
 from benchmarks.common import bars, save
 from hwnas.jobs.search import SearchOptions, search
-from hwnas.jobs.train import TrainOptions, train
+from hwnas.jobs.train import train
+from hwnas.jobs.train_options import TrainOptions
 from hwnas.nets.spaces import make
 from hwnas.protocols import SearchSpace
 from hwnas.search.moves import further

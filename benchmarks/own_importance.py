@@ -21,7 +21,8 @@ from benchmarks.common import machine
 from hwnas import plugins
 from hwnas.jobs.profile import ProfileOptions, profile
 from hwnas.jobs.search import SearchOptions, search
-from hwnas.jobs.train import TrainOptions, train
+from hwnas.jobs.train import train
+from hwnas.jobs.train_options import TrainOptions
 from hwnas.nets.spaces import make
 from hwnas.records import now_utc
 from hwnas.store import write_json, write_network

@@ -47,7 +47,8 @@ from benchmarks.common import bars, machine
 from hwnas.jobs import own_model
 from hwnas.jobs.profile import ProfileOptions, profile
 from hwnas.jobs.search import SearchOptions, search
-from hwnas.jobs.train import TrainOptions, train
+from hwnas.jobs.train import train
+from hwnas.jobs.train_options import TrainOptions
 from hwnas.measure import device
 from hwnas.measure.timing import Builder, TimingOptions, measure
 from hwnas.nets.build import build, load_weights, read_weights

@@ -309,8 +309,9 @@ def train(ui: Output, scratch: bool, **chosen: Any) -> None:
     network.json or an example's name.
     """
     from hwnas.jobs.resolve.origin import export_command
-    from hwnas.jobs.train import Beside, TrainOptions
+    from hwnas.jobs.train import Beside
     from hwnas.jobs.train import train as job
+    from hwnas.jobs.train_options import TrainOptions
 
     data = options.sources(chosen)
     chosen["recipe"] = dict(chosen["recipe"])

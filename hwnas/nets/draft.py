@@ -28,7 +28,10 @@ class Dataflow:
 
     @property
     def before_act(self) -> str:
-        """Name of the value before the block's last activation (the residual sum where there is one)."""
+        """Name of the value before the activation that ends the block (the residual sum where there is one).
+
+        The output where a block ends in something else.
+        """
         last = self.ops[-1]
         return last.inputs[0] if isinstance(last, Activation) else last.name
 

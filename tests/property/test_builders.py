@@ -109,7 +109,12 @@ def test_features_are_the_values_before_the_last_activation(name: str, seed: int
         (s[-1].c_out, s[-1].size_out, s[-1].size_out) for s in spec.stages
     ]
     for feature, output, stage in zip(features, outputs, spec.stages):
-        ends_in_act = stage[-1].kind in ("conv", "basic", "bottleneck") and stage[-1].act != "none"
+        last = stage[-1]
+        # A pooled convolution that halves the image ends in the maximum.
+        ends_in_act = last.kind in ("conv", "basic", "bottleneck") or (
+            last.kind == "pooled_conv" and last.stride == 1
+        )
+        ends_in_act = ends_in_act and last.act != "none"
         # A fused block of expand=1 would end in an activation as well; the space has none.
         acts = {"relu": torch.relu, "relu6": torch.nn.functional.relu6}
         want = acts[stage[-1].act](feature) if ends_in_act else feature

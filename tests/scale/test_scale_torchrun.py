@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hwnas.jobs.train import TrainOptions, train
+from hwnas.jobs.train import train
+from hwnas.jobs.train_options import TrainOptions
 from hwnas.nets.spaces import make
 from hwnas.nets.weights import read_weights
 from hwnas.store import write_network

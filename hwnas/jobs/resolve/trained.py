@@ -19,7 +19,7 @@ from hwnas.train.uri import runs_code
 
 if TYPE_CHECKING:
     from hwnas.arrays import Float32s
-    from hwnas.jobs.train import TrainOptions
+    from hwnas.jobs.train_options import TrainOptions
     from hwnas.train.data import Dataset
     from hwnas.train.loop import Teacher
 

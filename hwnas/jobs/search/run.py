@@ -16,7 +16,7 @@ from hwnas.arrays import ImageShape
 from hwnas.cost.model import cost_model
 from hwnas.cost.several import DeviceCost, SeveralDevices
 from hwnas.estimates import Budget, Estimate
-from hwnas.jobs import own_model, predict
+from hwnas.jobs import own_model, own_pixels, predict
 from hwnas.jobs.preparations.prepare import Facts, Prepared, prepare
 from hwnas.jobs.search import first_table, plan, several
 from hwnas.jobs.search.benches import Benches
@@ -144,7 +144,7 @@ class _SearchJob:
             return []
         if self.options.normalise == "auto":  # which takes a while with large images
             self.emit("note", {"text": "looking for the scale of pixels that the model was trained on"})
-        return own_model.normalised(self.space, self.dataset, self.options.normalise, self.options.weights)
+        return own_pixels.normalised(self.space, self.dataset, self.options.normalise, self.options.weights)
 
     def _priced(
         self, table: LatencyTable, text: str

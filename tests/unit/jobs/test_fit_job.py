@@ -17,7 +17,7 @@ from killing import has_event, killed, needs_sigkill
 import hwnas
 from hwnas.documents import read_json
 from hwnas.errors import BudgetInfeasible, InputError, TrainingFailed
-from hwnas.jobs import own_model
+from hwnas.jobs import own_model, own_pixels
 from hwnas.jobs.export import ExportOptions, export
 from hwnas.jobs.predict import PredictOptions, predict
 from hwnas.jobs.report import ReportOptions, report
@@ -172,9 +172,9 @@ def test_a_model_that_says_nothing_else_gets_the_data_s_own_scale(options: Searc
     data = load(f"npz:{home / 'levels.npz'}", input_shape=(1, 8, 8))
     found = own_model.space(str(options.model), options.weights, input_shape=(1, 8, 8), classes=10)
     before = (data.mean, data.std)
-    assert own_model.normalised(found, data, "auto") == []
+    assert own_pixels.normalised(found, data, "auto") == []
     assert (data.mean, data.std) == before
-    (said,) = own_model.normalised(found, data, "unit")
+    (said,) = own_pixels.normalised(found, data, "unit")
     assert "as --normalise says" in said
     assert (data.mean, data.std) == ((0.0,), (1.0,))
 

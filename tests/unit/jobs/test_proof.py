@@ -17,7 +17,8 @@ from hwnas.deploy.session import Session
 from hwnas.errors import DataFormatError, InputError, VerificationFailed
 from hwnas.jobs.export import ExportOptions, export
 from hwnas.jobs.export.samples import by_name
-from hwnas.jobs.train import TrainOptions, train
+from hwnas.jobs.train import train
+from hwnas.jobs.train_options import TrainOptions
 from hwnas.jobs.verify import VerifyOptions, verify
 from hwnas.nets.weights import read_weights, save_weights
 from hwnas.spec import BlockSpec, NetworkSpec

@@ -21,7 +21,8 @@ from hwnas.deploy.session import Session
 from hwnas.errors import DataFormatError, VerificationFailed
 from hwnas.jobs.export import ExportOptions, ExportOutcome, export
 from hwnas.jobs.export.samples import spread
-from hwnas.jobs.train import TrainOptions, train
+from hwnas.jobs.train import train
+from hwnas.jobs.train_options import TrainOptions
 from hwnas.jobs.verify import VerifyOptions, verify
 from hwnas.spec import BlockSpec, NetworkSpec
 from hwnas.store import write_network

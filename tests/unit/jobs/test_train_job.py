@@ -12,12 +12,13 @@ import torch
 from hwnas import seals, store
 from hwnas.documents import read_json
 from hwnas.errors import DataFormatError, InputError
-from hwnas.jobs import own_model
+from hwnas.jobs import own_model, own_pixels
 from hwnas.jobs import train as train_job
 from hwnas.jobs.resolve import trained
 from hwnas.jobs.resolve.pixels import recorded
 from hwnas.jobs.resolve.trained import transferred
-from hwnas.jobs.train import TrainOptions, train
+from hwnas.jobs.train import train
+from hwnas.jobs.train_options import TrainOptions
 from hwnas.nets.build import build, load_weights, read_weights
 from hwnas.runs import RunFolder, read_manifest
 from hwnas.spec import BlockSpec, NetworkSpec
@@ -132,7 +133,7 @@ def test_weights_go_on_with_the_scale_of_pixels_that_they_were_trained_on(
     assert scratch["std"] != [1 / 255]
     found = own_model.space("a", input_shape=(1, 8, 8), classes=10)
     data = load("digits", input_shape=(1, 8, 8))
-    (said,) = own_model.normalised(found, data, "auto")
+    (said,) = own_pixels.normalised(found, data, "auto")
     assert said == "pixels on the scale that a was trained on"
     assert (data.mean, data.std) == ((0.0,), (1 / 255,))
 
