@@ -8,6 +8,7 @@ Anything else is a bug: it keeps its traceback, exit 1.
 from __future__ import annotations
 
 import errno
+import io
 import json
 import os
 import sys
@@ -207,6 +208,6 @@ def plain_warnings() -> None:
 def spell_anything() -> None:
     """Names that the terminal's encoding lacks are written with escapes instead of an error."""
     for stream in (sys.stdout, sys.stderr):
-        with suppress(AttributeError, ValueError, OSError):
-            # Only real text streams have it; what stands in for one is let through by the line above.
-            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+        if isinstance(stream, io.TextIOWrapper):  # what stands in for a text stream cannot be told
+            with suppress(ValueError, OSError):
+                stream.reconfigure(errors="backslashreplace")

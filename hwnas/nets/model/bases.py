@@ -338,8 +338,8 @@ def with_head(own: OwnModel, name: str, classes: int, why: str = "new, untrained
         before = old.out_features
     else:
         assert isinstance(old, nn.Conv2d)
-        # A layer keeps its kernel size as a tuple of any length in torch's types; of a Conv2d it is a pair.
-        made = nn.Conv2d(old.in_channels, classes, old.kernel_size, bias=old.bias is not None)  # type: ignore[arg-type]
+        height, width = old.kernel_size  # of any length in torch's types
+        made = nn.Conv2d(old.in_channels, classes, (height, width), bias=old.bias is not None)
         before = old.out_channels
     torch.random.set_rng_state(state)
     owner, _, last = name.rpartition(".")

@@ -181,14 +181,14 @@ def _one_output(graph: fx.Graph, tracer: Tracer) -> list[str]:
     end = next(node for node in graph.nodes if node.op == "output")
     out, name = main_output(end.args[0])
     many = name
-    value = tracer.values.get(out)
+    value: Any = tracer.values.get(out)
     while not isinstance(value, Tensor):  # a leaf at the end that returns several
         _, below = main_output(value)
         key = below.split(".", maxsplit=1)[0]
         with graph.inserting_before(end):
             at: Any = key if isinstance(value, dict) else 0
             out = graph.call_function(operator.getitem, (out, at))
-        value = value[at]  # type: ignore[index]  # a dictionary or a tuple, as `main_output` found
+        value = value[at]  # a dictionary or a tuple, as `main_output` found
         tracer.values[out] = value
         many = f"{many}.{key}" if many else key
     out.meta.setdefault("shape", tuple(value.shape))

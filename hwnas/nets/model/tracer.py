@@ -57,16 +57,17 @@ class _Sizes(tuple[Any, ...]):
 class _Known(fx.Proxy):
     """A value that was computed; what is asked about it is answered."""
 
+    tracer: Tracer  # its `proxy` alone makes these
+
     @property
     def value(self) -> Any:
-        # torch.fx types `tracer` as its own base class; `Tracer.proxy` alone makes these.
-        return self.tracer.values[self.node]  # type: ignore[attr-defined]
+        return self.tracer.values[self.node]
 
     def _sizes(self) -> _Sizes:
         if not isinstance(self.value, Tensor):
             raise Unfollowed("it asks for the shape of something that is not a tensor")
         shape = tuple(self.value.shape)
-        self.tracer.asked.add(self.tracer.scope.module_path)  # type: ignore[attr-defined]  # as in `value`
+        self.tracer.asked.add(self.tracer.scope.module_path)
         if not shape:
             return _Sizes()
         first = self.tracer.create_proxy("call_method", "size", (self, 0), {})
