@@ -32,7 +32,7 @@ Stem = tuple[int, Stride]  # kernel and stride
 CHANNELS = 8
 # The first stage is from the first of these to at most the second wide, by the third as a factor; each stage
 # is rounded by itself, so that a step of all is finer than a step of one.
-NARROWEST, WIDEST, STEP = 4.0, 128.0, 1.08
+NARROWEST, WIDEST, STEP, JUMP = 4.0, 128.0, 1.08, 1.3
 Widths = tuple[int, ...]  # channels of each stage
 # Blocks of a stage.
 MOST_DEPTH = 6
@@ -129,10 +129,22 @@ class Family:
 
 
 def widths_of(ratio: Sequence[int]) -> tuple[Widths, ...]:
-    """The widths of stages in a proportion, narrowest first, each once."""
+    """The widths of stages in a proportion, narrowest first, each once.
+
+    From 8 channels of the first stage to 16 is half a network more: where it steps by `JUMP` or more, the
+    other stages go on alone before, half the way.
+    """
     steps = round(math.log(WIDEST / NARROWEST) / math.log(STEP))
-    bases = (NARROWEST * STEP**at for at in range(steps + 1))
-    return tuple(dict.fromkeys(_rounded([base * part for part in ratio]) for base in bases))
+    bases = [NARROWEST * STEP**at for at in range(steps + 1)]
+    ladder: list[Widths] = []
+    for base in bases:
+        own = _rounded([base * part for part in ratio])
+        if ladder and own[0] >= JUMP * ladder[-1][0]:
+            first, between = ladder[-1][0], math.sqrt(own[0] / ladder[-1][0])
+            alone = (_rounded([one * part for part in ratio]) for one in bases if base <= one < base * between)
+            ladder += [(first, *others) for _, *others in alone]
+        ladder.append(own)
+    return tuple(dict.fromkeys(ladder))
 
 
 def _rounded(channels: Sequence[float]) -> Widths:
