@@ -253,9 +253,11 @@ def plan(body: Mapping[str, Any], file: Path) -> tuple[Path, list[list[str]]]:
 def _of_the_search(body: Mapping[str, Any]) -> list[str]:
     """Input and space of the search as options of the profile, where its own section has none.
 
-    A table of other images or another space would be of no use to the search that follows.
+    A table of other images or another space would be of no use to the search that follows. Where that names
+    no space, it is one near its budget of all families of networks.
     """
     from hwnas.jobs import start
+    from hwnas.nets import families
 
     def given(verb: str) -> dict[str, Any]:
         sections = (body.get(config.COMMON) or {}, body.get(verb) or {})
@@ -265,11 +267,25 @@ def _of_the_search(body: Mapping[str, Any]) -> list[str]:
     if "search" not in body:
         return []
     shape, space = search.get("input"), search.get("space")
-    if shape is None or space is None:
-        found = start.look(str(search.get("data") or "digits"))
-        shape = shape or "x".join(map(str, found.shape))
-        space = space or spaces.advised(param_types.parse_shape(str(shape)))
+    if shape is None:
+        shape = "x".join(map(str, start.look(str(search.get("data") or "digits")).shape))
     wanted = {"input": shape, "space": space}
+    if space is None and "space" not in profile:
+        budget_ms = _raced(search)
+        wanted["space"] = spaces.advised(param_types.parse_shape(str(shape)))
+        if budget_ms is not None:
+            wanted |= {"space": families.NAME, "latency-budget": f"{budget_ms:g}ms"}
     return [
         word for name, value in wanted.items() if name not in profile for word in (f"--{name}", str(value))
     ]
+
+
+def _raced(search: Mapping[str, Any]) -> float | None:
+    """The latency near which all families of networks compete in a search without a space, if they do."""
+    from hwnas.jobs.search import first_table
+    from hwnas.jobs.search.options import FAMILIES, STRATEGY
+
+    text, strategy = search.get("latency-budget"), search.get("strategy", STRATEGY)
+    if strategy not in (STRATEGY, FAMILIES) or not isinstance(text, str):
+        return None
+    return first_table.near_ms(text)

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from hwnas import schemas
+from hwnas import budgets, schemas
 from hwnas.units import format_count, format_ms, format_seconds
 
 from . import console, options
@@ -18,6 +18,9 @@ from .console import Output, common
 @click.command()
 @options.options(options.open_setting, options.space, options.model, options.weights, options.input_shape)
 @click.option("--classes", type=click.IntRange(2, 1_000_000), metavar="N", help="Number of classes.")
+@options.latency_budget(
+    many=False, text="Of all families of networks (space auto) only what matters near this latency."
+)
 @options.preset
 @click.option(
     "--only-missing", is_flag=True, help="Measure what a table lacks, and more of what repeats worst."
@@ -26,7 +29,7 @@ from .console import Output, common
 @options.options(options.dla, options.sustained)
 @options.options(options.seed, options.out, options.max_time, options.patience, options.dry_run, options.wait)
 @common
-def profile(ui: Output, max_time: float | None, **chosen: Any) -> None:
+def profile(ui: Output, max_time: float | None, latency_budget: str | None, **chosen: Any) -> None:
     """Measure a device into a latency table, and say how well it predicts.
 
     A table that was interrupted is continued by the same command. Several devices get a table each, those of
@@ -37,7 +40,8 @@ def profile(ui: Output, max_time: float | None, **chosen: Any) -> None:
 
     devices = chosen.pop("devices")
     chosen["device"] = devices[0] if devices else None
-    wanted = ProfileOptions(**options.given(max_time_s=max_time, **chosen))
+    near_ms = None if latency_budget is None else budgets.parse_latency(latency_budget)[0]
+    wanted = ProfileOptions(**options.given(max_time_s=max_time, near_ms=near_ms, **chosen))
     if len(devices) > 1:
         several = profile_each(devices, wanted, ui.emit).as_json()
         ui.result(schemas.PROFILE, several, lambda: _profiled_each(several["profiles"]))
@@ -51,7 +55,7 @@ def profile(ui: Output, max_time: float | None, **chosen: Any) -> None:
 def _after_profile(body: dict[str, Any], shape: tuple[int, int, int] | None) -> str:
     """A command that uses the table: a search where its winner can be measured, else a prediction."""
     from hwnas.jobs import start
-    from hwnas.nets import spaces
+    from hwnas.nets import families, spaces
 
     setting, space = body["setting"], body["space"]
     if body["model"] is not None:
@@ -69,7 +73,7 @@ def _after_profile(body: dict[str, Any], shape: tuple[int, int, int] | None) -> 
     if shape is not None or data != "digits":
         where += " --input " + "x".join(map(str, size))
     usual = space.startswith("resnet-cifar") and size == (3, 32, 32)  # resnet20 is of these
-    budget = "1x:resnet20" if usual else "2x:smallest"
+    budget = "1x:resnet20" if usual else "1ms" if space == families.NAME else "2x:smallest"
     if body.get("near_ms") is not None:  # which serves no other
         budget = f"{body['near_ms']:g}ms"
     return f"hwnas search --latency-budget {budget} --data {shlex.quote(data)} --space {space}{where}"

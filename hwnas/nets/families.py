@@ -141,7 +141,9 @@ def widths_of(ratio: Sequence[int]) -> tuple[Widths, ...]:
         own = _rounded([base * part for part in ratio])
         if ladder and own[0] >= JUMP * ladder[-1][0]:
             first, between = ladder[-1][0], math.sqrt(own[0] / ladder[-1][0])
-            alone = (_rounded([one * part for part in ratio]) for one in bases if base <= one < base * between)
+            alone = (
+                _rounded([one * part for part in ratio]) for one in bases if base <= one < base * between
+            )
             ladder += [(first, *others) for _, *others in alone]
         ladder.append(own)
     return tuple(dict.fromkeys(ladder))

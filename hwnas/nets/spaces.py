@@ -54,9 +54,14 @@ def make(
 LARGEST_SMALL_SIDE = 96
 
 
+def is_small(input_shape: ImageShape | None) -> bool:
+    """Whether images are small; those of the shipped spaces are, where no size is named."""
+    return (input_shape or SMALL)[1] <= LARGEST_SMALL_SIDE
+
+
 def advised(input_shape: ImageShape | None) -> str:
-    """The space for images of this size, where the user names none (docs/how-to/choose.md)."""
-    return "mbv2-cifar" if (input_shape or SMALL)[1] <= LARGEST_SMALL_SIDE else "mbv2-imagenet"
+    """The space of one family for images of this size, where the user names none (docs/how-to/choose.md)."""
+    return "mbv2-cifar" if is_small(input_shape) else "mbv2-imagenet"
 
 
 def home_of(spec: NetworkSpec) -> str:

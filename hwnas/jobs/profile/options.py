@@ -18,8 +18,8 @@ class ProfileOptions:
             Where backend or precision is "auto" or a list separated by commas, three anchor networks are
             timed in all of them and the fastest that keeps the scores is profiled.
         space, input_shape, classes: what is swept; None takes what the device is usually asked for
-            (`measure.device.usual`), else the space that suits the size of the images; and the size and
-            classes that the space was made for.
+            (`measure.device.usual`), else all families of networks for small images, `mbv2-imagenet` for
+            large ones; and the size and classes that the space was made for.
         model, weights: a model of the user's own in the place of a space, whose pieces are swept.
         preset: "quick", "default" or "thorough".
         out: table file; None takes a new one in the user's data folder, or goes on with an

@@ -34,7 +34,7 @@ from hwnas.measure.sweep import Sweep, SweepOptions, header_for
 from hwnas.measure.table import LatencyTable
 from hwnas.measure.timing import TimingOptions
 from hwnas.measure.writer import TableWriter
-from hwnas.nets import onnx, spaces
+from hwnas.nets import families, onnx, spaces
 from hwnas.nets.count import count, count_block
 from hwnas.nets.families import Families
 from hwnas.protocols import Backend, Emit, SearchSpace
@@ -65,6 +65,11 @@ def profile(options: ProfileOptions, emit: Emit | None = None) -> ProfileOutcome
     if options.estimate:
         return estimate(options)
     space = _space(options)
+    if options.near_ms is not None and not isinstance(space, Families):
+        raise InputError(
+            f"a profile near one latency is of all families of networks, and {space.name} is one; leave out "
+            "the latency budget, or take the space auto"
+        )
     found = _conditions(options, space, emit)
     if options.dry_run:
         return _dry(options, plan, space, found[0])
@@ -120,8 +125,7 @@ def _reliable(
             if not made.complete or _error(made) <= DOUBTFUL_PERCENT or at == len(found) - 1:
                 break
             aside = path.rename(path.with_name(f"{path.name}.aside"))
-            if emit is not None:
-                emit("note", {"text": _too_loose(made, found[at + 1].setting)})
+            _note(emit, _too_loose(made, found[at + 1].setting))
     finally:
         if best is not None and aside is not None:
             aside.rename(best.table)
@@ -192,19 +196,37 @@ def _profiled(
 
 
 def as_usual(options: ProfileOptions, emit: Emit | None) -> ProfileOptions:
-    """With what the device is usually asked for in the place of what the user left out, which is said."""
-    named = (options.space, options.model, options.input_shape)
-    found = devices.usual(options.device) if named == (None, None, None) else None
-    if found is None:
-        return replace(options, batch=options.batch or 1)
-    batch = options.batch or found.batch
-    if emit is not None:
+    """With what the device is usually asked for in the place of what the user left out, which is said.
+
+    Where nothing is usual, small images are profiled for all families of networks, as a search takes them.
+    """
+    named = (options.space, options.model, options.input_shape, options.near_ms)
+    found = devices.usual(options.device) if named == (None, None, None, None) else None
+    if found is not None:
+        batch = options.batch or found.batch
         text = (
             f"no --space given: {found.space} at batch {batch}, what this device is usually asked for "
             f"({found.why})"
         )
+        _note(emit, text)
+        return replace(options, space=found.space, batch=batch)
+    options = replace(options, batch=options.batch or 1)
+    if options.space is not None or options.model is not None or options.estimate:
+        return options
+    if options.near_ms is None:
+        if not spaces.is_small(options.input_shape):
+            return options
+        text = (
+            "no --space given: all families of networks (auto), for any budget; --latency-budget TIME "
+            "measures only what matters near one, in about a minute"
+        )
+        _note(emit, text)
+    return replace(options, space=families.NAME)
+
+
+def _note(emit: Emit | None, text: str) -> None:
+    if emit is not None:
         emit("note", {"text": text})
-    return replace(options, space=found.space, batch=batch)
 
 
 def _space(options: ProfileOptions) -> SearchSpace:

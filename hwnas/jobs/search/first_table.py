@@ -78,7 +78,7 @@ def measure(options: SearchOptions, space: SearchSpace, emit: Emit, left_s: floa
         preset="quick",
         seed=options.seed,
         max_time_s=left_s,
-        near_ms=near_ms(options) if isinstance(space, Families) else None,
+        near_ms=near_ms(options.latency_budget) if isinstance(space, Families) else None,
         **{name: value for name, value in given.items() if value is not None},
     )
     planned = job(replace(chosen, dry_run=True)).as_json()
@@ -98,13 +98,13 @@ def measure(options: SearchOptions, space: SearchSpace, emit: Emit, left_s: floa
     return predict.find(Path(body["table"]))
 
 
-def budgets_ms(options: SearchOptions) -> list[float | None]:
-    """Latencies of the search; None for one that is a ratio to a network's."""
-    return [written.latency_ms for written in budgets.parse(options.latency_budget)]
+def budgets_ms(text: str) -> list[float | None]:
+    """Latencies of written budgets; None for one that is a ratio to a network's."""
+    return [written.latency_ms for written in budgets.parse(text)]
 
 
-def near_ms(options: SearchOptions) -> float | None:
-    """The latency near which networks are to be measured, where all budgets are about one."""
-    given = budgets_ms(options)
+def near_ms(text: str) -> float | None:
+    """The latency near which networks are to be measured, where all written budgets are about one."""
+    given = budgets_ms(text)
     known = [ms for ms in given if ms is not None]
     return max(known) if known and table_folder.near(max(known), given) else None

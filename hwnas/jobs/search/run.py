@@ -185,7 +185,11 @@ class _SearchJob:
         """All families, where a profile near one latency can price them; else one space for such images."""
         o = self.options
         raced = o.strategy in (STRATEGY, FAMILIES) and o.profile and not o.further
-        return families.NAME if raced and first_table.near_ms(o) is not None else spaces.advised(shape)
+        return (
+            families.NAME
+            if raced and first_table.near_ms(o.latency_budget) is not None
+            else spaces.advised(shape)
+        )
 
     def _strategy(self) -> str:
         """The strategy by name; the recommended one of the space where that is asked for."""

@@ -14,6 +14,7 @@ from hwnas.jobs.search import first_table
 from hwnas.jobs.search.options import FAMILIES, STRATEGY, SearchOptions
 from hwnas.jobs.search.resumed import Resumed
 from hwnas.measure import reliability
+from hwnas.measure.rows import NEAR
 from hwnas.measure.table import LatencyTable
 from hwnas.nets import families
 from hwnas.protocols import Emit, SearchSpace
@@ -55,7 +56,7 @@ class TableChoice:
                 specs,
                 device=o.device,
                 space=o.space,
-                budgets_ms=first_table.budgets_ms(o),
+                budgets_ms=first_table.budgets_ms(o.latency_budget),
                 **conditions,
             )
             if takes(o.backend, found.setting.backend) and takes(o.precision, found.setting.precision):
@@ -95,7 +96,13 @@ class TableChoice:
         return self.options.table is not None or self.resumed.there
 
     def _good(self, table: LatencyTable) -> bool:
-        """Whether a table that the user did not name is to be gone by; else a new one is measured."""
+        """Whether a table that the user did not name is to be gone by; else a new one is measured.
+
+        Of all families a minute's profile near the budget predicts better than a doubtful one for any.
+        """
         if self._is_named or not self.options.profile or self.options.insist:
             return True
+        for_any = table.header.space == families.NAME and table.header.protocol.get(NEAR) is None
+        if for_any and first_table.near_ms(self.options.latency_budget) is not None:
+            return not reliability.doubt_of(table)
         return not reliability.refused(table)

@@ -81,16 +81,17 @@ class Auto(Strategy[AutoOptions]):
         self._needed = needed(context.space, self._options.rounds + 3)
         self._untrained = self._by_untrained_score()
 
+    @classmethod
+    def too_few_images(cls, context: SearchContext) -> bool:
+        """Whether an untrained score decides in a search, as images are too few to estimate gains."""
+        o, space = cls.read_options(context.options), context.space
+        if not operators.has_operators(space) or not placed(space) or o.score == "gains":
+            return False
+        return o.score != "auto" or 0 < o.growing < needed(space, o.rounds + 3)
+
     def _by_untrained_score(self) -> HourNas | None:
-        """The search by the untrained score, if images are too few to estimate gains."""
-        o, space = self._options, self._context.space
-        few = 0 < o.growing < self._needed
-        if (
-            len(self._phases) == 1
-            or o.score == "gains"
-            or (o.score == "auto" and not few)
-            or not placed(space)
-        ):
+        """The search by the untrained score, where that decides."""
+        if not self.too_few_images(self._context):
             return None
         given = {name: v for name, v in self._context.options.items() if name in ("images", "targets_ms")}
         return HourNas(replace(self._context, options={**given, "score": "proxy"}))

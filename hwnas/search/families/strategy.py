@@ -91,8 +91,9 @@ class FamilyRace(Strategy[FamiliesOptions]):
     def asks_importance(self) -> Judging | None:
         """As `Auto` does in the first family with operators; None where no family's growths are judged."""
         spaces = (one.space for one in self._families.families if operators.has_operators(one.space))
-        judged = (self._search(space, self._left).asks_importance() for space in spaces)
-        return next((one for one in judged if one is not None), None)
+        contexts = (self._context_of(space, self._left) for space in spaces)
+        judging = (one for one in contexts if not Auto.too_few_images(one))
+        return next((Auto(one, compared=False).asks_importance() for one in judging), None)
 
     def growths(self, proposal: Proposal) -> list[Move]:
         """None in the race; then as the search of the family asks."""
@@ -123,10 +124,12 @@ class FamilyRace(Strategy[FamiliesOptions]):
         return self._search(family.space, self._options.images - spent(_raced(history)))
 
     def _search(self, space: SearchSpace, images: int) -> Auto:
+        return Auto(self._context_of(space, images), compared=False)
+
+    def _context_of(self, space: SearchSpace, images: int) -> SearchContext:
         known = {field.name for field in fields(AutoOptions)}
         given = {name: value for name, value in self._context.options.items() if name in known}
-        context = replace(self._context, space=space, options={**given, "images": images})
-        return Auto(context, compared=False)
+        return replace(self._context, space=space, options={**given, "images": images})
 
 
 def _raced(history: Sequence[Trial]) -> list[Trial]:

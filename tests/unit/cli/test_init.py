@@ -105,9 +105,23 @@ def profile_words(body: dict[str, dict[str, str]]) -> list[str]:
 
 def test_the_profile_takes_input_and_space_of_the_search(here: Path) -> None:
     photographs(here / "photos", 40)
-    search = {"latency-budget": "1ms", "data": "folder:photos"}
+    search = {"latency-budget": "2x:smallest", "data": "folder:photos"}
     suited = ["--input", "3x40x40", "--space", "mbv2-cifar"]
     assert profile_words({"profile": {}, "search": search}) == suited
     own = {**search, "space": "resnet-cifar", "input": "3x48x48"}
     assert profile_words({"profile": {}, "search": own}) == ["--input", "3x48x48", "--space", "resnet-cifar"]
+    assert profile_words({"profile": {"space": "resnet-cifar"}, "search": search}) == ["--input", "3x40x40"]
+
+
+def test_the_profile_of_a_search_without_a_space_is_near_its_budget(here: Path) -> None:
+    """Of all families, which compete in such a search; not where one is searched or no latency is named."""
+    photographs(here / "photos", 40)
+    search = {"latency-budget": "0.8ms,1ms", "data": "folder:photos"}
+    near = ["--input", "3x40x40", "--space", "auto", "--latency-budget", "1ms"]
+    assert profile_words({"profile": {}, "search": search}) == near
+    assert profile_words({"profile": {}, "search": {**search, "strategy": "auto"}}) == near
+    one = ["--input", "3x40x40", "--space", "mbv2-cifar"]
+    assert profile_words({"profile": {}, "search": {**search, "strategy": "hournas"}}) == one
+    # no profile is near both
+    assert profile_words({"profile": {}, "search": {**search, "latency-budget": "0.3ms,1ms"}}) == one
     assert profile_words({"profile": {"space": "resnet-cifar"}, "search": search}) == ["--input", "3x40x40"]

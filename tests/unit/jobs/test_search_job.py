@@ -19,7 +19,9 @@ from strategy_fakes import FakeCost
 from hwnas.errors import BudgetInfeasible, InputError, MissingMeasurement
 from hwnas.estimates import Budget, Estimate
 from hwnas.jobs.profile import ProfileOptions, profile
+from hwnas.jobs.profile.plan import PLANS, Plan
 from hwnas.jobs.search import SearchOptions, plan, search
+from hwnas.measure import reliability
 from hwnas.measure.table import LatencyTable, load
 from hwnas.nets.spaces import make
 from hwnas.records import SearchResult
@@ -260,6 +262,29 @@ def test_without_a_space_that_of_the_newest_table_is_searched(options: SearchOpt
     ]
     for asked in one_space:  # what is not about one latency, or not by a race of families
         assert "-mbv2-cifar-" in search(replace(other, **asked))["profile"]["table"]
+
+
+@pytest.mark.parametrize("off_percent", [4.0, 7.0])
+def test_a_doubtful_table_of_all_families_gives_way_to_a_profile_near_the_budget(
+    off_percent: float, options: SearchOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HWNAS_HOME", str(tmp_path / "fresh"))
+    few = Plan(calibration=8, probes=0, holdout=2, target=1.0, blocks=60)
+    monkeypatch.setitem(PLANS, "quick", few)
+    shape = options.input_shape or (1, 8, 8)
+    wide = profile(ProfileOptions(device="fake", space="auto", preset="quick", input_shape=shape))
+    monkeypatch.setattr(reliability, "error_percent", lambda table: off_percent)
+    asked = replace(options, space=None, strategy=None, dry_run=True, out=None, settings={}, importance=None)
+    planned = search(asked).as_json()
+    assert planned["strategy"] == "families"
+    if off_percent < 5:
+        assert planned["table"] == wide.as_json()["table"]
+        return
+    assert "a quick profile is measured first" in planned["table"]
+    # insisted on or named, it is gone by
+    assert search(replace(asked, insist=True)).as_json()["table"] == wide.as_json()["table"]
+    named = replace(asked, table=Path(wide.as_json()["table"]))
+    assert search(named).as_json()["table"] == wide.as_json()["table"]
 
 
 def test_no_table_names_the_command(options: SearchOptions) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from hwnas.errors import DataFormatError
+from hwnas.errors import DataFormatError, InputError
 from hwnas.jobs.profile import ProfileOptions, profile
 from hwnas.jobs.search import SearchOptions, search
 from hwnas.measure import device
@@ -47,6 +47,35 @@ def test_what_the_user_names_is_taken() -> None:
 def test_a_device_without_such_a_thing_has_the_usual_space() -> None:
     assert device.usual("cpu") is None
     assert device.usual("titanxp") == device.usual("TITAN Xp")
+
+
+def planned(**given: Any) -> tuple[str, list[str]]:
+    """The file that a profile without a space would write, and what was said."""
+    notes: list[str] = []
+    options = ProfileOptions(device="fake", preset="quick", dry_run=True, **given)
+    body = profile(options, lambda _, fields: notes.append(fields["text"])).as_json()
+    return Path(body["table"]).name, notes
+
+
+@pytest.mark.parametrize("given", [{}, {"input_shape": (3, 40, 40)}])
+def test_small_images_are_profiled_for_all_families(given: dict[str, Any]) -> None:
+    name, notes = planned(**given)
+    assert "-auto-" in name
+    assert "no --space given: all families of networks (auto)" in notes[0]
+
+
+def test_large_images_are_profiled_for_one_family() -> None:
+    name, notes = planned(input_shape=(3, 128, 128))
+    assert "-mbv2-imagenet-3x128x128" in name
+    assert not notes
+
+
+def test_near_a_latency_all_families_are_profiled_whatever_is_usual() -> None:
+    name, notes = planned(near_ms=0.5)
+    assert "-auto-" in name
+    assert not notes
+    with pytest.raises(InputError, match=r"near one latency is of all families.* resnet-cifar is one"):
+        planned(near_ms=0.5, space="resnet-cifar")
 
 
 def test_a_damaged_description_is_named(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
