@@ -66,7 +66,7 @@ def graph(name: str) -> tuple[bytes, Any]:
     if name.startswith("torchvision:"):
         from torchvision import models
 
-        module = getattr(models, name.partition(":")[2])(weights=None).eval()
+        module = lived_in(getattr(models, name.partition(":")[2])(weights=None).eval())
         with scratch() as folder:
             file = folder / "m.onnx"
             torch.onnx.export(
@@ -76,8 +76,22 @@ def graph(name: str) -> tuple[bytes, Any]:
     from hwnas.nets.build import build, weights
 
     spec = member(name)
-    module = build(spec, seed=0).eval()
+    module = lived_in(build(spec, seed=0).eval())
     return onnx.network(spec, weights(module)), module
+
+
+def lived_in(module: Any) -> Any:
+    """With statistics and shifts of batch norm as after a training: a bias of zero, as new networks have it
+    everywhere, is left out by some runtimes, and a trained network has none.
+    """
+    import torch
+
+    draw = torch.Generator().manual_seed(0)
+    for part in module.modules():
+        if isinstance(part, torch.nn.BatchNorm2d):
+            for values in (part.running_mean, part.bias):
+                values.data = 0.1 * torch.randn(values.shape, generator=draw)
+    return module
 
 
 def member(name: str) -> NetworkSpec:
