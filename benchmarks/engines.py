@@ -90,7 +90,8 @@ def lived_in(module: Any) -> Any:
     for part in module.modules():
         if isinstance(part, torch.nn.BatchNorm2d):
             for values in (part.running_mean, part.bias):
-                values.data = 0.1 * torch.randn(values.shape, generator=draw)
+                if values is not None:
+                    values.data = 0.1 * torch.randn(values.shape, generator=draw)
     return module
 
 

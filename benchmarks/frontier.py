@@ -279,6 +279,7 @@ class Frontier:
             data=self.asked.data,
             device="cpu",
             backend=self.asked.backend,
+            precision="fp32",
             images=cell.images,
             seed=cell.seed,
             out=self.work / cell.name,

@@ -16,16 +16,19 @@ from hwnas.backends import formats
 from hwnas.deploy.parity import TOLERANCES
 from hwnas.errors import BuildError, InputError
 from hwnas.jobs.profile.plan import anchors
-from hwnas.measure.candidates import AUTO, RuntimeCandidate, candidates
+from hwnas.measure.candidates import AUTO, RuntimeCandidate, candidates, name_of
 from hwnas.measure.device import resolve
+from hwnas.measure.reliability import DOUBTFUL_PERCENT
 from hwnas.measure.timing import Builder
 from hwnas.measure.turns import in_turn
 from hwnas.nets import onnx
 from hwnas.protocols import Emit, Engine, SearchSpace
 from hwnas.records import Precision, Setting
+from hwnas.spec import NetworkSpec
 from hwnas.units import format_ms
 
 IMAGES = 4  # compared on each anchor
+MOST_TOLERATED_PERCENT = 10.0
 
 
 def is_open(backend: str | None, precision: str | None) -> bool:
@@ -76,6 +79,7 @@ def choose(
     seed: int = 0,
     emit: Emit | None = None,
     timed: bool = True,
+    specs: Sequence[NetworkSpec] | None = None,
 ) -> tuple[list[Setting], list[Timed]]:
     """Time the anchors in every candidate: the fastest that keeps the scores comes first.
 
@@ -88,6 +92,7 @@ def choose(
         seed: order of timing.
         emit: told what was chosen, and by how much.
         timed: False takes the first that works, without building anything (a dry run).
+        specs: networks to time in place of the anchors.
 
     Returns:
         The settings that keep the scores, fastest first (the fastest of all where none does), each runtime
@@ -103,7 +108,7 @@ def choose(
         found = _deployable(found, space) or found
     if not timed:
         return [found[0].setting], [_untimed(c) for c in found]
-    specs = anchors(space)
+    specs = specs or anchors(space)
     rows, builders = _built(found, specs, batch)
     if not builders[0]:
         raise BuildError(f"no runtime could build networks of {space.name}: {rows[0].error}")
@@ -150,7 +155,7 @@ def _deployable(found: list[RuntimeCandidate], space: SearchSpace) -> list[Runti
 
 
 def _built(
-    found: list[RuntimeCandidate], specs: list[Any], batch: int
+    found: list[RuntimeCandidate], specs: Sequence[NetworkSpec], batch: int
 ) -> tuple[list[Timed], list[dict[str, Builder]]]:
     """Every candidate with whether it keeps the scores, and for each anchor builders of engines by name."""
 
@@ -236,6 +241,19 @@ def kept(timed: list[Timed]) -> list[Mapping[str, Any]]:
 def with_errors(compared: Sequence[Mapping[str, Any]], off: Mapping[str, float]) -> list[Mapping[str, Any]]:
     """The candidates with the percent by which predictions were off, of those that were profiled before."""
     return [{**one, "error_percent": off[name]} if (name := _name(one)) in off else one for one in compared]
+
+
+def tolerated_percent(compared: Sequence[Mapping[str, Any]], chosen: Setting, other: Setting) -> float:
+    """By how much predictions of the faster of two may be off before the other is profiled, too.
+
+    Half of what the other takes longer: a loose table leaves about as much of a budget as it is off, as
+    candidates are measured whole; but never more than `MOST_TOLERATED_PERCENT`.
+    """
+    relative: dict[str, float | None] = {_name(one): one["relative"] for one in compared}
+    first, second = (relative.get(name_of(setting)) for setting in (chosen, other))
+    if first is None or second is None:
+        return DOUBTFUL_PERCENT
+    return min(max(DOUBTFUL_PERCENT, 50.0 * (second / first - 1.0)), MOST_TOLERATED_PERCENT)
 
 
 def ratios(compared: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:

@@ -13,7 +13,9 @@ from pathlib import Path
 import numpy as np
 from pydantic import StrictInt, TypeAdapter, ValidationError
 
+from hwnas.arrays import Float64s
 from hwnas.errors import DataFormatError, InputError
+from hwnas.jobs.profile.plan import TRIED
 from hwnas.measure import table as tables
 from hwnas.measure.timing import SessionOptions, TimingOptions, measure
 from hwnas.nets import onnx
@@ -29,6 +31,7 @@ LEAST, MOST = 0.5, 2.0
 ONCE = TimingOptions(sessions=1, sessions_max=1, repeats=0, session=SessionOptions(session_ms=20.0))
 # Places among the widths that are timed, as far as they are needed.
 STEP = 8
+COMPARED = 3  # families
 
 Spans = dict[str, tuple[int, int]]
 # Of a header: for each family the channels of the stages of its narrowest and its widest members. Places
@@ -56,20 +59,41 @@ def space_near(
 
 def span(family: Family, budget_ms: float, time_ms: Callable[[NetworkSpec], float]) -> tuple[int, int]:
     """First and last place of a family's widths near a budget; the nearest where none is near."""
+    times = _times_ms(family, budget_ms, time_ms)
+    inside = np.flatnonzero((times >= LEAST * budget_ms) & (times <= MOST * budget_ms))
+    if len(inside):
+        return int(inside[0]), int(inside[-1])
+    nearest = _nearest(times, budget_ms)
+    return nearest, nearest
+
+
+def anchors_near(space: Families, budget_ms: float, backend: Backend, setting: Setting) -> list[NetworkSpec]:
+    """Of each of the families that are tried first the member that takes about the budget.
+
+    By these runtimes and precisions are compared: which is the fastest is another for small networks than for
+    large ones.
+    """
+    time_ms, found = _timer(backend, setting), []
+    for one in space.families[:COMPARED]:
+        found.append(one.scaled(_nearest(_times_ms(one, budget_ms, time_ms), budget_ms), TRIED))
+    return found
+
+
+def _times_ms(family: Family, budget_ms: float, time_ms: Callable[[NetworkSpec], float]) -> Float64s:
+    """By the place of a width the time of its uniform member, up to where it is too slow."""
     known: dict[int, float] = {}
     last = len(family.widths) - 1
     for at in (*range(0, last, STEP), last):
-        known[at] = time_ms(family.scaled(at, 2))
+        known[at] = time_ms(family.scaled(at, TRIED))
         if known[at] > MOST * budget_ms:
             break
-    places = np.arange(max(known) + 1)
     # Between two that were timed a power of the width.
-    log_ms = np.interp(places, list(known), np.log(list(known.values())))
-    inside = places[(log_ms >= np.log(LEAST * budget_ms)) & (log_ms <= np.log(MOST * budget_ms))]
-    if len(inside):
-        return int(inside[0]), int(inside[-1])
-    nearest = int(places[np.abs(log_ms - np.log(budget_ms)).argmin()])
-    return nearest, nearest
+    times: Float64s = np.exp(np.interp(np.arange(max(known) + 1), list(known), np.log(list(known.values()))))
+    return times
+
+
+def _nearest(times_ms: Float64s, budget_ms: float) -> int:
+    return int(np.abs(np.log(times_ms / budget_ms)).argmin())
 
 
 def _begun(path: Path, space: Families) -> Spans | None:

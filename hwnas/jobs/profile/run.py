@@ -15,9 +15,9 @@ from hwnas.cost.heldout import summary
 from hwnas.cost.model import TableModel, cost_model
 from hwnas.errors import BuildError, InputError, MissingMeasurement
 from hwnas.jobs import own_model
-from hwnas.jobs.profile.choose import choose, is_open, kept, ratios, with_errors
+from hwnas.jobs.profile.choose import choose, is_open, kept, ratios, tolerated_percent, with_errors
 from hwnas.jobs.profile.estimate import estimate
-from hwnas.jobs.profile.near import space_near
+from hwnas.jobs.profile.near import anchors_near, space_near
 from hwnas.jobs.profile.options import ProfileOptions
 from hwnas.jobs.profile.plan import PLANS, Plan, anchors, blocks_of, draw, priced_part, schedule
 from hwnas.jobs.profile.result import ProfileOutcome
@@ -26,7 +26,6 @@ from hwnas.measure import table as tables
 from hwnas.measure import table_folder
 from hwnas.measure.candidates import in_forms, name_of, precision_of
 from hwnas.measure.patience import Patience
-from hwnas.measure.reliability import DOUBTFUL_PERCENT
 from hwnas.measure.rows import NEAR, Header, RepeatRow
 from hwnas.measure.sentinel import levels
 from hwnas.measure.session import WARMUP_BATCHES, WARMUP_CALLS
@@ -122,7 +121,9 @@ def _reliable(
             if aside is not None:
                 aside.unlink()
             best, aside = made, None
-            if not made.complete or _error(made) <= DOUBTFUL_PERCENT or at == len(found) - 1:
+            if not made.complete or at == len(found) - 1:
+                break
+            if _error(made) <= tolerated_percent(told.compared, made.setting, found[at + 1].setting):
                 break
             aside = path.rename(path.with_name(f"{path.name}.aside"))
             _note(emit, _too_loose(made, found[at + 1].setting))
@@ -273,9 +274,20 @@ def _conditions(options: ProfileOptions, space: SearchSpace, emit: Emit | None) 
         seed=o.seed,
         emit=emit,
         timed=not o.dry_run,
+        specs=None if o.dry_run else _compared(o, space),
     )
     settings = worth_a_profile(settings, o.device) if left_open else settings[:1]
     return [_Candidate(devices.backend_of(s), s, kept(compared)) for s in settings]
+
+
+def _compared(options: ProfileOptions, space: SearchSpace) -> list[NetworkSpec] | None:
+    """The networks that runtimes are compared by near one latency; None where the anchors are."""
+    if options.near_ms is None or not isinstance(space, Families):
+        return None
+    backend, setting = devices.conditions(
+        options.device, None, precision="fp32", batch=options.batch or 1, threads=options.threads
+    )
+    return anchors_near(space, options.near_ms, backend, setting)
 
 
 def worth_a_profile(settings: Sequence[Setting], device: str) -> list[Setting]:

@@ -13,7 +13,10 @@ from hwnas.jobs.profile import ProfileOptions
 from hwnas.jobs.profile import profile as job
 from hwnas.jobs.search.options import STRATEGY, SearchOptions
 from hwnas.jobs.search.plan import check_references
+from hwnas.measure import device as devices
 from hwnas.measure import table_folder
+from hwnas.measure.candidates import AUTO
+from hwnas.measure.remote.address import is_remote
 from hwnas.measure.table import LatencyTable
 from hwnas.nets.families import Families
 from hwnas.protocols import Emit, SearchSpace
@@ -68,6 +71,8 @@ def measure(options: SearchOptions, space: SearchSpace, emit: Emit, left_s: floa
     check_references(options.latency_budget, space)
     smallest = space.smallest()
     given = {name: getattr(options, name) for name in ("backend", "precision", "batch", "threads")}
+    if _chosen_by_the_clock(options, space):
+        given |= {"backend": AUTO, "precision": AUTO}
     chosen = ProfileOptions(
         device=options.device or "auto",
         space=None if options.model is not None else options.space,
@@ -96,6 +101,18 @@ def measure(options: SearchOptions, space: SearchSpace, emit: Emit, left_s: floa
             "the command to continue it, or allow more time"
         )
     return predict.find(Path(body["table"]))
+
+
+def _chosen_by_the_clock(options: SearchOptions, space: SearchSpace) -> bool:
+    """Whether the fastest runtime and precision here are taken: where the user names neither, nor a space.
+
+    On this machine's CPU: on a GPU an engine takes minutes to build, and each candidate builds three.
+    """
+    device = options.device or AUTO
+    named = options.backend is not None or options.precision is not None
+    if named or not isinstance(space, Families) or is_remote(device):
+        return False
+    return devices.resolve(device).name == "cpu"
 
 
 def budgets_ms(text: str) -> list[float | None]:

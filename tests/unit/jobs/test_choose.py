@@ -12,7 +12,16 @@ import pytest
 from hwnas.errors import BackendUnavailable, InputError
 from hwnas.jobs.predict import find
 from hwnas.jobs.profile import ProfileOptions, profile
-from hwnas.jobs.profile.choose import Timed, choose, is_open, ratios, said, takes, with_errors
+from hwnas.jobs.profile.choose import (
+    Timed,
+    choose,
+    is_open,
+    ratios,
+    said,
+    takes,
+    tolerated_percent,
+    with_errors,
+)
 from hwnas.jobs.profile.result import ProfileOutcome
 from hwnas.jobs.profile.run import worth_a_profile
 from hwnas.nets import spaces
@@ -117,6 +126,22 @@ def test_what_cannot_be_predicted_is_not_taken(
     assert body["table_id"] == body["setting"]["precision"] == out.read_text() == taken
     assert list(tmp_path.iterdir()) == [out]
     assert sum("fake fp32, which is predicted best, is profiled, too" in text for text in words) == told
+
+
+@pytest.mark.parametrize(
+    # Half of how much longer fp32 takes, at least 5 % and at most 10 %.
+    ("slower", "percent"),
+    [(1.04, 5.0), (1.10, 5.0), (1.14, 7.0), (1.5, 10.0), (None, 5.0)],
+)
+def test_the_faster_runtime_may_be_off_by_half_of_its_lead(slower: float | None, percent: float) -> None:
+    compared: list[Mapping[str, Any]] = [
+        {"backend": "openvino", "precision": "int8", "form": "sums", "relative": 1.0},
+        {"backend": "ort", "precision": "fp32", "form": "", "relative": slower},
+    ]
+    int8 = Setting(device="cpu", backend="openvino", precision="int8", form="sums")
+    fp32 = Setting(device="cpu", backend="ort", precision="fp32")
+    assert tolerated_percent(compared, int8, fp32) == pytest.approx(percent)
+    assert tolerated_percent([], int8, fp32) == 5.0
 
 
 def test_what_is_profiled_at_most() -> None:

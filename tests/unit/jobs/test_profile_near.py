@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,11 +10,11 @@ from typing import Any
 import pytest
 
 from hwnas.errors import DataFormatError, InputError, MissingMeasurement
-from hwnas.jobs.profile import ProfileOptions, profile
+from hwnas.jobs.profile import ProfileOptions, near, profile
 from hwnas.jobs.profile.near import Spans, _begun, span
 from hwnas.jobs.profile.plan import PLANS, TRIED_SHARE, Plan, blocks_of, draw, priced_part
+from hwnas.measure import device, table_folder
 from hwnas.measure import table as tables
-from hwnas.measure import table_folder
 from hwnas.measure.rows import Header
 from hwnas.measure.table import LatencyTable
 from hwnas.measure.writer import write
@@ -54,6 +55,28 @@ def test_widths_near_a_budget(
     last = len(widths) - 1
     assert span(space.families[0], budget_ms, time_ms) == tuple(at if at >= 0 else last for at in expected)
     assert timed == [at if at >= 0 else last for at in places]
+
+
+def test_runtimes_are_compared_by_what_takes_about_the_budget(
+    space: Families, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """0.1 ms, doubled every eight widths: 0.3 ms lie at place 12.7, so the thirteenth."""
+
+    def timer(backend: object, setting: object) -> Callable[[NetworkSpec], float]:
+        def time_ms(spec: NetworkSpec) -> float:
+            family = space.family_of(spec)
+            return float(
+                0.1 * 2.0 ** (family.widths.index(tuple(stage[0].c_out for stage in spec.stages)) / 8)
+            )
+
+        return time_ms
+
+    monkeypatch.setattr(near, "_timer", timer)
+    backend, setting = device.conditions("fake", None, precision="fp32", batch=1, threads=1)
+    found = near.anchors_near(space, 0.3, backend, setting)
+    assert [spec.key for spec in found] == [one.scaled(13, 2).key for one in space.families[:3]]
+    narrowest = near.anchors_near(space, 0.001, backend, setting)
+    assert [spec.key for spec in narrowest] == [one.scaled(0, 2).key for one in space.families[:3]]
 
 
 def test_a_narrowed_space_holds_members_of_the_whole_one(space: Families) -> None:
@@ -129,9 +152,9 @@ def test_a_profile_near_a_latency(space: Families, tmp_path: Path, monkeypatch: 
     assert len(table.rows) < 30  # twelve, or those of the anchors
     spans = _begun(Path(body["table"]), space)
     assert spans is not None
-    near = narrowed(space, spans)
+    narrow = narrowed(space, spans)
     assert body["near_ms"] == 0.5
-    assert set(table.rows) <= set(near.blocks())
+    assert set(table.rows) <= set(narrow.blocks())
     assert table.covers(space.smallest())
     # The table is one for a search near the latency, and for no other.
     found = table_folder.newest("fake", space="auto", budgets_ms=[0.4])
@@ -145,19 +168,19 @@ def test_a_profile_near_a_latency(space: Families, tmp_path: Path, monkeypatch: 
 
 def test_a_profile_near_a_latency_prices_the_families_that_are_tried_first(space: Families) -> None:
     """So many blocks as the members of three and a half families have: three are priced, and drawn from."""
-    near = narrowed(space, {one.label: (8, 12) for one in space.families})
+    narrow = narrowed(space, {one.label: (8, 12) for one in space.families})
     uniform = [
-        {b for at in range(len(one.widths)) for b in one.scaled(at, 2).blocks} for one in near.families[:4]
+        {b for at in range(len(one.widths)) for b in one.scaled(at, 2).blocks} for one in narrow.families[:4]
     ]
     three, four = len(set().union(*uniform[:3])), len(set().union(*uniform))
     most = round((three + four) / 2 / TRIED_SHARE)
-    priced = priced_part(near, most)
+    priced = priced_part(narrow, most)
     assert isinstance(priced, Families)
-    assert [one.label for one in priced.families] == [one.label for one in near.families[:3]]
-    measured = set(blocks_of(near, most, seed=0))
+    assert [one.label for one in priced.families] == [one.label for one in narrow.families[:3]]
+    measured = set(blocks_of(narrow, most, seed=0))
     assert set().union(*uniform[:3]) <= measured
     assert len(measured) <= most
     for spec in draw(priced, 20, 0, "random"):
         assert set(spec.blocks) <= measured
-    assert priced_part(near, 10) is near  # too few for three
-    assert priced_part(near, 10_000) is near  # all are measured
+    assert priced_part(narrow, 10) is narrow  # too few for three
+    assert priced_part(narrow, 10_000) is narrow  # all are measured

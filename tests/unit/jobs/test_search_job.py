@@ -20,7 +20,7 @@ from hwnas.errors import BudgetInfeasible, InputError, MissingMeasurement
 from hwnas.estimates import Budget, Estimate
 from hwnas.jobs.profile import ProfileOptions, profile
 from hwnas.jobs.profile.plan import PLANS, Plan
-from hwnas.jobs.search import SearchOptions, plan, search
+from hwnas.jobs.search import SearchOptions, first_table, plan, search
 from hwnas.measure import reliability
 from hwnas.measure.table import LatencyTable, load
 from hwnas.nets.spaces import make
@@ -290,6 +290,37 @@ def test_a_doubtful_table_of_all_families_gives_way_to_a_profile_near_the_budget
 def test_no_table_names_the_command(options: SearchOptions) -> None:
     with pytest.raises(MissingMeasurement, match="hwnas profile --device fake --space mbv2-cifar"):
         search(replace(options, space="mbv2-cifar", profile=False))
+
+
+@pytest.mark.parametrize(
+    ("given", "asked"),
+    [
+        ({}, ("auto", "auto")),
+        ({"backend": "ort"}, (None, "fp32")),  # as the profile's own default
+        ({"precision": "int8"}, (None, "int8")),
+        ({"space": "resnet-cifar"}, (None, "fp32")),
+        ({"device": "fake"}, (None, "fp32")),
+        ({"device": "ssh://pi@board"}, (None, "fp32")),
+    ],
+)
+def test_the_first_table_is_of_what_the_clock_prefers_unless_something_is_named(
+    given: dict[str, Any], asked: tuple[str | None, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[ProfileOptions] = []
+
+    def planned(options: ProfileOptions) -> Any:
+        seen.append(options)
+        return profile(replace(options, device="fake", backend="fake", precision="fp32"))
+
+    monkeypatch.setattr(first_table, "job", planned)
+    options = SearchOptions(
+        **{"latency_budget": "1ms", "device": "cpu", "data": "digits", **given, "dry_run": True}
+    )
+    space = make(options.space or "auto", input_shape=(3, 16, 16))
+    with pytest.raises(first_table.NotYet):
+        first_table.measure(options, space, lambda kind, fields: None, None)
+    backend, precision = asked
+    assert (seen[0].backend, seen[0].precision) == (given.get("backend", backend), precision)
 
 
 def test_a_dry_run_without_a_table_plans_a_quick_profile(options: SearchOptions, home: Path) -> None:
