@@ -442,25 +442,21 @@ def _search(
 ) -> dict[str, Any]:
     from hwnas.deploy.engine import load, run_all
     from hwnas.jobs.export import ExportOptions, export
-    from hwnas.jobs.profile import ProfileOptions, profile
     from hwnas.jobs.resolve.origin import origin
     from hwnas.jobs.search import SearchOptions, search
     from hwnas.train.data import load as images_of
     from hwnas.train.data import normalise
 
     folder = options.work / f"{budget}-{seed}-{kind.replace(' ', '-')}"
-    table = options.work / f"{kind.replace(' ', '-')}.hwlat.jsonl"  # one a machine, whatever the seed
-    profile(
-        ProfileOptions(
-            device="cpu", space=options.space, backend=backend, precision=precision, preset="quick", out=table
-        )
-    )
+    # The first search of a kind measures the table of a budget, which the others go by.
+    os.environ["HWNAS_HOME"] = str(options.work / f"home-{kind.replace(' ', '-')}")
     search(
         SearchOptions(
             latency_budget=budget,
             data=options.data,
             space=options.space,
-            table=table,
+            backend=backend,
+            precision=precision,
             images=options.images,
             seed=seed,
             out=folder,
@@ -500,7 +496,7 @@ def main() -> None:
     parser.add_argument("--prepare", action="store_true", help="only write the models to be timed")
     parser.add_argument("--work", type=Path, help="keeps models, runs and what is done")
     parser.add_argument("--budgets", help="search at these instead, for example 0.2ms,0.4ms")
-    parser.add_argument("--space", default="resnet-cifar")
+    parser.add_argument("--space", default="auto")
     parser.add_argument("--images", type=int, default=40_000)
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--data", default="digits")
