@@ -5,23 +5,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from hwnas.records import Precision
-
 
 @dataclass(frozen=True, kw_only=True)
 class Conditions:
     """The conditions that a latency table must have, or that an engine is built for; None leaves one open.
 
     Attributes:
-        device, backend: where networks run, and by what.
-        precision: of the numbers.
+        device: where networks run.
+        backend, precision: by what, and of the numbers; a search takes "auto" or a list with commas, too.
         batch: images a call.
         threads: of the runtime.
     """
 
     device: str | None = None
     backend: str | None = None
-    precision: Precision | None = None
+    precision: str | None = None
     batch: int | None = None
     threads: int | None = None
 

@@ -38,6 +38,7 @@ from hwnas.jobs.resolve.origin import Origin, origin
 from hwnas.locks import Lock
 from hwnas.measure import device as devices
 from hwnas.measure import reliability
+from hwnas.measure.candidates import precision_of
 from hwnas.measure.patience import PATIENCE_S
 from hwnas.protocols import Backend, Emit
 from hwnas.records import BuildChoices, Check, Compatible, Precision, Promise, Setting, to_json
@@ -233,7 +234,7 @@ def conditions(options: ExportOptions, source: Origin) -> tuple[Backend, Setting
     """Backend and setting: what the user asks for, else what the search was under."""
 
     known = source.setting
-    precision = options.precision or (known.precision if known else "fp32")
+    precision = precision_of(options.precision or (known.precision if known else "fp32"))
     batch = options.batch or (known.batch if known else 1)
     threads = options.threads or (known.threads if known else 1)
     dla = known.dla if options.dla is None and known is not None else options.dla
@@ -397,7 +398,7 @@ def _elsewhere(
 ) -> BackendUnavailable:
     """Leave the ONNX model for the target, and the words that finish there."""
 
-    precision: Precision = options.precision or (source.setting.precision if source.setting else "fp32")
+    precision = precision_of(options.precision or (source.setting.precision if source.setting else "fp32"))
     batch = options.batch or (source.setting.batch if source.setting else 1)
     drawn = samples(options.data, source, 1) if precision == "int8" else None
     wanted = formats.get(options.format)
