@@ -22,8 +22,8 @@ from hwnas.jobs.profile.choose import (
     tolerated_percent,
     with_errors,
 )
+from hwnas.jobs.profile.conditions import worth_a_profile
 from hwnas.jobs.profile.result import ProfileOutcome
-from hwnas.jobs.profile.run import worth_a_profile
 from hwnas.nets import spaces
 from hwnas.records import Precision, Setting, to_json
 
@@ -118,7 +118,7 @@ def test_what_cannot_be_predicted_is_not_taken(
         return [Setting(device="fake", backend="fake", precision=name) for name in ("fp16", "fp32")], []
 
     monkeypatch.setattr("hwnas.jobs.profile.run._profiled", profiled)
-    monkeypatch.setattr("hwnas.jobs.profile.run.choose", chosen)
+    monkeypatch.setattr("hwnas.jobs.profile.conditions.choose", chosen)
     options = ProfileOptions(
         "fake", "resnet-cifar", backend="auto", precision="auto", preset="quick", out=out
     )

@@ -1,0 +1,100 @@
+"""Under which conditions a profile measures: runtime and setting, as named or as the clock prefers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from hwnas.errors import InputError
+from hwnas.jobs.profile.choose import choose, is_open, kept
+from hwnas.jobs.profile.near import anchors_near
+from hwnas.jobs.profile.options import ProfileOptions
+from hwnas.measure import device as devices
+from hwnas.measure import table as tables
+from hwnas.measure.candidates import in_forms, precision_of
+from hwnas.measure.rows import NEAR, Header
+from hwnas.measure.sweep import header_for
+from hwnas.measure.timing import TimingOptions
+from hwnas.nets.families import Families
+from hwnas.protocols import Backend, Emit, SearchSpace
+from hwnas.records import BuildChoices, Setting
+from hwnas.spec import NetworkSpec
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A runtime and setting, and what it was chosen among."""
+
+    backend: Backend
+    setting: Setting
+    compared: list[Mapping[str, Any]]
+
+    def header(self, space: SearchSpace, timing: TimingOptions, near_ms: float | None) -> Header:
+        """Of a table under them."""
+        member = space.smallest()
+        found = header_for(self.setting, space.name, member.input_shape, member.classes, timing)
+        if near_ms is None:
+            return found
+        return found.model_copy(update={"protocol": {**found.protocol, NEAR: near_ms}})
+
+
+def conditions_of(options: ProfileOptions, space: SearchSpace, emit: Emit | None) -> list[Candidate]:
+    """Runtime and setting; where the user leaves them open, those that keep the scores, fastest first, and
+    what they were chosen among.
+
+    A table that is there is continued under its own setting; a dry run times nothing.
+    """
+    o = options
+    left_open = is_open(o.backend, o.precision)
+    if not left_open:
+        precision = precision_of(o.precision)
+        made = devices.conditions(
+            o.device,
+            o.backend,
+            precision=precision,
+            batch=o.batch or 1,
+            threads=o.threads,
+            choices=BuildChoices(dla=o.dla),
+        )
+        # Which form of int8 is the fastest is left to the clock, whatever is named.
+        if len(in_forms(*made)) == 1:
+            return [Candidate(*made, [])]
+    if left_open and o.dla is not None:
+        raise InputError("--dla: name one backend and one precision with it, not auto or a list")
+    if o.out is not None and o.out.exists():
+        there = tables.load(o.out).setting
+        return [Candidate(devices.backend_of(there), there, [])]
+    settings, compared = choose(
+        space,
+        o.device,
+        o.backend,
+        o.precision,
+        batch=o.batch or 1,
+        threads=o.threads,
+        seed=o.seed,
+        emit=emit,
+        timed=not o.dry_run,
+        specs=None if o.dry_run else _compared(o, space),
+    )
+    settings = worth_a_profile(settings, o.device) if left_open else settings[:1]
+    return [Candidate(devices.backend_of(s), s, kept(compared)) for s in settings]
+
+
+def _compared(options: ProfileOptions, space: SearchSpace) -> list[NetworkSpec] | None:
+    """The networks that runtimes are compared by near one latency; None where the anchors are."""
+    if options.near_ms is None or not isinstance(space, Families):
+        return None
+    backend, setting = devices.conditions(
+        options.device, None, precision="fp32", batch=options.batch or 1, threads=options.threads
+    )
+    return anchors_near(space, options.near_ms, backend, setting)
+
+
+def worth_a_profile(settings: Sequence[Setting], device: str) -> list[Setting]:
+    """The fastest; and, where its networks cannot be predicted, fp32, that of the device's own runtime where
+    it is among them. A profile takes minutes, so no more than two.
+    """
+    own = devices.resolve(device).backend
+    floats = sorted((s for s in settings if s.precision == "fp32"), key=lambda s: s.backend != own)
+    return list(dict.fromkeys([settings[0], *floats[:1]]))

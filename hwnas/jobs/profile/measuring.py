@@ -1,0 +1,130 @@
+"""One run over a table: blocks, networks for fitting, active probes, networks for judging, figures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from hwnas.cost.heldout import summary
+from hwnas.cost.model import TableModel, cost_model
+from hwnas.errors import BuildError
+from hwnas.jobs.profile.choose import ratios
+from hwnas.jobs.profile.options import ProfileOptions
+from hwnas.jobs.profile.plan import Plan, anchors, blocks_of, draw, priced_part, schedule
+from hwnas.measure.rows import RepeatRow
+from hwnas.measure.sentinel import levels
+from hwnas.measure.sweep import Sweep
+from hwnas.measure.table import LatencyTable
+from hwnas.protocols import SearchSpace
+from hwnas.spec import BlockSpec, NetworkSpec
+
+# Candidates that active probing chooses from, and how many it takes at a time.
+_CANDIDATES, _BATCH = 256, 10
+
+
+def most_blocks(plan: Plan, options: ProfileOptions) -> int:
+    """How many blocks of a space are measured at most."""
+    return plan.blocks if options.near_ms is None else plan.blocks_near
+
+
+def wanted_blocks(space: SearchSpace, plan: Plan, options: ProfileOptions) -> Sequence[BlockSpec]:
+    """The blocks to measure: of a table that is extended all, else those that matter."""
+    return (
+        space.blocks() if options.only_missing else blocks_of(space, most_blocks(plan, options), options.seed)
+    )
+
+
+class Measuring:
+    """One run over a table: blocks, calibration, active probes, holdout, summary."""
+
+    def __init__(
+        self,
+        sweep: Sweep,
+        space: SearchSpace,
+        plan: Plan,
+        options: ProfileOptions,
+        compared: Sequence[Mapping[str, Any]],
+    ) -> None:
+        self.sweep, self.space, self.plan, self.options = sweep, space, plan, options
+        # The table is fitted and judged by networks whose blocks it measures.
+        self.priced = priced_part(space, most_blocks(plan, options))
+        self.compared = list(compared)
+        self.table: LatencyTable = sweep.writer.table
+
+    def run(self) -> None:
+        """Everything that is still missing; unfinished where the time ran out."""
+        self.sweep.blocks(wanted_blocks(self.space, self.plan, self.options))
+        if self.sweep.late:
+            return
+        if self.options.only_missing and self.table.summary:
+            self._improve()
+            return
+        if not self.table.rows:
+            raise BuildError(
+                f"none of the {len(self.table.failures)} blocks could be measured; see the table"
+            )
+        self._random()
+        self._probe()
+        self._repeat()
+        self._finish()
+
+    def _improve(self) -> None:
+        """More sessions where the finished table is least sure, and its figures again."""
+        again = {spec.key for spec in self.sweep.improve()}
+        held = [n.spec for n in self.table.networks if n.role == "holdout" and n.spec.key in again]
+        for key, found in self.sweep.again(held).items():
+            value_ms = min(found.floor_ms, self.table.repeats.get(key, found.floor_ms))
+            self.sweep.writer.append(RepeatRow(network=key, value_ms=value_ms))
+        self._finish()
+
+    def _finish(self) -> None:
+        """Mark the table as finished, with its figures."""
+        if not self.sweep.late:
+            past = levels(self.table.setting)
+            states = past.state_sd() if past is not None else None
+            states_percent = None if states is None else 100.0 * states
+            self.sweep.finish({**summary(self.table, states_percent), **ratios(self.compared)})
+
+    def _random(self) -> None:
+        """Networks drawn from the space, the same ones however often the run was interrupted."""
+        have = {net.spec.key for net in self.table.networks}
+        self.sweep.networks(
+            [
+                (spec, role)
+                for spec, role in schedule(self.priced, self.plan, self.options.seed)
+                if spec.key not in have and spec.blocks not in self.table.failures
+            ]
+        )
+
+    def _repeat(self) -> None:
+        """Measure the holdout networks again, later: how far two measurements differ."""
+        todo = [
+            net.spec
+            for net in self.table.networks
+            if net.role == "holdout" and net.spec.key not in self.table.repeats
+        ]
+        for key, found in self.sweep.again(todo).items():
+            self.sweep.writer.append(RepeatRow(network=key, value_ms=found.floor_ms))
+
+    def _probe(self) -> None:
+        """Measure where the model is least sure, until it is good enough on random networks."""
+        fixed = {spec.key for spec in anchors(self.space)}
+        done = sum(net.role == "probe" and net.spec.key not in fixed for net in self.table.networks)
+        for batch in self._batches(done):
+            model = cost_model(self.table)
+            error = float(np.abs(model.errors).mean()) if len(model.errors) else 1.0
+            if error <= self.plan.target or self.sweep.late:
+                return
+            self.sweep.networks([(spec, "probe") for spec in self._uncertain(model, batch)])
+
+    def _batches(self, done: int) -> Iterator[int]:
+        for at in range(done, self.plan.probes, _BATCH):
+            yield min(_BATCH, self.plan.probes - at)
+
+    def _uncertain(self, model: TableModel, n: int) -> list[NetworkSpec]:
+        seen = {net.spec.key for net in self.table.networks}
+        candidates = draw(self.priced, _CANDIDATES, self.options.seed, "candidates")
+        candidates = [spec for spec in candidates if spec.key not in seen]
+        return model.most_uncertain(candidates, n) if candidates else []
