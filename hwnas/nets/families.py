@@ -132,7 +132,8 @@ def widths_of(ratio: Sequence[int]) -> tuple[Widths, ...]:
     """The widths of stages in a proportion, narrowest first, each once.
 
     From 8 channels of the first stage to 16 is half a network more: where it steps by `JUMP` or more, the
-    other stages go on alone before, half the way.
+    other stages go on alone before, half the way. Where all others step at once, the last one, which costs
+    least, goes first.
     """
     steps = round(math.log(WIDEST / NARROWEST) / math.log(STEP))
     bases = [NARROWEST * STEP**at for at in range(steps + 1)]
@@ -146,7 +147,12 @@ def widths_of(ratio: Sequence[int]) -> tuple[Widths, ...]:
             )
             ladder += [(first, *others) for _, *others in alone]
         ladder.append(own)
-    return tuple(dict.fromkeys(ladder))
+    fine: list[Widths] = []
+    for own in dict.fromkeys(ladder):
+        if fine and len(own) > 2 and all(new > old for old, new in zip(fine[-1][1:], own[1:])):
+            fine.append((*fine[-1][:-1], own[-1]))
+        fine.append(own)
+    return tuple(dict.fromkeys(fine))
 
 
 def _rounded(channels: Sequence[float]) -> Widths:

@@ -28,16 +28,20 @@ def test_a_uniform_member_by_hand() -> None:
 def test_widths_are_eights_and_each_stage_is_rounded_by_itself() -> None:
     """4, 4.32, 4.67, ... channels: the first stage's rounded down; 4 times as many to the nearest eight."""
     widths = widths_of((1, 4, 4))
-    # 4.32 * 4 is 17.3, 4.67 * 4 is 18.7, 5.04 * 4 is 20.2
-    assert widths[:2] == ((4, 16, 16), (4, 24, 24))
+    # 4.32 * 4 is 17.3, 4.67 * 4 is 18.7, 5.04 * 4 is 20.2. The last stage steps first
+    assert widths[:3] == ((4, 16, 16), (4, 16, 24), (4, 24, 24))
     # 15.98 * 4 is 63.9; 17.26 * 4 is 69.1. Twice as many in the first stage is a large step: before it the
     # others go on, up to 17.26 * sqrt(2) * 4, which is 97.6
+    steps = [(64, 64), (64, 72), (72, 72), (72, 80), (80, 80), (80, 88), (88, 88), (88, 96), (96, 96)]
     at = widths.index((8, 64, 64))
-    between = ((8, 72, 72), (8, 80, 80), (8, 88, 88), (8, 96, 96))
-    assert widths[at - 1 : at + 7] == ((8, 56, 56), (8, 64, 64), *between, (16, 72, 72), (16, 80, 80))
+    assert widths[at - 1 : at + 12] == (
+        (8, 56, 64),
+        *((8, *others) for others in steps),
+        *((16, 72, 72), (16, 72, 80), (16, 80, 80)),
+    )
     # from 32 channels to 40 is a small one
     at = widths.index((40, 160, 160))
-    assert widths[at - 1] == (32, 152, 152)
+    assert widths[at - 2 : at] == ((32, 152, 152), (32, 152, 160))
     assert {channels % 8 for stages in widths for channels in stages if channels != 4} == {0}
     assert list(widths) == sorted(set(widths))
 
