@@ -32,7 +32,7 @@ Stem = tuple[int, Stride]  # kernel and stride
 CHANNELS = 8
 # The first stage is from the first of these to at most the second wide, by the third as a factor; each stage
 # is rounded by itself, so that a step of all is finer than a step of one.
-NARROWEST, WIDEST, STEP, JUMP = 4.0, 128.0, 1.08, 1.3
+NARROWEST, WIDEST, STEP, JUMP = 4.0, 128.0, 1.08, 1.2
 Widths = tuple[int, ...]  # channels of each stage
 # Blocks of a stage.
 MOST_DEPTH = 6

@@ -39,9 +39,9 @@ def test_widths_are_eights_and_each_stage_is_rounded_by_itself() -> None:
         *((8, *others) for others in steps),
         *((16, 72, 72), (16, 72, 80), (16, 80, 80)),
     )
-    # from 32 channels to 40 is a small one
-    at = widths.index((40, 160, 160))
-    assert widths[at - 2 : at] == ((32, 152, 152), (32, 152, 160))
+    # from 80 channels to 88 is a small one
+    at = widths.index((88, 376, 376))
+    assert widths[at - 2 : at] == ((80, 344, 344), (80, 344, 376))
     assert {channels % 8 for stages in widths for channels in stages if channels != 4} == {0}
     assert list(widths) == sorted(set(widths))
 
