@@ -17,7 +17,7 @@ from typing import Any
 
 import click
 
-from hwnas import runs, schemas
+from hwnas import budgets, runs, schemas
 from hwnas.errors import DataFormatError, InputError
 from hwnas.nets import spaces
 from hwnas.plugins import names, unknown
@@ -274,7 +274,7 @@ def _of_the_search(body: Mapping[str, Any]) -> list[str]:
         budget_ms = _raced(search)
         wanted["space"] = spaces.advised(param_types.parse_shape(str(shape)))
         if budget_ms is not None:
-            wanted |= {"space": families.NAME, "latency-budget": f"{budget_ms:g}ms"}
+            wanted |= {"space": families.NAME, "latency-budget": budgets.written_ms(budget_ms)}
     return [
         word for name, value in wanted.items() if name not in profile for word in (f"--{name}", str(value))
     ]

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from hwnas import schemas
+from hwnas import runs, schemas
 from hwnas.by_block import Mixed
 from hwnas.by_class import ByClass
 from hwnas.errors import VerificationFailed
@@ -101,7 +101,9 @@ def verify(ui: Output, max_time: float | None, **chosen: Any) -> None:
 
     wanted = VerifyOptions(**options.given(max_time_s=max_time, **chosen))
     _proved(ui, schemas.VERIFY, lambda: job(wanted, ui.emit).as_json())
-    ui.next("hwnas report")
+    given = Path(wanted.engine)
+    folder = given if given.is_dir() else given.parent
+    ui.next(f"hwnas report {shlex.quote(str(folder)) if runs.is_run(folder) else ''}".rstrip())
 
 
 def _proved(ui: Output, schema: str, job: Callable[[], dict[str, Any]]) -> dict[str, Any]:

@@ -75,7 +75,7 @@ def _after_profile(body: dict[str, Any], shape: tuple[int, int, int] | None) -> 
     usual = space.startswith("resnet-cifar") and size == (3, 32, 32)  # resnet20 is of these
     budget = "1x:resnet20" if usual else "1ms" if space == families.NAME else "2x:smallest"
     if body.get("near_ms") is not None:  # which serves no other
-        budget = f"{body['near_ms']:g}ms"
+        budget = budgets.written_ms(body["near_ms"])
     return f"hwnas search --latency-budget {budget} --data {shlex.quote(data)} --space {space}{where}"
 
 

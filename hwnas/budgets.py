@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Literal, get_args
 
 from hwnas.errors import InputError
@@ -51,6 +52,11 @@ def parse(text: object) -> tuple[WrittenBudget, ...]:
     if len({target.percentile for target in targets}) > 1:
         raise InputError(f"latency budget {text!r} names several percentiles; use the same one in each part")
     return targets
+
+
+def written_ms(latency_ms: float) -> str:
+    """A latency as `parse` reads it, whatever its size."""
+    return f"{Decimal(repr(latency_ms)):f}".removesuffix(".0") + "ms"
 
 
 def parse_latency(text: object) -> tuple[float, Percentile]:

@@ -288,4 +288,6 @@ def resolve(name: str | None, verb: str | None = None, root: Path = RUNS) -> Pat
     for path in sorted(found, key=lambda p: (p / "manifest.json").stat().st_mtime, reverse=True):
         if is_run(path):
             return path
-    raise InputError(f"no {verb or ''} run in {root}/ yet; `hwnas search --latency-budget 18ms` makes one")
+    raise InputError(
+        f"no {f'{verb} ' if verb else ''}run in {root}/ yet; `hwnas search --latency-budget 18ms` makes one"
+    )

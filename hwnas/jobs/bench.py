@@ -12,10 +12,12 @@ import numpy as np
 from hwnas import backends, runs
 from hwnas.deploy import engine, manifest
 from hwnas.deploy.engine import is_timed
-from hwnas.errors import InputError
+from hwnas.errors import HwnasError, InputError
 from hwnas.jobs.own_onnx import blamed_on, graph_of, in_int8, is_graph
 from hwnas.jobs.resolve import networks
+from hwnas.jobs.resolve.origin import origin
 from hwnas.measure import device
+from hwnas.measure.candidates import name_of
 from hwnas.measure.levels import SentinelHistory
 from hwnas.measure.patience import PATIENCE_S, Patience
 from hwnas.measure.sentinel import watched
@@ -262,7 +264,24 @@ def _entry(given: str, options: BenchOptions) -> _Benched:
     spec = networks.network(given, runs.RUNS)
     backend, setting = _conditions(options)
     graph = onnx.network(spec, batch=setting.batch, seed=options.seed)
-    return _Benched(given, "network", lambda: backend.build(graph, setting), setting)
+    note = _searched_for(path, setting)
+    return _Benched(given, "network", lambda: backend.build(graph, setting), setting, note)
+
+
+def _searched_for(path: Path, setting: Setting) -> str:
+    """That a run is of another runtime or precision than it is timed in; empty where it is not."""
+    if not runs.is_run(path):
+        return ""
+    try:
+        own = origin(str(path)).setting
+    except HwnasError:  # of several budgets, or without a search
+        return ""
+    if own is None or (own.backend, own.precision) == (setting.backend, setting.precision):
+        return ""
+    return (
+        f"the run is of {name_of(own)}: bench its engine, or add --backend {own.backend} --precision "
+        f"{own.precision}"
+    )
 
 
 def _graph(path: Path, options: BenchOptions) -> _Benched:

@@ -15,6 +15,7 @@ from hwnas import backends, plugins, store
 from hwnas.backends.base import cpu_model
 from hwnas.backends.cuda.gpus import GpuInfo, gpus, plain_name, same_model
 from hwnas.backends.cuda.state import conditions as gpu_conditions
+from hwnas.backends.forms import form_of
 from hwnas.documents import read_json
 from hwnas.errors import DataFormatError, DeviceUnavailable, HwnasError, InputError
 from hwnas.measure.host import DeviceInfo, detect, power
@@ -296,7 +297,11 @@ def conditions_of(setting: Setting) -> tuple[Backend, Setting]:
     """
     s = setting
     given: dict[str, Any] = {"precision": s.precision, "batch": s.batch, "threads": s.threads}
-    return conditions(s.device, s.backend, **given, choices=s.choices)
+    runtime, now = conditions(s.device, s.backend, **given, choices=s.choices)
+    if s.form:
+        form_of(runtime, s.form)  # which says so where there is no such form any more
+        now = now.model_copy(update={"form": s.form})
+    return runtime, now
 
 
 def with_choices(runtime: Backend, setting: Setting, choices: BuildChoices | None) -> Setting:

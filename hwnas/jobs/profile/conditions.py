@@ -6,12 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from hwnas.errors import InputError
-from hwnas.jobs.profile.choose import choose, is_open, kept
+from hwnas.errors import HwnasError, InputError
+from hwnas.jobs.profile.choose import choose, is_open, kept, takes
 from hwnas.jobs.profile.near import anchors_near
 from hwnas.jobs.profile.options import ProfileOptions
 from hwnas.measure import device as devices
 from hwnas.measure import table as tables
+from hwnas.measure import table_folder
 from hwnas.measure.candidates import in_forms, precision_of
 from hwnas.measure.rows import NEAR, Header
 from hwnas.measure.sweep import header_for
@@ -65,6 +66,8 @@ def conditions_of(options: ProfileOptions, space: SearchSpace, emit: Emit | None
     if o.out is not None and o.out.exists():
         there = tables.load(o.out).setting
         return [Candidate(devices.backend_of(there), there, [])]
+    if (begun := _begun(o, space)) is not None:
+        return [Candidate(devices.backend_of(begun), begun, [])]
     settings, compared = choose(
         space,
         o.device,
@@ -79,6 +82,35 @@ def conditions_of(options: ProfileOptions, space: SearchSpace, emit: Emit | None
     )
     settings = worth_a_profile(settings, o.device) if left_open else settings[:1]
     return [Candidate(devices.backend_of(s), s, kept(compared)) for s in settings]
+
+
+def _begun(options: ProfileOptions, space: SearchSpace) -> Setting | None:
+    """The conditions of an unfinished profile near the same latency.
+
+    What the clock chose is not chosen again: two that take about as long come out in another order.
+    """
+    if options.near_ms is None:
+        return None
+    member, place = space.smallest(), devices.resolve(options.device)
+    for path, header in table_folder.headers():
+        there = header.setting
+        same = (header.space, header.input_shape, header.classes, header.protocol.get(NEAR)) == (
+            space.name,
+            member.input_shape,
+            member.classes,
+            options.near_ms,
+        )
+        asked = (place.name, options.batch or 1, options.threads)
+        open_to = takes(options.backend, there.backend) and takes(options.precision, there.precision)
+        if not same or (there.device, there.batch, there.threads) != asked or not open_to:
+            continue
+        try:
+            unchanged = devices.conditions_of(there)[1] == there
+        except HwnasError:  # its runtime is gone
+            continue
+        if unchanged and not table_folder.is_finished(path):
+            return there
+    return None
 
 
 def _compared(options: ProfileOptions, space: SearchSpace) -> list[NetworkSpec] | None:

@@ -30,10 +30,10 @@ def most_blocks(plan: Plan, options: ProfileOptions) -> int:
 
 
 def wanted_blocks(space: SearchSpace, plan: Plan, options: ProfileOptions) -> Sequence[BlockSpec]:
-    """The blocks to measure: of a table that is extended all, else those that matter."""
-    return (
-        space.blocks() if options.only_missing else blocks_of(space, most_blocks(plan, options), options.seed)
-    )
+    """The blocks to measure: of a table for any budget that is extended all, else those that matter."""
+    if options.only_missing and options.near_ms is None:
+        return space.blocks()
+    return blocks_of(space, most_blocks(plan, options), options.seed)
 
 
 class Measuring:

@@ -19,6 +19,7 @@ from hwnas.jobs.profile.options import ProfileOptions
 from hwnas.jobs.profile.plan import PLANS, Plan
 from hwnas.jobs.profile.result import ProfileOutcome
 from hwnas.measure import device as devices
+from hwnas.measure import table as tables
 from hwnas.measure import table_folder
 from hwnas.measure.candidates import name_of
 from hwnas.measure.patience import Patience
@@ -31,6 +32,7 @@ from hwnas.nets.families import Families
 from hwnas.protocols import Emit, SearchSpace
 from hwnas.records import Setting, to_json
 from hwnas.results import DryRun
+from hwnas.units import format_ms
 
 
 def profile(options: ProfileOptions, emit: Emit | None = None) -> ProfileOutcome | DryRun:
@@ -48,7 +50,9 @@ def profile(options: ProfileOptions, emit: Emit | None = None) -> ProfileOutcome
         raise InputError(f"unknown preset {options.preset!r} (known: {', '.join(PLANS)})")
     if options.holdout is not None:
         plan = replace(plan, holdout=options.holdout)
-    options = as_usual(options, emit)
+    if options.estimate and options.near_ms is not None:
+        raise InputError("an estimate is of every block of a space; leave out the latency budget")
+    options = as_usual(_extended(options), emit)
     if options.estimate:
         return estimate(options)
     space = _space(options)
@@ -60,7 +64,9 @@ def profile(options: ProfileOptions, emit: Emit | None = None) -> ProfileOutcome
     found = conditions_of(options, space, emit)
     if options.dry_run:
         header = found[0].header(space, TimingOptions.preset(options.preset), options.near_ms)
-        return dry.planned(options, plan, space, found[0], _path(options, header))
+        path = _path(options, header)
+        _check_file(path, header)
+        return dry.planned(options, plan, space, found[0], path)
     return _reliable(options, plan, space, found, emit)
 
 
@@ -126,6 +132,7 @@ def _profiled(
     timing = TimingOptions.preset(options.preset)
     header = conditions.header(space, timing, options.near_ms)
     path = _path(options, header)
+    _check_file(path, header)
     begun = time.perf_counter()
     if options.near_ms is not None and isinstance(space, Families):
         space, spans = space_near(space, options.near_ms, conditions.backend, setting, path)
@@ -168,6 +175,16 @@ def _profiled(
     return ProfileOutcome.of(body)
 
 
+def _extended(options: ProfileOptions) -> ProfileOptions:
+    """A table that is extended stays near the latency that it is near."""
+    if not options.only_missing or options.near_ms is not None or options.out is None:
+        return options
+    if not options.out.exists():
+        return options
+    near_ms = tables.load(options.out).header.protocol.get(NEAR)
+    return replace(options, near_ms=near_ms)
+
+
 def as_usual(options: ProfileOptions, emit: Emit | None) -> ProfileOptions:
     """With what the device is usually asked for in the place of what the user left out, which is said.
 
@@ -208,6 +225,25 @@ def _space(options: ProfileOptions) -> SearchSpace:
     if options.model is not None:
         return own_model.space(options.model, options.weights, input_shape=shape, classes=classes)
     return spaces.make(options.space or spaces.advised(shape), input_shape=shape, classes=classes)
+
+
+def _check_file(path: Path, header: Header) -> None:
+    """InputError where a file is of another space, or near another latency: rows of both would mix."""
+    if not path.exists():
+        return
+    there = tables.load(path).header
+    if there.space not in ("", header.space):
+        raise InputError(f"{path} is a table of {there.space}, not of {header.space}; choose another --out")
+    known, asked = there.protocol.get(NEAR), header.protocol.get(NEAR)
+    if known != asked:
+        raise InputError(
+            f"{path} was profiled {_about(known)}, and this would be {_about(asked)}; choose another --out, "
+            "or remove the file"
+        )
+
+
+def _about(near_ms: float | None) -> str:
+    return "for any budget" if near_ms is None else f"near {format_ms(near_ms)}"
 
 
 def _path(options: ProfileOptions, header: Header) -> Path:

@@ -13,13 +13,14 @@ from hwnas.budgets import Percentile
 from hwnas.errors import InputError, MissingMeasurement
 from hwnas.estimates import Budget, Estimate
 from hwnas.jobs.resolve import networks
-from hwnas.measure import advice
+from hwnas.measure import advice, table_folder
+from hwnas.measure.rows import NEAR
 from hwnas.measure.table import LatencyTable
 from hwnas.protocols import CostModel, SearchSpace
 from hwnas.search.strategy import find
 from hwnas.spec import NetworkSpec
 from hwnas.traced import VariantSpec
-from hwnas.units import parse_bytes, parse_macs, parse_params
+from hwnas.units import format_ms, parse_bytes, parse_macs, parse_params
 
 
 @dataclass(frozen=True)
@@ -186,6 +187,17 @@ def strategy_options(
     return {**{name: value for name, value in wanted.items() if name in known}, **given}
 
 
+def check_latency(table: LatencyTable, budgets_ms: Sequence[float | None]) -> list[str]:
+    """A note where a table that the user names was profiled near another latency."""
+    near_ms = table.header.protocol.get(NEAR)
+    if near_ms is None or table_folder.near(near_ms, budgets_ms):
+        return []
+    return [
+        f"table {table.table_id} was profiled near {format_ms(near_ms)}: the blocks of networks near the "
+        "budget are mostly estimated; hwnas profile --latency-budget TIME measures them"
+    ]
+
+
 def check_coverage(table: LatencyTable, space: SearchSpace) -> list[str]:
     """Notes about blocks of the space that the table lacks.
 
@@ -205,6 +217,11 @@ def check_coverage(table: LatencyTable, space: SearchSpace) -> list[str]:
         )
     if not missing:
         return []
+    if (near_ms := table.header.protocol.get(NEAR)) is not None:
+        return [
+            f"{len(blocks) - len(missing)} of {len(blocks)} blocks of {space.name} were measured, those that "
+            f"matter most near {format_ms(near_ms)}; the others are estimated"
+        ]
     return [
         f"{len(missing)} of {len(blocks)} blocks of {space.name} were not measured; their latency is "
         "estimated"

@@ -121,6 +121,7 @@ class _SearchJob:
             *self.table.warnings,
             *plan.check_coverage(self.table, self.space),
             *predict.priced_heads(self.table, [self.space.smallest()]),
+            *plan.check_latency(self.table, first_table.budgets_ms(options.latency_budget)),
         ]
         self.devices = self._several() if options.further else []
         self.model: CostModel | SeveralDevices

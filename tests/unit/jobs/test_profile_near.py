@@ -39,11 +39,11 @@ def space() -> Families:
         (0.21, (1, 16), [0, 8, 16, 24]),
         (0.41, (9, 24), [0, 8, 16, 24, 32]),
         (0.001, (0, 0), [0]),  # even the narrowest is too slow
-        (1000.0, (-1, -1), [*range(0, 84, 8), -1]),  # even the widest is too fast
+        (1000.0, (-1, -1), None),  # even the widest is too fast: every eighth, and that one
     ],
 )
 def test_widths_near_a_budget(
-    space: Families, budget_ms: float, expected: tuple[int, int], places: list[int]
+    space: Families, budget_ms: float, expected: tuple[int, int], places: list[int] | None
 ) -> None:
     timed: list[int] = []
     widths = space.families[0].widths
@@ -54,7 +54,7 @@ def test_widths_near_a_budget(
 
     last = len(widths) - 1
     assert span(space.families[0], budget_ms, time_ms) == tuple(at if at >= 0 else last for at in expected)
-    assert timed == [at if at >= 0 else last for at in places]
+    assert timed == ([*range(0, last, 8), last] if places is None else places)
 
 
 def test_runtimes_are_compared_by_what_takes_about_the_budget(
@@ -164,6 +164,62 @@ def test_a_profile_near_a_latency(space: Families, tmp_path: Path, monkeypatch: 
             table_folder.newest("fake", space="auto", budgets_ms=budgets)
     # Repeated on its own file, it stays what it is.
     assert profile(replace(options, out=Path(body["table"]))).as_json()["table_id"] == table.table_id
+
+
+@pytest.fixture
+def short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ProfileOptions:
+    """Of a small profile near 0.5 ms on the fake device, into a file."""
+    monkeypatch.setenv("HWNAS_HOME", str(tmp_path))
+    few = Plan(calibration=3, probes=0, holdout=2, target=1.0, blocks=30, blocks_near=12)
+    monkeypatch.setitem(PLANS, "quick", few)
+    return ProfileOptions(
+        device="fake", space="auto", preset="quick", near_ms=0.5, out=tmp_path / "one.hwlat.jsonl"
+    )
+
+
+def test_one_file_holds_rows_near_one_latency(short: ProfileOptions) -> None:
+    table_id = profile(short).as_json()["table_id"]
+    for dry_run in (False, True):
+        with pytest.raises(InputError, match=r"was profiled near 0\.5 ms, and this would be near 0\.4 ms"):
+            profile(replace(short, near_ms=0.4, dry_run=dry_run))
+        with pytest.raises(InputError, match=r"near 0\.5 ms, and this would be for any budget"):
+            profile(replace(short, near_ms=None, dry_run=dry_run))
+        with pytest.raises(InputError, match="is a table of auto, not of resnet-cifar; choose another --out"):
+            profile(replace(short, near_ms=None, space="resnet-cifar", dry_run=dry_run))
+    assert short.out is not None
+    assert tables.load(short.out).table_id == table_id
+    # Extended it stays near, and as small.
+    more = profile(replace(short, near_ms=None, only_missing=True)).as_json()
+    assert more["near_ms"] == 0.5
+    assert more["rows"] < 30
+
+
+def test_an_estimate_is_near_no_latency(short: ProfileOptions) -> None:
+    with pytest.raises(InputError, match="an estimate is of every block"):
+        profile(replace(short, estimate=True))
+
+
+def test_an_unfinished_profile_near_a_latency_is_gone_on_with_in_its_conditions(
+    short: ProfileOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the clock would choose now."""
+    open_to = replace(short, out=None, backend="auto", precision="fp32,fp16")
+    begun = profile(replace(open_to, max_time_s=1e-6)).as_json()
+    assert not begun["complete"]
+
+    def never(*args: object, **kwargs: object) -> None:
+        raise AssertionError("chosen again")
+
+    monkeypatch.setattr("hwnas.jobs.profile.conditions.choose", never)
+    others: list[dict[str, Any]] = [{"near_ms": 0.4}, {"batch": 2}, {"input_shape": (3, 16, 16)}]
+    for other in others:
+        with pytest.raises(AssertionError, match="chosen again"):
+            profile(replace(open_to, **other))
+    ended = profile(open_to).as_json()
+    assert ended["complete"]
+    assert (ended["table"], ended["setting"]) == (begun["table"], begun["setting"])
+    with pytest.raises(AssertionError, match="chosen again"):  # a finished one is not gone on with
+        profile(open_to)
 
 
 def test_a_profile_near_a_latency_prices_the_families_that_are_tried_first(space: Families) -> None:

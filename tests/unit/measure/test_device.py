@@ -12,6 +12,7 @@ from hwnas import store
 from hwnas.backends.cuda.gpus import GpuInfo, same_model
 from hwnas.errors import DataFormatError, DeviceUnavailable, InputError
 from hwnas.measure import device, host
+from hwnas.protocols import Int8Form
 
 H200 = GpuInfo(name="NVIDIA H200", compute_capability="9.0", memory_bytes=1 << 37, driver="580.1")
 
@@ -134,3 +135,15 @@ def test_only_the_cores_that_this_process_may_use_count(monkeypatch: pytest.Monk
     monkeypatch.setattr(host, "cores", lambda: (0,))
     ticks_per_s = os.sysconf("SC_CLK_TCK")
     assert host._busy_s() == pytest.approx(25 / ticks_per_s)
+
+
+def test_conditions_of_a_table_keep_the_form_of_its_int8(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A winner is measured in the form that its table is of."""
+    runtime, usual = device.conditions("cpu", "ort", precision="int8", batch=1, threads=1)
+    forms = (*runtime.forms(), Int8Form("by sign", activations="by sign"))
+    monkeypatch.setattr(type(runtime), "forms", lambda self: forms)
+    by_sign = usual.model_copy(update={"form": "by sign"})
+    assert device.conditions_of(by_sign)[1] == by_sign
+    assert device.conditions_of(usual)[1] == usual
+    with pytest.raises(InputError, match="no int8 graphs in the form 'lost'"):
+        device.conditions_of(usual.model_copy(update={"form": "lost"}))

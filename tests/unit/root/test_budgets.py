@@ -11,6 +11,13 @@ from hwnas.jobs.plan import PlanOptions
 from hwnas.jobs.search import SearchOptions
 
 
+@pytest.mark.parametrize("ms", [0.4, 1.0, 18.0, 1e-6, 5e-05, 1234567.0, 0.123456789, 1e6])
+def test_a_latency_is_written_as_it_is_read(ms: float) -> None:
+    text = budgets.written_ms(ms)
+    assert budgets.parse_latency(text)[0] == pytest.approx(ms, rel=1e-12)
+    assert text.removesuffix("ms").replace(".", "").isdecimal()
+
+
 def test_what_can_be_written() -> None:
     assert budgets.parse("18ms") == (WrittenBudget("18ms", "p50", 18.0),)
     assert budgets.parse("850us@p95") == (WrittenBudget("850us@p95", "p95", 0.85),)
