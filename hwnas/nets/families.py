@@ -267,9 +267,10 @@ class Families:
         return self._smallest
 
     def uniform(self) -> list[NetworkSpec]:
-        """The first family at two blocks a stage in every width, after the smallest member."""
+        """The first family at two blocks a stage in every width, by MACs, after the smallest member."""
         first = self.families[0]
         ladder = [first.scaled(width, 2) for width in range(len(first.widths))]
+        ladder.sort(key=lambda spec: count(spec).macs)
         return [self._smallest, *(spec for spec in ladder if spec.key != self._smallest.key)]
 
     def sample(self, rng: np.random.Generator) -> NetworkSpec:
