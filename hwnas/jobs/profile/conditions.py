@@ -40,7 +40,7 @@ class Candidate:
         return found.model_copy(update={"protocol": {**found.protocol, NEAR: near_ms}})
 
 
-def conditions_of(options: ProfileOptions, space: SearchSpace, emit: Emit | None) -> list[Candidate]:
+def candidates_of(options: ProfileOptions, space: SearchSpace, emit: Emit | None) -> list[Candidate]:
     """Runtime and setting; where the user leaves them open, those that keep the scores, fastest first, and
     what they were chosen among.
 

@@ -11,7 +11,7 @@ from hwnas.errors import InputError, MissingMeasurement
 from hwnas.jobs import own_model
 from hwnas.jobs.profile import dry
 from hwnas.jobs.profile.choose import tolerated_percent, with_errors
-from hwnas.jobs.profile.conditions import Candidate, conditions_of
+from hwnas.jobs.profile.conditions import Candidate, candidates_of
 from hwnas.jobs.profile.estimate import estimate
 from hwnas.jobs.profile.measuring import Measuring
 from hwnas.jobs.profile.near import space_near
@@ -61,7 +61,7 @@ def profile(options: ProfileOptions, emit: Emit | None = None) -> ProfileOutcome
             f"a profile near one latency is of all families of networks, and {space.name} is one; leave out "
             "the latency budget, or take the space auto"
         )
-    found = conditions_of(options, space, emit)
+    found = candidates_of(options, space, emit)
     if options.dry_run:
         header = found[0].header(space, TimingOptions.preset(options.preset), options.near_ms)
         path = _path(options, header)

@@ -351,9 +351,9 @@ class _ChannelWalk:
         return _Track(axis, atoms)
 
     def _dims(self, node: fx.Node, at: int = 1) -> list[int]:
-        rank = len(node.args[0].meta["shape"])  # type: ignore[union-attr]
-        given = node.args[at] if len(node.args) > at else node.kwargs.get("dim", node.kwargs.get("axis"))
-        dims = list(range(rank)) if given is None else [given] if isinstance(given, int) else list(given)  # type: ignore[arg-type]
+        rank = len(_shape_read(node))
+        given: Any = node.args[at] if len(node.args) > at else node.kwargs.get("dim", node.kwargs.get("axis"))
+        dims = list(range(rank)) if given is None else [given] if isinstance(given, int) else list(given)
         return [int(d) % rank for d in dims]
 
     def _mean(self, node: fx.Node, name: str) -> _Track | None:
@@ -383,14 +383,15 @@ class _ChannelWalk:
         return a
 
     def _cat(self, node: fx.Node) -> _Track | None:
-        parts = list(node.args[0])  # type: ignore[arg-type]
+        joined: Any = node.args[0]
+        parts = list(joined)
         tracks = [self._of(p) for p in parts]
         known = [t for t in tracks if t is not None]
         if not known:
             return None
         rank = len(node.meta["shape"])
-        given = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim", 0)
-        dim = int(given) % rank  # type: ignore[arg-type]
+        given: Any = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim", 0)
+        dim = int(given) % rank
         if any(t.axis != dim for t in known):
             return self._unknown(node, "they are concatenated along another axis")
         vectors = []
@@ -404,7 +405,7 @@ class _ChannelWalk:
         return _Track(dim, np.concatenate(vectors))
 
     def _flat(self, node: fx.Node, track: _Track) -> _Track | None:
-        shape = node.args[0].meta["shape"]  # type: ignore[union-attr]
+        shape = _shape_read(node)
         if track.axis == 1:
             return _Track(1, np.repeat(track.atoms, math.prod(shape[2:])))
         if track.axis == len(shape) - 1:
@@ -415,9 +416,9 @@ class _ChannelWalk:
         track = self._of(node.args[0])
         if track is None:
             return None
-        given = dict(zip(("start_dim", "end_dim"), node.args[1:])) | node.kwargs
-        rank = len(node.args[0].meta["shape"])  # type: ignore[union-attr]
-        start, end = int(given.get("start_dim", 0)) % rank, int(given.get("end_dim", -1)) % rank  # type: ignore[arg-type]
+        given: dict[str, Any] = dict(zip(("start_dim", "end_dim"), node.args[1:])) | node.kwargs
+        rank = len(_shape_read(node))
+        start, end = int(given.get("start_dim", 0)) % rank, int(given.get("end_dim", -1)) % rank
         if start > track.axis:
             return track
         if (start, end) == (1, rank - 1):
@@ -428,7 +429,7 @@ class _ChannelWalk:
         track = self._of(node.args[0])
         if track is None:
             return None
-        before, after = node.args[0].meta["shape"], node.meta["shape"]  # type: ignore[union-attr]
+        before, after = _shape_read(node), node.meta["shape"]
         sizes: Sequence[Any] = node.args[1:]
         if node.target in ("view", "reshape") or getattr(node.target, "__name__", "") == "reshape":
             if len(sizes) == 1 and isinstance(sizes[0], (tuple, list)):
@@ -465,7 +466,8 @@ class _ChannelWalk:
         if track is None or len(node.args) != 3:
             return self._unknown(node, "they are reshaped")
         rank = len(node.meta["shape"])
-        a, b = (int(d) % rank for d in node.args[1:])  # type: ignore[arg-type]
+        given: Any = node.args[1:]
+        a, b = (int(d) % rank for d in given)
         return _Track({a: b, b: a}.get(track.axis, track.axis), track.atoms)
 
     def _pad(self, node: fx.Node) -> _Track | None:
@@ -530,3 +532,10 @@ def extra(module: nn.Module) -> dict[str, Tensor]:
     """Numbers of a layer besides weight and bias, such as a gain for each output channel."""
     own = {**dict(module.named_parameters(recurse=False)), **dict(module.named_buffers(recurse=False))}
     return {n: v for n, v in own.items() if n not in ("weight", "bias") and v.dim()}
+
+
+def _shape_read(node: fx.Node) -> tuple[int, ...]:
+    """Shape of what a node reads first, as the trace recorded it."""
+    first: Any = node.args[0]
+    shape: tuple[int, ...] = first.meta["shape"]
+    return shape
