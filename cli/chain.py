@@ -46,11 +46,11 @@ profile:                 # input and space are those of the search where they ar
   preset: quick          # quick, default or thorough
 
 search:
-  latency-budget: 2x:smallest   # 0.6ms, 0.6ms@p95, 0.4ms,0.6ms for several, or a ratio to a network
+  latency-budget: {budget}   # 0.6ms, 0.6ms@p95, 0.4ms,0.6ms for several, or a ratio to a network
   data: {data}
                          # digits, folder:PATH, parquet:PATH, npz:PATH, cifar10:PATH or module:function
   input: {shape}       # channels, height and width that images are resized to
-  space: {space}      # `hwnas spaces`; this one suits images of that size
+  space: {space}      # `hwnas spaces`; {why}
   strategy: auto         # `hwnas strategies`
   preset: quick          # quick, default or thorough: how much is trained
   # max-params: 500kparam
@@ -176,7 +176,7 @@ def init(ui: Output, file: Path, data: str | None, force: bool) -> None:
     """Write a commented pipeline file to start from.  [default: hwnas.yaml]
 
     Without --data, class folders of images here or in a folder here are taken, else the embedded digits.
-    Input and space are chosen by the size of the images.
+    Input, space and budget are chosen by the size of the images.
     """
     from hwnas.jobs import start
 
@@ -195,6 +195,8 @@ def init(ui: Output, file: Path, data: str | None, force: bool) -> None:
         data=json.dumps(found.data),  # quoted, whatever is in a path
         shape="x".join(map(str, found.shape)),
         space=found.space,
+        budget=found.budget,
+        why=found.why,
     )
     write_text(file, text)
     body = {"path": str(file), "data": found.data, "input": list(found.shape), "space": found.space}
@@ -253,8 +255,8 @@ def plan(body: Mapping[str, Any], file: Path) -> tuple[Path, list[list[str]]]:
 def _of_the_search(body: Mapping[str, Any]) -> list[str]:
     """Input and space of the search as options of the profile, where its own section has none.
 
-    A table of other images or another space would be of no use to the search that follows. Where that names
-    no space, it is one near its budget of all families of networks.
+    A table of other images or another space would be of no use to the search that follows. Where all families
+    of networks compete in that, it is one near its budget.
     """
     from hwnas.jobs import start
     from hwnas.nets import families
@@ -270,9 +272,9 @@ def _of_the_search(body: Mapping[str, Any]) -> list[str]:
     if shape is None:
         shape = "x".join(map(str, start.look(str(search.get("data") or "digits")).shape))
     wanted = {"input": shape, "space": space}
-    if space is None and "space" not in profile:
+    if space in (None, families.NAME) and "space" not in profile:
         budget_ms = _raced(search)
-        wanted["space"] = spaces.advised(param_types.parse_shape(str(shape)))
+        wanted["space"] = space or spaces.advised(param_types.parse_shape(str(shape)))
         if budget_ms is not None:
             wanted |= {"space": families.NAME, "latency-budget": budgets.written_ms(budget_ms)}
     return [

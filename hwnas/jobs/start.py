@@ -6,7 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hwnas.arrays import ImageShape
-from hwnas.nets import spaces
+from hwnas.nets import families, spaces
+from hwnas.units import format_ms
+
+# A budget to begin with for images of 32 pixels: some network of every family keeps it on a machine of the
+# last ten years. Time goes with the number of pixels.
+BUDGET_MS, SIDE = 0.5, 32
 
 
 @dataclass(frozen=True)
@@ -17,12 +22,16 @@ class Start:
         data: the source, as ``--data`` takes it.
         shape: of the network's input.
         space: that suits it.
+        why: it does, in some words.
+        budget: of latency, to begin with.
         notes: what was found, for people.
     """
 
     data: str
     shape: ImageShape
     space: str
+    why: str
+    budget: str
     notes: tuple[str, ...]
 
 
@@ -42,7 +51,14 @@ def look(data: str | None = None, place: Path | None = None) -> Start:
 
     found = data or find(place or Path())
     told = outline(found)
-    return Start(found, told.input_shape, spaces.advised(told.input_shape), (told.describe(), *told.notes))
+    shape, notes = told.input_shape, (told.describe(), *told.notes)
+    if not spaces.is_small(shape):
+        return Start(
+            found, shape, spaces.advised(shape), "this one suits images of that size", "2x:smallest", notes
+        )
+    pixels = shape[1] * shape[2] / SIDE**2
+    budget = format_ms(round(BUDGET_MS * pixels, 1)).replace(" ", "")
+    return Start(found, shape, families.NAME, "in auto all families of networks compete", budget, notes)
 
 
 def find(place: Path) -> str:

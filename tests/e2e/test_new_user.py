@@ -22,7 +22,7 @@ def test_photographs_to_a_verified_engine(tmp_path: Path, monkeypatch: pytest.Mo
     here = house(tmp_path, monkeypatch)
     corrupt = photographs.make(Path("photos"), 200, seed=0)
     begun = here.json("init")
-    assert (begun["data"], begun["input"], begun["space"]) == ("folder:photos", [3, 64, 64], "mbv2-cifar")
+    assert (begun["data"], begun["input"], begun["space"]) == ("folder:photos", [3, 64, 64], "auto")
     text = Path("hwnas.yaml").read_text()
     # The device is the one thing that this test changes; fewer images make it quick.
     text = text.replace("device: cpu", "device: fake").replace("max-time: 10min", "images: 1500")

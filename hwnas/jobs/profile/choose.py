@@ -109,11 +109,16 @@ def choose(
     if not timed:
         return [found[0].setting], [_untimed(c) for c in found]
     specs = specs or anchors(space)
-    rows, builders = _built(found, specs, batch)
+    steps = _Steps(emit, len(found) + len(specs))
+    rows, builders = _built(found, specs, batch, steps)
     if not builders[0]:
         raise BuildError(f"no runtime could build networks of {space.name}: {rows[0].error}")
     rng = np.random.default_rng(seed)
-    times = [in_turn(of_anchor, rng=rng) for of_anchor in builders]
+    times = []
+    for at, of_anchor in enumerate(builders):
+        steps.next(f"timing network {at + 1} of {len(builders)} in all of them")
+        times.append(in_turn(of_anchor, rng=rng))
+    steps.next("")
     compared = []
     for row in rows:
         if not row.error:
@@ -154,8 +159,22 @@ def _deployable(found: list[RuntimeCandidate], space: SearchSpace) -> list[Runti
     return [candidate for candidate in found if is_timed(candidate.setting)]
 
 
+class _Steps:
+    """Progress of the choice: every candidate is built, every network timed in all."""
+
+    def __init__(self, emit: Emit | None, total: int) -> None:
+        self._emit, self._total, self._done = emit, total, -1
+
+    def next(self, note: str) -> None:
+        """One more step begins."""
+        self._done += 1
+        if self._emit is not None:
+            fields = {"done": self._done, "total": self._total, "note": note}
+            self._emit("progress", {"task": "choosing runtime and precision", **fields})
+
+
 def _built(
-    found: list[RuntimeCandidate], specs: Sequence[NetworkSpec], batch: int
+    found: list[RuntimeCandidate], specs: Sequence[NetworkSpec], batch: int, steps: _Steps
 ) -> tuple[list[Timed], list[dict[str, Builder]]]:
     """Every candidate with whether it keeps the scores, and for each anchor builders of engines by name."""
 
@@ -167,6 +186,7 @@ def _built(
     builders: list[dict[str, Builder]] = [{} for _ in graphs]
     for candidate in found:
         setting, keeps = candidate.setting, True
+        steps.next(f"building {candidate.name}")
         own: list[Builder] = []
         try:
             for at, graph in enumerate(graphs):

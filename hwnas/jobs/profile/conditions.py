@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from hwnas.errors import HwnasError, InputError
@@ -14,7 +15,7 @@ from hwnas.measure import device as devices
 from hwnas.measure import table as tables
 from hwnas.measure import table_folder
 from hwnas.measure.candidates import in_forms, precision_of
-from hwnas.measure.rows import NEAR, Header
+from hwnas.measure.rows import NEAR, SUFFIX, Header
 from hwnas.measure.sweep import header_for
 from hwnas.measure.timing import TimingOptions
 from hwnas.nets.families import Families
@@ -64,10 +65,11 @@ def candidates_of(options: ProfileOptions, space: SearchSpace, emit: Emit | None
     if left_open and o.dla is not None:
         raise InputError("--dla: name one backend and one precision with it, not auto or a list")
     if o.out is not None and o.out.exists():
-        there = tables.load(o.out).setting
-        return [Candidate(devices.backend_of(there), there, [])]
-    if (begun := _begun(o, space)) is not None:
-        return [Candidate(devices.backend_of(begun), begun, [])]
+        # A second one beside it was begun because the first is too loose: it is gone on with.
+        begun = [tables.load(path).setting for path in (o.out, second_of(o.out)) if path.exists()]
+        return [Candidate(devices.backend_of(there), there, []) for there in begun]
+    if (unfinished := _begun(o, space)) is not None:
+        return [Candidate(devices.backend_of(unfinished), unfinished, [])]
     settings, compared = choose(
         space,
         o.device,
@@ -78,10 +80,15 @@ def candidates_of(options: ProfileOptions, space: SearchSpace, emit: Emit | None
         seed=o.seed,
         emit=emit,
         timed=not o.dry_run,
-        specs=None if o.dry_run else _compared(o, space),
+        specs=None if o.dry_run else _compared(o, space, emit),
     )
     settings = worth_a_profile(settings, o.device) if left_open else settings[:1]
     return [Candidate(devices.backend_of(s), s, kept(compared)) for s in settings]
+
+
+def second_of(out: Path) -> Path:
+    """Where the profile of other conditions is written until it is known which of the two is kept."""
+    return out.with_name(f"{out.name.removesuffix(SUFFIX)}-second{SUFFIX}")
 
 
 def _begun(options: ProfileOptions, space: SearchSpace) -> Setting | None:
@@ -113,14 +120,14 @@ def _begun(options: ProfileOptions, space: SearchSpace) -> Setting | None:
     return None
 
 
-def _compared(options: ProfileOptions, space: SearchSpace) -> list[NetworkSpec] | None:
+def _compared(options: ProfileOptions, space: SearchSpace, emit: Emit | None) -> list[NetworkSpec] | None:
     """The networks that runtimes are compared by near one latency; None where the anchors are."""
     if options.near_ms is None or not isinstance(space, Families):
         return None
     backend, setting = devices.conditions(
         options.device, None, precision="fp32", batch=options.batch or 1, threads=options.threads
     )
-    return anchors_near(space, options.near_ms, backend, setting)
+    return anchors_near(space, options.near_ms, backend, setting, emit)
 
 
 def worth_a_profile(settings: Sequence[Setting], device: str) -> list[Setting]:

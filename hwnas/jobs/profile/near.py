@@ -14,15 +14,16 @@ import numpy as np
 from pydantic import StrictInt, TypeAdapter, ValidationError
 
 from hwnas.arrays import Float64s
-from hwnas.errors import DataFormatError, InputError
+from hwnas.errors import BudgetInfeasible, DataFormatError, InputError
 from hwnas.jobs.profile.plan import TRIED
 from hwnas.measure import table as tables
 from hwnas.measure.timing import SessionOptions, TimingOptions, measure
 from hwnas.nets import onnx
 from hwnas.nets.families import Families, Family, narrowed
-from hwnas.protocols import Backend, Engine
+from hwnas.protocols import Backend, Emit, Engine
 from hwnas.records import Setting
 from hwnas.spec import NetworkSpec
+from hwnas.units import format_ms
 
 # Times of the uniform member of two blocks a stage that its family's widths are kept between, as multiples
 # of the budget: one block a stage takes about half of its time, three take half as much again.
@@ -32,6 +33,8 @@ ONCE = TimingOptions(sessions=1, sessions_max=1, repeats=0, session=SessionOptio
 # Places among the widths that are timed, as far as they are needed.
 STEP = 8
 COMPARED = 3  # families
+# A network that takes this many times the budget in one short session is over it, however bad the second was.
+FAR_OVER = 1.5
 
 Spans = dict[str, tuple[int, int]]
 # Of a header: for each family the channels of the stages of its narrowest and its widest members. Places
@@ -40,7 +43,12 @@ Ends = dict[str, tuple[tuple[StrictInt, ...], tuple[StrictInt, ...]]]
 
 
 def space_near(
-    space: Families, budget_ms: float, backend: Backend, setting: Setting, path: Path
+    space: Families,
+    budget_ms: float,
+    backend: Backend,
+    setting: Setting,
+    path: Path,
+    emit: Emit | None = None,
 ) -> tuple[Families, Ends]:
     """The space with the widths near a budget, and the channels that they begin and end with.
 
@@ -49,10 +57,19 @@ def space_near(
         budget_ms: latency.
         backend, setting: under which networks are timed.
         path: table that is made; where it was begun, its own widths are taken.
+        emit: progress.
+
+    Raises:
+        BudgetInfeasible: even the smallest networks take far longer.
     """
     spans = _begun(path, space)
     if spans is None:
-        spans = {one.label: span(one, budget_ms, _timer(backend, setting)) for one in space.families}
+        time_ms, spans = _timer(backend, setting), {}
+        for done, one in enumerate(space.families):
+            _progress(emit, f"looking for widths near {format_ms(budget_ms)}", done, len(space.families), one)
+            spans[one.label] = span(one, budget_ms, time_ms)
+        if not any(last for _, last in spans.values()):
+            _require_possible(space, budget_ms, time_ms)
     near = narrowed(space, spans)
     return near, {one.label: (one.widths[0], one.widths[-1]) for one in near.families}
 
@@ -67,14 +84,29 @@ def span(family: Family, budget_ms: float, time_ms: Callable[[NetworkSpec], floa
     return nearest, nearest
 
 
-def anchors_near(space: Families, budget_ms: float, backend: Backend, setting: Setting) -> list[NetworkSpec]:
+def _require_possible(space: Families, budget_ms: float, time_ms: Callable[[NetworkSpec], float]) -> None:
+    """BudgetInfeasible where all networks take far longer: a profile would be in vain."""
+    smallest = [space.smallest(), *(one.scaled(0, 1) for one in space.families)]
+    least_ms = min(map(time_ms, smallest))
+    if least_ms > FAR_OVER * budget_ms:
+        raise BudgetInfeasible(
+            f"the fastest of the smallest networks of {space.name} takes {format_ms(least_ms)} here, and the "
+            f"budget is {format_ms(budget_ms)}; raise the budget, or make the images smaller (--input)",
+            smallest_ms=least_ms,
+        )
+
+
+def anchors_near(
+    space: Families, budget_ms: float, backend: Backend, setting: Setting, emit: Emit | None = None
+) -> list[NetworkSpec]:
     """Of each of the families that are tried first the member that takes about the budget.
 
     By these runtimes and precisions are compared: which is the fastest is another for small networks than for
     large ones.
     """
     time_ms, found = _timer(backend, setting), []
-    for one in space.families[:COMPARED]:
+    for done, one in enumerate(space.families[:COMPARED]):
+        _progress(emit, f"looking for networks of {format_ms(budget_ms)}", done, COMPARED, one)
         found.append(one.scaled(_nearest(_times_ms(one, budget_ms, time_ms), budget_ms), TRIED))
     return found
 
@@ -90,6 +122,11 @@ def _times_ms(family: Family, budget_ms: float, time_ms: Callable[[NetworkSpec],
     # Between two that were timed a power of the width.
     times: Float64s = np.exp(np.interp(np.arange(max(known) + 1), list(known), np.log(list(known.values()))))
     return times
+
+
+def _progress(emit: Emit | None, task: str, done: int, total: int, family: Family) -> None:
+    if emit is not None:
+        emit("progress", {"task": task, "done": done, "total": total, "note": family.label})
 
 
 def _nearest(times_ms: Float64s, budget_ms: float) -> int:

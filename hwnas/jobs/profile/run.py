@@ -11,7 +11,7 @@ from hwnas.errors import InputError, MissingMeasurement
 from hwnas.jobs import own_model
 from hwnas.jobs.profile import dry
 from hwnas.jobs.profile.choose import tolerated_percent, with_errors
-from hwnas.jobs.profile.conditions import Candidate, candidates_of
+from hwnas.jobs.profile.conditions import Candidate, candidates_of, second_of
 from hwnas.jobs.profile.estimate import estimate
 from hwnas.jobs.profile.measuring import Measuring
 from hwnas.jobs.profile.near import space_near
@@ -80,35 +80,31 @@ def _reliable(
     """
     begun = time.perf_counter()
     best: ProfileOutcome | None = None
-    aside: Path | None = None
     off: dict[str, float] = {}  # percent, by runtime and precision
-    try:
-        for at, conditions in enumerate(found):
-            left_s = options.max_time_s
-            if left_s is not None and best is not None:
-                left_s -= time.perf_counter() - begun
-                if left_s <= 0:
-                    break
-            told = replace(conditions, compared=with_errors(conditions.compared, off))
-            made = _profiled(replace(options, max_time_s=left_s), plan, space, told, emit)
-            path = Path(made.table)
-            off[name_of(made.setting)] = _error(made)
-            if best is not None and not (made.complete and _error(made) < _error(best)):
-                path.unlink()
-                continue
-            if aside is not None:
-                aside.unlink()
-            best, aside = made, None
-            if not made.complete or at == len(found) - 1:
+    for at, conditions in enumerate(found):
+        left_s = options.max_time_s
+        if left_s is not None and best is not None:
+            left_s -= time.perf_counter() - begun
+            if left_s <= 0:
                 break
-            if _error(made) <= tolerated_percent(told.compared, made.setting, found[at + 1].setting):
-                break
-            aside = path.rename(path.with_name(f"{path.name}.aside"))
-            _note(emit, _too_loose(made, found[at + 1].setting))
-    finally:
-        if best is not None and aside is not None:
-            aside.rename(best.table)
+        told = replace(conditions, compared=with_errors(conditions.compared, off))
+        out = options.out if at == 0 or options.out is None else second_of(options.out)
+        made = _profiled(replace(options, max_time_s=left_s, out=out), plan, space, told, emit)
+        off[name_of(made.setting)] = _error(made)
+        worse = made
+        if best is None or (made.complete and _error(made) < _error(best)):
+            best, worse = made, best
+        if worse is not None:
+            Path(worse.table).unlink()
+        if not made.complete or at == len(found) - 1:
+            break
+        if _error(made) <= tolerated_percent(told.compared, made.setting, found[at + 1].setting):
+            break
+        _note(emit, _too_loose(made, found[at + 1].setting))
     assert best is not None
+    if options.out is not None and Path(best.table) != options.out:
+        moved = Path(best.table).replace(options.out)
+        best = ProfileOutcome.of({**best.as_json(), "table": str(moved)})
     return best
 
 
@@ -135,7 +131,7 @@ def _profiled(
     _check_file(path, header)
     begun = time.perf_counter()
     if options.near_ms is not None and isinstance(space, Families):
-        space, spans = space_near(space, options.near_ms, conditions.backend, setting, path)
+        space, spans = space_near(space, options.near_ms, conditions.backend, setting, path, emit)
         header = header.model_copy(update={"run": {**header.run, "widths": spans}})
     with closing(TableWriter(path, header)) as writer:
         sweep_options = SweepOptions(

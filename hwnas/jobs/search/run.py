@@ -111,12 +111,14 @@ class _SearchJob:
                 self.dataset.mirrors = self.recipe.flip  # super-networks, too, train as the recipe says
         self.about, self.train_images = about, train_images
         self.space = self._space(early)
+        one_family = self._one_family(early)
         self.options = options = replace(options, space=self.space.name, strategy=self._strategy())
         self.table = self._tables_for(options).covering(early, self.space)
         reliability.require(self.table, options.insist)
         self.notes = [
             *about.notes,
             *own_model.notes(self.space),
+            *one_family,
             *self._normalised(),
             *self.table.warnings,
             *plan.check_coverage(self.table, self.space),
@@ -138,6 +140,18 @@ class _SearchJob:
         self.strategy_options = self._strategy_options()
         self.context = SearchContext(self.space, estimate, self.budgets[-1], self.strategy_options)
         self.strategy = made(str(options.strategy), self.context)
+
+    def _one_family(self, early: LatencyTable | None) -> list[str]:
+        """Where the table has decided that one family is searched, and not the user: that there are more."""
+        o = self.options
+        decided = early is not None and early.header.space == self.space.name != families.NAME
+        named = o.space is not None or o.model is not None
+        if named or not decided or self.resumed.there or first_table.near_ms(o.latency_budget) is None:
+            return []
+        return [
+            f"the space {self.space.name} is that of the newest table; with --space auto all families of "
+            "networks compete, by a table near this budget"
+        ]
 
     def _normalised(self) -> list[str]:
         """Give a model of the user's own its images on the scale that it was trained on; what was found."""

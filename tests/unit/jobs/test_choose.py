@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 
 from hwnas.errors import BackendUnavailable, InputError
 from hwnas.jobs.predict import find
-from hwnas.jobs.profile import ProfileOptions, profile
+from hwnas.jobs.profile import ProfileOptions, profile, run
 from hwnas.jobs.profile.choose import (
     Timed,
     choose,
@@ -42,9 +43,16 @@ def test_what_is_left_open() -> None:
 def test_the_fastest_precision_of_the_fake_device() -> None:
     """It moves half the bytes in fp16, so that is faster on every anchor."""
     said_: list[str] = []
-    (setting, *others), compared = choose(
-        spaces.make("resnet-cifar"), "fake", "auto", "fp16,fp32", emit=lambda kind, f: said_.append(f["text"])
-    )
+    steps: list[tuple[int, int]] = []
+
+    def emit(kind: str, fields: Mapping[str, Any]) -> None:
+        if kind == "progress":
+            steps.append((fields["done"], fields["total"]))
+        else:
+            said_.append(fields["text"])
+
+    (setting, *others), compared = choose(spaces.make("resnet-cifar"), "fake", "auto", "fp16,fp32", emit=emit)
+    assert steps == [(done, 5) for done in range(6)]  # two candidates are built, three networks timed
     assert (setting.backend, setting.precision) == ("fake", "fp16")
     assert [other.precision for other in others] == ["fp32"]
     first, second = compared
@@ -107,9 +115,16 @@ def test_what_cannot_be_predicted_is_not_taken(
 
     def profiled(options: ProfileOptions, plan: object, space: object, found: Any, emit: object) -> Any:
         precision = found.setting.precision
-        assert not out.exists()
-        out.write_text(precision)
-        body = {"table": str(out), "table_id": precision, "complete": True, "space": "", "preset": "quick"}
+        assert options.out is not None
+        assert not options.out.exists()
+        options.out.write_text(precision)
+        body = {
+            "table": str(options.out),
+            "table_id": precision,
+            "complete": True,
+            "space": "",
+            "preset": "quick",
+        }
         counts = dict.fromkeys(("rows", "probes", "measurements", "seconds"), 1)
         held = {"networks": 4, "mape_percent": left.pop(0)}
         return ProfileOutcome.of({**body, **counts, "setting": to_json(found.setting), "holdout": held})
@@ -124,8 +139,44 @@ def test_what_cannot_be_predicted_is_not_taken(
     )
     body = profile(options, lambda kind, fields: words.append(fields["text"]) if kind == "note" else None)
     assert body["table_id"] == body["setting"]["precision"] == out.read_text() == taken
+    assert body["table"] == str(out)
     assert list(tmp_path.iterdir()) == [out]
     assert sum("fake fp32, which is predicted best, is profiled, too" in text for text in words) == told
+
+
+def test_a_second_profile_that_was_cut_off_is_gone_on_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two real tables of the fake device; killed while the second was written, as a kill leaves them."""
+
+    class Killed(BaseException):
+        pass
+
+    out = tmp_path / "t.hwlat.jsonl"
+    options = ProfileOptions(
+        "fake", "resnet-cifar", backend="auto", precision="fp32,fp16", preset="quick", out=out
+    )
+    calls, real = [], run._profiled
+
+    def cut_off(options: ProfileOptions, *args: Any) -> Any:
+        calls.append(options.out)
+        if len(calls) == 2:
+            profile(replace(options, max_time_s=1e-6, precision="fp32", backend="fake"))
+            raise Killed
+        return real(options, *args)
+
+    errors = {"fp16": 12.0, "fp32": 3.0}
+    monkeypatch.setattr(run, "_error", lambda made: errors[made.setting.precision])
+    monkeypatch.setattr(run, "_profiled", cut_off)
+    with pytest.raises(Killed):
+        profile(options)
+    monkeypatch.setattr(run, "_profiled", real)
+    assert find(out).setting.precision == "fp16"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["t-second.hwlat.jsonl", out.name]
+    again = profile(options).as_json()
+    assert (again["complete"], again["table"], again["setting"]["precision"]) == (True, str(out), "fp32")
+    assert list(tmp_path.iterdir()) == [out]
+    assert find(out).setting.precision == "fp32"
 
 
 @pytest.mark.parametrize(

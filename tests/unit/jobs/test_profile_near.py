@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from hwnas.errors import DataFormatError, InputError, MissingMeasurement
+from hwnas.errors import BudgetInfeasible, DataFormatError, InputError, MissingMeasurement
 from hwnas.jobs.profile import ProfileOptions, near, profile
 from hwnas.jobs.profile.near import Spans, _begun, span
 from hwnas.jobs.profile.plan import PLANS, TRIED_SHARE, Plan, blocks_of, draw, priced_part
@@ -77,6 +77,18 @@ def test_runtimes_are_compared_by_what_takes_about_the_budget(
     assert [spec.key for spec in found] == [one.scaled(13, 2).key for one in space.families[:3]]
     narrowest = near.anchors_near(space, 0.001, backend, setting)
     assert [spec.key for spec in narrowest] == [one.scaled(0, 2).key for one in space.families[:3]]
+
+
+def test_a_budget_below_the_smallest_networks_is_refused_before_a_profile(short: ProfileOptions) -> None:
+    """1 ps, where the fake device takes microseconds; a budget that is only tight is left to the search."""
+    with pytest.raises(BudgetInfeasible, match="raise the budget") as caught:
+        profile(replace(short, near_ms=1e-9))
+    assert short.out is not None
+    assert not short.out.exists()
+    assert caught.value.exit_status == 3
+    assert caught.value.smallest_ms is not None
+    tight = replace(short, near_ms=caught.value.smallest_ms / 1.4, dry_run=False, max_time_s=1e-6)
+    assert not profile(tight).as_json()["complete"]
 
 
 def test_a_narrowed_space_holds_members_of_the_whole_one(space: Families) -> None:
