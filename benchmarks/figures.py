@@ -394,6 +394,69 @@ def _accuracy(rows: list[dict[str, Any]]) -> float:
     return float(mean([row["test"] for row in rows if row["test"] is not None] or [-1.0]))
 
 
+# What people call the scores of `benchmarks.scores`, and whether a network's is the sum of its blocks'.
+SCORES = {
+    "entropy": ("entropy (the score in use)", True),
+    "parameters": ("parameters", True),
+    "macs": ("MACs, AZ-NAS complexity", True),
+    "zico": ("ZiCo", False),
+    "swap": ("SWAP", False),
+    "expressivity": ("AZ-NAS expressivity", False),
+    "progressivity": ("AZ-NAS progressivity", False),
+    "trainability": ("AZ-NAS trainability", False),
+    "az_nas": ("AZ-NAS, all parts", False),
+    "short": ("a short training", False),
+}
+
+
+def scores(body: dict[str, Any]) -> str:
+    """Scores without training by how far they agree with test top-1, best first."""
+    rows, told = [], []
+    for budget, networks in body["networks"].items():
+        floors = [one["floor_ms"] for one in networks]
+        families = len({one["family"] for one in networks})
+        told.append(
+            f"{budget}: {len(networks)} networks of {families} families, {min(floors):.3f} to {max(floors):.3f} ms"
+        )
+    ranked = [row for row in body["table"] if row["all"] is not None]
+    for budget, images, networks in dict.fromkeys((r["budget"], r["images"], r["networks"]) for r in ranked):
+        mine = [r for r in ranked if (r["budget"], r["images"], r["networks"]) == (budget, images, networks)]
+        for r in sorted(mine, key=lambda r: -r["all"]["tau"]):
+            name, additive = SCORES[r["score"]]
+            rows.append(
+                [
+                    budget,
+                    f"{images:,}",
+                    str(networks),
+                    name,
+                    "yes" if additive else "no",
+                    *("no pair" if r[of] is None else _interval(r[of]) for of in ("all", "within")),
+                    f"{100 * r['regret']:.2f} points",
+                    f"{r['seconds']:.2g} s",
+                ]
+            )
+    head = [
+        "budget",
+        "images",
+        "networks",
+        "score",
+        "additive",
+        "tau",
+        "tau within families",
+        "loses",
+        "takes",
+    ]
+    text = (
+        f"Kendall's tau-b with test top-1 (95 % intervals, bootstrap over networks); what the network of the highest "
+        f"score loses to the best one; seconds a network. The short training sees {body['short']:,} images. "
+    )
+    return text + "; ".join(told) + ":\n\n" + _table(head, rows) + "\n\n" + _source(body)
+
+
+def _interval(found: dict[str, float]) -> str:
+    return f"{found['tau']:.2f} ({found['low']:.2f} to {found['high']:.2f})"
+
+
 # Page and marker of each result.
 FIGURES: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "predictors": ("latency.md", predictors),
@@ -410,6 +473,7 @@ FIGURES: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "densenas-full": ("densenas.md", densenas),
     "frontier": ("frontier.md", frontier),
     "families": ("frontier.md", families),
+    "scores": ("search.md", scores),
     "strategies": ("strategies.md", strategies),
     "lengths": ("strategies.md", lengths),
     "budgets": ("strategies.md", budgets),
