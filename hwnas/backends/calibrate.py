@@ -15,10 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwnas.arrays import Float32s
-from hwnas.backends import quantize
 from hwnas.backends.base import refusals_of
 from hwnas.backends.forms import Range
-from hwnas.backends.graphs import read
+from hwnas.backends.graphs import read, tensor_names, with_outputs
+from hwnas.backends.quantize import to_int8
+from hwnas.backends.quantize_plan import is_quantized, points, weighted_inputs
 from hwnas.errors import BuildError, InputError
 from hwnas.lazy import lazy_import
 from hwnas.protocols import Int8Form
@@ -105,13 +106,13 @@ def for_timing(model: bytes, form: Int8Form) -> bytes:
     """The graph in int8 with ranges from a few seeded random images: as fast as with real ones, and
     only a starting point for accuracy. A graph that is quantized already stays as it is.
     """
-    if quantize.is_quantized(model):
+    if is_quantized(model):
         return model
     dims = [d.dim_value for d in read(model).graph.input[0].type.tensor_type.shape.dim]
     if 0 in dims[1:]:
         raise BuildError(f"the model's input has unknown sizes besides the batch: {dims}")
     images = np.random.default_rng(INPUT_SEED).standard_normal((RANDOM_IMAGES, *dims[1:]), dtype=np.float32)
-    return quantize.to_int8(model, calibrate(model, images, form, "minmax").ranges, form)
+    return to_int8(model, calibrate(model, images, form, "minmax").ranges, form)
 
 
 class _Runner:
@@ -128,17 +129,17 @@ class _Runner:
             )
         self.images, self.input, self.batch = images, str(port.name), dims[0] or 32
         self.fixed = bool(dims[0])
-        self.names = quantize.points(model, form)
-        self.read_by_weights = set(quantize.weighted_inputs(model, form).values())
+        self.names = points(model, form)
+        self.read_by_weights = set(weighted_inputs(model, form).values())
         watched = list(dict.fromkeys([*self.names, *sorted(self.read_by_weights)]))
-        self.watched = quantize.tensor_names(model, watched)
+        self.watched = tensor_names(model, watched)
         self.with_input = self.input in watched
         options = ort.SessionOptions()
         options.log_severity_level = 3
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         with refusals_of(f"ONNX Runtime {ort.__version__}"):
             self.session: Any = ort.InferenceSession(
-                quantize.with_outputs(model, self.watched), options, providers=["CPUExecutionProvider"]
+                with_outputs(model, self.watched), options, providers=["CPUExecutionProvider"]
             )
 
     def values(self) -> Iterator[tuple[str, Float32s]]:

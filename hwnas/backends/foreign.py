@@ -9,9 +9,9 @@ from __future__ import annotations
 import onnx
 from onnx import version_converter
 
-from hwnas.backends import quantize
 from hwnas.backends.base import refusals_of
 from hwnas.backends.graphs import read, with_hard_swish
+from hwnas.backends.quantize_plan import is_quantized
 from hwnas.errors import BuildError
 from hwnas.lazy import lazy_import
 from hwnas.store import scratch
@@ -27,7 +27,7 @@ def ready(model: bytes) -> bytes:
     Raises:
         BuildError: it cannot be run here, or not be brought to opset 13.
     """
-    if quantize.is_quantized(model):
+    if is_quantized(model):
         return model
     proto = read(model)
     opset = next((o.version for o in proto.opset_import if o.domain in ("", "ai.onnx")), 0)

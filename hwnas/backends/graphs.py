@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import onnx
-from onnx import helper
+from onnx import TensorProto, helper
 
 from hwnas.errors import BuildError, InputError
 
@@ -31,6 +31,24 @@ def rename(names: Any, table: Mapping[str, str]) -> None:
     """Replace names in place."""
     for i, name in enumerate(names):
         names[i] = table.get(name, name)
+
+
+def tensor_names(model: bytes, wanted: Iterable[str]) -> list[str]:
+    """Those of the wanted tensors that the graph does not give as outputs or take as inputs."""
+    graph = read(model).graph
+    ends = {v.name for v in (*graph.output, *graph.input)}
+    return [name for name in wanted if name not in ends]
+
+
+def with_outputs(model: bytes, names: Iterable[str]) -> bytes:
+    """The graph with more of its tensors as outputs."""
+    proto = read(model)
+    have = {v.name for v in proto.graph.output}
+    proto.graph.output.extend(
+        helper.make_tensor_value_info(n, TensorProto.FLOAT, None) for n in names if n not in have
+    )
+    data: bytes = proto.SerializeToString()
+    return data
 
 
 def with_nodes(proto: onnx.ModelProto, nodes: list[onnx.NodeProto]) -> bytes:
@@ -92,7 +110,7 @@ def _is_sixth(node: onnx.NodeProto) -> bool:
 def input_dims(proto: onnx.ModelProto) -> list[int]:
     """Sizes of the input, 0 for any; InputError where it takes no float32 values, as images are."""
     port = proto.graph.input[0].type.tensor_type
-    if port.elem_type != onnx.TensorProto.FLOAT:
-        kind = onnx.TensorProto.DataType.Name(port.elem_type).lower()
+    if port.elem_type != TensorProto.FLOAT:
+        kind = TensorProto.DataType.Name(port.elem_type).lower()
         raise InputError(f"the model takes {kind} values; images are float32")
     return [max(d.dim_value, 0) for d in port.shape.dim]

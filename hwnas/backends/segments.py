@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import onnx
 
 from hwnas.backends.graphs import read
-from hwnas.backends.quantize import WEIGHTED
+from hwnas.backends.quantize_plan import WEIGHTED
 
 MOST = 32  # parts of a graph without places: each is built and timed twice
 

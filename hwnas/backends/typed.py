@@ -19,6 +19,7 @@ from onnx import TensorProto, helper, numpy_helper
 from hwnas.arrays import Float32s
 from hwnas.backends import calibrate, quantize
 from hwnas.backends.graphs import read, rename, with_nodes, without_hard_swish
+from hwnas.backends.quantize_plan import PAIRS, WEIGHTED
 from hwnas.errors import BuildError, InputError
 from hwnas.nets.onnx import PART
 from hwnas.protocols import Int8Form
@@ -32,7 +33,6 @@ HALF_SAFE = frozenset(
         *("Sigmoid", "Transpose"),
     }
 )
-PAIRS = ("QuantizeLinear", "DequantizeLinear")
 HALF_PAIRS_OPSET, HALF_PAIRS_IR = 19, 9  # the first in which the scale of a pair may be float16
 LEAST_HALF = 2.0**-14  # the least float16 with all its digits
 PIXELS = 4  # channels of an image at most
@@ -100,7 +100,7 @@ def quantized_layers(model: bytes) -> frozenset[str]:
     return frozenset(
         node.name
         for node in proto.graph.node
-        if node.op_type in quantize.WEIGHTED and _behind_pair(made, node.input[0]) != node.input[0]
+        if node.op_type in WEIGHTED and _behind_pair(made, node.input[0]) != node.input[0]
     )
 
 
@@ -135,7 +135,7 @@ def spare(model: bytes, layers: Collection[str]) -> bytes:
     proto = read(model)
     made = _makers(proto)
     for node in proto.graph.node:
-        if node.name in layers and node.op_type in quantize.WEIGHTED:
+        if node.name in layers and node.op_type in WEIGHTED:
             for at in (0, 1):
                 node.input[at] = _behind_pair(made, node.input[at])
     kept = list(proto.graph.node)

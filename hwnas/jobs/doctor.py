@@ -12,8 +12,8 @@ import numpy as np
 
 from hwnas import backends
 from hwnas.backends import conflicts
-from hwnas.backends import gpu_report as gpu_steps
 from hwnas.backends.cuda.gpus import serves
+from hwnas.backends.gpu_report.report import report as run_gpu_steps
 from hwnas.measure.device import MeasuredMachine, detect, machine_of, resolve
 from hwnas.measure.grade import noise_grade, probes
 from hwnas.measure.trace import record
@@ -115,7 +115,7 @@ class GpuReport(Result):
 
 def gpu_report(path: Path, emit: Emit | None = None) -> GpuReport:
     """Try everything that only a GPU can show, and write it all to a JSON file; ten minutes at most."""
-    found = gpu_steps.report(path, emit)["steps"]
+    found = run_gpu_steps(path, emit)["steps"]
     steps = {name: {k: v for k, v in step.items() if k != "figures"} for name, step in found.items()}
     passed = all(step["passed"] for step in steps.values())
     return GpuReport.of({"path": str(path), "passed": passed, "steps": steps})

@@ -174,7 +174,7 @@ def in_int8(model: bytes, backend: Backend, data: str | None, batch: int) -> tup
         InputError: the runtime takes no int8, or the data do not fit the model's input.
         BuildError: the model cannot be quantized.
     """
-    from hwnas.backends.quantize import is_quantized
+    from hwnas.backends.quantize_plan import is_quantized
 
     if is_quantized(model):
         return model, ""
@@ -188,7 +188,7 @@ def in_int8(model: bytes, backend: Backend, data: str | None, batch: int) -> tup
 def in_int8_form(model: bytes, backend: Backend, subject: Subject, form: str = "") -> bytes:
     """A model in one of a runtime's int8 forms, by its calibration images; BuildError where it cannot be."""
     from hwnas.backends.foreign import ready
-    from hwnas.backends.quantize import is_quantized
+    from hwnas.backends.quantize_plan import is_quantized
     from hwnas.backends.typed import in_precision
 
     if is_quantized(model):

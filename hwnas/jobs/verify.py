@@ -9,7 +9,8 @@ from hwnas.deploy.engine import runtime
 from hwnas.deploy.manifest import check_file, find_engine, read_manifest
 from hwnas.deploy.parity import TOLERANCES
 from hwnas.errors import InputError
-from hwnas.jobs.export.run import ExportOutcome, check, summary, with_latency
+from hwnas.jobs.export.outcome import ExportOutcome, summary
+from hwnas.jobs.export.run import check, with_latency
 from hwnas.jobs.export.samples import samples
 from hwnas.jobs.resolve.origin import Origin, origin
 from hwnas.measure.device import refuse_unasked

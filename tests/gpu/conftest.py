@@ -52,7 +52,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     path = session.config.getoption("gpu_report", default=None)
     if path is None or not _steps:
         return
-    from hwnas.backends import gpu_report
+    from hwnas.backends.gpu_report.report import body
 
-    Path(path).write_text(json.dumps(gpu_report.body(_steps), indent=2) + "\n", encoding="utf-8")
+    Path(path).write_text(json.dumps(body(_steps), indent=2) + "\n", encoding="utf-8")
     print(f"\nwrote {path}; docs/gpu.md says where to send it")

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from hwnas.backends import gpu_report
+from hwnas.backends.gpu_report.report import STEPS, tried
 
 
-@pytest.mark.parametrize("name", gpu_report.STEPS)
+@pytest.mark.parametrize("name", STEPS)
 def test_step(card: None, steps: dict[str, Any], name: str) -> None:
-    step: Callable[[], dict[str, Any]] = gpu_report.STEPS[name]
-    steps[name] = gpu_report.tried(step)
+    step: Callable[[], dict[str, Any]] = STEPS[name]
+    steps[name] = tried(step)
     assert steps[name]["passed"], steps[name]["said"]

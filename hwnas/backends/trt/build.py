@@ -194,12 +194,13 @@ def _names(words: str, layer: str) -> bool:
 
 def _halved(graph: bytes, ends: frozenset[str]) -> bytes:
     """A graph whose float arithmetic is float16. A quantized one that cannot be written so keeps float32."""
-    from hwnas.backends import quantize, typed
+    from hwnas.backends import typed
+    from hwnas.backends.quantize_plan import is_quantized
 
     try:
         return typed.to_half(graph, ends)
     except BuildError:
-        if quantize.is_quantized(graph):
+        if is_quantized(graph):
             return graph
         raise
 

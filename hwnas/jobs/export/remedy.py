@@ -109,8 +109,9 @@ class Remedy:
         if mixed is not None:
             return mixed
         self._say("no mix of int8 and float blocks loses that little; export --precision fp32")
-        self.write(weights, frozenset())
-        return tuned
+        # Over the last mix; some runtimes build other bytes each time, which the manifest tells.
+        again = self.write(weights, frozenset())
+        return again.model_copy(update={"fine_tuned": tuned.fine_tuned})
 
     def _fine_tuned(
         self, manifest: EngineManifest, uri: str, before: float

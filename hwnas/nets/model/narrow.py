@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor, fx, nn
 
-from hwnas.nets.model.widths import STEP, Channels, WidthGroup, extra
+from hwnas.nets.model.channel_layers import extra
+from hwnas.nets.model.widths import STEP, Channels, WidthGroup
 
 ChannelScores = Mapping[str, Tensor]
 

@@ -8,7 +8,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from hwnas.arrays import Float32s
-from hwnas.backends import calibrate, forms, quantize, segments
+from hwnas.backends import calibrate, forms, quantize, quantize_plan, segments
 from hwnas.backends.onnx_format import TypedOnnx
 from hwnas.errors import BuildError
 from hwnas.nets import onnx as writer
@@ -58,7 +58,9 @@ def quantized(model: bytes) -> set[str]:
     """Outputs of the convolutions that read dequantized values and weights."""
     graph = onnx.load_model_from_string(model).graph
     back = {n.output[0] for n in graph.node if n.op_type == "DequantizeLinear"}
-    return {n.output[0] for n in graph.node if n.op_type in quantize.WEIGHTED and set(n.input[:2]) <= back}
+    return {
+        n.output[0] for n in graph.node if n.op_type in quantize_plan.WEIGHTED and set(n.input[:2]) <= back
+    }
 
 
 def test_a_convolution_in_float_by_hand() -> None:

@@ -6,13 +6,14 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime as ort
 import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from hwnas import backends
 from hwnas.arrays import Float32s
-from hwnas.backends import calibrate, forms, quantize
+from hwnas.backends import calibrate, forms, int8_steps, quantize, quantize_plan
 from hwnas.errors import BuildError, InputError
 from hwnas.nets import onnx as writer
 from hwnas.protocols import Activations, Int8Form, Sums
@@ -63,7 +64,7 @@ def constants(model: bytes) -> dict[str, NDArray[np.generic]]:
 
 
 def rounded(limits: tuple[float, float], activations: Activations) -> tuple[float, int, type[Any]]:
-    scale, zero, kind = quantize.step(limits, activations)
+    scale, zero, kind = int8_steps.step(limits, activations)
     return round(scale, 6), zero, kind
 
 
@@ -93,6 +94,25 @@ def test_weights_and_bias_by_hand() -> None:
     assert not {"w", "b"} & set(made)  # the float ones are gone
 
 
+def test_steps_are_never_zero() -> None:
+    # 1e-44 / 255 is less than half of the least float32 (1.4e-45): such values are 0 in any step.
+    assert rounded((0.0, 1e-44), "uint8") == (1.0, 0, np.uint8)
+    assert rounded((-1e-44, 0.0), "int8") == (1.0, 0, np.int8)
+    tiny = np.array([1e-44, 1.27], np.float32).reshape(2, 1)
+    assert int8_steps.weight_scale(tiny, 0, 127).tolist() == pytest.approx([1.0, 0.01])
+
+
+def test_a_bias_that_32_bits_do_not_hold_stays_in_float() -> None:
+    # Inputs up to 255e-9 in steps of 1e-9, weights in steps of 1: 3 would be 3e9 steps, and 2**31 are 2.1e9.
+    data = one_convolution(np.full((1, 1, 1, 1), 127.0, np.float32), np.array([3.0], np.float32))
+    small = quantize.to_int8(data, {"input": (0.0, 255e-9)}, Int8Form(weight_levels=127))
+    node = next(n for n in onnx.load_model_from_string(small).graph.node if n.op_type == "Conv")
+    assert constants(small)[node.input[2]].tolist() == [3.0]
+    image = np.full((1, 1, 2, 2), 1e-9, np.float32)
+    session = ort.InferenceSession(small, providers=["CPUExecutionProvider"])
+    assert session.run(None, {"input": image})[0] == pytest.approx(3.0, rel=1e-6)
+
+
 def test_bias_takes_up_what_rounding_moves() -> None:
     # Weights (1, 0.4) of two channels at one level a side round to (1, 0): with inputs of mean 2 and 5
     # the output falls by 0.4 * 5 = 2, which the bias gives back.
@@ -108,9 +128,9 @@ def test_bias_takes_up_what_rounding_moves() -> None:
 def test_activation_is_part_of_the_kernel() -> None:
     """A ReLU is applied by the convolution before it: no pair between the two."""
     data = one_convolution(np.ones((4, 3, 1, 1), np.float32), after="Relu")
-    assert quantize.points(data, Int8Form()) == ["input"]  # "scores" leaves as float
+    assert quantize_plan.points(data, Int8Form()) == ["input"]  # "scores" leaves as float
     chain = writer.chain(BLOCKS[:2], batch=1)
-    names = quantize.points(chain, Int8Form())
+    names = quantize_plan.points(chain, Int8Form())
     producers = {n.output[0]: n.op_type for n in onnx.load_model_from_string(chain).graph.node}
     # Of the stem and the first convolution of the block their ReLU; of the second what the sum reads;
     # the sum's own ReLU is the output.
@@ -125,7 +145,7 @@ def test_which_tensors_a_form_quantizes() -> None:
     producers = {n.output[0]: n.op_type for n in onnx.load_model_from_string(chain).graph.node}
 
     def found(sums: Sums) -> list[str]:
-        return [producers.get(name, name) for name in quantize.points(chain, Int8Form(sums=sums))]
+        return [producers.get(name, name) for name in quantize_plan.points(chain, Int8Form(sums=sums))]
 
     # Stem, then each block: relu(conv), conv, relu(sum). The last sum's is the output.
     assert found("none") == ["input", "Relu", "Relu", "Relu", "Relu"]
@@ -231,8 +251,6 @@ def _optimised_kinds(model: bytes) -> list[str]:
     import tempfile
     from pathlib import Path
 
-    import onnxruntime as ort
-
     with tempfile.TemporaryDirectory() as folder:
         options = ort.SessionOptions()
         options.log_severity_level = 3
@@ -326,4 +344,4 @@ def test_weights_that_are_not_finite_are_refused(broken: str) -> None:
     weight, bias = np.ones((2, 3, 1, 1), np.float32), np.ones(2, np.float32)
     (weight if broken == "w" else bias)[0] = np.nan
     with pytest.raises(BuildError, match=f"weight '{broken}' holds values that are not finite"):
-        quantize.points(one_convolution(weight, bias), Int8Form())
+        quantize_plan.points(one_convolution(weight, bias), Int8Form())

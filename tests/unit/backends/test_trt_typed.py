@@ -5,7 +5,7 @@ import onnx
 import pytest
 from onnx import TensorProto, numpy_helper
 
-from hwnas.backends import calibrate, quantize, typed
+from hwnas.backends import calibrate, quantize, quantize_plan, typed
 from hwnas.backends.forms import TENSORRT
 from hwnas.errors import BuildError
 from hwnas.nets import onnx as writer
@@ -84,13 +84,13 @@ def test_int8_graph_is_symmetric_by_channel_and_close(model: bytes, images: np.n
     small = in_int8(model, images)
     proto = onnx.load_model_from_string(small)
     onnx.checker.check_model(proto, full_check=True)
-    assert quantize.is_quantized(small)
-    assert not quantize.is_quantized(model)
+    assert quantize_plan.is_quantized(small)
+    assert not quantize_plan.is_quantized(model)
     zeros = [numpy_helper.to_array(t) for t in proto.graph.initializer if t.name.endswith(".zero")]
     assert zeros
     assert all(z.dtype == np.int8 and not z.any() for z in zeros)
-    weighted = [n for n in ops(model) if n in quantize.WEIGHTED]
-    activations = len(quantize.points(model, TENSORRT))
+    weighted = [n for n in ops(model) if n in quantize_plan.WEIGHTED]
+    activations = len(quantize_plan.points(model, TENSORRT))
     assert ops(small).count("QuantizeLinear") == len(weighted) + activations
     assert cosine(scores(small, images), scores(model, images)) > 0.99
 

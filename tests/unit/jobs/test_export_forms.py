@@ -11,7 +11,7 @@ from int8_fakes import FakeOfInt8
 
 from hwnas import schemas
 from hwnas.backends.fake import FakeEngine
-from hwnas.jobs.export import run as exporting
+from hwnas.jobs.export.conditions import in_form
 from hwnas.jobs.export.forms import fastest
 from hwnas.jobs.resolve.origin import origin
 from hwnas.nets import build
@@ -64,9 +64,9 @@ def test_the_form_of_the_runs_latencies_is_kept(tmp_path: Path) -> None:
     source = origin(str(file))
     setting = backend.setting("fake", "int8", 1, 1)
     searched = replace(source, setting=setting.model_copy(update={"form": "by sign"}))
-    assert exporting.in_form(searched, backend, setting, None) == (searched.setting, {})
+    assert in_form(searched, backend, setting, None) == (searched.setting, {})
     other = replace(source, setting=backend.setting("fake", "fp32", 1, 1))
-    assert exporting.in_form(other, backend, setting, None)[0].form == "sums"
+    assert in_form(other, backend, setting, None)[0].form == "sums"
 
 
 def write_weights(folder: Path) -> None:

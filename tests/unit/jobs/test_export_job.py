@@ -268,6 +268,10 @@ def test_trt_without_a_gpu_leaves_the_onnx_and_the_command(run: Path) -> None:
     same = f"{run} --format trt --precision fp32 --batch 8 --latency-budget 2ms@p95 --no-verify\n"
     assert f"hwnas export {same}" in str(caught.value)
     assert "trtexec --onnx=engine-trt.onnx --saveEngine=engine-trt.engine" in str(caught.value)
+    # What changes the engine or its proof is asked for there as well.
+    with pytest.raises(BackendUnavailable) as caught:
+        export(ExportOptions(format="trt", threads=2, max_loss=0.02, sustained_s=60.0))
+    assert "--threads 2 --max-loss 2% --sustained 60s\n" in str(caught.value)
     # Several sizes: the file takes all of them, and both ways on ask for them.
     with pytest.raises(BackendUnavailable) as caught:
         export(ExportOptions(format="trt", batch=8, batches=(1, 8), compatible=("version",), verify=False))
