@@ -72,6 +72,11 @@ def _assignments(name: str, text: str) -> options.Option:
     help="Pixels that --model was trained on: zero mean and unit spread, [0, 1], [-1, 1], ImageNet's, "
     "[0, 255]; auto takes those that a run recorded, or on which the model's loss is smallest.",
 )
+@click.option(
+    "--init",
+    metavar="RUN|WEIGHTS",
+    help="Start networks from this training on other data, as far as their blocks fit.",
+)
 @click.option("--images", type=param_types.COUNT, metavar="N", help="Training images of the whole search.")
 @click.option("--max-trials", type=param_types.COUNT, metavar="N", help="Largest number of networks to try.")
 @click.option("--importance", type=IMPORTANCES, help="How stage-wise growth is judged.")
@@ -225,6 +230,7 @@ def _found(body: dict[str, Any]) -> None:
                 f"{format_seconds(took['total'])}: training {format_seconds(took['training'])}, "
                 f"measuring {format_seconds(took['measuring'])}",
             ),
+            ("weights", body.get("began_from")),
             ("ended", body["stopped"]),
             ("run", body["run"]),
         ]

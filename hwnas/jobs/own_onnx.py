@@ -104,7 +104,7 @@ def own_model(model: bytes, data: str | None, limit: int, batch: int, seed: int)
     told = {p.key: json.loads(p.value) for p in proto.metadata_props if p.key in ("mean", "std")}
     mean, std = (tuple(told.get(k) or getattr(dataset, k)) for k in ("mean", "std"))
     outputs = [d.dim_value for d in proto.graph.output[0].type.tensor_type.shape.dim]
-    some = dataset.train.images[:: max(1, len(dataset.train) // CALIBRATION_IMAGES)][:CALIBRATION_IMAGES]
+    some = dataset.train.pixels[:: max(1, len(dataset.train) // CALIBRATION_IMAGES)][:CALIBRATION_IMAGES]
     same = outputs[-1:] == [len(dataset.classes)]
     notes = [f"validation images of {dataset.name}"]
     if "mean" not in told:
@@ -117,7 +117,7 @@ def own_model(model: bytes, data: str | None, limit: int, batch: int, seed: int)
         )
     return Subject(
         model,
-        normalise(dataset.val.images[:limit], mean, std).contiguous().numpy(),
+        normalise(dataset.val.pixels[:limit], mean, std).contiguous().numpy(),
         normalise(some, mean, std).contiguous().numpy(),
         True,
         dataset.val.labels[:limit].numpy() if same else None,

@@ -99,18 +99,18 @@ def train(options: TrainOptions, emit: Emit | None = None) -> TrainOutcome | Dry
     place = find(options.network)
     given = read_network(place)
     _recipe(options, None)  # values are checked before anything is loaded
-    initial = initial_weights(options)
+    initial = initial_weights(options.init)
     weights = weights_of(place) if options.start == "weights" and initial is None else None
     trained = Inherited.of(place)
     options = trained.into(options, strictly=weights is not None)
-    check_initial(options)
+    check_initial(run_of_init(options.init), options.data, options.seed, options.limit)
     data, seed = options.data, options.seed
     assert data is not None  # `into` sees to both
     assert seed is not None
     dataset = load(data, input_shape=given.input_shape, seed=seed, limit=options.limit, strict=options.strict)
     if weights is not None:
         trained.check(dataset, options)
-    rescale(dataset, place if weights is not None else run_of_init(options))
+    rescale(dataset, place if weights is not None else run_of_init(options.init))
     spec = with_classes(given, len(dataset.classes))
     weights = weights if spec == given else None
     recipe = _recipe(options, dataset)

@@ -56,6 +56,26 @@ def inherited(
     return state
 
 
+def carried(spec_from: NetworkSpec, spec_to: NetworkSpec) -> tuple[str, ...]:
+    """Places of `spec_to` whose blocks take weights over from `spec_from`, as `inherited` does it.
+
+    None where the two count and build differently (`convention`), or where nothing is known of how weights of
+    one of the blocks are handed on.
+    """
+    if spec_from.convention != spec_to.convention:
+        return ()
+    old, new, found = dict(spec_from.walk()), dict(spec_to.walk()), []
+    for place, origin in _origins(spec_from, spec_to):
+        block = new[place]
+        if origin and old[origin] == block:
+            found.append(place)
+        elif origin != "" and kind_of(block.kind).growth is None:
+            return ()
+        elif origin and _related(old[origin], block):
+            found.append(place)
+    return tuple(found)
+
+
 def preserves(spec_from: NetworkSpec, spec_to: NetworkSpec) -> bool:
     """Whether `inherited` keeps the function exactly: equal outputs in eval mode, up to rounding."""
     if len(spec_from.stages) != len(spec_to.stages) or spec_from.convention != spec_to.convention:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Mapping
+from typing import Any
 
 from hwnas.deploy.manifest import EngineManifest
 from hwnas.records import Setting
@@ -115,6 +117,7 @@ def settings(run: RunData) -> Section:
             ("budget", run.result.budget.describe()),
             ("latency table", run.result.table_id),
         ]
+    rows += _begun(run.config)
     made_by = ("hwnas", "python", "platform", "created")
     rows += [(k, str(run.manifest[k])) for k in made_by if k in run.manifest]
     tables = [Table(("", ""), rows)]
@@ -122,6 +125,15 @@ def settings(run: RunData) -> Section:
         config = [(str(k), str(v)) for k, v in sorted(run.config.items()) if v not in (None, "", [], {})]
         tables.append(Table(("option", "value"), config, "Effective configuration"))
     return Section("Settings and versions", "The conditions of all figures.", tables=tables)
+
+
+def _begun(config: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """The weights of another training that this one began with: a training records their hash alone."""
+    init, sha256 = config.get("init"), config.get("init_sha256")
+    if not isinstance(init, str):
+        return []
+    named = f"{init} (SHA-256 {sha256})" if isinstance(sha256, str) else f"weights with SHA-256 {init}..."
+    return [("began from", named)]
 
 
 def _conditions(setting: Setting) -> list[tuple[str, ...]]:

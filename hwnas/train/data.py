@@ -15,10 +15,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from hwnas.arrays import ImageShape, Int64s
+from hwnas.arrays import ImageShape, Int64s, Uint8s
 from hwnas.errors import DataFormatError, InputError
 from hwnas.train.images import decoding
 from hwnas.train.labels import places
+from hwnas.train.mapped import Pixels, by_parts
 from hwnas.train.raw import LabelledImages, Originals, Raw
 from hwnas.train.sources import read
 from hwnas.train.splits import divide
@@ -35,14 +36,14 @@ class Split:
     """Some of the images of a data set.
 
     Attributes:
-        images: uint8 (n, channels, height, width), stored channels last.
+        pixels: uint8 (n, channels, height, width), stored channels last: in memory, or in a file.
         labels: int64 (n,), from 0.
         mean, std: of the training split, by channel, on the scale where 255 is 1.
         originals: the pictures as large as the source has them, by place; None where it has no others, or
             they were not asked for.
     """
 
-    images: torch.Tensor
+    pixels: Pixels
     labels: torch.Tensor
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -51,9 +52,14 @@ class Split:
     def __len__(self) -> int:
         return len(self.labels)
 
+    @property
+    def images(self) -> torch.Tensor:
+        """All images in memory, wherever they lie; ``pixels[at]`` reads some."""
+        return self.pixels if isinstance(self.pixels, torch.Tensor) else self.pixels[:]
+
     def normalised(self, at: slice | torch.Tensor = slice(None)) -> torch.Tensor:
         """Images `at` these places as a network takes them: float32, (value / 255 - mean) / std."""
-        return normalise(self.images[at], self.mean, self.std)
+        return normalise(self.pixels[at], self.mean, self.std)
 
 
 def normalise(images: torch.Tensor, mean: Sequence[float], std: Sequence[float]) -> torch.Tensor:
@@ -100,14 +106,13 @@ class Dataset:
     def portable(self) -> Dataset:
         """What a training in another process looks at: the test split is not among it."""
         train, val = (replace(split, originals=None) for split in (self.train, self.val))
-        return replace(
-            self, train=train, val=val, _test=replace(val, images=val.images[:0], labels=val.labels[:0])
-        )
+        none = replace(val, pixels=val.pixels[:0], labels=val.labels[:0])
+        return replace(self, train=train, val=val, _test=none)
 
     @property
     def input_shape(self) -> ImageShape:
         """Channels, height and width of an image."""
-        _, channels, height, width = self.train.images.shape
+        _, channels, height, width = self.train.pixels.shape
         return (channels, height, width)
 
     @property
@@ -305,7 +310,9 @@ def _split(raw: Raw, name: str, uri: str, *, seed: int, limit: int | None) -> Da
     mean, std = _moments(train.images)
 
     def split(part: LabelledImages) -> Split:
-        stored = part.images.contiguous(memory_format=torch.channels_last)
+        stored = part.images
+        if isinstance(stored, torch.Tensor):
+            stored = stored.contiguous(memory_format=torch.channels_last)
         return Split(stored, torch.from_numpy(part.labels), mean, std, part.originals)
 
     made = (split(train), split(own_val), split(test))
@@ -327,8 +334,11 @@ def _shared(train: Split, val: Split, test: Split) -> dict[str, int]:
     """Images of one split that are in another one, too, pixel for pixel."""
 
     def marks(split: Split) -> list[bytes]:
-        pixels = np.ascontiguousarray(split.images.permute(0, 2, 3, 1).numpy())
-        return [hashlib.blake2b(image.data, digest_size=16).digest() for image in pixels]
+        return [
+            hashlib.blake2b(image.data, digest_size=16).digest()
+            for part in by_parts(split.pixels)
+            for image in _channels_last(part)
+        ]
 
     in_train, in_val, in_test = marks(train), marks(val), marks(test)
     known, held = set(in_train), set(in_val)
@@ -367,14 +377,20 @@ def _note_of_classes(labels: Int64s, classes: Sequence[str]) -> list[str]:
     ]
 
 
-def _moments(images: torch.Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def _channels_last(images: torch.Tensor) -> Uint8s:
+    """Images (n, H, W, C) in one piece of memory."""
+    return np.ascontiguousarray(images.permute(0, 2, 3, 1).numpy())
+
+
+def _moments(images: Pixels) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation by channel where 255 is 1, exactly, from histograms."""
     values = torch.arange(256, dtype=torch.float64) / 255.0
     means, spreads = [], []
-    for channel in range(images.shape[1]):
-        histogram = torch.zeros(256, dtype=torch.float64)
-        for part in torch.split(images[:, channel], 4096):
-            histogram += torch.bincount(part.flatten().int(), minlength=256)
+    histograms = torch.zeros((images.shape[1], 256), dtype=torch.float64)
+    for part in by_parts(images):
+        for channel, histogram in enumerate(histograms):
+            histogram += torch.bincount(part[:, channel].flatten().int(), minlength=256)
+    for histogram in histograms:
         share = histogram / histogram.sum()
         mean = float((share * values).sum())
         means.append(mean)
@@ -387,7 +403,8 @@ def _fingerprint(splits: Sequence[Split]) -> str:
     """Sixteen hexadecimal digits over shapes, images and labels of every split, in order."""
     digest = hashlib.sha256()
     for split in splits:
-        digest.update(repr(tuple(split.images.shape)).encode())
-        digest.update(np.ascontiguousarray(split.images.permute(0, 2, 3, 1).numpy()).data)
+        digest.update(repr(tuple(split.pixels.shape)).encode())
+        for part in by_parts(split.pixels):
+            digest.update(_channels_last(part).data)
         digest.update(split.labels.numpy().data)
     return digest.hexdigest()[:16]

@@ -20,6 +20,7 @@ from hwnas.errors import DataFormatError
 from hwnas.nets.build import build, inherit, load_weights, read_weights, refitter, save
 from hwnas.nets.count import count
 from hwnas.nets.norms import recalibrate
+from hwnas.nets.transfer import Initial
 from hwnas.protocols import Emit, Importance, Move, Question
 from hwnas.records import Evaluation, Proposal, StageImportance, to_json
 from hwnas.spec import NetworkSpec
@@ -50,8 +51,9 @@ class Evaluator:
     """Trains proposals one after the other; implements `protocols.Evaluate`.
 
     A proposal with a parent starts from the parent's weights (`nets.build.inherit`) and with the
-    learning rate times `Recipe.inherited_lr`, or its own one; any other starts from scratch. One that
-    names a teacher learns from that trial's network as well.
+    learning rate times `Recipe.inherited_lr`, or its own one; any other from what it can take over of the
+    initial weights, where there are any, else from scratch. One that names a teacher learns from that
+    trial's network as well.
 
     What it gives depends on (data, options, seed, index, proposal and its parents) alone. It keeps
     ``weights/trial-0007.safetensors`` and beside it, as JSON, the network and its evaluation: a
@@ -72,6 +74,7 @@ class Evaluator:
         ask_guessers: bool = False,
         held_out: bool = False,
         trainer: own.Trainer | None = None,
+        initial: Initial | None = None,
         final_jobs: int = 1,
     ) -> None:
         """Prepare; nothing is read or written yet.
@@ -89,6 +92,7 @@ class Evaluator:
             importance_images: how many images the importance is given.
             held_out: give it validation images instead of training images.
             trainer: a loop of the user's in the place of `loop.train`.
+            initial: weights of another training, which networks without a parent begin with.
             final_jobs: processes that share the steps of a final training (`train.ranks`).
         """
         self._dataset, self._options, self._folder = dataset, options, folder
@@ -96,6 +100,7 @@ class Evaluator:
         self._growths = growths
         self._ask_guessers, self._held_out, self._trainer = ask_guessers, held_out, trainer
         self._importance_images, self._final_jobs = importance_images, final_jobs
+        self._initial = initial
 
     def __call__(self, proposal: Proposal, index: int) -> Evaluation:
         """Evaluate the proposal that will be trial `index`.
@@ -130,6 +135,8 @@ class Evaluator:
             "evaluation": to_json(evaluation),
             "curve": list(result.curve),
         }
+        if self._initial is not None:
+            body["taken_over"] = list(self._taken_over(proposal))
         write_json(weights.with_suffix(".json"), body, sealed=True)
         for checkpoint in weights.parent.glob(f"{weights.stem}-*.checkpoint"):
             checkpoint.unlink()
@@ -161,7 +168,10 @@ class Evaluator:
         seed = int(np.random.SeedSequence([self._seed, index]).generate_state(1)[0])
         images = self._options.images if proposal.images is None else proposal.images
         if proposal.parent is None:
-            module = build(proposal.spec, seed=seed)
+            start = self._initial
+            module = (
+                build(proposal.spec, seed=seed) if start is None else start.begin(proposal.spec, seed=seed)
+            )
         else:
             parent, spec = self._trained(proposal.parent)
             module = inherit(parent, spec, proposal.spec, seed=seed)
@@ -258,8 +268,14 @@ class Evaluator:
     def _rate(self, proposal: Proposal) -> float:
         """Factor on the learning rate."""
         if proposal.parent is None:
-            return 1.0
+            return self._options.inherited_lr if self._taken_over(proposal) else 1.0
         return self._options.inherited_lr if proposal.inherited_lr is None else proposal.inherited_lr
+
+    def _taken_over(self, proposal: Proposal) -> tuple[str, ...]:
+        """The blocks, by place, that begin with the initial weights."""
+        if self._initial is None or proposal.parent is not None:
+            return ()
+        return self._initial.places(proposal.spec)
 
     def _ask(self, module: nn.Module, proposal: Proposal, index: int) -> tuple[StageImportance, ...]:
         if self._importance is None or proposal.role == "final":
@@ -337,4 +353,6 @@ class Evaluator:
             "index": index,
             **ancestors,
         }
+        if self._initial is not None and proposal.parent is None:
+            body["initial"] = self._initial.digest
         return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()[:12]

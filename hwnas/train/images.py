@@ -30,9 +30,10 @@ from hwnas import schemas, store
 from hwnas.arrays import ImageShape, Uint8s
 from hwnas.backends import images as prepared
 from hwnas.errors import DataFormatError, HwnasError
-from hwnas.train import memory
+from hwnas.train import mapped, memory
 from hwnas.train.checkpoint import read_tensors, write_tensors
 from hwnas.train.labels import places
+from hwnas.train.mapped import Pixels
 from hwnas.train.raw import LabelledImages, LeftOut, Raw, chosen_of
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ _GREY = {"1", "L", "LA", "La", "I", "F"}
 
 # Images, and why some could not be decoded, by their places.
 Decoded = tuple[torch.Tensor, dict[int, str]]
+DecodedOrMapped = tuple[Pixels, dict[int, str]]
 
 
 @dataclass(frozen=True)
@@ -100,12 +102,14 @@ def assemble(
     if not decoding.get():
         empty = torch.zeros((1, 1, 1, 1), dtype=torch.uint8).expand(len(items), *shape)
         return _assembled(items, classes, where, (empty, {}), left_out, notes)
-    memory.check(
-        2 * len(items) * math.prod(shape),  # the source, and its splits
-        f"{where}: {len(items)} images of {'x'.join(map(str, shape))}",
-        "choose a smaller input",
-    )
-    path = _cache_path(items, shape)
+    path, needed = _cache_path(items, shape), 2 * len(items) * math.prod(shape)  # the source, and its splits
+    limit = memory.image_limit()
+    if limit is not None and needed > limit:
+        onto = mapped.decoded(
+            path.with_suffix(".raw"), len(items), shape, lambda at: _decode_all(items[at], shape)
+        )
+        text = f"{needed / 2**30:.3g} GiB of images are too much for the free memory and stay on disk"
+        return _assembled(items, classes, where, onto, left_out, [*notes, f"{text}, in {path.parent}"])
     kept = _cached(path, len(items), shape)
     if kept is None:
         kept = _decode_all(items, shape)
@@ -117,7 +121,7 @@ def _assembled(
     items: Sequence[Item],
     classes: tuple[str, ...],
     where: str,
-    kept: Decoded,
+    kept: DecodedOrMapped,
     left_out: Sequence[LeftOut],
     notes: Sequence[str],
 ) -> Raw:

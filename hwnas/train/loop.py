@@ -31,6 +31,7 @@ from hwnas.spec import NetworkSpec
 from hwnas.train import augment, plan, ranks, state
 from hwnas.train.checkpoint import read_tensors, write_tensors
 from hwnas.train.data import Dataset, normalise
+from hwnas.train.mapped import taken
 from hwnas.train.options import Recipe, Score, TrainResult
 from hwnas.train.precision import Compute, choose, say
 from hwnas.train.ranks import Rank
@@ -182,7 +183,8 @@ class _TrainingJob:
         self.module.to(device).to(memory_format=torch.channels_last)
         if self.teacher is not None:
             self.teacher.module.to(device).eval()
-        self.images = self.dataset.train.images.to(device)
+        kept = self.dataset.train.pixels
+        self.images = kept.to(device) if isinstance(kept, Tensor) else kept
         self.labels = self.dataset.train.labels.to(device)
         balanced = options.class_weights == "balanced"
         self.weights = plan.balanced(self.labels, len(self.dataset.classes)) if balanced else None
@@ -305,7 +307,7 @@ class _TrainingJob:
         rng = np.random.default_rng([options.seed, 2, step])
         at = plan.batch_at(options.images, len(self.labels), step, self.steps, options.seed)
         at = plan.repeated(at, options.repeats).to(self.labels.device)
-        pixels = augment.crop_flip(self.images, at, self.augment, rng)
+        pixels = augment.crop_flip(*taken(self.images, at), self.augment, rng)
         images, targets = normalise(pixels, self.dataset.mean, self.dataset.std), self.labels[at]
         if self.augment.cutout:
             images = augment.cutout(images, self.augment.cutout, rng)

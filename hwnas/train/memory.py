@@ -2,17 +2,41 @@
 
 from __future__ import annotations
 
+import os
 import re
 import resource
 from pathlib import Path
 
 from hwnas.errors import InputError
+from hwnas.units import parse_bytes
+
+# Decoded images of more than this part of the free memory stay on disk, unless IMAGE_MEMORY says otherwise.
+IMAGE_SHARE = 0.5
+IMAGE_MEMORY = "HWNAS_IMAGE_MEMORY"
 
 
 def free_bytes() -> int | None:
     """Memory that this process may still take: the machine's, within limits; None where nothing tells."""
     found = [_available(), _within_address_space(), _within_container()]
     return min((size for size in found if size is not None), default=None)
+
+
+def image_limit() -> float | None:
+    """Memory that decoded images may take, in bytes; None where nothing tells.
+
+    Raises:
+        InputError: the variable of the environment is no size.
+    """
+    asked = os.environ.get(IMAGE_MEMORY)
+    if asked:
+        try:
+            return parse_bytes(asked)
+        except InputError as exc:
+            raise InputError(
+                f"{IMAGE_MEMORY} is {asked!r}; expected the memory for decoded images, such as 4GiB"
+            ) from exc
+    free = free_bytes()
+    return None if free is None else IMAGE_SHARE * free
 
 
 def check(needed: int, what: str, cure: str) -> None:

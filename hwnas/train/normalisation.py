@@ -52,7 +52,7 @@ def losses(scores: ScoresOf, dataset: Dataset, most: int = LOOKED_AT) -> dict[st
         most: how many are looked at, evenly over the split.
     """
     at = torch.linspace(0, len(dataset.train) - 1, min(most, len(dataset.train))).long()
-    images, labels = dataset.train.images[at], dataset.train.labels[at]
+    images, labels = dataset.train.pixels[at], dataset.train.labels[at]
     return {
         name: float(cross_entropy(scores(normalise(images, mean, std)), labels))
         for name, (mean, std) in scales(dataset).items()

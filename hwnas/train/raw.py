@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from hwnas.arrays import Int64s, Uint8s
+from hwnas.train.mapped import MappedImages, Pixels
 
 # The picture at a place, (H, W, C), upright, as large as the source has it.
 Originals = Callable[[int], Uint8s]
@@ -15,19 +16,21 @@ Originals = Callable[[int], Uint8s]
 
 @dataclass(frozen=True, eq=False)
 class LabelledImages:
-    """Images uint8 (n, C, H, W) and their labels int64 (n,).
+    """Images uint8 (n, C, H, W), in memory or in a file, and their labels int64 (n,).
 
     `originals` gives the pictures that the images were cropped and resized from; None where the source has
     them in this size only.
     """
 
-    images: torch.Tensor
+    images: Pixels
     labels: Int64s
     originals: Originals | None = None
 
 
-def chosen_of(images: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
+def chosen_of(images: Pixels, places: torch.Tensor) -> Pixels:
     """Images at some places. Images that were not decoded are one empty picture, and stay so."""
+    if isinstance(images, MappedImages):
+        return images.chosen(places)
     return images[: len(places)] if images.stride(0) == 0 else images[places]
 
 

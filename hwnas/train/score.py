@@ -66,7 +66,7 @@ def judge(module: nn.Module, split: Split, classes: Sequence[str]) -> Judged:
         for at, p in zip(worst.tolist(), own)
     )
     figures = by_class(labels.numpy(), named.numpy(), classes, logits.numpy())
-    return Judged(_score(logits, split), figures, rows, _small(split.images[worst]))
+    return Judged(_score(logits, split), figures, rows, _small(split.pixels[worst]))
 
 
 def _small(images: torch.Tensor) -> Uint8s:

@@ -127,7 +127,7 @@ class Remedy:
             return manifest, None, before
         self._say("fine-tuning for int8")
         about = {"mean": dataset.mean, "std": dataset.std, **self.drawn.about}
-        some = dataset.train.images[:: max(1, len(dataset.train) // IMAGES)][:IMAGES]
+        some = dataset.train.pixels[:: max(1, len(dataset.train) // IMAGES)][:IMAGES]
         form = form_of(self.backend, manifest.setting.form)
         tuned = tune(
             source.spec,

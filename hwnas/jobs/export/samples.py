@@ -103,12 +103,12 @@ def samples(data: str | None, source: Origin, limit: int, wanted: int = 0) -> Sa
     on_train = spread(more, len(train))
     labels = by_name(val.labels[on_val].numpy(), dataset.classes, about["classes"], uri)
     pictures, own = _pictures([*((val, int(at)) for at in on_val), *((train, int(at)) for at in on_train)])
-    images = torch.cat([val.images[on_val], train.images[on_train]])
+    images = torch.cat([val.pixels[on_val], train.pixels[on_train]])
     text = f"{judged} validation and {more} training" if more else "validation"
     text += f" images of {dataset.name}"
     if own:
         text += f", {'all' if own == len(pictures) else f'{own} of them'} in their own size"
-    some = train.images[spread(min(CALIBRATION_IMAGES, len(train)), len(train))]
+    some = train.pixels[spread(min(CALIBRATION_IMAGES, len(train)), len(train))]
     same = source.fingerprint in (None, dataset.fingerprint)
     return Samples(
         pictures,
@@ -138,7 +138,7 @@ def _pictures(chosen: Sequence[tuple[Split, int]]) -> tuple[Uint8s | list[Uint8s
             own += 1
             pixels += found[-1].shape[0] * found[-1].shape[1]
         else:
-            found.append(np.ascontiguousarray(split.images[at].permute(1, 2, 0).numpy()))
+            found.append(np.ascontiguousarray(split.pixels[at].permute(1, 2, 0).numpy()))
     return (found, own) if own else (np.stack(found), 0)
 
 

@@ -111,11 +111,11 @@ def weights_of(network: Path) -> Path | None:
     return beside if network.name == "network.json" and beside.is_file() else None
 
 
-def run_of_init(options: TrainOptions) -> Path | None:
+def run_of_init(init: str | None) -> Path | None:
     """The network of the run that ``init`` names; None where it names a file of weights, or nothing."""
-    if options.init is None or Path(options.init).suffix == ".safetensors":
+    if init is None or Path(init).suffix == ".safetensors":
         return None
-    return find(options.init)
+    return find(init)
 
 
 def rescale(dataset: Dataset, trained: Path | None) -> None:
@@ -126,29 +126,28 @@ def rescale(dataset: Dataset, trained: Path | None) -> None:
         normalisation.use(dataset, scale)
 
 
-def initial_weights(options: TrainOptions) -> Path | None:
+def initial_weights(init: str | None) -> Path | None:
     """The weights that ``init`` names: a file, or those of a run."""
-    if options.init is None:
+    if init is None:
         return None
-    if Path(options.init).suffix == ".safetensors":
-        return Path(options.init)
-    weights = weights_of(find(options.init))
+    if Path(init).suffix == ".safetensors":
+        return Path(init)
+    weights = weights_of(find(init))
     if weights is None:
-        raise InputError(f"{options.init} has no weights; give a trained run, or a file *.safetensors")
+        raise InputError(f"{init} has no weights; give a trained run, or a file *.safetensors")
     return weights
 
 
-def check_initial(options: TrainOptions) -> None:
-    """InputError where the run of ``init`` has trained on what are validation images here."""
-    run = run_of_init(options)
-    if run is None:
+def check_initial(network: Path | None, data: str | None, seed: int | None, limit: int | None) -> None:
+    """InputError where the run of `network` has trained on what are validation images of these."""
+    if network is None:
         return
-    trained = Inherited.of(run)
-    if trained.data == options.data and (trained.seed, trained.limit) != (options.seed, options.limit):
+    trained = Inherited.of(network)
+    if trained.data == data and (trained.seed, trained.limit) != (seed, limit):
         raise InputError(
-            f"{options.init} was trained on the same data with seed {trained.seed} and limit "
+            f"--init: {trained.run} was trained on the same data with seed {trained.seed} and limit "
             f"{trained.limit}, that is on images which are validation images here; use its --seed and "
-            "--limit, or continue it without --init"
+            "--limit, or other data"
         )
 
 

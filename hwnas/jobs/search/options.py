@@ -45,6 +45,9 @@ class SearchOptions(TableAndLimits):
         fidelity: "paper" for the published form of a strategy.
         settings: further options of the strategy.
         recipe: fields of `hwnas.train.options.Recipe` that differ from its defaults.
+        init: a run, or a file of weights, that was trained on other data: networks without a parent begin
+            with what they can take over of it (`hwnas.nets.transfer`); the classifier is new unless the
+            classes are the same. Splits are the data's own.
         distill: with several budgets, let the largest network, trained out, teach the smaller ones.
         measure: measure each candidate whole before it is trained, besides the winner.
         max_trials: networks looked at, refused ones included.
@@ -77,6 +80,7 @@ class SearchOptions(TableAndLimits):
     fidelity: str | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
     recipe: Mapping[str, Any] = field(default_factory=dict)
+    init: str | None = None
     distill: bool = False
     measure: bool = True
     max_trials: int = 200
@@ -106,6 +110,8 @@ class SearchOptions(TableAndLimits):
                 "--model stands in the place of --space, and only the strategy fit searches it; leave the "
                 "other out"
             )
+        if self.model is not None and self.init is not None:
+            raise InputError("--model brings weights of its own (--weights names others); leave --init out")
         alone = self.weights is not None or self.trainer is not None or self.strategy == "fit"
         alone = alone or self.normalise != "auto"
         if self.model is None and alone:

@@ -87,6 +87,7 @@ class SearchOutcome(Result):
         classes, mean, std: names of the classes, normalisation of images in [0, 1].
         targets: the winners for several budgets; of several devices that of each, and that of all.
         devices: of a search for several, what the winner takes on each.
+        began_from: the weights that networks began with, in words; None where they were new.
     """
 
     run: str
@@ -114,3 +115,4 @@ class SearchOutcome(Result):
     data_notes: tuple[str, ...]
     targets: tuple[TargetOutcome, ...] = ()
     devices: tuple[OnDevice, ...] = ()
+    began_from: str | None = None

@@ -18,6 +18,8 @@ from hwnas.cost.several import DeviceCost, SeveralDevices
 from hwnas.estimates import Budget, Estimate
 from hwnas.jobs import own_model, own_pixels, predict
 from hwnas.jobs.preparations.prepare import Facts, Prepared, prepare
+from hwnas.jobs.resolve import initial
+from hwnas.jobs.resolve.trained import rescale
 from hwnas.jobs.search import first_table, plan, several
 from hwnas.jobs.search.benches import Benches
 from hwnas.jobs.search.options import FAMILIES, STRATEGY, SearchOptions
@@ -94,6 +96,7 @@ class _SearchJob:
         if options.data is None:
             self.options = options = self._on_digits(early)
         self.data = str(options.data)
+        given = initial.named(options.init, data=self.data, seed=options.seed, limit=options.limit)
         data: dict[str, Any] = {
             "input_shape": options.input_shape,
             "seed": options.seed,
@@ -112,11 +115,15 @@ class _SearchJob:
         self.about, self.train_images = about, train_images
         self.space = self._space(early)
         one_family = self._one_family(early)
+        self.start = initial.start(given, self.space, about.classes)
+        if not options.dry_run:  # images are on the scale of these weights
+            rescale(self.dataset, None if given is None else given.network)
         self.options = options = replace(options, space=self.space.name, strategy=self._strategy())
         self.table = self._tables_for(options).covering(early, self.space)
         reliability.require(self.table, options.insist)
         self.notes = [
             *about.notes,
+            *self.start.notes,
             *own_model.notes(self.space),
             *one_family,
             *self._normalised(),
@@ -297,6 +304,8 @@ class _SearchJob:
         runs.link_latest(run.path)
         tables = {one.name: str(one.table.path) for one in self.devices}
         body = {**figures(result, prepared, tables), **extra}
+        if self.start.notes:
+            body["began_from"] = self.start.notes[0]
         for target, found in zip(body.get("targets", ()), body.pop("target_figures")):
             target.update(found)
         return SearchOutcome.of({**body, "run": str(run.path), "table": str(self.table.path)})
@@ -333,7 +342,9 @@ class _SearchJob:
 
     def _trainers(self) -> Trainers:
         o = self.options
-        return Trainers(o, self.recipe, self.strategy, self.dataset, self.executor, self.emit)
+        return Trainers(
+            o, self.recipe, self.strategy, self.dataset, self.executor, self.emit, self.start.initial
+        )
 
     def _drive(self, run: RunFolder, bencher: several.Measures, setting: Setting) -> SearchResult:
         return driver.search(
@@ -378,6 +389,9 @@ class _SearchJob:
             del o[name]
         if self.devices:
             o["devices"] = [{**to_json(one.record()), "table": str(one.table.path)} for one in self.devices]
+        if self.start.initial is None:
+            del o["init"]
+        o |= self.start.identity
         if self.options.model is None:
             for name in ("model", "weights", "repeats", "trainer", "normalise"):
                 del o[name]

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from hwnas.jobs.search.spread import Spread
+    from hwnas.nets.transfer import Initial
     from hwnas.protocols import Importance
     from hwnas.train.data import Dataset
     from hwnas.train.evaluator import Evaluator
@@ -39,6 +40,7 @@ class Trainers:
         dataset: the images.
         executor: None trains one network after the other in this process.
         emit: told of progress.
+        initial: what networks without a parent begin with; None is new weights.
     """
 
     options: SearchOptions
@@ -47,6 +49,7 @@ class Trainers:
     dataset: Dataset
     executor: Executor | None
     emit: Emit
+    initial: Initial | None = None
 
     def made(self, folder: Path, device: str) -> Evaluator | Spread:
         """Trains here, or on the executor: apart from what is timed where there are machines for both.
@@ -94,6 +97,7 @@ class Trainers:
             growths=self._growths,
             importance_images=min(JUDGED, len(self.dataset.val if held_out else self.dataset.train)),
             held_out=held_out,
+            initial=self.initial,
             final_jobs=self.options.jobs if self.options.executor == "local" else 1,
             trainer=None if self.options.trainer is None else own.trainer(self.options.trainer),
             # Which compares networks as they are.

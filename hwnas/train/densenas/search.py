@@ -40,6 +40,7 @@ from hwnas.train.data import Dataset, normalise
 from hwnas.train.densenas.evidence import SplitHalves
 from hwnas.train.densenas.options import DenseOptions, Progress, Relaxed
 from hwnas.train.densenas.supernet import Kept, Supernet
+from hwnas.train.mapped import taken
 from hwnas.train.options import Recipe
 
 __all__ = ["DenseOptions", "Relaxed", "collapse", "train_dense"]
@@ -162,7 +163,7 @@ class _Search:
             rng = np.random.default_rng([o.seed, 2 + phase, epoch, n])
             at = torch.from_numpy(part)
             train = self.dataset.train
-            pixels = augment.crop_flip(train.images, at, self.augment, rng)
+            pixels = augment.crop_flip(*taken(train.pixels, at), self.augment, rng)
             batch = normalise(pixels, self.dataset.mean, self.dataset.std)
             batch = batch.to(memory_format=torch.channels_last)
             losses.append(step(epoch, n, batch, train.labels[at]))

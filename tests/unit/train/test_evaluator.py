@@ -1,5 +1,6 @@
 """What a search is promised: weights kept and inherited, repeated calls free, kills harmless."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ import torch
 from hwnas.errors import DataFormatError
 from hwnas.nets.build import build, load_weights, read_weights
 from hwnas.nets.count import count
+from hwnas.nets.transfer import Initial
 from hwnas.protocols import Evaluate, Move, Question
 from hwnas.records import Proposal, StageImportance
 from hwnas.spec import NetworkSpec
@@ -107,6 +109,31 @@ def test_child_starts_from_its_parent(
     # One step cannot teach a network digits: what the child knows, it has from its parent.
     assert child.accuracy > parent.accuracy - 0.2 > scratch.accuracy
     assert [seen["rate"] for seen in count_trainings] == [1.0, 0.25, 1.0]
+
+
+def test_networks_without_a_parent_begin_with_the_initial_weights(
+    tiny: NetworkSpec, digits: Dataset, tmp_path: Path, count_trainings: list[dict[str, Any]]
+) -> None:
+    options = replace(FAST, inherited_lr=0.25)
+    before = Evaluator(digits, options, tmp_path / "before")(Proposal(spec=tiny, images=8000), 0)
+    given = read_weights(tmp_path / "before" / str(before.weights))
+    initial = Initial(given, tiny, True, "a")
+    evaluate = Evaluator(digits, options, tmp_path / "after", initial=initial)
+    grown = Proposal(spec=tiny.grow(1), images=64)
+    begun = evaluate(grown, 0)
+    scratch = Evaluator(digits, options, tmp_path / "scratch")(grown, 0)
+    assert begun.accuracy > before.accuracy - 0.2 > scratch.accuracy
+    evaluate(Proposal(spec=tiny.grow(1), parent=0, images=64), 1)
+    assert [seen["rate"] for seen in count_trainings] == [1.0, 0.25, 1.0, 0.25]
+    kept = [json.loads((tmp_path / f"after/weights/trial-000{n}.json").read_text()) for n in (0, 1)]
+    assert [row["taken_over"] for row in kept] == [["stem", "stages.0.0", "stages.1.0", "head"], []]
+    # In another process the same bits; from other weights another training.
+    evaluate.portable().elsewhere(tmp_path / "twin", (), lambda kind, told: None)(grown, 0)
+    files = [tmp_path / name / str(begun.weights) for name in ("after", "twin")]
+    assert files[0].read_bytes() == files[1].read_bytes()
+    assert evaluate.finished(grown, 0) == begun
+    other = Evaluator(digits, options, tmp_path / "after", initial=replace(initial, digest="b"))
+    assert other.finished(grown, 0) is None
 
 
 def test_missing_parent(tiny: NetworkSpec, digits: Dataset, tmp_path: Path) -> None:

@@ -245,7 +245,7 @@ def test_parquet_errors(tmp_path: Path) -> None:
 def test_too_large_for_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("x", "y"):
         fill(tmp_path / "a" / name)
-    with pytest.raises(InputError, match=r"10 images of 3x2000000x2000000 need .* GiB are free"):
+    with pytest.raises(InputError, match=r"10 images of 3x2000000x2000000 need .* GiB: too much for memory"):
         load(f"folder:{tmp_path / 'a'}", input_shape=(3, 2_000_000, 2_000_000))
 
 
