@@ -12,7 +12,7 @@ from hwnas.cost.score import figures
 from hwnas.measure.table import LatencyTable
 
 
-def summary(table: LatencyTable, states_percent: float | None = None) -> dict[str, Any]:
+def summary(table: LatencyTable, states: float | None = None) -> dict[str, Any]:
     """Figures of a table's cost model on its held-out networks.
 
     The truth is the mean of a network's measured floors, and `repeat_mape_percent` how far two of them
@@ -21,19 +21,22 @@ def summary(table: LatencyTable, states_percent: float | None = None) -> dict[st
 
     Args:
         table: measured.
-        states_percent: how far from its best state the device was met over time; None where not known.
+        states: how far from its best state the device was met over time, relative; None where not known.
     """
-    model = cost_model(table)
+    model = cost_model(table, states=0.0 if states is None else states)
+    validated, slower = model.validated, model.slower()
+    random = [net.spec for net in table.networks if net.role in ("calibration", "holdout")]
     noise = {
-        "noise_percent": 100.0 * model.posterior.noise,
+        "noise_percent": 100.0 * model.noise,
         "calibration": {
-            "networks": len(model.errors),
-            "mape_percent": _mean_percent(model.errors),
+            "networks": int(validated.calibration.sum()),
+            "mape_percent": None if validated.mape is None else 100.0 * validated.mape,
             "half_width_sd": model.width,
         },
+        "width_percent": {**model.widths(random), "slower_networks": len(slower)} if random else None,
         "coverage": model.coverage,
         "median_over_floor": model.median_over_floor,
-        "states_percent": states_percent,
+        "states_percent": None if states is None else 100.0 * states,
     }
     nets = [net for net in table.networks if net.role == "holdout"]
     if not nets:

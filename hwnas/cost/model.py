@@ -1,22 +1,25 @@
 """The cost model: latency of any network of a space, with its interval, from a latency table.
 
-Linear in block costs (`hwnas.cost.posterior`); interval by conformal scores of the calibration
-networks, each predicted without the campaign that it was measured in. Tables without whole networks
-(imported, estimated) give a plain sum and an interval that rests on the prior alone.
+Linear in block costs (`hwnas.cost.posterior`); interval by the scores of the measured networks, each
+predicted without those measured beside it (`hwnas.cost.validated`, `hwnas.cost.interval`), and by the states
+that the device was met in over time. Tables without whole networks (imported, estimated) give a plain sum and
+an interval that rests on the prior alone.
 """
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
 import numpy as np
 from scipy import sparse
 
-from hwnas.arrays import Bools, Float64s
-from hwnas.cost import conformal, extrapolate, features
+from hwnas.arrays import Float64s
+from hwnas.cost import extrapolate, features, interval
 from hwnas.cost.head import priced
 from hwnas.cost.posterior import NOISE, Evidence, Group, Matrix, Posterior, Prior, fit, most_uncertain
+from hwnas.cost.validated import Slower, cross_validate
 from hwnas.errors import DataFormatError, InputError
 from hwnas.estimates import Estimate
 from hwnas.measure.table import LatencyTable
@@ -24,23 +27,36 @@ from hwnas.nets.count import count
 from hwnas.records import Measurement, Setting
 from hwnas.spec import BlockSpec, NetworkSpec
 
-_FOLDS = 8
 MOST_SPREAD = 20.0  # of the logarithm of a latency
 LEAST_MS = 1e-6  # a sum of Gaussians may in principle fall below zero; latency does not
 # Gates of a measurement that says less of its network than the posterior does.
 DISTURBED = frozenset({"contention", "deadline", "load", "sentinel", "warmup"})
+# Of how far the device was from its best state over time (`measure.levels.state_sd`), what stays in a later
+# measurement at most: it waits for the best state, and its floor is referred to it.
+MOST_STATES = 0.02
+# Half-widths above its prediction from which on a measurement stands out.
+STANDS_OUT = 1.5
+_PASSES = 3  # of setting networks aside
 _FEW = 5  # undisturbed networks needed to say how far their medians lie above their floors
 # Relative standard deviation that all blocks of a table share, where no network was measured as a whole.
 _SHARED_SD = {"measured": features.SCALE, "imported": 0.05, "estimated": 0.4}
 
 
-def cost_model(table: LatencyTable, *, coverage: float = conformal.COVERAGE) -> TableModel:
+def cost_model(
+    table: LatencyTable, *, coverage: float = interval.COVERAGE, states: float | None = None
+) -> TableModel:
     """The cost model of a table.
+
+    Args:
+        table: of measured, imported or estimated latencies.
+        coverage: of the intervals.
+        states: how far from its best the device was met over time, relative; None takes what the table's
+            summary says.
 
     Raises:
         DataFormatError: the table has no block rows.
     """
-    return TableModel(table, coverage=coverage)
+    return TableModel(table, coverage=coverage, states=states)
 
 
 class TableModel:
@@ -49,14 +65,19 @@ class TableModel:
     Attributes:
         setting, table_id: of the table.
         coverage: of the intervals.
-        width: half-width of an interval in predictive standard deviations.
+        width: half-width of an interval in predictive standard deviations within a campaign.
+        noise: relative standard deviation of a fresh measurement within a campaign.
+        later: relative standard deviation of the state that a later measurement is taken in.
         posterior: of the block costs of `keys`.
-        errors: relative errors of the calibration networks, each predicted without its fold.
+        validated: the fitted networks, each predicted without its fold; those that stand out as slow
+            (`slower`) hardly count for the others, unless a second measurement said the same.
         median_over_floor: how far the median call of an undisturbed session lies above the floor, which is
             what the table holds; 1 where no network was measured without disturbance.
     """
 
-    def __init__(self, table: LatencyTable, *, coverage: float = conformal.COVERAGE) -> None:
+    def __init__(
+        self, table: LatencyTable, *, coverage: float = interval.COVERAGE, states: float | None = None
+    ) -> None:
         if not table.rows:
             raise DataFormatError(
                 f"table {table.table_id} has no block rows; run hwnas profile --device {table.setting.device}"
@@ -74,7 +95,7 @@ class TableModel:
         self._latency = [net.measurement.floor_ms for net in fitted]
         self._se = [net.measurement.se_ms for net in fitted]
         self._campaign = [net.campaign for net in fitted]
-        calibration = np.array([net.role == "calibration" for net in fitted], dtype=bool)
+        roles = tuple(net.role for net in fitted)
         self.keys: list[BlockSpec] = []
         self._place: dict[BlockSpec, int] = {}
         self._scales: dict[str, float] | None = None
@@ -83,10 +104,19 @@ class TableModel:
         self._seen: dict[str, Measurement] = {}
         # Keys are the blocks of networks alone: what no network holds neither learns nor teaches anything.
         self._extend(b for spec in self._specs for b in spec.blocks)
-        self._refit()
+        own_se, aside = np.array(self._se), set(table.again)
+        for _ in range(_PASSES):
+            self._refit()
+            self.validated = cross_validate(self.prior(), self.evidence(), own_se, tuple(self._specs), roles)
+            self.width = interval.half_width(self.validated.scores, coverage)
+            if not self._set_aside(aside):
+                break
         self._scales = self.posterior.scales
-        self.errors, scores = self._cross_validate(calibration)
-        self.width = conformal.quantile(scores, coverage)
+        typical = float(np.median(self.validated.se)) if len(self.validated.se) else 0.0
+        self.noise = math.hypot(self._scales["noise"], typical)
+        known = table.states if states is None else states
+        self.later = math.hypot(self._scales["campaign"], min(known or 0.0, MOST_STATES))
+        self._states = interval.gaussian(coverage) * self.later  # their part of a half-width
         self.median_over_floor = _median_over_floor(table)
 
     def estimate(self, spec: NetworkSpec) -> Estimate:
@@ -95,7 +125,7 @@ class TableModel:
         times = Counter(self._place[block] for block in spec.blocks)
         mean, variance = self.posterior.predict_one(np.array([*times]), np.array([*times.values()], float))
         mean = max(mean + sum(map(self._slot_ms, spec.stages)), LEAST_MS)
-        return self._estimate(spec, mean, float(np.hypot(np.sqrt(variance), self.posterior.noise * mean)))
+        return self._estimate(spec, mean, float(np.hypot(np.sqrt(variance), self.noise * mean)))
 
     def estimates(self, specs: Sequence[NetworkSpec]) -> list[Estimate]:
         """The same for many networks, faster than one by one."""
@@ -104,14 +134,16 @@ class TableModel:
 
     def _estimate(self, spec: NetworkSpec, floor: float, sd: float) -> Estimate:
         counts = count(spec)
+        half = math.hypot(self.width * sd / floor, self._states)
         seen = self._seen.get(spec.key)
         # What was measured is not predicted. A disturbance only slows down: of a disturbed machine a
         # measurement counts where it lies below the prediction.
         if seen is not None and (seen.floor_ms < floor or not DISTURBED & set(seen.gates)):
-            floor, sd = seen.floor_ms, float(np.hypot(seen.se_ms, NOISE * seen.floor_ms))
+            floor = seen.floor_ms
+            half = interval.gaussian(self.coverage) * float(np.hypot(seen.se_ms / floor, NOISE))
         # A useless table (noise as large as the times) still gives finite bounds, which fit no budget.
         mean = self.median_over_floor * floor
-        spread = float(np.exp(min(self.width * sd / floor, MOST_SPREAD)))
+        spread = float(np.exp(min(half, MOST_SPREAD)))
         return Estimate(
             latency_ms=mean,
             low_ms=mean / spread,
@@ -141,18 +173,40 @@ class TableModel:
         self._refit()
 
     def predict(self, specs: Sequence[NetworkSpec]) -> tuple[Float64s, Float64s]:
-        """Floor in ms and its predictive standard deviation for many networks, (networks,) each."""
+        """Floor in ms and its predictive standard deviation within a campaign, (networks,) each."""
         self._extend(block for spec in specs for block in spec.blocks)
         mean, variance = self.posterior.predict(self.counts(specs))
         mean = mean + np.array([sum(self._slot_ms(stage) for stage in spec.stages) for spec in specs])
         mean = np.maximum(mean, LEAST_MS)
-        return mean, np.sqrt(variance + (self.posterior.noise * mean) ** 2)
+        return mean, np.sqrt(variance + (self.noise * mean) ** 2)
 
     def bounds(self, specs: Sequence[NetworkSpec]) -> tuple[Float64s, Float64s]:
         """Interval of the floor in ms, (networks,) lower and upper ends."""
         mean, sd = self.predict(specs)
-        spread = np.exp(self.width * sd / mean)
+        spread = np.exp(np.hypot(self.width * sd / mean, self._states))
         return mean / spread, mean * spread
+
+    def slower(self) -> list[Slower]:
+        """Networks that were measured slower than the others say, the most slower first.
+
+        A slow spell does that to a measurement, and nothing makes one faster; or the network is one that the
+        model does not describe.
+        """
+        return self.validated.slower(STANDS_OUT * max(self.width, interval.gaussian(self.coverage)))
+
+    def widths(self, specs: Sequence[NetworkSpec]) -> dict[str, float]:
+        """Mean half-width of the intervals of networks in percent (``half_width``), and its parts.
+
+        ``costs``: how well the block costs are known. ``noise``: of a measurement. ``states``: the device's
+        at another time. They add up in squares.
+        """
+        mean, sd = self.predict(specs)
+        noise = np.full(len(mean), self.width * self.noise)
+        costs = np.sqrt(np.maximum((self.width * sd / mean) ** 2 - noise**2, 0.0))
+        states = np.full(len(mean), self._states)
+        whole = np.sqrt(costs**2 + noise**2 + states**2)
+        parts = {"half_width": whole, "costs": costs, "noise": noise, "states": states}
+        return {name: 100.0 * float(values.mean()) for name, values in parts.items()}
 
     def most_uncertain(self, specs: Sequence[NetworkSpec], n: int) -> list[NetworkSpec]:
         """The `n` networks whose measurement would teach most (`posterior.most_uncertain`)."""
@@ -221,9 +275,10 @@ class TableModel:
         return found
 
     def _refit(self) -> None:
-        self.posterior: Posterior = fit(self._prior(), self._evidence(), self._scales)
+        self.posterior: Posterior = fit(self.prior(), self.evidence(), self._scales)
 
-    def _prior(self) -> Prior:
+    def prior(self) -> Prior:
+        """Of the block costs of `keys`, before any whole network."""
         mean, sd = np.array([self._alone[b] for b in self.keys]).reshape(-1, 2).T
         groups = features.groups(self.keys, mean, self._unit)
         provenance = self.setting.provenance
@@ -234,7 +289,8 @@ class TableModel:
             )
         return Prior(mean, sd, groups, constant_ms=0.2 * self._unit.time_ms)
 
-    def _evidence(self) -> Evidence:
+    def evidence(self) -> Evidence:
+        """The whole networks that are fitted, in the order of measuring."""
         return Evidence(
             self.counts(self._specs),
             np.array(self._latency),
@@ -242,23 +298,22 @@ class TableModel:
             np.array(self._campaign, dtype=np.int64),
         )
 
-    def _cross_validate(self, calibration: Bools) -> tuple[Float64s, Float64s]:
-        """Relative errors and conformal scores of the calibration networks, each predicted without it."""
-        prior, evidence = self._prior(), self._evidence()
-        errors, scores = np.empty(0), np.empty(0)
-        for fold in _folds(len(calibration)):
-            test = fold & calibration
-            if not test.any() or fold.all():
-                continue
-            rest = fit(prior, evidence.only(~fold))
-            mean, variance = rest.predict(evidence.counts[test])
-            # These networks shared the state of the machine with those they are predicted from, which
-            # a network to come will not: their scores are in units of the noise within a campaign.
-            sd = np.sqrt(variance + (rest.scales["noise"] * mean) ** 2)
-            truth = evidence.latency_ms[test]
-            errors = np.append(errors, mean / truth - 1.0)
-            scores = np.append(scores, np.abs(np.log(truth / np.maximum(mean, 1e-9))) * mean / sd)
-        return errors, scores
+    def _set_aside(self, known: set[str]) -> bool:
+        """Take how far networks stand out as slow for their error, until a second measurement says the same.
+
+        Args:
+            known: keys of those that keep their error; what is set aside is added.
+
+        Returns:
+            Whether there was any.
+        """
+        found = {one.spec.key: one for one in self.slower() if one.spec.key not in known}
+        for at, spec in enumerate(self._specs):
+            if spec.key in found:
+                ms = self._latency[at]
+                self._se[at] = max(self._se[at], ms - ms / (1.0 + found[spec.key].percent / 100.0))
+        known |= found.keys()
+        return bool(found)
 
 
 def _median_over_floor(table: LatencyTable) -> float:
@@ -269,9 +324,3 @@ def _median_over_floor(table: LatencyTable) -> float:
         if m.session_ms and not {"contention", "load"} & set(m.gates)
     ]
     return max(1.0, float(np.median(undisturbed))) if len(undisturbed) >= _FEW else 1.0
-
-
-def _folds(n: int) -> list[Bools]:
-    """Masks of folds of neighbours in the order of measuring; few, so that the cost stays small."""
-    fold = np.arange(n) * _FOLDS // max(n, _FOLDS)
-    return [fold == number for number in np.unique(fold)]

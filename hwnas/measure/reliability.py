@@ -17,6 +17,11 @@ DOUBTFUL_PERCENT, REFUSED_PERCENT = 5.0, 15.0
 NOT_THE_MACHINE = 0.25
 
 
+# Half-width of the intervals above which a table says what would make them narrower.
+WIDE_PERCENT = 4.0
+_PARTS = ("noise", "costs", "states")
+
+
 class Summed(Protocol):
     """What is looked at of a latency table."""
 
@@ -51,6 +56,55 @@ def doubt_of(table: Summed) -> str:
     """`doubt` of a table."""
     repeat = _number((table.summary.get("holdout") or {}).get("repeat_mape_percent"))
     return doubt(error_percent(table), repeat, f"table {table.table_id}")
+
+
+def decided_by(table: Summed) -> str:
+    """The largest part of a half-width above `WIDE_PERCENT`: "noise" of measurements, "costs" of blocks
+    inside networks, "states" of the device; empty where intervals are narrower, or that is not known.
+    """
+    half, parts = _widths(table)
+    if half is None or half <= WIDE_PERCENT or not parts:
+        return ""
+    return max(parts, key=lambda name: parts[name])
+
+
+def wide(table: Summed, command: str) -> str:
+    """What would make the intervals of a table narrower; empty where they are narrow, or that is not known.
+
+    Args:
+        table: with the figures of its profile.
+        command: that adds sessions to it.
+    """
+    half, parts = _widths(table)
+    part = decided_by(table)
+    if not part:
+        return ""
+    why, cure = {
+        "noise": (
+            "measurements repeat badly",
+            f"stop other programs and measure the worst of them again: {command}",
+        ),
+        "costs": (
+            "what blocks cost inside networks is not known better",
+            "profile more networks with a larger --preset",
+        ),
+        "states": (
+            "the device was seen in states far apart in the last two days",
+            "profile again when less else runs on it",
+        ),
+    }[part]
+    return (
+        f"the intervals of table {table.table_id} are +-{half:.2g} % wide, +-{parts[part]:.2g} % of it "
+        f"because {why}; {cure}"
+    )
+
+
+def _widths(table: Summed) -> tuple[float | None, dict[str, float]]:
+    """The half-width and its parts in percent, as far as a summary tells them."""
+    told = table.summary.get("width_percent")
+    known = {name: _number(value) for name, value in told.items()} if isinstance(told, Mapping) else {}
+    parts = {name: value for name in _PARTS if (value := known.get(name)) is not None}
+    return known.get("half_width"), parts
 
 
 def refused(table: Summed) -> bool:

@@ -201,17 +201,26 @@ class Sweep:
             results |= self._time(group, done, len(specs), "networks again")
         return results
 
-    def improve(self) -> list[NetworkSpec]:
+    def more(self, specs: Sequence[NetworkSpec], task: str) -> None:
+        """More sessions of networks of the table, in one group; `task` names them in progress and journal."""
+        if specs and not self.late:
+            for key, found in self._time(specs, 0, len(specs), task).items():
+                self.writer.append(AgainRow(network=key, measurement=found))
+
+    def improve(self, first: Sequence[NetworkSpec] = ()) -> list[NetworkSpec]:
         """More sessions of the rows that repeat worst, a group of networks and one of blocks.
+
+        Args:
+            first: networks of the table that come before those on which a gate fired.
 
         Returns:
             The networks that were measured again.
         """
         table = self.writer.table
         nets = [table.networks[i] for i in worst([net.measurement for net in table.networks])]
-        specs = [net.spec for net in nets][: self.options.networks]
-        for key, found in self._improved(specs).items():
-            self.writer.append(AgainRow(network=key, measurement=found))
+        wanted = {spec.key: spec for spec in [*first, *(net.spec for net in nets)]}
+        specs = [*wanted.values()][: self.options.networks]
+        self.more(specs, "networks with few good sessions")
         rows = [row for row in table.rows.values() if row.measurement is not None]
         timed = [row.measurement for row in rows if row.measurement is not None]
         blocks = [rows[i].block for i in worst(timed)][: self.options.group]
@@ -223,11 +232,6 @@ class Sweep:
             for key, found in results.items():
                 self.writer.append(AgainRow(block=of[key], measurement=found))
         return specs
-
-    def _improved(self, specs: Sequence[NetworkSpec]) -> dict[str, Measurement]:
-        if not specs or self.late:
-            return {}
-        return self._time(specs, 0, len(specs), "networks with few good sessions")
 
     def _time(self, specs: Sequence[NetworkSpec], done: int, total: int, task: str) -> dict[str, Measurement]:
         models = {s.key: partial(onnx.network, s, batch=self._batch, seed=0) for s in specs}

@@ -51,6 +51,7 @@ class LatencyTable:
         rows: measured blocks.
         chains, networks, failures, slots: the other rows.
         repeats: second measurements in ms, by `NetworkSpec.key`.
+        again: keys of the networks that have further sessions, taken at another time.
         summary: figures of the last finished profile, empty if there is none.
         complete: whether the sweep ended (an end row is the last line).
         table_id: sixteen hexadecimal digits over the content.
@@ -67,6 +68,7 @@ class LatencyTable:
         self._chained: set[tuple[BlockSpec, ...]] = set()
         self.networks: list[NetworkRow] = []
         self.repeats: dict[str, float] = {}
+        self.again: set[str] = set()
         self.failures: dict[tuple[BlockSpec, ...], FailureRow] = {}
         self.slots: list[SlotRow] = []
         self.summary: dict[str, Any] = {}
@@ -79,6 +81,12 @@ class LatencyTable:
         """Floor of the sentinel in the state that the floors are referred to; None without one."""
         timed = [row.measurement for row in self.rows.values()] + [row.measurement for row in self.networks]
         return next((m.sentinel_ms for m in timed if m is not None), None)
+
+    @property
+    def states(self) -> float | None:
+        """How far from its best state the device was met over time (`levels.state_sd`); None if unknown."""
+        found = self.summary.get("states_percent")
+        return max(float(found), 0.0) / 100.0 if isinstance(found, (int, float)) else None
 
     @property
     def setting(self) -> Setting:
@@ -167,6 +175,7 @@ class LatencyTable:
             if row.network and net.spec.key == row.network:
                 found = pooled(net.measurement, row.measurement)
                 self.networks[at] = net.model_copy(update={"measurement": found})
+                self.again.add(row.network)
                 return
         what = row.block.key if row.block is not None else row.network
         raise DataFormatError(f"further sessions of {what}, which has no measured row")
@@ -223,6 +232,9 @@ def parse(path: Path, data: bytes) -> LatencyTable:
     refuse_implausible(table, path)
     if doubt := reliability.doubt_of(table):
         table.warnings.append(doubt)
+    if reliability.decided_by(table) == "noise":
+        more = table.profile_command(only_missing=True, out=path)
+        table.warnings.append(reliability.wide(table, more))
     if not table.complete:
         table.warnings.append(
             f"table {path} is incomplete: it has {len(table.rows)} block rows and no end row, so its sweep "

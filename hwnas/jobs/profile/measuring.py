@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from hwnas.cost.heldout import summary
 from hwnas.cost.model import TableModel, cost_model
+from hwnas.cost.validated import Slower
 from hwnas.errors import BuildError
 from hwnas.jobs.profile.choose import ratios
 from hwnas.jobs.profile.options import ProfileOptions
 from hwnas.jobs.profile.plan import Plan, anchors, blocks_of, draw, priced_part, schedule
+from hwnas.measure import reliability
 from hwnas.measure.rows import RepeatRow
 from hwnas.measure.sentinel import levels
 from hwnas.measure.sweep import Sweep
@@ -22,6 +22,7 @@ from hwnas.spec import BlockSpec, NetworkSpec
 
 # Candidates that active probing chooses from, and how many it takes at a time.
 _CANDIDATES, _BATCH = 256, 10
+_NAMED = 3  # networks that stand out
 
 
 def most_blocks(plan: Plan, options: ProfileOptions) -> int:
@@ -34,6 +35,13 @@ def wanted_blocks(space: SearchSpace, plan: Plan, options: ProfileOptions) -> Se
     if options.only_missing and options.near_ms is None:
         return space.blocks()
     return blocks_of(space, most_blocks(plan, options), options.seed)
+
+
+def named(slower: Sequence[Slower]) -> str:
+    """Networks that stand out, in words."""
+    most = ", ".join(f"{one.spec.depths_text} by {one.percent:.1f} %" for one in slower[:_NAMED])
+    rest = f" and {len(slower) - _NAMED} more" if len(slower) > _NAMED else ""
+    return f"slower than the other networks say: {most}{rest}"
 
 
 class Measuring:
@@ -67,12 +75,21 @@ class Measuring:
             )
         self._random()
         self._probe()
+        self._settle()
         self._repeat()
         self._finish()
 
     def _improve(self) -> None:
-        """More sessions where the finished table is least sure, and its figures again."""
-        again = {spec.key for spec in self.sweep.improve()}
+        """More sessions where the finished table is least sure, and its figures again.
+
+        Where noise decides the width of the intervals all fitted networks get some: of those that stand out
+        alone the faster of two measurements would make the others look slow.
+        """
+        model = cost_model(self.table)
+        first = [one.spec for one in model.slower()]
+        if reliability.decided_by(self.table) == "noise":
+            first += [model.validated.specs[i] for i in (-model.validated.scores).argsort()]
+        again = {spec.key for spec in self.sweep.improve(first)}
         held = [n.spec for n in self.table.networks if n.role == "holdout" and n.spec.key in again]
         for key, found in self.sweep.again(held).items():
             value_ms = min(found.floor_ms, self.table.repeats.get(key, found.floor_ms))
@@ -84,8 +101,18 @@ class Measuring:
         if not self.sweep.late:
             past = levels(self.table.setting)
             states = past.state_sd() if past is not None else None
-            states_percent = None if states is None else 100.0 * states
-            self.sweep.finish({**summary(self.table, states_percent), **ratios(self.compared)})
+            self.sweep.finish({**summary(self.table, states), **ratios(self.compared)})
+            if slower := cost_model(self.table).slower():
+                self._say(f"{named(slower)}, measured twice; they widen the intervals little")
+            if wide := reliability.wide(self.table, self._command()):
+                self._say(wide)
+
+    def _command(self) -> str:
+        return self.table.profile_command(only_missing=True, out=self.sweep.writer.path)
+
+    def _say(self, text: str) -> None:
+        if self.sweep.emit is not None:
+            self.sweep.emit("note", {"text": text})
 
     def _random(self) -> None:
         """Networks drawn from the space, the same ones however often the run was interrupted."""
@@ -97,6 +124,15 @@ class Measuring:
                 if spec.key not in have and spec.blocks not in self.table.failures
             ]
         )
+
+    def _settle(self) -> None:
+        """Measure those again, once, that were slower than the others say: mostly it was a slow spell, which
+        the model would learn and which would widen the intervals.
+        """
+        slower = [one for one in cost_model(self.table).slower() if one.spec.key not in self.table.again]
+        if slower:
+            self._say(f"{named(slower)}; measuring again")
+        self.sweep.more([one.spec for one in slower], "networks slower than the others say")
 
     def _repeat(self) -> None:
         """Measure the holdout networks again, later: how far two measurements differ."""
@@ -114,8 +150,8 @@ class Measuring:
         done = sum(net.role == "probe" and net.spec.key not in fixed for net in self.table.networks)
         for batch in self._batches(done):
             model = cost_model(self.table)
-            error = float(np.abs(model.errors).mean()) if len(model.errors) else 1.0
-            if error <= self.plan.target or self.sweep.late:
+            error = model.validated.mape
+            if (error is not None and error <= self.plan.target) or self.sweep.late:
                 return
             self.sweep.networks([(spec, "probe") for spec in self._uncertain(model, batch)])
 

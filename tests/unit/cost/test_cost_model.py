@@ -86,7 +86,9 @@ def test_predict_equals_estimate() -> None:
     for spec, m, s in zip(specs, mean, sd):
         estimate = model.estimate(spec)
         assert estimate.latency_ms == pytest.approx(m)
-        assert estimate.high_ms == pytest.approx(m * np.exp(model.width * s / m))
+        # Two parts, in squares: of the prediction, and of the state at another time.
+        half = math.hypot(model.width * s / m, 1.959964 * model.later)
+        assert estimate.high_ms == pytest.approx(m * math.exp(half))
 
 
 def test_estimates_are_medians_where_the_table_holds_floors() -> None:
@@ -147,9 +149,9 @@ def test_a_network_that_was_measured_counts_by_that() -> None:
     model.observe(spec, found)
     after = model.estimate(spec)
     assert after.latency_ms == pytest.approx(1.05 * before)
-    # 0.8 % of noise, in standard deviations of the table's own scores.
+    # 0.8 % of noise; how far the table's predictions are off has no part in it.
     assert after.high_ms / after.latency_ms == pytest.approx(
-        math.exp(model.width * math.hypot(0.008, found.se_ms / found.floor_ms))
+        math.exp(1.959964 * math.hypot(0.008, found.se_ms / found.floor_ms))
     )
     assert model.estimates([spec])[0] == after
     assert beside < model.estimate(other).latency_ms < 1.05 * beside

@@ -1,4 +1,4 @@
-"""Guesses for unmeasured blocks, conformal quantiles, figures of merit."""
+"""Guesses for unmeasured blocks, figures of merit."""
 
 from typing import Literal
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from hwnas.backends.fake import Fake
-from hwnas.cost import conformal, extrapolate, score
+from hwnas.cost import extrapolate, score
 from hwnas.errors import MissingMeasurement
 from hwnas.nets import onnx, spaces
 from hwnas.nets.count import count_block
@@ -62,15 +62,6 @@ def test_blocks_that_matter_are_chosen_first() -> None:
     chance = np.mean([error([blocks[i] for i in rng.permutation(len(blocks))[:40]]) for _ in range(5)])
     assert error(chosen) < chance
     assert error(chosen) < 0.05
-
-
-def test_conformal_quantile_is_the_order_statistic() -> None:
-    scores = np.arange(1.0, 40.0)  # n = 39: rank ceil(40 * 0.95) = 38
-    assert conformal.quantile(scores, 0.95) == 38.0
-    assert conformal.quantile(np.arange(1.0, 20.0), 0.95) == 19.0  # n = 19 is the least for 95 %
-    assert conformal.quantile(np.array([0.5, 0.7]), 0.95) == 1.96
-    assert conformal.quantile(np.array([0.5, 3.0]), 0.95) == 3.0
-    assert conformal.quantile(np.empty(0)) == 1.96
 
 
 def test_kendall_tau_by_hand() -> None:
