@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import equal_latency, figures
+from benchmarks import equal_latency, figures_spaces
 from benchmarks import scores as command
 from benchmarks.scores import PARTS, SCORES, Question, Scores
 from hwnas.nets.families import auto
@@ -146,7 +146,7 @@ def test_the_table_ranks_by_what_the_rows_say(tmp_path: Path) -> None:
     assert table["entropy"]["within"] is None  # the one pair within a family is tied
     found.write()
     body = json.loads((tmp_path / "table.json").read_text())
-    text = figures.scores(body)
+    text = figures_spaces.scores(body)
     assert "| 0.2ms | 16 | 3 | ZiCo | no | -0.82 " in text
     assert "| entropy (the score in use) | yes | 0.82 " in text
     assert "| no pair | 25.00 points |" in text
