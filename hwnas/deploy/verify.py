@@ -167,7 +167,7 @@ def verify(
         emit: progress.
 
     Raises:
-        InputError: no images, or of another shape.
+        InputError: no images, of another shape, or not as many as reference images or labels.
         DataFormatError: the file is not the one that its manifest describes.
         BackendUnavailable: its runtime is not here.
     """
@@ -176,17 +176,20 @@ def verify(
     check_file(engine_path, manifest)
     spec = spec or manifest.network
     budget = budget or manifest.budget
-    inputs = _inputs(images, manifest)
-    reference_images = inputs if reference_images is None else reference_images
-    if reference_images.ndim != 4 or not len(images) or reference_images.shape[1:] != spec.input_shape:
-        wanted = ", ".join(map(str, spec.input_shape))
-        raise InputError(f"images are {reference_images.shape}; the network takes (n, {wanted})")
+    inputs, reference_images = _inputs(images, reference_images, manifest, spec)
+    if labels is not None and len(labels) != len(inputs):
+        raise InputError(f"{len(labels)} labels are given for {len(inputs)} images")
     # Step 1: scores of the engine, as it is deployed, and of the torch module.
     load = partial(engines.load, engine_path, backend)
     ran = _ran(load, manifest, images, options)
     setting = ran.setting
-    reference = reference_scores(spec, weights, reference_images)
-    parity = compare(reference, ran.scores, labels, data, len({image.tobytes() for image in inputs}))
+    parity = compare(
+        reference_scores(spec, weights, reference_images),
+        ran.scores,
+        labels,
+        data,
+        distinct=len({image.tobytes() for image in inputs}),
+    )
     # Step 2: what is judged without a clock.
     found = [
         checks.source(manifest, spec, weights),
@@ -203,11 +206,14 @@ def verify(
     speed = None
     if options.timed and setting.precision != "fp32":
         speed = beside_fp32(load, spec, weights, runtime, setting, deadline_s=options.deadline_s, emit=emit)
-    shared = ("max_abs_err", "cosine_min", "top1_agreement", "top1_reference", "top1_engine")
     report = Report(
         network=spec.key,
         setting=setting,
-        **{name: getattr(parity, name) for name in shared},
+        max_abs_err=parity.max_abs_err,
+        cosine_min=parity.cosine_min,
+        top1_agreement=parity.top1_agreement,
+        top1_reference=parity.top1_reference,
+        top1_engine=parity.top1_engine,
         predicted_ms=manifest.predicted.latency_ms if manifest.predicted else None,
         measured=measured,
         budget=budget,
@@ -267,11 +273,26 @@ def reference_scores(spec: NetworkSpec, weights: Weights, images: Float32s) -> F
     return np.concatenate(parts).astype(np.float32)
 
 
-def _inputs(images: NDArray[Any] | Sequence[Uint8s], manifest: EngineManifest) -> Float32s:
-    """What the network gets of the images, by the manifest's preprocessing."""
+def _inputs(
+    images: NDArray[Any] | Sequence[Uint8s],
+    reference_images: Float32s | None,
+    manifest: EngineManifest,
+    spec: NetworkSpec,
+) -> tuple[Float32s, Float32s]:
+    """What the network gets of the images, by the manifest's preprocessing and by the training's."""
+    wanted = f"the network takes (n, {', '.join(map(str, spec.input_shape))})"
+    if not len(images):
+        raise InputError(f"no images to compare on; {wanted}")
     if not isinstance(images, np.ndarray):
-        return np.concatenate([preprocess.ready(picture[None], manifest) for picture in images])
-    return preprocess.ready(images, manifest) if images.dtype == np.uint8 else images
+        inputs = np.concatenate([preprocess.ready(picture[None], manifest) for picture in images])
+    else:
+        inputs = preprocess.ready(images, manifest) if images.dtype == np.uint8 else images
+    reference = inputs if reference_images is None else reference_images
+    if reference.shape[1:] != spec.input_shape:
+        raise InputError(f"images are {reference.shape}; {wanted}")
+    if len(reference) != len(inputs):
+        raise InputError(f"{len(reference)} reference images are given for {len(inputs)} images")
+    return inputs, reference
 
 
 def _time(
