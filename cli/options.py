@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import re
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from pathlib import Path
@@ -14,6 +12,7 @@ import click
 from hwnas.executors import MOST_JOBS
 from hwnas.plugins import names
 
+from .gpu_choice import checked_device, chosen_gpu
 from .param_types import (
     DURATION,
     DURATION_OR_NONE,
@@ -36,7 +35,6 @@ from .param_types import (
 
 F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
-_Devices = TypeVar("_Devices", str | None, tuple[str, ...])
 
 
 class Option(Protocol):
@@ -91,56 +89,10 @@ def _option(*names_: str, **settings: Any) -> Option:
     return click.option(*names_, **settings)
 
 
-_GPU = re.compile(r"\d{1,3}|(GPU|MIG|MIG-GPU)-[0-9a-fA-F][0-9a-fA-F/-]*")
-
-
-_GPU_CHOSEN = "hwnas.gpu"
-
-
-def _gpu_is_here(ctx: click.Context, *devices: str | tuple[str, ...] | None) -> None:
-    """``--gpu`` chooses among this machine's; on another it would be left unheard."""
-    if _GPU_CHOSEN not in ctx.meta:
-        return
-    from hwnas.measure.remote.names import address_of
-
-    named = [n for d in devices for n in ((d,) if isinstance(d, str) else d or ())]
-    if there := next((n for n in named if "://" in address_of(n)), None):
-        raise click.UsageError(
-            f"--gpu chooses a GPU of this machine, not of {there}; set CUDA_VISIBLE_DEVICES there", ctx
-        )
-
-
-def _checked_device(ctx: click.Context, param: click.Parameter, value: _Devices) -> _Devices:
-    """The options come in the order in which they were written."""
-    _gpu_is_here(ctx, value)
-    return value
-
-
-def _chosen_gpu(ctx: click.Context, param: click.Parameter, value: str | None) -> None:
-    """Show CUDA one GPU: whatever opens CUDA in this process (TensorRT, ONNX Runtime, torch) sees that."""
-    if value is None:
-        return
-    if not _GPU.fullmatch(value):
-        raise click.BadParameter(
-            f"{value!r} is neither a number nor a UUID (GPU-..., MIG-...); `nvidia-smi -L` lists both",
-            ctx,
-            param,
-        )
-    from hwnas.backends.cuda import gpus  # brings numpy, which no help needs
-
-    if value.isdigit() and (here := gpus.gpus()) and int(value) >= len(here):
-        listed = ", ".join(f"{at}: {gpu.name}" for at, gpu in enumerate(here))
-        raise click.BadParameter(f"there is no GPU {value} here, but {listed}", ctx, param)
-    ctx.meta[_GPU_CHOSEN] = value
-    _gpu_is_here(ctx, ctx.params.get("device"), ctx.params.get("devices"))
-    os.environ["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"  # nvidia-smi's order; CUDA's own puts the fastest first
-    os.environ["CUDA_VISIBLE_DEVICES"] = value
-
-
 device = _option(
     "--device",
     metavar="NAME",
-    callback=_checked_device,
+    callback=checked_device,
     help="Device (`hwnas devices`), or ssh://user@host[:port][/NAME].  [default: a GPU that works, else cpu]",
 )
 devices = _option(
@@ -148,14 +100,14 @@ devices = _option(
     "devices",
     multiple=True,
     metavar="NAME",
-    callback=_checked_device,
+    callback=checked_device,
     help="Device (`hwnas devices`), or ssh://user@host[:port][/NAME]; may be repeated.  "
     "[default: a GPU that works, else cpu]",
 )
 gpu = _option(
     "--gpu",
     metavar="INDEX|UUID",
-    callback=_chosen_gpu,
+    callback=chosen_gpu,
     expose_value=False,
     help="Which NVIDIA GPU, by nvidia-smi's number or UUID (a MIG slice's too).  [default: the first]",
 )

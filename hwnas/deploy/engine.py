@@ -80,10 +80,7 @@ def export(
         BuildError: the runtime refused the network; with its own words.
     """
     chosen = _format(file_format or backend.name, backend)
-    if dynamic_batch and not chosen.any_batch:
-        raise InputError(one_batch(chosen.name))
-    if setting.batches and not chosen.many_batches:
-        raise InputError(one_size(chosen.name))
+    refuse_batches(chosen, dynamic=dynamic_batch, several=bool(setting.batches))
     network = TrainedNetwork(
         spec,
         weights if tuned is None else tuned,
@@ -209,16 +206,19 @@ def layer_times(engine: Any) -> tuple[LayerTime, ...]:
     return tuple(LayerTime(name=name, ms=ms, **about.get(name, {})) for name, ms in engine.layer_ms().items())
 
 
-def one_batch(name: str) -> str:
-    """What to say where a file of a format cannot take any number of images at once."""
-    able = ", ".join(f.name for f in formats.every() if f.any_batch)
-    return f"--dynamic-batch: {name} files are built for one batch; formats that take any: {able}"
-
-
-def one_size(name: str) -> str:
-    """What to say where a file of a format cannot be built for several batch sizes."""
-    able = ", ".join(f.name for f in formats.every() if f.many_batches)
-    return f"--batch with several sizes: {name} files are built for one; formats that take several: {able}"
+def refuse_batches(chosen: Format, *, dynamic: bool, several: bool) -> None:
+    """InputError where a file of a format cannot take any number of images at once, or several sizes."""
+    if dynamic and not chosen.any_batch:
+        able = ", ".join(f.name for f in formats.every() if f.any_batch)
+        raise InputError(
+            f"--dynamic-batch: {chosen.name} files are built for one batch; formats that take any: {able}"
+        )
+    if several and not chosen.many_batches:
+        able = ", ".join(f.name for f in formats.every() if f.many_batches)
+        raise InputError(
+            f"--batch with several sizes: {chosen.name} files are built for one; formats that take several: "
+            f"{able}"
+        )
 
 
 def _format(name: str, backend: Backend) -> Format:

@@ -32,6 +32,7 @@ Tolerances depend on the precision (`parity.TOLERANCES`).
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -167,7 +168,7 @@ def verify(
         emit: progress.
 
     Raises:
-        InputError: no images, or of another shape.
+        InputError: no images, of another shape, or not as many as reference images or labels.
         DataFormatError: the file is not the one that its manifest describes.
         BackendUnavailable: its runtime is not here.
     """
@@ -176,45 +177,57 @@ def verify(
     check_file(engine_path, manifest)
     spec = spec or manifest.network
     budget = budget or manifest.budget
-    inputs = _inputs(images, manifest)
-    reference_images = inputs if reference_images is None else reference_images
-    if reference_images.ndim != 4 or not len(images) or reference_images.shape[1:] != spec.input_shape:
-        wanted = ", ".join(map(str, spec.input_shape))
-        raise InputError(f"images are {reference_images.shape}; the network takes (n, {wanted})")
+    inputs, reference_images = _inputs(images, reference_images, manifest, spec)
+    if labels is not None and len(labels) != len(inputs):
+        raise InputError(f"{len(labels)} labels are given for {len(inputs)} images")
     # Step 1: scores of the engine, as it is deployed, and of the torch module.
     load = partial(engines.load, engine_path, backend)
     ran = _ran(load, manifest, images, options)
-    setting = ran.setting
     reference = reference_scores(spec, weights, reference_images)
     parity = compare(reference, ran.scores, labels, data, len({image.tobytes() for image in inputs}))
     # Step 2: what is judged without a clock.
     found = [
         checks.source(manifest, spec, weights),
-        *judge(parity, setting.precision),
+        *judge(parity, ran.setting.precision),
         *checks.pictures(images, inputs, reference_images, manifest),
         *ran.prepared,
         *checked,
         *checks.as_trained(manifest, parity, training or Training()),
-        *checks.counts(spec, budget, setting.batch),
+        *checks.counts(spec, budget, ran.setting.batch),
     ]
     # Step 3: latency, against the budget where there is one, and beside fp32.
     runtime = backend or engines.runtime(manifest)
-    measured, promise, timing = _time(load, budget, options, emit, runtime, setting)
-    speed = None
-    if options.timed and setting.precision != "fp32":
-        speed = beside_fp32(load, spec, weights, runtime, setting, deadline_s=options.deadline_s, emit=emit)
-    shared = ("max_abs_err", "cosine_min", "top1_agreement", "top1_reference", "top1_engine")
-    report = Report(
+    clocked = _Clocked()
+    if options.timed:
+        clocked = _clocked(load, spec, weights, budget, options, runtime, ran.setting, emit)
+    report = _report(manifest, spec, budget, ran.setting, parity, clocked, found)
+    return Verified(report, parity, ran.cost, _by_class(ran.scores, labels, manifest), clocked.speed)
+
+
+def _report(
+    manifest: EngineManifest,
+    spec: NetworkSpec,
+    budget: Budget | None,
+    setting: Setting,
+    parity: Parity,
+    clocked: _Clocked,
+    found: Sequence[Check],
+) -> Report:
+    """The figures and all checks."""
+    return Report(
         network=spec.key,
         setting=setting,
-        **{name: getattr(parity, name) for name in shared},
+        max_abs_err=parity.max_abs_err,
+        cosine_min=parity.cosine_min,
+        top1_agreement=parity.top1_agreement,
+        top1_reference=parity.top1_reference,
+        top1_engine=parity.top1_engine,
         predicted_ms=manifest.predicted.latency_ms if manifest.predicted else None,
-        measured=measured,
+        measured=clocked.measured,
         budget=budget,
-        promise=promise,
-        checks=(*found, *timing),
+        promise=clocked.promise,
+        checks=(*found, *clocked.checks),
     )
-    return Verified(report, parity, ran.cost, _by_class(ran.scores, labels, manifest), speed)
 
 
 @dataclass(frozen=True)
@@ -234,16 +247,13 @@ def _ran(
     options: CheckOptions,
 ) -> _Ran:
     """Load the engine, give it the images as a program of its user's would, and close it."""
-    engine = load()
-    try:
+    with closing(load()) as engine:
         return _Ran(
             preprocess.scores(engine, manifest, images),
             engine.setting,
             checks.preprocessing(engine, manifest),
             preprocess.cost(engine, manifest) if options.timed else None,
         )
-    finally:
-        engine.close()
 
 
 def _by_class(scores: Float32s, labels: Int64s | None, manifest: EngineManifest) -> ByClass | None:
@@ -267,55 +277,81 @@ def reference_scores(spec: NetworkSpec, weights: Weights, images: Float32s) -> F
     return np.concatenate(parts).astype(np.float32)
 
 
-def _inputs(images: NDArray[Any] | Sequence[Uint8s], manifest: EngineManifest) -> Float32s:
-    """What the network gets of the images, by the manifest's preprocessing."""
+def _inputs(
+    images: NDArray[Any] | Sequence[Uint8s],
+    reference_images: Float32s | None,
+    manifest: EngineManifest,
+    spec: NetworkSpec,
+) -> tuple[Float32s, Float32s]:
+    """What the network gets of the images, by the manifest's preprocessing and by the training's."""
+    wanted = f"the network takes (n, {', '.join(map(str, spec.input_shape))})"
+    if not len(images):
+        raise InputError(f"no images to compare on; {wanted}")
     if not isinstance(images, np.ndarray):
-        return np.concatenate([preprocess.ready(picture[None], manifest) for picture in images])
-    return preprocess.ready(images, manifest) if images.dtype == np.uint8 else images
+        inputs = np.concatenate([preprocess.ready(picture[None], manifest) for picture in images])
+    else:
+        inputs = preprocess.ready(images, manifest) if images.dtype == np.uint8 else images
+    reference = inputs if reference_images is None else reference_images
+    if reference.shape[1:] != spec.input_shape:
+        raise InputError(f"images are {reference.shape}; {wanted}")
+    if len(reference) != len(inputs):
+        raise InputError(f"{len(reference)} reference images are given for {len(inputs)} images")
+    return inputs, reference
 
 
-def _time(
+@dataclass(frozen=True)
+class _Clocked:
+    """What the clock said; nothing where it was not asked."""
+
+    measured: Measurement | None = None
+    promise: Promise | None = None
+    speed: SpeedGain | None = None
+    checks: tuple[Check, ...] = ()
+
+
+def _clocked(
     load: Callable[[], Engine],
+    spec: NetworkSpec,
+    weights: Weights,
     budget: Budget | None,
     options: CheckOptions,
-    emit: Emit | None,
     backend: Backend,
     setting: Setting,
-) -> tuple[Measurement | None, Promise | None, list[Check]]:
-    """Measure the engine; with a latency budget, by its promise test."""
-    if not options.timed:
-        return None, None, []
+    emit: Emit | None,
+) -> _Clocked:
+    """Measure the engine; with a latency budget, by its promise test; in fewer bits, beside fp32 as well."""
     if options.sustained_s:
-        warm = load()
-        try:
+        with closing(load()) as warm:
             sustain(warm, options.sustained_s)
-        finally:
-            warm.close()
     guard, levels = watched(backend, setting)
     patience = Patience(options.patience_s, emit=emit)
+    promise: Promise | None = None
+    judged: tuple[Check, ...] = ()
     if budget is None or budget.latency_ms is None:
-        rng = np.random.default_rng(options.seed)
-        timing = options.timing or TimingOptions.preset("quick")
-        found = measure(
+        measured = measure(
             {"engine": load},
-            timing,
-            rng=rng,
+            options.timing or TimingOptions.preset("quick"),
+            rng=np.random.default_rng(options.seed),
             emit=emit,
             deadline_s=options.deadline_s,
             sentinel=guard,
             patience=patience,
             levels=levels,
+        )["engine"]
+    else:
+        promise, measured = keep(
+            load,
+            budget.latency_ms,
+            budget.percentile,
+            sentinel=guard,
+            options=options.promise,
+            patience=patience,
+            levels=levels,
+            emit=emit,
+            deadline_s=options.deadline_s,
         )
-        return found["engine"], None, []
-    promise, measured = keep(
-        load,
-        budget.latency_ms,
-        budget.percentile,
-        sentinel=guard,
-        options=options.promise,
-        patience=patience,
-        levels=levels,
-        emit=emit,
-        deadline_s=options.deadline_s,
-    )
-    return measured, promise, [checks.budget(promise)]
+        judged = (checks.budget(promise),)
+    speed = None
+    if setting.precision != "fp32":
+        speed = beside_fp32(load, spec, weights, backend, setting, deadline_s=options.deadline_s, emit=emit)
+    return _Clocked(measured, promise, speed, judged)

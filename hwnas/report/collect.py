@@ -2,32 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from hwnas import schemas, seals
+from hwnas import schemas
 from hwnas.budgets import parse_latency
 from hwnas.by_class import ByClass
-from hwnas.by_engine import BENCHMARK, BenchmarkOutcome
+from hwnas.by_engine import BenchmarkOutcome
 from hwnas.deploy.manifest import EngineManifest
-from hwnas.deploy.manifest import read_manifest as read_engine_manifest
-from hwnas.documents import json_object, read_json
-from hwnas.errors import DataFormatError, HwnasError, InputError
+from hwnas.documents import read_json
+from hwnas.errors import HwnasError, InputError
 from hwnas.estimates import Budget
 from hwnas.measure import table as tables
-from hwnas.measure import table_folder
 from hwnas.measure.rows import SUFFIX
 from hwnas.measure.table import LatencyTable
 from hwnas.records import Measurement, Promise, SearchResult, Setting, Trial, trained
-from hwnas.runs import read_manifest, salvage_events
+from hwnas.report.run_files import RunFiles
+from hwnas.runs import read_manifest
 from hwnas.search.ranking import accuracy, candidates
 from hwnas.spec import NetworkSpec
 from hwnas.store import parse, read_network
 from hwnas.top_losses import TopLoss
-
-T = TypeVar("T")
 
 
 @dataclass
@@ -37,7 +33,6 @@ class RunData:
     Attributes:
         trials: every network that was looked at, from the result or, without one, from the events.
         result: None while a search has not ended (or was killed).
-        budget_ms: the (largest) latency budget; None where none is known.
         engines: manifests of exported engines.
         benchmark: its network in every engine that worked here; None where that was not looked at.
         table: the latency table that the run used.
@@ -216,33 +211,52 @@ def collect(path: Path) -> RunData:
         return RunData(path, verb="profile", table=table, warnings=list(table.warnings))
     if not path.is_dir():
         raise InputError(f"no run folder at {path}; `hwnas runs list` lists the runs")
+    return _collect(path, frozenset())
+
+
+def _collect(path: Path, before: frozenset[Path]) -> RunData:
+    """A folder; `before` are those that were read because they continue it."""
     run = RunData(path)
-    run.manifest = _try(run, "manifest.json", lambda p: read_manifest(p.parent), {})
+    files = RunFiles(path, run.missing)
+    run.manifest = files.read("manifest.json", lambda p: read_manifest(p.parent), {})
     run.verb = str(run.manifest.get("verb", "run"))
-    run.events = _events(run)
-    body: dict[str, Any] = {}
-    if (path / "result.json").exists():
-        body = _try(run, "result.json", lambda p: read_json(p, "result"), body)
-    _result(run, body)
+    run.events = files.events()
+    _result(run, files)
     if run.result is None:
-        run.trials = _trials(run)
+        run.trials = files.trials(run.events)
     _on_first_device(run)
     if (path / "network.json").exists():
-        run.network = _try(run, "network.json", read_network, None)
-    for file in sorted(path.glob("*.manifest.json")):
-        run.engines += _try(run, file.name, lambda p: [read_engine_manifest(p)], [])
-    if (path / BENCHMARK).exists():
-        run.benchmark = _try(run, BENCHMARK, _benchmark, None)
+        run.network = files.read("network.json", read_network, None)
+    run.engines = files.engines()
+    run.benchmark = files.benchmark()
     if run.verb == "train":
-        _inherit(run)
-    run.table = _table(run)
-    run.curve = _curve(run)
+        _inherit(run, before)
+    run.table = _table(run, files)
+    run.curve = _curve(run, files)
     notes = run.extra.get("data_notes")
     run.warnings += [str(note) for note in notes] if isinstance(notes, list) else []
     run.warnings += run.table.warnings if run.table is not None else []
     if not (run.manifest or run.events or run.trials or run.engines or run.extra):
         raise InputError(f"{path} is not a run folder of hwnas")
     return run
+
+
+def _result(run: RunData, files: RunFiles) -> None:
+    """Take result.json apart: a search's result, and whatever a command added to it."""
+    body: dict[str, Any] = {}
+    if (run.path / "result.json").exists():
+        body = files.read("result.json", lambda p: read_json(p, "result"), body)
+    if body.get("schema") == schemas.SEARCH:
+        known = {k: v for k, v in body.items() if k in SearchResult.model_fields}
+        run.result = files.read("result.json", lambda p: parse(SearchResult, known, p), None)
+        run.trials = run.result.trials if run.result else ()
+        body = {k: v for k, v in body.items() if k not in known}
+    run.extra = {k: v for k, v in body.items() if k != "schema"}
+    if run.verb == "search" and run.result is None:
+        run.missing.append(
+            "the search has no result yet: it was interrupted or still runs; repeat the command with the "
+            "same --out to continue"
+        )
 
 
 def _on_first_device(run: RunData) -> None:
@@ -261,141 +275,55 @@ def _on_first_device(run: RunData) -> None:
     )
 
 
-def _benchmark(path: Path) -> BenchmarkOutcome:
-    """The table of engines; DataFormatError where it is damaged."""
-    body = read_json(path, "benchmark", schemas.BENCHMARK)
-    del body["schema"]
-    found = BenchmarkOutcome.of(body)
-    if any(at is not None and not 0 <= at < len(found.engines) for at in _places(found)):
-        raise DataFormatError(f"{path}: its fastest engine is not in the table; run `hwnas benchmark` again")
-    return found
-
-
-def _places(found: BenchmarkOutcome) -> tuple[int | None, int | None]:
-    return found.fastest, found.fastest_within_loss
-
-
-def _curve(run: RunData) -> list[dict[str, float]]:
+def _curve(run: RunData, files: RunFiles) -> list[dict[str, float]]:
     """Rows of the learning curve: of a training, or of the winner's where its weights lie."""
     found = run.extra.get("curve")
     done = run.best.evaluation if run.best is not None and not run.source else None
     if found is None and done is not None and done.weights:
-        record = (run.path / done.weights).with_suffix(".json")
-        if record.is_file() and record.resolve().is_relative_to(run.path.resolve()):
-            name = str(record.relative_to(run.path))
-            found = _try(run, name, lambda p: read_json(p, "evaluation").get("curve"), None)
+        found = files.curve_of(done.weights)
     rows = [row for row in found if isinstance(row, dict)] if isinstance(found, list) else []
     return [row for row in rows if all(isinstance(value, (int, float)) for value in row.values())]
 
 
-def _table(run: RunData) -> LatencyTable | None:
+def _table(run: RunData, files: RunFiles) -> LatencyTable | None:
     """The table that the run used: named in its configuration, or found by its id."""
     ids = [run.result.table_id] if run.result else [engine.table_id for engine in run.engines]
     wanted = next((name for name in (*ids, str(run.config.get("table_id") or "")) if name), "")
     named = run.config.get("table")
-    places = [Path(named)] if isinstance(named, str) else []
-    places += sorted(run.path.glob(f"*{SUFFIX}")) + sorted(table_folder.folder().glob(f"*{SUFFIX}"))
-    for place in places if wanted else []:
-        if place.is_file() and _last_hash(place) == wanted:
-            try:
-                return tables.load(place)
-            except HwnasError as exc:
-                run.missing.append(f"the latency table cannot be read: {exc}")
-                return None
-    if wanted:
-        run.missing.append(f"the latency table {wanted} is not on this machine; its quality is not shown")
-    return None
+    return files.table(wanted, named if isinstance(named, str) else None) if wanted else None
 
 
-def _inherit(run: RunData) -> None:
+def _inherit(run: RunData, before: frozenset[Path]) -> None:
     """Let a training show the search that found its network; its own accuracy stays.
 
     Not where the search was on other data: its accuracies would be taken for those of this training.
     """
-    name = run.config.get("network")
+    name, known = run.config.get("network"), before | {run.path.resolve()}
     for place in (Path(name), run.path.resolve().parent / name) if isinstance(name, str) else ():
-        if (place / "result.json").is_file() and place.resolve() != run.path.resolve():
-            source = collect(place)
-            if source.data != run.data:
-                run.missing.append(
-                    f"the network is from {source.name}, which used other data ({source.data or 'none'}): "
-                    "its accuracies and its latency test are not shown here"
-                )
-                return
-            run.result, run.trials, run.source = source.result, source.trials, source.name
-            run.device = source.device
-            run.events = [*source.events, *run.events]
-            return
-
-
-def _last_hash(path: Path) -> str:
-    """The hash in the last line of a table, which is the table's id; empty where there is none."""
-    with path.open("rb") as file:
-        file.seek(max(0, path.stat().st_size - (1 << 16)))
-        line = file.read().rstrip(b"\n").rpartition(b"\n")[2]
-    try:
-        return str(json_object(line.decode(), path).get(seals.LINE, ""))
-    except (UnicodeDecodeError, DataFormatError):
-        return ""
-
-
-def _try(run: RunData, name: str, read: Callable[[Path], T], otherwise: T) -> T:
-    try:
-        return read(run.path / name)
-    except HwnasError as exc:
-        absent = not (run.path / name).exists()
-        run.missing.append(f"{name} is missing" if absent else f"{name} cannot be read: {exc}")
-        return otherwise
-
-
-def _events(run: RunData) -> list[dict[str, Any]]:
-    """The events that can be read: a report of a damaged log beats no report."""
-    file = run.path / "events.jsonl"
-    if not file.exists():
-        run.missing.append("events.jsonl is missing: the course of the run is unknown")
-        return []
-    nothing: tuple[list[dict[str, Any]], int] = [], 0
-    events, damaged = _try(run, file.name, salvage_events, nothing)
-    if damaged:
-        run.missing.append(f"{damaged} line(s) of events.jsonl are damaged and were left out")
-    return events
-
-
-def _result(run: RunData, body: dict[str, Any]) -> None:
-    """Take result.json apart: a search's result, and whatever a command added to it."""
-    if body.get("schema") == schemas.SEARCH:
-        known = {k: v for k, v in body.items() if k in SearchResult.model_fields}
-        run.result = _try(run, "result.json", lambda p: parse(SearchResult, known, p), None)
-        run.trials = run.result.trials if run.result else ()
-        body = {k: v for k, v in body.items() if k not in known}
-    run.extra = {k: v for k, v in body.items() if k != "schema"}
-    if run.verb == "search" and run.result is None:
-        run.missing.append(
-            "the search has no result yet: it was interrupted or still runs; repeat the command with the "
-            "same --out to continue"
-        )
-
-
-def _trials(run: RunData) -> tuple[Trial, ...]:
-    """Trials from the events, with later measurements added."""
-    found: dict[int, Trial] = {}
-    for event in run.of("trial"):
-        try:
-            trial = parse(Trial, event.get("trial", {}), "events.jsonl")
-        except HwnasError as exc:
-            run.missing.append(str(exc))
+        if not _has_result(place) or place.resolve() in known:
             continue
-        found[trial.index] = trial
-    for event in run.of("confirm"):
-        at, taken = event.get("index"), event.get("measured")
-        if isinstance(at, int) and at in found and isinstance(taken, dict):
-            try:
-                measured = parse(Measurement, taken, "events.jsonl")
-            except HwnasError as exc:
-                run.missing.append(str(exc))
-                continue
-            found[at] = found[at].model_copy(update={"measured": measured})
-    return tuple(found[i] for i in sorted(found))
+        try:
+            source = _collect(place, known)
+        except HwnasError as exc:
+            run.missing.append(f"the run that the network is from cannot be shown: {exc}")
+            return
+        if source.data != run.data:
+            run.missing.append(
+                f"the network is from {source.name}, which used other data ({source.data or 'none'}): "
+                "its accuracies and its latency test are not shown here"
+            )
+            return
+        run.result, run.trials, run.source = source.result, source.trials, source.name
+        run.device = source.device
+        run.events = [*source.events, *run.events]
+        return
+
+
+def _has_result(place: Path) -> bool:
+    try:
+        return (place / "result.json").is_file()
+    except OSError:  # a name that no file system takes, or a folder that is not ours to read
+        return False
 
 
 def promises(run: RunData) -> list[tuple[int, Promise]]:

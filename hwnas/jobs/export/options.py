@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hwnas.backends import formats
-from hwnas.deploy.engine import one_batch, one_size
+from hwnas.deploy.engine import refuse_batches
 from hwnas.errors import InputError
 from hwnas.jobs.conditions import Conditions
 from hwnas.jobs.export.remedy import MAX_LOSS
@@ -54,10 +54,6 @@ class ExportOptions(Conditions):
     sustained_s: float = 0.0
 
     def __post_init__(self) -> None:
-        wanted = formats.get(self.format)
-        if not wanted.any_batch and self.dynamic_batch:
-            raise InputError(one_batch(self.format))
-        if self.batches and not wanted.many_batches:
-            raise InputError(one_size(self.format))
+        refuse_batches(formats.get(self.format), dynamic=self.dynamic_batch, several=bool(self.batches))
         if self.images < 1:
             raise InputError(f"images {self.images} must be at least 1")

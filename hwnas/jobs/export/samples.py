@@ -81,12 +81,7 @@ def samples(data: str | None, source: Origin, limit: int, wanted: int = 0) -> Sa
     spec = source.spec
     uri = data if data is not None else recorded_data(source)
     if uri is None:
-        rng = np.random.default_rng(0)
-        channels, height, width = spec.input_shape
-        shape = (min(limit, RANDOM_IMAGES), height, width, channels)
-        noise = rng.integers(0, 256, shape, dtype=np.uint8)
-        text = "random images, no data set was given (--data)"
-        return Samples(noise, text, about=dict(source.about))
+        return _random(source, limit)
     from hwnas.train.data import load, normalise
 
     dataset = load(uri, input_shape=spec.input_shape, seed=source.seed, limit=source.limit, originals=True)
@@ -123,6 +118,14 @@ def samples(data: str | None, source: Origin, limit: int, wanted: int = 0) -> Sa
     )
 
 
+def _random(source: Origin, limit: int) -> Samples:
+    """Seeded random bytes, which say nothing about accuracy."""
+    channels, height, width = source.spec.input_shape
+    shape = (min(limit, RANDOM_IMAGES), height, width, channels)
+    noise = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    return Samples(noise, "random images, no data set was given (--data)", about=dict(source.about))
+
+
 def spread(count: int, total: int) -> Int64s:
     """So many places from all over a split, which may lie in the order of its classes."""
     return np.arange(count, dtype=np.int64) * total // max(count, 1)
@@ -152,7 +155,6 @@ def recorded_data(source: Origin) -> str | None:
     """
     if source.data is None:
         return None
-
     if runs_code(source.data):
         raise InputError(
             f"{source.folder} was trained on data of a Python function, {source.data!r}. Code that a file "

@@ -213,3 +213,14 @@ def test_proof_goes_into_the_manifest(tmp_path: Path) -> None:
 def test_images_of_another_shape_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"takes \(n, 3, 16, 16\)"):
         verify(exported(tmp_path), weights=WEIGHTS, images=np.zeros((2, 3, 8, 8), np.float32))
+
+
+def test_images_that_do_not_belong_together_are_refused(tmp_path: Path) -> None:
+    """One reference image would be compared with every score, and no labels are some."""
+    path, some = exported(tmp_path), images(SPEC)
+    with pytest.raises(InputError, match="no images to compare on"):
+        checks(path, images=[])
+    with pytest.raises(InputError, match=f"1 reference images are given for {len(some)} images"):
+        checks(path, reference_images=some[:1])
+    with pytest.raises(InputError, match=f"2 labels are given for {len(some)} images"):
+        checks(path, labels=np.zeros(2, np.int64))

@@ -16,6 +16,7 @@ from hwnas.estimates import Budget
 from hwnas.jobs.report import ReportOptions, report
 from hwnas.records import Check, Promise, Target, to_json
 from hwnas.report import html, phrases, plots
+from hwnas.report.collect import collect
 from hwnas.report.compose import compose
 from hwnas.runs import read_manifest
 from hwnas.store import write_json
@@ -283,6 +284,37 @@ def test_training_shows_the_search_that_found_its_network(tmp_path: Path) -> Non
     text = Reader(page_of(run)).text
     assert "0.58 ms of 0.60 ms, 96.1 % top-1, kept in 5 of 5 sessions" in text
     assert "found by search-0001 and trained further here" in text
+
+
+def training(run: Path, **config: str) -> Path:
+    run.mkdir()
+    body = {"schema": "hwnas.run/1", "verb": "train", "config": {"data": "digits", **config}}
+    write_json(run / "manifest.json", body, sealed=True)
+    write_json(run / "result.json", {"schema": "hwnas.train/1", "accuracy": {"val": 0.97, "test": 0.961}})
+    return run
+
+
+def test_trainings_that_name_each_other_are_read_once(tmp_path: Path) -> None:
+    first, second = tmp_path / "train-0001", tmp_path / "train-0002"
+    training(first, network=str(second))
+    training(second, network=str(first))
+    assert collect(first).accuracy() == ("test", 0.961)
+
+
+def test_a_training_is_shown_without_the_run_of_its_network_where_that_is_damaged(tmp_path: Path) -> None:
+    search = tmp_path / "search-0001"
+    search.mkdir()
+    (search / "result.json").write_text("{")
+    found = collect(training(tmp_path / "train-0001", network=str(search)))
+    assert found.accuracy() == ("test", 0.961)
+    assert any("run that the network is from cannot be shown" in text for text in found.missing)
+
+
+def test_names_that_no_file_system_takes_are_no_files(tmp_path: Path) -> None:
+    name = "a" * 5000
+    found = collect(training(tmp_path / "train-0001", network=name, table=name, table_id="ab" * 8))
+    assert found.accuracy() == ("test", 0.961)
+    assert any("is not on this machine" in text for text in found.missing)
 
 
 def engine_beside(run: Path, **changes: Any) -> None:
