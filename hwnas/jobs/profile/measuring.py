@@ -103,7 +103,7 @@ class Measuring:
             states = past.state_sd() if past is not None else None
             self.sweep.finish({**summary(self.table, states), **ratios(self.compared)})
             if slower := cost_model(self.table).slower():
-                self._say(f"{named(slower)}, measured twice; they widen the intervals little")
+                self._say(f"{named(slower)}, measured twice")
             if wide := reliability.wide(self.table, self._command()):
                 self._say(wide)
 

@@ -79,22 +79,24 @@ def test_no_single_score_decides() -> None:
 
 
 def test_later_measurements_of_other_networks_are_inside() -> None:
-    """Tables with a state and noise of their own, and one network in every fourth in a slow spell."""
+    """Tables with a state and 1 % of noise of their own, and one network in every fourth in a slow spell."""
     inside, widths = [], []
-    for seed in range(12):
-        found = spoilt(0.16, seed) if seed % 4 == 0 else table(seed)
-        model = cost_model(found, states=0.003)
+    for seed in range(24):
+        found = table(seed, own=0.01, state=0.005)
+        if seed % 4 == 0:
+            found.add(network_row(LAST, 1.16 * truth(LAST)))
+        model = cost_model(found, states=0.005)
         rng = np.random.default_rng(seed + 5000)
-        later = math.exp(0.003 * rng.standard_normal())
-        specs = drawn(25, seed + 9000)
-        ms = np.array([truth(s) * later * math.exp(0.004 * rng.standard_normal()) for s in specs])
+        later = math.exp(0.005 * rng.standard_normal())
+        specs = drawn(50, seed + 9000)
+        ms = np.array([truth(s) * later * math.exp(0.01 * rng.standard_normal()) for s in specs])
         low, high = model.bounds(specs)
         inside += list((low <= ms) & (ms <= high))
         widths.append(100 * float(np.log(high / low).mean()) / 2)
-    assert 0.92 <= np.mean(inside) <= 0.99
-    # 1.96 times the noise, the state of the table and that of the other time are 1.1 %.
-    assert np.mean(widths) < 2.5
-    assert max(widths) < 4.0
+    assert 0.92 <= np.mean(inside) <= 0.98
+    # 1.96 times the noise and the states of both times are 2.4 %; blocks are known by 20 networks alone.
+    assert np.mean(widths) < 3.5
+    assert max(widths) < 5.0
 
 
 def test_one_bad_network_is_named_and_decides_nothing() -> None:
