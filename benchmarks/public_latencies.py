@@ -32,6 +32,7 @@ from scipy import sparse
 from scipy.optimize import nnls
 
 from benchmarks.common import RESULTS, machine
+from hwnas import sizes
 from hwnas.arrays import Float64s, Int64s
 from hwnas.cost import features, roofline
 from hwnas.cost.posterior import Evidence, Group, Prior, fit
@@ -117,7 +118,7 @@ def ofa(file: Mapping[str, np.ndarray]) -> Networks:
                     size_in=side,
                 )
                 row.append(block)
-                side, width = block.size_out, block.c_out
+                side, width = -(-side // block.stride), block.c_out
                 hot[9 * place + 3 * (kernel // 2 - 1) + (3, 4, 6).index(expand)] = 1.0
         row.append(BlockSpec(kind="conv", c_in=160, c_out=960, kernel=1, act="hswish", size_in=side))
         row.append(BlockSpec(kind="classifier", c_in=960, c_out=1280, act="none", size_in=side))
@@ -163,7 +164,7 @@ def physical(networks: Networks) -> Float64s:
         macs = {"point": 0.0, "dense": 0.0, 3: 0.0, 5: 0.0, 7: 0.0}
         traffic = 0.0
         for op in recipe(block).ops:
-            traffic += op.channels * op.size**2
+            traffic += op.channels * sizes.pixels(op.size)
             if not isinstance(op, Conv):
                 continue
             work = float(roofline.work(op)[0])
@@ -173,7 +174,7 @@ def physical(networks: Networks) -> Float64s:
                 macs["point"] += work / (2.0 if at in networks.grouped else 1.0)
             else:
                 macs["dense"] += work
-        residual = block.c_out * block.size_out**2 if block.joins_identity else 0
+        residual = block.elements_out if block.joins_identity else 0
         rows.append(
             [
                 1.0,

@@ -192,9 +192,17 @@ def _flat(body: dict[str, Any], indent: str = "") -> list[tuple[str, object]]:
             for at, entry in enumerate(value):
                 lines += [(f"{indent}{key}[{at}]", " "), *_flat(entry, indent + "  ")]
         else:
-            text = ", ".join(map(str, value)) if isinstance(value, list) else value
-            lines.append((f"{indent}{key}", text))
+            lines.append((f"{indent}{key}", _told(key, value)))
     return lines
+
+
+def _told(key: str, value: object) -> object:
+    """A value as people read it: shapes and sizes as 3x32x64, other lists with commas."""
+    if not isinstance(value, (list, tuple)):
+        return value
+    if key == "input_shape" or isinstance(value, tuple):
+        return "x".join(map(str, value))
+    return ", ".join(str(_told("", one)) for one in value)
 
 
 devices = _listing("devices", "Known devices, and which are in this machine.")

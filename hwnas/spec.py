@@ -23,8 +23,9 @@ from pydantic import (
     model_validator,
 )
 
-from hwnas import plugins, schemas
+from hwnas import plugins, schemas, sizes
 from hwnas.errors import InputError
+from hwnas.sizes import MapSize, SizeField, SizeOrZero
 from hwnas.units import format_depths
 
 
@@ -41,7 +42,7 @@ Convention = Literal["torch", "keras"]
 
 
 # Sizes come from files, and are not believed before they could be built.
-MOST_CHANNELS, MOST_PIXELS = 1 << 20, 1 << 14
+MOST_CHANNELS = 1 << 20
 
 
 class BlockSpec(BaseModel):
@@ -56,8 +57,8 @@ class BlockSpec(BaseModel):
             bottleneck: hidden = c_out / expand).
         se: squeeze-and-excitation width as a fraction of the hidden width; 0 is without.
         act: activation; a classifier applies it before pooling.
-        size_in: side of the square input, in pixels.
-        c_skip, size_skip: channels and side of the second input of a cell, which is the output of
+        size_in: size of the input in pixels: the side of a square, or (height, width).
+        c_skip, size_skip: channels and size of the second input of a cell, which is the output of
             the block before the previous one (for the first cell after the stem, the stem's);
             0 for every other kind, and then not part of JSON or key.
     """
@@ -72,9 +73,9 @@ class BlockSpec(BaseModel):
     expand: int = Field(default=1, gt=0, le=1024)
     se: float = Field(default=0.0, ge=0.0, le=1.0)
     act: Act = "relu"
-    size_in: int = Field(gt=0, le=MOST_PIXELS)
+    size_in: SizeField
     c_skip: int = Field(default=0, ge=0, le=MOST_CHANNELS)
-    size_skip: int = Field(default=0, ge=0, le=MOST_PIXELS)
+    size_skip: SizeOrZero = 0
 
     @model_serializer(mode="wrap")
     def _without_empty_skip(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -96,9 +97,24 @@ class BlockSpec(BaseModel):
         return self
 
     @property
-    def size_out(self) -> int:
-        """Side of the output in pixels (padding k//2; a classifier gives 1)."""
-        return 1 if self.kind == "classifier" else -(-self.size_in // self.stride)
+    def size_out(self) -> MapSize:
+        """Size of the output in pixels (padding k//2; a classifier gives 1)."""
+        return 1 if self.kind == "classifier" else sizes.divided(self.size_in, self.stride)
+
+    @property
+    def elements_in(self) -> int:
+        """Values of the input, of one image."""
+        return self.c_in * sizes.pixels(self.size_in)
+
+    @property
+    def elements_out(self) -> int:
+        """Values of the output, of one image."""
+        return self.c_out * sizes.pixels(self.size_out)
+
+    @property
+    def elements_skip(self) -> int:
+        """Values of the second input, of one image; 0 where there is none."""
+        return self.c_skip * sizes.pixels(self.size_skip)
 
     @property
     def joins_identity(self) -> bool:
@@ -107,11 +123,12 @@ class BlockSpec(BaseModel):
 
     @property
     def key(self) -> str:
-        """Readable table key, for example ``basic-16x32-k3s2e1-relu@32``."""
+        """Readable table key, for example ``basic-16x32-k3s2e1-relu@32``; ``@32x64`` is no square."""
         se = f"se{self.se:g}" if self.se else ""
         return (
             f"{self.kind}-{self.c_in}x{self.c_out}-k{self.kernel}s{self.stride}e{self.expand}{se}"
-            f"-{self.act}@{self.size_in}" + (f"+{self.c_skip}@{self.size_skip}" if self.c_skip else "")
+            f"-{self.act}@{sizes.brief(self.size_in)}"
+            + (f"+{self.c_skip}@{sizes.brief(self.size_skip)}" if self.c_skip else "")
         )
 
     def repeated(self) -> BlockSpec:
@@ -180,19 +197,20 @@ class NetworkSpec(BaseModel):
         for at, block in enumerate(self.blocks[1:], start=1):
             if (before.c_out, before.size_out) != (block.c_in, block.size_in):
                 raise ValueError(
-                    f"block {at} ({block.key}) takes {block.c_in}x{block.size_in}x{block.size_in}, but the "
-                    f"block before it gives {before.c_out}x{before.size_out}x{before.size_out}"
+                    f"block {at} ({block.key}) takes {block.c_in}x{sizes.text(block.size_in)}, but the "
+                    f"block before it gives {before.c_out}x{sizes.text(before.size_out)}"
                 )
             if block.c_skip and (block.c_skip, block.size_skip) != (skip := self._skip(at)):
                 raise ValueError(
-                    f"block {at} ({block.key}) needs a second input of {block.c_skip}x{block.size_skip}x"
-                    f"{block.size_skip}, but the block two places before gives {skip[0]}x{skip[1]}x{skip[1]}"
+                    f"block {at} ({block.key}) needs a second input of {block.c_skip}x"
+                    f"{sizes.text(block.size_skip)}, but the block two places before gives "
+                    f"{skip[0]}x{sizes.text(skip[1])}"
                 )
             before = block
         return self
 
-    def _skip(self, at: int) -> tuple[int, int]:
-        """Channels and side of the second input of block `at`."""
+    def _skip(self, at: int) -> tuple[int, MapSize]:
+        """Channels and size of the second input of block `at`."""
         source = self.blocks[max(at - 2, 0)]
         return source.c_out, source.size_out
 
@@ -219,7 +237,7 @@ class NetworkSpec(BaseModel):
     @property
     def input_shape(self) -> tuple[int, int, int]:
         """Channels, height and width of one image."""
-        return (self.stem.c_in, self.stem.size_in, self.stem.size_in)
+        return (self.stem.c_in, *sizes.sides(self.stem.size_in))
 
     @cached_property
     def key(self) -> str:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
 from pkgutil import resolve_name
@@ -17,10 +16,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol, Union
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
-from hwnas import schemas
+from hwnas import schemas, sizes
 from hwnas.arrays import Float32s
 from hwnas.errors import InputError
-from hwnas.spec import MOST_CHANNELS, MOST_PIXELS, BlockSpec, NetworkSpec
+from hwnas.sizes import MOST_PIXELS, RECTANGLE, SQUARE, MapSize, SizeField
+from hwnas.spec import MOST_CHANNELS, BlockSpec, NetworkSpec
 
 if TYPE_CHECKING:
     from typing import TypeAlias
@@ -43,14 +43,15 @@ class PieceSpec(BlockSpec):
 
     Attributes:
         graph: hash over its structure, shapes and types, whatever model it comes from; its identity.
-        c_in, c_out, size_in, side_out: channels, and the side in pixels of a square of as many pixels.
+        c_in, c_out, size_in, side_out: channels, and sizes as `BlockSpec` has them; 1 of a vector, and of a
+            sequence the side of a square of as many places.
         macs, params, activation_bytes, weight_bytes, depth: its counts for one image, as in
             `hwnas.nets.count.Counts`.
     """
 
     kind: Literal["traced"] = "traced"
     graph: str = Field(pattern=r"^[0-9a-f]{8,64}$")
-    side_out: int = Field(gt=0, le=MOST_PIXELS)
+    side_out: SizeField
     macs: int = Field(ge=0, le=MOST_COUNT)
     params: int = Field(ge=0, le=MOST_COUNT)
     activation_bytes: int = Field(ge=0, le=MOST_COUNT)
@@ -62,8 +63,8 @@ class PieceSpec(BlockSpec):
         return self  # its structure was checked when it was traced
 
     @property
-    def size_out(self) -> int:
-        """Side of the output in pixels; 1 where it has none."""
+    def size_out(self) -> MapSize:
+        """Size of the output in pixels; 1 where it has none."""
         return self.side_out
 
     @property
@@ -74,7 +75,7 @@ class PieceSpec(BlockSpec):
     @property
     def key(self) -> str:
         """Readable table key, for example ``traced-64x64@16-1f0c...``."""
-        return f"{TRACED}-{self.c_in}x{self.c_out}@{self.size_in}-{self.graph[:12]}"
+        return f"{TRACED}-{self.c_in}x{self.c_out}@{sizes.brief(self.size_in)}-{self.graph[:12]}"
 
     def repeated(self) -> PieceSpec:
         """The piece itself, where its shapes allow it to follow itself."""
@@ -197,11 +198,6 @@ def builder() -> TracedBuilder:
     return found
 
 
-def side(height: int, width: int) -> int:
-    """Side of the square of as many pixels, at least 1."""
-    return max(round(math.sqrt(height * width)), 1)
-
-
 def digest(text: str) -> str:
     """Sixteen hexadecimal digits over a structure."""
     return hashlib.sha256(text.encode()).hexdigest()[:16]
@@ -219,7 +215,7 @@ def _which(value: Any) -> str:
 
 def place_of(location: Sequence[int | str]) -> str:
     """Where in a document pydantic found a fault, without the name of the kind that it took it for."""
-    return ".".join(str(part) for part in location if part not in (BUILT, TRACED))
+    return ".".join(str(part) for part in location if part not in (BUILT, TRACED, SQUARE, RECTANGLE))
 
 
 # In records that travel through files: either kind, told apart by what only traced ones have. Written with

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from hwnas import sizes
 from hwnas.arrays import Float64s, Int64s
 from hwnas.errors import MissingMeasurement
 from hwnas.nets.count import BYTES, count_block
@@ -69,9 +70,8 @@ def _thinned(blocks: Sequence[BlockSpec], most: int) -> Int64s:
     if len(blocks) <= most:
         return np.arange(len(blocks))
     by_kind: dict[str, list[int]] = {}
-    for at in sorted(
-        range(len(blocks)), key=lambda i: (blocks[i].size_in, blocks[i].c_in, blocks[i].c_out, i)
-    ):
+    order = [(sizes.pixels(b.size_in), b.c_in, b.c_out, at) for at, b in enumerate(blocks)]
+    for *_, at in sorted(order):
         by_kind.setdefault(blocks[at].kind, []).append(at)
     share = [max(most * len(places) // len(blocks), min(len(places), 32)) for places in by_kind.values()]
     kept = [
@@ -87,7 +87,7 @@ def _line(blocks: Sequence[BlockSpec]) -> Float64s:
     rows = []
     for block in blocks:
         counts = count_block(block)
-        elements = block.c_in * block.size_in**2 + block.c_out * block.size_out**2
+        elements = block.elements_in + block.elements_out
         # A pool that was cut out of a model has no multiply-accumulates.
         rows.append([np.log(max(counts.macs, 1)), np.log(counts.weight_bytes + BYTES * elements)])
     return np.array(rows)
@@ -149,7 +149,7 @@ def _shape(blocks: Sequence[BlockSpec]) -> Float64s:
                 [
                     np.log2(b.c_in),
                     np.log2(b.c_out),
-                    np.log2(b.size_in),
+                    np.log2(sizes.mean_side(b.size_in)),
                     b.kernel / 2.0,
                     np.log2(b.expand),
                     2.0 * (b.se > 0),

@@ -63,7 +63,7 @@ def groups(blocks: Sequence[BlockSpec], mean_ms: Float64s, unit: Unit) -> tuple[
 
 
 def _elements(blocks: Sequence[BlockSpec]) -> Float64s:
-    return np.array([b.c_in * b.size_in**2 + b.c_out * b.size_out**2 for b in blocks], dtype=float)
+    return np.array([b.elements_in + b.elements_out for b in blocks], dtype=float)
 
 
 def _by_label(labels: Sequence[Hashable], values: Float64s) -> Matrix:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from hwnas import plugins
+from hwnas import plugins, sizes
 from hwnas.documents import parse_yaml, read_text
 from hwnas.errors import DataFormatError, InputError
 from hwnas.measure.rows import BlockRow, Header, SlotRow
@@ -127,7 +127,7 @@ def densenas(text: str) -> LatencyTable:
 
 def _stem(space: DenseSpace, total: float, times: dict[BlockSpec, list[float]]) -> None:
     # Activation traffic: read the input, write the output, of each block.
-    traffic = [b.c_in * b.size_in**2 + b.c_out * b.size_out**2 for b in space.stem]
+    traffic = [b.elements_in + b.elements_out for b in space.stem]
     for block, share in zip(space.stem, traffic):
         times[block] = [total * share / sum(traffic)]
 
@@ -239,7 +239,7 @@ def ofa(text: str) -> LatencyTable:
         Header(
             setting=Setting(device="pixel1", backend="tflite", batch=1, provenance="imported"),
             space="ofa",
-            input_shape=(3, stem.size_in, stem.size_in) if stem else None,
+            input_shape=(3, *sizes.sides(stem.size_in)) if stem else None,
             protocol={"not_imported": skipped},
         )
     )
@@ -254,9 +254,10 @@ def _ofa_block(key: str) -> BlockSpec | None:
     fields = {name: [int(n) for n in value.split("x")] for name, value in _OFA_FIELD.findall(key)}
     if len(fields.get("input", ())) != 3 or "output" not in fields:
         return None
-    size, _, c_in = fields["input"]
+    height, width, c_in = fields["input"]
+    size = sizes.of(height, width)
     c_out = fields["output"][-1]
-    stride = -(-size // fields["output"][0]) if len(fields["output"]) == 3 else 1
+    stride = -(-height // fields["output"][0]) if len(fields["output"]) == 3 else 1
     v3 = "se" in fields
     shape: dict[str, Any] = {"c_in": c_in, "c_out": c_out, "size_in": size, "stride": stride}
     shape["act"] = ("hswish" if fields["hs"][0] else "relu") if v3 else "relu6"
@@ -274,6 +275,6 @@ def _ofa_block(key: str) -> BlockSpec | None:
         return BlockSpec(kind="conv", **shape)
     if kind == "Conv_1":
         return BlockSpec(kind="conv", kernel=1, **shape)
-    if kind == "Logits" and size > 1:
+    if kind == "Logits" and sizes.pixels(size) > 1:
         return BlockSpec(kind="classifier", kernel=1, **{**shape, "stride": 1, "act": "none"})
     return None

@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from hwnas import store
+from hwnas import sizes, store
 from hwnas.documents import read_json
 from hwnas.errors import InputError
 from hwnas.measure.rows import BlockRow, Header
@@ -122,8 +122,8 @@ def block_ms(
     peak = device.peak_ops_per_s[precision] * (threads if device.kind == "cpu" else 1)
     stream = STREAM * device.bytes_per_s
     ops = recipe(block)
-    elements = {INPUT: block.c_in * block.size_in**2, SKIP: block.c_skip * block.size_skip**2}
-    elements |= {o.name: o.channels * o.size**2 for o in ops.ops}
+    elements = {INPUT: block.elements_in, SKIP: block.elements_skip}
+    elements |= {o.name: o.channels * sizes.pixels(o.size) for o in ops.ops}
     total_s = 0.0
     for op in ops.ops:
         if fused and isinstance(op, Activation):

@@ -53,10 +53,10 @@ def pictures(
     if not own:
         return []
     levels = np.abs(inputs - reference_images)[own] * 255 * manifest.normalisation[1][:, None, None]
-    shapes = sorted({images[at].shape[1::-1] for at in own}, key=lambda size: (size[0] * size[1], size))
-    sizes = " to ".join(dict.fromkeys(f"{width}x{height}" for width, height in (shapes[0], shapes[-1])))
+    shapes = sorted({images[at].shape[:2] for at in own}, key=lambda size: (size[0] * size[1], size))
+    sizes = " to ".join(dict.fromkeys(f"{height}x{width}" for height, width in (shapes[0], shapes[-1])))
     detail = (
-        f"{len(own)} pictures in their own size ({sizes}), cropped, resized and "
+        f"{len(own)} pictures in their own size ({sizes}, height x width), cropped, resized and "
         f"normalised as when deployed, are the training's images to {levels.max():.2g} of 255 levels "
         f"({SAME_LEVELS:g} allowed)"
     )

@@ -171,7 +171,7 @@ def metadata(spec: NetworkSpec, **about: Any) -> dict[str, str]:
         "input": onnx_writer.INPUT_NAME,
         "output": onnx_writer.OUTPUT_NAME,
         "layout": "NCHW",
-        "channels": "RGB" if channels == 3 else "grey",
+        "channels": {1: "grey", 3: "RGB"}.get(channels, "as in training"),
         "size": json.dumps([height, width]),
         "range": "[0, 1] (bytes / 255), then (value - mean) / std by channel",
         "resize": "middle in the proportions of the input, bilinear with antialiasing",

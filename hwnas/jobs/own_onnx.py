@@ -159,9 +159,9 @@ def blamed_on(path: Path) -> Iterator[None]:
 
 def image_shape(dims: list[int]) -> ImageShape:
     """Channels, height and width of a model's input (batch, C, H, W); InputError where it takes no images."""
-    if len(dims) != 4 or 0 in dims[1:] or dims[1] not in (1, 3):
+    if len(dims) != 4 or 0 in dims[1:] or dims[3] < min(dims[1:3]):  # channels that come last are few
         raise InputError(
-            f"the model takes {dims}; images for it must be (batch, 1 or 3 channels, height, width), so no "
+            f"the model takes {dims}; images for it must be (batch, channels, height, width), so no "
             "--data can be used"
         )
     return dims[1], dims[2], dims[3]

@@ -13,7 +13,8 @@ from hwnas.documents import json_object
 from hwnas.errors import DataFormatError
 from hwnas.record import Record
 from hwnas.records import MOST_MS, Measurement, Setting, checked_stamp, now_utc
-from hwnas.spec import MOST_CHANNELS, MOST_PIXELS, BlockSpec
+from hwnas.sizes import MOST_PIXELS, SizeField
+from hwnas.spec import MOST_CHANNELS, BlockSpec
 from hwnas.traced import AnyBlock, AnyNetwork, place_of
 
 SCHEMA = "hwlat/1"
@@ -144,7 +145,7 @@ class SlotRow(Record):
 
     row: Literal["slot"] = "slot"
     width: int = Field(gt=0, le=MOST_CHANNELS)
-    size: Size
+    size: SizeField
     slots: int = Field(gt=0, le=10**6)
     value_ms: float = Field(ge=0, le=MOST_MS)
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from hwnas import sizes
 from hwnas.errors import InputError
 from hwnas.nets.count import count_block
 from hwnas.nets.levels import Gene, Level, Levels, Operator
@@ -36,7 +37,7 @@ class ChainSpace(Levels):
         operators = {op for level in levels for op in level.operators}
         return {
             "stage": stage,
-            "sizes": sorted({self.size(level.halvings) for level in levels}, reverse=True),
+            "sizes": sorted({self.size(level.halvings) for level in levels}, key=sizes.pixels, reverse=True),
             "widths": [level.width for level in levels],
             "depth": [min(level.depth[0] for level in levels), max(level.depth[1] for level in levels)],
             "kinds": sorted({op.kind for op in operators}),

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
+from hwnas import sizes
 from hwnas.nets.blocks import recipe
 from hwnas.nets.draft import Dataflow
 from hwnas.nets.op import INPUT, SKIP, Shape
@@ -103,8 +104,8 @@ def _alive(block: BlockSpec, ops: Dataflow) -> Iterator[int]:
     An element-wise operation overwrites its input when nothing else needs that. The input of a
     cell stays, as the next one's second input.
     """
-    sizes = {op.name: op.channels * op.size**2 for op in ops.ops}
-    sizes |= {INPUT: block.c_in * block.size_in**2, SKIP: block.c_skip * block.size_skip**2}
+    elements = {op.name: op.channels * sizes.pixels(op.size) for op in ops.ops}
+    elements |= {INPUT: block.elements_in, SKIP: block.elements_skip}
     last_use = {name: at for at, op in enumerate(ops.ops) for name in op.inputs}
     if block.c_skip:
         last_use[INPUT] = len(ops.ops)
@@ -112,5 +113,5 @@ def _alive(block: BlockSpec, ops: Dataflow) -> Iterator[int]:
     for at, op in enumerate(ops.ops):
         ending = {name for name in op.inputs if last_use[name] == at}
         in_place = op.overwrites and bool(ending)
-        yield sum(sizes[name] for name in alive) + (0 if in_place else sizes[op.name])
+        yield sum(elements[name] for name in alive) + (0 if in_place else elements[op.name])
         alive = (alive - ending) | {op.name}

@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from hwnas import sizes
 from hwnas.errors import InputError
 from hwnas.nets.activations import ACTIVATIONS
 from hwnas.nets.op import INPUT, SKIP, Op
 from hwnas.nets.ops import Activation, Add, ChannelNorm, Concat, Conv, GlobalPool, Linear, Pool, Scale, Shift
+from hwnas.sizes import MapSize
 from hwnas.spec import BlockSpec, Convention
 
 # Activations that are zero at zero and rise there.
@@ -62,7 +64,10 @@ class Draft:
     def __init__(self, block: BlockSpec, convention: Convention) -> None:
         self.ops: list[Op] = []
         self.keras = convention == "keras"
-        self.shapes = {INPUT: (block.c_in, block.size_in), SKIP: (block.c_skip, block.size_skip)}
+        self.shapes: dict[str, tuple[int, MapSize]] = {
+            INPUT: (block.c_in, block.size_in),
+            SKIP: (block.c_skip, block.size_skip),
+        }
 
     def put(self, op: Op) -> str:
         """Add an operation, also one that is not of `hwnas.nets.ops`."""
@@ -90,7 +95,7 @@ class Draft:
                 name=name,
                 inputs=(x,),
                 channels=channels,
-                size=-(-size // stride),
+                size=sizes.divided(size, stride),
                 c_in=c_in,
                 kernel=kernel,
                 stride=stride,
@@ -132,7 +137,7 @@ class Draft:
     def window(self, name: str, x: str, fn: Literal["mean", "max"], stride: int = 1) -> str:
         """Pooling over 3x3 pixels."""
         channels, size = self.shapes[x]
-        size = -(-size // stride)
+        size = sizes.divided(size, stride)
         return self.put(
             Pool(name=name, inputs=(x,), channels=channels, size=size, fn=fn, kernel=3, stride=stride)
         )

@@ -36,7 +36,7 @@ NARROWEST, WIDEST, STEP, JUMP = 4.0, 128.0, 1.08, 1.2
 Widths = tuple[int, ...]  # channels of each stage
 # Blocks of a stage.
 MOST_DEPTH = 6
-# Images of at least this side are halved twice more: by the stem, and by a stage more.
+# Images whose shorter side is at least this are halved twice more: by the stem, and by a stage more.
 LARGE_SIDE = 128
 
 
@@ -166,7 +166,7 @@ def family(
     design: Design, input_shape: ImageShape, classes: int, span: tuple[int, int] | None = None
 ) -> Family:
     """A design for images of a shape; `span` are the first and the last place of the widths to keep."""
-    large = int(input_shape[1] >= LARGE_SIDE)
+    large = int(min(input_shape[1:]) >= LARGE_SIDE)
     stages, halved = design.stages + large, design.halved + large
     stem = LARGER_STEM[design.stem] if large else design.stem
     widths = widths_of(design.ratio[:stages])

@@ -13,8 +13,10 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Literal
 
+from hwnas import sizes
 from hwnas.errors import InputError
 from hwnas.nets.member import is_member
+from hwnas.sizes import MapSize
 from hwnas.spec import Act, BlockSpec, Convention, Kind, NetworkSpec
 
 Stride = Literal[1, 2, 4]
@@ -63,7 +65,7 @@ class Levels:
 
     Attributes:
         name: registered name.
-        input_shape: channels, height and width of an image; square.
+        input_shape: channels, height and width of an image.
         classes: number of classes.
         levels: in an order in which edges lead forwards.
         edges: which level may follow which.
@@ -78,7 +80,7 @@ class Levels:
 
     Raises:
         InputError: a level on no path (named), an edge that leads backwards or halves the image more
-            than once, or an image that is not square.
+            than once, or an image without pixels.
     """
 
     name: str
@@ -99,8 +101,8 @@ class Levels:
 
     def __post_init__(self) -> None:
         channels, height, width = self.input_shape
-        if height != width or min(self.input_shape) < 1:
-            raise InputError(f"space {self.name} needs square images, not {channels}x{height}x{width}")
+        if min(self.input_shape) < 1:
+            raise InputError(f"space {self.name} needs images with pixels, not {channels}x{height}x{width}")
         if self.classes < 2:
             raise InputError(f"space {self.name} needs at least two classes, not {self.classes}")
         for i, j in self.edges:
@@ -152,11 +154,11 @@ class Levels:
 
     # -- blocks ------------------------------------------------------------------------------
 
-    def size(self, halvings: int) -> int:
-        """Side in pixels of an image that was halved so often."""
-        size = self.input_shape[1]
+    def size(self, halvings: int) -> MapSize:
+        """Size in pixels of an image that was halved so often."""
+        size = sizes.of(*self.input_shape[1:])
         for _ in range(halvings):
-            size = -(-size // 2)
+            size = sizes.divided(size, 2)
         return size
 
     def stem_block(self, first: int) -> BlockSpec:
@@ -166,7 +168,7 @@ class Levels:
         if self.stem_part != 1.0:
             width = 8 * max(1, round(self.stem_part * width / 8))
         stem = Operator(self.stem_kind, kernel)
-        shape = (self.input_shape[0], width, self.input_shape[1])
+        shape = (self.input_shape[0], width, self.size(0))
         return _made(stem, shape, stride, self.stem_act)
 
     def head_block(self, last: int) -> BlockSpec:
@@ -266,7 +268,7 @@ class Levels:
 
 
 @lru_cache(maxsize=65536)
-def _made(operator: Operator, shape: tuple[int, int, int], stride: Stride, act: Act) -> BlockSpec:
+def _made(operator: Operator, shape: tuple[int, int, MapSize], stride: Stride, act: Act) -> BlockSpec:
     """A block of `shape` (input and output channels, input size), made and checked once."""
     c_in, c_out, size_in = shape
     return BlockSpec(

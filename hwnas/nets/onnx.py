@@ -12,6 +12,7 @@ from itertools import pairwise
 import onnx
 from onnx import TensorProto, helper
 
+from hwnas import sizes
 from hwnas.arrays import Float32s
 from hwnas.errors import InputError
 from hwnas.nets.blocks import recipe
@@ -19,6 +20,7 @@ from hwnas.nets.graph_writer import GraphWriter
 from hwnas.nets.op import INPUT, SKIP
 from hwnas.nets.ops import Linear
 from hwnas.nets.sources import GivenWeights, RandomWeights, Source
+from hwnas.sizes import MapSize
 from hwnas.spec import BlockSpec, Convention, NetworkSpec
 from hwnas.traced import PieceSpec, VariantSpec, builder
 
@@ -69,7 +71,7 @@ def chain(
     """Blocks whose shapes join as an ONNX model with random weights, for measuring time.
 
     Input and output are named as for a network, whatever the last block is. A chain that begins
-    with a cell of two inputs takes them flattened, (batch, c_in * size_in**2 + c_skip * size_skip**2).
+    with a cell of two inputs takes them flattened, (batch, elements_in + elements_skip).
 
     Raises:
         InputError: for no blocks, or neighbours whose shapes differ.
@@ -100,8 +102,8 @@ def as_part(model: bytes) -> bytes:
     return bytes(proto.SerializeToString())
 
 
-def _second_input(blocks: Sequence[BlockSpec], at: int) -> tuple[int, int]:
-    """Channels and side of what a cell at a place in a chain finds at its second input."""
+def _second_input(blocks: Sequence[BlockSpec], at: int) -> tuple[int, MapSize]:
+    """Channels and size of what a cell at a place in a chain finds at its second input."""
     if at > 1:
         return blocks[at - 2].c_out, blocks[at - 2].size_out
     first = blocks[0]
@@ -131,7 +133,7 @@ def _model(
         before, now = now if at or first.c_skip else values[ops.output], values[ops.output]
     last = ops.ops[-1]
     writer.nodes[-1].output[0] = OUTPUT_NAME
-    shape_out = [size, last.channels] + ([] if isinstance(last, Linear) else [last.size] * 2)
+    shape_out = [size, last.channels] + ([] if isinstance(last, Linear) else [*sizes.sides(last.size)])
     graph = helper.make_graph(
         writer.nodes,
         title,
@@ -154,13 +156,13 @@ def _open(writer: GraphWriter, first: BlockSpec, size: int | str) -> tuple[str, 
     """
     shapes = [(first.c_in, first.size_in), (first.c_skip, first.size_skip)]
     if not first.c_skip:
-        return INPUT_NAME, "", [size, first.c_in, first.size_in, first.size_in]
-    lengths = [channels * side**2 for channels, side in shapes]
+        return INPUT_NAME, "", [size, first.c_in, *sizes.sides(first.size_in)]
+    lengths = [first.elements_in, first.elements_skip]
     parts = ["x.flat", "skip.flat"]
     node = helper.make_node("Split", [INPUT_NAME, writer.integers("lengths", lengths)], parts, axis=1)
     writer.nodes.append(node)
     names = []
-    for part, (channels, side) in zip(parts, shapes):
-        shape = writer.integers(f"{part}.shape", (-1, channels, side, side))
+    for part, (channels, of) in zip(parts, shapes):
+        shape = writer.integers(f"{part}.shape", (-1, channels, *sizes.sides(of)))
         names.append(writer.node("Reshape", (part, shape), part.removesuffix(".flat")))
     return names[0], names[1], [size, sum(lengths)]

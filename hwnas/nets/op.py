@@ -13,6 +13,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from hwnas.sizes import MapSize
+
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
@@ -31,7 +33,7 @@ Arithmetic = Literal["winograd", "dense", "pointwise", "grouped", "linear", "non
 
 @dataclass(frozen=True, kw_only=True)
 class Op(ABC):
-    """One primitive operation and the shape of its output: `channels` x `size` x `size`.
+    """One primitive operation and the shape of its output: `channels` and `size`, as in `hwnas.sizes`.
 
     `inputs` names earlier operations of the same recipe, or `INPUT`. `name` is also the prefix of
     the operation's weights inside the block.
@@ -40,7 +42,7 @@ class Op(ABC):
     name: str
     inputs: tuple[str, ...]
     channels: int
-    size: int
+    size: MapSize
 
     @abstractmethod
     def weights(self) -> Mapping[str, Shape]:

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from hwnas import sizes
 from hwnas.lazy import lazy_import
 from hwnas.nets.activations import ACTIVATIONS
 from hwnas.nets.op import Arithmetic, Op, Shape, WithoutMacs, WithoutWeights
@@ -84,7 +85,7 @@ class Conv(Op):
     @property
     def macs(self) -> int:
         """Every weight once a pixel of the output."""
-        return math.prod(self.weight_shape) * self.size**2
+        return math.prod(self.weight_shape) * sizes.pixels(self.size)
 
     @property
     def arithmetic(self) -> Arithmetic:

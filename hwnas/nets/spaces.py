@@ -36,7 +36,7 @@ def make(
         classes: number of classes; None as well (10 or 1000).
 
     Raises:
-        InputError: for an unknown name (the nearest one is named), or an image that is not square.
+        InputError: for an unknown name (the nearest one is named), or an image without pixels.
     """
     asked = {"input_shape": input_shape, "classes": classes}
     factory = plugins.load("spaces", name)
@@ -50,13 +50,14 @@ def make(
     return space
 
 
-# Images up to this side keep enough pixels in the spaces that halve them twice; others halve them five times.
+# Images whose shorter side is up to this keep enough pixels in the spaces that halve them twice; others halve
+# them five times.
 LARGEST_SMALL_SIDE = 96
 
 
 def is_small(input_shape: ImageShape | None) -> bool:
-    """Whether images are small; those of the shipped spaces are, where no size is named."""
-    return (input_shape or SMALL)[1] <= LARGEST_SMALL_SIDE
+    """Whether the shorter side of images is small; that of the shipped spaces is, where no size is named."""
+    return min((input_shape or SMALL)[1:]) <= LARGEST_SMALL_SIDE
 
 
 def advised(input_shape: ImageShape | None) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
+from hwnas import sizes
 from hwnas.report.style import BLUE, FAINT, GREEN, GREY, INK, ORANGE, RED, Figure, axis, figure, marker
 
 Event = Mapping[str, Any]
@@ -121,7 +122,8 @@ def _blocks(
     count = max(j for _, j in edges) + 1
     through = [1.0] + [sum(likely[e] for e in edges if e[1] == j) for j in range(1, count)]
     widths = [str(w) for w in event.get("widths") or range(count)]
-    sizes = [f", {s}x{s} pixels" for s in event.get("sizes") or []] or [""] * count
+    told = [tuple(size) if isinstance(size, list) else size for size in event.get("sizes") or []]
+    pixels = [f", {sizes.text(size)} pixels" for size in told] or [""] * count
     return {
         "type": "scatter",
         "mode": "markers+text",
@@ -140,7 +142,7 @@ def _blocks(
         },
         "hovertext": [
             f"block {j}: {w} channels{s}<br>on the path with probability {p:.0%}"
-            for j, (w, s, p) in enumerate(zip(widths, sizes, through))
+            for j, (w, s, p) in enumerate(zip(widths, pixels, through))
         ],
         "hovertemplate": "%{hovertext}<extra></extra>",
         "showlegend": False,

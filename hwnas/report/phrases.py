@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from hwnas import sizes
 from hwnas.budgets import Percentile
 from hwnas.estimates import Budget
 from hwnas.records import Measurement, Promise, Trial
@@ -86,7 +87,7 @@ def block(spec: BlockSpec) -> str:
     parts += [f"stride {spec.stride}"] if spec.stride > 1 else []
     parts += [f"expand {spec.expand}"] if spec.expand > 1 else []
     parts += [f"SE {spec.se:g}"] if spec.se else []
-    return ", ".join(parts) + f", on {spec.size_in}x{spec.size_in}"
+    return ", ".join(parts) + f", on {sizes.text(spec.size_in)}"
 
 
 def change(before: NetworkSpec, after: NetworkSpec) -> str:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
+from hwnas import sizes
 from hwnas.report import phrases
 from hwnas.report.style import BLUE, GREY, HEAT, Figure, axis, colour, figure, marker, safe
 from hwnas.spec import BlockSpec
@@ -17,7 +19,7 @@ def heat_map(costs: Mapping[BlockSpec, float]) -> Figure | None:
     if not costs:
         return None
     heads = {_shape(b) for b in costs if b.kind == "classifier"}
-    shapes = sorted({_shape(b) for b in costs}, key=lambda s: (s in heads, -s[0], s[1:]))
+    shapes = sorted({_shape(b) for b in costs}, key=lambda s: (s in heads, -math.prod(s[0]), s))
     kinds = sorted({_kind(b) for b in costs})
     cells = {(_kind(b), _shape(b)): (b, ms) for b, ms in costs.items()}
     grid = [[cells.get((kind, shape)) for shape in shapes] for kind in kinds]
@@ -41,19 +43,19 @@ def heat_map(costs: Mapping[BlockSpec, float]) -> Figure | None:
         "hoverongaps": False,
     }
     layout = {
-        "xaxis": axis("channels in and out, input side in pixels", type="category", showgrid=False),
+        "xaxis": axis("channels in and out, input size in pixels", type="category", showgrid=False),
         "yaxis": axis("", type="category", showgrid=False, autorange="reversed"),
     }
     return figure([data], height=min(190 + 30 * len(kinds), 900), **layout)
 
 
-def _shape(block: BlockSpec) -> tuple[int, int, int, int]:
-    return (block.size_in, block.c_in, block.c_out, block.stride)
+def _shape(block: BlockSpec) -> tuple[sizes.Sides, int, int, int]:
+    return (sizes.sides(block.size_in), block.c_in, block.c_out, block.stride)
 
 
-def _shape_name(shape: tuple[int, int, int, int]) -> str:
+def _shape_name(shape: tuple[sizes.Sides, int, int, int]) -> str:
     size, c_in, c_out, stride = shape
-    return f"{c_in} to {c_out}{' /2' if stride == 2 else ''} @{size}"
+    return f"{c_in} to {c_out}{' /2' if stride == 2 else ''} @{sizes.brief(sizes.of(*size))}"
 
 
 def _kind(block: BlockSpec) -> str:

@@ -153,9 +153,11 @@ def load(
 
     Args:
         uri: see above.
-        input_shape: channels (1 or 3), height and width of the network's input; images are
-            resized to it. None follows the data: its own size, at most 224 pixels (fewer than 10,000
-            image files that are larger than 96 pixels are resized to 64x64, which a note says);
+        input_shape: channels, height and width of the network's input; images are cropped to its
+            proportions and resized to it. Files of images have 1 channel (grey) or 3 (colour), arrays any
+            number. None follows the data: its own size; of files a square where they differ in size
+            or are reduced, at most 224 pixels (fewer than 10,000 files whose shorter side is above 96 pixels
+            are resized to 64x64, which a note says);
             3x32x32 for ``digits``, whose 8x8 pixels would not survive the strides of a network.
         seed: decides the validation split and which images a `limit` keeps.
         limit: keep at most so many images for train and validation together. The test split stays
@@ -276,10 +278,9 @@ def _left_out(raw: Raw) -> str:
 
 def _check_shape(shape: ImageShape) -> None:
     channels, height, width = shape
-    if channels not in (1, 3) or min(height, width) < 1:
+    if min(shape) < 1:
         raise InputError(
-            f"images cannot be converted to {channels}x{height}x{width}; expected 1 (grey) or 3 (colour) "
-            "channels"
+            f"images cannot be converted to {channels}x{height}x{width}; each of these must be at least 1"
         )
 
 

@@ -29,7 +29,7 @@ from PIL import Image as Pillow
 from hwnas import schemas, store
 from hwnas.arrays import ImageShape, Uint8s
 from hwnas.backends import images as prepared
-from hwnas.errors import DataFormatError, HwnasError
+from hwnas.errors import DataFormatError, HwnasError, InputError
 from hwnas.train import mapped, memory
 from hwnas.train.checkpoint import read_tensors, write_tensors
 from hwnas.train.labels import places
@@ -93,6 +93,11 @@ def assemble(
 
     An image that cannot be read is left out and named; where most cannot, the source is refused.
     """
+    if shape is not None and shape[0] not in (1, 3):
+        raise InputError(
+            f"{where} holds image files, which are read with 1 channel (grey) or 3 (colour), not {shape[0]}; "
+            "images of other channels come as arrays: npz:PATH"
+        )
     if items and all(item.role in ("val", "test") for item in items):
         held = " and ".join(sorted({item.role for item in items}))
         raise DataFormatError(f"{where} holds only {held} images, none to train on")
@@ -238,6 +243,21 @@ def _original(item: Item, channels: int) -> Uint8s:
 
 def _upright(image: Image) -> Image:
     """Turned as its EXIF orientation says. Odd EXIF data is no reason to lose a photograph."""
+    turn = _exif_turn(image)
+    return image if turn is None else image.transpose(turn)
+
+
+# Turns after which an image is as wide as it was high.
+_SIDES_SWAPPED = {
+    Pillow.Transpose.TRANSPOSE,
+    Pillow.Transpose.ROTATE_270,
+    Pillow.Transpose.TRANSVERSE,
+    Pillow.Transpose.ROTATE_90,
+}
+
+
+def _exif_turn(image: Image) -> Pillow.Transpose | None:
+    """What brings an image upright, by its EXIF orientation; None where nothing does, or it is not known."""
     turns = Pillow.Transpose
     known = {
         2: turns.FLIP_LEFT_RIGHT,
@@ -249,10 +269,9 @@ def _upright(image: Image) -> Image:
         8: turns.ROTATE_90,
     }
     try:
-        turn = known.get(image.getexif().get(0x0112, 1))
+        return known.get(image.getexif().get(0x0112, 1))
     except Exception:  # Pillow's EXIF reader lets struct.error, SyntaxError and more out
-        turn = None
-    return image if turn is None else image.transpose(turn)
+        return None
 
 
 def _plain(image: Image, mode: str, form: str) -> Image:
@@ -284,29 +303,47 @@ def _bytes(values: NDArray[Any]) -> Uint8s:
 def _native(items: Sequence[Item], where: str) -> tuple[ImageShape, list[str]]:
     """Shape that suits the images, and a word where it is not their own.
 
-    The median of the shorter sides over 256 of them; colour if any has it. Few large images are made small:
+    Where 256 of them have one size, that; else, and where it is reduced, a square of the median of their
+    shorter sides, as is usual for photographs. Colour if any has it. Few large images are made small:
     what is learned from them at 224 pixels is less, and takes many times as long (docs/how-to/choose.md).
     """
-    sides, modes, wrong = [], Counter[str](), ""
+    found, modes, wrong = [], Counter[str](), ""
     for item in items[:: max(1, len(items) // 256)]:
         try:
             with _no_warnings(), _reading(item) as image:
-                sides.append(min(image.size))
+                turned = _exif_turn(image) in _SIDES_SWAPPED
+                found.append(image.size if turned else image.size[::-1])
                 modes[image.mode] += 1
         except DataFormatError as exc:
             wrong = wrong or f"{item.what}: {exc}"
-    if not sides:
+    if not found:
         raise DataFormatError(f"{where} holds no image that can be read" + (f"; {wrong}" if wrong else ""))
     colour = any(mode not in _GREY and not mode.startswith("I;16") for mode in modes)
-    channels, own = 3 if colour else 1, max(1, round(statistics.median(sides)))
+    channels, own = 3 if colour else 1, max(1, round(statistics.median(map(min, found))))
     side = min(own, LARGEST_NATIVE_SIDE)
+    height, width = _common(found, side)
     if own <= LARGEST_OF_FEW or len(items) >= MANY:
-        return (channels, side, side), []
+        if own == side or height == width:
+            return (channels, height, width), []
+        note = (
+            f"the middle square of images of {found[0][0]}x{found[0][1]} (height x width) is used; "
+            f"--input {channels}x{height}x{width} takes them whole"
+        )
+        return (channels, side, side), [note]
     note = (
         f"{len(items)} images of about {own} pixels are few and are resized to {SIDE_OF_FEW}x{SIDE_OF_FEW}; "
-        f"--input {channels}x{side}x{side} takes them larger"
+        f"--input {channels}x{height}x{width} takes them larger" + ("" if height == width else " and whole")
     )
     return (channels, SIDE_OF_FEW, SIDE_OF_FEW), [note]
+
+
+def _common(found: Sequence[tuple[int, int]], side: int) -> tuple[int, int]:
+    """Height and width of images of one size, the shorter brought to `side`; a square where sizes differ."""
+    if len(set(found)) > 1:
+        return side, side
+    height, width = found[0]
+    factor = side / min(height, width)
+    return round(height * factor), round(width * factor)
 
 
 @contextmanager

@@ -171,9 +171,10 @@ _ARRAYS = ("images", "labels", "val_images", "val_labels", "test_images", "test_
 def arrays(found: Mapping[str, Any], where: str, shape: ImageShape | None) -> Raw:
     """Images given as arrays.
 
-    ``images`` uint8 (n, H, W), (n, H, W, C) or (n, C, H, W) and ``labels`` (n,), integers or names,
-    are needed; ``val_images`` with ``val_labels``, ``test_images`` with ``test_labels`` and ``classes``
-    (names, by label) may be there. An image whose label is -1, NaN or empty is left out.
+    ``images`` uint8 (n, H, W), (n, H, W, C) or (n, C, H, W) of any number of channels
+    (`_channels_first`) and ``labels`` (n,), integers or names, are needed; ``val_images`` with
+    ``val_labels``, ``test_images`` with ``test_labels`` and ``classes`` (names, by label) may be there.
+    An image whose label is -1, NaN or empty is left out.
     """
 
     named = {_KERAS.get(name, name): value for name, value in found.items()}
@@ -238,35 +239,66 @@ def _pair(
             f"{where}: labels are {labels.dtype} {labels.shape} for {count} images; "
             "expected one integer or class name for each image"
         )
-    if images.ndim == 3:
-        images = images[:, None]
-    elif images.ndim == 4 and images.shape[3] in (1, 3):
-        images = np.moveaxis(images, 3, 1)
-    if images.ndim != 4 or images.shape[1] not in (1, 3) or 0 in images.shape:
-        raise DataFormatError(
-            f"{where} have the shape {images.shape}; expected (n, H, W), (n, H, W, C) or "
-            "(n, C, H, W) with 1 or 3 channels, and none of them empty"
-        )
+    images = _channels_first(images, where, shape)
     known = [name_of(label, listed, where) for label in labels.tolist()]
     for at, name in enumerate(known):
         if name is None:
             left_out.append(LeftOut(f"{where}, row {at}", "it has no label"))
     kept = np.array([name is not None for name in known])
     tensor = torch.from_numpy(np.ascontiguousarray(images if kept.all() else images[kept]))
-    side = min(images.shape[2:])
-    shape = shape or (images.shape[1], side, side)
+    shape = shape or (images.shape[1], images.shape[2], images.shape[3])
     memory.check(
         len(known) * math.prod(shape), f"{where} at {'x'.join(map(str, shape))}", "choose a smaller input"
     )
     return fit(tensor, shape), [name for name in known if name is not None], uncropped(tensor, shape)
 
 
+def _channels_first(images: Uint8s, where: str, shape: ImageShape | None) -> Uint8s:
+    """Images as (n, C, H, W).
+
+    One or three channels are known as such; others are those that `shape` asks for, else the axis that is
+    shorter than both others.
+    """
+    if images.ndim == 3:
+        images = images[:, None]
+    if images.ndim != 4 or 0 in images.shape:
+        raise DataFormatError(
+            f"{where} have the shape {images.shape}; expected (n, H, W), (n, H, W, C) or (n, C, H, W), and "
+            "none of them empty"
+        )
+    _, first, middle, last = images.shape
+    asked = {shape[0]} if shape else set()
+    for usual in ({1, 3}, asked):
+        if last in usual:
+            return np.moveaxis(images, 3, 1)
+        if first in usual:
+            return images
+    if last < min(first, middle):
+        return np.moveaxis(images, 3, 1)
+    if first < min(middle, last):
+        return images
+    raise DataFormatError(
+        f"{where} have the shape {images.shape}, which does not say where its channels are; give them with "
+        "--input CxHxW"
+    )
+
+
 def fit(images: torch.Tensor, shape: ImageShape) -> torch.Tensor:
     """Bring uint8 (n, C, H, W) to a shape: centre crop to its proportions, bilinear resizing, channels.
 
-    Grey is repeated into colour; colour becomes grey by the luma of ITU-R BT.601.
+    Grey is repeated into colour; colour becomes grey by the luma of ITU-R BT.601. Other numbers of channels
+    stay as they are.
+
+    Raises:
+        InputError: other channels are asked for than the images can have.
     """
     channels, height, width = shape
+    own = images.shape[1]
+    if own != channels and {own, channels} != {1, 3}:
+        raise InputError(
+            f"the images have {own} channel{'s' * (own > 1)}, which cannot become {channels}; give "
+            f"--input {own}x{height}x{width}, or other images"
+        )
     rows, columns = prepared.middle((images.shape[2], images.shape[3]), (height, width))
     images = _channels(images[:, :, rows, columns], channels)
     if images.shape[2:] != (height, width):
@@ -293,7 +325,7 @@ def uncropped(images: torch.Tensor, shape: ImageShape) -> Originals | None:
 
 def _channels(images: torch.Tensor, channels: int) -> torch.Tensor:
     """Colour as grey where grey is wanted."""
-    if images.shape[1] == 1 or channels == 3:
+    if images.shape[1] != 3 or channels != 1:
         return images
     weights = torch.tensor([0.299, 0.587, 0.114])[:, None, None]
     grey = [(p * weights).sum(1, keepdim=True).round().byte() for p in torch.split(images, 1024)]

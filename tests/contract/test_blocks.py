@@ -38,9 +38,10 @@ EVERY_KIND = pytest.mark.parametrize("kind", plugins.names("blocks"))
 
 def block(kind: str, **fields: object) -> BlockSpec:
     """A small block of a kind that its check accepts, at an odd size: equal shapes where it may."""
-    base: dict[str, object] = {"kind": kind, "c_in": 24, "c_out": 24, "size_in": 9}
-    tries: list[dict[str, object]] = [{}, {"c_skip": 24, "size_skip": 9}]
-    tries.append({"c_skip": 24, "size_skip": 9, "stride": 2})
+    size = fields.get("size_in", 9)
+    base: dict[str, object] = {"kind": kind, "c_in": 24, "c_out": 24, "size_in": size}
+    tries: list[dict[str, object]] = [{}, {"c_skip": 24, "size_skip": size}]
+    tries.append({"c_skip": 24, "size_skip": size, "stride": 2})
     for more in tries:
         try:
             return BlockSpec.model_validate(base | more | fields)
@@ -58,6 +59,8 @@ def variants(kind: str) -> list[BlockSpec]:
         {"act": "swish"},
         {"se": 0.25},
         {"act": "gelu", "kernel": 5},
+        {"size_in": (5, 12)},
+        {"size_in": (5, 12), "stride": 2},
     ]
     found = [block(kind)]
     for change in changes:
@@ -130,7 +133,7 @@ def test_counts_agree_with_torch_and_fvcore(kind: str) -> None:
         graph = onnx.load_from_string(network(spec)).graph
         floats = [t for t in graph.initializer if t.data_type == onnx.TensorProto.FLOAT and t.dims]
         assert counts.weight_bytes == 4 * sum(int(np.prod(t.dims)) for t in floats)
-        assert count_block(b).activation_bytes >= 4 * b.c_out * b.size_out**2
+        assert count_block(b).activation_bytes >= 4 * b.elements_out
 
 
 @EVERY_KIND

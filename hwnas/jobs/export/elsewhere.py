@@ -50,7 +50,7 @@ def left_for_target(
         batch=batch,
         **asdict(BuildChoices(options.batches, options.compatible, options.dla)),
     )
-    shape = (source.spec.stem.c_in, source.spec.stem.size_in, source.spec.stem.size_in)
+    shape = source.spec.input_shape
     if without := wanted.elsewhere(path, there, shape):
         ways += f"\nWithout hwnas there: {without}"
     return BackendUnavailable(f"{why}\nThe network is written as ONNX ({written}): {path}\n{ways}")

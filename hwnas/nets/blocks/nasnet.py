@@ -7,6 +7,7 @@ convolution of a cell has a bias.
 
 from __future__ import annotations
 
+from hwnas import sizes
 from hwnas.nets.draft import Draft
 from hwnas.nets.kind import BlockKind, GrowthRule
 from hwnas.nets.op import INPUT, SKIP
@@ -76,10 +77,10 @@ def _separable(draft: Draft, name: str, x: str, kernel: int, stride: int = 1) ->
 def _check(b: BlockSpec, branches: int, stride: int) -> str | None:
     if b.c_out % (2 * branches) or b.stride != stride:
         return f"a {b.kind} cell needs c_out in multiples of {2 * branches} and stride {stride}"
-    if not b.c_skip or b.size_in not in (b.size_skip, -(-b.size_skip // 2)):
+    if not b.c_skip or b.size_in not in (b.size_skip, sizes.divided(b.size_skip, 2)):
         return (
-            f"a {b.kind} cell at size {b.size_in} needs a second input of that size or twice it, "
-            f"not {b.c_skip}x{b.size_skip}x{b.size_skip}"
+            f"a {b.kind} cell at size {sizes.brief(b.size_in)} needs a second input of that size or twice "
+            f"it, not {b.c_skip}x{sizes.text(b.size_skip)}"
         )
     return None
 

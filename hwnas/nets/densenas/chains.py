@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
+from hwnas import sizes
 from hwnas.arrays import ImageShape
 from hwnas.errors import InputError
 from hwnas.nets.chainspace import ChainSpace
 from hwnas.nets.densenas.graph import CandidateOp, DenseSpace, densenas_cifar, densenas_mbv2, densenas_resnet
 from hwnas.nets.levels import Level, Operator
+from hwnas.sizes import MapSize
 
 
 @dataclass(frozen=True)
@@ -31,17 +33,14 @@ def resized(dense: DenseSpace, name: str, input_shape: ImageShape, classes: int)
     Feature maps are halved where they were; 45x45 for example goes to 23x23.
 
     Raises:
-        InputError: the image is not square, or so small that feature maps cannot be halved as often.
+        InputError: the image is so small that feature maps cannot be halved as often.
     """
-    largest = dense.stem[0].size_in
-    channels, size, width = input_shape
-    if size != width:
-        raise InputError(f"space {name} takes square images, not {size}x{width}")
+    channels, size = input_shape[0], sizes.of(*input_shape[1:])
 
-    def scaled(old: int) -> int:
+    def scaled(old: MapSize) -> MapSize:
         new = size
-        for _ in range((largest // old).bit_length() - 1):
-            new = -(-new // 2)
+        for _ in range(_halvings(dense, old)):
+            new = sizes.divided(new, 2)
         return new
 
     stem = [dense.stem[0].model_copy(update={"c_in": channels, "size_in": size})]
@@ -50,7 +49,9 @@ def resized(dense: DenseSpace, name: str, input_shape: ImageShape, classes: int)
     routing = tuple(replace(block, size=scaled(block.size)) for block in dense.routing)
     halved = [dense.routing[i].size != dense.routing[j].size for i, j in dense.edges]
     if halved != [routing[i].size != routing[j].size for i, j in dense.edges]:
-        raise InputError(f"space {name} halves its feature maps more often than {size}x{size} images allow")
+        raise InputError(
+            f"space {name} halves its feature maps more often than {sizes.text(size)} images allow"
+        )
     return replace(dense, name=name, routing=routing, stem=tuple(stem), classes=classes)
 
 
@@ -68,7 +69,7 @@ def from_dense(
         widths: of the path whose depths `uniform` scales.
         input_shape, classes: of the networks.
     """
-    fixed, largest = dense.stem[1:], dense.stem[0].size_in
+    fixed = dense.stem[1:]
     usual = min(dense.head_ops, key=lambda op: (op.kernel, -op.expand))
     operators = (_operator(usual), *(_operator(op) for op in dense.head_ops if op != usual))
     kept = [
@@ -81,7 +82,7 @@ def from_dense(
     levels = tuple(
         Level(
             width=dense.routing[i].width,
-            halvings=(largest // dense.routing[i].size).bit_length() - 1,
+            halvings=_halvings(dense, dense.routing[i].size),
             operators=special.get(i, operators),
             depth=(1, 1 + dense.routing[i].stack),
             stage=dense.routing[i].stage,
@@ -108,6 +109,16 @@ def from_dense(
     )
 
 
+def _halvings(dense: DenseSpace, size: MapSize) -> int:
+    """How often the image was halved where a feature map has this size."""
+    now, halvings = dense.stem[0].size_in, 0
+    while now != size:
+        if sizes.pixels(now) <= sizes.pixels(size):
+            raise InputError(f"space {dense.name}: no halving of the image gives {sizes.text(size)}")
+        now, halvings = sizes.divided(now, 2), halvings + 1
+    return halvings
+
+
 def _operator(candidate: CandidateOp) -> Operator:
     return Operator(candidate.kind, candidate.kernel, candidate.expand)
 
@@ -132,5 +143,4 @@ def densenas_resnet_space(*, input_shape: ImageShape = (3, 224, 224), classes: i
 
 def densenas_cifar_space(*, input_shape: ImageShape = (3, 32, 32), classes: int = 10) -> DenseChain:
     """A dense space for small images."""
-    dense = densenas_cifar(classes, input_shape[1])
-    return from_dense(dense, "densenas-cifar", (16, 32, 64, 256), input_shape, classes)
+    return from_dense(densenas_cifar(classes), "densenas-cifar", (16, 32, 64, 256), input_shape, classes)

@@ -13,7 +13,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
 
+from hwnas import sizes
 from hwnas.errors import InputError
+from hwnas.sizes import MapSize
 from hwnas.spec import BlockSpec, Convention, Kind, NetworkSpec
 
 
@@ -32,10 +34,10 @@ SKIP = CandidateOp("skip")
 
 @dataclass(frozen=True)
 class RoutingBlock:
-    """Width in channels, side of its output in pixels, stage id, number of stack layers."""
+    """Width in channels, size of its output in pixels, stage id, number of stack layers."""
 
     width: int
-    size: int
+    size: MapSize
     stage: int
     stack: int
 
@@ -79,7 +81,7 @@ class DenseSpace:
             )
         last = len(self.routing) - 1
         for i, block in enumerate(self.routing):
-            shape = f"{block.width} channels at {block.size}x{block.size}, stage {block.stage}"
+            shape = f"{block.width} channels at {sizes.text(block.size)}, stage {block.stage}"
             what = f"space {self.name}: block {i} ({shape})"
             if i < last and not self.out_edges[i]:
                 raise InputError(
@@ -102,7 +104,7 @@ class DenseSpace:
         for i, a in enumerate(self.routing):
             for j in range(i + 1, len(self.routing)):
                 b = self.routing[j]
-                ratio_ok = a.size == b.size or a.size == 2 * b.size or -(-a.size // 2) == b.size
+                ratio_ok = b.size in (a.size, sizes.divided(a.size, 2))
                 if j - i > self.reach[a.stage] or b.stage - a.stage > 1 or not ratio_ok:
                     break
                 found.append((i, j))
@@ -152,7 +154,7 @@ class DenseSpace:
         """A stack layer of block j with an operator other than skip."""
         return self._block(op, self.routing[j].width, self.routing[j].width, self.routing[j].size, 1)
 
-    def _block(self, op: CandidateOp, c_in: int, c_out: int, size_in: int, stride: int) -> BlockSpec:
+    def _block(self, op: CandidateOp, c_in: int, c_out: int, size_in: MapSize, stride: int) -> BlockSpec:
         if op == SKIP:
             raise InputError("skip is not a block; leave the layer out")
         return BlockSpec.model_validate(

@@ -15,9 +15,11 @@ from typing import Any
 
 import numpy as np
 
+from hwnas import sizes
 from hwnas.errors import InputError
 from hwnas.nets.member import is_member
 from hwnas.protocols import Move
+from hwnas.sizes import MapSize
 from hwnas.spec import BlockSpec, Kind, NetworkSpec
 
 SEPARABLE: Kind = "sep_preact"
@@ -52,7 +54,7 @@ class MacroMicro:
     """The search space (`hwnas.protocols.SearchSpace`).
 
     Attributes:
-        input_shape: channels, height and width of an image; square.
+        input_shape: channels, height and width of an image.
         classes: number of classes.
         depth: least and greatest number of layers.
         width: least and greatest width C. The published walk takes steps of two, its repair steps
@@ -68,8 +70,8 @@ class MacroMicro:
 
     def __post_init__(self) -> None:
         channels, height, width = self.input_shape
-        if height != width or min(self.input_shape) < 1:
-            raise InputError(f"space {self.name} needs square images, not {channels}x{height}x{width}")
+        if min(self.input_shape) < 1:
+            raise InputError(f"space {self.name} needs images with pixels, not {channels}x{height}x{width}")
         if self.depth[0] < 3:
             raise InputError(f"space {self.name}: a chain of {self.depth[0]} layers has an empty stage")
 
@@ -117,10 +119,10 @@ class MacroMicro:
         )
 
     def _stem(self, width: int) -> BlockSpec:
-        channels, size, _ = self.input_shape
+        channels, size = self.input_shape[0], sizes.of(*self.input_shape[1:])
         return BlockSpec(kind="conv", c_in=channels, c_out=2 * width, act="none", size_in=size)
 
-    def _head(self, c_in: int, size: int) -> BlockSpec:
+    def _head(self, c_in: int, size: MapSize) -> BlockSpec:
         return BlockSpec(kind="classifier", c_in=c_in, c_out=self.classes, kernel=1, act="none", size_in=size)
 
     def chain(self, spec: NetworkSpec) -> Chain:
@@ -154,7 +156,7 @@ class MacroMicro:
     def describe(self) -> dict[str, Any]:
         """Input, classes, number of members and stages, for display."""
         low, high = self.width
-        sizes = [self.express(Chain(low, LAYERS[:3])).stages[s][0].size_out for s in range(3)]
+        of_stage = [self.express(Chain(low, LAYERS[:3])).stages[s][0].size_out for s in range(3)]
         stages = [
             {
                 "stage": s,
@@ -164,7 +166,7 @@ class MacroMicro:
                 "kinds": [SEPARABLE, FULL],
                 "kernels": [3, 5],
             }
-            for s, size in enumerate(sizes)
+            for s, size in enumerate(of_stage)
         ]
         shape = list(self.input_shape)
         return {"input_shape": shape, "classes": self.classes, "members": self.members, "stages": stages}

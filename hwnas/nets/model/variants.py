@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor, fx, nn
 
+from hwnas import sizes
 from hwnas.arrays import Float32s
 from hwnas.documents import json_object
 from hwnas.errors import DataFormatError, InputError
@@ -26,7 +27,8 @@ from hwnas.nets.model.refit import Refit, staying
 from hwnas.nets.model.result import from_recipe, recipe
 from hwnas.nets.model.to_onnx import forms_onnx, module_onnx
 from hwnas.nets.onnx import as_part
-from hwnas.traced import ModelBase, PieceSpec, VariantSpec, digest, own_function, side
+from hwnas.sizes import MapSize
+from hwnas.traced import ModelBase, PieceSpec, VariantSpec, digest, own_function
 
 if TYPE_CHECKING:
     from hwnas.nets.model.bases import OwnModel
@@ -92,8 +94,8 @@ def _described(form: Form) -> PieceSpec:
         graph=form.key,
         c_in=c_in,
         c_out=c_out,
-        size_in=_side(in_),
-        side_out=_side(out),
+        size_in=_size(in_),
+        side_out=_size(out),
         macs=form.macs,
         params=form.params,
         activation_bytes=BYTES * (math.prod(form.shape_in) + math.prod(form.shape_out)),
@@ -102,8 +104,11 @@ def _described(form: Form) -> PieceSpec:
     )
 
 
-def _side(sizes: Sequence[int]) -> int:
-    return side(math.prod(sizes), 1) if sizes else 1
+def _size(of: Sequence[int]) -> MapSize:
+    """Of a feature map its height and width; of a sequence the side of a square of as many places."""
+    if len(of) == 2:
+        return sizes.of(*of)
+    return max(round(math.sqrt(math.prod(of))), 1)
 
 
 def edits_of(spec: VariantSpec) -> Edits:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from hwnas import sizes
 from hwnas.errors import InputError
 from hwnas.nets.member import is_member
 from hwnas.protocols import Move
@@ -25,7 +26,7 @@ class CellSpace:
     cells. Filters double from stage to stage.
 
     Attributes:
-        input_shape: channels, height and width of an image; square.
+        input_shape: channels, height and width of an image.
         classes: number of classes.
         filters: of the first stage, even; also the width of the stem.
         stages: how many.
@@ -42,8 +43,8 @@ class CellSpace:
 
     def __post_init__(self) -> None:
         channels, height, width = self.input_shape
-        if height != width or min(self.input_shape) < 1:
-            raise InputError(f"space {self.name} needs square images, not {channels}x{height}x{width}")
+        if min(self.input_shape) < 1:
+            raise InputError(f"space {self.name} needs images with pixels, not {channels}x{height}x{width}")
 
     def express(self, numbers: Numbers, name: str = "") -> NetworkSpec:
         """The network with so many normal cells in each stage.
@@ -55,7 +56,7 @@ class CellSpace:
             raise InputError(
                 f"space {self.name} holds {self.stages} stages of 1 to {self.most} cells, not {list(numbers)}"
             )
-        channels, size, _ = self.input_shape
+        channels, size = self.input_shape[0], sizes.of(*self.input_shape[1:])
         stem = BlockSpec(kind="nasnet_stem", c_in=channels, c_out=self.filters, act="none", size_in=size)
         stages, now = [], stem
         for s, number in enumerate(numbers):

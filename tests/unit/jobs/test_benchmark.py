@@ -104,7 +104,7 @@ def test_what_is_named_must_be_here(own: Path, monkeypatch: pytest.MonkeyPatch) 
 
 def test_data_of_another_shape_are_refused(tmp_path: Path) -> None:
     flat = [BlockSpec(kind="classifier", c_in=5, c_out=10, size_in=4)]
-    with pytest.raises(InputError, match="1 or 3 channels") as refused:
+    with pytest.raises(InputError, match="the images have 1 channel, which cannot become 5") as refused:
         own_model(writer.chain(flat, batch=1), "digits", 8, 1, 0)
     assert refused.value.exit_status == 2
     with pytest.raises(InputError, match="the model has batch 1, --batch is 2"):

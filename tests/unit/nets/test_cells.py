@@ -97,8 +97,8 @@ def test_keys_of_other_kinds_are_untouched() -> None:
 def test_the_space_refuses_what_it_does_not_hold() -> None:
     with pytest.raises(InputError, match=r"3 stages of 1 to 12 cells, not \[1, 0, 1\]"):
         SPACE.express((1, 0, 1))
-    with pytest.raises(InputError, match="square images"):
-        CellSpace((3, 8, 9), 10)
+    with pytest.raises(InputError, match="images with pixels, not 3x0x8"):
+        CellSpace((3, 0, 8), 10)
 
 
 def test_odd_pixels_are_sampled() -> None:

@@ -130,7 +130,7 @@ def test_described_for_people() -> None:
         ({"edges": frozenset({(0, 1), (1, 2)})}, r"level 3 \(20 channels, stage 2\) is on no path"),
         ({"edges": frozenset({(0, 2), (0, 3)})}, r"level 1 \(12 channels, stage 1\) is on no path"),
         ({"edges": frozenset({(1, 0)})}, "from level 1 to level 0"),
-        ({"input_shape": (3, 8, 6)}, "square images, not 3x8x6"),
+        ({"input_shape": (3, 0, 6)}, "images with pixels, not 3x0x6"),
         ({"classes": 1}, "at least two classes"),
         ({"levels": (Level(8, 0, (A,)), Level(8, 2, (A,)))}, "from level 0 to level 1"),
     ],

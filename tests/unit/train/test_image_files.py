@@ -76,6 +76,29 @@ def test_sizes_and_modes_are_brought_together(tmp_path: Path) -> None:
     assert load(f"folder:{tmp_path / 'a'}", input_shape=(1, 8, 8)).train.images.shape[1:] == (1, 8, 8)
 
 
+def test_files_of_one_size_are_taken_whole(tmp_path: Path) -> None:
+    """Pillow says width first: 9 wide and 5 high."""
+    for name in ("x", "y"):
+        fill(tmp_path / "a" / name, size=(9, 5))
+    found = load(f"folder:{tmp_path / 'a'}")
+    assert found.input_shape == (3, 5, 9)
+    assert not any("--input" in note for note in found.notes)
+    words = r"read with 1 channel \(grey\) or 3 \(colour\), not 4; .* npz:PATH"
+    with pytest.raises(InputError, match=words):
+        load(f"folder:{tmp_path / 'a'}", input_shape=(4, 5, 9))
+
+
+def test_turned_photographs_have_the_size_that_is_seen(tmp_path: Path) -> None:
+    """Stored 9 wide and 5 high, to be turned by 90 degrees: 9 high and 5 wide."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for name in ("x", "y"):
+        (tmp_path / "a" / name).mkdir(parents=True)
+        for i in range(5):
+            Image.new("L", (9, 5)).save(tmp_path / "a" / name / f"{i}.png", exif=exif)
+    assert load(f"folder:{tmp_path / 'a'}").input_shape == (1, 9, 5)
+
+
 def test_native_size_is_capped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(images, "MANY", 6)
     for name in ("x", "y"):
@@ -83,17 +106,23 @@ def test_native_size_is_capped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     found = load(f"folder:{tmp_path / 'a'}")
     assert found.input_shape == (1, 224, 224)
     assert not any("are few" in note for note in found.notes)
+    # 400 / 300 of 224 is 298.7.
+    assert found.notes[0] == (
+        "the middle square of images of 400x300 (height x width) is used; --input 1x299x224 takes them whole"
+    )
 
 
-@pytest.mark.parametrize(("own", "side"), [(96, 96), (97, 64), (300, 64)])
-def test_few_large_images_are_made_small(own: int, side: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("own", "size", "whole"), [(96, (400, 96), ""), (97, (64, 64), "400x97"), (300, (64, 64), "299x224")]
+)
+def test_few_large_images_are_made_small(own: int, size: tuple[int, int], whole: str, tmp_path: Path) -> None:
     for name in ("x", "y"):
         fill(tmp_path / "a" / name, 3, size=(own, 400), mode="L")
     found = load(f"folder:{tmp_path / 'a'}")
-    assert found.input_shape == (1, side, side)
+    assert found.input_shape == (1, *size)
     said = [note for note in found.notes if note.startswith(f"6 images of about {own} pixels are few")]
-    assert len(said) == (side != own)
-    assert all(f"--input 1x{min(own, 224)}x{min(own, 224)} takes them larger" in note for note in said)
+    assert len(said) == bool(whole)
+    assert all(f"--input 1x{whole} takes them larger and whole" in note for note in said)
     asked = load(f"folder:{tmp_path / 'a'}", input_shape=(1, 224, 224))
     assert asked.input_shape == (1, 224, 224)
     assert not any("are few" in note for note in asked.notes)
