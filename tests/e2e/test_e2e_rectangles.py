@@ -60,7 +60,7 @@ def test_the_search_is_of_the_images_as_they_are(here: House, found: dict[str, A
     assert found["best"]["accuracy"] > 0.9
     (table,) = (here.folder / "home" / "tables").glob("*.jsonl")
     assert "-3x12x20-" in table.name
-    assert here.json("table", "show", str(table))["input"] == [3, HEIGHT, WIDTH]
+    assert here.json("table", "list")["tables"][0]["input"] == [3, HEIGHT, WIDTH]
     counted = here.json("count", "run")["networks"][0]
     assert counted["input"] == [3, HEIGHT, WIDTH]
     assert "3x12x20" in here.run("count", "run").stdout
