@@ -64,6 +64,7 @@ from hwnas.train import data as datasets
 from hwnas.train import loop
 from hwnas.train.data import Dataset, Split
 from hwnas.train.evaluator import RECALIBRATED
+from hwnas.train.losses import Teacher
 from hwnas.train.options import Recipe
 from hwnas.train.score import accuracy
 
@@ -166,7 +167,7 @@ class Parent:
         split = self.dataset.train
         recalibrate(module, split.normalised(torch.arange(min(RECALIBRATED, len(split)))))
         spec = self.space.variant()
-        teacher = loop.Teacher(copy.deepcopy(self.module), count(spec).macs)
+        teacher = Teacher(copy.deepcopy(self.module), count(spec).macs)
         recipe = Recipe(images=images, seed=seed)
         loop.train(module, spec, self.dataset, recipe, teacher=teacher, rate=FitOptions().rate)
         return module

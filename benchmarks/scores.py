@@ -38,8 +38,9 @@ from hwnas.search.solve.entropy import entropy
 from hwnas.spec import NetworkSpec
 from hwnas.store import write_json
 from hwnas.train.data import Dataset, load
-from hwnas.train.loop import on_threads, train
+from hwnas.train.loop import train
 from hwnas.train.options import Recipe
+from hwnas.train.precision import on_threads
 from hwnas.train.score import score
 
 # As many as the families benchmark gives: a first training of a race over 40,000 images.

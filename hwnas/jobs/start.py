@@ -47,7 +47,7 @@ def look(data: str | None = None, place: Path | None = None) -> Start:
         InputError: the source does not exist.
         DataFormatError: it does not hold what it should.
     """
-    from hwnas.train.data import outline
+    from hwnas.train.outline import outline
 
     found = data or find(place or Path())
     told = outline(found)

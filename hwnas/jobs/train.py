@@ -39,7 +39,8 @@ if TYPE_CHECKING:
     import torch
 
     from hwnas.train.data import Dataset
-    from hwnas.train.loop import Teacher, TrainResult
+    from hwnas.train.loop import TrainResult
+    from hwnas.train.losses import Teacher
 
 
 class TrainOutcome(Result):

@@ -10,23 +10,17 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 import numpy as np
 import torch
 
 from hwnas.arrays import ImageShape, Int64s, Uint8s
-from hwnas.errors import DataFormatError, InputError
-from hwnas.train.images import decoding
-from hwnas.train.labels import places
 from hwnas.train.mapped import Pixels, by_parts
+from hwnas.train.outline import described
 from hwnas.train.raw import LabelledImages, Originals, Raw
-from hwnas.train.sources import read
+from hwnas.train.reading import checked
 from hwnas.train.splits import divide
-from hwnas.train.uri import parse, parts
 
-# Images that are left out are named up to so many.
-NAMED = 10
 # Classes are called uneven from this ratio of the largest to the smallest on.
 UNEVEN = 5.0
 
@@ -128,7 +122,7 @@ class Dataset:
     def describe(self) -> str:
         """One line for display: name, classes, sizes of the splits, shape."""
         sizes = [len(self.train), len(self.val), len(self._test)]
-        return _described(self.name, self.classes, sizes, self.input_shape)
+        return described(self.name, self.classes, sizes, self.input_shape)
 
 
 def load(
@@ -169,141 +163,15 @@ def load(
         InputError: unknown source, missing path, impossible shape or limit.
         DataFormatError: the files do not hold what they should.
     """
-    raw, name = _read(uri, input_shape, strict)
+    raw, name = checked(uri, input_shape, strict)
     if not originals:
         raw = _without_originals(raw)
     return _split(raw, name, uri, seed=seed, limit=limit)
 
 
-@dataclass(frozen=True)
-class Outline:
-    """What `load` would give, as far as it is known without decoding an image.
-
-    Attributes:
-        name, uri, classes, notes, input_shape: as of `Dataset`.
-        train, val, test: numbers of images, unreadable ones included.
-    """
-
-    name: str
-    uri: str
-    classes: tuple[str, ...]
-    input_shape: ImageShape
-    train: int
-    val: int
-    test: int
-    notes: tuple[str, ...]
-
-    def describe(self) -> str:
-        """One line for display: name, classes, sizes of the splits, shape."""
-        return _described(self.name, self.classes, (self.train, self.val, self.test), self.input_shape)
-
-
-def outline(
-    uri: str,
-    *,
-    input_shape: ImageShape | None = None,
-    seed: int = 0,
-    limit: int | None = None,
-    strict: bool = False,
-) -> Outline:
-    """What `load` would give, quickly: images in files are counted, not decoded, and nothing is kept."""
-    before = decoding.set(False)
-    try:
-        raw, name = _read(uri, input_shape, strict)
-        parts_, notes = divide(raw, seed, limit)
-    finally:
-        decoding.reset(before)
-    _, channels, height, width = raw.train.images.shape
-    train, val, test = (len(part.labels) for part in parts_)
-    return Outline(name, uri, raw.classes, (channels, height, width), train, val, test, tuple(notes))
-
-
-def _described(name: str, classes: Sequence[str], sizes: Sequence[int], shape: ImageShape) -> str:
-    c, h, w = shape
-    train, val, test = sizes
-    return (
-        f"{name}: {len(classes)} classes, {train} train, {val} validation, {test} test images of {c}x{h}x{w}"
-    )
-
-
-def _read(uri: str, input_shape: ImageShape | None, strict: bool) -> tuple[Raw, str]:
-    """The images of every source that a text names, checked, and what to call them."""
-    if input_shape is not None:
-        _check_shape(input_shape)
-    sources = {name: parse(source) for name, source in parts(uri).items()}
-    scheme, where = sources["train"]
-    raw = read(scheme, where, input_shape)
-    _, channels, height, width = raw.train.images.shape
-    for name in ("val", "test"):
-        if name in sources:
-            raw = _joined(raw, name, read(*sources[name], (channels, height, width)))
-    if raw.left_out:
-        told = _left_out(raw)
-        if strict:
-            raise DataFormatError(f"{raw.where}: {told}; repair or remove them, or leave out --strict")
-        raw = replace(raw, notes=(told, *raw.notes))
-    _check_labels(raw)
-    name = Path(where).name if scheme != "module" else where
-    return raw, name or scheme
-
-
 def _without_originals(raw: Raw) -> Raw:
     kept = {name: getattr(raw, name) for name in ("train", "val", "test")}
     return replace(raw, **{name: part and replace(part, originals=None) for name, part in kept.items()})
-
-
-def _joined(raw: Raw, name: str, other: Raw) -> Raw:
-    """A source with another one's images as its validation or test split; classes are joined by name."""
-
-    own = {"val": other.val, "test": other.test}[name]
-    found = own or other.train
-    labels = places(
-        [other.classes[at] for at in found.labels], raw.classes, f"{name} images of {other.where}"
-    )
-    notes = (*raw.notes, *(note for note in other.notes if note not in raw.notes))
-    if (raw.val if name == "val" else raw.test) is not None:
-        notes = (*notes, f"the {name} images of {raw.where} are not used, those of {other.where} are")
-    part = replace(found, labels=labels)
-    raw = replace(raw, left_out=(*raw.left_out, *other.left_out), notes=notes)
-    return replace(raw, val=part) if name == "val" else replace(raw, test=part)
-
-
-def _left_out(raw: Raw) -> str:
-    """How many images cannot be used, and the first of them by name."""
-    count = len(raw.left_out)
-    named = "; ".join(f"{one.what}: {one.reason}" for one in raw.left_out[:NAMED])
-    more = f"; and {count - NAMED} more" if count > NAMED else ""
-    return f"{count} image{'s are' if count > 1 else ' is'} left out ({named}{more})"
-
-
-def _check_shape(shape: ImageShape) -> None:
-    channels, height, width = shape
-    if min(shape) < 1:
-        raise InputError(
-            f"images cannot be converted to {channels}x{height}x{width}; each of these must be at least 1"
-        )
-
-
-def _check_labels(raw: Raw) -> None:
-    """Refuse labels without a class and classes without images."""
-    count = len(raw.classes)
-    hint = "".join(f"; {note}" for note in raw.notes)
-    if count < 2:
-        raise DataFormatError(f"{raw.where} holds {count} class; classification needs at least two{hint}")
-    for part, what in ((raw.train, "training"), (raw.val, "validation"), (raw.test, "test")):
-        if part is not None and len(part.labels) and not 0 <= part.labels.min() <= part.labels.max() < count:
-            raise DataFormatError(
-                f"{raw.where}: {what} labels run from {part.labels.min()} to {part.labels.max()}, but "
-                f"the {count} classes are 0 to {count - 1}"
-            )
-    # One image per class for each split that is drawn from these.
-    least = 1 + (raw.val is None or raw.test is None) + (raw.val is None and raw.test is None)
-    for name, images in zip(raw.classes, np.bincount(raw.train.labels, minlength=count)):
-        if images < least:
-            raise DataFormatError(
-                f"{raw.where}: class {name!r} has {images} training images; at least {least} are needed "
-                f"to have one in every split{hint}"
-            )
 
 
 def _split(raw: Raw, name: str, uri: str, *, seed: int, limit: int | None) -> Dataset:

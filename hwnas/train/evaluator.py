@@ -28,9 +28,10 @@ from hwnas.store import network_of, parse, write_json
 from hwnas.train import own, plan
 from hwnas.train.augment import chosen
 from hwnas.train.data import Dataset
-from hwnas.train.loop import Teacher, on_threads, train
+from hwnas.train.loop import train
+from hwnas.train.losses import Teacher
 from hwnas.train.options import Recipe, TrainResult
-from hwnas.train.precision import choose
+from hwnas.train.precision import choose, on_threads
 from hwnas.train.score import score
 
 # Training images that an untrained variant is fitted to, and that its batch norm sees.

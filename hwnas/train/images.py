@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 LARGEST_NATIVE_SIDE = 224
 # Fewer images than this are few; of these, larger ones than the second number are brought to the third.
 MANY, LARGEST_OF_FEW, SIDE_OF_FEW = 10_000, 96, 64
-# False where only the number of images, their shape and their classes are asked for (`data.outline`).
+# False where only the number of images, their shape and their classes are asked for (`outline.outline`).
 decoding: ContextVar[bool] = ContextVar("decoding", default=True)
 _CACHE_VERSION = 3  # raise it when decoding changes
 # Formats that Pillow hands to other programs, or that hold no picture which it could decode itself.

@@ -11,33 +11,30 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hwnas import schemas, units
-from hwnas.errors import InputError, TrainingFailed
+from hwnas.errors import TrainingFailed
 from hwnas.nets.count import count
 from hwnas.protocols import Emit
 from hwnas.spec import NetworkSpec
-from hwnas.train import augment, plan, ranks, state
+from hwnas.train import plan, ranks, state
+from hwnas.train.batches import Batches
 from hwnas.train.checkpoint import read_tensors, write_tensors
-from hwnas.train.data import Dataset, normalise
-from hwnas.train.mapped import taken
+from hwnas.train.data import Dataset
+from hwnas.train.losses import Loss, Teacher
 from hwnas.train.options import Recipe, Score, TrainResult
-from hwnas.train.precision import Compute, choose, say
+from hwnas.train.precision import Compute, choose, on_threads, say
 from hwnas.train.ranks import Rank
 from hwnas.train.score import accuracy, score
 
-__all__ = ["Recipe", "Score", "Teacher", "TrainResult", "accuracy", "score", "train"]
+__all__ = ["Recipe", "Score", "TrainResult", "accuracy", "score", "train"]
 
 # Steps from one look at the loss to the next: the guard goes back at most so far.
 STRIDE = 10
@@ -51,14 +48,6 @@ MOST_RESTORES = 5
 PROGRESS_S = 0.5
 # Rows of a learning curve, and in how many of them validation is looked at where it is watched.
 CURVE_POINTS, WATCHED = 40, 10
-
-
-@dataclass(frozen=True)
-class Teacher:
-    """A trained network to learn from, and its multiply-accumulates for one image."""
-
-    module: nn.Module
-    macs: int
 
 
 def train(
@@ -103,7 +92,7 @@ def train(
         TrainingFailed: a final training learned nothing.
         HwnasError: training diverges again and again.
     """
-    _check_fit(spec, dataset)
+    plan.check_fit(spec, dataset)
     compute = choose(options)
     say(compute, emit)
     smallest = options.images // plan.steps_of(options, len(dataset.train))
@@ -178,16 +167,12 @@ class _TrainingJob:
         options, device = self.options, self.compute.device
         self.steps = plan.steps_of(options, len(self.dataset.train))
         self.peak = plan.peak(options, len(self.dataset.train)) * self.rate
-        self.augment = augment.chosen(options, self.dataset)
+        self.batches = Batches(self.dataset, options, self.steps, device)
         self.identity = self._identify() if self.checkpoint is not None else ""
         self.module.to(device).to(memory_format=torch.channels_last)
         if self.teacher is not None:
             self.teacher.module.to(device).eval()
-        kept = self.dataset.train.pixels
-        self.images = kept.to(device) if isinstance(kept, Tensor) else kept
-        self.labels = self.dataset.train.labels.to(device)
-        balanced = options.class_weights == "balanced"
-        self.weights = plan.balanced(self.labels, len(self.dataset.classes)) if balanced else None
+        self.loss = Loss(options, self.batches.class_weights, self.teacher, self.compute)
         half = torch.bfloat16 if self.compute.precision == "bf16" else None
         batch = plan.batch_of(options, len(self.dataset.train))
         self.state = state.begin(self.module, options, batch=batch, scales=self.compute.scales, half=half)
@@ -204,7 +189,7 @@ class _TrainingJob:
             "spec": self.spec.key,
             "data": self.dataset.fingerprint,
             "options": plan.deciding(self.options),
-            "augment": asdict(self.augment),
+            "augment": asdict(self.batches.augment),
             "rate": self.rate,
             "frozen_norms": self.frozen_norms,
             "precision": self.compute.precision,
@@ -275,15 +260,12 @@ class _TrainingJob:
         options = self.options
         for group in self.state.optimizer.param_groups:
             group["lr"] = self.peak * self.state.counters.rate * plan.course(options, step, self.steps)
-        images, targets = self._batch(step)
+        images, targets = self.batches.at(step)
         part, weight = self.rank.part(len(images)), self.rank.weight(len(images))
         images, targets = images[part], targets[part]
         with self.compute.autocast():
             logits = self.forward(images)
-        loss = self._loss(logits.float(), targets)
-        if self.teacher is not None:
-            loss = torch.lerp(loss, self._distance(images, logits.float()), options.distill)
-        loss = loss * weight
+        loss = self.loss.of(images, logits.float(), targets) * weight
         self.state.optimizer.zero_grad(set_to_none=True)
         scaler = self.state.scaler
         torch.autograd.backward(scaler.scale(loss))
@@ -292,38 +274,6 @@ class _TrainingJob:
         scaler.step(self.state.optimizer)
         scaler.update()
         return loss.detach()
-
-    def _loss(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """Cross-entropy; the mean over the images, so that the parts of a batch add up."""
-        smoothing = self.options.label_smoothing
-        if self.weights is None:
-            return F.cross_entropy(logits, targets, label_smoothing=smoothing)
-        each = F.cross_entropy(logits, targets, label_smoothing=smoothing, reduction="none")
-        return (each * (self.weights[targets] if targets.ndim == 1 else targets @ self.weights)).mean()
-
-    def _batch(self, step: int) -> tuple[Tensor, Tensor]:
-        """Augmented, normalised images and their targets: labels, or probabilities where mixed."""
-        options = self.options
-        rng = np.random.default_rng([options.seed, 2, step])
-        at = plan.batch_at(options.images, len(self.labels), step, self.steps, options.seed)
-        at = plan.repeated(at, options.repeats).to(self.labels.device)
-        pixels = augment.crop_flip(*taken(self.images, at), self.augment, rng)
-        images, targets = normalise(pixels, self.dataset.mean, self.dataset.std), self.labels[at]
-        if self.augment.cutout:
-            images = augment.cutout(images, self.augment.cutout, rng)
-        if self.augment.mixup:
-            hot = F.one_hot(targets, len(self.dataset.classes)).float()
-            return augment.mixup(images, hot, self.augment.mixup, rng)
-        return images, targets
-
-    def _distance(self, images: Tensor, logits: Tensor) -> Tensor:
-        """Kullback-Leibler divergence from the teacher, softened (Hinton et al. 2015, section 2)."""
-        assert self.teacher is not None
-        warm = self.options.temperature
-        with torch.no_grad(), self.compute.autocast():
-            taught = self.teacher.module(images).float()
-        student, goal = F.log_softmax(logits / warm, 1), F.log_softmax(taught / warm, 1)
-        return F.kl_div(student, goal, reduction="batchmean", log_target=True) * warm * warm
 
     def _look(self, loss: float) -> None:
         """Every `STRIDE` steps: go back if the loss diverged, else remember, report, write."""
@@ -441,24 +391,3 @@ class _TrainingJob:
         left = units.format_seconds((total - seen) / max(speed, 1e-9))
         shown = f"{counters.loss:.3f}" if counters.loss is not None else "not finite"
         self.emit("progress", {**fields, "note": f"{speed:.0f} images/s, loss {shown}, {left} left"})
-
-
-def _check_fit(spec: NetworkSpec, dataset: Dataset) -> None:
-    if spec.input_shape != dataset.input_shape or spec.classes != len(dataset.classes):
-        shapes = ["x".join(map(str, shape)) for shape in (spec.input_shape, dataset.input_shape)]
-        raise InputError(
-            f"the network takes {shapes[0]} and gives {spec.classes} classes, but {dataset.name} has images "
-            f"of {shapes[1]} in {len(dataset.classes)} classes"
-        )
-
-
-@contextmanager
-def on_threads(number: int) -> Iterator[None]:
-    """So many threads of torch; afterwards as many as before."""
-    before = torch.get_num_threads()
-    set_threads: Callable[[int], None] = torch.set_num_threads
-    set_threads(number)
-    try:
-        yield
-    finally:
-        set_threads(before)

@@ -11,6 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hwnas.errors import InputError
+from hwnas.spec import NetworkSpec
+from hwnas.train.data import Dataset
 from hwnas.train.options import Recipe
 
 # Steps that a training should have, and the batch that learning rates are given for.
@@ -111,3 +114,13 @@ def deciding(options: Recipe) -> dict[str, Any]:
     """The options that decide a training's result, as JSON types (device and threads apart)."""
     apart = ("threads", "checkpoint_s", "device", "precision", "flip", "shift", "cutout", "mixup")
     return {name: value for name, value in asdict(options).items() if name not in apart}
+
+
+def check_fit(spec: NetworkSpec, dataset: Dataset) -> None:
+    """InputError where a network and a data set do not fit together."""
+    if spec.input_shape != dataset.input_shape or spec.classes != len(dataset.classes):
+        shapes = ["x".join(map(str, shape)) for shape in (spec.input_shape, dataset.input_shape)]
+        raise InputError(
+            f"the network takes {shapes[0]} and gives {spec.classes} classes, but {dataset.name} has images "
+            f"of {shapes[1]} in {len(dataset.classes)} classes"
+        )

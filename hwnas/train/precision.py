@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -158,3 +159,15 @@ def default_threads(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
         except (OSError, ValueError):
             continue  # not this version, or no limit
     return threads
+
+
+@contextmanager
+def on_threads(number: int) -> Iterator[None]:
+    """So many threads of torch; afterwards as many as before."""
+    before = torch.get_num_threads()
+    set_threads: Callable[[int], None] = torch.set_num_threads
+    set_threads(number)
+    try:
+        yield
+    finally:
+        set_threads(before)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from hwnas.arrays import Float32s
     from hwnas.jobs.train_options import TrainOptions
     from hwnas.train.data import Dataset
-    from hwnas.train.loop import Teacher
+    from hwnas.train.losses import Teacher
 
 
 @dataclass(frozen=True)
@@ -179,7 +179,7 @@ def teacher_of(options: TrainOptions, dataset: Dataset) -> Teacher | None:
         InputError: it has no weights, other classes or another input, or was trained on another split.
     """
     from hwnas.nets.build import build, load_weights, read_weights
-    from hwnas.train.loop import Teacher
+    from hwnas.train.losses import Teacher
     from hwnas.train.normalisation import Rescaled
 
     if options.distill is None:

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 from hwnas import executors, runs
 from hwnas import options as option_values
-from hwnas.arrays import ImageShape
 from hwnas.cost.model import cost_model
 from hwnas.cost.several import DeviceCost, SeveralDevices
 from hwnas.estimates import Budget, Estimate
@@ -20,7 +19,7 @@ from hwnas.jobs import own_model, own_pixels, predict
 from hwnas.jobs.preparations.prepare import Facts, Prepared, prepare
 from hwnas.jobs.resolve import initial
 from hwnas.jobs.resolve.trained import rescale
-from hwnas.jobs.search import first_table, plan, several
+from hwnas.jobs.search import first_table, plan, several, which_space
 from hwnas.jobs.search.benches import Benches
 from hwnas.jobs.search.options import FAMILIES, STRATEGY, SearchOptions
 from hwnas.jobs.search.parts import figures, test_once, training_rate
@@ -28,7 +27,6 @@ from hwnas.jobs.search.result import SearchOutcome
 from hwnas.jobs.search.resumed import Resumed
 from hwnas.jobs.search.trainers import Trainers
 from hwnas.jobs.search.which_table import TableChoice
-from hwnas.measure import device as devices
 from hwnas.measure import reliability
 from hwnas.measure.table import LatencyTable
 from hwnas.nets import families, spaces
@@ -44,9 +42,16 @@ from hwnas.spec import NetworkSpec
 from hwnas.train.options import Recipe
 
 if TYPE_CHECKING:
-    from hwnas.train.data import Dataset, Outline
+    from hwnas.train.data import Dataset
+    from hwnas.train.outline import Outline
 
 __all__ = ["SearchOptions", "search"]
+
+# Options that decide how a search is done and not what it gives, and conditions, which are the table's.
+_APART = (
+    *("out", "strict", "insist", "dry_run", "executor", "jobs", "max_time_s", "patience_s", "profile"),
+    *("device", "further", "backend", "precision", "batch", "threads"),
+)
 
 
 def search(options: SearchOptions, emit: Emit | None = None) -> SearchOutcome | DryRun:
@@ -74,7 +79,8 @@ class _SearchJob:
     """One call of `search`: everything composed, nothing touched until `run`."""
 
     def __init__(self, options: SearchOptions, emit: Emit) -> None:
-        from hwnas.train.data import load, outline
+        from hwnas.train.data import load
+        from hwnas.train.outline import outline
 
         if options.model is not None:
             options = replace(options, strategy="fit")
@@ -94,7 +100,7 @@ class _SearchJob:
             self.options = options = replace(options, input_shape=shape)
         early = self._tables_for(options).find()
         if options.data is None:
-            self.options = options = self._on_digits(early)
+            self.options = options = which_space.on_digits(options, early, emit)
         self.data = str(options.data)
         given = initial.named(options.init, data=self.data, seed=options.seed, limit=options.limit)
         data: dict[str, Any] = {
@@ -114,7 +120,7 @@ class _SearchJob:
                 self.dataset.mirrors = self.recipe.flip  # super-networks, too, train as the recipe says
         self.about, self.train_images = about, train_images
         self.space = self._space(early)
-        one_family = self._one_family(early)
+        one_family = which_space.one_family(options, self.space, early, resumed=self.resumed.there)
         self.start = initial.start(given, self.space, about.classes)
         if not options.dry_run:  # images are on the scale of these weights
             rescale(self.dataset, None if given is None else given.network)
@@ -147,18 +153,6 @@ class _SearchJob:
         self.strategy_options = self._strategy_options()
         self.context = SearchContext(self.space, estimate, self.budgets[-1], self.strategy_options)
         self.strategy = made(str(options.strategy), self.context)
-
-    def _one_family(self, early: LatencyTable | None) -> list[str]:
-        """Where the table has decided that one family is searched, and not the user: that there are more."""
-        o = self.options
-        decided = early is not None and early.header.space == self.space.name != families.NAME
-        named = o.space is not None or o.model is not None
-        if named or not decided or self.resumed.there or first_table.near_ms(o.latency_budget) is None:
-            return []
-        return [
-            f"the space {self.space.name} is that of the newest table; with --space auto all families of "
-            "networks compete, by a table near this budget"
-        ]
 
     def _normalised(self) -> list[str]:
         """Give a model of the user's own its images on the scale that it was trained on; what was found."""
@@ -200,38 +194,13 @@ class _SearchJob:
         o, shape, classes = self.options, self.about.input_shape, len(self.about.classes)
         if o.model is not None:
             return own_model.space(o.model, o.weights, input_shape=shape, classes=classes, repeats=o.repeats)
-        name = o.space or self._tables_for(o).space_of(early, shape) or self._usual_space(shape)
+        name = o.space or self._tables_for(o).space_of(early, shape) or which_space.usual(o, shape)
         return spaces.make(name, input_shape=shape, classes=classes)
-
-    def _usual_space(self, shape: ImageShape) -> str:
-        """All families, where a profile near one latency can price them; else one space for such images."""
-        o = self.options
-        raced = o.strategy in (STRATEGY, FAMILIES) and o.profile and not o.further
-        return (
-            families.NAME
-            if raced and first_table.near_ms(o.latency_budget) is not None
-            else spaces.advised(shape)
-        )
 
     def _strategy(self) -> str:
         """The strategy by name; the recommended one of the space where that is asked for."""
         asked = str(self.options.strategy)
         return FAMILIES if asked == STRATEGY and self.space.name == families.NAME else asked
-
-    def _on_digits(self, early: LatencyTable | None) -> SearchOptions:
-        """The built-in images, in the size that was profiled or that the device is usually asked for."""
-        o, text = self.options, "no --data given: searching on the built-in digits data set"
-        if o.input_shape is None and o.model is None:
-            usual = devices.usual(o.device) if early is None and o.space is None and o.device else None
-            if early is not None and o.space in (None, early.header.space):
-                o = replace(o, input_shape=early.header.input_shape)
-            elif usual is not None:
-                shape = spaces.make(usual.space).smallest().input_shape
-                o = replace(o, space=usual.space, batch=o.batch or usual.batch, input_shape=shape)
-            if o.input_shape is not None:
-                text += f", resized to {'x'.join(map(str, o.input_shape))}, the images that were profiled"
-        self.emit("note", {"text": f"{text}; name your images with --data"})
-        return replace(o, data="digits")
 
     def _tables_for(self, options: SearchOptions) -> TableChoice:
         return TableChoice(options, self.resumed, self.emit, self._left_s)
@@ -258,7 +227,6 @@ class _SearchJob:
 
     def run(self) -> SearchOutcome:
         """Search into the run folder."""
-
         with ExitStack() as stack:
             stack.callback(self._close)
             return self._begin()
@@ -369,23 +337,7 @@ class _SearchJob:
     def _config(self) -> dict[str, Any]:
         """All that decides the result."""
         o = asdict(self.options)
-        for name in (
-            "out",
-            "strict",
-            "insist",
-            "dry_run",
-            "executor",
-            "jobs",
-            "max_time_s",
-            "patience_s",
-            "profile",
-            "device",
-            "further",
-            "backend",
-            "precision",
-            "batch",
-            "threads",
-        ):
+        for name in _APART:
             del o[name]
         if self.devices:
             o["devices"] = [{**to_json(one.record()), "table": str(one.table.path)} for one in self.devices]
@@ -413,14 +365,12 @@ class _SearchJob:
         run.append("note", {"text": text})
         self.emit("note", {"text": text})
 
-    def _fits(self, spec: NetworkSpec) -> bool:
-        return self.context.budget.fits(self.context.estimate(spec))
-
     def dry(self) -> DryRun:
         """What would be done."""
-
         refuse_infeasible(self.context, self.goals)
-        fitting = [spec for spec in self.space.uniform() if self._fits(spec)] or [self.space.smallest()]
+        fitting = [s for s in self.space.uniform() if self.context.budget.fits(self.context.estimate(s))] or [
+            self.space.smallest()
+        ]
         rate = training_rate(fitting[-1], self.recipe)
         body = {
             "dry_run": True,

@@ -24,7 +24,8 @@ from hwnas.measure.writer import write
 from hwnas.nets import spaces
 from hwnas.protocols import Emit
 from hwnas.results import Result
-from hwnas.train.data import load, outline
+from hwnas.train.data import load
+from hwnas.train.outline import outline
 
 
 @pytest.fixture(autouse=True)

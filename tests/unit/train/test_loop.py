@@ -8,7 +8,6 @@ import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, cast
 
 import numpy as np
@@ -22,7 +21,8 @@ from hwnas.nets.count import count
 from hwnas.spec import NetworkSpec
 from hwnas.train import loop, plan, precision, state
 from hwnas.train.data import Dataset, load
-from hwnas.train.loop import Recipe, Teacher, TrainResult, score, train
+from hwnas.train.loop import Recipe, TrainResult, score, train
+from hwnas.train.losses import Loss, Teacher
 
 FAST = Recipe(images=2000, batch=64, lr=0.5, checkpoint_s=0.0)
 
@@ -478,14 +478,14 @@ def test_balanced_classes_count_the_same() -> None:
     # Three images of one class, one of the other: 4 / (2 * 3) and 4 / (2 * 1).
     weights = plan.balanced(torch.tensor([0, 0, 0, 1]), 2)
     assert weights.tolist() == pytest.approx([2 / 3, 2.0])
-    job = SimpleNamespace(weights=weights, options=Recipe(label_smoothing=0.0))
+    of = Loss(Recipe(label_smoothing=0.0), weights, None, precision.choose(Recipe(device="cpu")))
     logits = torch.tensor([[2.0, 0.0], [0.0, 0.0]])
     first, second = math.log(1 + math.exp(-2)), math.log(2)
     by_hand = (first * 2 / 3 + second * 2) / 2
-    loss = loop._TrainingJob._loss(job, logits, torch.tensor([0, 1]))  # type: ignore[arg-type]
+    loss = of.entropy(logits, torch.tensor([0, 1]))
     assert float(loss) == pytest.approx(by_hand)
     mixed = torch.tensor([[1.0, 0.0], [0.5, 0.5]])  # the second image is half of each class
-    loss = loop._TrainingJob._loss(job, logits, mixed)  # type: ignore[arg-type]
+    loss = of.entropy(logits, mixed)
     assert float(loss) == pytest.approx((first * 2 / 3 + second * 4 / 3) / 2)
 
 
