@@ -14,13 +14,15 @@ import argparse
 import random
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from benchmarks.common import head
+from hwnas.jobs.resolve.networks import network
 from hwnas.nets.build import build
+from hwnas.nets.count import count
 from hwnas.nets.spaces import make
 from hwnas.spec import NetworkSpec
 from hwnas.store import write_json
@@ -32,14 +34,20 @@ GOAL = 1.6
 
 
 def networks() -> dict[str, NetworkSpec]:
-    """A ResNet, an inverted-residual and a wide-shallow network."""
-    resnet, mbv2, auto = make("resnet-cifar"), make("mbv2-cifar"), make("auto")
-    middle = mbv2.uniform()
-    wide = [one for one in auto.uniform() if any(block.kind == "pooled_conv" for block in one.blocks)]
+    """A ResNet, an inverted-residual and a wide-shallow network, of about as many multiply-accumulates."""
+    pooled = [
+        one for one in make("auto").uniform() if any(block.kind == "pooled_conv" for block in one.blocks)
+    ]
+    resnet20 = network("resnet20")
+    macs = count(resnet20).macs
+
+    def nearest(known: Sequence[NetworkSpec]) -> NetworkSpec:
+        return min(known, key=lambda spec: abs(count(spec).macs - macs))
+
     return {
-        "resnet-cifar": resnet.uniform()[-1],
-        "mbv2-cifar": middle[len(middle) // 2],
-        "pooled": wide[len(wide) // 3],
+        "resnet20": resnet20,
+        "mbv2-cifar": nearest(make("mbv2-cifar").uniform()),
+        "pooled": nearest(pooled),
     }
 
 
