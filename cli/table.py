@@ -38,6 +38,7 @@ def list_(ui: Output) -> None:
                 t["space"] or "all blocks",
                 t["input"] and "x".join(map(str, t["input"])),
                 t["classes"],
+                "any" if t["near_ms"] is None else format_ms(t["near_ms"]),
                 t["conditions"],
                 "" if t["error_percent"] is None else f"{t['error_percent']:.1f} %",
                 "" if t["finished"] else "incomplete",
@@ -47,7 +48,7 @@ def list_(ui: Output) -> None:
         if not rows:
             console.say(f"no tables in {body['folder']} yet; `hwnas profile` makes one")
         else:
-            columns = ["date", "space", "input", "classes", "conditions", "error", "state"]
+            columns = ["date", "space", "input", "classes", "budget", "conditions", "error", "state"]
             console.table(columns, rows, below=[t["path"] for t in body["tables"]])
         for bad in body["damaged"]:
             console.say(f"skipped: {bad['note']}")
@@ -82,6 +83,8 @@ def _show(body: dict[str, Any]) -> None:
             ("state", None if body["complete"] else "incomplete: the end row is missing"),
             ("conditions", body["conditions"]),
             ("space", body["space"]),
+            ("input", body["input"] and "x".join(map(str, body["input"]))),
+            ("budget", "any" if body["near_ms"] is None else f"near {format_ms(body['near_ms'])}"),
             ("created", body["created"]),
             ("source", body["source"]),
             ("networks", ", ".join(f"{n} for {role}" for role, n in body["networks"].items())),

@@ -15,6 +15,7 @@ from hwnas.errors import InputError
 from hwnas.jobs.table.check import resolve, validate
 from hwnas.measure import compare, table_folder
 from hwnas.measure import table as tables
+from hwnas.measure.rows import NEAR
 from hwnas.measure.writer import write
 from hwnas.records import Precision, Setting, to_json
 from hwnas.results import Result
@@ -24,13 +25,14 @@ __all__ = ["diff", "export", "import_", "listed", "merge", "show", "validate"]
 
 
 class TableLine(Result):
-    """A table of the user's data folder."""
+    """A table of the user's data folder; `near_ms` is None where it is for any budget."""
 
     path: str
     created: str
     space: str
     input: tuple[int, ...] | None
     classes: int | None
+    near_ms: float | None
     error_percent: float | None
     finished: bool
     conditions: str
@@ -53,6 +55,9 @@ class TableShown(Result):
     warnings: tuple[str, ...]
     created: str
     space: str
+    input: tuple[int, ...] | None
+    classes: int | None
+    near_ms: float | None
     source: str
     setting: Setting
     conditions: str
@@ -99,6 +104,7 @@ def listed() -> Tables:
                 "space": header.space,
                 "input": list(header.input_shape) if header.input_shape else None,
                 "classes": header.classes,
+                "near_ms": header.protocol.get(NEAR),
                 "error_percent": _error(path),
                 "finished": table_folder.is_finished(path),
                 "conditions": header.setting.describe(),
@@ -130,6 +136,9 @@ def show(path: Path | None = None) -> TableShown:
         "warnings": table.warnings,
         "created": table.header.created,
         "space": table.header.space,
+        "input": list(table.header.input_shape) if table.header.input_shape else None,
+        "classes": table.header.classes,
+        "near_ms": table.header.protocol.get(NEAR),
         "source": table.header.source,
         "setting": to_json(table.setting),
         "conditions": table.setting.describe(),

@@ -13,6 +13,7 @@ from hwnas.errors import BudgetInfeasible, DataFormatError, InputError, MissingM
 from hwnas.jobs.profile import ProfileOptions, near, profile
 from hwnas.jobs.profile.near import Spans, _begun, span
 from hwnas.jobs.profile.plan import PLANS, TRIED_SHARE, Plan, blocks_of, draw, priced_part
+from hwnas.jobs.table import listed, show
 from hwnas.measure import device, table_folder
 from hwnas.measure import table as tables
 from hwnas.measure.rows import Header
@@ -161,6 +162,9 @@ def test_a_profile_near_a_latency(space: Families, tmp_path: Path, monkeypatch: 
     body = profile(options).as_json()
     assert body["complete"]
     table = tables.load(Path(body["table"]))
+    (line,) = listed().tables
+    shown = show(table.path)
+    assert (line.near_ms, line.input) == (shown.near_ms, shown.input) == (0.5, (3, 32, 32))
     assert len(table.rows) < 30  # twelve, or those of the anchors
     spans = _begun(Path(body["table"]), space)
     assert spans is not None
