@@ -68,6 +68,8 @@ def _after_profile(body: dict[str, Any], shape: tuple[int, int, int] | None) -> 
     data = start.find(Path())  # images that lie here are what the user has in mind
     if data == "digits" and size[1] > spaces.LARGEST_SMALL_SIDE:
         data = "folder:PATH"
+    if size[0] not in (1, 3):  # which no image file has
+        data = "npz:PATH"
     far = f" --device {shlex.quote(setting['device'])}" if "://" in setting["device"] else ""
     where = f"{far} --table {shlex.quote(body['table'])}"  # which holds all conditions
     if shape is not None or data != "digits":

@@ -37,6 +37,9 @@ def quickstart(ui: Output, device: str, latency_budget: str | None, out: Path | 
     Every step is shown as the command that you would type yourself, with its main result; -v shows all that
     the commands say.
     """
+    from hwnas.measure import device as devices
+
+    devices.resolve(device)  # a name that is none is refused before a plan is shown
     folder = out or runs.next_path("search")
     steps = quickstart_steps(device, latency_budget or BUDGET, folder)
     if dry_run:

@@ -42,6 +42,8 @@ def scores(
         InputError: another type or shape.
     """
     if not isinstance(images, np.ndarray):
+        if not isinstance(images, (list, tuple)) or not all(isinstance(one, np.ndarray) for one in images):
+            raise InputError("images: expected an array, or a list of arrays, one for each picture")
         if not images:
             raise InputError("images: none are given")
         return np.concatenate([scores(engine, manifest, picture, bgr=bgr) for picture in images])

@@ -96,8 +96,8 @@ class Session:
 
     def top(self, images: NDArray[Any] | Sequence[NDArray[Any]], k: int = 1) -> list[list[tuple[str, float]]]:
         """The k likeliest classes of each image with their probabilities, likeliest first."""
-        if not 1 <= k <= len(self.classes):
-            raise InputError(f"k must be 1 to {len(self.classes)}, the number of classes; got {k}")
+        if not isinstance(k, int) or not 1 <= k <= len(self.classes):
+            raise InputError(f"k must be 1 to {len(self.classes)}, the number of classes; got {k!r}")
         rows = self(images)
         order = np.argsort(-rows, axis=1, kind="stable")[:, :k]
         return [[(self.classes[i], float(row[i])) for i in best] for row, best in zip(rows, order)]

@@ -185,7 +185,9 @@ def plan(options: PlanOptions, emit: Emit | None = None) -> NetworkPlan:
 def _table(o: PlanOptions) -> LatencyTable:
     named = Path(o.table) if o.table is not None else None
     conditions = {name: getattr(o, name) for name in ("backend", "precision", "batch", "threads")}
-    return predict.find(named, device=o.device, space=o.space, **conditions)
+    # Where a size is named, the table must be of it, and what makes one is told with it.
+    sized = [] if o.input_shape is None else [spaces.make(o.space, input_shape=o.input_shape).smallest()]
+    return predict.find(named, sized, device=o.device, space=o.space, **conditions)
 
 
 def _space(options: PlanOptions, table: LatencyTable) -> SearchSpace:

@@ -21,6 +21,7 @@ from hwnas.jobs.resolve.trained import (
     check_initial,
     initial_weights,
     rescale,
+    run_around,
     run_of_init,
     teacher_of,
     transferred,
@@ -104,7 +105,7 @@ def train(options: TrainOptions, emit: Emit | None = None) -> TrainOutcome | Dry
     weights = weights_of(place) if options.start == "weights" and initial is None else None
     trained = Inherited.of(place)
     options = trained.into(options, strictly=weights is not None)
-    check_initial(run_of_init(options.init), options.data, options.seed, options.limit)
+    check_initial(run_around(options.init), options.data, options.seed, options.limit)
     data, seed = options.data, options.seed
     assert data is not None  # `into` sees to both
     assert seed is not None

@@ -113,7 +113,10 @@ def assemble(
         onto = mapped.decoded(
             path.with_suffix(".raw"), len(items), shape, lambda at: _decode_all(items[at], shape)
         )
-        text = f"{needed / 2**30:.3g} GiB of images are too much for the free memory and stay on disk"
+        given = f"{limit / 2**30:.3g} GiB"
+        text = (
+            f"{needed / 2**30:.3g} GiB of images are more than the memory for them ({given}) and stay on disk"
+        )
         return _assembled(items, classes, where, onto, left_out, [*notes, f"{text}, in {path.parent}"])
     kept = _cached(path, len(items), shape)
     if kept is None:

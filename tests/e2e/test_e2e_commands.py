@@ -247,6 +247,7 @@ def test_a_pipeline_stops_at_the_first_failure(fake: House) -> None:
 def test_quickstart_is_a_chain_of_commands(fake: House) -> None:
     commands = fake.json("quickstart", "--device", "fake", "--dry-run")["commands"]
     assert commands[0] == "hwnas profile --device fake --latency-budget 0.5ms --preset quick"
+    assert "nosuch" in fake.run("quickstart", "--device", "nosuch", "--dry-run", status=2).stderr
     mine = fake.json("quickstart", "--latency-budget", "0.8ms", "--dry-run")["commands"]
     assert mine[0].startswith("hwnas profile --device cpu --latency-budget 0.8ms --backend auto")
     assert " --latency-budget 0.8ms --data digits " in mine[1]

@@ -242,6 +242,11 @@ def _about(near_ms: float | None) -> str:
     return "for any budget" if near_ms is None else f"near {format_ms(near_ms)}"
 
 
+def _of_images(header: Header) -> str:
+    shape = "" if header.input_shape is None else f", input {'x'.join(map(str, header.input_shape))}"
+    return shape + ("" if header.classes is None else f", {header.classes} classes")
+
+
 def _path(options: ProfileOptions, header: Header) -> Path:
     """The file to write: the user's, an unfinished one of the same conditions, or a new one."""
     if options.out is not None:
@@ -260,7 +265,7 @@ def _path(options: ProfileOptions, header: Header) -> Path:
             return path
     if options.only_missing:
         raise MissingMeasurement(
-            f"no table of {header.setting.describe()} and space {header.space} to extend; leave out "
-            "--only-missing to make one"
+            f"no table of {header.setting.describe()}, space {header.space}{_of_images(header)} to extend; "
+            "name its --input and --classes (`hwnas table list`), or leave out --only-missing to make one"
         )
     return table_folder.new_path(header)

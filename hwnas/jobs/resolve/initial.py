@@ -14,7 +14,7 @@ from hwnas.documents import read_json
 from hwnas.errors import DataFormatError, InputError
 from hwnas.jobs.resolve.origin import run_of
 from hwnas.jobs.resolve.pixels import recorded
-from hwnas.jobs.resolve.trained import Inherited, check_initial, initial_weights, run_of_init
+from hwnas.jobs.resolve.trained import Inherited, check_initial, initial_weights, run_around, run_of_init
 from hwnas.nets.weights import read_weights
 from hwnas.protocols import SearchSpace
 from hwnas.spec import NetworkSpec
@@ -135,9 +135,9 @@ def named(name: str | None, *, data: str, seed: int, limit: int | None) -> Initi
     weights = read_weights(path)
     beside = path.with_name("network.json")
     network = run_of_init(name) or (beside if beside.is_file() else None)
+    check_initial(network or run_around(name), data, seed, limit)
     if network is None:
         return InitialWeights(name, seals.file_sha256(path), weights)
-    check_initial(network, data, seed, limit)
     spec = read_network(network)
     if isinstance(spec, VariantSpec):
         raise InputError(

@@ -118,6 +118,17 @@ def run_of_init(init: str | None) -> Path | None:
     return find(init)
 
 
+def run_around(init: str | None) -> Path | None:
+    """The network of the run that the weights of ``init`` lie in, among its trials or not; None elsewhere."""
+    if init is None or Path(init).suffix != ".safetensors":
+        return run_of_init(init)
+    folder = Path(init).resolve().parent
+    for place in (folder, folder.parent) if folder.name == "weights" else (folder,):
+        if (place / "network.json").is_file():
+            return place / "network.json"
+    return None
+
+
 def rescale(dataset: Dataset, trained: Path | None) -> None:
     """Give images on the scale that the weights of a run's network were trained on."""
     from hwnas.train import normalisation

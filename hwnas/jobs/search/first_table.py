@@ -53,7 +53,9 @@ class NotYet(Exception):
         return DryRun.of(body)
 
 
-def measure(options: SearchOptions, space: SearchSpace, emit: Emit, left_s: float | None) -> LatencyTable:
+def measure(
+    options: SearchOptions, space: SearchSpace, emit: Emit, left_s: float | None, *, why: str
+) -> LatencyTable:
     """Profile quickly for the search's conditions, images and classes, and load the table.
 
     Args:
@@ -61,6 +63,7 @@ def measure(options: SearchOptions, space: SearchSpace, emit: Emit, left_s: floa
         space: with the images and classes of the search.
         emit: progress.
         left_s: seconds of ``--max-time`` that are left; None without a limit.
+        why: no table that is there is taken.
 
     Raises:
         NotYet: in a dry run.
@@ -90,7 +93,7 @@ def measure(options: SearchOptions, space: SearchSpace, emit: Emit, left_s: floa
     if options.dry_run:
         raise NotYet(planned, options.strategy)
     text = (
-        f"no latency table fits: measuring a quick one of {space.name} first, about "
+        f"{why}: measuring a quick one of {space.name} first, about "
         f"{format_seconds(planned['seconds'])}; `hwnas profile` measures more and predicts better"
     )
     emit("note", {"text": text})

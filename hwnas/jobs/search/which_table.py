@@ -80,7 +80,12 @@ class TableChoice:
             self._is_named or not self.options.profile or (found.covers(smallest) and self._good(found))
         ):
             return found
-        return first_table.measure(self.options, space, self.emit, self.left_s())
+        loose = next((t for t in (early, found) if t is not None and t.covers(smallest)), None)
+        off = None if loose is None else reliability.error_percent(loose)
+        why = "no latency table fits"
+        if loose is not None and off is not None:
+            why = f"table {loose.table_id} is {off:.3g} % off on other networks, too much to be gone by"
+        return first_table.measure(self.options, space, self.emit, self.left_s(), why=why)
 
     def space_of(self, early: LatencyTable | None, input_shape: tuple[int, int, int]) -> str:
         """The space of the newest table, which was profiled to be searched; empty where it does not fit."""

@@ -100,9 +100,18 @@ def test_other_images_are_refused(folder: Path, images: np.ndarray) -> None:
         session(images)
 
 
+@pytest.mark.parametrize("images", ["x", [[1]], ["x"], None, 3])
+def test_what_is_no_picture_is_refused(folder: Path, images: Any) -> None:
+    with Session(folder) as session, pytest.raises(InputError, match="a list of arrays"):
+        session.top(images, 2)
+
+
 def test_more_classes_than_there_are(folder: Path) -> None:
     with Session(folder) as session, pytest.raises(InputError, match="1 to 10"):
         session.top(np.zeros((16, 16, 3), np.uint8), 11)
+    two: Any = "2"
+    with Session(folder) as session, pytest.raises(InputError, match="1 to 10"):
+        session.top(np.zeros((16, 16, 3), np.uint8), two)
 
 
 def test_an_engine_with_wrong_scores_is_refused(folder: Path) -> None:

@@ -13,7 +13,7 @@ import pytest
 from killing import has_event, killed, needs_sigkill
 
 from hwnas.cost.importers import read
-from hwnas.errors import BudgetInfeasible, InputError
+from hwnas.errors import BudgetInfeasible, InputError, MissingMeasurement
 from hwnas.jobs.plan import PlanOptions, plan
 from hwnas.jobs.profile import ProfileOptions, profile
 from hwnas.jobs.search import SearchOptions, search
@@ -149,6 +149,11 @@ def test_a_plan_is_kept_where_it_is_asked_to_be(home: Path, tmp_path: Path) -> N
         plan(proxy("0.01ms"))
     with pytest.raises(InputError, match="stagewise"):
         plan(replace(proxy("18ms"), strategy="stagewise"))
+
+
+def test_a_plan_for_another_size_names_a_profile_of_that_size(home: Path) -> None:
+    with pytest.raises(MissingMeasurement, match=r"--space densenas-cifar --input 3x16x24$"):
+        plan(PlanOptions("1ms", space="densenas-cifar", device="fake", input_shape=(3, 16, 24)))
 
 
 DATA = os.environ.get("HWNAS_TEST_DATA")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -151,6 +152,22 @@ def test_the_same_classes_keep_their_classifier(options: SearchOptions, earlier:
     body = search(replace(options, data="digits"))
     assert body["began_from"].endswith("the classifier is taken over, as the classes are the same")
     assert "head" in first_trial(Path(body["run"]))[1]["taken_over"]
+
+
+@pytest.mark.parametrize("place", ["weights.safetensors", "weights/trial-0000.safetensors"])
+def test_weights_in_the_folder_of_a_run_are_that_run_s(
+    options: SearchOptions, earlier: Path, tmp_path: Path, place: str
+) -> None:
+    """Whatever file of it is named, what it trained on is known, by a search and by a training."""
+    shutil.copytree(earlier, tmp_path / "run")
+    (tmp_path / "run" / "weights").mkdir()
+    file = tmp_path / "run" / place
+    file.write_bytes((earlier / "weights.safetensors").read_bytes())
+    with pytest.raises(InputError, match="which are validation images here"):
+        search(replace(options, init=str(file), data="digits", seed=1))
+    further = TrainOptions(str(earlier / "network.json"), data="digits", seed=1, init=str(file), epochs=1)
+    with pytest.raises(InputError, match="which are validation images here"):
+        train(further)
 
 
 def test_what_cannot_be_begun_from_is_refused(options: SearchOptions, earlier: Path, tmp_path: Path) -> None:

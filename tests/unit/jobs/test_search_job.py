@@ -318,7 +318,7 @@ def test_the_first_table_is_of_what_the_clock_prefers_unless_something_is_named(
     )
     space = make(options.space or "auto", input_shape=(3, 16, 16))
     with pytest.raises(first_table.NotYet):
-        first_table.measure(options, space, lambda kind, fields: None, None)
+        first_table.measure(options, space, lambda kind, fields: None, None, why="none fits")
     backend, precision = asked
     assert (seen[0].backend, seen[0].precision) == (given.get("backend", backend), precision)
 

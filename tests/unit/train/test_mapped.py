@@ -54,7 +54,7 @@ def test_splits_and_batches_are_equal(both: tuple[Dataset, Dataset], monkeypatch
     assert (outside.fingerprint, outside.mean, outside.std) == (inside.fingerprint, inside.mean, inside.std)
     assert outside.notes[:-1] == inside.notes
     assert any("level3/5.png" in note for note in outside.notes)
-    assert "of images are too much for the free memory and stay on disk, in " in outside.notes[-1]
+    assert "of images are more than the memory for them (" in outside.notes[-1]
     pairs = ((inside.train, outside.train), (inside.val, outside.val), (inside.test(), outside.test()))
     mask = np.arange(len(inside.train)) % 3 == 0
     for one, other in pairs:
