@@ -139,12 +139,16 @@ class VariantSpec(NetworkSpec):
         if len(self.places) != len(self.blocks):
             raise ValueError(f"places names {len(self.places)} pieces, and there are {len(self.blocks)}")
         before = self.stem
-        for block in self.blocks[1:]:
-            assert isinstance(block, PieceSpec)
+        for block in self.pieces[1:]:
             if (before.c_out, before.size_out) != (block.c_in, block.size_in):
                 raise ValueError(f"{block.key} cannot follow {before.key}: their shapes differ")
             before = block
         return self
+
+    @property
+    def pieces(self) -> tuple[PieceSpec, ...]:
+        """`blocks`, as what they are here."""
+        return (self.stem, *(piece for stage in self.stages for piece in stage), self.head)
 
     @property
     def classes(self) -> int:

@@ -180,6 +180,7 @@ def _checked_state(path: Path, program: torch.export.ExportedProgram) -> dict[st
     try:
         with zipfile.ZipFile(path) as archive:
             found = _members(archive, sizes)
+    # zipfile raises NotImplementedError for a way of packing that it does not know.
     except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, ValueError) as exc:
         raise DataFormatError(f"{path} is not an ExportedProgram, or is truncated ({exc})") from exc
     for name, data in own.items():

@@ -26,17 +26,17 @@ def own_model(run: RunData) -> Section | None:
     missed = {one.stage: one.value for one in first.outcome.importance if one.kind == DROP}
     edits = dict(best.spec.edits)
     after: dict[str, int] = {}
-    for name, block in zip(best.spec.places, best.spec.blocks):
-        after[name] = after.get(name, 0) + block.macs  # type: ignore[attr-defined]
+    for name, block in zip(best.spec.places, best.spec.pieces):
+        after[name] = after.get(name, 0) + block.macs
     rows = [
         (
             name,
             _done(edits.get(name, KEEP)),
-            format_count(block.macs, "MAC"),  # type: ignore[attr-defined]
+            format_count(block.macs, "MAC"),
             format_count(after.get(name, 0), "MAC"),
             f"{missed[at]:+.3f}" if at in missed else "",
         )
-        for at, (name, block) in enumerate(zip(first.spec.places, first.spec.blocks))
+        for at, (name, block) in enumerate(zip(first.spec.places, first.spec.pieces))
     ]
     lead = (
         f"{first.spec.base.source} as it is: {phrases.percent(first.outcome.accuracy)} on validation, "

@@ -87,8 +87,11 @@ def candidates_of(options: ProfileOptions, space: SearchSpace, emit: Emit | None
 
 
 def second_of(out: Path) -> Path:
-    """Where the profile of other conditions is written until it is known which of the two is kept."""
-    return out.with_name(f"{out.name.removesuffix(SUFFIX)}-second{SUFFIX}")
+    """Where the profile of other conditions is written until it is known which of the two is kept.
+
+    Hidden, as no table that a user names is: the one that is not kept is removed.
+    """
+    return out.with_name(f".{out.name.removesuffix(SUFFIX)}.second{SUFFIX}")
 
 
 def _begun(options: ProfileOptions, space: SearchSpace) -> Setting | None:

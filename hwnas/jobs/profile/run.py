@@ -75,8 +75,8 @@ def _reliable(
 ) -> ProfileOutcome:
     """The table of the first of some conditions by which networks can be predicted; else the least doubtful.
 
-    A runtime that is fast but cannot be predicted is of no use for a budget. Tables that were not taken are
-    removed: the newest would be used by later commands.
+    A runtime that is fast but cannot be predicted is of no use for a budget. Whole tables that were not taken
+    are removed: the newest would be used by later commands.
     """
     begun = time.perf_counter()
     best: ProfileOutcome | None = None
@@ -94,7 +94,7 @@ def _reliable(
         worse = made
         if best is None or (made.complete and _error(made) < _error(best)):
             best, worse = made, best
-        if worse is not None:
+        if worse is not None and worse.complete:  # one that the time cut off is gone on with
             Path(worse.table).unlink()
         if not made.complete or at == len(found) - 1:
             break

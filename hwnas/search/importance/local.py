@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -43,7 +44,7 @@ class _WatchedGraph(fx.Interpreter):
 
 
 @dataclass(frozen=True)
-class _Instead:
+class _Instead(ABC):
     """Half of the images for batch norm of the changed network, half for the look.
 
     Attributes:
@@ -90,9 +91,9 @@ class _Instead:
         module.zero_grad(set_to_none=True)
         return tuple(found)
 
+    @abstractmethod
     def judged(self, was: Tensor, now: Tensor) -> Tensor:
         """What the change is worth for each image, (n,), from what left the piece and what leaves it now."""
-        raise NotImplementedError
 
 
 class FirstOrder(_Instead):

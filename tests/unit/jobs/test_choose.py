@@ -172,11 +172,35 @@ def test_a_second_profile_that_was_cut_off_is_gone_on_with(
         profile(options)
     monkeypatch.setattr(run, "_profiled", real)
     assert find(out).setting.precision == "fp16"
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["t-second.hwlat.jsonl", out.name]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".t.second.hwlat.jsonl", out.name]
     again = profile(options).as_json()
     assert (again["complete"], again["table"], again["setting"]["precision"]) == (True, str(out), "fp32")
     assert list(tmp_path.iterdir()) == [out]
     assert find(out).setting.precision == "fp32"
+
+
+def test_a_second_profile_that_the_time_cut_off_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it measured is not lost; beside a table that the user keeps under a like name."""
+    out, mine = tmp_path / "t.hwlat.jsonl", tmp_path / "t-second.hwlat.jsonl"
+    mine.write_text("a table of the user's")
+    options = ProfileOptions(
+        "fake", "resnet-cifar", backend="auto", precision="fp32,fp16", preset="quick", out=out
+    )
+    errors, real = {"fp16": 12.0, "fp32": 3.0}, run._profiled
+
+    def short(options: ProfileOptions, *args: Any) -> Any:
+        return real(replace(options, max_time_s=1e-6 if options.out != out else None), *args)
+
+    monkeypatch.setattr(run, "_error", lambda made: errors[made.setting.precision])
+    monkeypatch.setattr(run, "_profiled", short)
+    first = profile(options).as_json()
+    assert (first["complete"], first["setting"]["precision"]) == (True, "fp16")
+    monkeypatch.setattr(run, "_profiled", real)
+    assert profile(options)["setting"]["precision"] == "fp32"
+    assert sorted(tmp_path.iterdir()) == [mine, out]
+    assert mine.read_text() == "a table of the user's"
 
 
 @pytest.mark.parametrize(
