@@ -110,7 +110,7 @@ def run_case(case: str, seed: int, args: argparse.Namespace) -> dict[str, Any]:
     fresh = list(drawn.values())
     timed = out.with_suffix(f".clock-{args.networks}-{args.clock:g}.json")
     if not timed.exists():
-        backend, setting = devices.conditions("cpu", backend_name, precision=precision)
+        backend, setting = devices.backend_of(table.setting), table.setting  # in its form of int8
         models = {spec.key: onnx.network(spec, seed=0) for spec in fresh}
         with loaded(backend, setting, models) as engines:
             minutes = [low_ms(engines, args.clock, seed=minute) for minute in range(2)]

@@ -1,6 +1,7 @@
 """Images per second of a training on several cores: threads, or processes that share every step.
 
-    python -m benchmarks.train_cores [--data parquet:PATH] [--cores 2] [--rounds 5] [--images 4096] --out FILE
+    python -m benchmarks.train_cores [--data parquet:PATH] [--cores 2] [--rounds 3] [--images 4096] \
+        [--batches 128 16] --out FILE
 
 Contestants take turns in random order within one run: one thread; `--cores` threads; as many processes of one
 thread (`hwnas train --jobs`, `hwnas.train.ranks`). Setting up processes is not timed, as it is paid once; a
@@ -16,6 +17,7 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -51,9 +53,9 @@ def networks() -> dict[str, NetworkSpec]:
     }
 
 
-def speed(data: Dataset, spec: NetworkSpec, images: int, threads: int, jobs: int) -> float:
+def speed(data: Dataset, spec: NetworkSpec, batch: int, images: int, threads: int, jobs: int) -> float:
     """Images per second of one training."""
-    options = Recipe(images=images, device="cpu", threads=threads)
+    options = Recipe(images=images, batch=batch, device="cpu", threads=threads)
     return train(build(spec, seed=0), spec, data, options, jobs=jobs).images_per_s
 
 
@@ -74,14 +76,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--data", default="digits")
     parser.add_argument("--cores", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--images", type=int, default=4096)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--images", type=int, default=4096, help="with the first of the batches")
+    parser.add_argument("--batches", type=int, nargs="+", default=[128, 16])
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
     data = load(args.data, input_shape=(3, 32, 32), limit=5000)
     order, rows, least_idle = random.Random(0), list[dict[str, Any]](), 1.0
-    for name, spec in networks().items():
-        measured: Callable[[int, int], float] = partial(speed, data, spec, args.images)
+    for (name, spec), batch in product(networks().items(), args.batches):
+        # As many steps with each batch, but for a batch so small that they are over at once.
+        images = max(args.images * batch // args.batches[0], args.images // 4)
+        measured: Callable[[int, int], float] = partial(speed, data, spec, batch, images)
         contestants = {
             "one thread": partial(measured, 1, 1),
             f"{args.cores} threads": partial(measured, args.cores, 1),
@@ -92,13 +97,16 @@ def main() -> None:
             for contestant in order.sample(sorted(contestants), len(contestants)):
                 least_idle = min(least_idle, idle())
                 speeds[contestant].append(contestants[contestant]())
-                print(f"{name} {turn}: {contestant}: {speeds[contestant][-1]:.0f} images/s", flush=True)
+                print(
+                    f"{name} {batch} {turn}: {contestant}: {speeds[contestant][-1]:.0f} images/s", flush=True
+                )
         alone = speeds["one thread"]
         for contestant, values in speeds.items():
             ratio = statistics.median(value / one for value, one in zip(values, alone, strict=True))
             rows.append(
                 {
                     "network": name,
+                    "batch": batch,
                     "contestant": contestant,
                     "images_per_s": [round(value, 1) for value in values],
                     "median_images_per_s": round(statistics.median(values), 1),
@@ -110,7 +118,7 @@ def main() -> None:
         )
     for row in rows:
         told = f"{row['median_images_per_s']:7.0f} images/s  {row['ratio']:.2f}"
-        print(f"{row['network']:14} {row['contestant']:14} {told}")
+        print(f"{row['network']:14} {row['batch']:4} {row['contestant']:14} {told}")
 
 
 if __name__ == "__main__":

@@ -133,7 +133,7 @@ runtime_choice = _option(
     "--backend",
     type=OneOrMore("backends"),
     metavar="NAME,...|auto",
-    help="Runtime; auto or several: the fastest of them on three anchor networks.  [default: the device's]",
+    help="Runtime; auto or several: the fastest of them on a few networks.  [default: the device's]",
 )
 precision_choice = _option(
     "--precision",

@@ -5,10 +5,17 @@ taking one frozen dataclass of options; the names below are imported on first us
 ``import hwnas`` loads neither torch nor a runtime.
 """
 
+import os
 from importlib import import_module
 from typing import Any
 
 __version__ = "0.1.0"
+
+# Read once, when torch brings libgomp. How long a thread that waits for the others keeps its core busy: by
+# default milliseconds, so that where another program has a core, trainings on all cores mostly wait
+# (docs/evidence/training.md). A few microseconds give away nothing on an idle machine.
+if "OMP_WAIT_POLICY" not in os.environ:
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 # name -> module that holds it. `__getattr__` imports on use.
 _LAZY = {

@@ -59,7 +59,7 @@ def brief(size: MapSize) -> str:
 # A size in a file is a number, or a list of height and width.
 SQUARE, RECTANGLE = "square", "rectangle"
 _which = Discriminator(lambda value: RECTANGLE if isinstance(value, (list, tuple)) else SQUARE)
-_Side = Annotated[int, Field(gt=0, le=MOST_PIXELS)]
+_Side = Annotated[int, Field(gt=0, le=MOST_PIXELS, strict=True)]
 _Square = Annotated[_Side, Tag(SQUARE)]
 _Rectangle = Annotated[tuple[_Side, _Side], AfterValidator(lambda two: of(*two)), Tag(RECTANGLE)]
 # Written with Union: files that hold them are read on targets of ssh, too (`measure.remote`), where Python
@@ -67,6 +67,6 @@ _Rectangle = Annotated[tuple[_Side, _Side], AfterValidator(lambda two: of(*two))
 SizeField = Annotated[Union[_Square, _Rectangle], _which]  # noqa: UP007
 # The same, or 0 where there is nothing.
 SizeOrZero = Annotated[
-    Union[Annotated[int, Field(ge=0, le=MOST_PIXELS), Tag(SQUARE)], _Rectangle],  # noqa: UP007
+    Union[Annotated[int, Field(ge=0, le=MOST_PIXELS, strict=True), Tag(SQUARE)], _Rectangle],  # noqa: UP007
     _which,
 ]

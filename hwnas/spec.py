@@ -66,15 +66,15 @@ class BlockSpec(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: Kind
-    c_in: int = Field(gt=0, le=MOST_CHANNELS)
-    c_out: int = Field(gt=0, le=MOST_CHANNELS)
-    kernel: int = Field(default=3, gt=0, le=255)
+    c_in: int = Field(gt=0, le=MOST_CHANNELS, strict=True)
+    c_out: int = Field(gt=0, le=MOST_CHANNELS, strict=True)
+    kernel: int = Field(default=3, gt=0, le=255, strict=True)
     stride: Literal[1, 2, 4] = 1
-    expand: int = Field(default=1, gt=0, le=1024)
-    se: float = Field(default=0.0, ge=0.0, le=1.0)
+    expand: int = Field(default=1, gt=0, le=1024, strict=True)
+    se: float = Field(default=0.0, ge=0.0, le=1.0, strict=True)
     act: Act = "relu"
     size_in: SizeField
-    c_skip: int = Field(default=0, ge=0, le=MOST_CHANNELS)
+    c_skip: int = Field(default=0, ge=0, le=MOST_CHANNELS, strict=True)
     size_skip: SizeOrZero = 0
 
     @model_serializer(mode="wrap")

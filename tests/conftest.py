@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
+
+# Several tests run at once, and networks are small; before torch is imported.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from hwnas.measure.patience import Patience
 

@@ -21,7 +21,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hwnas.backends.base import cores
 from hwnas.cluster.telling import told
+from hwnas.container import most_cores
 from hwnas.errors import HwnasError, InputError
 from hwnas.protocols import Emit, Needs, Running, Work
 
@@ -86,7 +88,9 @@ class Local:
         return None
 
     def _new(self) -> ProcessPoolExecutor:
-        return ProcessPoolExecutor(self.jobs, mp_context=multiprocessing.get_context("spawn"))
+        threads = max(1, int(min(len(cores()), most_cores())) // self.jobs)
+        context = multiprocessing.get_context("spawn")
+        return ProcessPoolExecutor(self.jobs, mp_context=context, initializer=_share, initargs=(threads,))
 
     def apart(self, device: str) -> bool:
         """There is one machine."""
@@ -184,6 +188,11 @@ class _Voice:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as out, suppress(OSError):
             out.settimeout(1.0)
             out.sendto(json.dumps([self.number, kind, dict(fields)], default=str).encode(), self.path)
+
+
+def _share(threads: int) -> None:
+    """In a process of the pool, before it imports torch, which reads this: all processes share the cores."""
+    os.environ.setdefault("OMP_NUM_THREADS", str(threads))
 
 
 def _run(voice: _Voice, task: Work, args: tuple[Any, ...]) -> tuple[Any, str, float]:

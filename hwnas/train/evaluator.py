@@ -76,7 +76,6 @@ class Evaluator:
         held_out: bool = False,
         trainer: own.Trainer | None = None,
         initial: Initial | None = None,
-        final_jobs: int = 1,
     ) -> None:
         """Prepare; nothing is read or written yet.
 
@@ -94,14 +93,12 @@ class Evaluator:
             held_out: give it validation images instead of training images.
             trainer: a loop of the user's in the place of `loop.train`.
             initial: weights of another training, which networks without a parent begin with.
-            final_jobs: processes that share the steps of a final training (`train.ranks`).
         """
         self._dataset, self._options, self._folder = dataset, options, folder
         self._importance, self._seed, self._emit = importance, seed, emit
         self._growths = growths
         self._ask_guessers, self._held_out, self._trainer = ask_guessers, held_out, trainer
-        self._importance_images, self._final_jobs = importance_images, final_jobs
-        self._initial = initial
+        self._importance_images, self._initial = importance_images, initial
 
     def __call__(self, proposal: Proposal, index: int) -> Evaluation:
         """Evaluate the proposal that will be trial `index`.
@@ -184,8 +181,7 @@ class Evaluator:
         if self._trainer is not None:
             return self._by_user(module, proposal, index, images, seed)
         options = replace(self._options, seed=seed, images=images)
-        weights, final = self._weights(index), proposal.role == "final"
-        step = images // plan.steps_of(options, len(self._dataset.train))  # each rank has one of its images
+        weights = self._weights(index)
         result = train(
             module,
             proposal.spec,
@@ -198,8 +194,7 @@ class Evaluator:
             frozen_norms=proposal.frozen_norms,
             emit=self._emit,
             task=f"trial {index}",
-            final=final,
-            jobs=min(self._final_jobs, step) if final else 1,
+            final=proposal.role == "final",
         )
         return module, result
 

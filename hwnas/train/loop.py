@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from hwnas import schemas, units
 from hwnas.errors import TrainingFailed
+from hwnas.nets.conv import pixels_first
 from hwnas.nets.count import count
 from hwnas.protocols import Emit
 from hwnas.spec import NetworkSpec
@@ -93,7 +94,7 @@ def train(
         HwnasError: training diverges again and again.
     """
     plan.check_fit(spec, dataset)
-    compute = choose(options)
+    compute = choose(options, jobs)
     say(compute, emit)
     smallest = options.images // plan.steps_of(options, len(dataset.train))
     asked = _TrainingInputs(
@@ -111,10 +112,11 @@ def train(
     )
     with (
         on_threads(compute.threads),
-        ranks.together(jobs, smallest, partial(_beside, asked.apart(jobs))) as rank,
+        ranks.together(jobs, smallest, partial(_beside, asked.apart(jobs), compute)) as rank,
     ):
         job = _TrainingJob(asked, compute, rank)
-        job.run()
+        with pixels_first(module):
+            job.run()
     with on_threads(compute.threads):
         if final:
             job.refuse_nothing_learned()
@@ -147,12 +149,12 @@ class _TrainingInputs:
         return replace(self, module=module, dataset=dataset, watch=False, emit=None, name="")
 
 
-def _beside(task: _TrainingInputs, rank: Rank) -> None:
+def _beside(task: _TrainingInputs, compute: Compute, rank: Rank) -> None:
     """What another rank than the first does."""
-    compute = choose(task.options)
     with on_threads(compute.threads):
         own = replace(task, module=copy.deepcopy(task.module))  # which the other ranks hold as well
-        _TrainingJob(own, compute, rank).run()
+        with pixels_first(own.module):
+            _TrainingJob(own, compute, rank).run()
 
 
 class _TrainingJob:

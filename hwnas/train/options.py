@@ -47,8 +47,8 @@ class Recipe(Checked):
         device: ``auto`` takes the GPU where torch sees one.
         precision: of the forward and backward pass; ``auto`` decides by the processor.
         threads: of torch; None takes torch's own number (every core, unless OMP_NUM_THREADS says
-            otherwise), or what a container is limited to. Where other programs keep the cores busy,
-            one thread is faster than several that wait for each other.
+            otherwise), or what a container is limited to, shared out among the processes that train at the
+            same time on this machine. The last bits of a result depend on it.
         seed: decides the order of the images and their augmentation, together with the step alone.
         checkpoint_s: least time between two checkpoints, in seconds.
     """
@@ -102,9 +102,7 @@ class Recipe(Checked):
     mixup: float = option(0.0, "Mixup: alpha; 0 turns it off.", low=0, high=100)
     device: TrainDevice = option("auto", "Device to train on.")
     precision: Mode = option("auto", "Precision of the forward and backward pass.")
-    # One: with two, torch 2.15 was seen to corrupt the heap (docs/evidence/training.md), and beside other
-    # work two threads that wait for each other are ten times slower.
-    threads: int | None = option(1, "Threads of torch; null takes torch's own number.", low=1, high=1_024)
+    threads: int | None = option(None, "Threads of torch; null takes every core.", low=1, high=1_024)
     seed: int = option(0, "Seed of the order of images and of augmentation.", low=0, high=2**63 - 1)
     checkpoint_s: float = option(20.0, "Smallest time between two checkpoints, in seconds.", low=0)
 

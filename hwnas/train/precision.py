@@ -7,15 +7,14 @@ could then change the result of a resumed training.
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
+from hwnas import container
 from hwnas.errors import DeviceUnavailable
 from hwnas.measure.host import detect
 from hwnas.protocols import Emit
@@ -47,8 +46,16 @@ class Compute:
         return self.precision == "fp16"
 
 
-def choose(options: Recipe) -> Compute:
-    """Where and how to train; DeviceUnavailable where a GPU is asked for and cannot be used."""
+def choose(options: Recipe, jobs: int = 1) -> Compute:
+    """Where and how to train.
+
+    Args:
+        options: of the training.
+        jobs: processes of this machine that share it, and its cores.
+
+    Raises:
+        DeviceUnavailable: a GPU is asked for and cannot be used.
+    """
     missing, words = _cuda_missing()
     if options.device == "cuda" and missing:
         raise DeviceUnavailable(
@@ -66,7 +73,8 @@ def choose(options: Recipe) -> Compute:
     if precision == "auto":
         precision = _cuda_precision() if cuda else cpu_precision(detect().flags)
     note = f"training runs on the CPU: {unserved}" if unserved else ""
-    return Compute(device, precision, options.threads or default_threads(), note)
+    threads = options.threads or max(1, default_threads() // jobs)
+    return Compute(device, precision, threads, note)
 
 
 def _cuda_missing() -> tuple[bool, str]:
@@ -144,21 +152,9 @@ def _cuda_precision() -> str:
     return "bf16" if major >= 8 else "fp16" if major == 7 else "fp32"
 
 
-def default_threads(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
-    """Torch's own number, but no more than the container is given: threads beyond that only wait.
-
-    Args:
-        cgroup: where the kernel shows the limits, version 2 (``cpu.max``) or 1 (``cpu/cpu.cfs_*``).
-    """
-    threads = torch.get_num_threads()
-    for names in (("cpu.max",), ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us")):
-        try:
-            quota, period = " ".join((cgroup / name).read_text() for name in names).split()
-            if quota not in ("max", "-1"):
-                threads = min(threads, max(1, math.ceil(int(quota) / int(period))))
-        except (OSError, ValueError):
-            continue  # not this version, or no limit
-    return threads
+def default_threads() -> int:
+    """Torch's own number, but no more than the container is given."""
+    return int(min(torch.get_num_threads(), container.most_cores()))
 
 
 @contextmanager

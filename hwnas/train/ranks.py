@@ -5,8 +5,8 @@ other machines (`launched`).
 
 Every process (rank) makes the whole batch of a step, which follows from (seed, step) alone, and takes its
 part of it. So the global batch, the number of steps and every image's augmentation are those of one process.
-Gradients are averaged by torch's `DistributedDataParallel`; batch norm takes its statistics over all ranks,
-by a function of our own, as torch's works on GPUs alone. Only the first rank, which is the process that was
+Gradients are averaged by torch's `DistributedDataParallel`; batch norm takes its statistics over all ranks
+(`shared_norms`). Only the first rank, which is the process that was
 started, tells and writes; the others take its state, so that they need no checkpoint.
 """
 
@@ -24,12 +24,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from hwnas.errors import HwnasError, InputError
+from hwnas.train import shared_norms
 
 T = TypeVar("T")
 
@@ -65,7 +65,7 @@ class Rank:
             return module
         for one in module.modules():
             if isinstance(one, nn.BatchNorm2d):
-                one.forward = partial(_batch_norm, one)  # type: ignore[method-assign]
+                one.forward = partial(shared_norms.normalise, one)  # type: ignore[method-assign]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # of a newer name for the argument
             wrapped: Callable[[Tensor], Tensor] = DistributedDataParallel(module, broadcast_buffers=False)
@@ -74,7 +74,8 @@ class Rank:
     def unwrap(self, module: nn.Module) -> None:
         """Give batch norm its own forward pass again."""
         for one in module.modules():
-            vars(one).pop("forward", None)
+            if isinstance(one, nn.BatchNorm2d):
+                vars(one).pop("forward", None)
 
     def same(self, value: T) -> T:
         """The first rank's value, at every rank; it is pickled."""
@@ -122,50 +123,6 @@ def joined() -> Iterator[Rank]:
         yield rank
     finally:
         dist.destroy_process_group()
-
-
-class _Sum(torch.autograd.Function):
-    """The sum over the ranks, of values and, going back, of gradients."""
-
-    @staticmethod
-    def forward(ctx: Any, value: Tensor) -> Tensor:
-        total = value.clone()
-        dist.all_reduce(total)
-        return total
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        total = gradients[0].contiguous().clone()
-        dist.all_reduce(total)
-        return total
-
-
-def _summed(value: Tensor) -> Tensor:
-    total: Tensor = _Sum.apply(value)
-    return total
-
-
-def _batch_norm(norm: nn.BatchNorm2d, images: Tensor) -> Tensor:
-    """Batch norm over the batches of all ranks."""
-    if not norm.training:
-        return nn.BatchNorm2d.forward(norm, images)
-    x, axes = images.float(), (0, 2, 3)
-    count = torch.tensor([float(x.numel() // x.shape[1])], device=x.device)
-    dist.all_reduce(count)
-    mean = _summed(x.sum(axes)) / count
-    centred = x - mean[:, None, None]
-    variance = _summed(centred.square().sum(axes)) / count
-    if norm.track_running_stats and norm.running_mean is not None and norm.running_var is not None:
-        with torch.no_grad():
-            assert norm.momentum is not None
-            assert norm.num_batches_tracked is not None
-            norm.num_batches_tracked += 1
-            norm.running_mean.lerp_(mean, norm.momentum)
-            norm.running_var.lerp_(variance * count / (count - 1), norm.momentum)
-    out = centred * torch.rsqrt(variance + norm.eps)[:, None, None]
-    if norm.affine:
-        out = out * norm.weight[:, None, None] + norm.bias[:, None, None]
-    return out.to(images.dtype)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Which runtime and precision to profile: three anchor networks of the space, timed in all that work here.
+"""Which runtime and precision to profile: a few networks of the space, timed in all that work here.
 
 Seconds, against minutes of a profile in the wrong one: the same network takes half the time in the right
 runtime and precision, which is worth more than any placement of depth.
@@ -15,7 +15,7 @@ import numpy as np
 from hwnas.backends import formats
 from hwnas.deploy.parity import TOLERANCES
 from hwnas.errors import BuildError, InputError
-from hwnas.jobs.profile.plan import anchors
+from hwnas.jobs.profile.plan import representatives
 from hwnas.measure.candidates import AUTO, RuntimeCandidate, candidates, name_of
 from hwnas.measure.device import resolve
 from hwnas.measure.reliability import DOUBTFUL_PERCENT
@@ -27,7 +27,7 @@ from hwnas.records import Precision, Setting
 from hwnas.spec import NetworkSpec
 from hwnas.units import format_ms
 
-IMAGES = 4  # compared on each anchor
+IMAGES = 4  # compared on each network
 MOST_TOLERATED_PERCENT = 10.0
 
 
@@ -43,12 +43,12 @@ def takes(asked: str | None, value: str) -> bool:
 
 @dataclass(frozen=True)
 class Timed:
-    """A runtime and precision on the anchors.
+    """A runtime and precision on the networks that are timed.
 
     Attributes:
         backend, precision: names.
-        floor_ms: by anchor, smallest first, the least that a call took.
-        relative: geometric mean over the anchors, of the time over that of the fastest runtime.
+        floor_ms: by network, the least that a call took.
+        relative: geometric mean over the networks, of the time over that of the fastest runtime.
         keeps: whether its scores stay close to those of the float network, on random images.
         error: why it could not be built; empty where it was.
         form: of int8; empty for the runtime's usual one.
@@ -81,10 +81,10 @@ def choose(
     timed: bool = True,
     specs: Sequence[NetworkSpec] | None = None,
 ) -> tuple[list[Setting], list[Timed]]:
-    """Time the anchors in every candidate: the fastest that keeps the scores comes first.
+    """Time a few networks in every candidate: the fastest that keeps the scores comes first.
 
     Args:
-        space: whose anchors are timed, with random weights.
+        space: of which `representatives` are timed, with random weights.
         device: a known device, or "auto".
         backend, precision: "auto", a list of names separated by commas, one name, or None (the device's
             own backend, fp32). "auto" leaves out precisions whose engines cannot be exported and timed here.
@@ -92,7 +92,7 @@ def choose(
         seed: order of timing.
         emit: told what was chosen, and by how much.
         timed: False takes the first that works, without building anything (a dry run).
-        specs: networks to time in place of the anchors.
+        specs: networks to time in their place.
 
     Returns:
         The settings that keep the scores, fastest first (the fastest of all where none does), each runtime
@@ -100,7 +100,7 @@ def choose(
 
     Raises:
         InputError, BackendUnavailable: nothing here serves what is asked for.
-        BuildError: none of the candidates could build the anchors.
+        BuildError: none of the candidates could build the networks.
     """
     runtimes = _names(backend if backend is not None else resolve(device).backend)
     found = candidates(device, runtimes, _names(precision or "fp32"), batch=batch, threads=threads)
@@ -108,21 +108,21 @@ def choose(
         found = _deployable(found, space) or found
     if not timed:
         return [found[0].setting], [_untimed(c) for c in found]
-    specs = specs or anchors(space)
+    specs = specs or representatives(space)
     steps = _Steps(emit, len(found) + len(specs))
     rows, builders = _built(found, specs, batch, steps)
     if not builders[0]:
         raise BuildError(f"no runtime could build networks of {space.name}: {rows[0].error}")
     rng = np.random.default_rng(seed)
     times = []
-    for at, of_anchor in enumerate(builders):
+    for at, of_network in enumerate(builders):
         steps.next(f"timing network {at + 1} of {len(builders)} in all of them")
-        times.append(in_turn(of_anchor, rng=rng))
+        times.append(in_turn(of_network, rng=rng))
     steps.next("")
     compared = []
     for row in rows:
         if not row.error:
-            own = [of_anchor[row.name] for of_anchor in times]
+            own = [of_network[row.name] for of_network in times]
             ratio = float(np.exp(np.mean(np.log([turn.relative for turn in own]))))
             row = replace(row, floor_ms=tuple(turn.low_ms for turn in own), relative=ratio)
         compared.append(row)
@@ -176,7 +176,7 @@ class _Steps:
 def _built(
     found: list[RuntimeCandidate], specs: Sequence[NetworkSpec], batch: int, steps: _Steps
 ) -> tuple[list[Timed], list[dict[str, Builder]]]:
-    """Every candidate with whether it keeps the scores, and for each anchor builders of engines by name."""
+    """Every candidate with whether it keeps the scores, and for each network builders of engines by name."""
 
     graphs = [onnx.network(spec, batch=batch, seed=0) for spec in specs]
     shape = specs[0].input_shape
@@ -203,8 +203,8 @@ def _built(
         except BuildError as exc:
             rows.append(replace(_untimed(candidate), error=str(exc)))
             continue
-        for of_anchor, build in zip(builders, own, strict=True):
-            of_anchor[candidate.name] = build
+        for of_network, build in zip(builders, own, strict=True):
+            of_network[candidate.name] = build
         rows.append(replace(_untimed(candidate), keeps=keeps))
     return rows, builders
 
@@ -238,7 +238,7 @@ def said(chosen: Timed, timed: list[Timed]) -> str:
                 + ("" if other.keeps else ", but its scores differ too much")
             )
     text = f"fastest here: {chosen.name}"
-    text += f" ({', '.join(format_ms(ms) for ms in chosen.floor_ms)} for three anchor networks)"
+    text += f" ({', '.join(format_ms(ms) for ms in chosen.floor_ms)} for {len(chosen.floor_ms)} networks)"
     return text + (f"; {'; '.join(parts)}" if parts else "; nothing else works here")
 
 

@@ -15,7 +15,7 @@ class ProfileOptions:
     Attributes:
         device, backend, precision, batch, threads: the conditions; backend None takes the device's, batch
             None one image, or as many as the device is usually asked for where it decides the space, too.
-            Where backend or precision is "auto" or a list separated by commas, three anchor networks are
+            Where backend or precision is "auto" or a list separated by commas, a few of its networks are
             timed in all of them and the fastest that keeps the scores is profiled.
         space, input_shape, classes: what is swept; None takes what the device is usually asked for
             (`measure.device.usual`), else all families of networks for small images, `mbv2-imagenet` for

@@ -55,9 +55,8 @@ class Spread:
     """Trains proposals on an executor; see `hwnas.search.workers.Workers`.
 
     A training that is done is in the run folder before anything else, whatever its turn in the log is, so
-    that a search that is killed and repeated finds it there. A final training, beside which nothing runs, is
-    shared by as many processes as there are jobs where the executor is this machine's (`train.ranks`), and is
-    one task of another one.
+    that a search that is killed and repeated finds it there. A final training, beside which nothing
+    runs, has every core where the executor is this machine's, and is one task of another one.
     """
 
     executor: Executor
@@ -94,7 +93,7 @@ class Spread:
         return one
 
     def _here(self, proposal: Proposal, index: int) -> Begun:
-        """A final training, beside which nothing runs: its ranks are started from here."""
+        """A final training, beside which nothing runs, in this process."""
         one, start = _HandedOver(self, proposal, index, None), time.monotonic()
         try:
             one.outcome = self.evaluator(proposal, index)

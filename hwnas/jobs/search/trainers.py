@@ -98,7 +98,6 @@ class Trainers:
             importance_images=min(JUDGED, len(self.dataset.val if held_out else self.dataset.train)),
             held_out=held_out,
             initial=self.initial,
-            final_jobs=self.options.jobs if self.options.executor == "local" else 1,
             trainer=None if self.options.trainer is None else own.trainer(self.options.trainer),
             # Which compares networks as they are.
             ask_guessers=judging is not None and judging.importance == "vip",

@@ -1,4 +1,4 @@
-"""``--backend auto --precision auto``: the fastest of what works here, by three anchor networks."""
+"""``--backend auto --precision auto``: the fastest of what works here, by a few networks."""
 
 from __future__ import annotations
 

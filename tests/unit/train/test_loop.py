@@ -15,6 +15,7 @@ import pytest
 import torch
 from torch import nn
 
+from hwnas import container
 from hwnas.errors import DataFormatError, HwnasError, InputError
 from hwnas.nets.build import build, weights
 from hwnas.nets.count import count
@@ -440,6 +441,11 @@ def test_precision_follows_the_processor() -> None:
     assert precision.choose(replace(FAST, device="cpu", precision="fp16")).scales
 
 
+def test_two_threads_end_alike_each_time(tiny: NetworkSpec, digits: Dataset) -> None:
+    two = [weights(run(tiny, digits, replace(FAST, images=500, threads=2))[0]) for _ in range(2)]
+    assert all(np.array_equal(two[0][name], two[1][name]) for name in two[0])
+
+
 def test_threads_are_set_and_given_back(tiny: NetworkSpec, digits: Dataset) -> None:
     _, result = run(tiny, digits, replace(FAST, images=100, threads=2))
     assert result.threads == 2
@@ -464,7 +470,12 @@ def test_threads_keep_to_the_containers_limit(
     for name, text in files.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text)
-    assert precision.default_threads(tmp_path) == expected
+    given = container.most_cores(tmp_path)
+    monkeypatch.setattr(container, "most_cores", lambda: given)
+    assert precision.default_threads() == expected
+    assert precision.choose(FAST).threads == expected
+    assert precision.choose(FAST, jobs=3).threads == max(1, expected // 3)  # who train together share them
+    assert precision.choose(replace(FAST, threads=5), jobs=3).threads == 5
 
 
 def test_weights_are_finite_float32(tiny: NetworkSpec, digits: Dataset) -> None:
