@@ -124,7 +124,7 @@ def _begun(options: ProfileOptions, space: SearchSpace) -> Setting | None:
 
 
 def _compared(options: ProfileOptions, space: SearchSpace, emit: Emit | None) -> list[NetworkSpec] | None:
-    """The networks that runtimes are compared by near one latency; None where those of the whole space are."""
+    """The networks that runtimes are compared by near one latency; None where those of the space are."""
     if options.near_ms is None or not isinstance(space, Families):
         return None
     backend, setting = devices.conditions(

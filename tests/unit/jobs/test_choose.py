@@ -24,6 +24,7 @@ from hwnas.jobs.profile.choose import (
     with_errors,
 )
 from hwnas.jobs.profile.conditions import worth_a_profile
+from hwnas.jobs.profile.plan import anchors, representatives
 from hwnas.jobs.profile.result import ProfileOutcome
 from hwnas.nets import spaces
 from hwnas.records import Precision, Setting, to_json
@@ -74,6 +75,21 @@ def test_auto_leaves_out_what_no_engine_is_timed_in() -> None:
     assert here.precision == "fp32"
     _, both = choose(spaces.make("resnet-cifar"), "cpu", "ort", "auto", timed=False)
     assert [one.precision for one in both] == ["fp32", "int8"]
+
+
+def test_runtimes_are_compared_on_every_operator_of_a_space() -> None:
+    plain = spaces.make("resnet-cifar")
+    assert representatives(plain) == anchors(plain)  # one block in all sizes
+    space = spaces.make("mbv2-cifar")
+    assert {block.se for spec in anchors(space) for block in spec.blocks} == {0.0}
+    found = representatives(space)
+    assert found[:3] == anchors(space)
+    held = {(block.kernel, block.expand, block.se) for spec in found for block in spec.blocks}
+    # Which kernels, expansions and gates there are is in docs/spaces.md; not every combination is held.
+    assert {kernel for kernel, _, _ in held} >= {3, 5, 7}
+    assert {expand for _, expand, _ in held} >= {1, 3, 6}
+    assert {se for _, _, se in held} == {0.0, 0.25}
+    assert all(spec in space for spec in found)
 
 
 def test_one_that_loses_the_scores_is_not_taken() -> None:

@@ -43,7 +43,22 @@ def test_identity_joins_only_equal_shapes() -> None:
 
 @pytest.mark.parametrize(
     "change",
-    [{"kernel": 2}, {"stride": 3}, {"c_in": 0}, {"se": 1.5}, {"kind": "what"}, {"size_in": 0}, {"colour": 1}],
+    [
+        {"kernel": 2},
+        {"stride": 3},
+        {"c_in": 0},
+        {"se": 1.5},
+        {"kind": "what"},
+        {"size_in": 0},
+        {"colour": 1},
+        # What is no number is not taken for one.
+        {"c_in": "16"},
+        {"c_out": 16.0},
+        {"size_in": "32"},
+        {"size_in": ["32", 64]},
+        {"expand": True},
+        {"se": "0.25"},
+    ],
 )
 def test_impossible_blocks_are_refused(change: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
