@@ -6,11 +6,11 @@
     python -m benchmarks.predictors --cases ort/int8:mbv2-cifar openvino/bf16:resnet-cifar
 
 Each case is one profile (its time is part of the result). Then fresh random networks are timed by a clock
-of the benchmark's own (`benchmarks.clock`: 2 % quantile of calls over a minute, sessions in turn), twice, with
-engines that are built anew: the truth is the mean of the two minutes, and what they differ by is printed as ``repeat``. With ``--busy`` a
-neighbour comes and goes while the profile runs (`benchmarks.busy`), and the clock runs when it has ended. A
-table holds floors and the clock takes a low quantile; the factor that all networks have in common is printed
-apart (``factor``), with hwnas's error once it is removed. Contestants:
+of the benchmark's own (`benchmarks.clock`: 2 % quantile of calls over a minute, sessions in turn), twice,
+with engines that are built anew: the truth is the mean of the two minutes, and what they differ by is printed
+as ``repeat``. With ``--busy`` a neighbour comes and goes while the profile runs (`benchmarks.busy`), and the
+clock runs when it has ended. A table holds floors and the clock takes a low quantile; the factor that all
+networks have in common is printed apart (``factor``), with hwnas's error once it is removed. Contestants:
 
 * ``isolated sum``: blocks timed alone and added up (DenseNAS, Once-for-All, ProxylessNAS);
 * ``FLOPs, 3 anchors``: linear in MACs between the smallest, a middle and the largest network
