@@ -66,7 +66,7 @@ def stages(rows: Sequence[tuple[str, dict[str, float]]], budget_ms: float | None
         "legend": {**LEGEND, "traceorder": "normal"},
         "bargap": 0.35,
     }
-    add_budget(layout, Budget(latency_ms=budget_ms) if budget_ms else None, 0.44)
+    add_budget(layout, Budget(latency_ms=budget_ms) if budget_ms else None, 1.0)
     return figure(data, height=150 + 62 * len(rows), **layout)
 
 
