@@ -64,7 +64,7 @@ class Rank:
         if self.count == 1:
             return module
         for one in module.modules():
-            if isinstance(one, nn.BatchNorm2d):
+            if type(one) is nn.BatchNorm2d:  # subclasses do more than that
                 one.forward = partial(shared_norms.normalise, one)  # type: ignore[method-assign]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # of a newer name for the argument
@@ -74,7 +74,7 @@ class Rank:
     def unwrap(self, module: nn.Module) -> None:
         """Give batch norm its own forward pass again."""
         for one in module.modules():
-            if isinstance(one, nn.BatchNorm2d):
+            if type(one) is nn.BatchNorm2d:
                 vars(one).pop("forward", None)
 
     def same(self, value: T) -> T:
