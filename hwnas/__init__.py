@@ -6,16 +6,20 @@ taking one frozen dataclass of options; the names below are imported on first us
 """
 
 import os
+import sys
 from importlib import import_module
 from typing import Any
 
 __version__ = "0.1.0"
 
-# Read once, when torch brings libgomp. How long a thread that waits for the others keeps its core busy: by
-# default milliseconds, so that where another program has a core, trainings on all cores mostly wait
-# (docs/evidence/training.md). A few microseconds give away nothing on an idle machine.
-if "OMP_WAIT_POLICY" not in os.environ:
-    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+# How often a thread of torch that waits for the others looks whether they are done, before it sleeps. By
+# default for milliseconds, so that where another program has a core, trainings on all cores mostly wait
+# (docs/evidence/training.md). It is read once, when torch is imported: where that was before, or the user has
+# set it, it is as it is, and `train.precision.default_threads` goes by that.
+_WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
+THREADS_WAIT_LONG = "torch" in sys.modules and not any(name in os.environ for name in _WAITING)
+if not any(name in os.environ for name in _WAITING):
+    os.environ["GOMP_SPINCOUNT"] = "1000"
 
 # name -> module that holds it. `__getattr__` imports on use.
 _LAZY = {

@@ -7,9 +7,10 @@ say one number.
 from __future__ import annotations
 
 import math
+import operator
 from typing import Annotated, Union
 
-from pydantic import AfterValidator, Discriminator, Field, Tag
+from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Strict, Tag
 
 # Sizes come from files, and are not believed before they could be built.
 MOST_PIXELS = 1 << 14
@@ -59,7 +60,17 @@ def brief(size: MapSize) -> str:
 # A size in a file is a number, or a list of height and width.
 SQUARE, RECTANGLE = "square", "rectangle"
 _which = Discriminator(lambda value: RECTANGLE if isinstance(value, (list, tuple)) else SQUARE)
-_Side = Annotated[int, Field(gt=0, le=MOST_PIXELS, strict=True)]
+
+
+def whole(value: object) -> object:
+    """An integer of any kind, numpy's too, as Python's; anything else as it is, for the check."""
+    is_integer = hasattr(value, "__index__") and not isinstance(value, bool)
+    return operator.index(value) if is_integer else value  # type: ignore[arg-type]
+
+
+# What is no number in a file, as "32" or true, is not taken for one.
+Whole = Annotated[int, Strict(), BeforeValidator(whole)]
+_Side = Annotated[Whole, Field(gt=0, le=MOST_PIXELS)]
 _Square = Annotated[_Side, Tag(SQUARE)]
 _Rectangle = Annotated[tuple[_Side, _Side], AfterValidator(lambda two: of(*two)), Tag(RECTANGLE)]
 # Written with Union: files that hold them are read on targets of ssh, too (`measure.remote`), where Python
@@ -67,6 +78,6 @@ _Rectangle = Annotated[tuple[_Side, _Side], AfterValidator(lambda two: of(*two))
 SizeField = Annotated[Union[_Square, _Rectangle], _which]  # noqa: UP007
 # The same, or 0 where there is nothing.
 SizeOrZero = Annotated[
-    Union[Annotated[int, Field(ge=0, le=MOST_PIXELS, strict=True), Tag(SQUARE)], _Rectangle],  # noqa: UP007
+    Union[Annotated[Whole, Field(ge=0, le=MOST_PIXELS), Tag(SQUARE)], _Rectangle],  # noqa: UP007
     _which,
 ]

@@ -25,7 +25,7 @@ from pydantic import (
 
 from hwnas import plugins, schemas, sizes
 from hwnas.errors import InputError
-from hwnas.sizes import MapSize, SizeField, SizeOrZero
+from hwnas.sizes import MapSize, SizeField, SizeOrZero, Whole
 from hwnas.units import format_depths
 
 
@@ -66,15 +66,15 @@ class BlockSpec(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: Kind
-    c_in: int = Field(gt=0, le=MOST_CHANNELS, strict=True)
-    c_out: int = Field(gt=0, le=MOST_CHANNELS, strict=True)
-    kernel: int = Field(default=3, gt=0, le=255, strict=True)
+    c_in: Whole = Field(gt=0, le=MOST_CHANNELS)
+    c_out: Whole = Field(gt=0, le=MOST_CHANNELS)
+    kernel: Whole = Field(default=3, gt=0, le=255)
     stride: Literal[1, 2, 4] = 1
-    expand: int = Field(default=1, gt=0, le=1024, strict=True)
+    expand: Whole = Field(default=1, gt=0, le=1024)
     se: float = Field(default=0.0, ge=0.0, le=1.0, strict=True)
     act: Act = "relu"
     size_in: SizeField
-    c_skip: int = Field(default=0, ge=0, le=MOST_CHANNELS, strict=True)
+    c_skip: Whole = Field(default=0, ge=0, le=MOST_CHANNELS)
     size_skip: SizeOrZero = 0
 
     @model_serializer(mode="wrap")

@@ -11,6 +11,7 @@ import multiprocessing
 import os
 import shutil
 import socket
+import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -193,6 +194,9 @@ class _Voice:
 def _share(threads: int) -> None:
     """In a process of the pool, before it imports torch, which reads this: all processes share the cores."""
     os.environ.setdefault("OMP_NUM_THREADS", str(threads))
+    torch = sys.modules.get("torch")  # which the user's own script has imported before anything else
+    if torch is not None:
+        torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 
 
 def _run(voice: _Voice, task: Work, args: tuple[Any, ...]) -> tuple[Any, str, float]:

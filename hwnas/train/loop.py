@@ -94,7 +94,8 @@ def train(
         HwnasError: training diverges again and again.
     """
     plan.check_fit(spec, dataset)
-    compute = choose(options, jobs)
+    step = plan.batch_of(options, len(dataset.train))
+    compute = choose(options, jobs, step_macs=step * count(spec).macs)
     say(compute, emit)
     smallest = options.images // plan.steps_of(options, len(dataset.train))
     asked = _TrainingInputs(

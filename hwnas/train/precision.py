@@ -7,6 +7,7 @@ could then change the result of a resumed training.
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -14,12 +15,15 @@ from dataclasses import dataclass
 
 import torch
 
+import hwnas
 from hwnas import container
 from hwnas.errors import DeviceUnavailable
 from hwnas.measure.host import detect
 from hwnas.protocols import Emit
 from hwnas.train.options import Recipe
 
+# Of a step on several threads: a few milliseconds of one.
+LEAST_MACS = 5e7
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -46,12 +50,14 @@ class Compute:
         return self.precision == "fp16"
 
 
-def choose(options: Recipe, jobs: int = 1) -> Compute:
+def choose(options: Recipe, jobs: int = 1, step_macs: float = math.inf) -> Compute:
     """Where and how to train.
 
     Args:
         options: of the training.
         jobs: processes of this machine that share it, and its cores.
+        step_macs: multiply-accumulates of a forward pass over the images of a step; threads would mostly wait
+            for each other where they are few.
 
     Raises:
         DeviceUnavailable: a GPU is asked for and cannot be used.
@@ -73,7 +79,8 @@ def choose(options: Recipe, jobs: int = 1) -> Compute:
     if precision == "auto":
         precision = _cuda_precision() if cuda else cpu_precision(detect().flags)
     note = f"training runs on the CPU: {unserved}" if unserved else ""
-    threads = options.threads or max(1, default_threads() // jobs)
+    usual = max(1, default_threads() // jobs) if step_macs >= LEAST_MACS else 1
+    threads = options.threads or usual
     return Compute(device, precision, threads, note)
 
 
@@ -153,7 +160,13 @@ def _cuda_precision() -> str:
 
 
 def default_threads() -> int:
-    """Torch's own number, but no more than the container is given."""
+    """Torch's own number, but no more than the container is given.
+
+    One where torch was imported before hwnas, as its threads then wait with busy cores: beside other work
+    trainings take a hundred times as long. ``GOMP_SPINCOUNT=1000`` in the environment mends that.
+    """
+    if hwnas.THREADS_WAIT_LONG:
+        return 1
     return int(min(torch.get_num_threads(), container.most_cores()))
 
 

@@ -5,9 +5,10 @@ other machines (`launched`).
 
 Every process (rank) makes the whole batch of a step, which follows from (seed, step) alone, and takes its
 part of it. So the global batch, the number of steps and every image's augmentation are those of one process.
-Gradients are averaged by torch's `DistributedDataParallel`; batch norm takes its statistics over all ranks
-(`shared_norms`). Only the first rank, which is the process that was
-started, tells and writes; the others take its state, so that they need no checkpoint.
+Gradients are averaged by torch's `DistributedDataParallel`; torch's `BatchNorm2d` takes its statistics over
+all ranks (`shared_norms`), any other layer that looks at a batch over its own part. Only the first rank,
+which is the process that was started, tells and writes; the others take its state, so that they need no
+checkpoint.
 """
 
 from __future__ import annotations
@@ -73,6 +74,8 @@ class Rank:
 
     def unwrap(self, module: nn.Module) -> None:
         """Give batch norm its own forward pass again."""
+        if self.count == 1:
+            return
         for one in module.modules():
             if type(one) is nn.BatchNorm2d:
                 vars(one).pop("forward", None)

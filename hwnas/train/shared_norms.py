@@ -51,8 +51,9 @@ class _SharedNorm(torch.autograd.Function):
         scale = weight * inverse_std
         slope = -scale * inverse_std * by_x
         level = -scale * by_one - slope * mean
-        dx = F.batch_norm(x, torch.zeros_like(slope), torch.ones_like(slope), slope, level, eps=0.0)
-        dx.addcmul_(dy, scale.to(dy.dtype)[:, None, None])
+        # In float32: what is rounded per channel in half precision adds up over a network.
+        dx = F.batch_norm(x.float(), torch.zeros_like(slope), torch.ones_like(slope), slope, level, eps=0.0)
+        dx = dx.addcmul_(dy.float(), scale[:, None, None]).to(x.dtype)
         return dx, d_weight, d_bias, None, None, None, None
 
 

@@ -40,16 +40,11 @@ def prepare(facts: Facts) -> Prepared | None:
         if asked.score == "auto":
             facts.note("note", {"text": without(asked.share, facts.images)}, key="text")
         return None
-    from hwnas.train.precision import choose
+    from hwnas.train.precision import choose, on_threads
 
-    choose(facts.recipe)  # settles which device there is before anything is computed
-    threads, before = facts.recipe.threads, torch.get_num_threads()
-    if threads is not None:
-        torch.set_num_threads(threads)
-    try:
+    compute = choose(facts.recipe)  # settles which device there is before anything is computed
+    with on_threads(compute.threads):
         found = _train(facts, asked)
-    finally:
-        torch.set_num_threads(before)
     edges, operators = found.trust
     text = (
         f"agreement between two halves of the architecture steps: {edges:.2f} for edges, {operators:.2f} for "

@@ -118,8 +118,8 @@ class Trainers:
         judging = self._judging()
         if judging is None:
             return None
-        autocast = choose(self.recipe).autocast
+        compute = choose(self.recipe)
         found = importance.make(
-            judging.importance, images=judging.images, autocast=autocast, group=judging.group
+            judging.importance, images=judging.images, autocast=compute.autocast, group=judging.group
         )
-        return found if self.recipe.threads is None else OnThreads(found, self.recipe.threads)
+        return OnThreads(found, compute.threads)

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from pydantic import ValidationError
 
@@ -63,6 +64,13 @@ def test_identity_joins_only_equal_shapes() -> None:
 def test_impossible_blocks_are_refused(change: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         BlockSpec.model_validate({"kind": "basic", "c_in": 16, "c_out": 16, "size_in": 32, **change})
+
+
+def test_integers_of_numpy_are_integers() -> None:
+    given = {"kind": "basic", "c_in": np.int64(16), "c_out": np.int32(16), "size_in": np.int64(32)}
+    block = BlockSpec.model_validate(given)
+    assert block == BlockSpec(kind="basic", c_in=16, c_out=16, size_in=32)
+    assert type(block.c_in) is int
 
 
 def test_a_chain_that_does_not_join_names_the_block() -> None:
