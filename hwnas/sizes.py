@@ -7,7 +7,7 @@ say one number.
 from __future__ import annotations
 
 import math
-import operator
+from numbers import Integral
 from typing import Annotated, Union
 
 from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Strict, Tag
@@ -64,13 +64,12 @@ _which = Discriminator(lambda value: RECTANGLE if isinstance(value, (list, tuple
 
 def whole(value: object) -> object:
     """An integer of any kind, numpy's too, as Python's; anything else as it is, for the check."""
-    is_integer = hasattr(value, "__index__") and not isinstance(value, bool)
-    return operator.index(value) if is_integer else value  # type: ignore[arg-type]
+    return int(value) if isinstance(value, Integral) and not isinstance(value, bool) else value
 
 
 # What is no number in a file, as "32" or true, is not taken for one.
 Whole = Annotated[int, Strict(), BeforeValidator(whole)]
-_Side = Annotated[Whole, Field(gt=0, le=MOST_PIXELS)]
+_Side = Annotated[int, Field(gt=0, le=MOST_PIXELS, strict=True), BeforeValidator(whole)]
 _Square = Annotated[_Side, Tag(SQUARE)]
 _Rectangle = Annotated[tuple[_Side, _Side], AfterValidator(lambda two: of(*two)), Tag(RECTANGLE)]
 # Written with Union: files that hold them are read on targets of ssh, too (`measure.remote`), where Python
@@ -78,6 +77,9 @@ _Rectangle = Annotated[tuple[_Side, _Side], AfterValidator(lambda two: of(*two))
 SizeField = Annotated[Union[_Square, _Rectangle], _which]  # noqa: UP007
 # The same, or 0 where there is nothing.
 SizeOrZero = Annotated[
-    Union[Annotated[Whole, Field(ge=0, le=MOST_PIXELS), Tag(SQUARE)], _Rectangle],  # noqa: UP007
+    Union[  # noqa: UP007
+        Annotated[int, Field(ge=0, le=MOST_PIXELS, strict=True), BeforeValidator(whole), Tag(SQUARE)],
+        _Rectangle,
+    ],
     _which,
 ]

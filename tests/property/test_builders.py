@@ -46,7 +46,8 @@ def test_torch_and_onnx_agree(name: str, seed: int) -> None:
     given_scores = run_onnx(model, x.numpy())
     assert given_scores.shape == (2, spec.classes)
     assert np.abs(expected).max() > 0.01
-    np.testing.assert_allclose(given_scores, expected, rtol=0, atol=1e-5 * max(1.0, np.abs(expected).max()))
+    # Float32 over a hundred layers: a random member of nasnet-cifar was 1.2e-5 of its largest score off.
+    np.testing.assert_allclose(given_scores, expected, rtol=0, atol=3e-5 * max(1.0, np.abs(expected).max()))
 
 
 @EVERY_SPACE

@@ -21,7 +21,7 @@ class _Accepts:
 
 
 ConfigDict = dict
-AfterValidator = Discriminator = Tag = SerializerFunctionWrapHandler = _Accepts
+AfterValidator = BeforeValidator = Discriminator = Strict = Tag = SerializerFunctionWrapHandler = _Accepts
 field_validator = model_validator = model_serializer = _Accepts
 
 
