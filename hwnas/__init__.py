@@ -16,9 +16,9 @@ __version__ = "0.1.0"
 # default for milliseconds, so that where another program has a core, trainings on all cores mostly wait
 # (docs/evidence/training.md). It is read once, when torch is imported: where that was before, or the user has
 # set it, it is as it is, and `train.precision.default_threads` goes by that.
-_WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
-THREADS_WAIT_LONG = "torch" in sys.modules and not any(name in os.environ for name in _WAITING)
-if not any(name in os.environ for name in _WAITING):
+_left_open = "OMP_WAIT_POLICY" not in os.environ and "GOMP_SPINCOUNT" not in os.environ
+THREADS_WAIT_LONG = _left_open and "torch" in sys.modules
+if _left_open:
     os.environ["GOMP_SPINCOUNT"] = "1000"
 
 # name -> module that holds it. `__getattr__` imports on use.

@@ -54,6 +54,7 @@ def pixels_first(module: nn.Module) -> Iterator[None]:
         and "forward" not in vars(one)
     ]
     for one in strided:
+        # mypy forbids assigning a method; for the time of a training that is what is wanted.
         one.forward = partial(_of_kept_pixels, one)  # type: ignore[method-assign]
     try:
         yield

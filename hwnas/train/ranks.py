@@ -66,6 +66,7 @@ class Rank:
             return module
         for one in module.modules():
             if type(one) is nn.BatchNorm2d:  # subclasses do more than that
+                # mypy forbids assigning a method; `unwrap` gives the class's own back.
                 one.forward = partial(shared_norms.normalise, one)  # type: ignore[method-assign]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # of a newer name for the argument
