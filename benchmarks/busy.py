@@ -49,7 +49,7 @@ from hwnas.store import read_network, write_json
 
 SPELL_S = (10.0, 30.0)  # of a spell, and of the rest after it
 MOST_S = 6 * 3600.0
-MOST_MS = 0.6  # largest budget
+MOST_MS = 2.0  # largest budget
 MEMBERS = 5_000
 
 

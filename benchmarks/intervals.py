@@ -13,7 +13,8 @@ must hold are measurements of 40 other networks in a state of another time. Mach
     spells      the same, and 5 % of all networks 2 to 20 % too slow
     rough       states 0.8 % apart, measurements 1.5 % with heavy tails
     traces      what recorded engines took (`hwnas doctor --record`) at the table's time and at the later
-                one, over their undisturbed value, engines in order of latency: twelve sessions in 60 s
+                one, over their undisturbed value: twelve sessions in 60 s. Engines in order of latency, and
+                for networks with as many weights the two whose weights lie in the shared cache
     traces 20 s the same with a table of four sessions within 20 s
 
 Rules (`interval` and `later` of `hwnas.cost`):
@@ -42,7 +43,7 @@ import numpy as np
 from scipy.special import stdtrit
 
 from benchmarks.common import save
-from benchmarks.noise import LOOK_EVERY_S, Windows, calm_values
+from benchmarks.noise import LARGE, WEIGHT_BYTES, Windows, calm_values, memory_of, states_of
 from hwnas.arrays import Float64s
 from hwnas.backends.fake import Fake
 from hwnas.cost import interval
@@ -53,12 +54,13 @@ from hwnas.errors import HwnasError
 from hwnas.jobs.profile.plan import PLANS, draw, schedule
 from hwnas.measure import table as tables
 from hwnas.measure.aggregate import floor_of
-from hwnas.measure.levels import SentinelLook, state_sd
+from hwnas.measure.memory import MemoryStates
 from hwnas.measure.rows import SUFFIX, AgainRow, BlockRow, Header, NetworkRow, RowRole
 from hwnas.measure.session import low
 from hwnas.measure.table import LatencyTable
 from hwnas.measure.trace import Trace
 from hwnas.nets import onnx, spaces
+from hwnas.nets.count import count, count_block
 from hwnas.records import Measurement
 from hwnas.spec import NetworkSpec
 
@@ -106,16 +108,17 @@ class Machine:
     tails: float = np.inf
     bad: float = 0.0
     one_bad: float = 0.0
+    memory: MemoryStates | None = None
 
-    def table(self, size: Float64s, rng: np.random.Generator) -> Drawn:
+    def table(self, size: Float64s, weights: Float64s, rng: np.random.Generator) -> Drawn:
         """Measurements of a table."""
-        found = self.later(size, rng)
+        found = self.later(size, weights, rng)
         slow = (rng.random(len(size)) < self.bad) * np.log(1.0 + rng.uniform(0.02, 0.2, len(size)))
         if self.one_bad:
             slow[rng.integers(len(size))] = math.log(1.0 + self.one_bad)
         return Drawn(found.error + slow, found.se)
 
-    def later(self, size: Float64s, rng: np.random.Generator) -> Drawn:
+    def later(self, size: Float64s, weights: Float64s, rng: np.random.Generator) -> Drawn:
         """Measurements at another time, which wait for the end of a spell."""
         n = len(size)
         own = rng.standard_normal(n) if np.isinf(self.tails) else rng.standard_t(self.tails, n)
@@ -131,38 +134,44 @@ class Played:
     traces: Sequence[Windows]
     plan: tuple[int, float] = MINUTE
     states: float = field(init=False)
+    memory: MemoryStates = field(init=False)
 
     def __post_init__(self) -> None:
         self.best_ms = min(trace.best_ms() for trace in self.traces)
         calm = calm_values(self.traces)
         self.calm, self.order = calm, sorted(calm, key=lambda name: calm[name])
-        looks, past_s = [], 0.0
-        for trace in self.traces:
-            looks += [SentinelLook(past_s + LOOK_EVERY_S * i, ms) for i, ms in enumerate(trace.looks())]
-            past_s += trace.seconds
-        found = state_sd(looks, self.best_ms)
-        assert found is not None, "traces of less than a minute"
-        self.states = found
+        self.heavy = sorted((name for name in ("resnet56", LARGE)), key=lambda name: WEIGHT_BYTES[name])
+        self.states, self.memory = states_of(self.traces, self.best_ms), memory_of(self.traces, calm)
 
-    def table(self, size: Float64s, rng: np.random.Generator) -> Drawn:
+    def table(self, size: Float64s, weights: Float64s, rng: np.random.Generator) -> Drawn:
         """Measurements of a table."""
-        return self._cut(size, self.plan, rng)
+        return self._cut(size, weights, self.plan, rng)
 
-    def later(self, size: Float64s, rng: np.random.Generator) -> Drawn:
+    def later(self, size: Float64s, weights: Float64s, rng: np.random.Generator) -> Drawn:
         """Measurements of any trace at any time."""
-        return self._cut(size, MINUTE, rng)
+        return self._cut(size, weights, MINUTE, rng)
 
-    def _cut(self, size: Float64s, plan: tuple[int, float], rng: np.random.Generator) -> Drawn:
+    def _engines(self, size: Float64s, weights: Float64s) -> list[str]:
+        """Which engine each network's noise is of: of the two with weights in the shared cache for those that
+        have about as many (nearest logarithm), of the others in order of latency.
+        """
+        light = [name for name in self.order if name not in self.heavy]
+        known = np.log([WEIGHT_BYTES["resnet20"], *(WEIGHT_BYTES[name] for name in self.heavy)])
+        nearest = np.abs(np.log(weights)[:, None] - known).argmin(axis=1)
+        rank = (np.argsort(np.argsort(size)) * len(light)) // len(size)
+        return [light[r] if near == 0 else self.heavy[near - 1] for r, near in zip(rank, nearest)]
+
+    def _cut(
+        self, size: Float64s, weights: Float64s, plan: tuple[int, float], rng: np.random.Generator
+    ) -> Drawn:
         sessions, span_s = plan
         trace = self.traces[int(rng.integers(len(self.traces)))]
         begin_s = rng.uniform(0.0, trace.seconds - span_s - 0.2)
-        engine = (np.argsort(np.argsort(size)) * len(self.order)) // len(size)
         errors, ses = [], []
-        for at in engine:
+        for name in self._engines(size, weights):
             # Networks of a profile are measured in turn: each meets the span at moments of its own.
             moved_s = rng.uniform(0.0, 0.5)
             cut = trace.sessions(begin_s + moved_s * span_s / sessions, sessions, span_s * 0.8)
-            name = self.order[at]
             floors = [low(calls) for calls in cut[name]]
             levels = [low(calls) / self.best_ms for calls in cut[trace.sentinel]]
             value, se = floor_of(floors, levels)
@@ -178,12 +187,14 @@ class Case:
     Attributes:
         model: of the table.
         cost_sd: (networks,) of the predicted costs.
+        half: (networks,) half-widths of hwnas.
         without: (folds, networks) logarithm of the prediction without a fold over that with all.
         fold: (fitted networks,) which fold each is of.
     """
 
     model: TableModel
     cost_sd: Float64s
+    half: Float64s
     without: Float64s
     fold: np.ndarray
 
@@ -196,7 +207,8 @@ class Case:
         masks = folds(len(evidence.latency_ms))
         counts = model.counts(specs)
         without = [fit(prior, evidence.only(~mask)).predict(counts)[0] for mask in masks]
-        return Case(model, cost_sd, np.log(np.array(without) / mean), np.argmax(masks, axis=0))
+        half = np.log(model.bounds(specs)[1] / mean)
+        return Case(model, cost_sd, half, np.log(np.array(without) / mean), np.argmax(masks, axis=0))
 
 
 def _both(half: Float64s) -> tuple[Float64s, Float64s]:
@@ -234,12 +246,11 @@ def cv_plus(case: Case, scaled: bool = False) -> tuple[Float64s, Float64s]:
     return ends[0][max(below, 1) - 1], ends[1][min(above, n) - 1]
 
 
-def ours(case: Case, states: bool = True) -> tuple[Float64s, Float64s]:
-    """What hwnas does, with or without the history of the device's states."""
+def no_states(case: Case) -> tuple[Float64s, Float64s]:
+    """What hwnas does, without the history of the device's states."""
     model = case.model
     half = model.width * np.hypot(case.cost_sd, model.noise)
-    later = model.later if states else model.posterior.scales["campaign"]
-    return _both(np.hypot(half, interval.gaussian() * later))
+    return _both(np.hypot(half, interval.gaussian() * model.posterior.scales["campaign"]))
 
 
 RULES: Mapping[str, Callable[[Case], tuple[Float64s, Float64s]]] = {
@@ -247,8 +258,8 @@ RULES: Mapping[str, Callable[[Case], tuple[Float64s, Float64s]]] = {
     "student": student,
     "cv+": cv_plus,
     "scaled cv+": lambda case: cv_plus(case, scaled=True),
-    "no states": lambda case: ours(case, states=False),
-    "hwnas": ours,
+    "no states": no_states,
+    "hwnas": lambda case: _both(case.half),
 }
 
 
@@ -265,13 +276,15 @@ def planted_table(
     rng = np.random.default_rng([seed, 11])
     table = LatencyTable(Header(setting=device.setting, space=device.space.name))
     blocks = list(device.alone)
-    noise = machine.table(np.array([device.alone[b] for b in blocks]), rng)
+    sizes = np.array([device.alone[b] for b in blocks])
+    noise = machine.table(sizes, np.array([count_block(b).weight_bytes + 1.0 for b in blocks]), rng)
     for block, error, se in zip(blocks, noise.error, noise.se):
         ms = device.alone[block] * math.exp(error)
         table.add(BlockRow(block=block, value_ms=ms, se_ms=se * ms))
     wanted = [one for one in schedule(device.space, PLANS["quick"], seed) if one[1] != "holdout"]
     truth = np.array([device.truth_ms(spec) for spec, _ in wanted])
-    noise = machine.table(truth, rng)
+    weights = np.array([float(count(spec).weight_bytes) for spec, _ in wanted])
+    noise = machine.table(truth, weights, rng)
     rows = [
         _row(spec, float(ms * math.exp(error)), float(se), role)
         for (spec, role), ms, error, se in zip(wanted, truth, noise.error, noise.se)
@@ -279,7 +292,7 @@ def planted_table(
     for row in rows:
         table.add(row)
     if again and (out := {one.spec.key for one in cost_model(table).slower()}):
-        second = machine.later(truth, rng)
+        second = machine.later(truth, weights, rng)
         for row, ms, error, se in zip(rows, truth, second.error, second.se):
             if row.spec.key in out:
                 found = _row(row.spec, float(ms * math.exp(error)), float(se), row.role).measurement
@@ -320,11 +333,12 @@ def simulate(
     tally = Tally()
     for number in range(repeats):
         table = planted_table(device, machine, 1000 * seed + number, again=again)
-        model = cost_model(table, states=machine.states)
+        model = cost_model(table, states=machine.states, memory=machine.memory)
         specs = draw(device.space, UNSEEN, number, "unseen")
         rng = np.random.default_rng([seed, number, 12])
         truth = np.array([device.truth_ms(spec) for spec in specs])
-        measured = truth * np.exp(machine.later(truth, rng).error)
+        weights = np.array([float(count(spec).weight_bytes) for spec in specs])
+        measured = truth * np.exp(machine.later(truth, weights, rng).error)
         tally.take(Case.of(model, specs), np.log(measured / model.predict(specs)[0]))
     return {"tables": repeats, "again": again, "rules": tally.figures()}
 

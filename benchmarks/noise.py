@@ -35,7 +35,9 @@ import numpy as np
 from benchmarks.common import RESULTS, machine
 from hwnas.arrays import Float64s
 from hwnas.measure.aggregate import floor_of
-from hwnas.measure.levels import BEST_SHARE, SentinelLook, state_sd
+from hwnas.measure.levels import BEST_SHARE, PRIOR_SD, SentinelLook, state_sd
+from hwnas.measure.memory import MemoryStates
+from hwnas.measure.sentinel import MEMORY_PRIOR_SD
 from hwnas.measure.session import low
 from hwnas.measure.trace import Trace
 from hwnas.records import now_utc
@@ -44,6 +46,11 @@ from hwnas.store import write_json
 # Sessions of so many seconds each, in such a span.
 SESSION_S = 0.3
 LOOK_EVERY_S = 0.5
+# Weights in fp32 of the engines with more than the half megabyte that a core of that machine has to itself.
+# Where they are not known (all but ResNet-20 and -56) as many a millisecond as their spaces' members have.
+# The largest engine stands for the second sentinel.
+CACHE_BYTES, LARGE = 0.52e6, "resnet-large"
+WEIGHT_BYTES = {"resnet20": 1.09e6, "resnet56": 3.41e6, LARGE: 4.6e6, "mbv2-b": 0.69e6, "mbv2-c": 0.58e6}
 PLANS = ((6, 2.0), (6, 10.0), (6, 30.0), (6, 60.0), (12, 60.0))
 Sessions = Sequence[Float64s]
 Statistic = Callable[[Sessions, Sessions, float], float]
@@ -114,10 +121,10 @@ class Windows:
         self.calls = {name: trace.of(name)[:2] for name in trace.names}
         self.sentinel = min(self.calls, key=lambda name: float(np.median(self.calls[name][1])))
 
-    def looks(self) -> list[float]:
-        """Looks at the sentinel all over the trace."""
+    def looks(self, name: str = "") -> list[float]:
+        """Looks at the sentinel, or at another engine, all over the trace."""
         found = self.sessions(0.0, int(self.seconds / LOOK_EVERY_S), self.seconds - 0.1)
-        return [low(calls) for calls in found[self.sentinel]]
+        return [low(calls) for calls in found[name or self.sentinel]]
 
     def best_ms(self) -> float:
         """The sentinel's best level (`measure.levels`)."""
@@ -169,18 +176,34 @@ def compare(
     }
 
 
+def states_of(traces: Sequence[Windows], best_ms: float, name: str = "", prior_sd: float = PRIOR_SD) -> float:
+    """States of the device as the looks of all traces at the sentinel, or at another engine, tell them."""
+    looks, past_s = [], 0.0
+    for trace in traces:
+        looks += [SentinelLook(past_s + LOOK_EVERY_S * i, ms) for i, ms in enumerate(trace.looks(name))]
+        past_s += trace.seconds
+    return state_sd(looks, best_ms, prior_sd)
+
+
+def memory_of(traces: Sequence[Windows], calm: Mapping[str, float]) -> MemoryStates:
+    """What the largest network of the traces says as the second sentinel (`measure.memory`)."""
+    sd = states_of(traces, calm[LARGE], LARGE, MEMORY_PRIOR_SD)
+    return MemoryStates(sd, calm[LARGE], WEIGHT_BYTES[LARGE], CACHE_BYTES)
+
+
 def coverage(traces: Mapping[str, Windows], best_ms: float, pairs: int, seed: int) -> dict[str, Any]:
     """How many measurements at another time lie in the interval of the first, and how wide that is.
 
     Both are twelve sessions over 60 s, of any trace at any place. The interval is that of a table: the
-    standard error, and the states of the device as the sentinel's looks of all traces tell them.
+    standard error, and the states of the device as the looks of all traces at the two sentinels tell them.
     """
-    looks, rng, names, past_s = [], np.random.default_rng(seed), sorted(traces), 0.0
-    for trace in traces.values():
-        looks += [SentinelLook(past_s + LOOK_EVERY_S * i, ms) for i, ms in enumerate(trace.looks())]
-        past_s += trace.seconds
-    spread = state_sd(looks, best_ms)
-    assert spread is not None, "traces of less than a minute"
+    rng, names = np.random.default_rng(seed), sorted(traces)
+    calm = calm_values(list(traces.values()))
+    spread, memory = states_of(list(traces.values()), best_ms), memory_of(list(traces.values()), calm)
+    of_weights = {
+        name: float(memory.of(np.array([WEIGHT_BYTES.get(name, 0.0)]), np.array([calm[name]]))[0])
+        for name in calm
+    }
     inside: dict[str, list[bool]] = {name: [] for name in next(iter(traces.values())).calls}
     halves: list[float] = []
     for _ in range(pairs):
@@ -193,12 +216,13 @@ def coverage(traces: Mapping[str, Windows], best_ms: float, pairs: int, seed: in
                 floor_of([low(c) for c in cut[engine]], [low(c) / best_ms for c in cut[trace.sentinel]])
                 for trace, cut in both
             )
-            half = 1.96 * float(np.hypot(se / first, spread))
+            half = 1.96 * float(np.linalg.norm([se / first, spread, of_weights[engine]]))
             halves.append(100.0 * half)
             found.append(abs(np.log(later / first)) <= half)
     return {
         "pairs": pairs,
         "states_percent": 100.0 * spread,
+        "memory": memory.to_json(),
         "half_width_percent": float(np.mean(halves)),
         "coverage_percent": 100.0 * float(np.mean([*inside.values()])),
         "by_engine_percent": {name: 100.0 * float(np.mean(found)) for name, found in inside.items()},

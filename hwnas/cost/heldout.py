@@ -7,12 +7,15 @@ from typing import Any
 import numpy as np
 
 from hwnas.arrays import Float64s
-from hwnas.cost.model import cost_model
+from hwnas.cost.model import TableModel
 from hwnas.cost.score import figures
+from hwnas.measure.memory import MemoryStates
 from hwnas.measure.table import LatencyTable
 
 
-def summary(table: LatencyTable, states: float | None = None) -> dict[str, Any]:
+def summary(
+    table: LatencyTable, states: float | None = None, memory: MemoryStates | None = None
+) -> dict[str, Any]:
     """Figures of a table's cost model on its held-out networks.
 
     The truth is the mean of a network's measured floors, and `repeat_mape_percent` how far two of them
@@ -22,8 +25,9 @@ def summary(table: LatencyTable, states: float | None = None) -> dict[str, Any]:
     Args:
         table: measured.
         states: how far from its best state the device was met over time, relative; None where not known.
+        memory: the same of weights beyond a core's own cache; None where not known.
     """
-    model = cost_model(table, states=0.0 if states is None else states)
+    model = TableModel(table, states=0.0 if states is None else states, memory=memory)
     validated, slower = model.validated, model.slower()
     random = [net.spec for net in table.networks if net.role in ("calibration", "holdout")]
     noise = {
@@ -37,6 +41,7 @@ def summary(table: LatencyTable, states: float | None = None) -> dict[str, Any]:
         "coverage": model.coverage,
         "median_over_floor": model.median_over_floor,
         "states_percent": None if states is None else 100.0 * states,
+        "memory": None if memory is None else memory.to_json(),
     }
     nets = [net for net in table.networks if net.role == "holdout"]
     if not nets:

@@ -22,6 +22,7 @@ from hwnas.cost.posterior import NOISE, Evidence, Group, Matrix, Posterior, Prio
 from hwnas.cost.validated import Slower, cross_validate
 from hwnas.errors import DataFormatError, InputError
 from hwnas.estimates import Estimate
+from hwnas.measure.memory import MemoryStates
 from hwnas.measure.table import LatencyTable
 from hwnas.nets.count import count
 from hwnas.records import Measurement, Setting
@@ -43,7 +44,11 @@ _SHARED_SD = {"measured": features.SCALE, "imported": 0.05, "estimated": 0.4}
 
 
 def cost_model(
-    table: LatencyTable, *, coverage: float = interval.COVERAGE, states: float | None = None
+    table: LatencyTable,
+    *,
+    coverage: float = interval.COVERAGE,
+    states: float | None = None,
+    memory: MemoryStates | None = None,
 ) -> TableModel:
     """The cost model of a table.
 
@@ -52,11 +57,12 @@ def cost_model(
         coverage: of the intervals.
         states: how far from its best the device was met over time, relative; None takes what the table's
             summary says.
+        memory: the same of weights in the shared cache; None takes what the table's summary says.
 
     Raises:
         DataFormatError: the table has no block rows.
     """
-    return TableModel(table, coverage=coverage, states=states)
+    return TableModel(table, coverage=coverage, states=states, memory=memory)
 
 
 class TableModel:
@@ -67,7 +73,8 @@ class TableModel:
         coverage: of the intervals.
         width: half-width of an interval in predictive standard deviations within a campaign.
         noise: relative standard deviation of a fresh measurement within a campaign.
-        later: relative standard deviation of the state that a later measurement is taken in.
+        later: relative standard deviation of the state that a later measurement is taken in, alike for all.
+        memory: what neighbours in the shared cache add to it, by a network's weights; None where unknown.
         posterior: of the block costs of `keys`.
         validated: the fitted networks, each predicted without its fold; those that stand out as slow
             (`slower`) hardly count for the others, unless a second measurement said the same.
@@ -76,7 +83,12 @@ class TableModel:
     """
 
     def __init__(
-        self, table: LatencyTable, *, coverage: float = interval.COVERAGE, states: float | None = None
+        self,
+        table: LatencyTable,
+        *,
+        coverage: float = interval.COVERAGE,
+        states: float | None = None,
+        memory: MemoryStates | None = None,
     ) -> None:
         if not table.rows:
             raise DataFormatError(
@@ -116,7 +128,7 @@ class TableModel:
         self.noise = math.hypot(self._scales["noise"], typical)
         known = table.states if states is None else states
         self.later = math.hypot(self._scales["campaign"], min(known or 0.0, MOST_STATES))
-        self._states = interval.gaussian(coverage) * self.later  # their part of a half-width
+        self.memory = table.memory if memory is None else memory
         self.median_over_floor = _median_over_floor(table)
 
     def estimate(self, spec: NetworkSpec) -> Estimate:
@@ -134,7 +146,8 @@ class TableModel:
 
     def _estimate(self, spec: NetworkSpec, floor: float, sd: float) -> Estimate:
         counts = count(spec)
-        half = math.hypot(self.width * sd / floor, self._states)
+        weights, latency = np.array([counts.weight_bytes], float), np.array([floor])
+        half = math.hypot(self.width * sd / floor, float(self._states(weights, latency)[0]))
         seen = self._seen.get(spec.key)
         # What was measured is not predicted. A disturbance only slows down: of a disturbed machine a
         # measurement counts where it lies below the prediction.
@@ -183,7 +196,7 @@ class TableModel:
     def bounds(self, specs: Sequence[NetworkSpec]) -> tuple[Float64s, Float64s]:
         """Interval of the floor in ms, (networks,) lower and upper ends."""
         mean, sd = self.predict(specs)
-        spread = np.exp(np.hypot(self.width * sd / mean, self._states))
+        spread = np.exp(np.hypot(self.width * sd / mean, self._states(_weight_bytes(specs), mean)))
         return mean / spread, mean * spread
 
     def slower(self) -> list[Slower]:
@@ -203,7 +216,7 @@ class TableModel:
         mean, sd = self.predict(specs)
         noise = np.full(len(mean), self.width * self.noise)
         costs = np.sqrt(np.maximum((self.width * sd / mean) ** 2 - noise**2, 0.0))
-        states = np.full(len(mean), self._states)
+        states = self._states(_weight_bytes(specs), mean)
         whole = np.sqrt(costs**2 + noise**2 + states**2)
         parts = {"half_width": whole, "costs": costs, "noise": noise, "states": states}
         return {name: 100.0 * float(values.mean()) for name, values in parts.items()}
@@ -228,6 +241,14 @@ class TableModel:
         """(blocks,) posterior costs of blocks inside a network, in ms."""
         self._extend(blocks)
         found: Float64s = self.posterior.mean_ms[[self._place[block] for block in blocks]]
+        return found
+
+    def _states(self, weight_bytes: Float64s, floor_ms: Float64s) -> Float64s:
+        """(networks,) part of the half-widths that is the device's state at another time."""
+        of_weights = (
+            np.zeros_like(floor_ms) if self.memory is None else self.memory.of(weight_bytes, floor_ms)
+        )
+        found: Float64s = interval.gaussian(self.coverage) * np.hypot(self.later, of_weights)
         return found
 
     def _by_stage(self, spec: NetworkSpec, total_ms: float) -> dict[str, float]:
@@ -314,6 +335,10 @@ class TableModel:
                 self._se[at] = max(self._se[at], ms - ms / (1.0 + found[spec.key].percent / 100.0))
         known |= found.keys()
         return bool(found)
+
+
+def _weight_bytes(specs: Sequence[NetworkSpec]) -> Float64s:
+    return np.array([count(spec).weight_bytes for spec in specs], dtype=np.float64)
 
 
 def _median_over_floor(table: LatencyTable) -> float:

@@ -20,7 +20,7 @@ from hwnas.measure import device
 from hwnas.measure.candidates import name_of
 from hwnas.measure.levels import SentinelHistory
 from hwnas.measure.patience import PATIENCE_S, Patience
-from hwnas.measure.sentinel import watched
+from hwnas.measure.sentinel import memory_sentinel, watched
 from hwnas.measure.timing import Builder, SessionOptions, TimingOptions, measure
 from hwnas.nets import onnx
 from hwnas.protocols import Backend, Emit, Engine, ManyStreams
@@ -179,6 +179,7 @@ def bench(options: BenchOptions, emit: Emit | None = None) -> BenchOutcome | Dry
         base_ms=past.best_ms() if past is not None else None,
         patience=patience,
         levels=past,
+        memory=memory_sentinel(device.backend_of(runtime), runtime),
         sustained_s=options.sustained_s,
     )
     first = next(iter(found.values()))

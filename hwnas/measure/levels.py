@@ -34,10 +34,11 @@ MOST_BYTES = 1 << 18  # about 6,000 looks: an hour of measuring, or weeks of sho
 DAYS = 2  # older levels may be of another host under the same name (a virtual machine that moved)
 BEST_SHARE = 0.05  # share of the looks that the best known level leaves below it
 FEW = 20  # looks without which a best level is not known
-# A state is the best look of two seconds, and fewer states than a minute's say nothing of how they differ.
-# Two seconds because their spread covers what other networks showed beside the sentinel on recorded traces
-# (docs/evidence/measuring.md); over a minute the sentinel's own best hardly moves, and large networks' does.
-STATE_S, FEW_STATES = 2.0, 30
+# A state is the best look of a minute: so long a measurement waits, or its sessions are spread.
+STATE_S = 60.0
+# What is believed of the states before any was seen counts as so many of them.
+PRIOR_STATES = 3.0
+PRIOR_SD = 0.005  # tables of other processes and hours are 0.2 % apart in the median, 1 % at most
 
 
 @dataclass(frozen=True)
@@ -61,15 +62,15 @@ def level_ms(looks: Sequence[float], *, of_now: bool) -> float:
     return float(np.median(looks[-RECENT:]) if of_now else np.percentile(looks, 10))
 
 
-def state_sd(looks: Sequence[SentinelLook], best_ms: float) -> float | None:
-    """Root mean square of log(state / best) over time; None of fewer than `FEW_STATES` states."""
+def state_sd(looks: Sequence[SentinelLook], best_ms: float, prior_sd: float = PRIOR_SD) -> float:
+    """Root mean square of log(state / best) over time, with `PRIOR_STATES` states that are `prior_sd` off."""
     states: dict[int, float] = {}
     for look in looks:
         at = int(look.at_s // STATE_S)
         states[at] = min(look.ms, states.get(at, look.ms))
-    if len(states) < FEW_STATES:
-        return None
-    return float(np.sqrt(np.mean(np.log(np.array([*states.values()]) / best_ms) ** 2)))
+    squares = np.log(np.array([*states.values()]) / best_ms) ** 2
+    total = PRIOR_STATES * prior_sd**2 + float(squares.sum())
+    return float(np.sqrt(total / (PRIOR_STATES + len(states))))
 
 
 class SentinelHistory:
@@ -147,10 +148,10 @@ class SentinelHistory:
             return None
         return float(np.quantile([level.ms for level in looks], BEST_SHARE))
 
-    def state_sd(self) -> float | None:
-        """How far from its best state the device was met; see `state_sd`. None where too little was seen."""
+    def state_sd(self, prior_sd: float = PRIOR_SD) -> float:
+        """How far from its best state the device was met; see `state_sd`. The prior if no best is known."""
         best = self.best_ms()
-        return None if best is None else state_sd(self.recent(), best)
+        return prior_sd if best is None else state_sd(self.recent(), best, prior_sd)
 
     def slow_share(self, seconds: float, gate: float) -> tuple[float, float] | None:
         """Share of the time seen in the last `seconds` in which the machine was slow.

@@ -32,7 +32,7 @@ from hwnas.measure.journal import Journal, TaskJournal
 from hwnas.measure.levels import SentinelHistory
 from hwnas.measure.patience import Patience
 from hwnas.measure.rows import AgainRow, BlockRow, ChainRow, FailureRow, Header, NetworkRow, RowRole
-from hwnas.measure.sentinel import identity, levels, sentinel
+from hwnas.measure.sentinel import identity, levels, memory_sentinel, sentinel
 from hwnas.measure.table import LatencyTable
 from hwnas.measure.timing import TimingOptions, measure
 from hwnas.measure.writer import TableWriter
@@ -283,6 +283,7 @@ class Sweep:
                 on_failure=failed,
                 patience=self.patience,
                 levels=past,
+                memory=memory_sentinel(self.backend, table.setting) if past is not None else None,
                 sustained_s=self._to_sustain_s,
             )
         self._to_sustain_s = 0.0

@@ -18,6 +18,7 @@ from hwnas.documents import read_bytes
 from hwnas.errors import DataFormatError, InputError, MissingMeasurement, StaleTable
 from hwnas.measure import advice, reliability
 from hwnas.measure.aggregate import pooled
+from hwnas.measure.memory import MemoryStates
 from hwnas.measure.plausible import refuse_implausible
 from hwnas.measure.rows import (
     AgainRow,
@@ -87,6 +88,11 @@ class LatencyTable:
         """How far from its best state the device was met over time (`levels.state_sd`); None if unknown."""
         found = self.summary.get("states_percent")
         return max(float(found), 0.0) / 100.0 if isinstance(found, (int, float)) else None
+
+    @property
+    def memory(self) -> MemoryStates | None:
+        """What neighbours in the shared cache did over time (`memory.MemoryStates`); None if unknown."""
+        return MemoryStates.read(self.summary.get("memory"))
 
     @property
     def setting(self) -> Setting:

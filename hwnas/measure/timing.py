@@ -23,8 +23,10 @@ docs/evidence/measuring.md compares the alternatives on a loaded machine; docs/m
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 
 import numpy as np
@@ -36,6 +38,7 @@ from hwnas.measure.host import cpu_flush, others_load
 from hwnas.measure.journal import Journal, TaskJournal
 from hwnas.measure.levels import SentinelHistory, level_ms, warms
 from hwnas.measure.patience import Patience
+from hwnas.measure.sentinel import MemorySentinel
 from hwnas.measure.session import Gates, SessionOptions, TimingSession, run_session, sustain
 from hwnas.protocols import Emit, Engine
 from hwnas.records import Measurement
@@ -46,6 +49,8 @@ Builder = Callable[[], Engine]
 # Where at least this many sessions were timed and this share of them was disturbed, the machine is
 # busy for good: repeating would double the time and cure nothing.
 DISTURBED_AFTER, DISTURBED_SHARE = 12, 0.7
+# Seconds between looks at the second sentinel: one takes 10 ms, and empties the core's own cache.
+MEMORY_EVERY_S = 2.0
 # A sentinel slower than its best by more than this many times the gate is not divided out.
 FAR = 5.0
 
@@ -64,6 +69,7 @@ def measure(
     on_failure: Callable[[str, BuildError], None] | None = None,
     patience: Patience | None = None,
     levels: SentinelHistory | None = None,
+    memory: MemorySentinel | None = None,
     sustained_s: float = 0.0,
     clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, Measurement]:
@@ -84,6 +90,7 @@ def measure(
         patience: seconds that may be waited while the sentinel is slower than its best known level;
             None does not wait.
         levels: what the sentinel took here before, and where its looks are noted.
+        memory: second sentinel, whose looks are noted as well and change nothing here.
         sustained_s: seconds for which the device is kept busy first.
         clock: gives seconds, for the deadline.
 
@@ -103,6 +110,7 @@ def measure(
         on_failure=on_failure,
         patience=patience,
         levels=levels if sentinel is not None else None,
+        memory=memory,
         clock=clock,
     )
     return campaign.run(sentinel, ends_s, sustained_s) if builders else {}
@@ -124,6 +132,7 @@ class Campaign:
         on_failure: Callable[[str, BuildError], None] | None = None,
         patience: Patience | None = None,
         levels: SentinelHistory | None = None,
+        memory: MemorySentinel | None = None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self.builders, self.options, self.rng, self.clock = dict(builders), options, rng, clock
@@ -136,6 +145,9 @@ class Campaign:
         self.windows: list[list[tuple[str, int]]] = []  # sessions between look i and look i + 1
         self.since_ms = 0.0
         self.guard: Engine | None = None
+        self.memory = memory
+        self.in_memory: Engine | None = None
+        self.memory_due_s = -math.inf
         self.late = self.warms = False
 
     def run(
@@ -146,6 +158,9 @@ class Campaign:
         self.guard = self._guard(sentinel)
         if self.guard is None:
             return {}
+        if self.memory is not None:
+            with suppress(BuildError):
+                self.in_memory = self.memory.build()
         self.warms = warms(self.guard)
         if self.warms:
             self.known_ms = None  # of a colder device, it may be
@@ -162,6 +177,8 @@ class Campaign:
                     break
         finally:
             self.guard.close()
+            if self.in_memory is not None:
+                self.in_memory.close()
         if self.refer:
             self._base(self.base_ms or self._best_ms())
         # The load of other processes over the whole measurement is a gate of its own.
@@ -270,6 +287,9 @@ class Campaign:
         """Time the sentinel, and judge the sessions between this look and the one before."""
         assert self.guard is not None
         short = SessionOptions(self.options.sentinel_ms, calls=3, batch_ms=self.options.session.batch_ms)
+        if self.memory is not None and self.in_memory is not None and self.clock() >= self.memory_due_s:
+            self.memory.history.add(self._session(self.in_memory, short).floor_ms)
+            self.memory_due_s = self.clock() + MEMORY_EVERY_S
         self.looks.append(self._session(self.guard, short).floor_ms)
         if self.levels is not None:
             self.levels.add(self.looks[-1])

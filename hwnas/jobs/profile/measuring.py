@@ -14,7 +14,7 @@ from hwnas.jobs.profile.options import ProfileOptions
 from hwnas.jobs.profile.plan import Plan, anchors, blocks_of, draw, priced_part, schedule
 from hwnas.measure import reliability
 from hwnas.measure.rows import RepeatRow
-from hwnas.measure.sentinel import levels
+from hwnas.measure.sentinel import levels, memory_sentinel
 from hwnas.measure.sweep import Sweep
 from hwnas.measure.table import LatencyTable
 from hwnas.protocols import SearchSpace
@@ -99,9 +99,16 @@ class Measuring:
     def _finish(self) -> None:
         """Mark the table as finished, with its figures."""
         if not self.sweep.late:
-            past = levels(self.table.setting)
-            states = past.state_sd() if past is not None else None
-            self.sweep.finish({**summary(self.table, states), **ratios(self.compared)})
+            past, header = levels(self.table.setting), self.table.header
+            memory = memory_sentinel(self.sweep.backend, header.setting)
+            figures = summary(
+                self.table,
+                past.state_sd() if past is not None else None,
+                memory.states(header.device.get("caches_bytes", {}), header.setting.precision)
+                if memory is not None
+                else None,
+            )
+            self.sweep.finish({**figures, **ratios(self.compared)})
             if slower := cost_model(self.table).slower():
                 self._say(f"{named(slower)}, measured twice")
             if wide := reliability.wide(self.table, self._command()):

@@ -220,8 +220,9 @@ class Auto(Strategy[AutoOptions]):
         """The largest uniform member, from new weights, with the images that the search's network has seen.
 
         Once, and only when the search proposes nothing more: what a search found has to be better than what
-        takes none (docs/evidence/frontier.md). Not where operators were grown: weights that grew at a gentle
-        rate say less of what a long training will give than new ones do.
+        takes none (docs/evidence/frontier.md). Where growth decided, with the rest of the budget filled in
+        single blocks. Not where operators were grown: weights that grew at a gentle rate say less of what a
+        long training will give than new ones do.
         """
         own = _own(history)
         now = newest(own)
@@ -231,17 +232,20 @@ class Auto(Strategy[AutoOptions]):
             return []
         if self._searched(own, 1, np.random.default_rng(0)):
             return []
-        spec = largest_uniform(self._context, self._context.budget)
+        budget, text = self._context.budget, "the largest uniform member"
+        spec = largest_uniform(self._context, budget)
+        if self._untrained is None and budget.latency_ms is not None:
+            filled = fine.refined(spec, self._context.space, self._context.estimate, budget)
+            text += ", filled in single blocks" if filled.key != spec.key else ""
+            spec = filled
         seen = sum(trial.outcome.images for trial in ancestry(own, now))
-        if spec.key in {trial.spec.key for trial in own} or not self._context.budget.fits(
-            self._context.estimate(spec)
-        ):
+        if spec.key in {trial.spec.key for trial in own} or not budget.fits(self._context.estimate(spec)):
             return []
         return [
             Proposal(
                 spec=spec,
                 images=seen or None,
-                reason=f"the largest uniform member, {spec.depths_text}, to be compared",
+                reason=f"{text}, {spec.depths_text}, to be compared",
                 notes={UNIFORM: 1},
             )
         ]
@@ -249,11 +253,16 @@ class Auto(Strategy[AutoOptions]):
     def _beats(self, uniform: Trial, found: Trial) -> bool:
         """Whether the uniform member takes the place of what was found.
 
-        Growth has to be better. What the untrained score derived was trained shortly, as the uniform member
-        was; there only a difference that is no chance counts against it.
+        What the untrained score derived was trained shortly, as the uniform member was; there only a
+        difference that is no chance counts against it. Growth that left milliseconds has to be better by
+        more than chance: it ended because no gain was significant, and few images show little.
         """
         ahead, se = difference(uniform, found)
-        return ahead > self._z * se if self._untrained is not None else ahead >= 0
+        if self._untrained is not None:
+            return ahead > self._z * se
+        limit_ms = self._context.budget.latency_ms or math.inf
+        left = found.estimate.bound_ms < min(fine.USED * limit_ms, uniform.estimate.bound_ms)
+        return ahead >= (-self._z * se if left else 0.0)
 
     def _verdict(self, history: Sequence[Trial]) -> list[Decision]:
         """How the uniform member compares with what the search found."""
@@ -262,7 +271,9 @@ class Auto(Strategy[AutoOptions]):
         if other.evaluation is None or not found:
             return told
         ours, theirs = accuracy(found[0]), accuracy(other)
-        text = f"the largest uniform member reaches {theirs:.2%}, what was found {ours:.2%}"
+        taken = self._beats(other, found[0])
+        which = f"{other.spec.depths_text} is taken" if taken else f"{found[0].spec.depths_text} stays"
+        text = f"the largest uniform member reaches {theirs:.2%}, what was found {ours:.2%}: {which}"
         return [Decision("choice", text, {"uniform": theirs, "found": ours}), *told]
 
     def _phase(self, history: Sequence[Trial]) -> int:

@@ -18,6 +18,7 @@ from hwnas.cost.model import cost_model
 from hwnas.measure import reliability
 from hwnas.measure.rows import AgainRow
 from hwnas.measure.table import LatencyTable
+from hwnas.nets.count import count
 from hwnas.spec import NetworkSpec
 
 INSIDE = {b: 0.9 * t - 0.001 for b, t in samples.TIMES.items()}
@@ -146,6 +147,29 @@ def test_intervals_hold_the_states_that_the_device_was_met_in() -> None:
     parts = cost_model(found).widths(drawn(10, 3))
     squares = sum(parts[name] ** 2 for name in ("costs", "noise", "states"))
     assert parts["half_width"] ** 2 == pytest.approx(squares, rel=0.02)
+
+
+def test_weights_in_the_shared_cache_make_intervals_wider() -> None:
+    """Networks with weights beyond the core's own cache, and without."""
+    found, specs = table(), drawn(10, 3)
+    weights = np.array([count(spec).weight_bytes for spec in specs], dtype=float)
+    floors = cost_model(found).predict(specs)[0]
+    cache = float(np.median(weights))
+    found.summary = {
+        "memory": {"states_percent": 4.0, "ms": 1e3, "weight_bytes": cache + 1e6, "cache_bytes": cache}
+    }
+    model, plain = cost_model(found), cost_model(table())
+    share = np.maximum(weights - cache, 0.0) / 1e6
+    assert (share > 0).any()
+    assert (share == 0).any()
+    low, high = model.bounds(specs)
+    above = plain.bounds(specs)[1]
+    by_hand = np.hypot(np.log(above / floors), 1.959964 * 0.04 * share)
+    assert np.log(high / floors) == pytest.approx(by_hand, rel=1e-4)
+    assert np.log(low / floors) == pytest.approx(-by_hand, rel=1e-4)
+    for spec, end, floor in zip(specs, high, floors):
+        one = model.estimate(spec)
+        assert one.high_ms / one.latency_ms == pytest.approx(end / floor)
 
 
 @pytest.mark.parametrize(

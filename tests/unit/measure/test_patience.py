@@ -14,7 +14,6 @@ from hwnas.measure.grade import noise_grade
 from hwnas.measure.levels import (
     BEST_SHARE,
     FEW,
-    FEW_STATES,
     MOST_BYTES,
     SentinelHistory,
     SentinelLook,
@@ -255,10 +254,12 @@ def test_a_link_in_its_place_is_not_followed(tmp_path: Path) -> None:
     assert levels.recent() == []
 
 
-def test_states_of_a_device_that_comes_and_goes() -> None:
-    """40 states of two seconds, every fourth 10 % slower; a look that is slower still makes no state."""
-    looks = [SentinelLook(1.0 * i, 1.1 if i // 2 % 4 == 3 else 1.0) for i in range(80)]
-    looks.append(SentinelLook(0.5, 3.0))
-    # A quarter of the squares is log(1.1)^2: half of log(1.1).
-    assert state_sd(looks, 1.0) == pytest.approx(np.log(1.1) / 2.0)
-    assert state_sd(looks[: 2 * FEW_STATES - 2], 1.0) is None
+def test_states_of_a_device_that_comes_and_goes(tmp_path: Path) -> None:
+    """40 states of a minute, every fourth 10 % slower; a look that is slower still makes no state."""
+    looks = [SentinelLook(30.0 * i, 1.1 if i // 2 % 4 == 3 else 1.0) for i in range(80)]
+    looks.append(SentinelLook(5.0, 3.0))
+    # Ten squares of log(1.1), thirty of nothing, and three of what is believed before.
+    squares = 10 * np.log(1.1) ** 2 + 3 * 0.02**2
+    assert state_sd(looks, 1.0, 0.02) == pytest.approx(np.sqrt(squares / 43))
+    unseen = SentinelHistory("guard", Fake().setting("fake", "fp32", 1, 1), folder=tmp_path)
+    assert unseen.state_sd(0.02) == 0.02

@@ -74,6 +74,32 @@ def test_the_largest_uniform_member_is_a_candidate_and_wins_where_it_is_as_good(
         assert (strategy.rank(changed)[0].index == other.index) is wins
 
 
+def test_growth_that_found_nothing_significant_leaves_no_budget_unused(tmp_path: Path) -> None:
+    """The smallest network stays only where it is better than the filled uniform one by more than chance."""
+    result = run(tmp_path, Auto, "resnet-cifar", 0.5, se=10.0)
+    other = next(t for t in result.trials if "uniform" in t.notes)
+    assert [t.spec.depths for t in searched(result)][-1] == (1, 1, 1)
+    assert 0.9 < price_ms(other.spec) * 1.02 / 0.5 <= 1.0
+    assert result.trials[result.best].spec.key == other.spec.key
+    strategy = Auto(context("resnet-cifar", 0.5, FakeCost(error=0.02), images=IMAGES))
+    trials = [t for t in result.trials if t.role == "candidate"]
+    small = max(t.index for t in trials if t.index != other.index)
+    for accuracy, wins in ((0.500, True), (0.490, True), (0.470, False)):
+        told = {small: 0.500, other.index: accuracy}
+        changed = [
+            t.model_copy(
+                update={
+                    "evaluation": t.outcome.model_copy(
+                        update={"accuracy": told.get(t.index, 0.1), "accuracy_se": 0.01}
+                    )
+                }
+            )
+            for t in trials
+        ]
+        # 1.6449 standard errors of the difference, 0.01 * sqrt(2), are 0.0233.
+        assert (strategy.rank(changed)[0].index == other.index) is wins
+
+
 def test_vital_blocks_are_chosen_before_the_others_and_shapes_first(tmp_path: Path) -> None:
     result = run(tmp_path, Auto, "mbv2-cifar", 0.2)
     path = [t for t in searched(result) if t.role == "candidate"]
