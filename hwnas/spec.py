@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     SerializerFunctionWrapHandler,
@@ -39,6 +40,17 @@ def _known(kind: str) -> str:
 Kind = Annotated[str, AfterValidator(_known)]
 Act = Literal["none", "relu", "relu6", "hswish", "swish", "gelu"]
 Convention = Literal["torch", "keras"]
+
+
+def _integer(value: object) -> object:
+    """An integer of any kind as Python's; true and 1.0 equal 1, and are none."""
+    found = sizes.whole(value)
+    if type(found) is not int:
+        raise ValueError(f"{value!r} is not a whole number")
+    return found
+
+
+Stride = Annotated[Literal[1, 2, 4], BeforeValidator(_integer)]
 
 
 # Sizes come from files, and are not believed before they could be built.
@@ -69,7 +81,7 @@ class BlockSpec(BaseModel):
     c_in: Whole = Field(gt=0, le=MOST_CHANNELS)
     c_out: Whole = Field(gt=0, le=MOST_CHANNELS)
     kernel: Whole = Field(default=3, gt=0, le=255)
-    stride: Literal[1, 2, 4] = 1
+    stride: Stride = 1
     expand: Whole = Field(default=1, gt=0, le=1024)
     se: float = Field(default=0.0, ge=0.0, le=1.0, strict=True)
     act: Act = "relu"

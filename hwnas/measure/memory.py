@@ -8,7 +8,7 @@ calls, and the sentinel 0.4 % (docs/evidence/latency.md).
 
 So a second sentinel, whose weights lie in the shared cache, is looked at now and then (`sentinel`). Two
 facts decide how much of its slowdown a network shares: how many bytes it has beyond the core's own cache;
-and that all of them are evicted at most once a call, so that what takes longer than the sentinel shares less.
+and that all of them are evicted at most once a call, so that what takes long shares less.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ import numpy as np
 from hwnas.arrays import Float64s
 
 MOST_SD = 1.0
+# A call of so many of the second sentinel's finds everything evicted; of shorter ones, the more the longer.
+ALL_EVICTED = 2.0
 FIELDS = ("states_percent", "ms", "weight_bytes", "cache_bytes")
 
 
@@ -51,7 +53,7 @@ class MemoryStates:
         """
         beyond = np.maximum(weight_bytes - self.cache_bytes, 0.0)
         share = beyond / (self.weight_bytes - self.cache_bytes)
-        found: Float64s = self.sd * share * np.minimum(1.0, self.ms / ms)
+        found: Float64s = self.sd * share * np.minimum(1.0, ALL_EVICTED * self.ms / ms)
         return found
 
     def to_json(self) -> dict[str, float]:

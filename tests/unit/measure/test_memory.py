@@ -21,9 +21,9 @@ MODEL = onnx.chain([BlockSpec(kind="basic", c_in=16, c_out=16, size_in=32)])
 
 
 def test_the_share_of_a_network_by_hand() -> None:
-    """All in its own cache; half of the sentinel's bytes beyond it; as many in twice its time; as many."""
+    """All in its own cache; half of the sentinel's bytes beyond it; as many in four times its time; as many in twice."""
     weights = np.array([0.4e6, 5.5e6, 10.5e6, 10.5e6])
-    found = KNOWN.of(weights, np.array([1.0, 2.0, 8.0, 4.0]))
+    found = KNOWN.of(weights, np.array([1.0, 2.0, 16.0, 8.0]))
     assert found == pytest.approx([0.0, 0.05, 0.05, 0.1])
 
 

@@ -55,6 +55,8 @@ def test_identity_joins_only_equal_shapes() -> None:
         # What is no number is not taken for one.
         {"c_in": "16"},
         {"c_out": 16.0},
+        {"stride": True},
+        {"stride": 1.0},
         {"size_in": "32"},
         {"size_in": ["32", 64]},
         {"expand": True},
