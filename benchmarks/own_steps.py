@@ -24,7 +24,7 @@ from hwnas.records import now_utc
 from hwnas.store import write_json
 
 
-def cut(model: Path, budget: str, images: int, seed: int, out: Path, data: str) -> dict[str, Any]:
+def cut(model: Path, budget: str, images: int, seed: int, out: Path, data: str) -> Any:
     """One search from a run; the body of its result."""
     table = model.with_name(f"{model.name}.hwlat.jsonl")
     profile(ProfileOptions(model=str(model), preset="quick", device="fake", out=table))

@@ -2,11 +2,13 @@
 
     python -m benchmarks.shared_cache                 # three minutes on two idle cores
     python -m benchmarks.shared_cache --turns 1 --seconds 5 --out NAME
+    python -m benchmarks.shared_cache --watch 600 --out NAME    # what others do here, without a neighbour
 
 Engines stay loaded and are called in turns of twenty (`benchmarks.clock`: 2 % quantile of calls), alternately
 on the machine as found, beside a process on another core that adds one to an array of 64 MiB over and over,
 and beside one that computes without memory. What neighbours do to a network in percent stands beside what
-`hwnas.measure.memory` derives from how much slower the second sentinel is.
+`hwnas.measure.memory` derives from how much slower the second sentinel is. With ``--watch`` the engines are
+called in turns for so many seconds, and the shortest call of each in ten seconds stands over its best.
 """
 
 from __future__ import annotations
@@ -15,13 +17,14 @@ import argparse
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 
-from benchmarks.clock import loaded, low_ms
+from benchmarks.clock import WARM_UP, loaded, low_ms
 from benchmarks.common import machine, save
 from hwnas.measure.device import conditions
 from hwnas.measure.memory import MemoryStates
@@ -29,8 +32,10 @@ from hwnas.measure.sentinel import BLOCK, DEPTH, IN_MEMORY, IN_MEMORY_DEPTH
 from hwnas.nets import onnx
 from hwnas.nets.count import count, count_block
 from hwnas.nets.spaces import make
+from hwnas.protocols import Engine
 
 SECOND = "second sentinel"
+WINDOW_S, CALLS = 10.0, 4
 CODE = {
     "streams": "import numpy as np; m = np.zeros(1 << 23)\nwhile True: m += 1.0",
     "computes": "while True: sum(i * i for i in range(20_000))",
@@ -59,6 +64,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=plain)
     parser.add_argument("--turns", type=int, default=3, help="of the three conditions")
     parser.add_argument("--seconds", type=float, default=15.0, help="of all engines in one condition")
+    parser.add_argument("--watch", type=float, default=None, metavar="SECONDS", help="no neighbour")
     parser.add_argument("--out", default="shared-cache", help="name of the result file")
     args = parser.parse_args()
     backend, setting = conditions("cpu", "ort")
@@ -76,6 +82,12 @@ def main() -> None:
             name = f"{space} {spec.depths_text}"
             models[name] = onnx.network(spec, seed=0)
             weights[name] = count(spec).weight_bytes
+    if args.watch is not None:
+        with loaded(backend, setting, models) as engines:
+            rows = watched(engines, weights, args.watch)
+        body = {"conditions": setting.describe(), "seconds": args.watch, "window_s": WINDOW_S, "rows": rows}
+        print("written to", save(args.out, body))
+        return
     mine, other = sorted(os.sched_getaffinity(0))[:2]
     os.sched_setaffinity(0, {mine})
     found: dict[str, dict[str, list[float]]] = {name: {} for name in models}
@@ -99,6 +111,36 @@ def main() -> None:
         )
     body = {"conditions": setting.describe(), "turns": args.turns, "seconds": args.seconds, "rows": rows}
     print("written to", save(args.out, body))
+
+
+def watched(
+    engines: Mapping[str, Engine], weights: Mapping[str, int], seconds: float
+) -> list[dict[str, Any]]:
+    """The shortest call of each engine in every window, over its best of all, in percent."""
+    rng, names = np.random.default_rng(0), list(engines)
+    for engine in engines.values():
+        engine.time(WARM_UP)
+    windows = max(int(seconds // WINDOW_S), 1)
+    least = {name: np.full(windows, np.inf) for name in names}
+    begun = time.monotonic()
+    while (at := int((time.monotonic() - begun) // WINDOW_S)) < windows:
+        for place in rng.permutation(len(names)):
+            found = float(engines[names[place]].time(CALLS).wall_ms.min())
+            least[names[place]][at] = min(least[names[place]][at], found)
+    rows = []
+    for name in names:
+        over = 100 * np.log(least[name] / least[name].min())
+        rows.append(
+            {
+                "network": name,
+                "weight_bytes": weights[name],
+                "ms": float(least[name].min()),
+                "rms_percent": float(np.sqrt(np.mean(over**2))),
+                "over_best_percent": over.round(2).tolist(),
+            }
+        )
+        print(f"{name:32s} {weights[name] / 1e6:6.2f} MB  {rows[-1]['rms_percent']:5.2f} %  {over.round(1)}")
+    return rows
 
 
 def _row(name: str, weight_bytes: int, mine: dict[str, list[float]]) -> dict[str, Any]:

@@ -179,7 +179,7 @@ def bench(options: BenchOptions, emit: Emit | None = None) -> BenchOutcome | Dry
         base_ms=past.best_ms() if past is not None else None,
         patience=patience,
         levels=past,
-        memory=memory_sentinel(device.backend_of(runtime), runtime),
+        memory=memory_sentinel(device.backend_of(runtime), runtime, device.detect().caches_bytes),
         sustained_s=options.sustained_s,
     )
     first = next(iter(found.values()))

@@ -68,11 +68,15 @@ class Ledger:
     Attributes:
         sessions: in the order of measuring.
         base_ms: floor of the sentinel in the state that floors are referred to; None for no reference.
+        memory_base_ms, memory_share: the same of the second sentinel, and what the engine shares of its
+            slowdown (`measure.memory`).
     """
 
     def __init__(self, sessions: Sequence[TimingSession] = ()) -> None:
         self.sessions: list[TimingSession] = list(sessions)
         self.base_ms: float | None = None
+        self.memory_base_ms: float | None = None
+        self.memory_share = 0.0
 
     @property
     def undisturbed(self) -> list[TimingSession]:
@@ -87,9 +91,17 @@ class Ledger:
 
     def floor(self, session: TimingSession) -> float:
         """Floor of a session in ms, as it would be in the state of reference."""
+        level = self._level(session)
+        return session.floor_ms if level is None else session.floor_ms / level
+
+    def _level(self, session: TimingSession) -> float | None:
+        """How much slower the device was than in the state of reference; None where that is not known."""
         if self.base_ms is None or session.level_ms is None:
-            return session.floor_ms
-        return session.floor_ms * self.base_ms / session.level_ms
+            return None
+        level = session.level_ms / self.base_ms
+        if self.memory_base_ms is not None and session.memory_ms is not None:
+            level *= 1.0 + self.memory_share * max(session.memory_ms / self.memory_base_ms - 1.0, 0.0)
+        return level
 
     def wants_more(self, options: TimingOptions, repeats: int) -> bool:
         """Whether another session is due: too few undisturbed ones, or an interval still too wide.
@@ -112,10 +124,10 @@ class Ledger:
         """The floor and its standard error, which is no less than what the clock's step leaves: sessions
         that all end on one step agree with each other, not with the truth.
         """
-        beside = [(s.floor_ms, s.level_ms) for s in self.usable if s.level_ms is not None]
-        if self.base_ms is not None and beside:
+        beside = [(s.floor_ms, level) for s in self.usable if (level := self._level(s)) is not None]
+        if beside:
             floors, levels = zip(*beside)
-            value, se = floor_of(floors, [level / self.base_ms for level in levels])
+            value, se = floor_of(floors, levels)
         else:
             value, se = floor_of([s.floor_ms for s in self.usable])
         return value, max(se, min((s.error_ms for s in self.sessions), default=0.0))

@@ -69,30 +69,44 @@ def watched(backend: Backend, setting: Setting) -> tuple[Callable[[], Engine] | 
 
 @dataclass(frozen=True)
 class MemorySentinel:
-    """Builds the second sentinel, and knows what it took here before."""
+    """Builds the second sentinel, and knows what it took here before.
+
+    Attributes:
+        build: builds it.
+        history: its looks.
+        cache_bytes: what a core has to itself, in weights of the precision, counted as fp32.
+    """
 
     build: Callable[[], Engine]
     history: SentinelHistory
+    cache_bytes: float
 
-    def states(self, caches_bytes: Mapping[str, Any], precision: Precision) -> MemoryStates | None:
+    def states(self, best_ms: float | None = None) -> MemoryStates | None:
         """What is known of the device by now; None before it was seen often enough for a best level.
 
         Args:
-            caches_bytes: of the device by level, as a table's header has them.
-            precision: of the table.
+            best_ms: its best level; that of its history if None.
         """
-        weights = IN_MEMORY_DEPTH * count_block(IN_MEMORY).weight_bytes
         body = {
             "states_percent": 100.0 * self.history.state_sd(MEMORY_PRIOR_SD),
-            "ms": self.history.best_ms(),
-            "weight_bytes": weights,
-            "cache_bytes": caches_bytes.get("L2", 0) * BYTES / WEIGHT_BYTES[precision],
+            "ms": best_ms or self.history.best_ms(),
+            "weight_bytes": IN_MEMORY_DEPTH * count_block(IN_MEMORY).weight_bytes,
+            "cache_bytes": self.cache_bytes,
         }
         return MemoryStates.read(body)
 
 
-def memory_sentinel(backend: Backend, setting: Setting) -> MemorySentinel | None:
-    """The second sentinel of this machine's processor; None for other devices, or where it does not build."""
+def memory_sentinel(backend: Backend, setting: Setting, caches_bytes: object) -> MemorySentinel | None:
+    """The second sentinel of this machine's processor; None for other devices, or where it does not build.
+
+    Args:
+        backend: the runtime.
+        setting: the conditions.
+        caches_bytes: of the device by level, as `measure.host.DeviceInfo` has them.
+    """
+    own = caches_bytes.get("L2", 0) if isinstance(caches_bytes, Mapping) else None
+    if not isinstance(own, (int, float)) or isinstance(own, bool):
+        return None
     if setting.device != "cpu" or backends.is_own(setting.device):
         return None
     model = onnx.chain([IN_MEMORY] * IN_MEMORY_DEPTH, batch=1, seed=0)
@@ -105,7 +119,8 @@ def memory_sentinel(backend: Backend, setting: Setting) -> MemorySentinel | None
         build().close()
     except BuildError:
         return None
-    return MemorySentinel(build, SentinelHistory(hashlib.sha256(model).hexdigest(), at_one))
+    history = SentinelHistory(hashlib.sha256(model).hexdigest(), at_one)
+    return MemorySentinel(build, history, own * BYTES / WEIGHT_BYTES[setting.precision])
 
 
 def _graph(setting: Setting) -> bytes:

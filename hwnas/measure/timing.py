@@ -70,6 +70,8 @@ def measure(
     patience: Patience | None = None,
     levels: SentinelHistory | None = None,
     memory: MemorySentinel | None = None,
+    memory_base_ms: float | None = None,
+    weight_bytes: Mapping[str, int] | None = None,
     sustained_s: float = 0.0,
     clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, Measurement]:
@@ -90,7 +92,9 @@ def measure(
         patience: seconds that may be waited while the sentinel is slower than its best known level;
             None does not wait.
         levels: what the sentinel took here before, and where its looks are noted.
-        memory: second sentinel, whose looks are noted as well and change nothing here.
+        memory: second sentinel, whose looks are noted as well.
+        memory_base_ms: with ``refer``, its level in the state to refer to; None refers to the first alone.
+        weight_bytes: of the engines, counted as fp32: what each shares of the second sentinel's slowdown.
         sustained_s: seconds for which the device is kept busy first.
         clock: gives seconds, for the deadline.
 
@@ -111,6 +115,8 @@ def measure(
         patience=patience,
         levels=levels if sentinel is not None else None,
         memory=memory,
+        memory_base_ms=memory_base_ms,
+        weight_bytes=weight_bytes,
         clock=clock,
     )
     return campaign.run(sentinel, ends_s, sustained_s) if builders else {}
@@ -133,6 +139,8 @@ class Campaign:
         patience: Patience | None = None,
         levels: SentinelHistory | None = None,
         memory: MemorySentinel | None = None,
+        memory_base_ms: float | None = None,
+        weight_bytes: Mapping[str, int] | None = None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self.builders, self.options, self.rng, self.clock = dict(builders), options, rng, clock
@@ -145,8 +153,9 @@ class Campaign:
         self.windows: list[list[tuple[str, int]]] = []  # sessions between look i and look i + 1
         self.since_ms = 0.0
         self.guard: Engine | None = None
-        self.memory = memory
+        self.memory, self.memory_base_ms, self.weight_bytes = memory, memory_base_ms, weight_bytes or {}
         self.in_memory: Engine | None = None
+        self.memory_ms: float | None = None  # its last look
         self.memory_due_s = -math.inf
         self.late = self.warms = False
 
@@ -181,6 +190,7 @@ class Campaign:
                 self.in_memory.close()
         if self.refer:
             self._base(self.base_ms or self._best_ms())
+            self._memory_base()
         # The load of other processes over the whole measurement is a gate of its own.
         extra = []
         if setting.device == "cpu" and (used := load()) is not None:
@@ -288,7 +298,8 @@ class Campaign:
         assert self.guard is not None
         short = SessionOptions(self.options.sentinel_ms, calls=3, batch_ms=self.options.session.batch_ms)
         if self.memory is not None and self.in_memory is not None and self.clock() >= self.memory_due_s:
-            self.memory.history.add(self._session(self.in_memory, short).floor_ms)
+            self.memory_ms = self._session(self.in_memory, short).floor_ms
+            self.memory.history.add(self.memory_ms)
             self.memory_due_s = self.clock() + MEMORY_EVERY_S
         self.looks.append(self._session(self.guard, short).floor_ms)
         if self.levels is not None:
@@ -322,7 +333,8 @@ class Campaign:
         best_ms = self._best_ms()
         for name, at in window:
             sessions = self.ledgers[name].sessions
-            sessions[at] = replace(sessions[at], level_ms=(before_ms + after_ms) / 2.0)
+            level_ms = (before_ms + after_ms) / 2.0
+            sessions[at] = replace(sessions[at], level_ms=level_ms, memory_ms=self.memory_ms)
         # A state that lasts is divided out. One that changes meanwhile is not, nor is one so far off
         # that another law may hold (throttling).
         moved = abs(after_ms / before_ms - 1.0) > gate
@@ -334,6 +346,18 @@ class Campaign:
         """Refer all floors to the state in which the sentinel takes `base_ms`."""
         for ledger in self.ledgers.values():
             ledger.base_ms = base_ms
+
+    def _memory_base(self) -> None:
+        """Refer floors to the second sentinel's state, too, as far as their engines share it."""
+        if self.memory is None or self.memory_base_ms is None:
+            return
+        states = self.memory.states(self.memory_base_ms)
+        for name, ledger in self.ledgers.items():
+            if states is None or name not in self.weight_bytes or not ledger.sessions:
+                continue
+            floor_ms = min(session.floor_ms for session in ledger.sessions)
+            share = states.share(np.array([float(self.weight_bytes[name])]), np.array([floor_ms]))
+            ledger.memory_base_ms, ledger.memory_share = self.memory_base_ms, float(share[0])
 
     def _flag(self, window: list[tuple[str, int]]) -> None:
         for name, at in window:

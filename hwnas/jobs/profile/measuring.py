@@ -100,13 +100,12 @@ class Measuring:
         """Mark the table as finished, with its figures."""
         if not self.sweep.late:
             past, header = levels(self.table.setting), self.table.header
-            memory = memory_sentinel(self.sweep.backend, header.setting)
+            caches = header.device.get("caches_bytes", {})
+            memory = memory_sentinel(self.sweep.backend, header.setting, caches)
             figures = summary(
                 self.table,
                 past.state_sd() if past is not None else None,
-                memory.states(header.device.get("caches_bytes", {}), header.setting.precision)
-                if memory is not None
-                else None,
+                memory.states() if memory is not None else None,
             )
             self.sweep.finish({**figures, **ratios(self.compared)})
             if slower := cost_model(self.table).slower():

@@ -8,9 +8,11 @@ import pytest
 
 from hwnas.backends import get
 from hwnas.backends.fake import Fake
+from hwnas.measure.aggregate import Ledger
 from hwnas.measure.levels import SentinelHistory
 from hwnas.measure.memory import MemoryStates
 from hwnas.measure.sentinel import MEMORY_PRIOR_SD, MemorySentinel, memory_sentinel
+from hwnas.measure.session import TimingSession
 from hwnas.measure.timing import TimingOptions, measure
 from hwnas.nets import onnx
 from hwnas.spec import BlockSpec
@@ -21,7 +23,7 @@ MODEL = onnx.chain([BlockSpec(kind="basic", c_in=16, c_out=16, size_in=32)])
 
 
 def test_the_share_of_a_network_by_hand() -> None:
-    """All in its own cache; half of the sentinel's bytes beyond it; as many in four times its time; as many in twice."""
+    """All in its own cache; half of the sentinel's bytes beyond it; as many, in 4 and 2 times its time."""
     weights = np.array([0.4e6, 5.5e6, 10.5e6, 10.5e6])
     found = KNOWN.of(weights, np.array([1.0, 2.0, 16.0, 8.0]))
     assert found == pytest.approx([0.0, 0.05, 0.05, 0.1])
@@ -74,7 +76,7 @@ def test_looks_are_noted_and_change_nothing(tmp_path: Path) -> None:
         {"a": lambda: device.build(MODEL, setting)},
         TimingOptions.preset("quick"),
         rng=np.random.default_rng(0),
-        memory=MemorySentinel(build, history),
+        memory=MemorySentinel(build, history, 0.0),
     )
     looks = history.recent()
     assert len(built) == 1
@@ -84,29 +86,74 @@ def test_looks_are_noted_and_change_nothing(tmp_path: Path) -> None:
 
 def test_of_this_machine_alone() -> None:
     fake = Fake()
-    assert memory_sentinel(fake, fake.setting("fake", "fp32", 1, 1)) is None
+    assert memory_sentinel(fake, fake.setting("fake", "fp32", 1, 1), {"L2": 1}) is None
 
 
 def test_states_of_this_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HWNAS_HOME", str(tmp_path))
-    ort = get("ort")
-    found = memory_sentinel(ort, ort.setting("cpu", "fp32", 4, 1))
+    ort, caches = get("ort"), {"L1": 32768, "L2": 524288}
+    setting = ort.setting("cpu", "fp32", 4, 1)
+    found = memory_sentinel(ort, setting, caches)
     assert found is not None
     engine = found.build()
     assert engine.setting.batch == 1, "whatever the table's batch"
     engine.close()
-    caches = {"L1": 32768, "L2": 524288}
-    assert found.states(caches, "fp32") is None, "no best level is known"
+    assert found.states() is None, "no best level is known"
     for _ in range(20):
         found.history.add(3.0)
-    told = found.states(caches, "fp32")
+    told = found.states()
     # 36 blocks of two 3x3 convolutions of 64 channels with biases, four bytes each.
     weights = 36 * 2 * 4 * (9 * 64 * 64 + 64)
     assert told is not None
     # One state (or two, where a state's end falls between), which is the best itself, and the prior's three.
     assert any(told.sd == pytest.approx(MEMORY_PRIOR_SD * np.sqrt(3 / (3 + n))) for n in (1, 2))
     assert (told.ms, told.weight_bytes, told.cache_bytes) == (3.0, weights, 524288)
-    quarter = found.states(caches, "int8")
+    quarter = memory_sentinel(ort, ort.setting("cpu", "int8", 1, 1), caches)
     assert quarter is not None
     assert quarter.cache_bytes == 4 * 524288, "int8 weights take a quarter"
-    assert found.states({"L2": 1 << 30}, "fp32") is None, "all of it lies in the core's own cache"
+    large = memory_sentinel(ort, setting, {"L2": 1 << 30})
+    assert large is not None
+    assert large.states(3.0) is None, "all of it lies in the core's own cache"
+    for damaged in ({"L2": True}, {"L2": "512 kB"}, [], None):
+        assert memory_sentinel(ort, setting, damaged) is None
+
+
+def test_floors_are_referred_to_the_second_sentinel_by_what_an_engine_shares() -> None:
+    """Sessions at 10 and 20 % over the second sentinel's base, of an engine that shares half of that."""
+
+    def session(floor_ms: float, memory_ms: float | None) -> TimingSession:
+        calls = np.full(20, floor_ms)
+        return TimingSession(calls, calls, floor_ms, floor_ms, 0.0, 1.0, (), 2.0, memory_ms)
+
+    ledger = Ledger([session(1.1, 4.8), session(1.05, 4.4)])
+    ledger.base_ms = 2.0
+    assert ledger.measurement(TimingOptions()).floor_ms == pytest.approx(1.05)
+    ledger.memory_base_ms, ledger.memory_share = 4.0, 0.5
+    # The fastest session over the least level beside any: 1 + 0.5 * 0.1.
+    assert ledger.measurement(TimingOptions()).floor_ms == pytest.approx(1.0)
+    assert ledger.floor(ledger.sessions[0]) == pytest.approx(1.0)
+    faster = Ledger([session(1.0, 3.6), session(1.0, None)])
+    faster.base_ms, faster.memory_base_ms, faster.memory_share = 2.0, 4.0, 0.5
+    assert faster.measurement(TimingOptions()).floor_ms == pytest.approx(1.0), "never made slower"
+
+
+def test_what_the_second_sentinel_took_is_divided_out_of_large_engines_alone(tmp_path: Path) -> None:
+    """Twice its base beside all sessions: an engine of as many bytes takes half, a small one all."""
+    device = Fake()
+    setting = device.setting("fake", "fp32", 1, 1)
+    price_ms = device.build(MODEL, setting).price_ms
+    history = SentinelHistory("second", setting, folder=tmp_path)
+    weights = 36 * 2 * 4 * (9 * 64 * 64 + 64)
+    found = measure(
+        {name: lambda: device.build(MODEL, setting) for name in ("large", "small", "unknown")},
+        TimingOptions.preset("quick"),
+        rng=np.random.default_rng(0),
+        sentinel=lambda: device.build(MODEL, setting),
+        refer=True,
+        memory=MemorySentinel(lambda: device.build(MODEL, setting), history, 0.0),
+        memory_base_ms=price_ms / 2,
+        weight_bytes={"large": weights, "small": 0},
+    )
+    assert found["small"].floor_ms == pytest.approx(price_ms, rel=0.03)
+    assert found["unknown"].floor_ms == pytest.approx(price_ms, rel=0.03)
+    assert found["large"].floor_ms == pytest.approx(price_ms / 2, rel=0.03)
