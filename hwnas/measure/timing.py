@@ -23,7 +23,6 @@ docs/evidence/measuring.md compares the alternatives on a loaded machine; docs/m
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -49,8 +48,9 @@ Builder = Callable[[], Engine]
 # Where at least this many sessions were timed and this share of them was disturbed, the machine is
 # busy for good: repeating would double the time and cure nothing.
 DISTURBED_AFTER, DISTURBED_SHARE = 12, 0.7
-# Seconds between looks at the second sentinel: one takes 10 ms, and empties the core's own cache.
-MEMORY_EVERY_S = 2.0
+# Seconds between looks at the second sentinel, one of which takes 10 ms and empties the core's own cache; and
+# of the looks of which the best is the state beside a session.
+MEMORY_EVERY_S, MEMORY_STATE_S = 2.0, 10.0
 # A sentinel slower than its best by more than this many times the gate is not divided out.
 FAR = 5.0
 
@@ -155,8 +155,7 @@ class Campaign:
         self.guard: Engine | None = None
         self.memory, self.memory_base_ms, self.weight_bytes = memory, memory_base_ms, weight_bytes or {}
         self.in_memory: Engine | None = None
-        self.memory_ms: float | None = None  # its last look
-        self.memory_due_s = -math.inf
+        self.memory_looks: list[tuple[float, float]] = []  # when, and its floor in ms
         self.late = self.warms = False
 
     def run(
@@ -297,10 +296,11 @@ class Campaign:
         """Time the sentinel, and judge the sessions between this look and the one before."""
         assert self.guard is not None
         short = SessionOptions(self.options.sentinel_ms, calls=3, batch_ms=self.options.session.batch_ms)
-        if self.memory is not None and self.in_memory is not None and self.clock() >= self.memory_due_s:
-            self.memory_ms = self._session(self.in_memory, short).floor_ms
-            self.memory.history.add(self.memory_ms)
-            self.memory_due_s = self.clock() + MEMORY_EVERY_S
+        due = not self.memory_looks or self.clock() >= self.memory_looks[-1][0] + MEMORY_EVERY_S
+        if self.memory is not None and self.in_memory is not None and due:
+            memory_ms = self._session(self.in_memory, short).floor_ms
+            self.memory.history.add(memory_ms)
+            self.memory_looks.append((self.clock(), memory_ms))
         self.looks.append(self._session(self.guard, short).floor_ms)
         if self.levels is not None:
             self.levels.add(self.looks[-1])
@@ -334,7 +334,7 @@ class Campaign:
         for name, at in window:
             sessions = self.ledgers[name].sessions
             level_ms = (before_ms + after_ms) / 2.0
-            sessions[at] = replace(sessions[at], level_ms=level_ms, memory_ms=self.memory_ms)
+            sessions[at] = replace(sessions[at], level_ms=level_ms, memory_ms=self._memory_ms())
         # A state that lasts is divided out. One that changes meanwhile is not, nor is one so far off
         # that another law may hold (throttling).
         moved = abs(after_ms / before_ms - 1.0) > gate
@@ -346,6 +346,13 @@ class Campaign:
         """Refer all floors to the state in which the sentinel takes `base_ms`."""
         for ledger in self.ledgers.values():
             ledger.base_ms = base_ms
+
+    def _memory_ms(self) -> float | None:
+        """The second sentinel's best look of the last seconds: what other engines evict before one is no
+        state of the machine.
+        """
+        now_s = self.clock()
+        return min((ms for at_s, ms in self.memory_looks if at_s >= now_s - MEMORY_STATE_S), default=None)
 
     def _memory_base(self) -> None:
         """Refer floors to the second sentinel's state, too, as far as their engines share it."""
