@@ -91,8 +91,7 @@ class Ledger:
 
     def floor(self, session: TimingSession) -> float:
         """Floor of a session in ms, as it would be in the state of reference."""
-        level = self._level(session)
-        return session.floor_ms if level is None else session.floor_ms / level
+        return session.floor_ms / (self._level(session) or 1.0)
 
     def _level(self, session: TimingSession) -> float | None:
         """How much slower the device was than in the state of reference; None where that is not known."""
@@ -158,7 +157,7 @@ class Ledger:
             p95_ms=p95,
             p99_ms=p99,
             se_ms=se_ms,
-            session_ms=tuple(s.median_ms for s in accepted),
+            session_ms=tuple(s.median_ms / (self._level(s) or 1.0) for s in accepted),
             samples=len(wall),
             wall_cpu_ratio=float(np.median(ratios)) if ratios else None,
             gates=tuple(sorted({*gates, *extra})),
