@@ -78,8 +78,8 @@ class TableModel:
         posterior: of the block costs of `keys`.
         validated: the fitted networks, each predicted without its fold; those that stand out as slow
             (`slower`) hardly count for the others, unless a second measurement said the same.
-        median_over_floor: how far the median call of an undisturbed session lies above the floor, which is
-            what the table holds; 1 where no network was measured without disturbance.
+        median_over_floor: how far the median call of the least disturbed session lies above the floor, which
+            is what the table holds; 1 where no network was measured without disturbance.
     """
 
     def __init__(
@@ -342,9 +342,9 @@ def _weight_bytes(specs: Sequence[NetworkSpec]) -> Float64s:
 
 
 def _median_over_floor(table: LatencyTable) -> float:
-    """Median session over floor, of the networks that were measured while no other process ran."""
+    """Least disturbed session's median over the floor, of networks measured while no other process ran."""
     undisturbed = [
-        float(np.median(m.session_ms)) / m.floor_ms
+        min(m.session_ms) / m.floor_ms
         for m in (net.measurement for net in table.networks)
         if m.session_ms and not {"contention", "load"} & set(m.gates)
     ]
