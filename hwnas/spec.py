@@ -46,7 +46,7 @@ def _integer(value: object) -> object:
     """An integer of any kind as Python's; true and 1.0 equal 1, and are none."""
     found = sizes.whole(value)
     if type(found) is not int:
-        raise ValueError(f"{value!r} is not a whole number")
+        raise ValueError(f"{value!r} is not an integer")
     return found
 
 
