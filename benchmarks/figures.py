@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.common import RESULTS
-from benchmarks.figures_latency import predictors, probing, promise, quick, tables
+from benchmarks.figures_latency import predictors, probing, promise, quick, shared_cache, tables
 from benchmarks.figures_search import budgets, densenas, grow, lengths, strategies
 from benchmarks.figures_spaces import families, frontier, own_model, scores
 
@@ -25,6 +25,7 @@ FIGURES: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "probing": ("latency.md", probing),
     "promise": ("latency.md", promise),
     "tables": ("latency.md", tables),
+    "shared-cache": ("latency.md", shared_cache),
     "grow-resnet-cifar-quick": ("search.md", grow),
     "grow-resnet-cifar-full": ("search.md", grow),
     "grow-resnet-cifar-small": ("search.md", grow),

@@ -113,3 +113,24 @@ def quick(body: dict[str, Any]) -> str:
     ]
     head = ["space", "wall time", "graphs timed", "blocks", "error on unseen networks", "repeat"]
     return "**A quick profile**, the whole command:\n\n" + table(head, rows) + picture("quick") + source(body)
+
+
+def shared_cache(body: dict[str, Any]) -> str:
+    """What neighbours do to networks, by their weights."""
+    head = ["engine", "weights", "as found", "beside streaming", "by the rule", "beside computing"]
+    rows = [
+        [
+            r["network"],
+            f"{r['weight_bytes'] / 1e6:.1f} MB",
+            f"{r['ms']:.2f} ms",
+            f"{r['streams_percent']:.1f} %",
+            "" if r["network"] == "second sentinel" else f"{r['derived_percent']:.1f} %",
+            f"{r['computes_percent']:.1f} %",
+        ]
+        for r in sorted(body["rows"], key=lambda r: -r["weight_bytes"])
+    ]
+    text = (
+        "The same beside planted processes on the other core, by the 2 % quantile of calls over the best of all turns; "
+        "a disturbance from outside may lie in any column:\n\n"
+    )
+    return text + table(head, rows) + source(body)

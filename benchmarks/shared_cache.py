@@ -3,16 +3,12 @@
     python -m benchmarks.shared_cache                 # three minutes on two idle cores
     python -m benchmarks.shared_cache --turns 1 --seconds 5 --out NAME
     python -m benchmarks.shared_cache --watch 600 --out NAME    # what others do here, without a neighbour
-    python -m benchmarks.shared_cache --profiles resnet-cifar --out NAME    # tables taken beside streaming
 
 Engines stay loaded and are called in turns of twenty (`benchmarks.clock`: 2 % quantile of calls), alternately
 on the machine as found, beside a process on another core that adds one to an array of 64 MiB over and over,
 and beside one that computes without memory. What neighbours do to a network in percent stands beside what
 `hwnas.measure.memory` derives from how much slower the second sentinel is. With ``--watch`` the engines are
-called in turns for so many seconds, and the shortest call of each in ten seconds stands over its best. With
-``--profiles`` quick profiles of a space are taken as found and beside the streaming process, with floors
-referred to the second sentinel and without; the clock judges 30 unseen networks before and after, with the
-second sentinel among them: how far it is above its best known level says what state the judge was in.
+called in turns for so many seconds, and the shortest call of each in ten seconds stands over its best.
 """
 
 from __future__ import annotations
@@ -23,26 +19,16 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from itertools import product
-from pathlib import Path
-from tempfile import TemporaryDirectory
+from contextlib import contextmanager
 from typing import Any
-from unittest.mock import patch
 
 import numpy as np
 
 from benchmarks.clock import WARM_UP, loaded, low_ms
 from benchmarks.common import machine, save
-from benchmarks.pool import draw
-from hwnas.cost.model import cost_model
-from hwnas.jobs.profile import ProfileOptions, profile
 from hwnas.measure.device import conditions
 from hwnas.measure.memory import MemoryStates
-from hwnas.measure.rows import SUFFIX
 from hwnas.measure.sentinel import BLOCK, DEPTH, IN_MEMORY, IN_MEMORY_DEPTH
-from hwnas.measure.table import load
-from hwnas.measure.timing import Campaign
 from hwnas.nets import onnx
 from hwnas.nets.count import count, count_block
 from hwnas.nets.spaces import make
@@ -79,12 +65,8 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=3, help="of the three conditions")
     parser.add_argument("--seconds", type=float, default=15.0, help="of all engines in one condition")
     parser.add_argument("--watch", type=float, default=None, metavar="SECONDS", help="no neighbour")
-    parser.add_argument("--profiles", default=None, metavar="SPACE")
     parser.add_argument("--out", default="shared-cache", help="name of the result file")
     args = parser.parse_args()
-    if args.profiles is not None:
-        print("written to", save(args.out, profiles(args.profiles, args.seconds)))
-        return
     backend, setting = conditions("cpu", "ort")
     models = {
         "sentinel": onnx.chain([BLOCK] * DEPTH, seed=0),
@@ -129,50 +111,6 @@ def main() -> None:
         )
     body = {"conditions": setting.describe(), "turns": args.turns, "seconds": args.seconds, "rows": rows}
     print("written to", save(args.out, body))
-
-
-def profiles(space: str, seconds: float) -> dict[str, Any]:
-    """Errors of tables taken as found and beside streaming, with and without the second sentinel's state."""
-    pool = draw("ort", space, 30, seed=5)
-    models = {spec.key: onnx.network(spec, seed=0) for spec in pool.specs}
-    models[SECOND] = onnx.chain([IN_MEMORY] * IN_MEMORY_DEPTH, seed=0)
-
-    def clocked(seed: int) -> dict[str, float]:
-        with loaded(pool.backend, pool.setting, models) as engines:
-            return low_ms(engines, seconds, seed=seed)
-
-    minutes, tables = [clocked(0)], {}
-    other = sorted(os.sched_getaffinity(0))[-1]
-    with TemporaryDirectory() as folder:
-        for kind, refers in product((None, "streams"), (True, False)):
-            out = Path(folder) / f"{kind}-{refers}{SUFFIX}"
-            with neighbour(kind, other), nullcontext() if refers else _not_referred():
-                profile(ProfileOptions(device="cpu", backend="ort", space=space, preset="quick", out=out))
-            tables[kind or "as found", refers] = cost_model(load(out))
-    minutes.append(clocked(1))
-    truth = np.array([[minute[spec.key] for spec in pool.specs] for minute in minutes]).mean(axis=0)
-    rows: list[dict[str, Any]] = []
-    for (beside, referred), model in tables.items():
-        error = 100 * np.log(model.predict(pool.specs)[0] / truth)
-        low, high = model.bounds(pool.specs)
-        rows.append(
-            {
-                "beside": beside,
-                "referred": referred,
-                "mape_percent": float(np.abs(error).mean()),
-                "bias_percent": float(error.mean()),
-                "bias_slower_half_percent": float(error[truth > np.median(truth)].mean()),
-                "half_width_percent": 100 * float(np.log(high / low).mean() / 2),
-                "coverage_percent": 100 * float(((low <= truth) & (truth <= high)).mean()),
-                "memory": None if model.memory is None else model.memory.to_json(),
-            }
-        )
-        print(rows[-1])
-    return {"space": space, "rows": rows, "second_sentinel_ms": [minute[SECOND] for minute in minutes]}
-
-
-def _not_referred() -> AbstractContextManager[Any]:
-    return patch.object(Campaign, "_memory_base", lambda self: None)
 
 
 def watched(

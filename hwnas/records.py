@@ -121,9 +121,8 @@ class Measurement(OfDevices):
     `floor_ms` is the statistic that tables and cost models use: the floor over interleaved
     sessions, which holds under load. `median_ms` to `p99_ms` are percentiles of single calls
     over the accepted sessions, for budgets on percentiles. `session_ms` holds each accepted
-    session's own median, in the state that the floor is referred to. `gates` names the checks
-    that fired and could not be cured. `sentinel_ms` is the floor of the sentinel in the state of
-    the machine that `floor_ms` is referred to; None where
+    session's own median. `gates` names the checks that fired and could not be cured. `sentinel_ms` is
+    the floor of the sentinel in the state of the machine that `floor_ms` is referred to; None where
     nothing was referred (`hwnas.measure.timing`). On a device of its own, `host_ms` is what a program waits
     for one call and `enqueue_ms` what the host needs to start it (`protocols.CallTimes`). Of several devices
     the figures are those of the first, and `by_device` has each.

@@ -68,15 +68,11 @@ class Ledger:
     Attributes:
         sessions: in the order of measuring.
         base_ms: floor of the sentinel in the state that floors are referred to; None for no reference.
-        memory_base_ms, memory_share: the same of the second sentinel, and what the engine shares of its
-            slowdown (`measure.memory`).
     """
 
     def __init__(self, sessions: Sequence[TimingSession] = ()) -> None:
         self.sessions: list[TimingSession] = list(sessions)
         self.base_ms: float | None = None
-        self.memory_base_ms: float | None = None
-        self.memory_share = 0.0
 
     @property
     def undisturbed(self) -> list[TimingSession]:
@@ -91,16 +87,9 @@ class Ledger:
 
     def floor(self, session: TimingSession) -> float:
         """Floor of a session in ms, as it would be in the state of reference."""
-        return session.floor_ms / (self._level(session) or 1.0)
-
-    def _level(self, session: TimingSession) -> float | None:
-        """How much slower the device was than in the state of reference; None where that is not known."""
         if self.base_ms is None or session.level_ms is None:
-            return None
-        level = session.level_ms / self.base_ms
-        if self.memory_base_ms is not None and session.memory_ms is not None:
-            level *= 1.0 + self.memory_share * max(session.memory_ms / self.memory_base_ms - 1.0, 0.0)
-        return level
+            return session.floor_ms
+        return session.floor_ms * self.base_ms / session.level_ms
 
     def wants_more(self, options: TimingOptions, repeats: int) -> bool:
         """Whether another session is due: too few undisturbed ones, or an interval still too wide.
@@ -123,10 +112,10 @@ class Ledger:
         """The floor and its standard error, which is no less than what the clock's step leaves: sessions
         that all end on one step agree with each other, not with the truth.
         """
-        beside = [(s.floor_ms, level) for s in self.usable if (level := self._level(s)) is not None]
-        if beside:
+        beside = [(s.floor_ms, s.level_ms) for s in self.usable if s.level_ms is not None]
+        if self.base_ms is not None and beside:
             floors, levels = zip(*beside)
-            value, se = floor_of(floors, levels)
+            value, se = floor_of(floors, [level / self.base_ms for level in levels])
         else:
             value, se = floor_of([s.floor_ms for s in self.usable])
         return value, max(se, min((s.error_ms for s in self.sessions), default=0.0))
@@ -157,7 +146,7 @@ class Ledger:
             p95_ms=p95,
             p99_ms=p99,
             se_ms=se_ms,
-            session_ms=tuple(s.median_ms / (self._level(s) or 1.0) for s in accepted),
+            session_ms=tuple(s.median_ms for s in accepted),
             samples=len(wall),
             wall_cpu_ratio=float(np.median(ratios)) if ratios else None,
             gates=tuple(sorted({*gates, *extra})),

@@ -97,7 +97,7 @@ class TaskJournal:
 
 
 _PLAIN = (
-    *("floor_ms", "median_ms", "disturbed", "wall_cpu_ratio", "gates", "level_ms", "memory_ms"),
+    *("floor_ms", "median_ms", "disturbed", "wall_cpu_ratio", "gates", "level_ms"),
     *("error_ms", "host_ms", "enqueue_ms"),
 )
 

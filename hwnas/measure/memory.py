@@ -44,21 +44,16 @@ class MemoryStates:
     weight_bytes: float
     cache_bytes: float
 
-    def share(self, weight_bytes: Float64s, ms: Float64s) -> Float64s:
-        """What networks share of the second sentinel's slowdown.
+    def of(self, weight_bytes: Float64s, ms: Float64s) -> Float64s:
+        """Relative standard deviation of networks from this alone.
 
         Args:
             weight_bytes: (networks,) of their weights, counted as fp32.
             ms: (networks,) latencies.
         """
         beyond = np.maximum(weight_bytes - self.cache_bytes, 0.0)
-        found: Float64s = beyond / (self.weight_bytes - self.cache_bytes)
-        found *= np.minimum(1.0, ALL_EVICTED * self.ms / ms)
-        return found
-
-    def of(self, weight_bytes: Float64s, ms: Float64s) -> Float64s:
-        """(networks,) relative standard deviation from this alone; see `share`."""
-        found: Float64s = self.sd * self.share(weight_bytes, ms)
+        share = beyond / (self.weight_bytes - self.cache_bytes)
+        found: Float64s = self.sd * share * np.minimum(1.0, ALL_EVICTED * self.ms / ms)
         return found
 
     def to_json(self) -> dict[str, float]:

@@ -81,15 +81,11 @@ class MemorySentinel:
     history: SentinelHistory
     cache_bytes: float
 
-    def states(self, best_ms: float | None = None) -> MemoryStates | None:
-        """What is known of the device by now; None before it was seen often enough for a best level.
-
-        Args:
-            best_ms: its best level; that of its history if None.
-        """
+    def states(self) -> MemoryStates | None:
+        """What is known of the device by now; None before it was seen often enough for a best level."""
         body = {
             "states_percent": 100.0 * self.history.state_sd(MEMORY_PRIOR_SD),
-            "ms": best_ms or self.history.best_ms(),
+            "ms": self.history.best_ms(),
             "weight_bytes": IN_MEMORY_DEPTH * count_block(IN_MEMORY).weight_bytes,
             "cache_bytes": self.cache_bytes,
         }

@@ -95,7 +95,6 @@ class TimingSession:
         wall_cpu_ratio: wall over CPU time per thread; None where the CPU does not do the work.
         gates: names of the gates that fired.
         level_ms: floor of the sentinel around it; None where floors are not referred to one.
-        memory_ms: the same of the second sentinel, in the seconds before; None where it is not looked at.
         error_ms: what the step of the device's clock leaves uncertain in each call's time.
         host_ms, enqueue_ms: as `protocols.CallTimes` has them.
     """
@@ -108,7 +107,6 @@ class TimingSession:
     wall_cpu_ratio: float | None
     gates: tuple[str, ...]
     level_ms: float | None = None
-    memory_ms: float | None = None
     error_ms: float = 0.0
     host_ms: float | None = None
     enqueue_ms: float | None = None

@@ -32,12 +32,11 @@ from hwnas.measure.journal import Journal, TaskJournal
 from hwnas.measure.levels import SentinelHistory
 from hwnas.measure.patience import Patience
 from hwnas.measure.rows import AgainRow, BlockRow, ChainRow, FailureRow, Header, NetworkRow, RowRole
-from hwnas.measure.sentinel import MemorySentinel, identity, levels, memory_sentinel, sentinel
+from hwnas.measure.sentinel import identity, levels, memory_sentinel, sentinel
 from hwnas.measure.table import LatencyTable
 from hwnas.measure.timing import TimingOptions, measure
 from hwnas.measure.writer import TableWriter
 from hwnas.nets import onnx
-from hwnas.nets.count import count_block
 from hwnas.protocols import Backend, Emit, Engine, SearchSpace
 from hwnas.records import Measurement, Setting
 from hwnas.spec import BlockSpec, NetworkSpec
@@ -149,7 +148,6 @@ class Sweep:
         self._rng = np.random.default_rng([options.seed, len(writer.table)])
         self._begun_s = time.perf_counter()
         self._to_sustain_s = options.sustained_s
-        self._known_memory_ms: float | None = None
 
     @property
     def late(self) -> bool:
@@ -288,10 +286,6 @@ class Sweep:
                 patience=self.patience,
                 levels=past,
                 memory=memory,
-                memory_base_ms=self._memory_base_ms(memory),
-                weight_bytes={
-                    name: sum(count_block(block).weight_bytes for block in of) for name, of in blocks.items()
-                },
                 sustained_s=self._to_sustain_s,
             )
         self._to_sustain_s = 0.0
@@ -314,13 +308,6 @@ class Sweep:
             )
             return None, None
         return build, levels(self.writer.table.setting)
-
-    def _memory_base_ms(self, memory: MemorySentinel | None) -> float | None:
-        """Level of the second sentinel that all floors of the table are referred to, once one is known."""
-        if self._known_memory_ms is None and memory is not None:
-            told = self.writer.table.memory
-            self._known_memory_ms = told.ms if told is not None else memory.history.best_ms()
-        return self._known_memory_ms
 
     def _left_s(self) -> float | None:
         limit = self.options.deadline_s

@@ -23,6 +23,7 @@ docs/evidence/measuring.md compares the alternatives on a loaded machine; docs/m
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -48,9 +49,8 @@ Builder = Callable[[], Engine]
 # Where at least this many sessions were timed and this share of them was disturbed, the machine is
 # busy for good: repeating would double the time and cure nothing.
 DISTURBED_AFTER, DISTURBED_SHARE = 12, 0.7
-# Seconds between looks at the second sentinel, one of which takes 10 ms and empties the core's own cache; and
-# of the looks of which the best is the state beside a session.
-MEMORY_EVERY_S, MEMORY_STATE_S = 2.0, 10.0
+# Seconds between looks at the second sentinel: one takes 10 ms, and empties the core's own cache.
+MEMORY_EVERY_S = 2.0
 # A sentinel slower than its best by more than this many times the gate is not divided out.
 FAR = 5.0
 
@@ -70,8 +70,6 @@ def measure(
     patience: Patience | None = None,
     levels: SentinelHistory | None = None,
     memory: MemorySentinel | None = None,
-    memory_base_ms: float | None = None,
-    weight_bytes: Mapping[str, int] | None = None,
     sustained_s: float = 0.0,
     clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, Measurement]:
@@ -92,9 +90,7 @@ def measure(
         patience: seconds that may be waited while the sentinel is slower than its best known level;
             None does not wait.
         levels: what the sentinel took here before, and where its looks are noted.
-        memory: second sentinel, whose looks are noted as well.
-        memory_base_ms: with ``refer``, its level in the state to refer to; None refers to the first alone.
-        weight_bytes: of the engines, counted as fp32: what each shares of the second sentinel's slowdown.
+        memory: second sentinel, whose looks are noted as well and change nothing here.
         sustained_s: seconds for which the device is kept busy first.
         clock: gives seconds, for the deadline.
 
@@ -115,8 +111,6 @@ def measure(
         patience=patience,
         levels=levels if sentinel is not None else None,
         memory=memory,
-        memory_base_ms=memory_base_ms,
-        weight_bytes=weight_bytes,
         clock=clock,
     )
     return campaign.run(sentinel, ends_s, sustained_s) if builders else {}
@@ -139,8 +133,6 @@ class Campaign:
         patience: Patience | None = None,
         levels: SentinelHistory | None = None,
         memory: MemorySentinel | None = None,
-        memory_base_ms: float | None = None,
-        weight_bytes: Mapping[str, int] | None = None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self.builders, self.options, self.rng, self.clock = dict(builders), options, rng, clock
@@ -153,9 +145,9 @@ class Campaign:
         self.windows: list[list[tuple[str, int]]] = []  # sessions between look i and look i + 1
         self.since_ms = 0.0
         self.guard: Engine | None = None
-        self.memory, self.memory_base_ms, self.weight_bytes = memory, memory_base_ms, weight_bytes or {}
+        self.memory = memory
         self.in_memory: Engine | None = None
-        self.memory_looks: list[tuple[float, float]] = []  # when, and its floor in ms
+        self.memory_due_s = -math.inf
         self.late = self.warms = False
 
     def run(
@@ -189,7 +181,6 @@ class Campaign:
                 self.in_memory.close()
         if self.refer:
             self._base(self.base_ms or self._best_ms())
-            self._memory_base()
         # The load of other processes over the whole measurement is a gate of its own.
         extra = []
         if setting.device == "cpu" and (used := load()) is not None:
@@ -296,11 +287,9 @@ class Campaign:
         """Time the sentinel, and judge the sessions between this look and the one before."""
         assert self.guard is not None
         short = SessionOptions(self.options.sentinel_ms, calls=3, batch_ms=self.options.session.batch_ms)
-        due = not self.memory_looks or self.clock() >= self.memory_looks[-1][0] + MEMORY_EVERY_S
-        if self.memory is not None and self.in_memory is not None and due:
-            memory_ms = self._session(self.in_memory, short).floor_ms
-            self.memory.history.add(memory_ms)
-            self.memory_looks.append((self.clock(), memory_ms))
+        if self.memory is not None and self.in_memory is not None and self.clock() >= self.memory_due_s:
+            self.memory.history.add(self._session(self.in_memory, short).floor_ms)
+            self.memory_due_s = self.clock() + MEMORY_EVERY_S
         self.looks.append(self._session(self.guard, short).floor_ms)
         if self.levels is not None:
             self.levels.add(self.looks[-1])
@@ -333,8 +322,7 @@ class Campaign:
         best_ms = self._best_ms()
         for name, at in window:
             sessions = self.ledgers[name].sessions
-            level_ms = (before_ms + after_ms) / 2.0
-            sessions[at] = replace(sessions[at], level_ms=level_ms, memory_ms=self._memory_ms())
+            sessions[at] = replace(sessions[at], level_ms=(before_ms + after_ms) / 2.0)
         # A state that lasts is divided out. One that changes meanwhile is not, nor is one so far off
         # that another law may hold (throttling).
         moved = abs(after_ms / before_ms - 1.0) > gate
@@ -346,25 +334,6 @@ class Campaign:
         """Refer all floors to the state in which the sentinel takes `base_ms`."""
         for ledger in self.ledgers.values():
             ledger.base_ms = base_ms
-
-    def _memory_ms(self) -> float | None:
-        """The second sentinel's best look of the last seconds: what other engines evict before one is no
-        state of the machine.
-        """
-        now_s = self.clock()
-        return min((ms for at_s, ms in self.memory_looks if at_s >= now_s - MEMORY_STATE_S), default=None)
-
-    def _memory_base(self) -> None:
-        """Refer floors to the second sentinel's state, too, as far as their engines share it."""
-        if self.memory is None or self.memory_base_ms is None:
-            return
-        states = self.memory.states(self.memory_base_ms)
-        for name, ledger in self.ledgers.items():
-            if states is None or name not in self.weight_bytes or not ledger.sessions:
-                continue
-            floor_ms = min(session.floor_ms for session in ledger.sessions)
-            share = states.share(np.array([float(self.weight_bytes[name])]), np.array([floor_ms]))
-            ledger.memory_base_ms, ledger.memory_share = self.memory_base_ms, float(share[0])
 
     def _flag(self, window: list[tuple[str, int]]) -> None:
         for name, at in window:

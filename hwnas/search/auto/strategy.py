@@ -27,6 +27,7 @@ from typing import Any
 
 import numpy as np
 
+from hwnas.estimates import Budget
 from hwnas.nets.hournas.slots import placed
 from hwnas.protocols import Move, SearchContext
 from hwnas.records import Proposal, Trial
@@ -50,6 +51,8 @@ NAMES = ("depth and width", "operators of vital blocks", "operators of the other
 
 # In the notes of the uniform member that is trained to be compared.
 UNIFORM = "uniform"
+# Part of the budget that the next one is for, where one was measured over it.
+SMALLER = 0.96
 
 
 def _own(history: Sequence[Trial]) -> list[Trial]:
@@ -175,7 +178,7 @@ class Auto(Strategy[AutoOptions]):
     def explain(self, history: Sequence[Trial]) -> list[Decision]:
         """What was decided after the newest trial; the end of a phase is no end of the search."""
         if history and UNIFORM in history[-1].notes:
-            return self._verdict(history)
+            return [] if self._uniform(history) else self._verdict(history)
         told = self._told(history)
         return [one for one in told if one.kind != "stop"] if self._uniform(history) else told
 
@@ -219,36 +222,41 @@ class Auto(Strategy[AutoOptions]):
     def _uniform(self, history: Sequence[Trial]) -> list[Proposal]:
         """The largest uniform member, from new weights, with the images that the search's network has seen.
 
-        Once, and only when the search proposes nothing more: what a search found has to be better than what
-        takes none (docs/evidence/frontier.md). Where growth decided, with the rest of the budget filled in
-        single blocks. Not where operators were grown: weights that grew at a gentle rate say less of what a
-        long training will give than new ones do.
+        Only when the search proposes nothing more, and once, unless it was measured over the budget: then a
+        smaller one. What a search found has to be better than what takes none (docs/evidence/frontier.md).
+        Where growth decided, with the rest of the budget filled in single blocks. Not where operators were
+        grown: weights that grew at a gentle rate say less of what a long training will give than new ones do.
         """
         own = _own(history)
         now = newest(own)
-        if not self._compared or now is None or any(UNIFORM in trial.notes for trial in history):
+        before = [trial for trial in history if UNIFORM in trial.notes]
+        if not self._compared or now is None or any(trial.evaluation is not None for trial in before):
             return []
         if self._untrained is None and len(self._phases) > 1:
             return []
         if self._searched(own, 1, np.random.default_rng(0)):
             return []
-        budget, text = self._context.budget, "the largest uniform member"
-        spec = largest_uniform(self._context, budget)
-        if self._untrained is None and budget.latency_ms is not None:
-            filled = fine.refined(spec, self._context.space, self._context.estimate, budget)
-            text += ", filled in single blocks" if filled.key != spec.key else ""
-            spec = filled
         seen = sum(trial.outcome.images for trial in ancestry(own, now))
-        if spec.key in {trial.spec.key for trial in own} or not budget.fits(self._context.estimate(spec)):
-            return []
-        return [
-            Proposal(
-                spec=spec,
-                images=seen or None,
-                reason=f"{text}, {spec.depths_text}, to be compared",
-                notes={UNIFORM: 1},
-            )
-        ]
+        tried = {trial.spec.key for trial in history}
+        for step in range(len(before), fine.TRIES):
+            text, spec = self._largest(self._context.budget.scaled(SMALLER**step))
+            if not self._context.budget.fits(self._context.estimate(spec)):
+                return []
+            if spec.key not in tried:
+                reason = f"{text}, {spec.depths_text}, to be compared"
+                return [Proposal(spec=spec, images=seen or None, reason=reason, notes={UNIFORM: 1})]
+            if not before:  # it is what was found
+                return []
+        return []
+
+    def _largest(self, budget: Budget) -> tuple[str, NetworkSpec]:
+        """The largest uniform member within a budget, filled where growth decided; in words, and itself."""
+        spec = largest_uniform(self._context, budget)
+        if self._untrained is not None or budget.latency_ms is None:
+            return "the largest uniform member", spec
+        filled = fine.refined(spec, self._context.space, self._context.estimate, budget)
+        changed = ", filled in single blocks" if filled.key != spec.key else ""
+        return f"the largest uniform member{changed}", filled
 
     def _beats(self, uniform: Trial, found: Trial) -> bool:
         """Whether the uniform member takes the place of what was found.

@@ -8,11 +8,9 @@ import pytest
 
 from hwnas.backends import get
 from hwnas.backends.fake import Fake
-from hwnas.measure.aggregate import Ledger
 from hwnas.measure.levels import SentinelHistory
 from hwnas.measure.memory import MemoryStates
 from hwnas.measure.sentinel import MEMORY_PRIOR_SD, MemorySentinel, memory_sentinel
-from hwnas.measure.session import TimingSession
 from hwnas.measure.timing import TimingOptions, measure
 from hwnas.nets import onnx
 from hwnas.spec import BlockSpec
@@ -113,47 +111,6 @@ def test_states_of_this_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     assert quarter.cache_bytes == 4 * 524288, "int8 weights take a quarter"
     large = memory_sentinel(ort, setting, {"L2": 1 << 30})
     assert large is not None
-    assert large.states(3.0) is None, "all of it lies in the core's own cache"
+    assert large.states() is None, "all of it lies in the core's own cache"
     for damaged in ({"L2": True}, {"L2": "512 kB"}, [], None):
         assert memory_sentinel(ort, setting, damaged) is None
-
-
-def test_floors_are_referred_to_the_second_sentinel_by_what_an_engine_shares() -> None:
-    """Sessions at 10 and 20 % over the second sentinel's base, of an engine that shares half of that."""
-
-    def session(floor_ms: float, memory_ms: float | None) -> TimingSession:
-        calls = np.full(20, floor_ms)
-        return TimingSession(calls, calls, floor_ms, floor_ms, 0.0, 1.0, (), 2.0, memory_ms)
-
-    ledger = Ledger([session(1.1, 4.8), session(1.05, 4.4)])
-    ledger.base_ms = 2.0
-    assert ledger.measurement(TimingOptions()).floor_ms == pytest.approx(1.05)
-    ledger.memory_base_ms, ledger.memory_share = 4.0, 0.5
-    # The fastest session over the least level beside any: 1 + 0.5 * 0.1.
-    assert ledger.measurement(TimingOptions()).floor_ms == pytest.approx(1.0)
-    assert ledger.floor(ledger.sessions[0]) == pytest.approx(1.0)
-    faster = Ledger([session(1.0, 3.6), session(1.0, None)])
-    faster.base_ms, faster.memory_base_ms, faster.memory_share = 2.0, 4.0, 0.5
-    assert faster.measurement(TimingOptions()).floor_ms == pytest.approx(1.0), "never made slower"
-
-
-def test_what_the_second_sentinel_took_is_divided_out_of_large_engines_alone(tmp_path: Path) -> None:
-    """Twice its base beside all sessions: an engine of as many bytes takes half, a small one all."""
-    device = Fake()
-    setting = device.setting("fake", "fp32", 1, 1)
-    price_ms = device.build(MODEL, setting).price_ms
-    history = SentinelHistory("second", setting, folder=tmp_path)
-    weights = 36 * 2 * 4 * (9 * 64 * 64 + 64)
-    found = measure(
-        {name: lambda: device.build(MODEL, setting) for name in ("large", "small", "unknown")},
-        TimingOptions.preset("quick"),
-        rng=np.random.default_rng(0),
-        sentinel=lambda: device.build(MODEL, setting),
-        refer=True,
-        memory=MemorySentinel(lambda: device.build(MODEL, setting), history, 0.0),
-        memory_base_ms=price_ms / 2,
-        weight_bytes={"large": weights, "small": 0},
-    )
-    assert found["small"].floor_ms == pytest.approx(price_ms, rel=0.03)
-    assert found["unknown"].floor_ms == pytest.approx(price_ms, rel=0.03)
-    assert found["large"].floor_ms == pytest.approx(price_ms / 2, rel=0.03)

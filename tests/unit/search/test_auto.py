@@ -18,7 +18,7 @@ from hwnas.search.auto.operators import operators
 from hwnas.search.auto.strategy import OTHERS, UNTRAINED, VITAL, Auto
 from hwnas.search.hournas.strategy import HourNas
 from hwnas.search.ranking import ancestry
-from hwnas.search.solve.fine import TRAINED
+from hwnas.search.solve.fine import TRAINED, TRIES
 from hwnas.search.stagewise.strategy import Stagewise
 from hwnas.search.state import Limits
 
@@ -98,6 +98,26 @@ def test_growth_that_found_nothing_significant_leaves_no_budget_unused(tmp_path:
         ]
         # 1.6449 standard errors of the difference, 0.01 * sqrt(2), are 0.0233.
         assert (strategy.rank(changed)[0].index == other.index) is wins
+
+
+def test_a_uniform_member_that_was_measured_over_the_budget_is_followed_by_smaller_ones(
+    tmp_path: Path,
+) -> None:
+    result = run(tmp_path, Auto, "resnet-cifar", 0.5, se=10.0)
+    strategy = Auto(context("resnet-cifar", 0.5, FakeCost(error=0.02), images=IMAGES))
+    history = [t for t in result.trials if "uniform" not in t.notes and t.role == "candidate"]
+    refused = next(t for t in result.trials if "uniform" in t.notes).model_copy(update={"evaluation": None})
+    sizes = [price_ms(refused.spec)]
+    history.append(refused.model_copy(update={"index": len(history)}))
+    while proposed := strategy.propose(history, 1, np.random.default_rng(0)):
+        assert proposed[0].parent is None
+        assert not [one for one in strategy.explain(history) if one.kind == "stop"], "it goes on"
+        sizes.append(price_ms(proposed[0].spec))
+        changed = {"spec": proposed[0].spec, "index": len(history)}
+        history.append(refused.model_copy(update=changed))
+    assert 2 <= len(sizes) <= TRIES
+    assert sizes == sorted(set(sizes), reverse=True)
+    assert [one.kind for one in strategy.explain(history)] == ["stop"]
 
 
 def test_vital_blocks_are_chosen_before_the_others_and_shapes_first(tmp_path: Path) -> None:
