@@ -133,4 +133,4 @@ def shared_cache(body: dict[str, Any]) -> str:
         "The same beside planted processes on the other core, by the 2 % quantile of calls over the best of all turns; "
         "a disturbance from outside may lie in any column:\n\n"
     )
-    return text + table(head, rows) + source(body)
+    return text + table(head, rows) + "\n" + source(body)
