@@ -162,7 +162,7 @@ def main() -> None:
     plain = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=plain)
     parser.add_argument("--budgets", type=int, default=20)
-    parser.add_argument("--images", type=int, default=3000)
+    parser.add_argument("--images", type=int, default=6000)
     parser.add_argument("--seeds", type=int, default=1, help="budgets are drawn anew for each")
     parser.add_argument("--space", default="resnet-cifar")
     parser.add_argument("--strategy", default="auto")

@@ -226,13 +226,14 @@ class Auto(Strategy[AutoOptions]):
         smaller one. What a search found has to be better than what takes none (docs/evidence/frontier.md).
         Where growth decided, with the rest of the budget filled in single blocks. Not where operators were
         grown: weights that grew at a gentle rate say less of what a long training will give than new ones do.
+        Nor at chance level, at which two accuracies say nothing of the networks.
         """
         own = _own(history)
         now = newest(own)
         before = [trial for trial in history if UNIFORM in trial.notes]
         if not self._compared or now is None or any(trial.evaluation is not None for trial in before):
             return []
-        if self._untrained is None and len(self._phases) > 1:
+        if self._untrained is None and (len(self._phases) > 1 or self._guesses(now)):
             return []
         if self._searched(own, 1, np.random.default_rng(0)):
             return []
@@ -249,6 +250,11 @@ class Auto(Strategy[AutoOptions]):
                 return []
         return []
 
+    def _guesses(self, trial: Trial) -> bool:
+        """Whether a network is not significantly better than guessing."""
+        above = accuracy(trial) - 1.0 / trial.spec.classes
+        return above <= self._z * trial.outcome.accuracy_se
+
     def _largest(self, budget: Budget) -> tuple[str, NetworkSpec]:
         """The largest uniform member within a budget, filled where growth decided; in words, and itself."""
         spec = largest_uniform(self._context, budget)
@@ -261,16 +267,11 @@ class Auto(Strategy[AutoOptions]):
     def _beats(self, uniform: Trial, found: Trial) -> bool:
         """Whether the uniform member takes the place of what was found.
 
-        What the untrained score derived was trained shortly, as the uniform member was; there only a
-        difference that is no chance counts against it. Growth that left milliseconds has to be better by
-        more than chance: it ended because no gain was significant, and few images show little.
+        Growth has to be better. What the untrained score derived was trained shortly, as the uniform member
+        was; there only a difference that is no chance counts against it.
         """
         ahead, se = difference(uniform, found)
-        if self._untrained is not None:
-            return ahead > self._z * se
-        limit_ms = self._context.budget.latency_ms or math.inf
-        left = found.estimate.bound_ms < min(fine.USED * limit_ms, uniform.estimate.bound_ms)
-        return ahead >= (-self._z * se if left else 0.0)
+        return ahead > self._z * se if self._untrained is not None else ahead >= 0
 
     def _verdict(self, history: Sequence[Trial]) -> list[Decision]:
         """How the uniform member compares with what the search found."""
