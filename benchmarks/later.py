@@ -6,9 +6,10 @@
 
 A look draws networks that no look before it has had, prices them by the table as it is, and measures each
 as a profile does (`hwnas.measure.sweep`), in a process of its own. Intervals are of the median call in the
-undisturbed state: the measured floor, times how far medians lie above floors in the table. What counts is how
-many of these lie in their intervals, by the time that has passed since the profile; medians as found are
-listed beside them. The device's history of states is the one in ``HWNAS_HOME``, as for a user.
+undisturbed state: the measured floor, referred to the table's state by the sentinel, times how far medians
+lie above floors there. What counts is how many of these lie in their intervals, by the time that has passed
+since the profile; medians as found are listed beside them. The device's history of states is the one in
+``HWNAS_HOME``, as for a user.
 """
 
 from __future__ import annotations
@@ -47,13 +48,20 @@ def look(table: Path, space: str, networks: int, preset: str, number: int) -> di
     with TemporaryDirectory() as folder:
         writer = TableWriter(Path(folder) / f"look{SUFFIX}", header)
         times = Sweep(writer, pool.backend, SweepOptions(timing, seed=number)).again(pool.specs)
+    # As two tables are: to the state that the first one is referred to.
+    base_ms = found.sentinel_ms
     rows = [
         {
             "network": spec.key,
             "predicted_ms": estimate.latency_ms,
             "low_ms": estimate.low_ms,
             "high_ms": estimate.high_ms,
-            "undisturbed_ms": times[spec.key].floor_ms * model.median_over_floor,
+            "undisturbed_ms": times[spec.key].floor_ms
+            * model.median_over_floor
+            * (base_ms or 1.0)
+            / (times[spec.key].sentinel_ms or base_ms or 1.0),
+            "sentinel_ms": times[spec.key].sentinel_ms,
+            "sentinel_of_table_ms": base_ms,
             "median_ms": times[spec.key].median_ms,
         }
         for spec, estimate in zip(pool.specs, estimates)
