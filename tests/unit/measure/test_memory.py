@@ -112,5 +112,6 @@ def test_states_of_this_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     large = memory_sentinel(ort, setting, {"L2": 1 << 30})
     assert large is not None
     assert large.states() is None, "all of it lies in the core's own cache"
-    for damaged in ({"L2": True}, {"L2": "512 kB"}, [], None):
+    unusable: list[Any] = [{"L2": True}, {"L2": "512 kB"}, [], None]
+    for damaged in unusable:
         assert memory_sentinel(ort, setting, damaged) is None
