@@ -50,9 +50,6 @@ def _integer(value: object) -> object:
     return found
 
 
-Stride = Annotated[Literal[1, 2, 4], BeforeValidator(_integer)]
-
-
 # Sizes come from files, and are not believed before they could be built.
 MOST_CHANNELS = 1 << 20
 
@@ -81,7 +78,7 @@ class BlockSpec(BaseModel):
     c_in: Whole = Field(gt=0, le=MOST_CHANNELS)
     c_out: Whole = Field(gt=0, le=MOST_CHANNELS)
     kernel: Whole = Field(default=3, gt=0, le=255)
-    stride: Stride = 1
+    stride: Annotated[Literal[1, 2, 4], BeforeValidator(_integer)] = 1
     expand: Whole = Field(default=1, gt=0, le=1024)
     se: float = Field(default=0.0, ge=0.0, le=1.0, strict=True)
     act: Act = "relu"

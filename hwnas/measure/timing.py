@@ -28,6 +28,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -38,10 +39,12 @@ from hwnas.measure.host import cpu_flush, others_load
 from hwnas.measure.journal import Journal, TaskJournal
 from hwnas.measure.levels import SentinelHistory, level_ms, warms
 from hwnas.measure.patience import Patience
-from hwnas.measure.sentinel import MemorySentinel
 from hwnas.measure.session import Gates, SessionOptions, TimingSession, run_session, sustain
 from hwnas.protocols import Emit, Engine
 from hwnas.records import Measurement
+
+if TYPE_CHECKING:
+    from hwnas.measure.sentinel import MemorySentinel
 
 __all__ = ["Builder", "Gates", "SessionOptions", "TimingOptions", "measure"]
 
