@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -163,10 +162,10 @@ def bench(options: BenchOptions, emit: Emit | None = None) -> BenchOutcome | Dry
     if options.dry_run:
         sessions = len(entries) * timing.sessions
         return DryRun.of({"networks": listed, "measurements": sessions, "dry_run": True})
-    begun = time.perf_counter()
     runtime = next(iter(entries.values())).setting
     many = [_in_streams(name, entry, options.streams) for name, entry in entries.items()]
     guard, past = watched(device.backend_of(runtime), runtime)
+    begun_s = past.now() if past is not None else 0.0
     patience = Patience(options.patience_s, emit=emit)
     found = measure(
         {name: entry.build for name, entry in entries.items()},
@@ -188,7 +187,7 @@ def bench(options: BenchOptions, emit: Emit | None = None) -> BenchOutcome | Dry
         {**row, **_figures(m, first, b), "in_streams": s}
         for row, m, b, s in zip(listed, found.values(), batches, many)
     ]
-    state = _state(past, time.perf_counter() - begun, timing.gates.sentinel)
+    state = _state(past, begun_s, timing.gates.sentinel)
     body = {
         "networks": rows,
         "cache": options.cache,
@@ -220,9 +219,9 @@ def _in_streams(name: str, entry: _Benched, streams: int) -> dict[str, Any] | No
     }
 
 
-def _state(past: SentinelHistory | None, seconds: float, gate: float) -> dict[str, Any]:
-    """What the sentinel said of the machine meanwhile; "unknown" where it was not seen often enough."""
-    seen = past.slow_share(seconds, gate) if past is not None else None
+def _state(past: SentinelHistory | None, begun_s: float, gate: float) -> dict[str, Any]:
+    """What the sentinel said of the machine since a time; "unknown" where it was not seen often enough."""
+    seen = past.slow_share(past.now() - begun_s, gate) if past is not None else None
     if seen is None:
         return {"state": "unknown", "slow_share": None}
     share = round(seen[0], 3)

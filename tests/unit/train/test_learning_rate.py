@@ -35,14 +35,14 @@ def dataset(seed: int = 0) -> Dataset:
     return Dataset("squares", "squares", ("dark", "light"), split, split, split, False, "f")
 
 
-def events(options: Recipe, data: Dataset) -> list[str]:
+def events(options: Recipe, data: Dataset, *, final: bool = True) -> list[str]:
     said: list[str] = []
 
     def emit(kind: str, fields: Mapping[str, Any]) -> None:
         if kind == "restored":
             said.append(str(fields["text"]))
 
-    train(build(SPEC, seed=0), SPEC, data, options, emit=emit, final=True)
+    train(build(SPEC, seed=0), SPEC, data, options, emit=emit, final=final)
     return said
 
 
@@ -51,8 +51,11 @@ def test_a_rate_that_learns_is_left_alone() -> None:
 
 
 def test_a_rate_that_is_far_too_high_is_lowered_in_the_first_steps() -> None:
-    """The first 30 of 150 steps rise to the peak; then the loss is above ln(2), and the rate is halved."""
-    said = events(HIGH, dataset())
+    """The first 30 of 150 steps rise to the peak; then the loss is above ln(2), and the rate is halved.
+
+    Whether it then learns differs between processors: at such rates rounding decides.
+    """
+    said = events(HIGH, dataset(), final=False)
     assert any("that of guessing" in text and "starts again" in text for text in said)
 
 

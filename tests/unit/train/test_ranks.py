@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -45,11 +46,12 @@ def test_parts_are_the_batch_and_losses_average_to_its_mean() -> None:
 def test_two_ranks_are_one_but_for_rounding_and_go_on_from_its_checkpoint(
     digits: Dataset, tmp_path: Path
 ) -> None:
-    one = weights(digits, 1, checkpoint=tmp_path / "c")
-    two = weights(digits, 2)
-    # In float32 after 12 steps; another augmentation or batch differs in the second digit.
-    assert torch.allclose(one, two, rtol=1e-3, atol=1e-4)
+    # After two steps: another augmentation or batch changes 15,000 of the 78,000 numbers by more than this,
+    # rounding none. After twelve, rounding alone has grown to it on some processors.
+    short = replace(RECIPE, images=40)
+    assert torch.allclose(weights(digits, 1, short), weights(digits, 2, short), rtol=1e-3, atol=1e-4)
     # The checkpoint of one process is the end of the training for two.
+    one = weights(digits, 1, checkpoint=tmp_path / "c")
     again = weights(digits, 2, checkpoint=tmp_path / "c")
     assert torch.equal(again, one)
 
