@@ -31,7 +31,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.common import save
+from benchmarks.common import head, save
 from hwnas.backends.openvino import package
 from hwnas.documents import read_json
 from hwnas.errors import HwnasError
@@ -519,7 +519,7 @@ def main() -> None:
         return
     if options.out is not None:
         options.out.mkdir(parents=True, exist_ok=True)
-        write_json(options.out / f"{name}.json", body)
+        write_json(options.out / f"{name}.json", {**head(name), **body})
         print(options.out / f"{name}.json")
     else:
         print(save(name, body))

@@ -14,7 +14,7 @@ class BlockPrecision(Record):
 
     Attributes:
         block: its place in the network, or its first layer.
-        precision: int8 or fp32.
+        precision: int8, or what the rest is computed in: fp32 or bf16.
         loss: share of the images that is thought to be lost where it is in int8.
         gain_ms: what it takes less in int8 than in float, without switches; None where it was not timed.
         returned: whether it went back to float because the whole lost too much.
@@ -49,7 +49,7 @@ class Mixed(Record):
 
     def describe(self) -> str:
         """What was chosen, in a sentence."""
-        floats = [b.block for b in self.blocks if b.precision == "fp32"]
+        floats = [b.block for b in self.blocks if b.precision != "int8"]
         text = f"{len(floats)} of {len(self.blocks)} blocks stay in float ({', '.join(floats)})"
         if self.predicted_ms is not None and self.float_ms is not None and self.int8_ms is not None:
             text += (

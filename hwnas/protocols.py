@@ -122,6 +122,8 @@ class Int8Form:
             "inputs": what residual sums and gates read is, what they give is not; "none".
         integers: weights are stored as integers and biases as int32; else both stay float32, weights
             behind a pair of their own.
+        depthwise: depthwise convolutions are quantized, too.
+        rest: what everything that is not quantized is computed in.
     """
 
     name: str = ""
@@ -129,6 +131,8 @@ class Int8Form:
     weight_levels: int = 127
     sums: Sums = "all"
     integers: bool = True
+    depthwise: bool = True
+    rest: Literal["fp32", "bf16"] = "fp32"
 
 
 @runtime_checkable

@@ -31,7 +31,7 @@ from hwnas.backends.base import (
 )
 from hwnas.backends.compiled import Compiled
 from hwnas.backends.formats import Format
-from hwnas.backends.forms import form_of
+from hwnas.backends.forms import BF16_UNITS, form_of
 from hwnas.backends.forms import openvino as openvino_forms
 from hwnas.backends.onnx_file import read_model
 from hwnas.backends.quantized import Quantized
@@ -40,14 +40,9 @@ from hwnas.protocols import CallTimes, Int8Form
 from hwnas.records import Precision, Setting
 from hwnas.store import write_bytes
 
-# What the user asks for, as OpenVINO's INFERENCE_PRECISION_HINT and the name it answers with.
-# What is not quantized in an int8 graph is computed in float32.
-HINTS: dict[Precision, tuple[str, str]] = {
-    "fp32": ("f32", "float32"),
-    "bf16": ("bf16", "bfloat16"),
-    "int8": ("f32", "float32"),
-}
-BF16_UNITS = {"avx512_bf16", "amx_bf16", "avx_ne_convert", "bf16"}  # x86, x86, x86, ARM
+PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16", "int8")
+# A precision of floats as OpenVINO's INFERENCE_PRECISION_HINT, and the name that it answers with.
+HINTS: dict[Precision, tuple[str, str]] = {"fp32": ("f32", "float32"), "bf16": ("bf16", "bfloat16")}
 
 
 class OpenVino:
@@ -75,10 +70,10 @@ class OpenVino:
     def setting(self, device: str, precision: Precision, batch: int, threads: int) -> Setting:
         """Conditions of a run here; InputError for a precision that it would replace by another."""
         check_cpu(self.name, device, threads)
-        if precision not in HINTS:
+        if precision not in PRECISIONS:
             raise InputError(
-                f"--precision {precision}: on a CPU the openvino backend runs {', '.join(HINTS)} (fp16 is "
-                "computed as bf16); use one of these"
+                f"--precision {precision}: on a CPU the openvino backend runs {', '.join(PRECISIONS)} "
+                "(fp16 is computed as bf16); use one of these"
             )
         if precision == "bf16" and (flags := cpu_flags()) and not BF16_UNITS & flags:
             raise BackendUnavailable(
@@ -88,7 +83,7 @@ class OpenVino:
         return cpu_setting(self.name, self.version, device, precision, batch, threads)
 
     def forms(self) -> tuple[Int8Form, ...]:
-        """Weighted operators alone, or with what residual sums read, in three kinds of steps."""
+        """Weighted operators alone, with what residual sums read, or all; beside float32 or bfloat16."""
         return openvino_forms()
 
     def build(self, model: bytes, setting: Setting) -> OpenVinoEngine:
@@ -139,10 +134,10 @@ class OpenVinoEngine(Life):
         if setting.affinity is not None and (setting.threads > 1 or len(setting.affinity) != 1):
             raise InputError("OpenVINO can be bound to a core with one thread only; leave the affinity unset")
         realised = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
-        wanted = HINTS[setting.precision][1]
-        if wanted not in realised and HINTS[setting.precision][0] != realised:
+        hint, wanted = HINTS[_floats(setting)]
+        if wanted not in realised and hint != realised:
             raise BackendUnavailable(
-                f"OpenVINO would compute in {realised}, not in {setting.precision}: this processor "
+                f"OpenVINO would compute in {realised}, not in {_floats(setting)}: this processor "
                 "does not support it; use --precision fp32"
             )
         self.setting = setting
@@ -199,11 +194,18 @@ def package() -> Any:
     return importlib.import_module("openvino")
 
 
+def _floats(setting: Setting) -> Precision:
+    """What is computed in where nothing is quantized."""
+    if setting.precision != "int8":
+        return setting.precision
+    return next((form.rest for form in openvino_forms() if form.name == setting.form), "fp32")
+
+
 def _properties(setting: Setting) -> dict[str, Any]:
-    if setting.precision not in HINTS:
-        raise InputError(f"the openvino backend runs {' and '.join(HINTS)}, not {setting.precision}")
+    if setting.precision not in PRECISIONS:
+        raise InputError(f"the openvino backend runs {' and '.join(PRECISIONS)}, not {setting.precision}")
     return {
-        "INFERENCE_PRECISION_HINT": HINTS[setting.precision][0],
+        "INFERENCE_PRECISION_HINT": HINTS[_floats(setting)][0],
         "INFERENCE_NUM_THREADS": setting.threads,
         "NUM_STREAMS": 1,
         "PERFORMANCE_HINT": "LATENCY",

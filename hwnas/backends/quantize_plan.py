@@ -119,7 +119,7 @@ class QuantizePlan:
 
     def _is_quantized(self, node: onnx.NodeProto) -> bool:
         if node.op_type in WEIGHTED:
-            return True
+            return self.form.depthwise or not self._is_depthwise(node)
         if self.form.sums == "none":
             return False
         inputs = [name for name in node.input if name not in self.constants]
@@ -134,6 +134,11 @@ class QuantizePlan:
                 and slope_of(node)[0] > 0
             )
         return node.op_type in SUMS and (node.op_type != "Add" or len(inputs) == 2)
+
+    def _is_depthwise(self, node: onnx.NodeProto) -> bool:
+        """Whether each channel is convolved by itself."""
+        groups = next((int(a.i) for a in node.attribute if a.name == "group"), 1)
+        return groups > 1 and int(self.constants[node.input[1]].dims[1]) == 1
 
     def _end(self, node: onnx.NodeProto) -> str:
         """The tensor that the kernel of a node gives: that of its activation, where it can apply it."""

@@ -7,7 +7,7 @@ from typing import Any
 from hwnas.by_block import Mixed
 from hwnas.report.style import BLUE, INK, ORANGE, Figure, axis, figure, safe
 
-SHADES = {"int8": BLUE, "fp32": ORANGE}
+SHADES = {"int8": BLUE, "fp32": ORANGE, "bf16": ORANGE}
 
 
 def by_block(mixed: Mixed) -> Figure:
@@ -16,7 +16,8 @@ def by_block(mixed: Mixed) -> Figure:
     """
     places = list(range(len(mixed.blocks)))
     names = [safe(block.block) for block in mixed.blocks]
-    data = [_bars(mixed, precision) for precision in SHADES]
+    used = {block.precision for block in mixed.blocks}
+    data = [_bars(mixed, precision) for precision in SHADES if precision in used]
     layout: dict[str, Any] = {
         "xaxis": axis("block", tickvals=places, ticktext=names, tickangle=-45),
         "yaxis": axis("points of top-1 lost in int8"),
@@ -44,7 +45,7 @@ def _bars(mixed: Mixed, precision: str) -> dict[str, Any]:
     notes = [safe(block.block) + (", went back to float" if block.returned else "") for _, block in mine]
     return {
         "type": "bar",
-        "name": {"int8": "in int8", "fp32": "in float"}[precision],
+        "name": {"int8": "in int8", "fp32": "in float", "bf16": "in bfloat16"}[precision],
         "x": [at for at, _ in mine],
         "y": [100 * block.loss for _, block in mine],
         "marker": {"color": SHADES[precision]},

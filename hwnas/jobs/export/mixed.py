@@ -74,12 +74,13 @@ class Mixing:
         return frozenset[str]().union(*(n for n, chosen in zip(self.blocks.values(), int8) if not chosen))
 
     def build(self, int8: tuple[bool, ...]) -> Engine:
-        """An engine of a mix; the fp32 engine where no block is in int8."""
+        """An engine of a mix; the float engine where no block is in int8."""
         from hwnas.backends.quantize import to_int8
 
         if not any(int8):
             s = self.setting
-            return self.backend.build(self.model, self.backend.setting(s.device, "fp32", s.batch, s.threads))
+            setting = self.backend.setting(s.device, self.form.rest, s.batch, s.threads)
+            return self.backend.build(self.model, setting)
         model = to_int8(self.model, self.ranges, self.form, self.means, self.floats(int8))
         return self.backend.build(model, self.setting)
 
@@ -174,7 +175,7 @@ def by_block(
                 blocks=tuple(
                     BlockPrecision(
                         block=name,
-                        precision="int8" if int8 else "fp32",
+                        precision="int8" if int8 else mixing.form.rest,
                         loss=float(loss),
                         gain_ms=gain_ms if timed else None,
                         returned=name in returned,

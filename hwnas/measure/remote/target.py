@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, TypeAdapter, ValidationError
 
 from hwnas import errors
 from hwnas.arrays import Float32s, Float64s
@@ -243,8 +243,8 @@ class RemoteBackend:
         if self._forms is None:
             body: Any = self.target.ask("forms", backend=self.name)[0].get("forms")
             try:
-                found = tuple(Int8Form(**form) for form in body)
-            except TypeError as exc:
+                found = TypeAdapter(tuple[Int8Form, ...]).validate_python(body)
+            except ValidationError as exc:
                 raise DataFormatError(f"{self.target.address.machine} answers with no int8 forms") from exc
             if any(form.weight_levels not in (63, 127) for form in found):
                 raise DataFormatError(f"{self.target.address.machine} answers with no int8 forms: {found}")

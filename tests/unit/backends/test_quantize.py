@@ -153,6 +153,34 @@ def test_which_tensors_a_form_quantizes() -> None:
     assert found("all") == found("inputs")
 
 
+def test_depthwise_convolutions_may_stay_in_float() -> None:
+    """Of the MBConv block the depthwise convolution reads and gives floats; all others are in int8."""
+    data, form = writer.chain(BLOCKS, batch=1), Int8Form(sums="none", depthwise=False)
+    small = onnx.load_model_from_string(
+        quantize.to_int8(data, dict.fromkeys(quantize_plan.points(data, form), (-1.0, 1.0)), form)
+    )
+    made_by = {name: node.op_type for node in small.graph.node for name in node.output}
+    groups = {
+        node.name: [a.i for a in node.attribute if a.name == "group"] == [48]  # 16 x 3 channels
+        for node in small.graph.node
+        if node.op_type == "Conv"
+    }
+    assert sum(groups.values()) == 1
+    for node in small.graph.node:
+        if node.op_type == "Conv":
+            reads = [made_by.get(name) == "DequantizeLinear" for name in node.input[:2]]
+            assert reads == [not groups[node.name]] * 2, node.name
+
+
+def test_bfloat16_beside_int8_is_for_processors_that_have_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ["", "by sign", "sums", "all"]
+    for flags, more in (({"avx2"}, []), ({"avx512_bf16", "avx512_vnni"}, ["beside bf16"])):
+        monkeypatch.setattr(forms, "cpu_flags", lambda flags=flags: frozenset(flags))
+        assert [form.name for form in forms.openvino()] == [*names, *more]
+    assert forms.openvino()[-1].rest == "bf16"
+    assert not forms.openvino()[-1].depthwise
+
+
 def test_a_backend_without_the_form_says_so() -> None:
     runtime = backends.get("ort")
     assert forms.form_of(runtime) == forms.onnx_runtime()[0]

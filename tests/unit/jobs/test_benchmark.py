@@ -94,7 +94,8 @@ def test_what_is_named_must_be_here(own: Path, monkeypatch: pytest.MonkeyPatch) 
         benchmark(BenchmarkOptions(str(own), device="cpu", backends=("ort",), precisions=("fp16",)))
     assert (missing.value.exit_status, wrong.value.exit_status) == (4, 2)
     pytest.importorskip("openvino")
-    monkeypatch.setattr("hwnas.backends.openvino.cpu_flags", lambda: frozenset({"avx2"}))
+    for module in ("openvino", "forms"):
+        monkeypatch.setattr(f"hwnas.backends.{module}.cpu_flags", lambda: frozenset({"avx2"}))
     with pytest.raises(BackendUnavailable, match="no bfloat16 units") as lacking:
         candidates("cpu", ("openvino",), ("bf16",))
     assert lacking.value.exit_status == 4
