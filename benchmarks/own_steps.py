@@ -57,7 +57,7 @@ def cell(run: Path, steps: int, target: float, seed: int, asked: argparse.Namesp
         "steps": steps,
         "target": target,
         "seed": seed,
-        "validation": body["accuracy"]["validation"],
+        "validation": body["accuracy"]["val"],
         "test": body["accuracy"]["test"],
         "ms": body["best"]["predicted_ms"],
     }
