@@ -316,11 +316,12 @@ def main(words: Sequence[str] | None = None) -> None:
     reader.add_argument("--seeds", nargs="+", type=int, default=SEEDS)
     reader.add_argument("--contestants", nargs="+", choices=list(CONTESTANTS), default=list(CONTESTANTS))
     reader.add_argument("--clock", choices=("cpu", "fake"), default="cpu", help="whose milliseconds")
+    reader.add_argument("--threads", type=int, default=1, help="of trainings")
     reader.add_argument("--insist", action="store_true", help="go on with a table of a busy machine")
     reader.add_argument("--work", type=Path, default=Path("runs/own-model"))
     reader.add_argument("--out", type=Path, required=True)
     asked = reader.parse_args(words)
-    torch.set_num_threads(1)
+    torch.set_num_threads(asked.threads)
     before: dict[str, Any] = (
         json.loads(asked.out.read_text()) if asked.out.is_file() else {"rows": [], "parents": {}}
     )

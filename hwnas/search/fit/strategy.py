@@ -4,7 +4,7 @@
    data has other classes, its new head is trained first.
 2. For each budget the best variant by these scores, exactly (`choice`), the evenly thinned model, and
    the best variants by scores that are shaken: what a piece is missed says nothing of which others are
-   gone. Each is measured whole; where one is over, the next ones are chosen for less.
+   gone. Each is measured whole; where one is over, the next ones are chosen for less, and the best one again.
 3. That of the smallest validation loss wins, untrained, its layers fitted to what they gave in the model
    (`nets.model.refit`) and with new statistics of batch norm: what orders variants so orders them after
    fine-tuning (EagleEye, Li et al. 2020, arXiv 2007.02491; docs/evidence/own-model.md). It is fine-tuned on
@@ -31,8 +31,10 @@ from hwnas.search.strategy import Decision, Judging, Strategy
 from hwnas.traced import DROP, KEEP, REPEAT, VariantSpec
 from hwnas.units import format_ms
 
-# Variants for one budget that may turn out to be over it when they are measured.
-TRIES, NEARER = 6, 0.98
+# Variants for one budget that may turn out to be over it when they are measured; how often that may be the
+# exact choice, before others are looked at.
+TRIES, NEARER, EXACTLY = 6, 0.98, 3
+EXACT, EVEN, SHAKY = "best variant", "evenly thinned", "best by shaken scores"
 # Deviation of the logarithm of shaken scores, and how often a variant that is known is shaken again.
 SHAKEN, AGAIN = 1.0, 8
 
@@ -76,14 +78,19 @@ class Fit(Strategy[FitOptions]):
             return None
         aim = budget.scaled(NEARER ** (len(mine) - done))
         known = {trial.spec.key for trial in history[1:]}
-        found = self._variant(history, aim, rng, len(mine))
+        over = {trial.spec.key for trial in mine if trial.state != "done"}
+        how = self._look(mine)
+        spec = self._variant(history, aim, rng, how)
         for _ in range(AGAIN):
-            if found is None or found[0].key not in known:
+            if spec is not None and spec.key not in known:
                 break
-            found = self._variant(history, aim, rng, AGAIN)
-        if found is None or found[0].key in known:
+            if how == EXACT and spec is not None and spec.key in over:
+                aim = aim.scaled(NEARER)
+            else:
+                how = SHAKY
+            spec = self._variant(history, aim, rng, how)
+        if spec is None or spec.key in known:
             return None
-        spec, how = found
         return Proposal(
             spec=spec,
             parent=0,
@@ -92,27 +99,35 @@ class Fit(Strategy[FitOptions]):
             frozen_norms=self._options.images < self._options.frozen_below,
             teacher=0 if self._options.distill else None,
             reason=f"{how} for {format_ms(budget.latency_ms or 0.0)}: {told(spec)}",
-            notes={"budget_ms": budget.latency_ms or 0.0},
+            notes={"budget_ms": budget.latency_ms or 0.0, "look": how},
         )
 
+    @staticmethod
+    def _look(mine: Sequence[Trial]) -> str:
+        """What is looked at next: the exact choice until one is within the budget, then others."""
+        looks = [(str(trial.notes.get("look")), trial.state == "done") for trial in mine]
+        exact = [done for look, done in looks if look == EXACT]
+        if not any(exact) and len(exact) < EXACTLY:
+            return EXACT
+        return SHAKY if any(look == EVEN for look, _ in looks) else EVEN
+
     def _variant(
-        self, history: Sequence[Trial], budget: Budget, rng: np.random.Generator, turn: int
-    ) -> tuple[VariantSpec, str] | None:
-        """A variant within a budget, and how it was found."""
-        if turn == 1:
+        self, history: Sequence[Trial], budget: Budget, rng: np.random.Generator, how: str
+    ) -> VariantSpec | None:
+        """A variant within a budget; None where there is none."""
+        if how == EVEN:
             even = [s for s in self._space.uniform() if budget.fits(self._context.estimate(s))]
-            if even:
-                return cast(VariantSpec, even[-1]), "evenly thinned"
+            return cast(VariantSpec, even[-1]) if even else None
         missed = self._missed(history)
-        depth, how = self._options.depth, "best variant"
-        if turn:
+        depth = self._options.depth
+        if how == SHAKY:
             missed = {
                 at: max(value, 0.0) * float(np.exp(rng.normal(0.0, SHAKEN))) for at, value in missed.items()
             }
-            depth, how = depth * float(np.exp(rng.normal(0.0, SHAKEN))), "best by shaken scores"
+            depth *= float(np.exp(rng.normal(0.0, SHAKEN)))
         given = scores(self._space, missed, depth=depth, repeat=self._options.repeat)
         found = choose(self._space, given, self._context.estimate, budget)
-        return None if found is None else (found.spec, how)
+        return None if found is None else found.spec
 
     def _missed(self, history: Sequence[Trial]) -> dict[tuple[str, str], float]:
         """How much every edit of a piece is missed alone, by piece and edit."""

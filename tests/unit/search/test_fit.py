@@ -132,6 +132,30 @@ def test_several_variants_are_looked_at_whole() -> None:
     assert reasons[1].startswith("evenly thinned")
 
 
+def test_the_best_variant_is_chosen_again_where_it_was_measured_over_the_budget() -> None:
+    """At most three times, each for 2 % less; then the others have their turn."""
+    budget = Budget(latency_ms=0.8 * estimate(space().variant()).latency_ms)
+    strategy = Fit(SearchContext(space(), estimate, budget, {"images": 1000}))
+    first = strategy.propose([], 1, np.random.default_rng(0))[0]
+    worth = tuple(StageImportance(stage=m.stage, kind=m.kind, value=0.1) for m in strategy.growths(first))
+
+    def reasons(*over: bool) -> list[str]:
+        history, said = [trial(0, first.spec, worth)], []
+        for is_over in (*over, False):
+            (proposal,) = strategy.propose(history, 1, np.random.default_rng([0, len(history)]))
+            said.append(proposal.reason.partition(" for ")[0])
+            spent = 0.98 ** sum(over[: len(said) - 1])
+            assert estimate(proposal.spec).bound_ms <= spent * 0.8 * estimate(space().variant()).latency_ms
+            state = {"state": "over_budget", "evaluation": None} if is_over else {}
+            made = trial(len(history), proposal.spec).model_copy(update={"notes": proposal.notes, **state})
+            history.append(made)
+        return said
+
+    assert reasons(False, False) == ["best variant", "evenly thinned", "best by shaken scores"]
+    assert reasons(True, False, False)[:3] == ["best variant", "best variant", "evenly thinned"]
+    assert reasons(True, True, True) == ["best variant"] * 3 + ["evenly thinned"]
+
+
 def test_the_smallest_loss_before_fine_tuning_wins() -> None:
     strategy = Fit(SearchContext(space(), estimate, Budget(latency_ms=1e3)))
     worse, better = (
