@@ -44,6 +44,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from benchmarks.common import bars, machine
+from hwnas.errors import BudgetInfeasible
 from hwnas.jobs import own_model
 from hwnas.jobs.profile import ProfileOptions, profile
 from hwnas.jobs.search import SearchOptions, search
@@ -75,6 +76,8 @@ CELL = ("parent", "contestant", "target", "seed")
 TARGETS, SEEDS, IMAGES = (0.7, 0.5, 0.35), (0, 1, 2), 40_000
 # Bisections of the pruning ratio; each is a measurement.
 HALVINGS = 5
+# Times that a search is repeated which is undecided: each waits for a quiet machine and trains nothing again.
+REPEATS = 10
 # Training images of the gradient that Taylor's importance is taken from.
 TAYLOR_IMAGES = 1_024
 
@@ -188,27 +191,38 @@ def _resnet(name: str, shape: tuple[int, int, int]) -> Any:
 def ours(parent: Parent, target: float, images: int, seed: int) -> nn.Module:
     """`hwnas search --model`."""
     out = parent.folder / f"ours-{parent.clock}-{target:g}-{images}-{seed}"
-    body = search(
-        SearchOptions(
-            latency_budget=f"{100 * target:g}%:model",
-            data=parent.data,
-            model=parent.source,
-            weights=parent.weights,
-            input_shape=parent.shape,
-            table=parent.table,
-            device=parent.clock,
-            images=images,
-            seed=seed,
-            insist=parent.insist,
-            out=out,
-        ),
-        lambda kind, fields: print("  ", fields["text"], flush=True) if "text" in fields else None,
+    options = SearchOptions(
+        latency_budget=f"{100 * target:g}%:model",
+        data=parent.data,
+        model=parent.source,
+        weights=parent.weights,
+        input_shape=parent.shape,
+        table=parent.table,
+        device=parent.clock,
+        images=images,
+        seed=seed,
+        insist=parent.insist,
+        out=out,
     )
-    run = Path(body["run"])
+    run = Path(_searched(options)["run"])
     spec = parent.space.variant(dict(json.loads((run / "network.json").read_text())["edits"]))
     module = build(spec, seed=0)
     load_weights(module, read_weights(run / "weights.safetensors"))
     return module.eval()
+
+
+def _searched(options: SearchOptions) -> Any:
+    """A search; again where the machine was too disturbed to show that its trained result keeps the budget."""
+    for left in reversed(range(REPEATS)):
+        try:
+            return search(
+                options,
+                lambda kind, fields: print("  ", fields["text"], flush=True) if "text" in fields else None,
+            )
+        except BudgetInfeasible as undecided:
+            if not left or "too disturbed" not in str(undecided):
+                raise
+            print("  ", undecided, flush=True)
 
 
 def uniform(parent: Parent, target: float, images: int, seed: int) -> nn.Module:
