@@ -212,17 +212,21 @@ def ours(parent: Parent, target: float, images: int, seed: int) -> nn.Module:
 
 
 def _searched(options: SearchOptions) -> Any:
-    """A search; again where the machine was too disturbed to show that its trained result keeps the budget."""
-    for left in reversed(range(REPEATS)):
+    """A search; again where a disturbed machine left open whether its trained result keeps the budget."""
+    for _ in range(REPEATS):
         try:
-            return search(
-                options,
-                lambda kind, fields: print("  ", fields["text"], flush=True) if "text" in fields else None,
-            )
+            return search(options, _tell)
         except BudgetInfeasible as undecided:
-            if not left or "too disturbed" not in str(undecided):
+            if "too disturbed" not in str(undecided):
                 raise
             print("  ", undecided, flush=True)
+    return search(options, _tell)
+
+
+def _tell(kind: str, fields: Any) -> None:
+    """Show what a search says."""
+    if "text" in fields:
+        print("  ", fields["text"], flush=True)
 
 
 def uniform(parent: Parent, target: float, images: int, seed: int) -> nn.Module:
