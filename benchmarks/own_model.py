@@ -383,6 +383,7 @@ def _write(asked: argparse.Namespace, parents: dict[str, Any], rows: list[dict[s
                     "python -m benchmarks.own_model --data parquet:PATH",
                     *listed,
                     f"--images {asked.images} --parent-images {asked.parent_images} --clock {asked.clock}",
+                    f"--threads {asked.threads}{' --insist' * asked.insist}",
                 ]
             ),
             "options": options,

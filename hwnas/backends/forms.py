@@ -16,6 +16,7 @@ from hwnas.protocols import Backend, Int8Form
 FULL_LEVELS, SAFE_LEVELS = 127, 63
 WIDE_SUMS = {"avx512_vnni", "avx_vnni", "amx_int8"}
 BF16_UNITS = {"avx512_bf16", "amx_bf16", "avx_ne_convert", "bf16"}  # x86, x86, x86, ARM
+MULTIPLY_BF16 = {"avx512_bf16", "amx_bf16"}  # what OpenVINO's kernels on x86 multiply in
 
 Range = tuple[float, float]  # least and largest value of a tensor
 
@@ -39,19 +40,23 @@ def onnx_runtime() -> tuple[Int8Form, ...]:
 
 def openvino() -> tuple[Int8Form, ...]:
     """OpenVINO's: weighted operators alone, with zero points or without; what sums and gates read, too; or
-    all, as in ONNX Runtime's. Where the processor has units for it, weighted operators but depthwise ones,
-    and the rest in bfloat16.
+    all, as in ONNX Runtime's. Where the processor multiplies in bfloat16, weighted operators but depthwise
+    ones, and the rest in bfloat16.
     """
+    found = all_of_openvino()
+    return found if MULTIPLY_BF16 & cpu_flags() else tuple(form for form in found if form.rest == "fp32")
+
+
+def all_of_openvino() -> tuple[Int8Form, ...]:
+    """Its forms on any processor: an engine may come from another one."""
     levels = weight_levels()
-    found = (
+    return (
         Int8Form(weight_levels=levels, sums="none"),
         Int8Form("by sign", activations="by sign", weight_levels=levels, sums="none"),
         Int8Form("sums", activations="by sign", weight_levels=levels, sums="inputs"),
         Int8Form("all", weight_levels=levels),
+        Int8Form("beside bf16", weight_levels=levels, sums="none", depthwise=False, rest="bf16"),
     )
-    if not BF16_UNITS & cpu_flags():
-        return found
-    return (*found, Int8Form("beside bf16", weight_levels=levels, sums="none", depthwise=False, rest="bf16"))
 
 
 def form_of(backend: Backend, name: str = "") -> Int8Form | None:

@@ -31,7 +31,7 @@ from hwnas.backends.base import (
 )
 from hwnas.backends.compiled import Compiled
 from hwnas.backends.formats import Format
-from hwnas.backends.forms import BF16_UNITS, form_of
+from hwnas.backends.forms import BF16_UNITS, all_of_openvino, form_of
 from hwnas.backends.forms import openvino as openvino_forms
 from hwnas.backends.onnx_file import read_model
 from hwnas.backends.quantized import Quantized
@@ -198,7 +198,7 @@ def _floats(setting: Setting) -> Precision:
     """What is computed in where nothing is quantized."""
     if setting.precision != "int8":
         return setting.precision
-    return next((form.rest for form in openvino_forms() if form.name == setting.form), "fp32")
+    return next((form.rest for form in all_of_openvino() if form.name == setting.form), "fp32")
 
 
 def _properties(setting: Setting) -> dict[str, Any]:

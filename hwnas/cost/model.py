@@ -196,7 +196,8 @@ class TableModel:
     def bounds(self, specs: Sequence[NetworkSpec]) -> tuple[Float64s, Float64s]:
         """Interval of the floor in ms, (networks,) lower and upper ends."""
         mean, sd = self.predict(specs)
-        spread = np.exp(np.hypot(self.width * sd / mean, self._states(_weight_bytes(specs), mean)))
+        half = np.hypot(self.width * sd / mean, self._states(_weight_bytes(specs), mean))
+        spread = np.exp(np.minimum(half, MOST_SPREAD))
         return mean / spread, mean * spread
 
     def slower(self) -> list[Slower]:

@@ -130,7 +130,7 @@ class SentinelHistory:
         except OSError:
             return []
         for line in text.splitlines():
-            with suppress(ValueError, TypeError, KeyError, RecursionError):
+            with suppress(ValueError, TypeError, KeyError, RecursionError, OverflowError):
                 body = json.loads(line)
                 level = SentinelLook(float(body["at_s"]), float(body["ms"]))
                 if now - seconds <= level.at_s <= now + 60.0 and 0.0 < level.ms < 1e6:

@@ -13,7 +13,7 @@ and that all of them are evicted at most once a call, so that what takes long sh
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -23,6 +23,7 @@ import numpy as np
 from hwnas.arrays import Float64s
 
 MOST_SD = 1.0
+MOST = sys.float_info.max  # a file may hold an integer beyond it
 # A call of so many of the second sentinel's finds everything evicted; of shorter ones, the more the longer.
 ALL_EVICTED = 2.0
 FIELDS = ("states_percent", "ms", "weight_bytes", "cache_bytes")
@@ -54,7 +55,7 @@ class MemoryStates:
         beyond = np.maximum(weight_bytes - self.cache_bytes, 0.0)
         share = beyond / (self.weight_bytes - self.cache_bytes)
         found: Float64s = self.sd * share * np.minimum(1.0, ALL_EVICTED * self.ms / ms)
-        return found
+        return np.minimum(found, MOST_SD)
 
     def to_json(self) -> dict[str, float]:
         """As a table's summary has it."""
@@ -71,7 +72,7 @@ class MemoryStates:
         if not isinstance(body, Mapping):
             return None
         told: list[Any] = [body.get(name) for name in FIELDS]
-        values = [float(one) for one in told if type(one) in (int, float) and math.isfinite(one) and one >= 0]
+        values = [float(one) for one in told if type(one) in (int, float) and 0 <= one <= MOST]
         if len(values) < len(FIELDS):
             return None
         found = MemoryStates(min(values[0] / 100.0, MOST_SD), *values[1:])

@@ -10,6 +10,7 @@ some of that; how much is left is seen by a second sentinel, whose weights lie t
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -27,8 +28,9 @@ from hwnas.spec import BlockSpec
 BLOCK = BlockSpec(kind="basic", c_in=32, c_out=32, size_in=16)
 DEPTH = 3
 
-# The second sentinel: 10.6 MB of weights in fp32, beyond what a core has to itself.
+# The second sentinel: 10.6 MB of weights in fp32, and at least twice what a core has to itself.
 IN_MEMORY, IN_MEMORY_DEPTH = BlockSpec(kind="basic", c_in=64, c_out=64, size_in=8), 36
+MOST_CACHE_BYTES = 64 << 20  # of one core; more is no processor's, but a damaged file's
 MEMORY_PRIOR_SD = 0.1  # of its states, where it was hardly seen (2 to 17 % where it was)
 # Of a weight in each precision.
 WEIGHT_BYTES: Mapping[Precision, int] = {"fp32": 4, "fp16": 2, "bf16": 2, "int8": 1}
@@ -75,18 +77,20 @@ class MemorySentinel:
         build: builds it.
         history: its looks.
         cache_bytes: what a core has to itself, in weights of the precision, counted as fp32.
+        weight_bytes: its weights, counted as fp32.
     """
 
     build: Callable[[], Engine]
     history: SentinelHistory
     cache_bytes: float
+    weight_bytes: float
 
     def states(self) -> MemoryStates | None:
         """What is known of the device by now; None before it was seen often enough for a best level."""
         body = {
             "states_percent": 100.0 * self.history.state_sd(MEMORY_PRIOR_SD),
             "ms": self.history.best_ms(),
-            "weight_bytes": IN_MEMORY_DEPTH * count_block(IN_MEMORY).weight_bytes,
+            "weight_bytes": self.weight_bytes,
             "cache_bytes": self.cache_bytes,
         }
         return MemoryStates.read(body)
@@ -101,11 +105,14 @@ def memory_sentinel(backend: Backend, setting: Setting, caches_bytes: object) ->
         caches_bytes: of the device by level, as `measure.host.DeviceInfo` has them.
     """
     own = caches_bytes.get("L2", 0) if isinstance(caches_bytes, Mapping) else None
-    if not isinstance(own, (int, float)) or isinstance(own, bool):
+    if not isinstance(own, (int, float)) or isinstance(own, bool) or not 0 <= own <= MOST_CACHE_BYTES:
         return None
     if setting.device != "cpu" or backends.is_own(setting.device):
         return None
-    model = onnx.chain([IN_MEMORY] * IN_MEMORY_DEPTH, batch=1, seed=0)
+    cache_bytes = own * BYTES / WEIGHT_BYTES[setting.precision]
+    block_bytes = count_block(IN_MEMORY).weight_bytes
+    depth = max(IN_MEMORY_DEPTH, math.ceil(2.0 * cache_bytes / block_bytes))
+    model = onnx.chain([IN_MEMORY] * depth, batch=1, seed=0)
     at_one = setting.model_copy(update={"batch": 1})
 
     def build() -> Engine:
@@ -116,7 +123,7 @@ def memory_sentinel(backend: Backend, setting: Setting, caches_bytes: object) ->
     except BuildError:
         return None
     history = SentinelHistory(hashlib.sha256(model).hexdigest(), at_one)
-    return MemorySentinel(build, history, own * BYTES / WEIGHT_BYTES[setting.precision])
+    return MemorySentinel(build, history, cache_bytes, float(depth * block_bytes))
 
 
 def _graph(setting: Setting) -> bytes:

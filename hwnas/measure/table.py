@@ -42,6 +42,7 @@ from hwnas.spec import BlockSpec, NetworkSpec
 
 # Larger files are refused before they are read: the largest profiles have some 10 MiB.
 MOST_BYTES = 256 << 20
+MOST_PERCENT = 1e3  # of a state, in a summary that may be damaged
 
 
 class LatencyTable:
@@ -86,8 +87,8 @@ class LatencyTable:
     @property
     def states(self) -> float | None:
         """How far from its best state the device was met over time (`levels.state_sd`); None if unknown."""
-        found = self.summary.get("states_percent")
-        return max(float(found), 0.0) / 100.0 if isinstance(found, (int, float)) else None
+        found: Any = self.summary.get("states_percent")
+        return float(found) / 100.0 if type(found) in (int, float) and 0 <= found <= MOST_PERCENT else None
 
     @property
     def memory(self) -> MemoryStates | None:

@@ -161,14 +161,14 @@ class Campaign:
         self.guard = self._guard(sentinel)
         if self.guard is None:
             return {}
-        if self.memory is not None:
-            with suppress(BuildError):
-                self.in_memory = self.memory.build()
         self.warms = warms(self.guard)
         if self.warms:
             self.known_ms = None  # of a colder device, it may be
         setting = self.guard.setting
         try:
+            if self.memory is not None:
+                with suppress(BuildError):
+                    self.in_memory = self.memory.build()
             if sustained_s:
                 sustain(self.guard, sustained_s, self.clock)
             self._look()
@@ -291,7 +291,8 @@ class Campaign:
         assert self.guard is not None
         short = SessionOptions(self.options.sentinel_ms, calls=3, batch_ms=self.options.session.batch_ms)
         if self.memory is not None and self.in_memory is not None and self.clock() >= self.memory_due_s:
-            self.memory.history.add(self._session(self.in_memory, short).floor_ms)
+            with suppress(BuildError):  # what has no place to run is not looked at; nothing else hangs on it
+                self.memory.history.add(self._session(self.in_memory, short).floor_ms)
             self.memory_due_s = self.clock() + MEMORY_EVERY_S
         self.looks.append(self._session(self.guard, short).floor_ms)
         if self.levels is not None:

@@ -102,11 +102,11 @@ class Measuring:
             past, header = levels(self.table.setting), self.table.header
             caches = header.device.get("caches_bytes", {})
             memory = memory_sentinel(self.sweep.backend, header.setting, caches)
-            figures = summary(
-                self.table,
-                past.state_sd() if past is not None else None,
-                memory.states() if memory is not None else None,
-            )
+            # What a short run has not seen often enough stays as the table has it from before.
+            states, seen = self.table.states, memory.states() if memory is not None else None
+            if past is not None and (states is None or past.best_ms() is not None):
+                states = past.state_sd()
+            figures = summary(self.table, states, self.table.memory if seen is None else seen)
             self.sweep.finish({**figures, **ratios(self.compared)})
             if slower := cost_model(self.table).slower():
                 self._say(f"{named(slower)}, measured twice")

@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import atexit
 import hashlib
+import json
 import math
 import os
 import socket
 import time
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter
 
 from hwnas import errors
 from hwnas.arrays import Float32s, Float64s
@@ -243,8 +244,11 @@ class RemoteBackend:
         if self._forms is None:
             body: Any = self.target.ask("forms", backend=self.name)[0].get("forms")
             try:
-                found = TypeAdapter(tuple[Int8Form, ...]).validate_python(body)
-            except ValidationError as exc:
+                known = {field.name for field in fields(Int8Form)}
+                found = TypeAdapter(tuple[Int8Form, ...]).validate_json(json.dumps(body), strict=True)
+                if any(set(form) - known for form in body):
+                    raise ValueError("a field that this version does not know")
+            except ValueError as exc:
                 raise DataFormatError(f"{self.target.address.machine} answers with no int8 forms") from exc
             if any(form.weight_levels not in (63, 127) for form in found):
                 raise DataFormatError(f"{self.target.address.machine} answers with no int8 forms: {found}")

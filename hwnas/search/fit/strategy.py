@@ -78,16 +78,19 @@ class Fit(Strategy[FitOptions]):
             return None
         aim = budget.scaled(NEARER ** (len(mine) - done))
         known = {trial.spec.key for trial in history[1:]}
-        over = {trial.spec.key for trial in mine if trial.state != "done"}
-        how = self._look(mine)
+        over = {trial.spec.key for trial in mine if trial.state == "over_budget"}
+        how = look = self._look(mine)
         spec = self._variant(history, aim, rng, how)
+        # The exact choice once more for less, where predictions say again that it fits.
+        for step in range(1, EXACTLY):
+            if how != EXACT or spec is None or spec.key not in over:
+                break
+            spec = self._variant(history, aim.scaled(NEARER**step), rng, how)
+        # What is known already has nothing to show.
         for _ in range(AGAIN):
             if spec is not None and spec.key not in known:
                 break
-            if how == EXACT and spec is not None and spec.key in over:
-                aim = aim.scaled(NEARER)
-            else:
-                how = SHAKY
+            how = SHAKY
             spec = self._variant(history, aim, rng, how)
         if spec is None or spec.key in known:
             return None
@@ -99,7 +102,7 @@ class Fit(Strategy[FitOptions]):
             frozen_norms=self._options.images < self._options.frozen_below,
             teacher=0 if self._options.distill else None,
             reason=f"{how} for {format_ms(budget.latency_ms or 0.0)}: {told(spec)}",
-            notes={"budget_ms": budget.latency_ms or 0.0, "look": how},
+            notes={"budget_ms": budget.latency_ms or 0.0, "look": look},
         )
 
     @staticmethod

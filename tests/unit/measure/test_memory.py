@@ -8,6 +8,7 @@ import pytest
 
 from hwnas.backends import get
 from hwnas.backends.fake import Fake
+from hwnas.errors import BuildError
 from hwnas.measure.levels import SentinelHistory
 from hwnas.measure.memory import MemoryStates
 from hwnas.measure.sentinel import MEMORY_PRIOR_SD, MemorySentinel, memory_sentinel
@@ -47,6 +48,7 @@ def test_a_summary_is_read_as_it_was_written() -> None:
         {**BODY, "states_percent": float("nan")},
         {**BODY, "weight_bytes": float("inf")},
         {**BODY, "weight_bytes": 0.5e6},
+        {**BODY, "states_percent": 10**400},
         {name: BODY[name] for name in ("ms", "weight_bytes", "cache_bytes")},
     ],
 )
@@ -74,12 +76,48 @@ def test_looks_are_noted_and_change_nothing(tmp_path: Path) -> None:
         {"a": lambda: device.build(MODEL, setting)},
         TimingOptions.preset("quick"),
         rng=np.random.default_rng(0),
-        memory=MemorySentinel(build, history, 0.0),
+        memory=MemorySentinel(build, history, 0.0, 1.0),
     )
+    alone = measure(
+        {"a": lambda: device.build(MODEL, setting)},
+        TimingOptions.preset("quick"),
+        rng=np.random.default_rng(0),
+    )
+    assert alone["a"].floor_ms == found["a"].floor_ms
     looks = history.recent()
     assert len(built) == 1
     assert len(looks) == 1, "the quick preset of one engine takes less than two seconds"
     assert looks[0].ms == pytest.approx(found["a"].floor_ms, rel=0.05)
+
+
+def test_one_that_cannot_run_ends_nothing(tmp_path: Path) -> None:
+    device = Fake()
+    setting = device.setting("fake", "fp32", 1, 1)
+
+    class Full:
+        setting = device.setting("fake", "fp32", 1, 1)
+
+        def time(self, calls: int) -> Any:
+            raise BuildError("out of memory")
+
+        def close(self) -> None: ...
+
+    found = measure(
+        {"a": lambda: device.build(MODEL, setting)},
+        TimingOptions.preset("quick"),
+        rng=np.random.default_rng(0),
+        memory=MemorySentinel(Full, SentinelHistory("s", setting, folder=tmp_path), 0.0, 1.0),  # type: ignore[arg-type]  # half an engine
+    )
+    assert found["a"].floor_ms > 0
+
+
+def test_a_damaged_look_is_passed_over(tmp_path: Path) -> None:
+    history = SentinelHistory("s", Fake().setting("fake", "fp32", 1, 1), folder=tmp_path)
+    history.add(1.5)
+    with history.path.open("a") as file:
+        file.write(f'{{"at_s": 1, "ms": 1{"0" * 400}}}\n')
+    history.add(1.6)
+    assert [look.ms for look in history.recent()] == [1.5, 1.6]
 
 
 def test_of_this_machine_alone() -> None:
@@ -109,9 +147,10 @@ def test_states_of_this_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     quarter = memory_sentinel(ort, ort.setting("cpu", "int8", 1, 1), caches)
     assert quarter is not None
     assert quarter.cache_bytes == 4 * 524288, "int8 weights take a quarter"
-    large = memory_sentinel(ort, setting, {"L2": 1 << 30})
+    # 2.5 MiB hold int8 weights of 10.5 MB counted as fp32, nearly all of 36 blocks; twice that are 71.
+    large = memory_sentinel(ort, ort.setting("cpu", "int8", 1, 1), {"L2": 5 << 19})
     assert large is not None
-    assert large.states() is None, "all of it lies in the core's own cache"
-    unusable: list[Any] = [{"L2": True}, {"L2": "512 kB"}, [], None]
+    assert (large.cache_bytes, large.weight_bytes) == (10 << 20, 71 * weights // 36)
+    unusable: list[Any] = [{"L2": True}, {"L2": "512 kB"}, {"L2": 1 << 30}, {"L2": -1}, [], None]
     for damaged in unusable:
         assert memory_sentinel(ort, setting, damaged) is None

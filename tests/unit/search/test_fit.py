@@ -156,6 +156,37 @@ def test_the_best_variant_is_chosen_again_where_it_was_measured_over_the_budget(
     assert reasons(True, True, True) == ["best variant"] * 3 + ["evenly thinned"]
 
 
+@pytest.mark.parametrize("share", [0.8, 1.5])
+def test_a_best_variant_that_failed_is_followed_by_others(share: float) -> None:
+    budget = Budget(latency_ms=share * estimate(space().variant()).latency_ms)
+    strategy = Fit(SearchContext(space(), estimate, budget, {"images": 1000}))
+    first = strategy.propose([], 1, np.random.default_rng(0))[0]
+    worth = tuple(StageImportance(stage=m.stage, kind=m.kind, value=0.1) for m in strategy.growths(first))
+    history = [trial(0, first.spec, worth)]
+    (best,) = strategy.propose(history, 1, np.random.default_rng(1))
+    failed = {"state": "failed", "evaluation": None, "notes": best.notes}
+    history.append(trial(1, best.spec).model_copy(update=failed))
+    (other,) = strategy.propose(history, 1, np.random.default_rng(2))
+    assert other.spec.key != best.spec.key
+
+
+def test_each_of_two_budgets_looks_at_its_evenly_thinned_variant() -> None:
+    """Also where both have the same best variant."""
+    whole_ms = estimate(space().variant()).latency_ms
+    targets = {"targets_ms": (0.7999 * whole_ms, 0.8 * whole_ms)}
+    budget = Budget(latency_ms=targets["targets_ms"][1])
+    strategy = Fit(SearchContext(space(), estimate, budget, {"images": 1000, "looks": 3, **targets}))
+    first = strategy.propose([], 1, np.random.default_rng(0))[0]
+    worth = tuple(StageImportance(stage=m.stage, kind=m.kind, value=0.1) for m in strategy.growths(first))
+    history, looks = [trial(0, first.spec, worth)], []
+    while proposals := strategy.propose(history, 1, np.random.default_rng([0, len(history)])):
+        looks.append((proposals[0].notes["budget_ms"], proposals[0].notes["look"]))
+        found = trial(len(history), proposals[0].spec)
+        history.append(found.model_copy(update={"notes": proposals[0].notes}))
+    for ms in targets["targets_ms"]:
+        assert [look for at, look in looks if at == ms][:2] == ["best variant", "evenly thinned"]
+
+
 def test_the_smallest_loss_before_fine_tuning_wins() -> None:
     strategy = Fit(SearchContext(space(), estimate, Budget(latency_ms=1e3)))
     worse, better = (
