@@ -27,9 +27,10 @@ from hwnas.measure import device
 from hwnas.measure.remote import archive, link, names, wire
 from hwnas.measure.remote.address import Address, parse
 from hwnas.measure.remote.agent import Agent
-from hwnas.measure.remote.target import RemoteEngine, close_targets, machine_at
+from hwnas.measure.remote.target import RemoteBackend, RemoteEngine, close_targets, machine_at
 from hwnas.measure.session import Gates, SessionOptions, run_session
 from hwnas.nets import onnx
+from hwnas.protocols import Int8Form
 from hwnas.spec import BlockSpec
 
 BLOCK = BlockSpec(kind="basic", c_in=16, c_out=16, size_in=8)
@@ -220,6 +221,37 @@ def test_a_good_session_is_not_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     made = idle()
     monkeypatch.setattr(made, "_ask", lambda *a, **k: (GOOD, times([1.0, 2.0])))
     assert made.record(SessionOptions()).batches[0].wall_ms.tolist() == [1.0, 2.0]
+
+
+FORM = {"name": "", "activations": "uint8", "weight_levels": 127, "sums": "all", "integers": True}
+
+
+@pytest.mark.parametrize(
+    ("told", "is_one"),
+    [
+        ([FORM], True),
+        ([{**FORM, "depthwise": False, "rest": "bf16"}], True),
+        ([{**FORM, "mystery": 3}], False),  # of another version: its graph is not what is written here
+        ([{**FORM, "weight_levels": "127"}], False),
+        ([{**FORM, "weight_levels": 5}], False),
+        ([{**FORM, "depthwise": "no"}], False),
+        ([{**FORM, "sums": "some"}], False),
+        ([[]], False),
+        ([], True),
+        ({}, False),
+        (None, False),
+    ],
+)
+def test_forms_of_int_8_are_read_strictly(told: Any, is_one: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    backend, _ = device.conditions(FAKE)
+    assert isinstance(backend, RemoteBackend)
+    monkeypatch.setattr(backend, "_forms", None)
+    monkeypatch.setattr(backend.target, "ask", lambda *a, **k: ({"forms": told}, b""))
+    if is_one:
+        assert all(isinstance(form, Int8Form) for form in backend.forms())
+        return
+    with pytest.raises(DataFormatError, match="no int8 forms"):
+        backend.forms()
 
 
 @pytest.mark.parametrize(
